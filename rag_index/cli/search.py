@@ -90,8 +90,10 @@ def search(
     settings = context.settings(wait=wait)
     options |= {"indexes": indexes or None, "limit": limit, "filter": conditions}
     options["groups"] = ALL_GROUPS if all_groups else caller
-    if no_rerank:
-        settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"reranker": None})})
+    limits = {"reranker": None} if no_rerank else {}
+    if timeout := options["timeout"]:  # also for a single request to the store, of which nobody else waits
+        limits |= {"timeout": timeout, "index_timeout": timeout}
+    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
     with Retriever.from_settings(settings) as retriever:
         _warn_of_access(settings, indexes, retriever.closed(options["groups"]))
         result = retriever.search_sync(text, **options)
@@ -137,6 +139,8 @@ def _warn_of_access(settings: Settings, names: Sequence[str], closed: Sequence[s
 
 
 def _print_result(result: SearchResult, explain: bool) -> None:
+    if result.missing:
+        say(result.missing)
     if result.corrected:
         say(f"{result.correction}.")
     if result.nothing_fits and result.hits:
@@ -150,8 +154,6 @@ def _print_result(result: SearchResult, explain: bool) -> None:
         say(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
     if not result.hits:
         say("Nothing fits." if result.nothing_fits else "Nothing found.")
-    for index, reason in result.errors.items():
-        say(f"rag-index: {index} did not answer: {reason}", err=True)
     if result.rerank_error:
         say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:

@@ -69,8 +69,8 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
     """
     plain = result if isinstance(result, dict) else result.to_json(explain=True)
     said = {name: plain[name] for name in SAID if plain.get(name)}
-    for index, reason in said.get("errors", {}).items():
-        logger.warning("%s did not answer: %s", index, reason)
+    if "missing" in said:
+        logger.warning("%s", said["missing"])
     if "nothing_fits" in said:
         logger.warning("no document is likely to fit the query: those returned are the nearest")
     if "rerank_error" in said:
@@ -90,6 +90,6 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
     return hits, said
 
 
-SAID = ("errors", "nothing_fits", "corrected", "rerank_error")
+SAID = ("missing", "errors", "nothing_fits", "corrected", "rerank_error")
 OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "folded")
 """The members of a hit that are in its metadata."""

@@ -51,9 +51,13 @@ class Calibration:
     trusted: bool = True
     """Whether meaning and words agree about the collection's own texts. If not, meaning counts less."""
 
-    def relevance(self, cosine: float, words: float) -> float:
-        """Return the score of a hit with this cosine, and this evidence of its words, from 0 to 1."""
-        return float(1 / (1 + np.exp(-self.logit(cosine, words))))
+    def relevance(self, cosine: float | None, words: float) -> float:
+        """Return the score of a hit with this cosine, and this evidence of its words, from 0 to 1.
+
+        If the cosine is not known, the words alone decide.
+        """
+        unknown = math.log(FITS / (1 - FITS)) + self.words * (words - DOUBT)
+        return float(1 / (1 + np.exp(-(unknown if cosine is None else self.logit(cosine, words)))))
 
     def logit(self, cosine: float, words: float) -> float:
         """Return the logarithm of the odds that a hit fits."""
@@ -141,7 +145,8 @@ def with_relevance(hits: Iterable[SearchHit], asked: Asked) -> list[SearchHit]:
         found, known = tuple[str, ...](), MIN_EVIDENCE
         if judge and (hit.bm25 or not answer.hybrid):  # meaning alone may find the words as well
             found, known = judge.matched(hit)
-        relevance = answer.live.calibration.relevance(*((1.0, 4.0) if hit.exact else (hit.cosine, known)))
+        cosine = hit.cosine if answer.live.fingerprint in asked.vectors else None
+        relevance = answer.live.calibration.relevance(*((1.0, 4.0) if hit.exact else (cosine, known)))
         judged.append(replace(hit, matched=found if answer.hybrid else (), relevance=round(relevance, 3)))
     return judged
 

@@ -52,8 +52,6 @@ T = TypeVar("T")
 X = TypeVar("X")
 
 MAX_LOAD_SECONDS = 300.0
-LOAD_SHARE = 0.5
-"""The share of the time that reading what a collection is may take, for which the others wait."""
 COUNT_SHARE = 0.25
 """The share of its time that an index has to count words, and another to look for typing errors. The words of one that
 is slower are not in the idf."""
@@ -80,7 +78,6 @@ class FanOut:
     ) -> None:
         retrieve, self._embedded = settings.retrieve, settings.store.url is None
         self._wait = settings.run.wait if self._embedded else 0.0
-        self._index_timeout = retrieve.index_timeout
         self._access, self._open_store = access, open_store
         self._live = LiveCollections(settings, pinned=collections)
         self._store = StoreHolder(self._open_afresh, idle=retrieve.idle_seconds if self._embedded else None)
@@ -166,9 +163,9 @@ class FanOut:
         live = {index: self._live.cached(index, names.get(index)) for index in indexes}
         unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
         if unknown:
-            until = began + min(self._index_timeout, LOAD_SHARE * deadline.left) + self._wait
-            loaded = await self._each(unknown, self._load, until, apart=True)
-            live |= self._settled(asked, unknown, loaded, " while its collection was read")
+            until = min(began + question.index_seconds, _before_reading(deadline)) + self._wait
+            loaded = await self._each(question, unknown, self._load, until, apart=True)
+            live |= self._settled(asked, unknown, loaded, " while the index was opened")
             deadline.at += time.monotonic() - began if self._wait else 0.0
         for index, collection in live.items():
             if collection is not None:
@@ -204,8 +201,8 @@ class FanOut:
             return store.word_counts(answer.live.collection, sorted(words), answer.own)
 
         if hybrid:
-            until = time.monotonic() + COUNT_SHARE * min(self._index_timeout, question.deadline.seconds)
-            for index, counts in (await self._each(hybrid, count, until)).items():
+            until = time.monotonic() + COUNT_SHARE * min(question.index_seconds, question.deadline.seconds)
+            for index, counts in (await self._each(question, hybrid, count, until)).items():
                 if isinstance(counts, Exception):
                     if not isinstance(counts, SearchBusy):
                         asked.fail(index, counts)
@@ -220,10 +217,11 @@ class FanOut:
     async def _correct(self, asked: Asked) -> bool:
         """Replace words of the question that are typing errors, and return whether there are any.
 
-        The question stays as it is if an index does not say in time what it has, or may not say it.
+        The question stays as it is if an index does not say in time what it has, may not say it, or fails.
         """
         question, hybrid = asked.question, {one.index: one for one in asked.answered if one.hybrid}
         counted = all(answer.counts is not NO_WORDS for answer in hybrid.values())
+        counted = counted and not asked.errors
         silent = question.exact or any(answer.asks for answer in asked.answered)
         typed = suspects(question.text, hybrid.values()) if counted and not silent else {}
         typed = {word: count for word, count in typed.items() if not question.quotes(word)}
@@ -235,7 +233,8 @@ class FanOut:
         def count(store: StoreReader, answer: IndexAnswer) -> Mapping[str, tuple[int, int, str]]:
             return count_spellings(store, answer, words, question.text)
 
-        found = await self._each(hybrid, count, time.monotonic() + COUNT_SHARE * question.deadline.seconds)
+        until = time.monotonic() + COUNT_SHARE * question.deadline.seconds
+        found = await self._each(question, hybrid, count, until)
         counts = [one for one in found.values() if not isinstance(one, Exception)]
         corrected = chosen_spellings(possible, typed, counts) if len(counts) == len(hybrid) else {}
         if corrected:
@@ -263,7 +262,9 @@ class FanOut:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
             by_words = asked.question.dense_weight == 0 and isinstance(exc, EmbedderUnavailable | SearchTimedOut)
             for answer in answers:
-                if not (by_words and answer.hybrid):
+                if by_words and answer.hybrid:
+                    asked.lacking[answer.index] = f"was searched by words alone, since its embedder fails: {exc}"
+                else:
                     asked.fail(answer.index, exc)
             took = 0.0
         else:
@@ -297,7 +298,7 @@ class FanOut:
             return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
 
         searched = {answer.index: answer for answer in answers}
-        found = await self._each(searched, search, _before_reading(question.deadline))
+        found = await self._each(question, searched, search, _before_reading(question.deadline))
         for index, result in self._settled(asked, searched, found).items():
             answer = searched[index]
             answer.points, answer.commits, answer.seconds = result
@@ -310,11 +311,11 @@ class FanOut:
 
         def ask(_: StoreReader, answer: IndexAnswer) -> set[str]:
             keys = list(dict.fromkeys(map(document_key, answer.points)))
-            limit = min(self._index_timeout, until - time.monotonic())
+            limit = min(asked.question.index_seconds, until - time.monotonic())
             return self._access.permitted(answer.index, asked.question.caller, keys, limit)
 
         asking = {answer.index: answer for answer in answers}
-        permitted = await self._each(asking, ask, until, apart=True) if asking else {}
+        permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
         asked.rights_seconds += time.perf_counter() - began if asking else 0.0
         for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
             asking[index].points = [point for point in asking[index].points if document_key(point) in keys]
@@ -339,7 +340,7 @@ class FanOut:
             missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
             unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
             if unread:
-                found = await self._each(unread, read, question.deadline.at)
+                found = await self._each(question, unread, read, question.deadline.at)
                 for index, payloads in self._settled(asked, unread, found).items():
                     for point in unread[index].points:
                         point.payload = payloads.get(point.id, point.payload)
@@ -367,18 +368,24 @@ class FanOut:
     # What the steps are made of
 
     async def _each(
-        self, targets: Mapping[str, X], call: Callable[[StoreReader, X], T], until: float, *, apart: bool = False
+        self,
+        question: Question,
+        targets: Mapping[str, X],
+        call: Callable[[StoreReader, X], T],
+        until: float,
+        *,
+        apart: bool = False,
     ) -> dict[str, T | Exception]:
         """Return what a call returns or raises for the target of each index, if it is done `until` a monotonic time.
 
-        Each index has `index_timeout` within that. Of an embedded store, all calls are made in one thread, and its
+        Each index has its own time within that. Of an embedded store, all calls are made in one thread, and its
         processes set that limit, unless the calls are to be made `apart`.
         """
         found: dict[str, T | Exception] = {}
         groups: dict[str, Sequence[str]] = {STORE: list(targets)}
         if apart or not self._embedded:
             groups = {index: [index] for index in targets}
-            until = min(until, time.monotonic() + self._index_timeout + self._wait)
+            until = min(until, time.monotonic() + question.index_seconds + self._wait)
 
         def work(indexes: Sequence[str]) -> None:
             for index in indexes:
@@ -392,7 +399,7 @@ class FanOut:
             try:
                 limit = Deadline(until - time.monotonic(), until)
                 await limit.result_of(
-                    self._threads[name].submit(work, indexes), patience=self._index_timeout + self._wait
+                    self._threads[name].submit(work, indexes), patience=question.index_seconds + self._wait
                 )
             except SearchBusy as exc:
                 found.update(dict.fromkeys(indexes, exc))
@@ -409,9 +416,8 @@ class FanOut:
         self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = ""
     ) -> dict[str, T]:
         """Return what was found in time, by index; the others get an error."""
-        seconds, limit = asked.question.deadline.seconds, self._index_timeout
-        cut = f" ([retrieve] index_timeout, of the {seconds:g} s of this search)" if limit < seconds else ""
-        late = SearchTimedOut(f"timed out after {min(seconds, limit):g} s{during}{cut}")
+        seconds = min(asked.question.deadline.seconds, asked.question.index_seconds)
+        late = SearchTimedOut(f"timed out after {seconds:g} s{during}; search again, or with a longer timeout")
         settled = {}
         for index in indexes:
             result = found.get(index, late)
@@ -425,7 +431,7 @@ class FanOut:
         """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
         thinking = self._threads[WORDS].submit(call, *args)
         try:
-            return await question.deadline.result_of(thinking, patience=self._index_timeout)
+            return await question.deadline.result_of(thinking, patience=question.index_seconds)
         except asyncio.CancelledError:
             question.deadline.at = -math.inf  # nobody waits for it
             raise

@@ -59,7 +59,8 @@ class SearchOptions(TypedDict, total=False):
     nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their place has a role and claims too, for
     which a database with `access = "database"` is asked."""
     timeout: float | None
-    """The limit of the whole search, in seconds; each index has `[retrieve] index_timeout` within it."""
+    """The limit of the whole search, in seconds, and of each index within it. By default each has `[retrieve]
+    index_timeout`."""
     dense_weight: float | None
     """The weight of meaning against words, 1 for meaning alone."""
     rerank: bool | None
@@ -100,6 +101,8 @@ class Question:
     exact: bool = False
     corrected: Mapping[str, str] = field(default_factory=dict)
     """What is searched for in place of words of the query that no index has: see `spelling`."""
+    index_seconds: float = math.inf
+    """How long each index may take."""
 
     def quotes(self, word: str) -> bool:
         """Return whether a word stands in quotes."""
@@ -175,6 +178,8 @@ class Asked:
     indexes: list[str]
     answers: dict[str, IndexAnswer] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
+    """What is missing of an index, and why, although it is no error that it is."""
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """The vector of the question, by the fingerprint of the model."""
     counts: WordCounts = NO_WORDS
@@ -257,5 +262,6 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     question = Question(
         text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
         phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
+        index_seconds=timeout or retrieve.index_timeout,
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None

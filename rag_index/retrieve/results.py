@@ -199,7 +199,8 @@ class SearchResult(Answered):
     says what the hits are ordered by, rank or score. `dense_weight` is the weight of meaning that the scores have, 1 if
     words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
     in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. If
-    `nothing_fits`, no document is likely to fit the query, and the hits are the nearest of those that do not.
+    `nothing_fits`, no document is likely to fit the query, and the hits are the nearest of those that do not; an answer
+    that lacks something never says so. `missing` says in a sentence what it lacks, and why.
     `as_of` says up to where each index that answered was complete. `corrected` has what was searched for in place of a
     word of the query: see `rag_index.retrieve.spelling`.
     """
@@ -208,6 +209,7 @@ class SearchResult(Answered):
     as_of: Mapping[str, AsOf]
     corrected: Mapping[str, str] = field(default_factory=dict)
     nothing_fits: bool = False
+    missing: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict, metadata=EXPLAINED)
     fusion: str = field(default="", metadata=EXPLAINED)
@@ -221,6 +223,18 @@ class SearchResult(Answered):
         """Say what was searched for in place of words of the query, or nothing."""
         instead = ", ".join(f"{right} instead of {wrong}" for wrong, right in self.corrected.items())
         return f"Searched for {instead}" if instead else ""
+
+
+def missing_text(errors: Mapping[str, str], lacking: Mapping[str, str], answered: Sequence[str]) -> str:
+    """Say which indexes gave no answer, or lack something, and why, and whose hits there are; "" if nothing is missing.
+
+    tickets did not answer: timed out after 5 s. This is only what articles has.
+    """
+    said = [f"{index} did not answer: {reason.rstrip('.')}." for index, reason in errors.items()]
+    said += [f"{index} {reason.rstrip('.')}." for index, reason in lacking.items()]
+    if answered and not {*errors, *lacking} <= set(answered):
+        said.append(f"This is only what {', '.join(answered)} {'has' if len(answered) == 1 else 'have'}.")
+    return " ".join(said)
 
 
 @dataclass(frozen=True, slots=True)

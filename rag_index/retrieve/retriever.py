@@ -32,6 +32,7 @@ from rag_index.retrieve.results import (
     Verified,
     count_values,
     facet_fields,
+    missing_text,
     read_document,
 )
 from rag_index.retrieve.search_metrics import Metrics
@@ -55,6 +56,12 @@ HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
 RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
+UNFILLED = {
+    "running": "is still being filled",
+    "failed": "was never filled, since its last run failed",
+    "interrupted": "was never filled, since its last run died",
+}
+"""What is said of an index that was never complete, by the state of its last run."""
 PLACE = ("key", "document_id", "chunk")
 """What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 WIDER = 3
@@ -158,7 +165,8 @@ class Retriever:
         hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
         keys = {answer.index: answer.live.seal for answer in asked.answered}
         cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index], keys[hit.index]))) for hit in hits)
-        return replace(result, hits=cited, as_of=as_of)
+        closed = {*self.closed(question.caller)} & {one.name for one in self._settings.named(names)}
+        return replace(result, hits=cited, as_of=as_of, nothing_fits=result.nothing_fits and not closed)
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
@@ -302,9 +310,8 @@ class Retriever:
         searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_of(groups)
         check_fields(conditions, searched)
         known = await self._known()
-        deadline = Deadline.after(
-            min(timeout or self._settings.retrieve.timeout, self._settings.retrieve.index_timeout)
-        )
+        limits = self._settings.retrieve
+        deadline = Deadline.after(timeout or min(limits.timeout, limits.index_timeout))
 
         async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
             if self._access.asks(index, given):
@@ -428,6 +435,10 @@ class Retriever:
         self._metrics.add_answers(seconds | dict.fromkeys(asked.errors))
         if asked.errors and not asked.answers:
             raise failure_of(asked)
+        for index in wanted:
+            run, filled = known.last_runs.get(index), known.newest(index) is not None
+            if index not in asked.indexes or (not filled and run in UNFILLED):
+                asked.lacking[index] = UNFILLED.get(run or "", "is not indexed yet")
         return asked
 
     async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float, began: float) -> SearchResult:
@@ -435,6 +446,8 @@ class Retriever:
         question, answered, fusing = asked.question, asked.answered, time.perf_counter()
         hits, by_score = order_answers(answered, question, asked.scoring)
         judged = with_relevance(hits, asked)
+        errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+        missing = missing_text(errors, asked.lacking, [one.index for one in answered])
         hits, failure = [hit for hit in judged if hit.relevance >= min_score], ""
         stages = {"embed": asked.embed_seconds, "fuse": time.perf_counter() - fusing}
         if reranking and hits:
@@ -447,8 +460,9 @@ class Retriever:
             tuple(hits),
             {},
             question.corrected,
-            nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
-            errors={index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors},
+            nothing_fits=bool(judged) and not missing and all(hit.relevance < FITS for hit in judged),
+            missing=missing,
+            errors=errors,
             timings_ms={name: round(1000 * seconds, 3) for name, seconds in timings.items()},
             fusion="score" if by_score else "rank",
             dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),

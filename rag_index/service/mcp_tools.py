@@ -60,8 +60,9 @@ NOTHING_FITS = "No document is likely to fit. The nearest are:"
 
 
 def search_text(answer: SearchResult) -> str:
-    """Return the hits, one paragraph each, then the indexes without an answer, and what the others are true of."""
-    lines = [f"{answer.correction}.", ""] if answer.corrected else []
+    """Return what is missing, the hits, one paragraph each, and what they are true of."""
+    lines = [answer.missing, ""] if answer.missing else []
+    lines += [f"{answer.correction}.", ""] if answer.corrected else []
     lines += [NOTHING_FITS, ""] if answer.nothing_fits and answer.hits else []
     for number, hit in enumerate(answer.hits, 1):
         named = _named(hit.title, hit.part.get("link") or hit.link)
@@ -73,7 +74,6 @@ def search_text(answer: SearchResult) -> str:
         lines += [f"{number}. [{hit.citation}]{about}", hit.text.strip(), ""]
     if not answer.hits:
         lines += ["Nothing fits." if answer.nothing_fits else "Nothing found.", ""]
-    lines += [f"{index} did not answer: {reason}" for index, reason in answer.errors.items()]
     lines += [f"The hits are not reranked: {answer.rerank_error}"] if answer.rerank_error else []
     lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)
@@ -124,7 +124,8 @@ def _index_line(index: IndexInfo) -> str:
     if index.closed:
         return f"{index.name}: {CLOSED}."
     if not index.live:
-        return f"{index.name}: empty; it cannot be searched yet."
+        state = "it is still being filled" if index.as_of.last_run == "running" else "it cannot be searched yet"
+        return f"{index.name}: empty; {state}."
     if index.fields is None:
         fields = "fields known to its source alone"
     else:
@@ -187,7 +188,7 @@ class _Search(_Tool, SearchArguments):
     async def answer(self, service: SearchService, caller: Caller) -> str:
         found = await service.search(self.query, caller, **self.model_dump(exclude={"query"}))
         closed = [one for one in service.retriever.closed(caller) if one in (self.indexes or [one])]
-        return "\n".join([search_text(found), *(f"Index {index}: {CLOSED}." for index in closed)])
+        return "\n".join([*(f"Index {index}: {CLOSED}." for index in closed), search_text(found)])
 
 
 class _GetDocument(_Tool, DocumentQuery):

@@ -94,10 +94,19 @@ def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
     both = ("search", "printer", "--index", "titles", "--index", "comments")
     ended, empty = run(desk, *both, code=3), "index comments is empty: `rag-index index comments` fills it"
-    assert "titles: 1" in ended.stdout
-    assert ended.stderr == f"rag-index: comments did not answer: {empty}\n"
+    first, hit, *_ = ended.stdout.splitlines()
+    assert first == f"comments did not answer: {empty}. This is only what titles has."
+    assert hit.endswith("titles: 1")
+    assert ended.stderr == ""
     assert json.loads(run(desk, *both, "--json", code=3).stdout)["errors"] == {"comments": empty}
     assert "index comments is empty" in run(desk, "search", "printer", "--index", "comments", code=1).stderr
+
+
+def test_a_time_limit_that_is_asked_for_holds_for_each_index_too(tmp_path):
+    desk = Desk(tmp_path / "desk", names=("titles",), extra="[retrieve]\nindex_timeout = 0.0001")
+    desk.fill({"titles": [(1, "printer")]})
+    assert "timed out after 0.0001 s" in run(desk, "search", "printer", code=1).stderr
+    assert hits(desk, "search", "printer", "--timeout", "60")
 
 
 def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):

@@ -83,7 +83,7 @@ def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(empty: Desk) -> 
     empty.fill({"comments": SIGNED})
     with empty.retriever() as retriever:
         for query, fitting in FITTING.items():
-            result = retriever.search_sync(query, limit=5)
+            result = retriever.search_sync(query, limit=5, indexes=["comments"])
             assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting, query
             assert all(hit.matched == ((query,) if hit.document_id in fitting else ()) for hit in result.hits)
             assert result.nothing_fits is not bool(fitting)

@@ -1,15 +1,20 @@
 """The page in a real browser: what a person types, sees, and reaches with the keyboard alone."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 
 from benchmarks import servicedesk
+from rag_index.ledger import Ledger
+from rag_index.ledger.runs import IndexLease
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
 from tests.browser import Browser
@@ -405,6 +410,38 @@ def test_only_addresses_of_the_web_are_links(page):
     page.evaluate("import('/static/hits.js').then(hits => { window.isAddress = hits.isAddress })")
     eventually(lambda: page.evaluate("Boolean(window.isAddress)"))
     assert page.evaluate(f"{json.dumps(addresses)}.filter(isAddress)") == addresses[:3]
+
+
+def test_what_is_missing_stands_first_and_the_page_tries_again_by_itself(window, tmp_path):
+    desk = Desk(tmp_path / "desk", names=("comments", "titles"), extra=SHARED)
+    desk.fill({name: DESK[name] for name in desk.names})
+    shard = desk.settings.store.path / "collections" / "desk_titles__1"
+    with Live(desk.settings) as live:
+        shard.rename(shard.with_name("hidden"))
+        window.open(f"{live.url}/#q=zzqqxx+wwvvuu")
+        shown = window.wait_for("titles did not answer:", "This is only what comments has.", "tries again in")
+        assert "Nothing fits" not in shown
+        assert shown.index("titles did not answer") < shown.index("documents in")
+        window.picture("page-missing.png")
+        shard.with_name("hidden").rename(shard)
+        assert "did not answer" not in window.wait_for("Nothing fits. The nearest: 5 documents in")
+
+
+def test_an_index_that_is_being_filled_is_named_and_asked_again(window, tmp_path):
+    desk = Desk(tmp_path / "desk", names=("comments", "titles"), extra=SHARED)
+    with (
+        Live(desk.settings) as live,
+        closing(Ledger(desk.settings.ledger_url)) as ledger,
+        IndexLease(ledger, "desk_titles", "a-run"),
+    ):
+        ledger.start_run("a-run", "desk_titles", host=socket.gethostname(), pid=os.getpid())
+        window.open(f"{live.url}/")
+        window.wait_for("titles is still being filled.", "tries again in")
+        desk.fill({"comments": DESK["comments"]})
+        window.wait_for("titles is still being filled.", "Add a filter")
+        window.type("printer")
+        window.wait_for("titles is still being filled. This is only what comments has. 3 documents in")
+        window.picture("page-filling.png")
 
 
 def test_no_index_yet_says_what_to_run(window, tmp_path):

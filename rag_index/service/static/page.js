@@ -14,15 +14,17 @@ const VALUES = 100; // of a field whose values are searched
 const VALUE_CHARS = 40;
 const PAUSE = 350; // milliseconds after a key before what was typed is searched for
 const MIN_TYPED = 3;
+const PAUSES = [2, 4, 8, 16, 32, 60]; // seconds until a search that lacks something is tried again by itself
 const PHONE = matchMedia("(max-width: 34rem)");
 
 let indexes = [];
 let kinds = {}; // of the fields of indexes
 let closed = []; // the names of those that are for members of groups, and this caller is of none
-let total = 0; // of the settings; those without documents are neither offered nor asked
 let started = false; // whether the indexes are known or asked for
 let limit = FIRST;
 let running = null;
+let waiting = 0; // the timer of the next try
+let tries = 0; // by itself
 let typing = 0; // the timer of a search for what is being typed
 let typed = false; // whether the address keeps what is being typed
 let correct = true; // whether typing errors are corrected
@@ -40,26 +42,34 @@ async function start() {
     return fail(error, start);
   }
   hide("problem");
-  total = indexes.length;
   closed = indexes.filter((index) => index.closed).map((index) => index.name);
-  indexes = indexes.filter((index) => index.live && index.documents !== 0 && !index.closed);
-  explainClosed();
-  if (!indexes.length) return closed.length ? say("") : explainEmpty();
+  const filled = indexes.filter((index) => index.live && index.documents !== 0 && !index.closed);
+  const empty = indexes.filter((index) => !filled.includes(index) && !index.closed);
+  const filling = empty.filter((index) => index.as_of.last_run === "running").map((index) => `${index.name} is still being filled.`);
+  indexes = filled;
+  explainClosed(filling);
+  if (!indexes.length) return closed.length && !filling.length ? say("") : explainEmpty(filling);
   say("");
   showIndexes();
   if (byId("query").value && !location.hash) return askAgain(); // it was typed meanwhile
   restore();
 }
 
-// Say which indexes are closed, since nobody sees what they do not show.
-function explainClosed() {
+// Say which indexes are closed or not there yet, since nobody sees what they do not show.
+function explainClosed(filling) {
   const who = token.get() ? "your token has no group" : "you have no token that names one";
   const words = closed.length === 1 ? "is for members of groups" : "are for members of groups";
-  byId("closed").textContent = closed.length ? `${closed.join(", ")} ${words}, and ${who}. Nothing of it is shown to you.` : "";
+  const hint = closed.length ? [`${closed.join(", ")} ${words}, and ${who}. Nothing of it is shown to you.`] : [];
+  byId("closed").textContent = [...hint, ...filling].join(" ");
 }
 
-function explainEmpty() {
+function explainEmpty(filling) {
   say("");
+  if (filling.length) {
+    tries = 1; // it may take long, and is asked again and again
+    problem(filling.join(" "));
+    return tryAgain(start);
+  }
   problem("Nothing is indexed yet. Run this where the settings are, then reload the page:", "rag-index index-all");
 }
 
@@ -79,10 +89,11 @@ function showIndexes() {
 // Show beside each index how many of the hits are its own, its documents, and up to when it is complete.
 function countHits(hits) {
   byId("indexes").querySelectorAll("small").forEach((about, at) => {
-    const { name, documents, as_of: { at: time } } = indexes[at];
+    const { name, documents, as_of: { at: time, last_run: run } } = indexes[at];
     const count = hits.filter((hit) => hit.index === name).length;
     const found = count && `${count} ${count === 1 ? "hit" : "hits"}`;
-    about.textContent = [found, documents?.toLocaleString(), age(time)].filter(Boolean).join(" · ");
+    const state = time || run !== "running" ? age(time) : "still being filled";
+    about.textContent = [found, documents?.toLocaleString(), state].filter(Boolean).join(" · ");
   });
 }
 
@@ -128,11 +139,11 @@ async function ask() {
   if (query && !started) return start();
   if (!query || !indexes.length) return;
   running?.abort();
-  hide("problem");
+  clearTimeout(waiting);
   if (!names.length) return nothing("Choose at least one index.");
   const controller = (running = new AbortController());
   const asked = { query, limit };
-  if (names.length < total) asked.indexes = names;
+  if (names.length < indexes.length) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
   const least = Number(byId("least").value);
@@ -145,6 +156,8 @@ async function ask() {
     const result = await search(asked, controller.signal);
     document.title = `${query} – rag-index`;
     latest = result;
+    hide("problem"); // only now: until then it tells what the hits shown lack
+    explainClosed([]);
     show();
     report(result, Boolean(filter), performance.now() - began);
     if (result.hits.length) await showFacets(names, filter, controller.signal);
@@ -182,16 +195,18 @@ function report(result, filtered, milliseconds) {
   const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : "";
   const instead = Object.entries(result.corrected ?? {}).map(([wrong, right]) => `${right} instead of ${wrong}`);
   const corrected = instead.length ? `Searched for ${instead.join(", ")} (quotes insist). ` : "";
-  say(`${corrected}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  const late = Object.keys(result.errors ?? {}).length > 0;
+  const missing = result.missing && !late ? `${result.missing} ` : "";
+  say(`${missing}${corrected}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
   if (instead.length) byId("status").append(button(`Search for ${Object.keys(result.corrected).join(", ")}`, () => {
     correct = false;
     askAgain();
   }));
   byId("more").hidden = found < limit || limit >= MOST;
-  const errors = Object.entries(result.errors ?? {});
-  const wrong = errors.map(([index, reason]) => `${index} did not answer: ${reason}`);
-  if (result.rerank_error) wrong.push(`The hits are not reranked: ${result.rerank_error}`);
+  const wrong = [late && result.missing, result.rerank_error && `The hits are not reranked: ${result.rerank_error}`].filter(Boolean);
   if (wrong.length) problem(wrong.join("\n"));
+  if (late) tryAgain(ask);
+  else tries = 0;
 }
 
 // Show the values of keyword fields that documents have, each with a button that keeps those that have it. Without an
@@ -199,9 +214,12 @@ function report(result, filtered, milliseconds) {
 async function showFacets(indexes, filter, signal) {
   const taken = filters.rows().map((row) => row.field);
   let found = {};
+  let uncounted = [];
   try {
     if (filters.ofKind("keyword").length) {
-      found = (await countValues({ indexes, limit: FACETS, ...(filter ? { filter } : {}) }, signal)).fields;
+      const counted = await countValues({ indexes, limit: FACETS, ...(filter ? { filter } : {}) }, signal);
+      found = counted.fields;
+      uncounted = Object.keys(counted.errors ?? {});
     }
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -209,7 +227,8 @@ async function showFacets(indexes, filter, signal) {
   const offered = Object.entries(found).filter(([name, values]) => values.length > 1 && !taken.includes(name));
   const facets = offered.map(([name, values]) => make("div", {}, make("span", {}, name), ...values.map((one) => value(name, one)),
     ...(values.length < FACETS ? [] : [button("more", (event) => moreValues(event.target, name, { indexes, filter }))])));
-  byId("facets").querySelector(".values").replaceChildren(...facets);
+  const note = uncounted.length ? [make("p", { className: "note" }, `Without ${uncounted.join(", ")}, which did not answer.`)] : [];
+  byId("facets").querySelector(".values").replaceChildren(...note, ...facets);
   byId("facets").hidden = !facets.length;
 }
 
@@ -249,6 +268,7 @@ function button(words, press) {
 }
 
 function nothing(words) {
+  hide("problem");
   byId("hits").replaceChildren();
   countHits([]);
   hide("facets");
@@ -269,13 +289,24 @@ function hide(id) {
   byId(id).hidden = true;
 }
 
+// Offer to try again, and do so after a while, a few times, unless the person is among the hits by then.
+function tryAgain(again) {
+  clearTimeout(waiting);
+  const pause = PAUSES[tries++];
+  byId("problem").append(pause ? ` This page tries again in ${pause} s.` : "", button("Try again", () => {
+    tries = 0;
+    again();
+  }));
+  if (pause) waiting = setTimeout(() => document.activeElement?.closest("#hits, dialog") || again(), 1000 * pause);
+}
+
 // Show what went wrong. If a token is missing or wrong, ask for one and try again.
 function fail(error, again) {
   say("");
   if (error instanceof Problem && error.status === 401) return askForToken(error, again);
   if (!(error instanceof Problem)) console.error(error);
   problem(error.message);
-  if ([0, 429, 503, 504].includes(error.status)) byId("problem").append(button("Try again", again));
+  if ([0, 429, 503, 504].includes(error.status)) tryAgain(again);
 }
 
 function askForToken(error, again, wrong = Boolean(token.get())) {
@@ -356,6 +387,7 @@ function press(event) {
 
 function askAgain(replace = false) {
   clearTimeout(typing);
+  tries = 0;
   limit = FIRST;
   remember(replace === true && typed);
   typed = replace === true;
