@@ -84,7 +84,10 @@ class SourceSettings(Section):
 
     url: DatabaseUrl | None = None
     """The database to read; required if an index is of kind `sql`. It is never written to: SQLite is opened read-only,
-    and PostgreSQL, MySQL and MariaDB are read in read-only transactions. Drivers come with `rag-index[postgresql]` and
+    and PostgreSQL, MySQL and MariaDB are read in read-only transactions. What is set there for all connections and
+    would change or cut off what is read, such as `DateStyle` or `sql_select_limit`, does not count. Sessions are in
+    UTC, `now()` in your SQL too, unless the URL names a zone: `?options=-c TimeZone=Europe/Berlin` for PostgreSQL,
+    `?init_command=SET time_zone='Europe/Berlin'` for the others. Drivers come with `rag-index[postgresql]` and
     `rag-index[mariadb]`; install the SQLAlchemy driver of any other database yourself.
     Texts of a PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1`
     at the end of the URL says."""

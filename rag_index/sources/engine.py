@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,19 @@ TIMED_OUT = {"57014", 1969, 3024}
 """A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and MySQL."""
 ENUM_OR_SET, FLOAT, BIT = 256 | 2048, 4, 16
 """Flags and types of the protocol of MySQL."""
+POSTGRESQL_SETTINGS = {
+    "DateStyle": "ISO", "IntervalStyle": "postgres", "TimeZone": "UTC", "bytea_output": "hex",
+    "extra_float_digits": "3", "standard_conforming_strings": "on", "row_security": "on", "gin_fuzzy_search_limit": "0",
+}  # fmt: skip
+MYSQL_SETTINGS = {
+    "sql_select_limit": "18446744073709551615", "max_join_size": "18446744073709551615", "sql_big_selects": "1",
+    "max_recursive_iterations": "4294967295", "group_concat_max_len": "4294967295", "time_zone": "'+00:00'",
+    "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')",
+}  # fmt: skip
+"""What decides which rows are read, and in which form, whatever is set for a role, a database or a server.
+
+What the URL itself sets stays.
+"""
 
 
 def open_read_only(url: URL) -> Engine:
@@ -47,17 +61,32 @@ def open_read_only(url: URL) -> Engine:
 
     Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist.
     """
-    engine = open_writable(url, mode="ro")
+    engine, given = open_writable(url, mode="ro"), str(dict(url.query)).lower()
     if url.get_backend_name() == "postgresql":
-        return engine.execution_options(postgresql_readonly=True)
-    if url.get_backend_name() in ("mysql", "mariadb"):
+        engine = engine.execution_options(postgresql_readonly=True)
+        pairs = [f"('{name}', '{value}')" for name, value in POSTGRESQL_SETTINGS.items() if name.lower() not in given]
+        if pairs:
+            event.listen(engine, "begin", partial(_set_for_transaction, ", ".join(pairs)))
+    elif url.get_backend_name() in ("mysql", "mariadb"):
+        settings = {name: value for name, value in MYSQL_SETTINGS.items() if name not in given}
 
         @event.listens_for(engine, "connect")
         def begin_session(connection: Any, _record: object) -> None:
             with connection.cursor() as cursor:
-                cursor.execute("SET SESSION TRANSACTION READ ONLY")
+                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                for name, value in settings.items():
+                    with suppress(engine.dialect.loaded_dbapi.Error):  # not every such database knows all of them
+                        cursor.execute(f"SET SESSION {name} = {value}")
 
     return engine
+
+
+def _set_for_transaction(pairs: str, connection: Connection) -> None:
+    """Set what the database knows of these, for this transaction: a pooler may run the next one in another session."""
+    connection.exec_driver_sql(
+        f"SELECT set_config(name, value, true) FROM (VALUES {pairs}) AS wanted (name, value) "
+        "WHERE current_setting(name, true) IS NOT NULL"
+    )
 
 
 def open_writable(url: URL, *, mode: str = "rw") -> Engine:
@@ -113,12 +142,14 @@ def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
 
 
 def begin_snapshot(connection: Connection) -> None:
-    """Let all statements of a new connection see one state of the database."""
+    """Let all statements of a new connection see one state of the database, where it can without holding writers up.
+
+    In MySQL and MariaDB each transaction does so (`open_read_only`).
+    """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN")
-        return
-    usual = connection.dialect.name in ("postgresql", "mysql", "mariadb")
-    connection.execution_options(isolation_level="REPEATABLE READ" if usual else "SERIALIZABLE")
+    elif connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ")
 
 
 @contextmanager
@@ -148,7 +179,7 @@ def _read_all_types(connection: Any, _record: object) -> None:
     """Read what Python has no value for as text; psycopg would refuse the whole page, or give another value.
 
     Such are 'infinity', years before 1 or after 9999, 24:00, intervals of a million years and JSON of a thousand
-    levels. Arrays of enums, domains and types of extensions (citext) are read as lists, and floats with all digits.
+    levels. Arrays of enums, domains and types of extensions (citext) are read as lists.
     """
     from psycopg import DataError
     from psycopg.adapt import Loader
@@ -178,8 +209,7 @@ def _read_all_types(connection: Any, _record: object) -> None:
         connection.adapters.register_loader(oid, Lenient)
     for name, oid, array, delimiter in connection.execute(_ARRAYS):
         register_array(TypeInfo(name, oid, array, delimiter=delimiter), connection)
-    connection.execute("SET extra_float_digits = 3")
-    connection.commit()
+    connection.rollback()
 
 
 def _read_bits(connection: Any, _record: object) -> None:
@@ -198,8 +228,8 @@ def limit_on_server(connection: Connection, seconds: float, *, streams: bool) ->
             f"SELECT set_config('statement_timeout', '{seconds * 1000:.0f}', true) "
             "WHERE current_setting('statement_timeout') = '0'"
         )
-    elif dialect.name in ("mysql", "mariadb") and not streams:
-        mariadb = getattr(dialect, "is_mariadb", False)
+    elif dialect.name in ("mysql", "mariadb"):
+        mariadb, seconds = getattr(dialect, "is_mariadb", False), 0 if streams else seconds
         value = f"max_statement_time = {seconds:g}" if mariadb else f"max_execution_time = {seconds * 1000:.0f}"
         connection.exec_driver_sql(f"SET SESSION {value}")
 
