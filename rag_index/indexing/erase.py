@@ -35,6 +35,7 @@ from rag_index.ledger import Collection, Known, Ledger, unwanted_indexes
 from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
+from rag_index.sources.row_file import FOLDER, remove_leftovers
 from rag_index.stores import BM25, MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
 from rag_index.stores.points import batch_of
 from rag_index.stores.residue import ENCODINGS, Scanned, Scanner
@@ -170,6 +171,7 @@ def erase(
     former = live_collection(ledger, store, alias)
     if former is None:
         return None
+    remove_leftovers(settings.data / FOLDER)
     known = _known(index, ledger, former, ids)
     ours = [name for name, made in store.collections().items() if made.get("alias") == alias]
     others = [name for name in ours if name != former.name]

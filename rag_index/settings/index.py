@@ -96,7 +96,8 @@ class IndexSettings(Section):
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table."""
     query: str | None = None
-    """One SELECT without parameters, which a server reads by one streaming cursor. Prefer a table or a view."""
+    """One SELECT without parameters. Of a server, its rows are first copied into a private file in `queries/` below
+    `data`, for the time of a run. Prefer a table or a view."""
     key: str | list[str] | None = None
     """The columns that identify a document, never NULL and unique, of any type that can be ordered but `FLOAT` of
     MariaDB and MySQL. With `ENUM` and `SET` of these two the database looks at all rows for each page. Required with

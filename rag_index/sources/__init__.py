@@ -146,18 +146,24 @@ def scan_settings(settings: Settings, index: IndexSettings) -> str:
     return hash_text(decides + database + digests).hex()
 
 
-def open_source(settings: Settings, index: IndexSettings) -> Source:
-    """Return the source of an index. Raises SettingsError if there is no source of its kind."""
+def open_source(settings: Settings, index: IndexSettings, *, first: int | None = None) -> Source:
+    """Return the source of an index, for a caller who reads all of it, or no more than about the `first` documents.
+
+    Raises SettingsError if there is no source of its kind.
+    """
     if index.kind == SQL:
         from rag_index.sources.changed_rows import ChangedSource
         from rag_index.sources.digest import DigestSource
+        from rag_index.sources.row_file import FOLDER, remove_leftovers
         from rag_index.sources.sql import SqlSource
 
         if index.files is not None:
             index = index.model_copy(update={"files": settings.folder / index.files.expanduser()})
         changed = SqlSource if index.changed_since is None else ChangedSource
         source = DigestSource if has_digests(settings, index) else changed
-        return source(settings.source_url, index, timeout=settings.source.timeout)
+        folder = settings.data / FOLDER
+        remove_leftovers(folder)
+        return source(settings.source_url, index, timeout=settings.source.timeout, folder=folder, first=first)
     if index.kind == CODE:
         from rag_index.sources.code import CodeSource
 

@@ -52,8 +52,8 @@ EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
 class ChangedSource(SqlSource):
     """A `SqlSource` that reads all rows, unless a scan state says which may stay unread."""
 
-    def __init__(self, url: URL, index: IndexSettings, *, timeout: float) -> None:
-        super().__init__(url, index, timeout=timeout)
+    def __init__(self, url: URL, index: IndexSettings, **how: Any) -> None:
+        super().__init__(url, index, **how)
         self._time = self._from.c[str(index.changed_since)]
         self._unit: int | None = None
         """How many units of the column are a second, if it has numbers."""

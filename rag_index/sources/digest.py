@@ -195,8 +195,8 @@ def add_rows(found: dict[int, BucketDigest], rows: Iterable[RowDigest]) -> None:
 class DigestSource(SqlSource):
     """A `SqlSource` that leaves buckets of rows unread whose digests are as the last scan left them."""
 
-    def __init__(self, url: URL, index: IndexSettings, *, timeout: float) -> None:
-        super().__init__(url, index, timeout=timeout)
+    def __init__(self, url: URL, index: IndexSettings, **how: Any) -> None:
+        super().__init__(url, index, **how)
         backend = url.get_backend_name()
         if backend not in BACKENDS:
             self.close()
@@ -211,7 +211,7 @@ class DigestSource(SqlSource):
             def register(connection: Any, _record: object) -> None:
                 connection.create_function("rag_index_bucket", -1, lambda *key: value_bucket(self._layout, key))
 
-        self._streams_always = self._streams
+        self._copies_always = self._copies
         self._state: ScanState | None = None
         self._layout = BucketLayout("hash", 1, "")
         self._divided = False
@@ -253,7 +253,7 @@ class DigestSource(SqlSource):
                 self._layout = before
                 self._compare(state.digests(), self._digests(connection))
             if self._to_read is None:
-                self._streams = self._streams_always
+                self._copies = self._copies_always
                 self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
         state.set_watermark(self._layout.encode())
         self._counted = (self._rows or 0) - sum(self._unread.values())
@@ -268,7 +268,7 @@ class DigestSource(SqlSource):
         self._rows, self._to_read = rows, differ
         self._unread = {bucket: digest.rows for bucket, digest in found.items() if bucket not in differ}
         # pages in the order of a key do not help to find hashed buckets: one pass does
-        self._streams = self._streams_always or (self._layout.kind == "hash" and self._backend != "sqlite")
+        self._copies = self._copies_always or (self._layout.kind == "hash" and self._backend != "sqlite")
 
     def _choose_layout(
         self, connection: Connection, types: Sequence[Any], rendering: str, before: BucketLayout | None

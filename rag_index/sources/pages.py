@@ -8,14 +8,14 @@ that they look like.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import event, exc
+from sqlalchemy import event, exc, func
 
 from rag_index.chunking.text_chunker import shortened
 from rag_index.documents.batches import (
@@ -33,7 +33,7 @@ from rag_index.documents.canonical import comparable_time, encode_payloads, hash
 from rag_index.documents.groups import access_part
 from rag_index.documents.keys import encode_keys
 from rag_index.documents.text_languages import language_of
-from rag_index.errors import SourceError
+from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.settings.parts import (
     ADDRESS,
     TEXT_FORMATS,
@@ -71,37 +71,24 @@ HEADING_CHARS = 100
 """How much of the first text of a document with parts is its title, if it has none."""
 
 
-class PageReader:
-    """Reads the rows of a result page by page."""
+def read_page(
+    result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
+) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+    """Return the first rows, at most `rows`, and the row after them, which begins the next page; None at the end.
 
-    def __init__(self, result: CursorResult[Any], fetch_rows: int = FETCH_ROWS) -> None:
-        """Read a result, of which at most `fetch_rows` rows are fetched at a time."""
-        self._result, self._fetch_rows = result, fetch_rows
-        self._fetched: deque[Sequence[Any]] = deque()
-        """Rows that were fetched and belong to the next page."""
-
-    def page(self, rows: int) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Return the next rows, at most `rows`, and the row after them, which begins the next page; None at the end."""
-        page: list[Sequence[Any]] = []
-        chars, size = 0, min(FIRST_ROWS, self._fetch_rows, rows + 1)
-        while self._fetched or self._fetch(size):
+    At most `fetch_rows` rows are fetched at a time.
+    """
+    page: list[Sequence[Any]] = []
+    chars, size = 0, min(FIRST_ROWS, fetch_rows, rows + 1)
+    while some := result.fetchmany(size):
+        for row in some:
             if len(page) >= rows or chars >= PAGE_CHARS:
-                return page, self._fetched[0]
-            row = self._fetched.popleft()
+                return page, row
             page.append(row)
             chars += sum([len(value) for value in row if isinstance(value, str | bytes)])
-            if not self._fetched:
-                room = (PAGE_CHARS - chars) * len(page) // max(1, chars)  # rows of this mean length
-                size = max(1, min(self._fetch_rows, room, rows + 1 - len(page)))
-        return page, None
-
-    def put_back(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Let the next page begin with these rows, the last ones of the page before."""
-        self._fetched.extendleft(reversed(rows))
-
-    def _fetch(self, rows: int) -> bool:
-        self._fetched.extend(self._result.fetchmany(rows))
-        return bool(self._fetched)
+        room = (PAGE_CHARS - chars) * len(page) // max(1, chars)  # rows of this mean length
+        size = max(1, min(fetch_rows, room, rows + 1 - len(page)))
+    return page, None
 
 
 def stream_rows(
@@ -111,6 +98,27 @@ def stream_rows(
     with connection.execute(statement, execution_options=STREAMED) as result:
         while some := result.fetchmany(fetch_rows):
             yield from valid_rows(connection, some, keys)
+
+
+def require_all(connection: Connection, statement: Select[Any], read: int) -> None:
+    """Raise SourceUnavailable if a statement gave fewer rows than the database counts: nobody may take them for gone.
+
+    A proxy, or a limit that is set for everybody, cuts results off without a word. Nothing does so within this process.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    every = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None).limit(None)
+    counted = int(connection.scalar(every) or 0)
+    if read < counted:
+        raise cut_off(read, counted)
+
+
+def cut_off(read: int, counted: int) -> SourceUnavailable:
+    """Return the error for a read that gave fewer rows than the database counts."""
+    return SourceUnavailable(
+        f"the source gave {read:,} rows of a query that has {counted:,}, so nothing is concluded from it; look for a "
+        "proxy, or a setting of the server or of the user, that limits results"
+    )
 
 
 def with_any_text(connection: Connection, read: Callable[[], T]) -> T:

@@ -57,7 +57,7 @@ def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
         SourceUnavailable: the source does not answer.
         SourceError: the source cannot be read, or has no document with text.
     """
-    source = open_source(settings, index)
+    source = open_source(settings, index, first=size * READ_FACTOR)
     chosen = DocumentBatch.empty()
     read, seconds, cursor = 0, 0.0, None
     try:

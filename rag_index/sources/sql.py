@@ -1,7 +1,7 @@
 """A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages.
 
 Keyset paging is `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination").
-If that would sort everything again for each page (a query on a server), one streaming cursor is read instead.
+If that would sort everything again for each page (a query on a server), all rows are copied into a file first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 import sys
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,15 +38,17 @@ from rag_index.sources.pages import (
     PAGE_CHARS,
     STREAMED,
     DocumentParts,
-    PageReader,
     RowReader,
     read_columns,
+    read_page,
+    require_all,
     stream_rows,
     valid_rows,
     with_any_text,
 )
 from rag_index.sources.part_reader import AccessReader, PartsReader, owners_of
 from rag_index.sources.policies import RowPolicies, read_policies
+from rag_index.sources.row_file import RowFile
 from rag_index.sources.source_tables import (
     CHECKED_ROWS,
     OF_PART,
@@ -62,7 +64,8 @@ from rag_index.sources.source_tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -95,8 +98,11 @@ class Cursor(NamedTuple):
 class SqlSource:
     """The table or the query of an index, as a `Source`."""
 
-    def __init__(self, url: URL, index: IndexSettings, *, timeout: float) -> None:
-        self._index = index
+    def __init__(
+        self, url: URL, index: IndexSettings, *, timeout: float, folder: Path | None = None, first: int | None = None
+    ) -> None:
+        """`folder` is for the rows of a query. Whoever reads no more than the `first` rows says so."""
+        self._index, self._folder, self._first = index, folder, first
         self._url = url
         self._timeout = timeout
         self._name = f"source {redacted_url(url)}"
@@ -112,14 +118,15 @@ class SqlSource:
         self._key_types: list[set[type]] = []
         """The types of values that the first rows have in each key column; empty until a row was seen."""
         backend = url.get_backend_name()
-        self._streams = index.query is not None and backend != "sqlite"
+        self._copies = index.query is not None and backend != "sqlite"
         self._row_values = backend in ("sqlite", "postgresql")
         self._exact = backend == "sqlite"
         self._order: list[sa.ColumnElement[Any]] = []
         """What rows are ordered by and compared with, key column by key column (`_learn_order`)."""
         self._counted: int | None = None
-        self._stream: PageReader | None = None
-        self._connection: Connection | None = None
+        self._scanned: Cursor | None = None
+        """How far the last scan in pages came, at its end."""
+        self._copy: RowFile | None = None
 
     def check(self) -> None:
         index = self._index
@@ -181,8 +188,8 @@ class SqlSource:
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         rows = min(rows, self._fitting)
-        if self._streams:
-            return self._read_stream(cursor, rows)
+        if self._copies:
+            return self._page_of_copy(cursor, rows)
         with self._connect() as connection:
             statement = self._in_order(connection, self._select(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
@@ -231,7 +238,7 @@ class SqlSource:
                 yield from map(encode_key, stream_rows(connection, statement))
 
     def close(self) -> None:
-        self._end_stream()
+        self._remove_copy()
         if self._reader.files:
             self._reader.files.close()
         self._engine.dispose()
@@ -388,7 +395,7 @@ class SqlSource:
         return None if self._access is None else self._access.groups(connection, rows)
 
     def _read(
-        self, rows: Sequence[Sequence[Any]], cursor: Cursor | str | None, parts: Sequence[DocumentParts]
+        self, rows: Sequence[Sequence[Any]], cursor: Cursor | int | None, parts: Sequence[DocumentParts]
     ) -> SourcePage:
         documents, unreadable = self._reader.read(rows, parts)
         self._unique([*documents.keys, *(failure.key for failure in unreadable)])
@@ -417,11 +424,11 @@ class SqlSource:
     def _fetch(
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Return the rows of a page and the row after it, as `PageReader.page`."""
+        """Return the rows of a page and the row after it, as `read_page`."""
 
         def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
             with connection.execute(statement, execution_options=STREAMED) as result:
-                page, following = PageReader(result, self._fetch_rows).page(rows)
+                page, following = read_page(result, rows, self._fetch_rows)
             return list(valid_rows(connection, page, len(self._keys))), following
 
         return with_any_text(connection, read)
@@ -431,40 +438,57 @@ class SqlSource:
         given = connection, statement, self._fetch_rows, len(self._keys)
         return with_any_text(connection, lambda: list(map(self._reader.keep_files, stream_rows(*given))))
 
-    def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
-        needs_another = self._parts is not None or self._index.access_query is not None
-        with self._errors_as_ours(), ExitStack() as ending:
-            ending.callback(self._end_stream)
-            if cursor is None:
-                self._end_stream()
-                self._connection = self._engine.connect()
-            stream = self._connection
-            if stream is None:
-                raise SourceUnavailable(
-                    f"index {self._index.name}: the connection was lost during the query; run it again"
-                )
-            with asking(self._name, patience=USUAL_SECONDS), limited(stream, self._timeout, self._name):
-                if self._stream is None:
-                    limit_on_server(stream, self._timeout, streams=True)
-                    if self._url.get_backend_name() == "postgresql":  # a page may take longer than the server waits
-                        stream.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-                    result = stream.execute(self._select(), execution_options=STREAMED)
-                    self._stream = PageReader(result, self._fetch_rows)
-                reader = self._stream
-                found, following = reader.page(rows)
-            with self._connect() if needs_another else nullcontext(stream) as connection:  # that of the stream is busy
-                parts = self._read_parts(connection, found, PAGE_CHARS)
-            if len(parts) < len(found):
-                reader.put_back(found[len(parts) :])
-                found, following = found[: len(parts)], found[len(parts)]
-            if following is not None:  # the stream goes on
-                ending.pop_all()
-        return self._read(found, None if following is None else "streaming", parts)
+    def _page_of_copy(self, position: int | None, rows: int) -> SourcePage:
+        if position is None:
+            self._copy_rows()
+        if self._copy is None:
+            raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
+        found, ends = self._copy.page(position or 0, rows, PAGE_CHARS)
+        asks = self._parts is not None or self._index.access_query is not None
+        connected: AbstractContextManager[Any] = self._connect() if asks else nullcontext()
+        with connected as connection:
+            parts = self._read_parts(connection, found, PAGE_CHARS)
+        end = ends[len(parts) - 1] if parts else self._copy.size
+        page = self._read(found[: len(parts)], end if end < self._copy.size else None, parts)
+        if page.cursor is None:
+            self._remove_copy()
+        return page
 
-    def _end_stream(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._stream = None
+    def _copy_rows(self) -> None:
+        """Copy all rows into a file as fast as the database gives them. Raises as `page`."""
+        self._remove_copy()
+        self._copy = RowFile(self._folder)
+        with closing(self._all_rows()) as rows:
+            self._copy.write(rows, self._counted)
+
+    def _all_rows(self) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of one transaction. Each answer of the database has the time of a query."""
+        statement, read = self._select().limit(self._first), 0
+        with (
+            self._errors_as_ours(),
+            asking(self._name, patience=USUAL_SECONDS) as call,
+            self._engine.connect() as connection,
+        ):
+            begin_snapshot(connection)
+            with limited(connection, self._timeout, self._name):
+                limit_on_server(connection, self._timeout, streams=True)
+                result = connection.execute(statement, execution_options=STREAMED)
+            while True:
+                with limited(connection, self._timeout, self._name):
+                    some = result.fetchmany(self._fetch_rows)
+                call.answered()
+                if not some:
+                    break
+                read += len(some)
+                yield from some
+            if read not in (self._counted, self._first):
+                with limited(connection, self._timeout, self._name):
+                    require_all(connection, statement, read)
+
+    def _remove_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+        self._copy = None
 
     @contextmanager
     def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:

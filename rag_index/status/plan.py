@@ -323,7 +323,7 @@ def show_documents(settings: Settings, index: IndexSettings, count: int) -> list
     They are spread over the first `LOOKED_AT` documents that have text. Raises as a source does.
     """
     chunker = open_chunker(settings, index, contexts=False)
-    with closing(open_source(settings, index)) as source:
+    with closing(open_source(settings, index, first=LOOKED_AT)) as source:
         source.check()
         documents = source.page(None, LOOKED_AT).documents
         with_text = [row for row in range(len(documents)) if not documents.is_empty(row)]

@@ -38,13 +38,14 @@ class SourceDatabase:
             "INSERT INTO note VALUES (?, ?, ?)", rows=rows
         )
 
-    def source(self, kind=SqlSource, *, url=None, timeout=60.0, **given):
+    def source(self, kind=SqlSource, *, url=None, timeout=60.0, folder=None, first=None, **given):
         values = {"name": "notes", "key": "id", **given}
         if "parts" not in given and "title" not in given:
             values.setdefault("text", "body")
         if "query" not in given:
             values.setdefault("table", "note")
-        self._open.append(kind(url or self.url, IndexSettings(**values), timeout=timeout))
+        index, how = IndexSettings(**values), {"timeout": timeout, "folder": folder, "first": first}
+        self._open.append(kind(url or self.url, index, **how))
         return self._open[-1]
 
     def digests(self, **given):
