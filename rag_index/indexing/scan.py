@@ -41,6 +41,7 @@ from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources import SourcePage, scan_settings
 from rag_index.sources.attachments import with_files
+from rag_index.sources.sql import SqlSource
 from rag_index.stores import REST_REMEDY, on_server
 
 if TYPE_CHECKING:
@@ -316,7 +317,10 @@ class Scan:
         run, cid = self.run, self.collection.id
         with run.stopwatch.stage("delete"):
             run.lease.check()
-            run.ledger.find_gone(cid)
+            if run.ledger.find_gone(cid) and isinstance(run.source, SqlSource):
+                for keys in run.source.keys_now():
+                    run.ledger.see(keys, page=0)
+                run.ledger.find_gone(cid)
             self.guard.hidden, refused = self.hidden(), ""
             if self.rebuild or run.options.allow_deletes:
                 refused = self.guard.allow()

@@ -139,11 +139,12 @@ class ChangedSource(SqlSource):
         Raises SourceUnavailable or SourceError.
         """
         with self._connect() as connection:
-            found = self._fetch_all(connection, self._in_order(connection, self._select_keys(), cursor).limit(rows))
+            statement = self._in_order(connection, self._select_keys(), cursor).limit(rows + 1)
+            found, following = self._fetch(connection, statement, rows)
             groups = self._groups(connection, found) or []
         keys = [row[: len(self._keys)] for row in found]
         stamps = {encode_key(key): access_stamp(some) for key, some in zip(keys, groups, strict=True)}
-        return stamps, Cursor(tuple(keys[-1])) if len(found) == rows else None
+        return stamps, None if following is None else Cursor(tuple(keys[-1]))
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         return self._with_stamps(super().documents(ids))

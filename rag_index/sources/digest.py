@@ -37,7 +37,7 @@ from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.keys import encode_keys
 from rag_index.errors import SettingsError
 from rag_index.sources import ScanState, SourcePage
-from rag_index.sources.pages import DocumentParts, stream_rows, valid_rows, with_any_text
+from rag_index.sources.pages import DocumentParts, cut_off, stream_rows, valid_rows, with_any_text
 from rag_index.sources.sql import Cursor, SqlSource
 
 if TYPE_CHECKING:
@@ -289,6 +289,9 @@ class DigestSource(SqlSource):
         streamed, found = {"stream_results": True}, {}
         for bucket, *sums in connection.execute(self.digest_statement(), execution_options=streamed):
             found[int(bucket)] = NO_ROWS.plus(*map(int, sums))
+        read, counted = sum(one.rows for one in found.values()), self._count(connection)
+        if read < counted:
+            raise cut_off(read, counted)
         for table in self._parts.tables if self._parts is not None else ():
             rows = self._with_parts(table, self._digest_columns()[0], *self._part_columns(table))
             for bucket, _, *sums in connection.execute(self._summed(rows), execution_options=streamed):

@@ -94,10 +94,16 @@ def read_page(
 def stream_rows(
     connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS, keys: int = 0
 ) -> Iterator[Sequence[Any]]:
-    """Yield the rows of a statement as they are fetched, as `valid_rows`. Raises the driver's errors."""
+    """Yield the rows of a statement as they are fetched, as `valid_rows`. Raises the driver's errors, as `require_all`.
+
+    The connection has to see one state of the database.
+    """
+    read = 0
     with connection.execute(statement, execution_options=STREAMED) as result:
         while some := result.fetchmany(fetch_rows):
+            read += len(some)
             yield from valid_rows(connection, some, keys)
+    require_all(connection, statement, read)
 
 
 def require_all(connection: Connection, statement: Select[Any], read: int) -> None:

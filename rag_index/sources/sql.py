@@ -302,8 +302,10 @@ class SqlSource:
         """
         read = len(rows) + (cursor.rows if cursor is not None else 0)
         if following is None:
-            if cursor is not None and read != self._counted and read != self._count(connection):
-                self._check_order(cursor.size)
+            self._scanned = Cursor((), read, max(1, len(rows)) if cursor is None else cursor.size)
+            if cursor is not None and read != self._counted:
+                for _ in self.keys_now():
+                    pass
             return None
         width = len(self._keys)
         last = tuple(rows[-1][:width])
@@ -331,17 +333,24 @@ class SqlSource:
             return int(every - with_key)
         return nulls
 
-    def _check_order(self, rows: int) -> None:
-        """Read all keys page by page in one snapshot, where no writer explains that rows are missing.
+    def keys_now(self) -> Iterator[list[str]]:
+        """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer rows than there are.
 
-        Raises SourceError if some are.
+        No document of these may be deleted because the scan did not see it. Raises SourceError if keys are missing that
+        no writer explains, and as `page`.
         """
+        if self._scanned is None:
+            return
         with self._connect(patience=self._timeout, snapshot=True) as connection:
             there, read = self._count(connection), 0
+            if there == self._scanned.rows:
+                return
             keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
-            cursor: Cursor | None = None
-            while found := connection.execute(self._in_order(connection, keys, cursor).limit(rows)).fetchall():
-                read, cursor = read + len(found), Cursor(tuple(found[-1]))
+            statement = self._in_order(connection, keys, None).limit(self._scanned.size)
+            while found := connection.execute(statement).fetchall():
+                yield list(map(encode_key, found))
+                read += len(found)
+                statement = self._in_order(connection, keys, Cursor(tuple(found[-1]))).limit(self._scanned.size)
         if read != there:
             raise SourceError(
                 f"index {self._index.name}: {there:,} rows are there, and {read:,} are found by their key "
@@ -429,6 +438,8 @@ class SqlSource:
         def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
             with connection.execute(statement, execution_options=STREAMED) as result:
                 page, following = read_page(result, rows, self._fetch_rows)
+            if following is None:  # also where a limit of this page would allow for more
+                require_all(connection, statement, len(page))
             return list(valid_rows(connection, page, len(self._keys))), following
 
         return with_any_text(connection, read)
@@ -494,7 +505,7 @@ class SqlSource:
     def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
         """Yield a connection, of which all statements see one state if asked so, and raise its errors as ours."""
         with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
-            if snapshot:
+            if snapshot or connection.dialect.name != "sqlite":
                 begin_snapshot(connection)
             with limited(connection, self._timeout, self._name):
                 limit_on_server(connection, self._timeout, streams=False)

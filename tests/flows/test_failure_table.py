@@ -21,6 +21,8 @@ ELSEWHERE = {
     "The source lost more than": (3, "indexing/test_delete_guard.py", "a_wrong_source_never_empties_the_index_and"),
     "Another run has this index": (1, "indexing/test_single.py", "it_waits_for_no_other_run_and_says_who_is_writing"),
     "A collection of the embedded store": (1, "cli/test_commands.py", "a_store_that_another_process_writes_is"),
+    "The source gives fewer rows": (1, "sources/test_environment.py", "a_run_deletes_nothing_because_a_read_was_cut"),
+    "The disk of `data` has no room": (2, "sources/test_row_file.py", "a_disk_without_room_is_named_before_it_is"),
     "The disk is nearly full": (1, "reliability/test_disk_and_clock.py", "a_disk_that_fills_up_during_a_run_loses"),
     "The ledger's file is removed": (1, "reliability/test_disk_and_clock.py", "a_run_whose_ledger_is_removed"),
     "A rebuild finds less": (3, "indexing/test_gate.py", "a_rebuild_that_finds_less_stays_beside_the_live_collection"),

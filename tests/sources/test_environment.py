@@ -1,9 +1,16 @@
 """What is set for all connections of a role, a database or a server changes nothing of what is read."""
 
 import pytest
+import sqlalchemy as sa
 
+from rag_index.errors import SourceUnavailable
+from rag_index.sources.changed_rows import ChangedSource
+from rag_index.sources.row_file import FOLDER
 from tests.changes.databases import Session
+from tests.project import Project
 from tests.sources.databases import open_database, read
+from tests.sources.databases import read_since as read_since_watermark
+from tests.sources.digests import State, rescan, scan
 
 POSTGRESQL = {
     "DateStyle": ("'SQL, DMY'", "'German'", "'Postgres, MDY'"), "IntervalStyle": ("'iso_8601'", "'sql_standard'"),
@@ -113,3 +120,70 @@ def test_no_document_is_read_before_it_is_committed(mariadb_desk):
     finally:
         writer.close()
         desk.run("SET GLOBAL tx_isolation = DEFAULT")
+
+
+REMARKS = '[[indexes.parts]]\ntable = "remark"\non = "note"\nkey = "id"\ntext = "body"\n'
+LIMIT = "SET sql_select_limit = 4"
+CUT = "gave {} rows of a query that has {}, so nothing is concluded from it"
+
+
+def test_a_read_that_is_cut_off_is_an_error_and_nobody_takes_the_rest_for_gone(mariadb_desk):
+    """The URL sets what others set for all, and what a URL sets stays."""
+    desk = mariadb_desk.notes(9).run(
+        "CREATE TABLE remark (id INTEGER PRIMARY KEY, note INTEGER, body TEXT, at DATETIME)",
+        "INSERT INTO remark SELECT seq, seq % 9 + 1, 'Yes', '2024-01-01' FROM seq_1_to_18",
+    )
+    cut = desk.url.update_query_dict({"init_command": LIMIT})
+    remarks = {"table": "remark", "on": "note", "key": "id", "text": "body"}
+    access, state = "SELECT id, author FROM note", State()
+    rescan(desk, state)
+    for read_it, found, there in (
+        (lambda: desk.source(url=cut, query="SELECT * FROM note").page(None, 100), 4, 9),
+        (lambda: desk.source(url=cut, parts=[remarks]).page(None, 100), 4, 18),
+        (lambda: desk.source(url=cut, access=access).page(None, 100), 4, 9),
+        (lambda: desk.source(url=cut).documents([str(number) for number in range(1, 10)]), 4, 9),
+        (
+            lambda: list(
+                desk.source(url=cut, payload=["author"]).keys_with("author", [f"author {n}" for n in range(9)])
+            ),
+            4,
+            8,
+        ),
+        (lambda: scan(desk.digests(url=cut), state), 7, 9),
+        (lambda: read_since(desk.source(ChangedSource, url=cut, table="remark", changed_since="at")), 4, 18),
+    ):
+        with pytest.raises(SourceUnavailable, match=CUT.format(found, there)):
+            read_it()
+    assert len(read(desk.source(url=cut))) == 9, "pages have a limit of their own"
+
+
+@pytest.mark.parametrize("rows", ['query = "SELECT * FROM note"', f'table = "note"\n{REMARKS}'])
+def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, tmp_path, monkeypatch, rows):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    desk, project = mariadb_desk.notes(9), Project(tmp_path / "project")
+    desk.run("CREATE TABLE remark AS SELECT id, id AS note, body FROM note")
+    found = []
+    for url in (desk.url, desk.url.update_query_dict({"init_command": LIMIT})):
+        source = f'project = "test"\n[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'
+        project.write_settings(f'{source}[[indexes]]\nname = "notes"\nkey = "id"\ntext = "body"\n{rows}')
+        report = project.run(wait=0.0)
+        found.append((report.exit_code, project.points()))
+    assert [code for code, _ in found] == [0, 1]
+    assert found[0][1] == found[1][1]
+    assert list(project.folder.glob(f".rag-index/{FOLDER}/*")) == []
+
+
+def read_since(source):
+    read_since_watermark(source, '{"time": "2020-01-01T00:00:00"}')
+    return source.page(None, 100)
+
+
+def test_a_proxy_that_adds_a_limit_is_noticed_on_the_first_page(desk):
+    source = desk.notes(9).source()
+
+    def proxy(connection, cursor, statement, parameters, context, executemany):
+        return statement.replace("LIMIT", "LIMIT 4 +  0 *"), parameters
+
+    sa.event.listen(source._engine, "before_cursor_execute", proxy, retval=True)
+    with pytest.raises(SourceUnavailable, match=CUT.format(4, 9)):
+        source.page(None, 100)

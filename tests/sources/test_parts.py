@@ -172,7 +172,9 @@ def test_one_query_for_each_table_of_parts_and_page(desk):
     sa.event.listen(source._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     source.page(None, 1000)
     selects = [one for one in statements if one.lstrip().startswith("SELECT") and "set_config" not in one]
-    assert len(selects) == 3
+    counts = [one for one in selects if "count(*)" in one]
+    assert len(selects) - len(counts) == 3
+    assert len(counts) == (0 if desk.kind == "sqlite" else 3), "a server may cut results off"
     assert not re.search(r"group_concat|string_agg|json_agg", " ".join(selects))
 
 
