@@ -404,8 +404,16 @@ def test_remarks_and_attachments_of_a_pdf_are_read(read):
     writer.add_annotation(1, Text(text="tower", rect=(0, 0, 9, 9)))
     writer.add_attachment("a.txt", b"attached")
     writer.add_attachment("b.doc", OLD)
+    file = StreamObject()
+    file.set_data(b"pinned")
+    held = DictionaryObject({NameObject("/F"): writer._add_object(file)})
+    named = DictionaryObject({NameObject("/F"): TextStringObject("c.txt"), NameObject("/EF"): held})
+    pin = {"/Subtype": NameObject("/FileAttachment"), "/FS": writer._add_object(named)}
+    kids = writer.pages[1]["/Annots"]
+    kids.append(writer._add_object(DictionaryObject({NameObject(key): value for key, value in pin.items()})))
     pages, reason = read(written(writer))
-    assert pages == [("1", "Page"), ("2", "Another\nthe lighthouse\ntower"), ("", "a.txt\n\nattached")]
+    assert pages[:2] == [("1", "Page"), ("2", "Another\nthe lighthouse\ntower")]
+    assert pages[2:] == [("", "a.txt\n\nattached"), ("", "c.txt\n\npinned")]
     assert reason == "has attachments that cannot be read: b.doc is an old Office file, or encrypted"
 
 
