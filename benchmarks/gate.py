@@ -30,14 +30,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+
 from rag_index.chunking import open_chunker
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify
 from rag_index.evaluation.gate import WAYS, judge
 from rag_index.evaluation.golden import GoldenQuery
-from rag_index.indexing.pipeline import Pool, index_pages
+from rag_index.indexing.changed import serially
+from rag_index.indexing.pipeline import index_pages
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import call_plainly
 from rag_index.samples import pydocs
 from rag_index.settings import GateSettings, load_settings
 
@@ -139,11 +141,10 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
     options = RunOptions(full=True, allow_loss=allow_loss)
     with (
         open_run(settings, "docstrings", options, run_id=str(uuid.uuid4())) as opened,
-        closing(open_embedder(settings.embedder)) as embedder,
+        closing(Plainly(serially(settings))) as steps,
     ):
-        scan = Scan.begin(opened, embedder.identity(), open_chunker(opened.settings, opened.index), workers=1)
-        with Pool(scan, call_plainly, embedder=embedder) as pool:
-            index_pages(scan, pages(opened.source), pool)
+        scan = Scan.begin(opened, identify(settings.embedder), open_chunker(opened.settings, opened.index), workers=1)
+        index_pages(scan, pages(opened.source), steps)
         scan.delete_gone()
         scan.publish()
         return opened.finish()

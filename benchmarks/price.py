@@ -37,13 +37,14 @@ from throughput import bare, embed, run, running_prefect, texts_of
 
 from rag_index.chunking import open_chunker
 from rag_index.chunking.text_chunker import TextChunker
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
+from rag_index.indexing.changed import serially
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import call_plainly
 from rag_index.machine import collect_seldom
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.reports.metrics import Stopwatch
@@ -115,16 +116,16 @@ def stages(made: Desk) -> None:
 
     with ExitStack() as stack:
         stack.enter_context(collect_seldom())
-        embedder = stack.enter_context(closing(open_embedder(settings.embedder)))
-        identity = embedder.identity()  # loads the model
+        identity = identify(settings.embedder)
         for owner, name, stage in STAGES:
             stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), stage)))
         run = stack.enter_context(open_run(settings, settings.indexes[0].name, RunOptions(), run_id=str(uuid.uuid4())))
         run.stopwatch = watch
         scan = Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=1)
         before = dict(watch.seconds)
-        with Pool(scan, call_plainly, embedder=embedder) as pool:
-            index_pages(scan, AllDocuments().pages(run, call_plainly), pool)
+        steps = stack.enter_context(closing(Plainly(serially(settings))))
+        steps.size = 1  # one shard after the other, or stages overlap
+        index_pages(scan, AllDocuments().pages(run, steps), steps)
         scan.delete_gone()
         scan.publish()
         chunks = run.metrics.chunks

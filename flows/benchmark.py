@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated
 
 from prefect import flow
@@ -11,13 +12,12 @@ from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
 from rag_index.embedders import EmbedderIdentity, identify
-from rag_index.orchestration.cluster import run_cluster
+from rag_index.orchestration.cluster import run_cluster, run_workers
 from rag_index.orchestration.reporting import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
-from rag_index.orchestration.worker import measure_workers
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
-from tasks.steps import TaskCall, flow_client
+from tasks.steps import AsTasks
 
 
 @flow(name="benchmark", flow_run_name="benchmark {sample_size} documents")
@@ -48,7 +48,7 @@ def benchmark(
 @flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False)
 def benchmark_serially(bench: Callable[[], Bench], identity: EmbedderIdentity) -> None:
     """Embed and write the sample one text after another in this process, as the usual script does."""
-    bench().run_serially(identity, flow_run_id(), TaskCall())
+    bench().run_serially(identity, flow_run_id())
 
 
 @flow(
@@ -59,4 +59,9 @@ def benchmark_serially(bench: Callable[[], Bench], identity: EmbedderIdentity) -
 )
 def benchmark_workers(bench: Callable[[], Bench], identity: EmbedderIdentity, workers: int) -> None:
     """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
-    measure_workers(bench(), workers, identity, flow_run_id(), TaskCall(), client=flow_client)
+    with (
+        run_workers(bench().with_workers(workers)) as given,
+        bench().scan(workers, identity, flow_run_id()) as scan,
+        closing(AsTasks(scan.run, given)) as steps,
+    ):
+        bench().measure_parallel(scan, steps)

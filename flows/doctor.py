@@ -12,7 +12,7 @@ from rag_index.doctor.findings import Diagnosis
 from rag_index.orchestration.reporting import diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.settings import run_settings
-from tasks.steps import examine_index
+from tasks.index import examine_index
 
 
 @flow(name="doctor", flow_run_name=run_name)

@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import State
 
 from flows.index_collection import index_collection
 from rag_index.errors import IndexLocked, RagIndexError
+from rag_index.indexing.policies import shared_checks
 from rag_index.indexing.run import RunOptions
-from rag_index.indexing.step_retries import shared_checks
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
     only_run,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import closing
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -10,16 +10,16 @@ from prefect.context import TagsContext
 from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
-from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.pipeline import execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.cluster import counting, run_cluster, run_workers
+from rag_index.orchestration.cluster import run_cluster, run_workers
 from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs
 from rag_index.settings import run_settings
-from tasks.steps import TaskCall, flow_client
+from tasks.steps import AsTasks
 
 
 @flow(
@@ -47,8 +47,8 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 captured_logs(run.progress.note_later),
             ):
                 end = RunEnd(run)
-                documents = AllDocuments(workers=counting(settings.parallel))
-                execute(run, documents, call=TaskCall(), grow=partial(workers.grow, client=flow_client))
+                with closing(AsTasks(run, workers)) as steps:
+                    execute(run, steps)
                 end.note()
             state = end.state()
         return stop.state or state

@@ -1,131 +1,266 @@
-"""The steps of a run as tasks of the flow run that makes them. Their order is in `rag_index.indexing.pipeline`.
-
-Each task is a policy (`rag_index.indexing.step_retries`) around one call: transient errors are retried with jitter,
-terminal ones are not. It runs in the flow's process, where that of a shard waits for the worker which embeds it: see
-`rag_index.orchestration.window`. The workers are those of the flow's task runner, so that a task which somebody adds,
-and submits, runs there as well.
-"""
+"""The steps of a run as tasks of the flow run that makes them: which task does which, where, and what it waits for."""
 
 from __future__ import annotations
 
-import logging
-import time
+import contextvars
+from concurrent.futures import CancelledError, Future
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, StateDetails, TaskRun
+import dask
+import httpx
+from distributed.scheduler import KilledWorker
+from prefect import get_client
+from prefect.client.schemas.objects import StateDetails
 from prefect.context import FlowRunContext
-from prefect.logging import get_run_logger
-from prefect.states import Completed
-from prefect.tasks import Task, exponential_backoff
+from prefect.exceptions import PrefectException
+from prefect.states import Completed, Crashed
 
-from rag_index.doctor.checkup import examine
-from rag_index.errors import TransientError
-from rag_index.indexing.step_retries import JITTER, POLICIES, Policy, Step, tries_left
+from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
+from rag_index.indexing.embed import close_process_embedder
+from rag_index.indexing.steps import Steps
+from rag_index.machine import in_thread
+from rag_index.machine.executors import Process
+from rag_index.machine.resources import memory_per_worker
+from rag_index.orchestration.liveness import Liveness
+from rag_index.orchestration.prefect_api import impatient
+from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
+from tasks import index as tasks
+from tasks.index import Opaque, error_of, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from distributed import Client
+    from prefect.client.schemas.objects import State
+    from prefect_dask.task_runners import PrefectDaskFuture
 
-    from rag_index.doctor.findings import Diagnosis
+    from rag_index.documents.batches import WrittenShard
+    from rag_index.indexing.embed import EmbedJob
+    from rag_index.indexing.policies import Policy
+    from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
+    from rag_index.indexing.steps import Destination
+    from rag_index.orchestration.cluster import Workers
     from rag_index.settings import Settings
+    from rag_index.sources import SourcePage
 
 T = TypeVar("T")
 
 
-def _says_more(record: logging.LogRecord) -> bool:
-    """Return False for the warning that Prefect logs of each task in a thread which has a time limit.
+class AsTasks(Steps):
+    """Carries out the steps of one run as tasks of its flow run.
 
-    It says that no blocking call is interrupted there. Those have limits of their own: see `Policy.limit`.
+    Several shards are embedded on the workers of the flow's task runner, which are started with the second one. Points
+    for a server are written there as well; those for an embedded store by this process, which alone may.
     """
-    return not str(record.msg).startswith("Timeout of %s seconds configured for this task")
 
+    def __init__(self, run: IndexRun, workers: Workers) -> None:
+        self._run, self._workers = run, workers
+        settings: Settings = run.settings
+        self._here = settings.parallel.serial
+        self.workers = 1 if self._here else workers.most
+        if settings.parallel.address and not self._here:
+            self.count_workers = self._count_workers
+        self._alone = Process(memory_per_worker(settings.parallel, 0))  # 0: no limit
+        self._fetched: dict[int, State[Any]] = {}
+        self._written: list[State[Any]] = []
+        self._published: list[State[Any]] = []
+        self._liveness: Liveness | None = None
+        self._client: Client | None = None
 
-logging.getLogger("prefect.task_runs").addFilter(_says_more)
+    def _count_workers(self) -> int:
+        self.workers = max(1, self._workers.count())
+        return self.workers
 
+    def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
+        asked = tasks.check.with_options(**options_of(policy))
+        found: T = _result(asked(service, Opaque(ask), return_state=True))
+        return found
 
-def policy_of(policy: Policy) -> dict[str, Any]:
-    """Return the options of a task that is called as the policy says, from now on if it has a deadline."""
-    deadline = None if policy.within is None else time.monotonic() + policy.within
+    def fetch(self, run: IndexRun, number: int, cursor: object, rows: int) -> SourcePage:
+        name = run.index.name
+        state = tasks.fetch_page(name, number, Opaque(run.source), Opaque(cursor), rows, return_state=True)
+        page: SourcePage = _result(state)
+        self._fetched[number] = _bare(state)
+        return page
 
-    def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-        logger, error = get_run_logger(), error_of(state)
-        if deadline is not None and time.monotonic() >= deadline:
-            logger.error("not tried again after %g s: %s", policy.within, error)
-            return False
-        left = tries_left(error, run.run_count, retries=task.retries)
-        if left:
-            logger.warning("transient, trying again (tries left: %d): %s", left, error)
-        else:
-            kind = (
-                "transient, but tried too often" if isinstance(error, TransientError) else "terminal, not tried again"
-            )
-            logger.error("%s: %s: %s", kind, type(error).__name__, error)
-        return left > 0
+    def prepare(self) -> None:
+        if not (self._here or self._run.settings.parallel.address):
+            self._workers.start()
 
-    return {
-        "retries": policy.retries,
-        "retry_delay_seconds": exponential_backoff(1) if policy.delay is None else policy.delay,
-        "retry_jitter_factor": JITTER,
-        "retry_condition_fn": may_be_tried,
-        "timeout_seconds": policy.limit,
-        "cache_policy": NO_CACHE,  # hashing what a task is given costs more than the task
-        "persist_result": False,
-    }
+    def start(self) -> str:
+        self.started = True
+        if self._here:
+            return ""
+        try:
+            self._client = flow_client()
+        except NoWorkers as error:
+            self._here, self.workers = True, 1
+            return str(error)
+        except OSError as error:
+            self._here, self.workers = True, 1
+            return f"the Dask scheduler does not answer ({type(error).__name__})"
+        self.size = (2 if self._run.store.embedded else 3) * self.workers
+        self._liveness = Liveness(self._client, self._run.progress)
+        return ""
 
+    def warm_up(self, job: EmbedJob) -> None:
+        if not self.start() and self._client is not None:
+            self._client.wait_for_workers(self.workers, timeout=120)
+            at = self._client.nthreads()
+            self._client.gather([self._client.submit(embed_in_worker, job, workers=[one], pure=False) for one in at])
 
-def error_of(state: State[Any]) -> BaseException | None:
-    """Return the exception that a failed state carries, None if it carries none."""
-    data = getattr(state.data, "result", state.data)
-    return data if isinstance(data, BaseException) else None
+    def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
+        if self._client is not None:
+            return self._write_on_workers(job, to)
+        embedded = tasks.embed_shard(
+            *_named(job), Opaque(job.unlimited()), wait_for=self._pages(job), return_state=True
+        )
+        written: Future[WrittenShard] = Future()
+        try:
+            written.set_result(self._upsert(job, embedded, to))
+        except RagIndexError as error:
+            written.set_exception(error)
+        return written
 
+    def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
+        child = Opaque(self._alone)
+        state = tasks.embed_suspect(*_named(job), Opaque(job), child, wait_for=self._pages(job), return_state=True)
+        if state.is_crashed():
+            raise ProcessDied(state.message or "the process that embeds died")
+        return self._upsert(job, state, to)
 
-def _run(step: Callable[[], None]) -> None:
-    step()
+    def delete_gone(self, scan: Scan, delete: Callable[[Scan], None]) -> None:
+        self._end(tasks.delete_gone, self._written, Opaque(scan), Opaque(delete))
 
+    def publish(self, scan: Scan, publish: Callable[[Scan], None]) -> None:
+        self._end(tasks.publish, self._published, Opaque(scan), Opaque(publish))
 
-TASKS = {kind: task(name=kind, **policy_of(policy))(_run) for kind, policy in POLICIES.items()}
-"""The tasks by the kind of the step."""
+    def erase(self, scan: Scan) -> None:
+        self._end(tasks.erase, self._published, Opaque(scan))
+
+    def build_search_index(self, scan: Scan) -> None:
+        self._end(tasks.build_search_index, self._published, Opaque(scan))
+
+    def tick(self) -> None:
+        if self._liveness is not None:
+            self._liveness.tick()
+
+    def close(self) -> None:
+        self._alone.shutdown()
+        close_process_embedder()
+
+    def _end(self, task: Any, after: list[State[Any]], *arguments: Opaque[Any]) -> None:
+        """Carry out one of the steps that follow the last page, each after the one before."""
+        state = task(self._run.index.name, *arguments, wait_for=after, return_state=True)
+        _result(state)
+        self._published = [_bare(state)]
+
+    def _pages(self, job: EmbedJob) -> list[State[Any]]:
+        return [self._fetched[page] for page in job.shard.pages if page in self._fetched]
+
+    def _write_on_workers(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
+        own, named = not self._run.settings.parallel.address, _named(job)
+        embed: Any = tasks.embed_shard  # its overloads know no `wait_for`
+        upsert: Any = tasks.upsert_shard
+        with dask.annotate(resources={"embed": 1}) if own else nullcontext():
+            embedded = embed.submit(*named, Opaque(job), wait_for=self._pages(job))
+        if to.epoch is None:
+            write = partial(upsert, *named, embedded, Opaque(to), return_state=True)
+            return in_thread(partial(self._upsert_here, write, embedded, to), "upsert")
+        there = WorkerDestination(self._run.settings.store, to.collection, to.epoch)
+        return self._follow(embedded, upsert.submit(*named, embedded, Opaque(there)))
+
+    def _upsert(self, job: EmbedJob, embedded: State[Any], to: Destination) -> WrittenShard:
+        """Write what was embedded in this process, or in a child of it."""
+        shard = embedded.result(raise_on_failure=False)
+        if isinstance(shard, BaseException):
+            raise shard
+        with to.turn():
+            state = tasks.upsert_shard(*_named(job), shard, Opaque(to), return_state=True)
+            written: WrittenShard = _result(state)
+        self._written.append(_bare(state))
+        return written
+
+    def _upsert_here(
+        self, upsert: Callable[[], State[Any]], embedded: PrefectDaskFuture[Any], to: Destination
+    ) -> WrittenShard:
+        """Write what a worker embeds, in this process. This waits in a thread of its own, which gets the vectors."""
+        try:
+            shard = embedded.result(raise_on_failure=False)
+            if isinstance(shard, BaseException):
+                raise shard
+            with to.turn():
+                state = upsert()
+                written: WrittenShard = _result(state)
+        except BaseException as error:
+            raise _ours(error, embedded.task_run_id) from error
+        finally:
+            embedded.wrapped_future.release()
+        self._written.append(_bare(state))
+        return written
+
+    def _follow(self, embedded: PrefectDaskFuture[Any], upserted: PrefectDaskFuture[Any]) -> Future[WrittenShard]:
+        """Return a future of the standard library for an upsert on the workers. Vectors do not come here."""
+        written: Future[WrittenShard] = Future()
+
+        def settle() -> None:
+            try:
+                state = upserted.wrapped_future.result()
+                if not state.is_completed() and error_of(state) is None:  # it could not begin
+                    _result(embedded.wrapped_future.result())
+                written.set_result(_result(state))
+                self._written.append(_bare(state))
+            except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
+                written.set_exception(_ours(error, embedded.task_run_id))
+            finally:
+                embedded.wrapped_future.release()
+                upserted.wrapped_future.release()
+
+        context = contextvars.copy_context()  # it has the settings, with the address of the server
+        upserted.add_done_callback(lambda _: context.run(settle))
+        return written
 
 
 def flow_client() -> Client:
     """Return the client that the task runner of this flow run has. Starts its cluster, and raises as that does."""
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
-    return runner.client
+    client: Client = runner.client
+    return client
 
 
-class TaskCall:
-    """Calls each step of a run as a task: a `Call`. It knows which task did which step, for the edges of the graph.
-
-    Prefect would find edges by itself, by the `id()` of results, which later objects get again: so tasks return nothing
-    here, and are told after which others they come.
-    """
-
-    def __init__(self) -> None:
-        self._done: dict[str, State[Any]] = {}
-
-    def __call__(self, step: Step, function: Callable[[], T]) -> T:
-        """Raises what the function raised at last."""
-        found: list[T] = []
-        called: Any = TASKS[step.kind].with_options(task_run_name=step.name, **policy_of(step.policy))
-        before = [self._done[name] for name in step.after if name in self._done]
-        state = called(lambda: found.append(function()), wait_for=before, return_state=True)
-        if not state.is_completed():
-            raise _ours(step, error_of(state) or RuntimeError(state.message or state.name))
-        details = StateDetails(task_run_id=state.state_details.task_run_id)
-        self._done[step.name] = Completed(data=True, state_details=details)
-        return found[-1]
+def _named(job: EmbedJob) -> tuple[str, int]:
+    return job.shard.index, job.shard.number
 
 
-def _ours(step: Step, error: BaseException) -> BaseException:
-    if isinstance(error, TimeoutError):
-        return TransientError(f"{step.name} took more than {step.policy.limit / 3600:g} h; what is committed is kept")
-    return error
+def _bare(state: State[Any]) -> State[Any]:
+    """Return a state that names its task run, for `wait_for`, and holds no result."""
+    return Completed(data=True, state_details=StateDetails(task_run_id=state.state_details.task_run_id))
 
 
-@task(name="examine", task_run_name="examine {index}", **policy_of(Policy()))
-def examine_index(settings: Settings, index: str) -> Diagnosis:
-    """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
-    return examine(settings, [index])
+def _result(state: State[Any]) -> Any:
+    """Return what a task returned. Raises what it raised at last."""
+    if not state.is_completed():
+        error = error_of(state) or RuntimeError(state.message or state.name)
+        if isinstance(error, TimeoutError):
+            raise TransientError(f"{error}; what is committed is kept") from error
+        raise error
+    found = state.result(raise_on_failure=False)
+    return found.value if isinstance(found, Opaque) else found
+
+
+def _ours(error: BaseException, embed_run: UUID) -> BaseException:
+    """Return the error of ours that one of Dask means, once Prefect knows of a task whose worker died."""
+    if isinstance(error, KilledWorker):
+        said = "worker processes died under this shard, whose documents are tried alone"
+        with suppress(httpx.HTTPError, PrefectException), impatient(), get_client(sync_client=True) as client:
+            client.set_task_run_state(embed_run, Crashed(message=said), force=True)
+        return ProcessDied(f"workers died under a shard ({error})")
+    if isinstance(error, RagIndexError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, CancelledError | OSError):  # distributed's own
+        return TerminalError(f"the workers are gone ({type(error).__name__}: {error}); run again")
+    return TerminalError(f"a worker failed at a shard: {type(error).__name__}: {error}")

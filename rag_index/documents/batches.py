@@ -144,12 +144,10 @@ class Shard:
     number: int
     documents: DocumentBatch
     chars: int
-    in_process: bool = False
-    """Whether the whole run has too little work to start another process for it."""
     pages: tuple[int, ...] = ()
     """The numbers of the pages of the source that the documents are from."""
     suspect: bool = False
-    """Whether a document of it may kill the process that embeds it: see `indexing.embed`."""
+    """Whether a document of it may kill the process that embeds it: see `indexing.window`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,14 @@ from rag_index.chunking import Chunker, open_chunker
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
-from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
 from rag_index.indexing.diff import without_erased
 from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.run import IndexRun, RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import Call, Step, call_plainly
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.runs import BATCH, SINGLE, holder
 from rag_index.machine import collect_seldom
@@ -36,6 +36,7 @@ from rag_index.stores.protocol import Condition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rag_index.indexing.steps import Steps
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
 
@@ -61,14 +62,14 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
         closing(_Kept(settings, wait=settings.run.wait)) as kept,
         open_run(kept.settings, name, options, run_id=run_id, single=True) as run,
     ):
-        outcome = execute(run, NamedDocuments(kept, list(dict.fromkeys(ids))))
+        outcome = execute(run, kept.steps, NamedDocuments(kept, list(dict.fromkeys(ids))))
         if isinstance(run.error, SettingsError):
             raise run.error
         return outcome
 
 
 class _Kept:
-    """What stays open between batches: the ledger, the sources, the embedders and the chunkers. Used by one thread.
+    """What stays open between batches: the ledger, the sources, the chunkers and what embeds. Used by one thread.
 
     An embedder that is down fails after `wait` seconds.
     """
@@ -79,8 +80,8 @@ class _Kept:
         self._ledger: Ledger | None = None
         self._sources: dict[str, Source] = {}
         self._chunkers: dict[str, Chunker] = {}
-        self._embedder: Embedder | None = None
         self._identity: tuple[EmbedderIdentity, float] | None = None
+        self.steps = Plainly(serially(self.settings))
 
     def opened(self, name: str) -> tuple[Source, Ledger]:
         self._ledger = self._ledger or Ledger(self.settings.ledger_url)
@@ -93,21 +94,26 @@ class _Kept:
             self._chunkers[run.index.name] = open_chunker(run.settings, run.index)
         return self._chunkers[run.index.name]
 
-    def embedder(self) -> tuple[Embedder, EmbedderIdentity]:
-        """Return the embedder and its identity, for which a server is asked every `IDENTITY_SECONDS`."""
-        self._embedder = self._embedder or open_embedder(self.settings.embedder)
+    def identity(self) -> EmbedderIdentity:
+        """Return the identity of the embedder, for which a server is asked every `IDENTITY_SECONDS`."""
         now, known = self._clock(), self._identity
         if known is None or (self.settings.embedder.on_servers and now - known[1] >= IDENTITY_SECONDS):
-            known = self._identity = self._embedder.identity(), now
-        return self._embedder, known[0]
+            known = self._identity = identify(self.settings.embedder), now
+        return known[0]
 
     def close(self) -> None:
         """Close everything. The next batch opens it again."""
-        opened = (*self._sources.values(), self._embedder, self._ledger)
-        self._ledger, self._sources, self._chunkers, self._embedder, self._identity = None, {}, {}, None, None
+        opened = (*self._sources.values(), self.steps, self._ledger)
+        self._ledger, self._sources, self._chunkers, self._identity = None, {}, {}, None
+        self.steps = Plainly(serially(self.settings))
         for one in opened:
             if one is not None:
                 one.close()
+
+
+def serially(settings: Settings) -> Settings:
+    """Return the settings of a run that embeds in its own process: a few documents pay for no other."""
+    return settings.model_copy(update={"parallel": settings.parallel.model_copy(update={"serial": True})})
 
 
 class NamedDocuments(AllDocuments):
@@ -116,13 +122,12 @@ class NamedDocuments(AllDocuments):
     named = True
 
     def __init__(self, kept: _Kept, ids: Sequence[str]) -> None:
-        super().__init__()
         self._kept = kept
         self._ids = ids
         self.page: SourcePage
         self._gone: list[str] = []
 
-    def begin(self, run: IndexRun, call: Call) -> Scan | None:
+    def begin(self, run: IndexRun, steps: Steps) -> Scan | None:
         """Read the documents, and begin a scan of them alone. Raises SettingsError before anything is written."""
         name = run.index.name
         if not isinstance(run.source, SingleDocumentSource):
@@ -147,12 +152,11 @@ class NamedDocuments(AllDocuments):
                     f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
                 )
             self._gone, self._seen = sorted(known - there), sorted(there)
-        self.embedder, identity = self._kept.embedder()
-        return Scan.begin(run, identity, self._kept.chunker(run), workers=1, documents=len(self._ids))
+        return Scan.begin(run, self._kept.identity(), self._kept.chunker(run), documents=len(self._ids))
 
-    def pages(self, run: IndexRun, call: Call) -> Iterator[SourcePage]:
+    def pages(self, run: IndexRun, steps: Steps) -> Iterator[SourcePage]:
         """Yield the documents, which `begin` has read."""
-        yield call(Step("fetch", f"{run.index.name} 1"), lambda: self.page)
+        yield self.page
 
     def delete(self, scan: Scan) -> None:
         """Delete those of the documents that the source no longer has."""
@@ -177,7 +181,7 @@ class _Batch(NamedDocuments):
         self._size = size
         self.changes: list[WaitingChange] = []
 
-    def begin(self, run: IndexRun, call: Call) -> Scan | None:
+    def begin(self, run: IndexRun, steps: Steps) -> Scan | None:
         """Read what waits, and begin a scan of it; None if nothing does.
 
         Raises SettingsReplaced if the collection was last written by other settings than those of the watch.
@@ -190,7 +194,7 @@ class _Batch(NamedDocuments):
         look_up(run, limit=self._size)
         self.changes = run.ledger.waiting_changes(run.alias, self._size)
         self._ids = [change.document_id for change in self.changes]
-        scan = super().begin(run, call) if self.changes else None
+        scan = super().begin(run, steps) if self.changes else None
         if scan is not None and run.index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
             run.count_parts()
         return scan
@@ -262,7 +266,7 @@ class BatchIndexer(_Kept):
         super().__init__(settings, wait=0.0)  # what waits is kept in the inbox
         self._sizes: dict[str, int] = {}
 
-    def index(self, name: str, call: Call = call_plainly) -> Applied:
+    def index(self, name: str) -> Applied:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
         It has as many documents as are read and embedded in about BATCH_SECONDS, at most `batch_documents`. Look-ups
@@ -278,7 +282,7 @@ class BatchIndexer(_Kept):
                 open_run(self.settings, name, options, run_id=run_id, single=True, keep=keep) as run,
             ):
                 batch = _Batch(self, size)
-                applied = Applied(execute(run, batch, call=call), run.error)
+                applied = Applied(execute(run, self.steps, batch), run.error)
                 if run.error is None:
                     documents, spent = len(batch.changes), run.stopwatch.seconds
                     seconds = spent["fetch"] + spent["embed"]

@@ -23,7 +23,7 @@ from rag_index.documents.groups import (
 )
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
-from rag_index.indexing.step_retries import POLICIES, with_retries
+from rag_index.indexing.policies import UPSERT, with_retries
 from rag_index.ledger import Collection, Known, Ledger
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator
             raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
         store.set_commit_mark(name, mark)
 
-    with_retries(write, POLICIES["upsert"])
+    with_retries(write, UPSERT)
     with ledger.transaction():
         yield
         ledger.record_commit(collection.id, mark)

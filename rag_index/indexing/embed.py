@@ -1,19 +1,15 @@
-"""Embed a shard, here or in a child: chunk its documents, embed or reuse each text once, and split what is too long.
+"""Embed a shard: chunk its documents, embed or reuse each text once, and split what is too long.
 
-Documents that may kill the process that embeds them are embedded in a child. These suspects were pending when a run
-died, or are listed as failed. The run's own process never embeds them, whatever the settings: the child may die in its
-place, and then the quarantine finds the document.
+`embed` is what a run calls, in whatever process embeds: its own, a child, or a Dask worker.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import signal
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,14 +28,13 @@ from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
-from rag_index.errors import BadVectors, ProcessDied, RagIndexError, StoreError, TerminalError, TextTooLong
+from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
-from rag_index.machine import end_process_after, end_with_parent
+from rag_index.machine import collect_seldom, end_process_after
 from rag_index.machine.resources import peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.connection import Connection
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -49,9 +44,6 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, IndexSettings, Settings
     from rag_index.stores.protocol import Store
 
-Result = TypeVar("Result")
-POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
-PARTS = 8
 NO_FIELDS = b"{}"
 NO_TEXT = "no text is left after white space"
 CODE_NAMES = ("name", "qualified_name", "path")
@@ -80,6 +72,10 @@ class EmbedJob:
     workers: int = 1
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     timeout: float | None = None
+
+    def unlimited(self) -> EmbedJob:
+        """Return the job for a process that must not end itself."""
+        return replace(self, timeout=None)
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
         """Chunk and embed the shard's documents; texts in `known` take the vector given there.
@@ -116,6 +112,67 @@ class EmbedJob:
             peak_memory=peak_memory(),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
+
+
+class _Process:
+    """The one global: a model takes seconds and memory to load, so a process keeps its embedder from shard to shard."""
+
+    turn = threading.Lock()
+    made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None
+    embedder: Embedder | None = None
+
+
+def process_embedder(job: EmbedJob, home: int = 0) -> Embedder:
+    """Return this process's embedder, opened on first use, and again when a job asks for another."""
+    wanted = job.embedder, job.identity, job.workers
+    with _Process.turn:
+        if _Process.embedder is None or _Process.made_for != wanted:
+            _close()
+            _Process.embedder = open_embedder(job.embedder, home=home, workers=job.workers, expected=job.identity)
+            _Process.made_for = wanted
+        return _Process.embedder
+
+
+def close_process_embedder() -> None:
+    """Close this process's embedder, if it has one. A thread that it embeds for gets an error."""
+    with _Process.turn:
+        _close()
+
+
+def requests_in_flight() -> int:
+    """Return how many requests this process's embedder has sent and not had answered."""
+    embedder = _Process.embedder
+    return embedder.stats.in_flight if embedder else 0
+
+
+def _close() -> None:
+    embedder, _Process.embedder = _Process.embedder, None
+    if embedder is not None:
+        embedder.close()
+
+
+def embed(job: EmbedJob, *, home: int = 0) -> EmbeddedShard:
+    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`.
+
+    A process that takes longer than the job's `timeout` ends itself: its shard is then tried alone.
+    """
+    with end_process_after(job.timeout), collect_seldom():
+        return job.embed(process_embedder(job, home))
+
+
+def embed_apart(job: EmbedJob, *, home: int = 0) -> EmbeddedShard:
+    """Embed for another process, which has the documents already: they are not sent back to it if all succeeded."""
+    embedded = embed(job, home=home)
+    if embedded.documents is job.shard.documents:
+        return replace(embedded, documents=DocumentBatch.empty())
+    return embedded
+
+
+def brought_back(embedded: EmbeddedShard, job: EmbedJob) -> EmbeddedShard:
+    """Return what `embed_apart` returned to the process that has the job, with its documents."""
+    if embedded.chunked and not len(embedded.documents):
+        return replace(embedded, documents=job.shard.documents)
+    return embedded
 
 
 def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
@@ -294,123 +351,3 @@ def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: Emb
     if not made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # it is in no stored vector
         return None
     return VectorReuse(index, ledger, store, live)
-
-
-def quarantine(suspect: Shard, run_alone: Callable[[Shard], Result]) -> Iterator[Result | EmbeddedShard]:
-    """Run a suspect alone, split it if it kills its process again, and yield all results.
-
-    `run_alone` raises ProcessDied if the process of its shard dies. A single document that does it is listed as failed.
-    """
-    documents, count = suspect.documents, len(suspect.documents)
-    try:
-        yield run_alone(suspect)
-    except ProcessDied:
-        if count == 1:
-            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
-            none, nothing = documents.take([]), np.empty((0, 0), dtype=np.float32)
-            yield EmbeddedShard(suspect.index, suspect.number, none, [], nothing, failures, ShardStats())
-            return
-        size = -(-count // PARTS)
-        for first in range(0, count, size):
-            part = documents.take(list(range(first, min(first + size, count))))
-            shard = Shard(suspect.index, suspect.number, part, sum(map(len, part.texts)), pages=suspect.pages)
-            yield from quarantine(shard, run_alone)
-
-
-class ChildEmbedder:
-    """A process that embeds one shard after another, and is started again after a death. It ends with its parent.
-
-    Threads may give it more than one, which then wait in its pipe.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._child: _Child | None = None
-        self._closed = False
-
-    def start(self) -> _Child:
-        """Start the child, unless it runs. Raises ProcessDied after `close`."""
-        with self._lock:
-            if self._closed:  # by a run that failed while a thread was on its way here
-                raise ProcessDied("the run has ended")
-            self._child = self._child or _Child()
-            return self._child
-
-    def embed(self, job: EmbedJob) -> EmbeddedShard:
-        """Embed a shard in the child. Raises ProcessDied if the child died; otherwise as `EmbedJob.embed`."""
-        child = self.start()
-        try:
-            answer = child.ask(job)
-        except (EOFError, OSError) as error:
-            with self._lock:
-                if self._child is child:
-                    self._child = None
-            child.end()
-            raise ProcessDied("the process that embeds died") from error
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def close(self) -> None:
-        """End the process at once, whatever it is doing."""
-        with self._lock:
-            self._closed, child, self._child = True, self._child, None
-        if child is not None:
-            child.end()
-
-
-class _Child:
-    """One process, which answers in the order in which it is asked."""
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), name="embed", daemon=True)
-        self._process.start()
-        theirs.close()
-        self._sending, self._before = threading.Lock(), threading.Event()
-        self._before.set()
-
-    def ask(self, job: EmbedJob) -> EmbeddedShard | BaseException:
-        """Send a shard, wait for the answers to those before, and return its own."""
-        with self._sending:
-            self._connection.send(job)
-            before, answered = self._before, threading.Event()
-            self._before = answered
-        before.wait()
-        try:
-            answer: EmbeddedShard | BaseException = self._connection.recv()
-        finally:
-            answered.set()
-        if isinstance(answer, EmbeddedShard) and answer.chunked and not len(answer.documents):
-            return replace(answer, documents=job.shard.documents)
-        return answer
-
-    def end(self) -> None:
-        # The connection stays open: another thread may be reading what is its end now.
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(connection: Connection) -> None:
-    """Embed shards until the parent closes its end: the main function of the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
-    end_with_parent()
-    embedder: Embedder | None = None
-    while True:
-        try:
-            job: EmbedJob = connection.recv()
-        except EOFError:
-            return
-        try:
-            embedder = embedder or open_embedder(job.embedder, expected=job.identity)
-            with end_process_after(job.timeout):
-                shard = job.embed(embedder)
-            parent_has_them = shard.documents is job.shard.documents
-            answer: EmbeddedShard | RagIndexError
-            answer = replace(shard, documents=DocumentBatch.empty()) if parent_has_them else shard
-        except RagIndexError as error:
-            answer = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
-            answer = TerminalError(f"embedding in a child process failed: {type(error).__name__}: {error}")
-        connection.send(answer)

@@ -10,6 +10,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
@@ -34,9 +35,9 @@ from rag_index.indexing.publish import (
 )
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
+from rag_index.indexing.steps import Destination
 from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import reconciled_by
-from rag_index.machine.resources import worker_count
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 from rag_index.sources import SourcePage, scan_settings
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from rag_index.embedders import EmbedderIdentity
     from rag_index.indexing.run import IndexRun
 
-logger = logging.getLogger("rag_index.indexing")
+LOGGER = logging.getLogger("rag_index.indexing")
 LOGGED_FAILURES = 20
 MUCH_SECONDS = 10.0
 """What is much work for one process: some 50,000 texts of a few sentences for the local embedder."""
@@ -71,17 +72,14 @@ class Scan:
         identity: EmbedderIdentity,
         chunker: Chunker,
         *,
-        workers: int | None = None,
+        workers: int = 1,
         documents: int | None = None,
     ) -> Scan:
         """Choose the collection, and begin the scan of a run. Raises as `indexing.target.Target`.
 
-        `workers` embed, by default as many as the settings say, or one if this process embeds. `documents` is the
-        expected total, if the caller knows it.
+        `workers` is how many shards will be embedded at a time; `documents` the expected total, if the caller knows it.
         """
-        if workers is None:
-            workers = 1 if run.settings.parallel.serial else max(1, worker_count(run.settings))
-        run.metrics.workers = workers
+        run.metrics.workers = max(1, workers)
         if documents is None:
             documents = 0
             with suppress(SourceUnavailable):  # the scan retries for longer
@@ -133,7 +131,6 @@ class Scan:
             full=full, retry=run.options.retry_failed, single=single,
         )  # fmt: skip
         self._golden = GoldenWatch(run, self.collection, asks=not (self.rebuild or single))
-        self._any_shard = False
         self._any_failures = ledger.count_failures(self.collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._suspects: set[str] = set()
@@ -178,7 +175,7 @@ class Scan:
         run.outcome.say(server.configure(name))
         if reason := server.fallback():
             slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
-            logger.warning("%s", slow)
+            LOGGER.warning("%s", slow)
             if run.settings.store.server.grpc_port is not None:
                 run.outcome.say(slow)  # somebody means it to be used
         return epoch
@@ -195,19 +192,12 @@ class Scan:
         for documents in with_files(to_embed) if to_embed.files else [to_embed]:
             for shard in self.sharder.add(documents, self._state.pages):
                 self._golden.before_writing(more_to_read=True)
-                self._any_shard = True
                 yield self._marked(shard)
 
     def rest(self) -> list[Shard]:
-        """Return the shards of what is left, after the last page.
-
-        If the size of shards is `auto`, and the whole source does not fill one, they are marked `in_process`: to start
-        another process, or workers, would take longer than embedding.
-        """
-        parallel = self.run.settings.parallel
-        in_process = not self._any_shard and parallel.shard_documents == "auto" and not parallel.address
+        """Return the shards of what is left, after the last page."""
         self._golden.before_writing(more_to_read=False)
-        return [self._marked(replace(shard, in_process=in_process)) for shard in self.sharder.rest()]
+        return [self._marked(shard) for shard in self.sharder.rest()]
 
     def _marked(self, shard: Shard) -> Shard:
         return shard if self._suspects.isdisjoint(shard.documents.keys) else replace(shard, suspect=True)
@@ -286,10 +276,15 @@ class Scan:
         """Return the shard with everything that embedding it needs."""
         run, documents, rate = self.run, shard.documents, self.sharder.chars_per_second
         known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
-        here = shard.in_process and not shard.suspect  # nothing could end it
-        limit = None if here else hang_limit(run.settings, run.index, chars=shard.chars, chars_per_second=rate)
+        limit = hang_limit(run.settings, run.index, chars=shard.chars, chars_per_second=rate)
         bm25, embedder = bm25_model(run.index), run.settings.embedder
         return EmbedJob(shard, self.chunker, embedder, self.identity, bm25, run.metrics.workers, known, limit)
+
+    @cached_property
+    def destination(self) -> Destination:
+        """Where the points of this scan are written."""
+        store = self.run.store
+        return Destination(store, self.collection.name, None if store.embedded else self.epoch)
 
     def commit(self, written: WrittenShard) -> None:
         """Commit a shard whose points are in the store: delete its stale chunks, then write the ledger's rows.
@@ -302,7 +297,7 @@ class Scan:
             new = self.committer.commit(written)
         for failure in written.failures[:LOGGED_FAILURES]:
             details = (run.index.name, document_id(failure.key), failure.kind, failure.reason)
-            (run.logger or logger).warning("%s: document %s %s: %s", *details)
+            (run.logger or LOGGER).warning("%s: document %s %s: %s", *details)
         run.outcome.add(written, new=new)
         documents = len(written.keys) + failed
         run.metrics.add(written, documents=documents, dimension=self.collection.dimension)
@@ -367,17 +362,18 @@ class Scan:
         name, dimension = self.collection.name, self.collection.dimension
         return not self.run.single and search_index_due(self.run.store, name, dimension)
 
-    def build_search_index(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
+    def build_search_index(self) -> None:
         """Build the search index of the collection. A failure costs searches time and nothing else: it is logged."""
         run, name, began = self.run, self.collection.name, time.monotonic()
+        log = run.logger or LOGGER
         run.progress.say("building the search index")
         try:
             with run.stopwatch.stage("search index"):
                 run.store.optimize(name)
-            logger.info("the search index of %s was built in %.1f s", name, time.monotonic() - began)
+            log.info("the search index of %s was built in %.1f s", name, time.monotonic() - began)
         except StoreError as error:
             remedy = "searches scan until the next run builds it"
-            logger.warning("the search index of %s was not built (%s); %s", name, error, remedy)
+            log.warning("the search index of %s was not built (%s); %s", name, error, remedy)
 
     @property
     def erasure_due(self) -> bool:

@@ -19,19 +19,16 @@ from rag_index.machine import given, in_thread
 from rag_index.machine.resources import (
     WORKER_MEMORY,
     choose_worker_count,
-    cpu_count,
     estimate_worker_memory,
     memory_per_worker,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from distributed import Client, LocalCluster
 
-    from rag_index.indexing.scan import Scan
-    from rag_index.orchestration.window import WorkerPlace
     from rag_index.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
@@ -39,8 +36,6 @@ ALIKE = ("rag-index", "distributed", "cloudpickle")
 """Packages whose versions must be the same in the run and on workers, because shards travel between them."""
 
 CONNECT_SECONDS = 10
-START_SECONDS = 10.0
-"""What starting workers costs, in seconds of one process that embeds: it takes the processors from it."""
 MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
 """Dask keeps the last messages of each connection for its developers, 1,000 by default. A message that submits a task
 holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
@@ -69,7 +64,8 @@ NO_PAGES: dict[str, Any] = {
     "distributed.worker.http.routes": [],
     "distributed.dashboard.link": "",
 }
-PRELOAD = "rag_index.orchestration.worker"
+PRELOAD = "tasks.index"
+"""What workers import before their first shard. The fork server imports it once for all."""
 
 
 class Workers(AbstractContextManager["Workers"]):
@@ -78,7 +74,6 @@ class Workers(AbstractContextManager["Workers"]):
     def __init__(self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"]) -> None:
         self._settings = settings
         self._memory = memory  # bytes that each worker is assumed to need
-        self._worthwhile: int | None = None
         self._starting: Future[LocalCluster] | None = None
         self._client: Client | None = None
         self._config = ExitStack()
@@ -113,48 +108,9 @@ class Workers(AbstractContextManager["Workers"]):
             self._client = Client(self.cluster(), timeout=CONNECT_SECONDS, set_as_default=False)
         return self._client
 
-    def grow(
-        self, scan: Scan, *, client: Callable[[], Client] | None = None, at_once: bool = False
-    ) -> WorkerPlace | None:
-        """Return the workers as a place for the shards of a scan, if they are there; start them once it pays.
-
-        With `at_once`, or if a person has said how many documents a worker gets, or where workers are, these get all
-        shards, and the run waits for them. Otherwise a child embeds already (see `Pool`), and counts as the first of
-        the workers that there may be: a machine of two processors starts none for a local model. `client` is asked in
-        place of a client of these workers' own. Raises NoWorkers.
-        """
-        run, parallel = scan.run, scan.run.settings.parallel
-        if at_once or parallel.address or parallel.shard_documents != "auto":
-            count = run.metrics.workers
-            if not parallel.address:
-                self.start(count)
-        else:
-            count = self._worth_starting(scan)
-            if not count or not self.start(count).done():
-                return None
-            run.metrics.workers = count + 1
-        from rag_index.orchestration.window import WorkerPlace  # here, since it imports Dask
-
-        with run.stopwatch.stage("workers"):
-            try:
-                found = (client or self.client)()
-            except OSError as error:
-                raise NoWorkers(f"the Dask scheduler does not answer ({type(error).__name__})") from error
-        return WorkerPlace(scan, found, workers=count)
-
-    def _worth_starting(self, scan: Scan) -> int:
-        """Return how many workers are started already, or would share the rest of an index at a gain; 0 if none.
-
-        They take n / (n + 1) of what the process beside this one would do otherwise, which must be more than they cost.
-        Workers beyond the processors take nothing, unless an embedding server does the work.
-        """
-        count = self.most
-        if not scan.run.settings.embedder.on_servers:
-            count = min(count, cpu_count() - 1) - 1
-        if self._worthwhile is None and count > 0 and scan.seconds_left * count / (count + 1) >= START_SECONDS:
-            scan.run.progress.note_later("starting workers")
-            self._worthwhile = count
-        return self._worthwhile or 0
+    def count(self) -> int:
+        """Return how many workers the cluster at `address` has. Raises as `count_workers`."""
+        return count_workers(self._settings)
 
     def cluster(self) -> LocalCluster | str:
         """Return the cluster, started on first use, or the address of the one that the settings name.
@@ -201,7 +157,8 @@ class Workers(AbstractContextManager["Workers"]):
         return LocalCluster(
             n_workers=workers,
             preload=[*dask.config.get("distributed.worker.preload"), PRELOAD],  # or the first shard waits
-            threads_per_worker=1,
+            threads_per_worker=2,  # one embeds, and one waits for the store
+            resources={"embed": 1},
             processes=True,
             security=Security.temporary(),  # a certificate for this cluster, and no connection without it
             # Any free port for what is not there; None would still take 8787, and warn.
@@ -256,11 +213,6 @@ def run_cluster() -> Iterator[LocalCluster | str]:
     if (workers := _GIVEN.get()) is None:
         raise NoWorkers("this flow run was given no workers")
     yield workers.cluster()
-
-
-def counting(settings: ParallelSettings) -> Callable[[], int] | None:
-    """Return what counts the workers of the cluster at `address`, None if a run has its own."""
-    return partial(count_workers, settings) if settings.address and not settings.serial else None
 
 
 def count_workers(settings: ParallelSettings) -> int:

@@ -10,7 +10,7 @@ import os
 import time
 import tomllib
 import uuid
-from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
+from contextlib import AbstractContextManager, ExitStack, chdir, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,11 @@ from rag_index.connections import why_failed
 from rag_index.database.files import other_writer, private_folder
 from rag_index.embedders import identify
 from rag_index.errors import RagIndexError, SettingsError, TransientError
-from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.pipeline import execute
+from rag_index.indexing.plain import Plainly
+from rag_index.indexing.policies import current_checks, shared_checks
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.step_retries import call_plainly, current_checks, shared_checks
 from rag_index.machine import collect_seldom, terminable
-from rag_index.orchestration.cluster import Workers, counting, run_workers
 from rag_index.orchestration.prefect_api import send_pending_logs
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
@@ -137,43 +137,40 @@ def names_api(home: Path) -> bool:
 
 
 def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:
-    """Bring these indexes up to date with their source; one that fails does not stop the others.
-
-    Workers are started once they are worth it, for all indexes that follow, or those of `[parallel] address` are used.
-    """
+    """Bring these indexes up to date with their source; one that fails does not stop the others."""
     began, report = time.monotonic(), RunReport()
     with (
         terminable(),
         collect_seldom(),
-        run_workers(settings) as workers,
         shared_checks(settings.run.wait),
+        closing(Plainly(settings)) as steps,
     ):
         for index in indexes:
-            report.indexes.append(_run_index(settings, index, options, workers))
+            report.indexes.append(_run_index(settings, index, options, steps))
     report.seconds = time.monotonic() - began
     return report
 
 
 def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, workers: list[int]) -> BenchmarkReport:
     """Compare the serial way with each number of workers, as the flow `benchmark` does."""
-    from rag_index.orchestration.worker import measure_workers
     from rag_index.tuning.benchmark import open_bench
 
     with terminable(), open_bench(settings, index, sample_size) as bench:
         identity, run_id = identify(settings.embedder), str(uuid.uuid4())
-        bench.run_serially(identity, run_id, call_plainly)
+        bench.run_serially(identity, run_id)
         for count in bench.worker_counts(workers):
-            measure_workers(bench, count, identity, run_id, call_plainly)
+            with bench.scan(count, identity, run_id) as scan, closing(Plainly(bench.with_workers(count))) as steps:
+                bench.measure_parallel(scan, steps)
     return bench.report
 
 
-def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, workers: Workers) -> IndexOutcome:
+def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly) -> IndexOutcome:
     try:
         with open_run(settings, index.name, options, run_id=str(uuid.uuid4())) as run:
             run.logger, run.progress.displays = logger, [open_display()]
             with captured_logs(run.progress.note_later):
                 try:
-                    execute(run, AllDocuments(workers=counting(settings.parallel)), grow=workers.grow)
+                    execute(run, steps)
                 except Exception as error:  # not one of ours: the other indexes do not pay for it
                     logger.error("%s: %s", type(error).__name__, error, exc_info=True)
                     current_checks().index_failed(error, embedder_only=False)

@@ -17,12 +17,17 @@ import numpy as np
 from pydantic import SecretStr
 
 from rag_index.chunking import open_chunker
+from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.embedders import EmbedderIdentity, open_embedder
-from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
+from rag_index.indexing.changed import serially
+from rag_index.indexing.embed import EmbedJob
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import cpu_count, worker_count
+from rag_index.reports.outcome import count_of
 from rag_index.settings import LedgerSettings, Settings
 from rag_index.sources.sample import Sample, read_sample
 
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.indexing.step_retries import Call
+    from rag_index.indexing.steps import Steps
 
 STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
@@ -180,13 +185,13 @@ class Bench:
         limit = max(1, limit)
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
-    def run_serially(self, identity: EmbedderIdentity, run_id: str, call: Call) -> None:
+    def run_serially(self, identity: EmbedderIdentity, run_id: str) -> None:
         """Embed the sample one text after another in this process, as the usual script does, and measure it."""
         self.report.embedder = str(identity)
         given = self.settings.embedder
         script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
-            self.scan("serial", 1, identity, run_id) as scan,
+            self.scan(1, identity, run_id, name="serial") as scan,
             closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
         ):
 
@@ -195,12 +200,20 @@ class Bench:
 
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
-            self.measure(scan, "serial", call, embedder=usual)
+            with closing(Plainly(serially(self.settings), embed_here=lambda job: job.embed(usual))) as steps:
+                self._measure(scan, "serial", steps)
+
+    def measure_parallel(self, scan: Scan, steps: Steps) -> None:
+        """Embed and write the sample as a run does, and measure it, once all workers have their model."""
+        one = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""])
+        nothing, workers = Shard(self.index.name, 0, one, 0), scan.run.metrics.workers
+        steps.warm_up(EmbedJob(nothing, scan.chunker, self.settings.embedder, scan.identity, workers=workers))
+        self._measure(scan, count_of(workers, "worker"), steps)
 
     @contextmanager
-    def scan(self, name: str, workers: int, identity: EmbedderIdentity, run_id: str) -> Iterator[Scan]:
+    def scan(self, workers: int, identity: EmbedderIdentity, run_id: str, *, name: str = "") -> Iterator[Scan]:
         """Begin a run of the sample with `workers` workers, in a folder of its own, and give its scan."""
-        folder = self.folder / name
+        folder = self.folder / (name or count_of(workers, "worker"))
         folder.mkdir(parents=True, exist_ok=True)
         settings = settings_in(folder, self.with_workers(workers))
         with sample_scan(settings, self.index.name, self.sample, identity, run_id, workers=workers) as scan:
@@ -208,11 +221,9 @@ class Bench:
                 scan.sharder.chars_per_second = self._chars_per_second
             yield scan
 
-    def measure(self, scan: Scan, name: str, call: Call, **pool: Any) -> None:
-        """Embed and write everything as a run does, with such a pool, and measure it."""
+    def _measure(self, scan: Scan, name: str, steps: Steps) -> None:
         started = time.perf_counter()
-        with Pool(scan, call, **pool) as made:
-            index_pages(scan, AllDocuments().pages(scan.run, call), made, call)
+        index_pages(scan, AllDocuments().pages(scan.run, steps), steps)
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
         points, metrics = list(scan.run.store.scroll(scan.collection.name, vectors=True)), scan.run.metrics
         matrix = np.array([point.vector for point in points], dtype=np.float32)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import document_id
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify
 from rag_index.errors import SettingsError
 from rag_index.evaluation.golden import GoldenQuery
-from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
-from rag_index.indexing.step_retries import call_plainly
+from rag_index.indexing.changed import serially
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.plain import Plainly
 from rag_index.settings.index import SQL
 from rag_index.settings.parts import split_name
 from rag_index.sources.sample import Sample, read_sample
@@ -52,12 +53,11 @@ def known_items(settings: Settings, names: Sequence[str], column: str) -> Iterat
 
 
 def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
-    with closing(open_embedder(settings.embedder)) as embedder:
-        identity = embedder.identity()
+    identity = identify(settings.embedder)
+    with closing(Plainly(serially(settings))) as steps:
         for name, sample in samples.items():
             with sample_scan(settings, name, sample, identity, str(uuid.uuid4())) as scan:
-                with Pool(scan, call_plainly, embedder=embedder) as pool:
-                    index_pages(scan, AllDocuments().pages(scan.run, call_plainly), pool)
+                index_pages(scan, AllDocuments().pages(scan.run, steps), steps)
                 scan.publish()
 
 

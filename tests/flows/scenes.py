@@ -13,7 +13,7 @@ import pytest
 
 from rag_index import stores
 from rag_index.errors import SourceUnavailable
-from rag_index.indexing.step_retries import POLICIES
+from rag_index.indexing import policies
 from rag_index.retrieve import Retriever
 from rag_index.sources.sql import SqlSource
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
@@ -98,7 +98,7 @@ def source_hangs(stage: Stage, _: FakeQdrant) -> int:
 
 @line("The source breaks off in the middle")
 def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
-    assert POLICIES["fetch"].retries == 3, "the line says how often the page is read again"
+    assert policies.FETCH.retries == 3, "the line says how often the page is read again"
     stage.held()
     stage.project.execute("DELETE FROM note WHERE id = 1")
     stage.project.fill(40, first=DOCUMENTS + 1)
@@ -135,7 +135,7 @@ def embedder_away(stage: Stage, _: FakeQdrant) -> int:
 
 @line("An Ollama server goes down in the middle")
 def embedder_goes_away(stage: Stage, _: FakeQdrant) -> int:
-    assert POLICIES["embed"].retries == 1, "the line says how often a shard is tried again"
+    assert policies.EMBED.retries == 1, "the line says how often a shard is tried again"
     stage.fake.seconds_per_text = 0.02
     with when(lambda: embeds(stage, "ticket 31 "), stage.fake.stop_listening):
         code = fails(stage.run(), stage.fake.url.removeprefix("http://"))
@@ -194,7 +194,7 @@ def no_text(stage: Stage, _: FakeQdrant) -> int:
 
 @line("Qdrant does not answer")
 def qdrant_away(stage: Stage, qdrant: FakeQdrant) -> int:
-    assert POLICIES["upsert"].retries == 3, "the line says how often an upsert is tried again"
+    assert policies.UPSERT.retries == 3, "the line says how often an upsert is tried again"
     stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
     stage.set("shard_documents = 10", "shard_documents = 2")  # on a busy machine the stop comes some writes later
     stage.patch.setattr(stores, "_open_server", partial(stores._open_server, patience=0.5))

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from rag_index.chunking import open_chunker
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify
 from rag_index.indexing import pipeline
 from rag_index.indexing import run as run_module
-from rag_index.indexing.changed import BatchIndexer
-from rag_index.indexing.pipeline import Pool
+from rag_index.indexing.changed import BatchIndexer, serially
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
 from tests.project import run_here
 
@@ -61,13 +60,12 @@ def run_plain(
     with (
         mock.patch.object(run_module, "Ledger", ledger),
         open_run(settings, "notes", options, run_id=str(uuid.uuid4())) as run,
-        closing(open_embedder(settings.embedder)) as embedder,
+        closing(Plainly(serially(settings))) as steps,
     ):
         run.source.check()
         run.count_parts()
-        scan = Scan.begin(run, embedder.identity(), open_chunker(run.settings, run.index), workers=1)
-        with Pool(scan, call_plainly, embedder=embedder) as pool:
-            pipeline.index_pages(scan, pipeline.AllDocuments().pages(run, call_plainly), pool)
+        scan = Scan.begin(run, identify(settings.embedder), open_chunker(run.settings, run.index))
+        pipeline.index_pages(scan, pipeline.AllDocuments().pages(run, steps), steps)
         if not delete:
             raise Died
         scan.delete_gone()

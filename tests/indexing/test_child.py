@@ -1,4 +1,4 @@
-"""The child that embeds suspects finds the document that kills it, and ends with its parent, whatever it is doing."""
+"""Children that embed end with their parent, whatever they are doing, and the document that kills them is found."""
 
 import multiprocessing
 import os
@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import BrokenExecutor
 
 import psutil
 import pytest
 
 from rag_index.chunking.text_chunker import TextChunker
-from rag_index.documents.batches import EmbeddedShard, Shard
+from rag_index.documents.batches import Shard, WrittenShard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
-from rag_index.indexing.embed import ChildEmbedder, EmbedJob, quarantine
+from rag_index.indexing.embed import EmbedJob, embed_apart
+from rag_index.indexing.plain import answer
+from rag_index.indexing.window import in_parts
+from rag_index.machine.executors import Process
 from rag_index.settings import EmbedderSettings
 from rag_index.sources import page_of
 from tests.waiting import eventually
@@ -47,34 +49,44 @@ def job(text: str, **changed) -> EmbedJob:
     return EmbedJob(shard_of(text), Chunker(100, 10), LOCAL, identify(LOCAL), **changed)
 
 
-def test_it_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
-    with closing(ChildEmbedder()) as child:
-        assert child.embed(job("The printer is out of paper.")).chunk_counts == [1]
+def embedded(child: Process, wanted: EmbedJob):
+    return answer(child.submit(embed_apart, wanted), wanted)
+
+
+def test_a_child_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
+    with Process() as child:
+        assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
         with pytest.raises(EmbedderUnavailable, match="down"):
-            child.embed(job("down"))
+            embedded(child, job("down"))
         with pytest.raises(TerminalError, match="ZeroDivisionError"):
-            child.embed(job("divide"))
+            embedded(child, job("divide"))
         with pytest.raises(ProcessDied):
-            child.embed(job("kill"))
-        assert child.embed(job("The printer is out of paper.")).chunk_counts == [1]
+            embedded(child, job("kill"))
+        found = embedded(child, job("The printer is out of paper."))
+        assert (found.chunk_counts, found.documents.texts) == ([1], ["The printer is out of paper."])
         with pytest.raises(ProcessDied):
-            child.embed(job("hang", timeout=0.5))
+            embedded(child, job("hang", timeout=0.5))
 
 
 def test_what_is_asked_after_its_end_starts_no_process():
-    child = ChildEmbedder()
-    child.close()
+    child = Process()
+    child.shutdown()
     before = set(multiprocessing.active_children())
-    with pytest.raises(ProcessDied, match="the run has ended"):
-        child.embed(job("late"))
+    with pytest.raises(BrokenExecutor, match="the run has ended"):
+        child.submit(embed_apart, job("late"))
     assert set(multiprocessing.active_children()) == before
 
 
-def test_each_thread_gets_the_answer_to_what_it_asked():
-    texts = [f"The printer of room {number} is out of paper." for number in range(8)]
-    with closing(ChildEmbedder()) as child, ThreadPoolExecutor(len(texts)) as threads:
-        answers = list(threads.map(lambda text: child.embed(job(text)), texts))
-    assert [answer.chunks for answer in answers] == [[text] for text in texts]
+def test_a_death_ends_what_waits_for_the_same_child_and_a_shutdown_what_it_does():
+    with Process() as child:
+        dying = [child.submit(embed_apart, job(text)) for text in ("kill", "The printer is out of paper.")]
+        for one in dying:
+            with pytest.raises(BrokenExecutor):
+                one.result(60)
+        assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
+        hanging = child.submit(embed_apart, job("hang"))
+    with pytest.raises(BrokenExecutor):
+        hanging.result(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -82,10 +94,11 @@ def test_no_child_outlives_its_parent(number):
     """Whatever the child is doing: it hangs here."""
     code = (
         "from tests.indexing.test_child import *\n"
-        "with closing(ChildEmbedder()) as child:\n"
-        "    child.embed(job('text'))\n"
-        "    print('ready', flush=True)\n"
-        "    child.embed(job('hang'))\n"
+        "if __name__ == '__main__':\n"
+        "    with Process() as child:\n"
+        "        embedded(child, job('text'))\n"
+        "        print('ready', flush=True)\n"
+        "        embedded(child, job('hang'))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
@@ -98,18 +111,18 @@ def test_no_child_outlives_its_parent(number):
     eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
 
 
-def test_the_quarantine_splits_until_it_has_found_the_killer():
+def test_a_shard_that_kills_is_split_until_the_document_is_found():
     alone = []
 
-    def run_alone(shard: Shard) -> list[str]:
+    def write_alone(shard: Shard) -> list[str]:
         alone.append(shard)
         if "kill" in shard.documents.texts:
             raise ProcessDied("it died")
         return shard.documents.texts
 
-    found = list(quarantine(shard_of(*"abcdefghijkl", "kill", "m"), run_alone))
-    [poison] = [one for one in found if isinstance(one, EmbeddedShard)]
+    found = list(in_parts(shard_of(*"abcdefghijkl", "kill", "m"), write_alone))
+    [poison] = [one for one in found if isinstance(one, WrittenShard)]
     assert [(one.key, one.died) for one in poison.failures] == [("12", True)]
-    assert (len(poison.documents), len(poison.vectors)) == (0, 0)
+    assert not poison.keys
     assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm"]
     assert len(alone) <= 1 + 8 + 2

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 import rag_index
-from rag_index.embedders import open_embedder
 from rag_index.errors import StoreError, StoreUnavailable, TerminalError
-from rag_index.indexing import pipeline, step_retries
-from rag_index.indexing.embed import ChildEmbedder
-from rag_index.indexing.pipeline import AllDocuments, Pool, execute
+from rag_index.indexing import plain, policies
+from rag_index.indexing import steps as steps_module
+from rag_index.indexing.changed import serially
+from rag_index.indexing.embed import EmbedJob
+from rag_index.indexing.pipeline import execute
+from rag_index.indexing.plain import Plainly
+from rag_index.indexing.policies import shared_checks
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import call_plainly, shared_checks
 from rag_index.ledger import Ledger
 from rag_index.orchestration import launch
+from rag_index.sources.sql import SqlSource
 from rag_index.stores.edge.store import EdgeStore
 from tests.project import Project
 
@@ -32,29 +35,30 @@ def project(qdrant, tmp_path):
     return Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n{SHARDS}').fill(30)
 
 
-class Failing(AllDocuments):
-    """Documents whose source fails after the first page."""
+class Failing(Plainly):
+    """Steps whose source fails after the first page."""
 
-    def fetch(self, run, cursor, rows):
+    def fetch(self, run, number, cursor, rows):
         if cursor is not None:
             raise TerminalError("the source is gone")
-        return super().fetch(run, cursor, 20)
+        return super().fetch(run, number, cursor, 20)
 
 
-class Broken(AllDocuments):
-    """Documents with an error that is not ours, as one of Prefect's client would be."""
+class Broken(Plainly):
+    """Steps with an error that is not ours, as one of Prefect's client would be."""
 
-    def fetch(self, run, cursor, rows):
+    def fetch(self, run, number, cursor, rows):
         raise ConnectionError("the server went away")
 
 
-def run_with(project, documents=AllDocuments, *, child=False):
+def run_with(project, steps=Plainly, *, child=False):
     """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
+    settings = project.settings
     with (
-        open_run(project.settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run,
-        closing(open_embedder(project.settings.embedder)) as embedder,
+        open_run(settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run,
+        closing(steps(settings if child else serially(settings))) as made,
     ):
-        return execute(run, documents(embedder=None if child else embedder))
+        return execute(run, made)
 
 
 def committed(project, *, pending: bool = False) -> int:
@@ -69,10 +73,10 @@ def committed(project, *, pending: bool = False) -> int:
 def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch, store):
     if store == "an embedded store":
         project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    embedded, write, embed = threading.Semaphore(0), pipeline.write_shard, ChildEmbedder.embed
+    embedded, write, answer = threading.Semaphore(0), steps_module.write_shard, plain.answer
 
-    def embed_next(*args):
-        made = embed(*args)
+    def answer_next(*args):
+        made = answer(*args)
         embedded.release()
         return made
 
@@ -82,22 +86,21 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
         embedded.release()
         return write(store, collection, shard, **options)
 
-    monkeypatch.setattr(ChildEmbedder, "embed", embed_next)
-    monkeypatch.setattr(pipeline, "write_shard", write_shard)
+    monkeypatch.setattr(plain, "answer", answer_next)
+    monkeypatch.setattr(steps_module, "write_shard", write_shard)
     assert run_with(project, child=True).new == len(project.texts()) == 30
 
 
 def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatch):
     """A worker may write them to a server before this process hears of it."""
-    submit, seen = Pool.submit, []
+    job, seen = Scan.job, []
 
-    def checked(pool, shard):
-        run = pool._scan.run
-        rows = run.ledger.known(pool._scan.collection.id, shard.documents.keys)
+    def checked(scan, shard):
+        rows = scan.run.ledger.known(scan.collection.id, shard.documents.keys)
         seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
-        submit(pool, shard)
+        return job(scan, shard)
 
-    monkeypatch.setattr(Pool, "submit", checked)
+    monkeypatch.setattr(Scan, "job", checked)
     run_with(project)
     assert seen == [True, True, True]
 
@@ -112,7 +115,7 @@ def test_what_is_under_way_when_the_source_fails_is_committed(project):
 
 def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypatch):
     project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    write, flush, written = pipeline.write_shard, EdgeStore.flush, []
+    write, flush, written = steps_module.write_shard, EdgeStore.flush, []
 
     def write_shard(store, collection, shard, **options):
         written.append(shard.number)
@@ -124,7 +127,7 @@ def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypa
         flush(store, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_shard", write_shard)
+        patch.setattr(steps_module, "write_shard", write_shard)
         patch.setattr(EdgeStore, "flush", flush_once)
         outcome = run_with(project)
     assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
@@ -141,7 +144,7 @@ def test_nothing_is_written_after_the_store_has_failed(project, monkeypatch):
         asked.append(shard.number)
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(pipeline, "write_shard", write_shard)
+    monkeypatch.setattr(steps_module, "write_shard", write_shard)
     assert run_with(project).message == "the disk is full"
     assert len(asked) == 1
 
@@ -162,7 +165,7 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_shard", write_shard)
+        patch.setattr(steps_module, "write_shard", write_shard)
         patch.setattr("rag_index.indexing.pipeline.Scan", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_with(project)
@@ -171,32 +174,33 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
     assert run_with(project).new == 30
 
 
-@pytest.mark.parametrize("kind", ["fetch", "embed", "upsert", "delete gone", "verify and publish"])
-def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, kind):
-    monkeypatch.setattr(step_retries.time, "sleep", lambda seconds: None)
+@pytest.mark.parametrize("step", ["fetch", "embed", "upsert", "delete", "publish"])
+def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step):
+    monkeypatch.setattr(policies.time, "sleep", lambda seconds: None)
     failed = []
 
-    def call(step, function):
-        def fails_once():
-            if step.kind == kind and not failed:
+    def once(function):
+        def call(*args, **named):
+            if not failed:
                 failed.append(step)
                 raise StoreUnavailable("it is away")
-            return function()
+            return function(*args, **named)
 
-        return call_plainly(step, fails_once)
+        return call
 
-    with (
-        open_run(project.settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run,
-        closing(open_embedder(project.settings.embedder)) as embedder,
-    ):
-        assert execute(run, AllDocuments(embedder=embedder), call=call).new == 30
+    owner, name = {
+        "fetch": (SqlSource, "page"), "embed": (EmbedJob, "embed"), "upsert": (steps_module, "write_shard"),
+        "delete": (Scan, "delete_gone"), "publish": (Scan, "publish"),
+    }[step]  # fmt: skip
+    monkeypatch.setattr(owner, name, once(getattr(owner, name)))
+    assert run_with(project).new == 30
     assert failed
 
 
 CORE = ("orchestration/launch", "indexing/run", "indexing/pipeline", "indexing/scan")
 
 
-def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_and_enters_55_modules(tmp_path):
+def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_and_enters_60_modules(tmp_path):
     """Whoever follows a row reads the files of the core side by side."""
     project = Project(tmp_path / "project").fill(30)
     project.run()
@@ -222,7 +226,7 @@ def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_and
     finally:
         sys.setprofile(before)
     assert 10 < len(changes) <= 15, changes
-    assert 40 < len(entered) <= 55, sorted(entered)
+    assert 40 < len(entered) <= 60, sorted(entered)
 
 
 def test_an_error_that_is_not_ours_is_raised_and_recorded(project, ledger):
@@ -236,8 +240,15 @@ def test_an_index_whose_run_breaks_does_not_stop_the_others(project, monkeypatch
     text = project.config.read_text()
     second = text.partition("[[indexes]]")[2].replace('"notes"', '"second"')
     project.write_settings(f"{text}\n[[indexes]]{second}")
-    made = [Broken(), AllDocuments()]
-    monkeypatch.setattr(launch, "AllDocuments", lambda **_: made.pop(0))
+    page, made = SqlSource.page, []
+
+    def breaks(source, *args):
+        made.append(source)
+        if len(made) == 1:
+            raise ConnectionError("the server went away")
+        return page(source, *args)
+
+    monkeypatch.setattr(SqlSource, "page", breaks)
     report = project.run()
     assert ([one.state for one in report.indexes], report.exit_code) == (["failed", "completed"], 1)
 

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.doctor import examine, repair
 from rag_index.documents.batches import CommitMark
 from rag_index.errors import StoreRestored, StoreUnavailable
-from rag_index.indexing import pipeline
+from rag_index.indexing import steps
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.reconcile import Scratch
 from rag_index.status.index_status import status
@@ -195,7 +195,7 @@ def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(proj
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
     """Otherwise the next commit would write its mark over the only trace."""
-    write = pipeline.write_shard
+    write = steps.write_shard
 
     def put_back(store, collection, shard, **how):
         written = write(store, collection, shard, **how)
@@ -204,7 +204,7 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, mo
 
     edit(project)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_shard", put_back)
+        patch.setattr(steps, "write_shard", put_back)
         with pytest.raises(StoreRestored, match="while a run wrote it"):
             run_plain(project)
     assert OLDER in run_plain(project).message

@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable, TransientError
-from rag_index.indexing.step_retries import ServiceChecks
+from rag_index.indexing.policies import ServiceChecks
 
 
 class Service:

@@ -1,14 +1,27 @@
-"""What a worker process keeps open from shard to shard."""
-
-import threading
+"""What a worker process keeps open from shard to shard, and what it tells the run."""
 
 import pytest
 from distributed import Client, LocalCluster
+from qdrant_client import models
 
-from rag_index.errors import StoreError
-from rag_index.orchestration.worker import begin_next, process_store
+from rag_index.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.errors import IndexLocked, TransientError
+from rag_index.orchestration import liveness
+from rag_index.orchestration.liveness import Liveness
+from rag_index.orchestration.worker import RunPlugin, WorkerDestination
+from rag_index.reports.progress import LOGGERS, Progress
 from rag_index.settings import StoreSettings
 from tests.fakes.qdrant import FakeQdrant
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def client():
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
 
 
 def connections(qdrant: FakeQdrant) -> int:
@@ -16,48 +29,43 @@ def connections(qdrant: FakeQdrant) -> int:
     return sum(seen == "GET /" for seen in qdrant.seen)
 
 
-def test_shards_share_a_connection_until_there_is_an_error() -> None:
+def write(to: WorkerDestination) -> int:
+    return to.write(EmbeddedShard("notes", 1, DocumentBatch.empty(), [], None, [], ShardStats())).number
+
+
+def test_shards_share_a_connection_until_there_is_an_error(client) -> None:
+    client.register_plugin(RunPlugin())
     with FakeQdrant() as qdrant, FakeQdrant() as other:
-        settings = StoreSettings(url=qdrant.url)
+        for server in (qdrant, other):
+            vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
+            server.client.create_collection("notes__1", vectors_config=vectors, metadata={"epoch": 7})
+        to = WorkerDestination(StoreSettings(url=qdrant.url), "notes__1", 7)
         for _ in range(3):
-            with process_store(settings) as store:
-                store.aliases()
+            assert client.submit(write, to, pure=False).result(60) == 1
         assert connections(qdrant) == 1
-        with pytest.raises(StoreError), process_store(settings):
-            raise StoreError("refused")
-        with process_store(settings) as store:
-            store.aliases()
+        with pytest.raises(IndexLocked, match="is written by a later run"):
+            client.submit(write, WorkerDestination(to.settings, to.collection, 6), pure=False).result(60)
+        assert client.submit(write, to, pure=False).result(60) == 1
         assert connections(qdrant) == 2
-        with process_store(StoreSettings(url=other.url)) as store:
-            store.aliases()
+        client.submit(write, WorkerDestination(StoreSettings(url=other.url), "notes__1", 7), pure=False).result(60)
         assert (connections(qdrant), connections(other)) == (2, 1)
 
 
-SECOND_BEGAN, THIRD_BEGAN = threading.Event(), threading.Event()
-"""Set by tasks that run in this process: the threads of a cluster without processes."""
+def warn() -> None:
+    LOGGERS[0].warning("the server asks for a pause")
 
 
-def wait_for_the_second() -> bool:
-    begin_next()
-    begin_next()
-    return SECOND_BEGAN.wait(60)
-
-
-def hold_the_only_thread() -> bool:
-    SECOND_BEGAN.set()
-    return THIRD_BEGAN.wait(0.5)
-
-
-def begin_third() -> None:
-    THIRD_BEGAN.set()
-
-
-def test_a_worker_with_one_thread_begins_the_next_task_beside_one_that_waits() -> None:
-    """Asking twice, as a task that is tried again does, gives away no second thread."""
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        in_order = [wait_for_the_second, hold_the_only_thread, begin_third]  # Dask keeps none among equals
-        tasks = [client.submit(one, priority=-number) for number, one in enumerate(in_order)]
-        assert [task.result(60) for task in tasks] == [True, False, None]
+def test_the_run_hears_what_a_worker_logs_until_the_workers_are_gone(client, monkeypatch) -> None:
+    monkeypatch.setattr(liveness, "CHECK_SECONDS", 0.0)
+    progress, now = Progress("notes"), [0.0]
+    alive = Liveness(client, progress, clock=lambda: now[0])
+    client.submit(warn, pure=False).result(60)
+    eventually(lambda: progress.note == "the server asks for a pause")
+    alive.tick()
+    client.cluster.scale(0)
+    eventually(lambda: not client.nthreads())
+    for now[0] in (1.0, 80.0, 160.0):
+        alive.tick()
+    now[0] = 240.0
+    with pytest.raises(TransientError, match=r"there has been no worker process for \d+ s"):
+        alive.tick()

@@ -8,39 +8,40 @@ from pathlib import Path
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.indexing import embed
+from rag_index.indexing import plain
+from rag_index.machine.executors import Process
 from tests.reliability.scenario import make_project
 
 
-class KeptChildren:
-    """The child of each embedder, in place of the one of a run; it lives on when a run ends it."""
+class KeptProcess(Process):
+    """One child for all runs, in place of the one of each; it lives on when a run ends it."""
 
-    def __init__(self) -> None:
-        self.children = {}
-        self._start = embed._Child
+    kept: "KeptProcess | None" = None
 
-    def ask(self, job):
-        known = self.children.get(str(job.embedder))
-        if known is None or not known._process.is_alive():
-            known = self.children[str(job.embedder)] = self._start()
-        return known.ask(job)
+    def __new__(cls, memory=0):
+        cls.kept = cls.kept or super().__new__(cls)
+        return cls.kept
 
-    def end(self):
+    def __init__(self, memory=0) -> None:
+        if not hasattr(self, "_lock"):
+            super().__init__()
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
         """Leave the child to the next run."""
 
 
-@pytest.fixture(scope="package")  # other tests look for children that are left
-def kept_children():
-    kept = KeptChildren()
-    yield kept
-    for one in kept.children.values():
-        one.end()
+@pytest.fixture(scope="package", autouse=True)  # other tests look for children that are left
+def kept_child():
+    yield
+    if KeptProcess.kept is not None:
+        Process.shutdown(KeptProcess.kept)
+        KeptProcess.kept = None
 
 
 @pytest.fixture(autouse=True)
-def one_child(kept_children, monkeypatch):
+def one_child(monkeypatch):
     """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
-    monkeypatch.setattr(embed, "_Child", lambda: kept_children)
+    monkeypatch.setattr(plain, "Process", KeptProcess)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from rag_index.chunking import open_chunker
+from rag_index.embedders import identify
+from rag_index.indexing.changed import serially
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.stores import open_store
@@ -93,17 +96,26 @@ def _half(batch):
     return type(batch)(batch.ids[:count], batch.vectors[:count], batch.payloads[:count])
 
 
-class SmallSteps(AllDocuments):
-    """All documents, in small pages and small shards, whose size no rate changes."""
+class SmallShards(AllDocuments):
+    """All documents, in small shards, whose size no rate changes."""
 
-    def begin(self, run, call):
-        scan = Scan.begin(run, self.embedder.identity(), open_chunker(run.settings, run.index), workers=1)
+    def begin(self, run, steps):
+        scan = Scan.begin(run, identify(run.settings.embedder), open_chunker(run.settings, run.index))
         scan.sharder._documents = 12
         scan.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and not write it
         return scan
 
-    def fetch(self, run, cursor, rows):
-        return run.source.page(cursor, 25)
+
+class SmallSteps(Plainly):
+    """Small pages, and one shard after the other: writes have an order."""
+
+    size = 1
+
+    def __init__(self, settings, embedder):
+        super().__init__(serially(settings), embed_here=lambda job: job.embed(embedder))
+
+    def fetch(self, run, number, cursor, rows):
+        return super().fetch(run, number, cursor, 25)
 
 
 def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):
@@ -113,7 +125,7 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
     with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
         run.store = death.of(run.store, WRITES["store"])
         run.ledger = death.of(run.ledger, WRITES["ledger"])
-        outcome = execute(run, SmallSteps(embedder=embedder))
+        outcome = execute(run, SmallSteps(project.settings, embedder), SmallShards())
         if run.error is not None:
             raise run.error
         return outcome

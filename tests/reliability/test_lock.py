@@ -10,12 +10,14 @@ import psutil
 import pytest
 
 from rag_index.chunking import open_chunker
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify
 from rag_index.errors import IndexLocked
-from rag_index.indexing.pipeline import AllDocuments, Pool, index_pages
+from rag_index.indexing import steps as steps_module
+from rag_index.indexing.changed import serially
+from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
-from rag_index.indexing.step_retries import call_plainly
 from rag_index.ledger import Ledger
 from rag_index.ledger import runs as lease_module
 from rag_index.ledger.runs import IndexLease
@@ -140,20 +142,22 @@ def test_a_run_whose_lease_was_taken_notices_it(ledger, monkeypatch):
             lease.check()
 
 
-def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path):
+def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch):
     """It has embedded and written a shard meanwhile: the other run writes what is true."""
     project = Project(tmp_path / "project").fill(3)
     settings = project.settings
     with (
         open_run(settings, "notes", RunOptions(), run_id="late") as run,
-        closing(open_embedder(settings.embedder)) as embedder,
+        closing(Plainly(serially(settings))) as steps,
     ):
-        scan = Scan.begin(run, embedder.identity(), open_chunker(run.settings, run.index), workers=1)
+        scan = Scan.begin(run, identify(settings.embedder), open_chunker(run.settings, run.index))
+        write = steps_module.write_shard
 
-        def loses_the_lease(step, function):
-            run.lease._lost = step.kind == "upsert"
-            return call_plainly(step, function)
+        def loses_the_lease(*shard, **options):
+            run.lease._lost = True
+            return write(*shard, **options)
 
-        with pytest.raises(IndexLocked), Pool(scan, call_plainly, embedder=embedder) as pool:
-            index_pages(scan, AllDocuments().pages(run, call_plainly), pool, loses_the_lease)
+        monkeypatch.setattr(steps_module, "write_shard", loses_the_lease)
+        with pytest.raises(IndexLocked):
+            index_pages(scan, AllDocuments().pages(run, steps), steps)
         assert run.ledger.totals(scan.collection.id).documents == 0

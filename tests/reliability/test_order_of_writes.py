@@ -14,7 +14,7 @@ from rag_index.indexing.pipeline import execute
 from rag_index.indexing.run import RunOptions, open_run
 from tests.project import Project
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import SCENES, SmallSteps, run_once
+from tests.reliability.test_every_step import SCENES, SmallShards, SmallSteps, run_once
 
 
 class Watch:
@@ -122,7 +122,7 @@ def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, 
     with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
         watch = Watch(run.store, run.ledger)
         run.store, run.ledger = watch.store, watch.ledger
-        assert execute(run, SmallSteps(embedder=embedder)).state == "completed", run.error
+        assert execute(run, SmallSteps(project.settings, embedder), SmallShards()).state == "completed", run.error
     return watch.checked
 
 

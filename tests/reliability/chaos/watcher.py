@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import RagIndexError
-from rag_index.indexing.changed import Applied
+from rag_index.indexing.changed import Applied, serially
 from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.plain import Plainly
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import Settings, load_settings
 from rag_index.watch import PlainRunner, loop, open_watch
@@ -48,8 +49,11 @@ def main() -> None:
 
 def whole_run(settings: Settings, name: str, documents: AllDocuments | None = None):
     """Bring an index up to date by reading everything, and return the outcome."""
-    with open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run:
-        outcome = execute(run, documents)
+    with (
+        open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run,
+        closing(Plainly(serially(settings))) as steps,
+    ):
+        outcome = execute(run, steps, documents)
         if run.error is not None:
             raise run.error
         return outcome

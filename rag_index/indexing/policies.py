@@ -1,6 +1,6 @@
-"""The steps of a run, and how each is called: how often it is tried again after which errors.
+"""The policies of a run's steps: how often each is tried again, and how long it may take at most.
 
-A plain run and the tasks of a flow read the same policies.
+A plain run and the tasks of a flow (`tasks.index`) have the same.
 
 A run waits for each service once, and not once an index. One that answered is not asked again for the next index,
 unless an index has failed since. The time that was spent on a service that does not answer is counted for the whole
@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from rag_index.errors import EmbedderUnavailable, SourceTimedOut, TransientError
 from rag_index.machine import given
@@ -35,8 +35,8 @@ MIN_SECONDS = 30.0
 
 JITTER = 0.5
 LONG, VERY_LONG = 6 * 3600.0, 24 * 3600.0
-"""Seconds after which Prefect asks a task of a flow to end. That ends no call which a thread waits for: the limits of
-drivers, requests and workers do."""
+"""Seconds after which a task of a flow ends, if nothing below it has. Drivers and requests have limits of their own,
+which end sooner and say more; these are for what has none, such as a file system that does not answer."""
 
 logger = logging.getLogger("rag_index.indexing")
 
@@ -50,51 +50,21 @@ class Policy:
     """Seconds before each retry; by default 1, 2, 4, … They get up to half as long again."""
     within: float | None = None
     """The seconds after the start of the step in which a retry may begin."""
-    limit: float = LONG
+    limit: float | None = LONG
+    """Seconds after which Prefect ends the step. It can in the main thread of a process alone."""
 
 
-POLICIES = {
-    "check": Policy(),
-    "fetch": Policy(),
-    "embed": Policy(retries=1),  # the embedder itself waits for servers
-    "upsert": Policy(),
-    "delete gone": Policy(limit=VERY_LONG),
-    "verify and publish": Policy(limit=VERY_LONG),
-    "erase": Policy(limit=VERY_LONG),
-    "build search index": Policy(retries=0, limit=VERY_LONG),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of a run: its kind, which is a key of `POLICIES`, what it is done to, and the names of those before it."""
-
-    kind: str
-    of: str = ""
-    after: tuple[str, ...] = ()
-    patience: Policy | None = None
-
-    @property
-    def name(self) -> str:
-        """The name for people, which is that of no other step of the run."""
-        return f"{self.kind} {self.of}".strip()
-
-    @property
-    def policy(self) -> Policy:
-        """How it is tried again."""
-        return self.patience or POLICIES[self.kind]
-
-
-class Call(Protocol):
-    """Calls a step, tries it again as its policy says, and returns what it returns. Any thread may call it."""
-
-    def __call__(self, step: Step, function: Callable[[], T]) -> T:
-        """Raises what the function raised at last."""
-
-
-def call_plainly(step: Step, function: Callable[[], T]) -> T:
-    """Call a step in this thread: a `Call`."""
-    return with_retries(function, step.policy)
+CHECK = Policy()
+FETCH = Policy()
+EMBED = Policy(retries=1, limit=None)
+"""Requests have a time limit, the embedder waits for servers that are down, and a worker that takes far too long ends
+itself (`indexing.embed.hang_limit`)."""
+UPSERT = Policy(limit=None)
+"""Requests have a time limit, and the store waits for a server that is down."""
+DELETE = Policy(limit=VERY_LONG)
+PUBLISH = Policy(limit=VERY_LONG)
+ERASE = Policy(limit=VERY_LONG)
+SEARCH_INDEX = Policy(retries=0, limit=VERY_LONG)
 
 
 def tries_left(error: BaseException | None, tries: int, *, retries: int) -> int:

@@ -1,0 +1,121 @@
+"""The steps of a run, and where they are carried out: plainly, or as tasks of Prefect (`tasks.steps`).
+
+`indexing.pipeline` says in which order. Each step has a policy (`indexing.policies`), whoever carries it out.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from rag_index.errors import RagIndexError
+from rag_index.indexing.commit import write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.indexing.embed import EmbedJob
+    from rag_index.indexing.policies import Policy
+    from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
+    from rag_index.sources import SourcePage
+    from rag_index.stores.protocol import Store
+
+T = TypeVar("T")
+
+
+class Destination:
+    """The collection that a run writes to. A server's has an epoch, by which it refuses workers of earlier runs."""
+
+    def __init__(self, store: Store, collection: str, epoch: int | None) -> None:
+        self.store, self.collection, self.epoch = store, collection, epoch
+        self._turn = threading.Lock()
+        self._error: RagIndexError | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let one shard after the other be written. Once one could not be, the others get its error at once."""
+        with self._turn:
+            if self._error is not None:
+                raise self._error
+            try:
+                yield
+            except RagIndexError as error:
+                self._error = error
+                raise
+
+    def write(self, shard: EmbeddedShard) -> WrittenShard:
+        """Upsert a shard and make its points durable. Raises as `write_shard` and `Store.flush`."""
+        written = write_shard(self.store, self.collection, shard, epoch=self.epoch)
+        self.store.flush(self.collection)
+        return written
+
+
+class Steps(ABC):
+    """Where the steps of runs are carried out. `close` ends what is under way."""
+
+    workers = 1
+    """How many shards are embedded at a time, once there are several."""
+    size = 2
+    """How many shards may be under way."""
+    count_workers: Callable[[], int] | None = None
+    """What counts the workers of a cluster that others have started, and checks that they can be used."""
+    started = False
+    """Whether what embeds several shards was started."""
+
+    @abstractmethod
+    def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
+        """Ask a service of the run whether it can be used, and return its answer."""
+
+    @abstractmethod
+    def fetch(self, run: IndexRun, number: int, cursor: object, rows: int) -> SourcePage:
+        """Read the page of this number from the source. A retry reads the same rows again, which is harmless."""
+
+    @abstractmethod
+    def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
+        """Embed a shard, upsert it, and return the future of what the ledger needs once the points are durable.
+
+        It raises ProcessDied if a process died under the shard, and otherwise as `EmbedJob.embed` and `write_shard`.
+        """
+
+    @abstractmethod
+    def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
+        """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
+
+    @abstractmethod
+    def delete_gone(self, scan: Scan, delete: Callable[[Scan], None]) -> None:
+        """Delete what the source no longer has."""
+
+    @abstractmethod
+    def publish(self, scan: Scan, publish: Callable[[Scan], None]) -> None:
+        """Verify what was written, and let readers have it."""
+
+    @abstractmethod
+    def erase(self, scan: Scan) -> None:
+        """Erase what was deleted from the store's files."""
+
+    @abstractmethod
+    def build_search_index(self, scan: Scan) -> None:
+        """Build the search index of a large embedded collection."""
+
+    def prepare(self) -> None:  # noqa: B027 - many have nothing to do
+        """Begin to start what embeds several shards: it is sure that there will be some."""
+
+    def start(self) -> str:
+        """Start what embeds several shards; return why there is none, in which case this process embeds; or ""."""
+        self.started = True
+        return ""
+
+    def warm_up(self, job: EmbedJob) -> None:
+        """Start what embeds several shards, and have each process embed a job, so that it has its model."""
+        self.start()
+
+    def tick(self) -> None:  # noqa: B027
+        """Take note that a second has passed without a result. What this raises ends the run."""
+
+    def close(self) -> None:  # noqa: B027
+        """End what is under way, and what was started."""

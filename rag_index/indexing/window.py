@@ -1,0 +1,170 @@
+"""The window of a run: at most so many shards are embedded and written at a time.
+
+Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
+others are done, and suspects at once. Suspects were pending when a run died, or are listed as failed. The run's own
+process never embeds them, whatever the settings. A shard that kills its child is tried in parts until the document is
+found, which is then listed as failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from rag_index.documents.batches import Failure, Shard, ShardStats, WrittenShard
+from rag_index.errors import (
+    IndexLocked,
+    LedgerError,
+    LedgerUnavailable,
+    ProcessDied,
+    RagIndexError,
+    StoreError,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from rag_index.indexing.scan import Scan
+    from rag_index.indexing.steps import Steps
+
+TICK_SECONDS = 1.0
+PARTS = 8
+POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
+NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
+"""Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
+logger = logging.getLogger("rag_index.indexing")
+
+
+class Window:
+    """The shards of one scan that are under way. The first is kept until there is a second, which starts workers."""
+
+    def __init__(self, scan: Scan, steps: Steps) -> None:
+        self._scan, self._steps = scan, steps
+        self._kept: Shard | None = None
+        self._under_way: dict[Future[WrittenShard], Shard] = {}
+        self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
+        self._died: list[Shard] = []
+        self._error: RagIndexError | None = None
+        if scan.has_much:  # what embeds starts while the first page is read
+            steps.prepare()
+
+    def push(self, shard: Shard) -> Iterator[WrittenShard]:
+        """Have a shard embedded and written, and yield what is, until there is room for the next one.
+
+        If there was room, it is one shard at most: the caller needs time for each, and workers must not run out of
+        work. When a shard fails, the others under way are still yielded; then the first error is raised. What a store
+        raises is raised at once.
+        """
+        if shard.suspect:
+            with self._scan.run.stopwatch.stage("embed"):
+                yield from in_parts(shard, self._write_alone)
+            return
+        if not self._steps.started and self._kept is None and not self._scan.has_much:
+            self._kept = shard
+            return
+        self._start()
+        yield from self._submit_kept()
+        self._submit(shard)
+        yield from self._down_to(self._steps.size - 1)
+        if not self._done.empty():
+            yield from self._next()
+
+    def rest(self) -> Iterator[WrittenShard]:
+        """Wait for all that is under way, and yield it. Raises as `push`. Then shards whose process died are tried."""
+        yield from self._submit_kept()
+        yield from self._down_to(0)
+        died, self._died = self._died, []
+        for shard in died:
+            yield from in_parts(shard, self._write_alone)
+
+    def _start(self) -> None:
+        run, steps = self._scan.run, self._steps
+        if steps.started:
+            return
+        with run.stopwatch.stage("workers"):
+            why = steps.start()
+        if why:  # late is better than not at all
+            run.outcome.say(f"it was indexed in one process: {why}")
+            run.progress.say("no workers, continuing in one process")
+
+    def _submit_kept(self) -> Iterator[WrittenShard]:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._submit(kept)
+            yield from self._down_to(self._steps.size - 1)
+
+    def _submit(self, shard: Shard) -> None:
+        run, steps = self._scan.run, self._steps
+        run.metrics.workers = steps.workers if steps.started else 1
+        with run.stopwatch.stage("submit" if steps.started and not run.settings.parallel.serial else "embed"):
+            future = steps.write(self._scan.job(shard), self._scan.destination)
+        self._under_way[future] = shard
+        future.add_done_callback(self._done.put)
+        self._note_under_way()
+
+    def _down_to(self, most: int) -> Iterator[WrittenShard]:
+        while len(self._under_way) > (0 if self._error else max(0, most)):
+            yield from self._next()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _next(self) -> Iterator[WrittenShard]:
+        """Yield the next result: nothing after a second, for an error, or for a shard whose process died."""
+        if (future := self._wait()) is None:
+            return
+        shard = self._under_way.pop(future)
+        self._note_under_way()
+        try:
+            written = future.result()
+        except ProcessDied as error:
+            (self._scan.run.logger or logger).warning("%s, and its documents are tried apart", error)
+            self._died.append(shard)
+        except NOT_WRITABLE:
+            raise
+        except RagIndexError as error:
+            self._error = self._error or error
+        else:
+            yield written
+
+    def _wait(self) -> Future[WrittenShard] | None:
+        """Return the next future that is done, or None after a second."""
+        run = self._scan.run
+        try:
+            with run.stopwatch.stage("wait"):
+                return self._done.get(timeout=TICK_SECONDS)
+        except Empty:
+            run.progress.tick()
+            self._steps.tick()
+            return None
+
+    def _write_alone(self, shard: Shard) -> WrittenShard:
+        return self._steps.write_alone(self._scan.job(shard), self._scan.destination)
+
+    def _note_under_way(self) -> None:
+        run = self._scan.run
+        run.progress.under_way(len(self._under_way), run.metrics.workers)
+
+
+def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:
+    """Write a suspect alone, split it if it kills its process again, and yield what is written.
+
+    `write_alone` raises ProcessDied if the process of its shard dies. A single document that does that is listed as
+    failed.
+    """
+    documents, count = suspect.documents, len(suspect.documents)
+    try:
+        yield write_alone(suspect)
+    except ProcessDied:
+        if count == 1:
+            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
+            yield WrittenShard(suspect.number, [], [], [], [], failures, ShardStats())
+            return
+        size = -(-count // PARTS)
+        for first in range(0, count, size):
+            part = documents.take(list(range(first, min(first + size, count))))
+            shard = Shard(suspect.index, suspect.number, part, sum(map(len, part.texts)), pages=suspect.pages)
+            yield from in_parts(shard, write_alone)

@@ -1,0 +1,189 @@
+"""The tasks of a run: each is a policy (retries, delays, a time limit where it ends something) around one call.
+
+    check > fetch > embed > upsert > delete gone > verify and publish > erase
+
+The flow `index-collection` runs them, in the order of `rag_index.indexing.pipeline`; `tasks.steps` says what waits for
+what. If there are several shards, `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert`
+takes the future of `embed`, so that vectors go from the worker that made them to the store.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Crashed
+from prefect.tasks import exponential_backoff
+
+from rag_index.doctor.checkup import examine
+from rag_index.errors import ProcessDied, TransientError
+from rag_index.indexing import policies
+from rag_index.indexing.embed import embed_apart
+from rag_index.indexing.plain import answer
+from rag_index.indexing.policies import JITTER, Policy, tries_left
+from rag_index.orchestration.worker import embed_in_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+    from rag_index.doctor.findings import Diagnosis
+    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.indexing.embed import EmbedJob
+    from rag_index.indexing.scan import Scan
+    from rag_index.indexing.steps import Destination
+    from rag_index.orchestration.worker import WorkerDestination
+    from rag_index.settings import Settings
+    from rag_index.sources import Source, SourcePage
+
+T = TypeVar("T")
+
+
+class Opaque(Generic[T]):
+    """What Prefect must not look into: it walks through lists, dictionaries and dataclasses in search of futures."""
+
+    __slots__ = ("__weakref__", "value")  # Prefect knows results again by weak references
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+def options_of(policy: Policy) -> dict[str, Any]:
+    """Return the options of a task with this policy."""
+    return {
+        "retries": policy.retries,
+        "retry_delay_seconds": exponential_backoff(1) if policy.delay is None else policy.delay,
+        "retry_jitter_factor": JITTER,
+        "retry_condition_fn": may_be_tried if policy.within is None else _until(time.monotonic() + policy.within),
+        "timeout_seconds": policy.limit,
+        "cache_policy": NO_CACHE,  # hashing what a task is given costs more than the task
+        "persist_result": False,
+    }
+
+
+def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Return whether a task that failed is tried again, and log why."""
+    logger, error = get_run_logger(), error_of(state)
+    left = tries_left(error, run.run_count, retries=task.retries)
+    if left:
+        logger.warning("transient, trying again (tries left: %d): %s", left, error)
+    else:
+        kind = "transient, but tried too often" if isinstance(error, TransientError) else "terminal, not tried again"
+        logger.error("%s: %s: %s", kind, type(error).__name__, error)
+    return left > 0
+
+
+def _until(deadline: float) -> Callable[[Task[Any, Any], TaskRun, State[Any]], bool]:
+    def may_be_tried_in_time(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+        if time.monotonic() >= deadline:
+            get_run_logger().error("not tried again, because its time is used up: %s", error_of(state))
+            return False
+        return may_be_tried(task, run, state)
+
+    return may_be_tried_in_time
+
+
+def error_of(state: State[Any]) -> BaseException | None:
+    """Return the exception that a failed state carries, None if it carries none."""
+    data = getattr(state.data, "result", state.data)
+    return data if isinstance(data, BaseException) else None
+
+
+@task(name="check", task_run_name="check {service}", **options_of(policies.CHECK))
+def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
+    """Ask a service that the run needs (source, store, embedder, …) whether it can be used, and return its answer.
+
+    The embedder answers with its model and digest, for which it embeds one text. A service that is down is asked again
+    for as long as the run may wait (`[run] wait`).
+    """
+    return Opaque(ask.value())
+
+
+@task(name="fetch", task_run_name="fetch {index} {page}", **options_of(policies.FETCH))
+def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any], rows: int) -> Opaque[SourcePage]:
+    """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones."""
+    return Opaque(source.value.page(cursor.value, rows))
+
+
+@task(name="embed", task_run_name="embed {index} {number}", **options_of(policies.EMBED))
+def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[EmbeddedShard]:
+    """Chunk the documents of a shard and embed their texts: on a Dask worker, or in the flow's process if that is all.
+
+    Requests to servers have a time limit, and wait for servers that are down (`[embedder] wait_for_recovery`). A worker
+    that takes far too long ends itself.
+    """
+    embedded = embed_in_worker(job.value)
+    _log_embedded(embedded)
+    return Opaque(embedded)
+
+
+@task(name="embed alone", task_run_name="embed {index} {number} alone", **options_of(policies.EMBED))
+def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[Executor]) -> Opaque[EmbeddedShard]:
+    """Embed documents that may kill the process that embeds them, in a child of the flow's process.
+
+    Ends as Crashed if the child dies. Then the documents are tried in parts, until the one that does it is found.
+    """
+    try:
+        embedded = answer(child.value.submit(embed_apart, job.value), job.value)
+    except ProcessDied as error:
+        count = len(job.value.shard.documents)
+        return Crashed(message=f"{error} under {count} documents, which are tried in parts")  # type: ignore[return-value]
+    _log_embedded(embedded)
+    return Opaque(embedded)
+
+
+@task(name="upsert", task_run_name="upsert {index} {number}", **options_of(policies.UPSERT))
+def upsert_shard(
+    index: str, number: int, embedded: Opaque[EmbeddedShard], to: Opaque[Destination | WorkerDestination]
+) -> Opaque[WrittenShard]:
+    """Write the points of a shard to Qdrant, and return what the ledger needs once they are durable.
+
+    It runs where the vectors are: on a worker if the store is a server, in the flow's process if it is embedded.
+    """
+    written = to.value.write(embedded.value)
+    get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
+    return Opaque(written)
+
+
+@task(name="delete gone", task_run_name="delete gone", **options_of(policies.DELETE))
+def delete_gone(index: str, scan: Opaque[Scan], delete: Opaque[Callable[[Scan], None]]) -> None:
+    """Delete what the source no longer has, unless the delete guard holds it back."""
+    delete.value(scan.value)
+
+
+@task(name="verify and publish", task_run_name="verify and publish", **options_of(policies.PUBLISH))
+def publish(index: str, scan: Opaque[Scan], publish: Opaque[Callable[[Scan], None]]) -> None:
+    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
+    publish.value(scan.value)
+
+
+@task(name="erase", task_run_name="erase", **options_of(policies.ERASE))
+def erase(index: str, scan: Opaque[Scan]) -> None:
+    """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
+    scan.value.erase()
+
+
+@task(name="build search index", task_run_name="build search index", **options_of(policies.SEARCH_INDEX))
+def build_search_index(index: str, scan: Opaque[Scan]) -> None:
+    """Build the search index (HNSW) of a large embedded collection. The run is complete already."""
+    scan.value.build_search_index()
+
+
+@task(name="examine", task_run_name="examine {index}", **options_of(policies.CHECK))
+def examine_index(settings: Settings, index: str) -> Diagnosis:
+    """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
+    return examine(settings, [index])
+
+
+def _log_embedded(embedded: EmbeddedShard) -> None:
+    stats, failed = embedded.stats, sum(failure.kind == "failed" for failure in embedded.failures)
+    get_run_logger().info(
+        "%d documents: %d texts embedded, %d duplicates, %d reused, %d documents failed, in %.1f s",
+        len(embedded.documents) + failed, stats.texts, stats.repeated, stats.reused, failed, stats.seconds,
+    )  # fmt: skip
