@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.errors import RagIndexError, printable
+from rag_index.errors import RagIndexError, SettingsError, printable
 from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
@@ -95,6 +95,15 @@ Examples:
 @click.pass_context
 def program(context: click.Context, config: str | None, verbose: bool) -> None:
     """Keep a Qdrant search index true to a relational source."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        if config is None or not Path(config).is_absolute():
+            raise SettingsError(
+                "the folder that this is run in was deleted: change to another, or name the settings by --config and "
+                "their whole path"
+            ) from error
+        os.chdir(Path(config).parent)
     context.obj = Context(config, verbose)
 
 

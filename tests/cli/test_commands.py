@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -260,3 +261,13 @@ def test_a_shell_completes_commands(tmp_path):
     completion = {"_RAG_INDEX_COMPLETE": "bash_complete", "COMP_WORDS": "rag-index pla", "COMP_CWORD": "1"}
     done = subprocess.run(PROGRAM, cwd=tmp_path, env={**os.environ, **completion}, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"plain,plan\n", b"")
+
+
+def test_a_working_folder_that_was_deleted_is_named_unless_the_settings_are(indexed, tmp_path):
+    gone = tmp_path / "gone"
+    for options, code in (([], 2), (["--config", str(indexed.config)], 0)):
+        gone.mkdir()
+        line = f"rmdir {gone}; exec {shlex.join([*PROGRAM, *options, 'status'])}"
+        ended = subprocess.run(["sh", "-c", line], cwd=gone, capture_output=True, text=True, check=False)
+        assert ended.returncode == code, ended.stderr
+        assert ("the folder that this is run in was deleted" in ended.stderr) == bool(code)
