@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
+from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -301,6 +304,8 @@ def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[A
         name = column["name"]
         sampled = values.get(name, (None,) * len(rows))
         kind = _kind_of_values(kinds[name], sampled) if sqlite else kinds[name]
+        if sqlite and kind != "bytes":  # a column of SQLite takes bytes, whatever it was declared as
+            sampled = tuple(None if isinstance(value, bytes) else value for value in sampled)
         table.columns[name] = Column(name, quote(name), kind, bool(column.get("nullable", True)), sampled)
 
 
@@ -314,11 +319,13 @@ def _kind(kind: Any) -> Kind:
 
 def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
     """Return the kind of a column of SQLite, which is that of its values, whatever type was declared."""
-    types = {type(value) for value in values if value is not None}
+    types = Counter(type(value) for value in values if value is not None)
+    if types.keys() == {bytes}:
+        return "bytes"
     if kind in ("number", "other", "bool") and str in types:  # `false` is a text if it was written as one
-        return "text"
+        return "text" if kind == "bool" or 2 * types[str] >= types.total() else "other"
     if kind == "other" and types:
-        return "number" if types <= {int, float} else "bytes" if types == {bytes} else kind
+        return "number" if types.keys() <= {int, float} else kind
     return kind
 
 
@@ -344,6 +351,8 @@ def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]
     if len(ordered) == 1 and kinds[table.key[0]] == "number":
         ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(place)
         low, high = (_rows(connection, ends) or [(0, 0)])[0]
+        if not all(isinstance(end, int | float | Decimal) and math.isfinite(end) for end in (low, high)):
+            low = high = 0  # SQLite orders texts and bytes behind numbers
         pages.append(statement.where(ordered[0] >= sa.literal((low + high) // 2, NullType())).order_by(*ordered))
     found: dict[Any, Any] = {}
     places = [list(kinds).index(column) for column in table.key]

@@ -267,3 +267,25 @@ def test_names_of_all_characters_give_a_valid_file(tmp_path, table, column):
         made.commit()
     found = tomllib.loads(scaffold(f"sqlite:///{file}").text)
     assert found["indexes"][0]["table"] == table
+
+
+@pytest.mark.parametrize("odd", [b"\x00\xff", b"12", "unknown", float("inf")], ids=str)
+def test_a_value_that_its_column_does_not_declare_ends_nothing(tmp_path, odd):
+    """SQLite takes any value in any column. One of 400 rows changes nothing of what the column is."""
+    columns = {"created": "datetime", "price": "numeric", "code": "int", "active": "boolean", "score": "real"}
+    file = tmp_path / "odd.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(
+            "CREATE TABLE note (id int PRIMARY KEY NOT NULL, body text, parent_id int REFERENCES note(id), "
+            + ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            + ")"
+        )
+        marks = ", ".join("?" * (3 + len(columns)))
+        for number in range(1, 401):
+            values = ["2024-01-05 10:00:00", number / 4, number, 1, 1.5]
+            row = [number, f"{PROSE} {number}", max(1, number // 2), *values]
+            db.execute(f"INSERT INTO note VALUES ({marks})", row if number != 200 else [odd, PROSE, 1] + [odd] * 5)
+        db.commit()
+    text = scaffold(f"sqlite:///{file}", tmp_path).text
+    assert 'table = "note"' in text
+    assert '"code"' not in text.partition("text = ")[2].partition("\n")[0], "numbers are no text for one that is one"
