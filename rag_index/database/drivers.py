@@ -38,13 +38,6 @@ PACKAGES: Mapping[str, str] = {
 """The package with the driver of a database for which we have no extra."""
 MIN_SECRET = 4
 """Shorter secrets are masked only where a URL has them: they stand in any message by chance."""
-TRANSIENT_STATES = frozenset({"08", "40", "53", "55", "57", "58"})
-"""Transient classes of SQLSTATE: connection, rollback, resources, locks, shutdown and timeouts, system errors."""
-TERMINAL_WORDS = (
-    "authentication failed", "access denied", "does not exist", "no pg_hba.conf entry", "unknown database",
-    "password supplied", "certificate verify",
-)  # fmt: skip
-"""Words in errors without an SQLSTATE for which another try gives the same answer."""
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
 LOCKED_SECONDS = 30.0
@@ -117,21 +110,6 @@ def missing_driver(url: URL, error: Exception) -> str:
     return f"no driver for {url.drivername!r} is installed ({error}); {remedy}"
 
 
-def is_transient(error: exc.SQLAlchemyError) -> bool:
-    """Return whether another try may help."""
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return True
-    if not isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
-        return False
-    origin = getattr(error, "orig", None) or error
-    text = str(origin).lower()
-    if isinstance(origin, sqlite3.Error):
-        return any(word in text for word in ("locked", "busy", "disk i/o", "interrupted"))
-    if state := getattr(origin, "sqlstate", None):
-        return str(state)[:2] in TRANSIENT_STATES
-    return not any(word in text for word in TERMINAL_WORDS)
-
-
 def first_line(error: Exception, url: URL) -> str:
     """Return the first line of the driver's message, without the secrets of the URL, which it may repeat."""
     origin = getattr(error, "orig", None) or error
@@ -143,12 +121,6 @@ def first_line(error: Exception, url: URL) -> str:
             message = re.sub(rf"([:=]){re.escape(form)}(?=[@&\s'\"]|$)", r"\1***", message)
             message = message.replace(form, "***") if len(form) >= MIN_SECRET else message
     return message
-
-
-def wrong_login(message: str, setting: str) -> str:
-    """Return what to do if a database refuses user or password; "" if that is not what its message says."""
-    refused = re.search(r"authentication failed|password supplied|access denied for user .*password", message, re.I)
-    return f"; correct user and password in {setting}" if refused else ""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,12 +24,11 @@ from rag_index.database.drivers import (
     insert_for,
     interrupts_deferred,
     is_file,
-    is_transient,
     missing_driver,
     redacted_url,
     set_pragmas,
-    wrong_login,
 )
+from rag_index.database.failures import failure_of
 from rag_index.database.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.tables import (
@@ -252,25 +252,24 @@ class LedgerConnection:
             yield
         except exc.SQLAlchemyError as error:
             self._check_unchanged()
-            url, ledger, origin = self._url, f"ledger {self.redacted_url}", first_line(error, self._url)
-            said = origin.lower()
+            url, ledger = self._url, f"ledger {self.redacted_url}"
+            failure, origin = failure_of(error, url, "[ledger] url"), first_line(error, url)
             # where the disk has no room for the files beside SQLite's, SQLite calls that an I/O error
-            if "full" in said or (
-                "disk i/o error" in said
+            if failure.code in (sqlite3.SQLITE_FULL, "53100") or (
+                failure.code == sqlite3.SQLITE_IOERR
                 and is_file(url)
                 and shutil.disk_usage(Path(str(url.database)).parent).free < SHARED_BYTES
             ):
                 message = f"{ledger}: the disk is full ({origin}). Nothing is lost: make room and run again"
-            elif "readonly" in said or "read-only" in said:
+            elif failure.code in (sqlite3.SQLITE_READONLY, "25006"):
                 message = f"{ledger} cannot be written ({origin}); correct its permissions"
-            elif "malformed" in said or "not a database" in said:
+            elif failure.code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 message = f"{ledger} is damaged ({origin}); rebuild it with `rag-index doctor --repair`"
-            elif is_transient(error):
-                raise LedgerUnavailable(
-                    f"{ledger} does not answer: {origin}. Check that it runs and that the URL is right"
-                ) from error
+            elif failure.transient:
+                verdict = "cannot be used now" if failure.answered else "does not answer"
+                raise LedgerUnavailable(f"{ledger} {verdict}: {failure.said}") from error
             else:
-                message = f"{ledger} refuses: {origin}{wrong_login(origin, '[ledger] url')}"
+                message = f"{ledger} refuses: {failure.said}"
             raise LedgerError(message) from error
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import NullType, _Binary
 
-from rag_index.database.drivers import first_line, is_transient
+from rag_index.database.failures import failure_of
 from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
 from rag_index.sources.pages import accept_any_text
@@ -233,9 +233,13 @@ def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
 
 
 def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
-    columns = inspector.get_multi_columns(schema=schema)
-    keys = inspector.get_multi_pk_constraint(schema=schema)
-    references = inspector.get_multi_foreign_keys(schema=schema)
+    broken = _broken(connection, inspector, schema) if connection.dialect.name == "sqlite" else {}
+    given: Any = {"schema": schema}
+    if broken:
+        given["filter_names"] = [name for name in inspector.get_table_names(schema) if name not in broken]
+    columns = inspector.get_multi_columns(**given)
+    keys = inspector.get_multi_pk_constraint(**given)
+    references = inspector.get_multi_foreign_keys(**given)
     partitions: set[str] = set()
     if connection.dialect.name == "postgresql":
         names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
@@ -253,7 +257,18 @@ def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[
         if not table.key and table.rows:
             table.key = _unique(connection, inspector, table)
         tables.append(table)
-    return tables
+    return tables + [DatabaseTable(schema, name, (), {}, (), name, 0, problem) for name, problem in broken.items()]
+
+
+def _broken(connection: Connection, inspector: Any, schema: str | None) -> dict[str, str]:
+    """Return why the columns of tables are not known: SQLite lacks the module of a virtual table."""
+    found = {}
+    for name in inspector.get_table_names(schema):
+        try:
+            inspector.get_columns(name, schema)
+        except exc.DBAPIError as error:
+            found[name] = failure_of(error, connection.engine.url, "[source] url").said
+    return found
 
 
 def _reference(declared: Any, columns: Mapping[Any, Sequence[Any]]) -> Reference | None:
@@ -294,10 +309,11 @@ def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[A
     try:
         rows = _sample(connection, table, read)
     except exc.DBAPIError as error:
-        if is_transient(error):
+        failure = failure_of(error, connection.engine.url, "[source] url")
+        if failure.lost:
             raise
         connection.rollback()
-        table.problem = first_line(error, connection.engine.url)
+        table.problem = failure.said
     values = dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
     quote = connection.dialect.identifier_preparer.quote
     for column in columns:

@@ -7,6 +7,7 @@ import re
 import socket
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import zip_longest
@@ -22,11 +23,11 @@ from rag_index.database.drivers import (
     did_you_mean,
     first_line,
     is_file,
-    is_transient,
     missing_driver,
     redacted_url,
-    wrong_login,
 )
+from rag_index.database.failures import failure_of
+from rag_index.database.files import file_stamp
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
 TIMED_OUT = {"57014", 1969, 3024}
 """A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and MySQL."""
+LOG_MODE = b"\2\2"
+"""What the header of a SQLite file has at its bytes 18 and 19 if it has a write-ahead log."""
 ENUM_OR_SET, FLOAT, BIT = 256 | 2048, 4, 16
 """Flags and types of the protocol of MySQL."""
 POSTGRESQL_SETTINGS = {
@@ -112,6 +115,8 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
         raise SettingsError(
             f"source: the driver refuses the URL {redacted_url(url)}: {first_line(error, url)}"
         ) from error
+    if file is not None and mode == "ro":
+        event.listen(engine, "do_connect", partial(_open_unchanging, file))
     if engine.dialect.is_async:
         raise SettingsError(
             f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as postgresql+psycopg "
@@ -122,6 +127,26 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
     if engine.dialect.driver == "pymysql":
         event.listen(engine, "connect", _read_bits)
     return engine
+
+
+def _open_unchanging(file: Path, _dialect: object, record: Any, arguments: list[str], _options: object) -> None:
+    """Open a file without the ones beside it if SQLite cannot make these: closed cleanly, on a read-only mount, say.
+
+    `limited` checks that nobody has written it meanwhile.
+    """
+    log, shared = Path(f"{file}-wal"), Path(f"{file}-shm")
+    if os.access(file.parent, os.W_OK) or (log.exists() and (shared.exists() or log.stat().st_size)):
+        return
+    with suppress(OSError), file.open("rb") as opened:  # else SQLite says what is wrong
+        if opened.read(20)[18:] == LOG_MODE:
+            arguments[0] += "&immutable=1"
+            record.info["unchanging"] = file, file_stamp(file), log.exists()
+
+
+def _check_unchanged(connection: Connection, what: str) -> None:
+    file, *seen = connection.info.get("unchanging", (None,))
+    if file is not None and seen != [file_stamp(file), Path(f"{file}-wal").exists()]:
+        raise SourceUnavailable(f"{what}: {file} was written while it was read: run again")
 
 
 def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
@@ -158,13 +183,17 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
     try:
         yield
     except exc.SQLAlchemyError as error:
-        redacted, said = redacted_url(url), first_line(error, url)
-        if is_transient(error):
-            raise SourceUnavailable(
-                f"source {redacted} does not answer: {said}; check that it runs and that the URL is right"
-            ) from error
-        remedy = wrong_login(said, "[source] url")
-        raise SourceError(f"{what}: source {redacted} cannot be read: {said}{remedy}") from error
+        failure = failure_of(error, url, "[source] url")
+        source = f"source {redacted_url(url)}"
+        if not failure.answered:
+            raise SourceUnavailable(f"{source} does not answer: {failure.said}") from error
+        if failure.transient:
+            raise SourceUnavailable(f"{what}: {source} cannot be read now: {failure.said}") from error
+        raise SourceError(f"{what}: {source} cannot be read: {failure.said}") from error
+    except RuntimeError as error:
+        if "package is required" not in str(error):
+            raise
+        raise SourceError(f"{what}: {error}; install it with pip") from error  # PyMySQL's way to log in
 
 
 _ARRAYS = """
@@ -253,12 +282,14 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
+    began = time.monotonic()
     timer = threading.Timer(seconds + (0.0 if in_process else GRACE_SECONDS), expire)
     timer.daemon = True
     timer.start()
     cause: exc.SQLAlchemyError | None = None
     try:
         yield
+        _check_unchanged(connection, what)
     except exc.SQLAlchemyError as error:
         cause = error
     finally:
@@ -267,11 +298,15 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
         if broken := expired.is_set() and not in_process:  # no ROLLBACK can be sent, even if the database answered
             connection.invalidate()
     origin = getattr(cause, "orig", None)
-    code = origin.args[0] if origin is not None and origin.args else None
-    if broken or (cause and expired.is_set()) or {getattr(origin, "sqlstate", None), code} & TIMED_OUT:
+    codes = {getattr(origin, "sqlstate", None), *getattr(origin, "args", ())[:1]}
+    took = time.monotonic() - began
+    if broken or (cause and (expired.is_set() or (codes & TIMED_OUT and took >= seconds))):
         raise SourceTimedOut(
             f"{what} did not answer a query within {seconds:g} s: check what the database is doing, or raise "
             "[source] timeout if the query takes longer"
         ) from cause
+    if cause is not None and codes & TIMED_OUT:  # by another limit than ours
+        said = failure_of(cause, connection.engine.url, "[source] url").said
+        raise SourceTimedOut(f"{what}: the database ended a query after {took:.1f} s: {said}") from cause
     if cause is not None:
         raise cause

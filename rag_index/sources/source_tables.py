@@ -21,7 +21,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TupleType, UserDefinedType
 
-from rag_index.database.drivers import did_you_mean, is_transient
+from rag_index.database.drivers import did_you_mean
+from rag_index.database.failures import failure_of
 from rag_index.errors import SettingsError
 from rag_index.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
 from rag_index.sources.pages import valid_rows, with_any_text
@@ -399,11 +400,11 @@ def first_rows(
     try:
         return with_any_text(connection, read)
     except exc.DBAPIError as error:
-        if is_transient(error):
+        failure = failure_of(error, connection.engine.url, "[source] url")
+        if failure.transient:
             raise
-        reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
         near = "" if table is None else _similar(connection, table)
-        raise SettingsError(f"index {index.name}: {what} cannot be read: {reason}{near}") from error
+        raise SettingsError(f"index {index.name}: {what} cannot be read: {failure.said}{near}") from error
 
 
 def _similar(connection: Connection, table: SourceTable) -> str:
