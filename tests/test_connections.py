@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from contextlib import closing
 
+import jwt
 import pytest
 
 from rag_index import connections
@@ -29,7 +30,7 @@ def embedder(kind):
 
 
 def issuer(url):
-    asyncio.run(IssuerKeys(url).find("key"))
+    asyncio.run(IssuerKeys(url).verify(jwt.encode({"sub": "ann"}, "k" * 32)))
 
 
 CLIENTS = {

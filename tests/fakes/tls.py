@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,14 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: Any) -> None:
         """Print nothing: that clients break off is what is tried."""
+
+    def shutdown_request(self, request: Any) -> None:
+        """Read what the client still sends: closed before, the connection would be reset, and the alert lost."""
+        with suppress(OSError):
+            request.settimeout(1)
+            while socket.socket.recv(request, 65536):
+                pass
+        super().shutdown_request(request)
 
 
 class TlsServer:
