@@ -102,6 +102,7 @@ TYPES = {
     "mariadb": {
         "int": "7", "bigint unsigned": "18000000000000000000", "varchar(20)": "'a:b'", "decimal(12, 3)": "12.500",
         "datetime(6)": "'2026-03-04 05:06:07.089000'", "datetime": "'2026-03-04 05:06:07'", "date": "'2026-03-04'",
+        "timestamp(6)": "'2026-03-04 05:06:07.089'", "timestamp": "'2026-03-04 05:06:07'",
         "binary(4)": "X'00ff6100'", "varbinary(9)": "X'0aff'", "char(5)": "'ab'", "enum('red', 'blue')": "'red'",
         "double": "0.1", "varchar(9) CHARACTER SET latin1": "'ü'",
     },
@@ -126,6 +127,8 @@ def test_keys_have_the_value_that_reading_the_row_gives(followed):
         if followed.dialect == "postgresql":
             for setting in ("TimeZone = 'Asia/Kolkata'", "DateStyle = 'German'", "bytea_output = 'escape'"):
                 session.run(f"SET {setting}")
+        if followed.dialect == "mariadb":
+            session.run("SET time_zone = '+05:30'")
         for number, value in enumerate(kinds.values()):
             session.run(f"INSERT INTO t{number} VALUES ({value}, 'x')")
     with feed._engine.connect() as connection:

@@ -40,7 +40,7 @@ transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has 
 The queue grows while no watch runs; `rag-index doctor` tells.
 Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.
 """
-VERSION = 3
+VERSION = 4
 """Belongs to the names of triggers; a change of what they do makes new names, so that `check` notices old ones."""
 WHAT = "the queue of changes"
 UNREAD_SECONDS = 600.0

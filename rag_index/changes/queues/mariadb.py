@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 BINARY_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit"})
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
+EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - the driver gives UTC without a zone
 READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(BINARY_TYPES, lambda digits: bytes.fromhex(digits.zfill(len(digits) + len(digits) % 2))),
     **dict.fromkeys(INTEGER_TYPES, int),
-    **dict.fromkeys(("datetime", "timestamp"), dt.datetime.fromisoformat),
+    "datetime": dt.datetime.fromisoformat,
+    "timestamp": lambda seconds: EPOCH + dt.timedelta(microseconds=int(decimal.Decimal(seconds) * 10**6)),
     "decimal": decimal.Decimal, "float": float, "double": float, "date": dt.date.fromisoformat,
 }  # fmt: skip
 """What turns the text of a value into what the driver gives, by the type of its column; others stay texts."""
@@ -156,13 +158,16 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
 
 
 def _key(columns: Sequence[str], types: dict[str, str], row: str) -> str:
-    parts = [
-        f"HEX({row}.{_quoted(name)})"
-        if types[name] in BINARY_TYPES
-        else f"CAST({row}.{_quoted(name)} AS CHAR CHARACTER SET utf8mb4)"
-        for name in columns
-    ]
+    """Return the key of a row as a JSON array, whatever time zone the session has that writes it."""
+    parts = [_text(f"{row}.{_quoted(name)}", types[name]) for name in columns]
     return f"JSON_ARRAY({', '.join(parts)})"
+
+
+def _text(column: str, kind: str) -> str:
+    if kind in BINARY_TYPES:
+        return f"HEX({column})"
+    value = f"UNIX_TIMESTAMP({column})" if kind == "timestamp" else column
+    return f"CAST({value} AS CHAR CHARACTER SET utf8mb4)"
 
 
 def _differs(columns: Sequence[str]) -> str:
