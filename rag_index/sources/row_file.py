@@ -57,6 +57,8 @@ class RowFile:
         """Create the file in this folder, whose parent exists and can be written; else one without a name."""
         self.size = 0
         self._tag = secrets.token_hex(8)
+        self._encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=self._tagged).encode
+        self._decode = json.JSONDecoder(object_hook=self._untagged).decode
         self._path: Path | None = None
         self._file = self._create(folder)
 
@@ -81,7 +83,7 @@ class RowFile:
         try:
             for row in rows:
                 given = [self._tagged(value) if type(value) is tuple else value for value in row]
-                line = json.dumps(given, ensure_ascii=False, default=self._tagged).encode("utf-8", "surrogatepass")
+                line = self._encode(given).encode("utf-8", "surrogatepass")
                 self.size += self._file.write(line + b"\n")
                 written += 1
                 if written == SAMPLE or self.size - checked > CHECKED_BYTES:
@@ -100,7 +102,7 @@ class RowFile:
         ends: list[int] = []
         self._file.seek(position)
         for line in self._file:
-            found.append(json.loads(line.decode("utf-8", "surrogatepass"), object_hook=self._untagged))
+            found.append(self._decode(line.decode("utf-8", "surrogatepass")))
             ends.append((ends[-1] if ends else position) + len(line))
             if len(found) >= rows or ends[-1] - position >= max_bytes:
                 break
