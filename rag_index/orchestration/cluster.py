@@ -14,7 +14,7 @@ from multiprocessing import forkserver, resource_tracker
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import NoWorkers, TerminalError, TransientError
+from rag_index.errors import NoWorkers, TerminalError, TransientError, one_line
 from rag_index.machine import given, in_thread
 from rag_index.machine.resources import (
     WORKER_MEMORY,
@@ -57,6 +57,13 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 1.0,
+    # What a person sets for all of Dask is for other clusters than this one, which would not start with it.
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.comm.timeouts.tcp": "30s",
+    "distributed.comm.compression": False,
+    "distributed.admin.event-loop": "tornado",
+    "distributed.scheduler.preload": [],
+    "distributed.nanny.preload": [],
 }
 NO_PAGES: dict[str, Any] = {
     # Its pages have no password, and tell keys, calls and logs; Prefect's log would name one.
@@ -129,7 +136,7 @@ class Workers(AbstractContextManager["Workers"]):
         """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
         try:
             return self._local_cluster(count)
-        except (RuntimeError, OSError, ImportError) as error:  # without semaphores there is no import
+        except Exception as error:  # whatever is wrong with Dask's own settings, without semaphores its import
             first: BaseException = error  # distributed wraps errors several times
             while first.__cause__ is not None:
                 first = first.__cause__
@@ -156,7 +163,7 @@ class Workers(AbstractContextManager["Workers"]):
         self._config.enter_context(dask.config.set(lasting))
         return LocalCluster(
             n_workers=workers,
-            preload=[*dask.config.get("distributed.worker.preload"), PRELOAD],  # or the first shard waits
+            preload=[PRELOAD],  # or the first shard waits
             threads_per_worker=2,  # one embeds, and one waits for the store
             resources={"embed": 1},
             processes=True,
@@ -213,6 +220,15 @@ def run_cluster() -> Iterator[LocalCluster | str]:
     if (workers := _GIVEN.get()) is None:
         raise NoWorkers("this flow run was given no workers")
     yield workers.cluster()
+
+
+def dask_fault() -> str:
+    """Return why Dask cannot be imported, such as a malformed file of its settings; "" if it can."""
+    try:
+        import distributed  # noqa: F401
+    except Exception as error:  # noqa: BLE001 - its import reads what anybody has set
+        return one_line(error)
+    return ""
 
 
 def count_workers(settings: ParallelSettings) -> int:

@@ -42,11 +42,24 @@ if __name__ == "__main__":
                     print("not found")
 """
 
+FOR_ALL = {
+    "distributed.deploy.lost-worker-timeout": "1ms",  # stands for a restart that takes longer than Dask's 15 s
+    "distributed.comm.timeouts.connect": "1ms",
+    "distributed.comm.timeouts.tcp": "1ms",
+    "distributed.comm.compression": "no_such_one",
+    "distributed.admin.event-loop": "no_such_one",
+    "distributed.scheduler.preload": ["no_such_module"],
+    "distributed.nanny.preload": ["no_such_module"],
+    "distributed.worker.preload": ["no_such_module"],
+    "scheduler-address": "tcp://127.0.0.1:1",
+    "temporary-directory": "/no/such/folder",
+}
+"""What somebody has set for all of Dask, and which stops no cluster of ours."""
+
 
 @pytest.fixture(scope="module")
 def cluster():
-    slow = {"distributed.deploy.lost-worker-timeout": "1ms"}  # stands for a restart that takes longer than Dask's 15 s
-    with dask.config.set(slow), Workers(ParallelSettings(workers=1)) as workers:
+    with dask.config.set(FOR_ALL), Workers(ParallelSettings(workers=1)) as workers:
         yield workers.cluster()
 
 
