@@ -286,10 +286,11 @@ class FanOut:
                 sparse, named = answer.query(question.text, asked.counts, asked.idf)
             vector, conditions = asked.vectors.get(answer.live.fingerprint), (*answer.own, *question.conditions)
             any_vector = np.ones(answer.live.identity.dimension, dtype=np.float32) if vector is None else vector
-            query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=question.payloads or answer.asks)
+            whole = question.payloads or answer.asks
+            query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=whole, corpus=answer.own)
             found = store.search(answer.live.collection, query)
             answer.full = len(found) >= answer.limit
-            points = [one for one in found if not one.payload or question.admits(one.payload)]
+            points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
             for point in points:
                 if named < point.bm25:
                     point.bm25, point.exact = max(0.0, point.bm25 - NAMED * named), True
@@ -306,19 +307,26 @@ class FanOut:
         await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
 
     async def _ask_database(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Leave the candidates that the caller may see, in time for reading them. An index that cannot ask fails."""
-        until, began = _before_reading(asked.question.deadline), time.perf_counter()
+        """Leave the candidates that the caller may see, in time for reading them. An index that cannot ask fails.
+
+        How many documents the database is asked for, and how often, depends on the meaning of the query, and not on the
+        words that documents have: the time that it takes would tell of words in those that the caller may not see.
+        """
+        question, began = asked.question, time.perf_counter()
+        until = _before_reading(question.deadline)
 
         def ask(_: StoreReader, answer: IndexAnswer) -> set[str]:
-            keys = list(dict.fromkeys(map(document_key, answer.points)))
-            limit = min(asked.question.index_seconds, until - time.monotonic())
-            return self._access.permitted(answer.index, asked.question.caller, keys, limit)
+            limit = min(question.index_seconds, until - time.monotonic())
+            return self._access.permitted(answer.index, question.caller, _documents_to_ask(answer), limit)
 
         asking = {answer.index: answer for answer in answers}
         permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
         asked.rights_seconds += time.perf_counter() - began if asking else 0.0
         for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
-            asking[index].points = [point for point in asking[index].points if document_key(point) in keys]
+            answer = asking[index]
+            seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]
+            answer.enough = len(seen) >= answer.first(question) and len(set(seen)) >= question.limit
+            answer.points = [one for one in answer.points if document_key(one) in keys and question.admits(one.payload)]
 
     async def _read_best(self, asked: Asked) -> None:
         """Read the payloads of the best candidates, and ask for more where these belong to too few documents.
@@ -352,11 +360,8 @@ class FanOut:
                 for answer in answered
                 if (whole or answer.asks or answer.index in few)
                 and answer.full
-                and answer.limit < (MAX_OF_PHRASE if question.phrases and not answer.asks else MAX_POINTS)
-                and (
-                    len(set(map(document_key, answer.points))) < question.limit
-                    or (answer.asks and len(answer.points) < 2 * answer.first(question))
-                )
+                and answer.limit < (MAX_OF_PHRASE if question.phrases else MAX_POINTS)
+                and not (answer.enough if answer.asks and not question.phrases else _has_documents(answer, question))
             ]
             if not short:
                 break
@@ -458,6 +463,30 @@ class FanOut:
         if name is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         return self._live.load(store, index, name)
+
+
+def _has_documents(answer: IndexAnswer, question: Question) -> bool:
+    """Return whether the candidates belong to as many documents as are asked for."""
+    return len(set(map(document_key, answer.points))) >= question.limit
+
+
+def _nearest(answer: IndexAnswer, count: int) -> list[StoredPoint]:
+    return sorted(answer.points, key=lambda point: -point.score)[:count]
+
+
+def _always_asked(answer: IndexAnswer) -> int:
+    return answer.limit * 3 // 4
+
+
+def _documents_to_ask(answer: IndexAnswer) -> list[str]:
+    """Return the typed keys of as many documents as the nearest candidates have, whatever the others are.
+
+    Three quarters of these candidates come first, then the best by words, and then the rest.
+    """
+    near, worded = _nearest(answer, answer.limit), [one for one in answer.points if one.exact or one.bm25 > 0]
+    worded.sort(key=lambda point: (-point.exact, -point.bm25))
+    ordered = [*near[: _always_asked(answer)], *worded, *near]
+    return list(dict.fromkeys(map(document_key, ordered)))[: len(set(map(document_key, near)))]
 
 
 def _before_reading(deadline: Deadline) -> float:

@@ -131,6 +131,8 @@ class IndexAnswer:
     hybrid: bool
     asks: bool = False
     """Whether the database says which of the candidates the caller may see."""
+    enough: bool = True
+    """Whether it shows enough of them, if it does."""
     counts: WordCounts = NO_WORDS
     points: list[StoredPoint] = field(default_factory=list)
     whole: bool = True

@@ -55,7 +55,7 @@ def suspects(text: str, answers: Iterable[IndexAnswer]) -> dict[str, int]:
         for word, own in answer.words(text).items():
             if MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha():
                 found[word] += max([answer.counts.having.get(one, 0) for one in own.whole], default=0)
-    # counts are those of all documents, and say nothing where the caller may not see some
+    # an older server counts all documents, which says nothing where the caller may not see some
     points = 0 if any(answer.own for answer in answers) else sum(answer.counts.points for answer in answers)
     return {word: count for word, count in found.items() if count <= MAX_ERRORS and count * RARER <= points}
 
@@ -114,7 +114,7 @@ def count_spellings(
         found = split_identifiers(found) if live.bm25.identifiers else found
         written[point.id] = {_plain(word): word for word in _LETTERS.findall(unicodedata.normalize("NFC", found))}
     others = {_plain(word) for word in answer.words(text)}
-    # a count is that of all documents, of which the caller may not see some
+    # an older server counts all documents, of which the caller may not see some
     total = {} if answer.own else store.word_counts(live.collection, sorted(samples)).having
     counts: dict[str, tuple[int, int, str]] = {}
     for word, own in stems.items():

@@ -46,6 +46,8 @@ class VectorQuery:
     """Whether every vector is compared, whatever search index there is."""
     payload: bool = True
     """Whether the points of a hybrid search come with their payloads; those of others always do."""
+    corpus: Conditions = ()
+    """What the points meet among which words are counted. A server before 1.19 counts all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class StoreReader(StoreNames, Protocol):
     """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
 
     A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
-    the inverse document frequency in the whole collection.
+    the inverse document frequency in the collection, or in a part of it.
 
     Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or StoreError for others.
     A call that reads points takes an alias in place of a collection. Empty lists of ids or keys do nothing and are not
@@ -129,10 +131,10 @@ class StoreReader(StoreNames, Protocol):
         """
 
     def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
-        """Return about how many points have each of these words, as the inverse document frequency tells.
+        """Return how many points that meet the conditions have each word, as the inverse document frequency tells.
 
-        A word that no point has which meets the conditions counts 0. It costs a small search for each word. A
-        collection without sparse vectors has no words.
+        A server before 1.19 counts all points, but 0 for a word that none has which meets the conditions. It costs a
+        small search for each word. A collection without sparse vectors has no words.
         """
 
     def find_words(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:

@@ -425,6 +425,9 @@ def _query_batch(fake: FakeQdrant, name: str, body: Any) -> Any:
 def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> Any:
     fake.searches.append(request.params)
     expected = fake.client.get_collection(name).config.params.vectors.size
+    idf = request.params and request.params.idf
+    if idf and fake.version.startswith("1.18"):
+        raise Refused(400, "Format error in JSON body: unknown field `idf`")
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
         raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
@@ -436,6 +439,7 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
         query_filter=request.filter,
         with_payload=request.with_payload or False,
         with_vectors=request.with_vector or False,
+        search_params=idf and models.SearchParams(idf=idf),
     )
 
 

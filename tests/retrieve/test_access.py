@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from rag_index.documents.groups import access_part
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.settings.payload_indexes import GROUPS_FIELD
 from rag_index.stores import MOVED_ID, MOVED_TO, open_store
+from tests.fakes.qdrant import FakeQdrant
 from tests.retrieve.conftest import KINDS
 from tests.retrieve.conftest import _desk as make_desks
 from tests.retrieve.desk import Desk, found, sample
@@ -192,3 +194,48 @@ def test_a_change_of_rights_in_the_store_is_in_force_at_once(empty: Desk) -> Non
             asked = {"query": "printer", "indexes": ["comments"], "limit": 1000}
             assert retriever.search_sync(**asked, groups=["staff"]).hits == ()
             assert len(retriever.search_sync(**asked, groups=["board"]).hits) == seen
+
+
+HIDDEN = ["zebra", "printer", "kubernetes"]
+QUERIES = ["zebra printer", "a zebra at the printer of room 7", '"zebra" room', "kubernetis", "scanner -zebra"]
+
+
+def notes() -> tuple[list[Any], list[Any]]:
+    """Return documents for staff, and others for the board, which have the same words and some that are rare there."""
+    staff, board = ({"_rag": access_part([one])} for one in ("staff", "board"))
+    words = ["printer", "scanner", "zebra", *WORDS]
+    mine = [(n, f"Room {n} has a {words[n % 17 % len(words)]}, {words[n % 11]}, note {n}", staff) for n in range(60)]
+    others = [(n, f"The {HIDDEN[n % 3]} is {HIDDEN[n % 2]} of the board {n}", board) for n in range(100, 300)]
+    return mine, others
+
+
+def answers(desk: Desk, groups: list[str]) -> list[dict[str, Any]]:
+    """Return all that a caller is told, but for how long it took and which collection it was."""
+    with desk.retriever() as retriever:
+        found = [
+            retriever.search_sync(query, indexes=["comments"], groups=groups, limit=60, dense_weight=weight)
+            for query in QUERIES
+            for weight in (None, 0.0)
+        ]
+    return [{**one.to_json(explain=True), "timings_ms": 0, "collections": 0} for one in found]
+
+
+@pytest.mark.parametrize("kind", ["edge", "http"])
+def test_no_number_of_an_answer_depends_on_documents_that_are_hidden(kind: str, tmp_path: Path, template: Path) -> None:
+    mine, others = notes()
+    for desk in make_desks(kind, tmp_path / "desk", template):
+        desk.write(comments=ACCESS)
+        desk.fill({"comments": mine})
+        alone = answers(desk, ["staff"])
+        desk.fill({"comments": [*mine, *others]}, number=2)
+        assert answers(desk, ["staff"]) == alone
+        assert answers(desk, ["staff", "board"]) != alone
+
+
+def test_an_older_server_is_asked_what_it_understands(qdrant: FakeQdrant, tmp_path: Path) -> None:
+    """It counts words among all documents, as docs/access.md says."""
+    qdrant.version = "1.18.3"
+    desk = Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"', more={"comments": ACCESS})
+    mine, others = notes()
+    found = answers(desk.fill({"comments": [*mine, *others]}), ["staff"])
+    assert all(one["hits"] and not one.get("errors") for one in found)

@@ -13,6 +13,7 @@ from rag_index.retrieve import ALL_GROUPS, Caller, Retriever
 from rag_index.service.mcp_tools import AgentTools
 from rag_index.service.search_service import SearchService
 from rag_index.service.tokens import token_line
+from rag_index.sources.policies import RowRights
 from tests.project import WORDS, Project, run_here
 from tests.retrieve.rights import INDEX, POLICIES, TICKETS, World, live_through, mark
 from tests.service.live import Live
@@ -213,6 +214,36 @@ def test_every_way_to_ask_is_answered_for_the_role_of_its_token(shown):
     assert {int(hit["document_id"]) for hit in json.loads(out)["hits"]} == seen
     assert json.loads(out)["timings_ms"]["rights"] > 0
     run_here(shown.project.config, "verify", f"tickets/{hidden}#0:{'0' * 16}", "--role", caller.role, code=3)
+
+
+def test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_have(world, monkeypatch):
+    world.run(
+        "INSERT INTO ticket SELECT n, 'Ticket', 'The ' || (ARRAY['printer','mail','disk'])[1 + n % 3] || ' of room ' "
+        "|| n || CASE WHEN n % 7 = 0 THEN ' has a zqzq7x' ELSE '' END, 'north', 'ann', now() "
+        "FROM generate_series(1, 1400) n"
+    )
+    world.run("CREATE POLICY mine ON ticket FOR SELECT USING (id % 7 <> 0)")
+    world.settings(INDEX.format(name="tickets", more=TICKETS))
+    world.index()
+    asked, permitted = [], RowRights.permitted
+
+    def counted(self, index, role, settings, keys, seconds):
+        asked.append(len(keys))
+        return permitted(self, index, role, settings, keys, seconds)
+
+    monkeypatch.setattr(RowRights, "permitted", counted)
+    with Retriever.from_settings(world.project.config) as retriever:
+
+        def told(query: str) -> tuple[list[int], int]:
+            asked.clear()
+            found = retriever.search_sync(query, indexes=["tickets"], groups=north(world))
+            return list(asked), len(found.hits)
+
+        assert told("printer room") == told('"printer" room') == ([200], 10)
+        for rule in ("id % 7 <> 0", "id % 7 IN (1, 2)"):
+            world.run(f"ALTER POLICY mine ON ticket USING ({rule})")
+            for query in ("printer {}", "{} mail disk", '"printer" {}', '"{}"', "printer -{}"):
+                assert told(query.format("zqzq7x")) == told(query.format("zqzq8x")), "the second is in no document"
 
 
 @pytest.mark.parametrize(

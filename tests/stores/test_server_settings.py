@@ -9,6 +9,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreError, StoreUnavailable
+from rag_index.settings.payload_indexes import GROUPS_FIELD
 from rag_index.settings.sections import ServerSettings
 from rag_index.stores import BULK
 from rag_index.stores.protocol import VectorQuery
@@ -107,6 +108,17 @@ def test_quantization_that_is_too_coarse_for_the_vectors_is_named(open_with):
     assert open_with(ServerSettings(quantization="scalar")).configure("c") == ""
     open_with(coarse).create("wide", 1024, {})
     assert open_with(coarse).configure("wide") == ""
+
+
+def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_with):
+    for name, groups, sparse, version in (
+        ("old", True, True, "1.18.3"), ("new", True, True, "1.19.0"), ("open", False, True, "1.18.3"),
+        ("dense", True, False, "1.18.3"),
+    ):  # fmt: skip
+        qdrant.version = version
+        store = open_with()
+        store.create(name, DIMENSION, {"payload_indexes": {GROUPS_FIELD: "keyword"}} if groups else {}, sparse=sparse)
+        assert ("may not see, too: upgrade Qdrant to 1.19" in store.configure(name)) is (name == "old")
 
 
 def test_what_else_of_a_quantization_was_set_by_hand_stays(qdrant, open_with):

@@ -133,6 +133,25 @@ def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store, n
     assert [point.id for point in found] == [p.id for p in store.search(name, VectorQuery(points().vectors[3], 2))]
 
 
+@pytest.mark.parametrize("store", ["edge", "http", "grpc"], indirect=True)
+def test_words_weigh_what_they_do_among_the_points_of_a_corpus(store, name):
+    """Its counts and scores are those of a collection that has no other points."""
+    own, other = [Condition("text", "any", TEXTS[1:])], new_name()
+    rest = points()
+    store.create(other, DIMENSION, {}, sparse=True)
+    store.upsert(other, replace(batch([1, 2, 3, 4], rest.payloads[1:]), sparse=ENGLISH.documents(TEXTS[1:])))
+    words = [one for word in WORDS for one in ENGLISH.query(word).indices]
+    counted = store.word_counts(name, words, own)
+    assert dict(counted.having) == dict(zip(words, (1, 1, 1, 0), strict=True))
+    assert counted.points == 3, "those with words"
+    for limit in (1, 10):  # of one, the words of the nearest are looked up
+        asked = VectorQuery(points().vectors[1], limit, ENGLISH.query("printer offline"))
+        mine = store.search(name, replace(asked, conditions=own, corpus=own))
+        alone = store.search(other, asked)
+        assert {p.id: p.bm25 for p in mine} == {p.id: pytest.approx(p.bm25, rel=1e-6) for p in alone}
+    store.drop(other)
+
+
 def test_a_collection_without_sparse_vectors_refuses_them(store):
     name = new_name()
     store.create(name, DIMENSION, {})

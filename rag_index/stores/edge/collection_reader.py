@@ -135,7 +135,7 @@ class CollectionReader:
 
     def search(self, query: VectorQuery) -> list[StoredPoint]:
         near = e.Query.Nearest(unit_query(query.vector, self.dimension, self.name))
-        which = _filter_of(query.conditions)
+        which, corpus = _filter_of(query.conditions), _filter_of(query.corpus)
         sparse = query.sparse if self.sparse else None
         words = sparse and e.Query.Nearest(e.SparseVector(list(sparse.indices), list(sparse.values)), using=SPARSE)
 
@@ -145,7 +145,11 @@ class CollectionReader:
                     query=words if one.sparse else near,
                     limit=one.limit,
                     filter=engine_filter({"must": [{"has_id": one.ids}]}) if one.ids else which,
-                    params=e.SearchParams(hnsw_ef=SEARCH_EF, exact=query.exact or bool(one.ids)),
+                    params=e.SearchParams(
+                        hnsw_ef=SEARCH_EF,
+                        exact=query.exact or bool(one.ids),
+                        idf=e.IdfParams(corpus) if one.sparse else None,
+                    ),
                     with_payload=(query.payload or not words) and not one.ids,
                 )
                 for one in wanted
@@ -160,20 +164,35 @@ class CollectionReader:
     def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         if not self.sparse:
             return NO_WORDS
-        with self._open() as shard:
-            points = shard.info().points_count
-        which = _filter_of(conditions)
-        return WordCounts(points, {word: count_having(points, word, self._having([word], 1, which)) for word in words})
+        if which := _filter_of(conditions):
+            points = self._count(e.Filter(must=[which, e.HasVectorCondition(SPARSE)]))
+        else:
+            with self._open() as shard:
+                points = shard.info().points_count
+        found = zip(words, self._having([[word] for word in words], 1, which), strict=True)
+        return WordCounts(points, {word: count_having(points, word, one) for word, one in found})
 
     def find_words(self, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
         which = _filter_of(conditions)
         some = words if self.sparse else ()
-        return words_in(lambda left: self._having(left, MAX_PLACES, which), some, MAX_PLACES)
+        return words_in(lambda left: self._having([left], MAX_PLACES, which)[0], some, MAX_PLACES)
 
-    def _having(self, words: list[int], limit: int, which: e.Filter | None) -> list[StoredPoint]:
-        """Return the best points that have any of these words, with their sparse vectors."""
-        query = e.Query.Nearest(e.SparseVector(words, [1.0] * len(words)), using=SPARSE)
-        return self._query(limit=limit, query=query, filter=which, with_payload=False, with_vector=[SPARSE])
+    def _having(self, asked: Sequence[list[int]], limit: int, which: e.Filter | None) -> list[list[StoredPoint]]:
+        """Return for each list the best points that have any of its words, with their sparse vectors.
+
+        All are asked in one call, which counts the points of a filter once.
+        """
+        words = [e.SparseVector(some, [1.0] * len(some)) for some in asked]
+        requests = [
+            e.QueryRequest(
+                limit=limit, query=e.Query.Nearest(one, using=SPARSE), filter=which, with_payload=False,
+                with_vector=[SPARSE], params=e.SearchParams(idf=e.IdfParams(which)),
+            )
+            for one in words
+        ]  # fmt: skip
+        with self._open() as shard:
+            answers = shard.query_batch(e.QueryBatchRequest(requests))
+        return [[stored_point(point, point.score) for point in points] for points in answers]
 
     def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         which = _filter_of(conditions)

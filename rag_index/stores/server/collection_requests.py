@@ -11,6 +11,7 @@ from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import StoreError, StoreMismatch, StoreUnavailable
+from rag_index.settings.payload_indexes import GROUPS_FIELD
 from rag_index.stores import BULK, SPARSE
 from rag_index.stores.conditions import index_changes, unquoted
 from rag_index.stores.server.link import Requests, has_sparse, vector_params
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from rag_index.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
-MIN_TURBO = (1, 18)
-"""The first version that has TurboQuant."""
+MIN_TURBO, MIN_IDF = (1, 18), (1, 19)
+"""The first versions that have TurboQuant, and that can count words among the points of a filter."""
 MIN_BINARY = 1000
 """Vectors of at least this dimension find their nearest points by one bit a value."""
 """With fewer dimensions, what finds 93 of the 100 nearest in 51,000 points (256-d); the default of 2 finds 67."""
@@ -188,7 +189,12 @@ class Collections(Requests):
         if found := as_settings_say(self._settings, name, info):
             self._update(name, **found)
             logger.info("%s was changed as [store.server] says: %s", name, ", ".join(sorted(found)))
-        return notes(self._settings, name, info)
+        said, groups = notes(self._settings, name, info), (info.config.metadata or {}).get("payload_indexes") or {}
+        if GROUPS_FIELD in groups and has_sparse(info) and not self._link.has_version(MIN_IDF):
+            version = ".".join(map(str, MIN_IDF))
+            hidden = f"how rare a word of {name} is, is counted over documents that a caller may not see, too"
+            said = "; ".join(filter(None, [said, f"{hidden}: upgrade Qdrant to {version}"]))
+        return said
 
     def _require_version(self) -> None:
         if self._settings.quantization == "turbo":

@@ -214,6 +214,11 @@ class Link:
         self.call(lambda client: client)
         self._require_version(least, what)
 
+    def has_version(self, least: tuple[int, int]) -> bool:
+        """Return whether the server is of this version or a newer one. Raises as `call`."""
+        self.call(lambda client: client)
+        return not self._is_older(least)
+
     def fallback(self) -> str:
         """Return why REST is used although gRPC was wanted, "" if gRPC is used or not wanted. Raises as `call`."""
         self.call(lambda client: client)
@@ -274,12 +279,15 @@ class Link:
         return rest
 
     def _require_version(self, least: tuple[int, int], what: str) -> None:
-        numbers = re.match(r"(\d+)\.(\d+)", self._version)
-        if numbers and (int(numbers[1]), int(numbers[2])) < least:
+        if self._is_older(least):
             raise StoreError(
                 f"Qdrant at {self.url} is version {self._version}, and {what} needs {least[0]}.{least[1]} or newer: "
                 "upgrade it"
             )
+
+    def _is_older(self, least: tuple[int, int]) -> bool:
+        numbers = re.match(r"(\d+)\.(\d+)", self._version)
+        return numbers is not None and (int(numbers[1]), int(numbers[2])) < least
 
     def _why_rest(self, rest: QdrantClient, found: models.VersionInfo) -> str:
         """Return why gRPC cannot be used, "" if it can or is not wanted.

@@ -41,7 +41,7 @@ from rag_index.stores.points import (
     words_in,
 )
 from rag_index.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
-from rag_index.stores.server.collection_requests import Collections
+from rag_index.stores.server.collection_requests import MIN_IDF, Collections
 from rag_index.stores.server.link import Limits, Link, Requests, has_sparse, vector_params, within_limits
 
 if TYPE_CHECKING:
@@ -140,7 +140,9 @@ class Reads(Requests):
             update={
                 "query": words and models.SparseVector(indices=list(words.indices), values=list(words.values)),
                 "using": SPARSE,
-                "params": params.model_copy(update={"quantization": None, "exact": False}),
+                "params": params.model_copy(
+                    update={"quantization": None, "exact": False, "idf": self._idf(filter_of(query.corpus))}
+                ),
             }
         )
 
@@ -184,7 +186,10 @@ class Reads(Requests):
         info = self._info(name)
         if not words or not has_sparse(info):
             return NO_WORDS
-        points = info.points_count or 0
+        points, idf = info.points_count or 0, self._idf(filter_of(conditions))
+        if idf is not None:
+            has_words = models.HasVectorCondition(has_vector=SPARSE)
+            points = self._count(name, models.Filter(must=[idf.corpus, has_words]))
         found = self._having(name, [[word] for word in words], 1, conditions)
         return WordCounts(
             points, {word: count_having(points, word, one) for word, one in zip(words, found, strict=True)}
@@ -199,10 +204,17 @@ class Reads(Requests):
         self, name: str, asked: Sequence[list[int]], limit: int, conditions: Conditions
     ) -> list[list[StoredPoint]]:
         """Return for each list the best points that have any of its words, with their sparse vectors."""
-        make = partial(models.QueryRequest, using=SPARSE, filter=filter_of(conditions), limit=limit)
+        which = filter_of(conditions)
+        params = models.SearchParams(idf=self._idf(which))
+        make = partial(models.QueryRequest, using=SPARSE, filter=which, limit=limit, params=params)
         words = [models.SparseVector(indices=some, values=[1.0] * len(some)) for some in asked]
         answers = self._query(name, [make(query=one, with_vector=[SPARSE]) for one in words])
         return [[stored_point(point, point.score) for point in points] for points in answers]
+
+    def _idf(self, corpus: models.Filter | None) -> models.IdfCorpusParams | None:
+        """Return the parameter that counts words among the points of a filter; None for all, or if it is not known."""
+        known = corpus is not None and self._link.has_version(MIN_IDF)
+        return models.IdfCorpusParams(corpus=corpus) if corpus and known else None
 
     def facet(self, name: str, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         wanted: Any = filter_of(conditions)
