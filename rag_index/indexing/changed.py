@@ -194,6 +194,8 @@ class _Batch(NamedDocuments):
         look_up(run, limit=self._size)
         self.changes = run.ledger.waiting_changes(run.alias, self._size)
         self._ids = [change.document_id for change in self.changes]
+        if isinstance(run.source, SqlSource):  # a part may name its document by other bytes
+            self._ids = list(dict.fromkeys([*self._ids, *run.source.same_ids(self._ids)]))
         scan = super().begin(run, steps) if self.changes else None
         if scan is not None and run.index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
             run.count_parts()

@@ -210,6 +210,16 @@ class SqlSource:
                 found += self._find(connection, dict(some))
             return self._read(found, None, self._read_parts(connection, found))
 
+    def same_ids(self, ids: Sequence[str]) -> Iterator[str]:
+        """Yield the ids of the documents whose keys the database takes for these: for most collations, "A" for "a"."""
+        keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
+        with self._connect() as connection:
+            for some in batches(ids):
+                values = self._key_values(connection, [key_parts(given, self._index.key_columns) for given in some])
+                if any(isinstance(part, str) for value in values for part in value):
+                    same = keys.where(equals_any(self._keys, values, connection.dialect.name))
+                    yield from (document_id(encode_key(row)) for row in stream_rows(connection, same))
+
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
         """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
 

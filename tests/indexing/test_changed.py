@@ -52,6 +52,25 @@ def test_inserts_updates_deletes_and_what_came_and_went_are_as_a_run_leaves_them
     assert project.points() == found
 
 
+def test_a_part_names_its_document_as_the_database_compares_keys(tmp_path):
+    project = Project(tmp_path / "project")
+    project.execute("DROP TABLE note")
+    project.execute("CREATE TABLE note (id TEXT COLLATE NOCASE PRIMARY KEY, title TEXT, body TEXT, author, priority)")
+    project.execute("CREATE TABLE remark (note TEXT COLLATE NOCASE, said TEXT)")
+    project.execute("INSERT INTO note VALUES ('Pump', 'a', 'b', '', 1), ('Valve', 'c', 'd', '', 1)")
+    project.execute("INSERT INTO remark VALUES ('pump', 'first')")
+    part = '[[indexes.parts]]\ntable = "remark"\non = "note"\ntext = "said"\n'
+    project.write_settings(project.config.read_text(encoding="utf-8") + part)
+    run_plain(project)
+    project.execute("UPDATE remark SET said = 'second'")
+    project.execute("UPDATE note SET id = 'VALVE' WHERE id = 'Valve'")
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        put(ledger, "pump", "Valve", "VALVE")
+        outcome = batch(project).outcome
+        assert (outcome.new, outcome.changed, outcome.deleted, waiting(ledger)) == (1, 1, 1, [])
+    assert project.texts() == {"Pump": ["a\nb", "second"], "VALVE": ["c\nd"]}
+
+
 @pytest.mark.parametrize("step", ["mark_pending", "record", "forget", "remove_changes", "finish_run"])
 def test_a_death_at_any_step_loses_nothing(project, ledger, step):
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")

@@ -89,12 +89,21 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert sorted(key for key, *_ in one.lost(ids[0])) == ["3", "4"]
     assert sorted(key for key, *_ in other.lost(ids[1])) == ["1", "2"]
     one.record_digests(ids[0], {1: "1:00"}, unread=[])
-    one.forget_lost(["3", "4"])
+    one.forget_lost(["1", "3", "4"])
+    assert len(other.lost(ids[1])) == 2
     other.forget_lost(["1"])
     assert (one.lost(ids[0]), other.lost(ids[1])) == ([], [("2", B, B)])
     other.begin_scan("p_b")
     assert sorted(key for key, *_ in other.lost(ids[1])) == []
     assert one.see(["1"], page=2) == ["1"]
+    assert one.find_gone(ids[0]) == 2
+    one.begin_scan("p_a")
+    other.leave_unread([1])
+    one.leave_unread([7])
+    assert one.find_gone(ids[0]) == 4
+    one.leave_unread([1])
+    other.see(["1"], page=1, buckets=[2])
+    one.record_digests(ids[0], {}, unread=[1])
     assert one.find_gone(ids[0]) == 2
 
 
@@ -117,10 +126,10 @@ def test_the_points_of_two_indexes_are_compared_at_once(two):
     rows = {"text_hash": A, "payload_hash": B, "chunks": 1, "points": 1, "doubtful": 0}
     first.add_rebuilt([{"key": "r", **rows}])
     second.add_rebuilt([{"key": "s", **rows}])
-    first.write_rebuilt(add(one, "p_a__2").id)
-    made = add(other, "p_b__2").id
-    second.write_rebuilt(made)
-    assert list(other.known(made, ["r", "s"])) == ["s"]
+    made = [add(one, "p_a__2").id, add(other, "p_b__2").id]
+    first.write_rebuilt(made[0])
+    second.write_rebuilt(made[1])
+    assert [list(one.known(cid, ["r", "s"])) for cid in made] == [["r"], ["s"]]
 
 
 def test_what_scans_have_seen_is_deleted_at_their_end_or_if_they_were_killed_by_the_next(two, url):

@@ -118,6 +118,7 @@ it grows with every change, and the watch looks at all of it five times a second
         if not PLAIN_TYPES.issuperset(table.types[name] for name in columns):
             settings += " SET datestyle = 'ISO' SET bytea_output = 'hex' SET extra_float_digits = 1"
         old, new, changed = (_key(columns, table.types, prefix) for prefix in ("OLD.", "NEW.", ""))
+        differs = f"ROW({old})::record OPERATOR(pg_catalog.*<>) ROW({new})::record"  # by bytes, as in `_differs`
         put, name = f"{self._put}source, row_key)", literal(str(table.watched), "postgresql")
         does = (
             "BEGIN\n"
@@ -129,7 +130,7 @@ it grows with every change, and the watch looks at all of it five times a second
             "        IF TG_OP <> 'INSERT' THEN\n"
             f"            {put} VALUES ({name}, {old});\n"
             "        END IF;\n"
-            f"        IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND {old} <> {new} THEN\n"
+            f"        IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND {differs} THEN\n"
             f"            {put} VALUES ({name}, {new});\n"
             "        END IF;\n"
             "    END IF;\n"
