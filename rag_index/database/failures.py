@@ -39,6 +39,7 @@ _LOGIN = "correct user and password in {setting}"
 _TLS = "correct what {setting} says of TLS (sslmode and sslrootcert, or ssl_ca)"
 _RIGHT = "give this user the right to that"
 _CONNECTIONS = "allow more connections there, or close others"
+_POOLER = "set pool_mode of the pooler to transaction or session, or name the server itself in {setting}"
 _DISK = "make room on the disk of the database"
 _OTHER_SERVER = "a foreign table needs a server that does not answer: start that one, or correct its definition"
 _LOCKED = "another session holds a lock: wait for its end, or raise {} of this user"
@@ -122,7 +123,7 @@ def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
     hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
     told = remedy.format(setting=setting) or hint.strip().rstrip(".")
     said = "; ".join(filter(None, [first_line(error, url), told]))
-    return Failure(transient or lost, remedy != SILENCE, lost or remedy == SILENCE, said, code)
+    return Failure(transient or (lost and remedy != _POOLER), remedy != SILENCE, lost or remedy == SILENCE, said, code)
 
 
 def _code(origin: Any) -> str | int | None:
@@ -146,6 +147,8 @@ def _meaning(origin: Any, code: str | int | None) -> _Meaning | None:
         return SQLITE.get(int(code or 0), (False, ""))
     if isinstance(code, int):
         return MYSQL.get(code, (True, SILENCE) if code in CLIENT_ERRORS else (False, ""))
+    if "statement pooling" in str(origin):  # PgBouncer gives it the code of many faults that pass
+        return False, _POOLER
     if code is not None:
         return POSTGRESQL.get(code, (code[:2] in TRANSIENT_CLASSES, ""))
     terminal = any(word in str(origin).lower() for word in TERMINAL_WORDS)
