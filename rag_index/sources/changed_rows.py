@@ -9,8 +9,8 @@ known row whose time does not rise above `since`.
 database's own clock, since a row dated 2099 would hide all changes until then. `changed_overlap` is subtracted for rows
 that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted.
 Times that are text (SQLite) are compared as text, and by the day, and numbers as seconds, milliseconds and so on since
-1970. The watermark also names the newest row: if that is older at the next scan, or gone, the source may have been put
-back to an older copy, and everything is read.
+1970. The watermark also has a hash of the newest row's key: if that row is older at the next scan, or gone, the source
+may have been put back to an older copy, and everything is read.
 
 Who may see a document can change without any time: the groups of all rows are read each time, and a page with a row
 whose groups are not those of its committed state (a stamp in the ledger) is read in full.
@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rag_index.documents.canonical import hash_text
 from rag_index.documents.groups import access_stamp, groups_in
-from rag_index.documents.keys import document_id, encode_key, key_parts
-from rag_index.errors import SettingsError
+from rag_index.documents.keys import encode_key
+from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.pages import stream_rows
-from rag_index.sources.source_tables import equals_any, untyped
+from rag_index.sources.source_tables import untyped
 from rag_index.sources.sql import Cursor, SqlSource
 
 if TYPE_CHECKING:
@@ -98,23 +99,16 @@ class ChangedSource(SqlSource):
             row = connection.execute(newest.order_by(self._time.desc()).limit(1)).first()
         watermark = _encode_time(_earlier(latest, self._overlap * (self._unit or 1)))
         if row is not None:
-            watermark |= {"newest": [document_id(encode_key(row[:-1])), _encode_time(row[-1])]}
+            watermark |= {"newest": [hash_text(encode_key(row[:-1])).hex(), _encode_time(row[-1])]}
         return json.dumps(watermark)
 
     def _was_put_back(self, watermark: str) -> bool:
         """Return whether the newest row of a watermark is older now, or gone: the source may be an older copy."""
-        name, time = json.loads(watermark).get("newest", ("", None))
-        if not name:
-            return False
-        with self._connect() as connection:
-            values = self._key_values(connection, [key_parts(name, self._index.key_columns)])
-            if not values:
-                return True
-            row = equals_any(self._keys, values, connection.dialect.name)
-            newest = connection.scalar(sa.select(sa.func.max(self._time)).where(row))
+        newest, time = json.loads(watermark).get("newest", ("", None))
         try:
-            return newest is None or newest < _decode_time(json.dumps(time))
-        except TypeError:  # the column has another type
+            rows = self.changed_keys(json.dumps(time))
+            return bool(newest) and all(hash_text(key).hex() != newest for key, _ in rows)
+        except SourceError:  # the column has another type
             return True
 
     def changed_keys(self, watermark: str | None) -> Iterator[tuple[str, Any]]:

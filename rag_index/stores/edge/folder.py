@@ -114,8 +114,10 @@ class WriterLock(FileLock):
                     f"collection {name} of the store at {store} is open in {writer(store, name)}: "
                     "wait for it (--wait SECONDS) or use a Qdrant server"
                 )
-        words = [Path(sys.argv[0]).name, *[re.sub(r"://.*", "://…", word) for word in sys.argv[1:]]] if sys.argv else []
-        command = shlex.join(words)[:COMMAND_CHARS]
+        given = zip(sys.argv[1:], sys.argv, strict=False)  # an option or its value may be what nobody should keep
+        words = [word for word, before in given if not (word.startswith("-") or before.startswith("-"))]
+        name = Path(sys.argv[0] if sys.argv else "").name
+        command = shlex.join([name, *(re.sub(r"://.*", "://…", word) for word in words)])[:COMMAND_CHARS]
         since = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
