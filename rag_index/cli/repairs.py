@@ -71,11 +71,13 @@ def erase(
     folders: tuple[Path, ...],
     wait: float | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Leave no file of the store with what was deleted or changed.
 
-    What lives is copied, so it takes time and room as a rebuild without embedding; kept collections are dropped.
+    What lives is copied, so it takes time and room as a rebuild without embedding; kept collections are dropped. The
+    exit code is 3 if the delete guard holds documents back.
     """
+    from rag_index.indexing.diff import neighbours
     from rag_index.indexing.erase import erase
     from rag_index.ledger import Ledger
     from rag_index.ledger.runs import IndexLease
@@ -92,14 +94,16 @@ def erase(
             erased = erase(settings, index, ledger, store, lease, keys, witness)
         if witness is not None and erased is not None:
             proved = witness.prove(settings, ledger, erased)
-            ledger.end_erasure(alias)
-            ledger.empty_log()
+        ledger.end_erasure(alias)
+        ledger.empty_log()
     if erased is None:
         nothing = {"index": name, "collection": None}
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
-        return
-    lines = _erased_lines(erased, keys, proof, proved)
+        return 0
+    others = [one.name for one in neighbours(settings, index)] if keys else []
+    lines = [*_erased_lines(erased, keys, others), *(_proof_lines(str(proof), proved) if proved else ())]
     show(asdict(erased) | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
+    return 3 if erased.held_back else 0
 
 
 def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...]) -> Witness | None:
@@ -120,9 +124,11 @@ def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...
     return witness
 
 
-def _erased_lines(
-    erased: Erased, keys: tuple[str, ...], proof: Path | None, proved: dict[str, Any] | None
-) -> Iterator[str]:
+def _erased_lines(erased: Erased, keys: tuple[str, ...], others: list[str]) -> Iterator[str]:
+    from rag_index.indexing.delete_guard import held_back
+
+    if held := held_back(erased.held_back, erased.index):
+        yield f"{erased.index}: not erased: {held}."
     yield f"{erased.index}: erased what {erased.documents:,} deleted or changed documents had left."
     yield (
         f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped. "
@@ -130,12 +136,22 @@ def _erased_lines(
     )
     if keys:
         yield f"No run indexes {', '.join(keys)} again until `rag-index index {erased.index} --id` names it."
-    if proved is not None:
-        read = proved["read"]
+    for other in others:
+        yield f"{other} has the same rows: its next run deletes these, and `rag-index erase {other}` erases them there."
+
+
+def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
+    read, unknown = proved["read"], proved["not_looked_for"]
+    yield (
+        f"{proof} names {count_of(len(proved['documents']), 'document')}: {read['files']:,} files with "
+        f"{read['bytes']:,} bytes hold nothing of what was looked for; {proved['found_before']['files']:,} files did."
+    )
+    if unknown:
         yield (
-            f"{proof}: {read['files']:,} files with {read['bytes']:,} bytes hold nothing of it; "
-            f"{proved['found_before']['files']:,} files did. Kept nowhere, the key of its hashes: {proved['key']}"
+            f"It does not name {count_of(unknown, 'document')}, whose former texts nobody knows any more: runs deleted "
+            "or changed them, or they are short. Look for them with --look-for."
         )
+    yield f"Not read: {'; '.join(proved['not_read'])}. Kept nowhere, the key of its hashes: {proved['key']}"
 
 
 @command(quiet=True, example="export comments --out comments.jsonl")

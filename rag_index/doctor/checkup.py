@@ -148,7 +148,7 @@ class Checkup:
                 source.check()
                 self._look_at_policies(source, diagnosis)
                 for whole in all_pages(source, min(settings.source.page_rows, MAX_PAGE_ROWS)):
-                    page = without_erased(ledger, self.alias, whole)
+                    page = without_erased(ledger, settings, self.index, whole)
                     documents = page.documents
                     known = ledger.known(current.id if current else -1, documents.keys)
                     scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])

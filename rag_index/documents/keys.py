@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,9 @@ _READERS: tuple[Callable[[str], Any], ...] = (
     {"true": True, "false": False}.__getitem__,
 )
 """Functions that read a value of some type from the text of a document id."""
+_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?")
+_NUMBER = re.compile(r"-?\d{1,50}(?:\.\d{1,50})?")
 _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
@@ -144,6 +148,38 @@ def values_of(part: Any) -> list[Any]:
 def possible_keys(parts: Sequence[Any]) -> list[str]:
     """Return the typed keys (see `encode_key`) that a document with these parts of its id may have."""
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
+
+
+def key_mark(key: str, columns: Sequence[str] = ()) -> tuple[str, str]:
+    """Return two hashes that recognise a typed key whose columns get other types, or another order.
+
+    The first is equal for equal values of any types. The second begins with the types, a letter for each column: if
+    those are equal, it is equal for the same texts alone (`7.0` and `7` are two texts, and may be two documents).
+    """
+    values = decode_values(key)
+    names = [name.lower() for name in columns] if len(columns) == len(values) > 1 else map(str, range(len(values)))
+    rows = sorted(zip(names, map(_untyped, values), values, strict=True), key=lambda row: row[0])
+    types = "".join("t" if isinstance(value, str) else "v" for *_, value in rows)
+    exact = [(name, value.rstrip() if isinstance(value, str) else text) for name, text, value in rows]
+    untyped = [(name, text) for name, text, _ in rows]
+    first, second = (hashlib.sha256(repr(one).encode("utf-8", "surrogatepass")).hexdigest() for one in (untyped, exact))
+    return first, types + second
+
+
+def _untyped(value: Any) -> str:
+    """Return the same text for a value and for what another type makes of it, such as `7` for 7, "007" and 7.00."""
+    if isinstance(value, bytes):
+        readable = value.decode("utf-8", "replace")
+        value = readable if readable.isprintable() and "\ufffd" not in readable else value.hex()
+    text = str(int(value)) if isinstance(value, bool) else str(value).rstrip()
+    if _UUID.fullmatch(text):
+        return text.replace("-", "").lower()
+    with suppress(ValueError, decimal.InvalidOperation):
+        if isinstance(value, float | decimal.Decimal) or _NUMBER.fullmatch(text):
+            return plain_decimal(decimal.Decimal(text))
+        if _TIME.fullmatch(text):
+            return utc_iso(dt.datetime.fromisoformat(text)).removesuffix("Z")
+    return text
 
 
 def point_id(index: str, key: str, chunk: int) -> str:

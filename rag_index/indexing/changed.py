@@ -19,7 +19,7 @@ from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
-from rag_index.indexing.diff import without_erased
+from rag_index.indexing.diff import let_in, without_erased
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.plain import Plainly
 from rag_index.indexing.publish import verify_counts
@@ -144,8 +144,8 @@ class NamedDocuments(AllDocuments):
                 possible = [key for some in keys.values() for key in some]
                 known = {*run.ledger.known(live.id, possible), *run.ledger.failures(live.id, possible)}
             if self.named:  # a person wants them, whoever had them erased
-                run.ledger.let_in(run.alias, self.page.documents.keys)
-            self.page = without_erased(run.ledger, run.alias, self.page)
+                let_in(run.ledger, run.store, run.settings, run.index, self.page.documents.keys)
+            self.page = without_erased(run.ledger, run.settings, run.index, self.page)
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
             if self.named and (lost := [given for given, some in keys.items() if (known | there).isdisjoint(some)]):
                 raise SettingsError(

@@ -23,20 +23,34 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rag_index.database.drivers import is_file
+from rag_index.database.drivers import is_file, redacted_url
 from rag_index.database.files import replace_file
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
+from rag_index.indexing.diff import keep_out, kept_out, restore, scopes
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import pages
 from rag_index.indexing.target import live_collection, next_name, take_name
 from rag_index.ledger import Collection, Known, Ledger, unwanted_indexes
+from rag_index.ledger.documents import key_hash
 from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
 from rag_index.retrieve.results import possible_document_keys
 from rag_index.sources.row_file import FOLDER, remove_leftovers
-from rag_index.stores import BM25, MOVED_TO, NAME, REPLACES, find_live, open_names, open_reader, open_store
+from rag_index.stores import (
+    BM25,
+    KEPT_OUT,
+    MOVED_TO,
+    NAME,
+    REPLACES,
+    find_live,
+    location,
+    open_names,
+    open_reader,
+    open_store,
+)
 from rag_index.stores.points import batch_of
 from rag_index.stores.residue import ENCODINGS, Scanned, Scanner
 
@@ -49,8 +63,10 @@ if TYPE_CHECKING:
 
 BATCH_POINTS = 500
 PAUSES = (1.0, 5.0, 0.0)
+PREFECT = "what Prefect keeps outside these folders: its logs and artifacts have keys of failed documents"
 OUTSIDE = (
     "backups, exports and snapshots, of this store and of the ledger",
+    "folders of other machines",
     "blocks that deleted files leave in a file system or on a disk",
     "the database itself, with its logs and replicas",
     "what model servers, proxies and terminals logged, and what somebody copied out of an answer",
@@ -68,6 +84,8 @@ class Erased:
     points: int
     dropped: tuple[str, ...]
     seconds: float
+    held_back: int
+    """Documents that the source lost and that the delete guard keeps, with all their texts."""
 
 
 @dataclass(slots=True)
@@ -81,28 +99,74 @@ class Witness:
     folders: list[Path] = field(default_factory=list)
     scanner: Scanner = field(default_factory=Scanner)
     before: Scanned = field(default_factory=Scanned)
+    not_read: list[str] = field(default_factory=list)
 
-    def watch(self, settings: Settings, points: Iterable[StoredPoint]) -> None:
-        """Look for what these points hold, before any of it is deleted."""
-        folders = [settings.data, *([settings.store.path] if settings.store.url is None else [])]
-        folders += [Path(str(url.database)).parent for url in [settings.ledger_url] if is_file(url)]
-        self.folders += [folder.absolute() for folder in folders if folder.is_dir()]
+    def watch(self, settings: Settings, ledger: Ledger, alias: str, points: Iterable[StoredPoint]) -> dict[str, bytes]:
+        """Look for what these points hold, before any of it is deleted, and for what earlier erasures noted.
+
+        Return the pieces of each document, by key, that has a text which is long enough to be looked for.
+        """
+        self._find_folders(settings, ledger.stores(alias))
+        pieces, telling = dict[str, bytes](), set[str]()
         for point in points:
-            for text in _texts(point.payload):
-                self.scanner.add_text(text)
-            for vector in _vectors(point):
-                self.scanner.add_vector(vector)
+            ours = point.payload.get(RESERVED_KEY) or {}
+            key = str(ours.get("key"))
+            found = {text: self.scanner.add_text(text) for text in _texts(point.payload)}
+            vectors = [self.scanner.add_vector(vector) for vector in _vectors(point)]
+            pieces[key] = b"".join([pieces.get(key, b""), *found.values(), *vectors])
+            if found.get(str(ours.get("text"))):
+                telling.add(key)
+        for known in ledger.pending_erasures(alias).pieces.values():
+            self.scanner.add_pieces(known)
         self.before = self.scanner.scan(self.folders)
+        return {key: pieces[key] for key in telling}
+
+    def _find_folders(self, settings: Settings, stores: Sequence[str]) -> None:
+        """Collect the folders to read, and what is not read: `stores` are where the index was and is."""
+        self.not_read = [PREFECT]
+        places = dict.fromkeys([*stores, location(settings.store)])
+        folders = [settings.data, *(Path(place) for place in places if "://" not in place)]
+        if is_file(settings.ledger_url):
+            folders.append(Path(str(settings.ledger_url.database)).parent)
+        else:
+            self.not_read.append(f"the ledger {redacted_url(settings.ledger_url)}")
+        self.not_read += [f"files of {place}" for place in places if "://" in place]
+        self.not_read += [f"{folder}, where the index was: it is not here" for folder in folders if not folder.is_dir()]
+        self.folders += [folder.absolute() for folder in folders if folder.is_dir()]
 
     def prove(self, settings: Settings, ledger: Ledger, erased: Erased) -> dict[str, Any]:
         """Write the proof and return it, with the key of its hashes, which is kept nowhere.
 
-        Raises StoreError, and writes none, if a file holds something of it that no living document has.
+        It names the documents whose texts this call has looked for. Raises StoreError, and writes none, if a file holds
+        something of it that no living document has, or cannot be read.
         """
-        alias, after, left = settings.alias(erased.index), Scanned(), set[Any]()
+        alias, after = settings.alias(erased.index), self._after(settings, ledger)
+        key, reached, pending = secrets.token_bytes(), ledger.reached().get(alias), ledger.pending_erasures(alias)
+        hashes = [hmac.new(key, bytes.fromhex(one), hashlib.sha256) for one, found in pending.pieces.items() if found]
+        proof = {
+            "index": erased.index,
+            "erased": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ledger.clock())),
+            "position": (reached and reached.position) or None,
+            "complete_at": reached and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(reached.at)),
+            "documents": sorted(one.hexdigest() for one in hashes),
+            "not_looked_for": len(pending.hashes) - len(hashes),
+            "held_back": erased.held_back,
+            "dropped": erased.dropped,
+            "looked_for": {"texts": self.scanner.texts, "vectors": self.scanner.vectors, "encodings": ENCODINGS},
+            "found_before": {"files": len(self.before.found)},
+            "read": {"folders": [*map(str, self.folders)], "files": after.files, "bytes": after.bytes},
+            "not_read": [*after.links, *self.not_read],
+            "outside": OUTSIDE,
+        }
+        replace_file(self.path, orjson.dumps(proof, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        return {**proof, "key": key.hex()}
+
+    def _after(self, settings: Settings, ledger: Ledger) -> Scanned:
+        """Return what a scan finds now. Raises StoreError if something of the erased documents is left."""
+        after, left = Scanned(), set[Any]()
         for pause in PAUSES:
             after = self.scanner.scan(self.folders)
-            if not (left := self._dead(settings, set().union(*after.found.values()))):
+            if not (left := self._dead(settings, ledger, set().union(*after.found.values()))):
                 break
             time.sleep(pause)  # a server deletes files in its own time
         if files := [name for name, found in after.found.items() if found & left]:
@@ -111,31 +175,24 @@ class Witness:
                 "proof was written. End processes that have them open, erase other indexes of the same texts, or see "
                 "which living document has them; the next erase looks again"
             )
-        key, reached = secrets.token_bytes(), ledger.reached().get(alias)
-        hashes = [hmac.new(key, bytes.fromhex(one), hashlib.sha256) for one in ledger.pending_erasures(alias).hashes]
-        proof = {
-            "index": erased.index,
-            "erased": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ledger.clock())),
-            "position": (reached and reached.position) or None,
-            "complete_at": reached and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(reached.at)),
-            "documents": sorted(one.hexdigest() for one in hashes),
-            "dropped": erased.dropped,
-            "looked_for": {"texts": self.scanner.texts, "vectors": self.scanner.vectors, "encodings": ENCODINGS},
-            "found_before": {"files": len(self.before.found)},
-            "read": {"folders": [*map(str, self.folders)], "files": after.files, "bytes": after.bytes},
-            "not_read": [*after.unreadable, *([f"files of {settings.store.url}"] if settings.store.url else [])],
-            "outside": OUTSIDE,
-        }
-        replace_file(self.path, orjson.dumps(proof, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        return {**proof, "key": key.hex()}
+        if some := after.unreadable:
+            raise StoreError(
+                f"{len(some)} files or folders cannot be read, such as {', '.join(some[:3])}: no proof was written. "
+                "Let this user read them, or remove them; the next erase looks again"
+            )
+        return after
 
-    def _dead(self, settings: Settings, found: set[Any]) -> set[Any]:
+    def _dead(self, settings: Settings, ledger: Ledger, found: set[Any]) -> set[Any]:
         """Return what was found and no living document of any index has."""
         with closing(open_reader(settings.store)) as store:
-            for name in settings.aliases if found else ():
-                live = find_live(store, name)
-                for point in store.scroll(live.readable, vectors=True) if live else ():
-                    found -= self.scanner.living(_texts(point.payload), _vectors(point))
+            for index in settings.indexes if found else ():
+                live = find_live(store, settings.alias(index.name))
+                scroll = store.scroll(live.readable, vectors=True, page=BATCH_POINTS) if live else iter(())
+                for points in pages(scroll, BATCH_POINTS):
+                    keys = [str((point.payload.get(RESERVED_KEY) or {}).get("key")) for point in points]
+                    out = kept_out(ledger, settings, index, keys)  # another index over the same table, not yet run
+                    for point in (point for point, key in zip(points, keys, strict=True) if key not in out):
+                        found -= self.scanner.living(_texts(point.payload), _vectors(point))
         return found
 
 
@@ -163,8 +220,8 @@ def erase(
 ) -> Erased | None:
     """Erase what was deleted from an index or changed in it, and first the documents of these ids, which stay away.
 
-    Returns None if nothing is indexed. The caller holds the lease, and gives the connections back afterwards. With a
-    witness the erasure stays pending until `Ledger.end_erasure`. Raises SettingsError if there is no document of an id,
+    Returns None if nothing is indexed. The caller holds the lease, and gives the connections back afterwards. The
+    erasure stays pending until `Ledger.end_erasure`. Raises SettingsError if there is no document of an id,
     StoreMismatch if store and ledger do not belong together, and what they raise.
     """
     began, alias = time.perf_counter(), settings.alias(index.name)
@@ -172,23 +229,21 @@ def erase(
     if former is None:
         return None
     remove_leftovers(settings.data / FOLDER)
-    known = _known(index, ledger, former, ids)
+    restore(ledger, alias, store.metadata(former.name))
+    known = _known(settings, index, ledger, former, ids)
     ours = [name for name, made in store.collections().items() if made.get("alias") == alias]
     others = [name for name in ours if name != former.name]
-    if witness is not None:
-        witness.watch(settings, _gone_points(index.name, store, former.name, others, known))
+    gone = _gone_points(index.name, store, former.name, others, known)
+    pieces = {} if witness is None else witness.watch(settings, ledger, alias, gone)
     if known:
-        ledger.mark_pending(former.id, list(known))
-        delete_chunks(store, former.name, index.name, ((key, 0, row) for key, row in known.items()))
-        store.flush(former.name)
-        with committing(ledger, store, former):  # and no run indexes them again
-            ledger.keep_out(former, list(known))
-            ledger.forget(former.id, list(known))
+        # of a document whose write was interrupted, nobody knows all texts
+        ledger.note_named(alias, {key: b"" if row.pending else pieces.get(key, b"") for key, row in known.items()})
+        _delete(settings, index, ledger, store, former, known)
     for name in [name for name in others if store.metadata(name).get(REPLACES) and ledger.collection(name) is None]:
         store.drop(name)  # an erasure that was killed made it
         others.remove(name)
     name = next_name(ledger, store, alias)
-    points = _copy(ledger, store, former, name, lease)
+    points = _copy(ledger, store, former, name, lease, sorted(ledger.tombstones(scopes(settings, index))))
     lease.check()
     store.point_alias(alias, name)
     take_name(ledger, former, name, store.metadata(name))
@@ -198,24 +253,48 @@ def erase(
         if kept.id != former.id:
             ledger.drop_collection(kept.id)
     ledger.prune_contexts(math.inf)
-    documents = len(ledger.pending_erasures(alias).hashes)
-    if witness is None:
-        ledger.end_erasure(alias)
+    _forget_names(index, ledger, lease, alias, ids, list(known))
     ledger.empty_log()
+    documents, held = len(ledger.pending_erasures(alias).hashes), ledger.count_held(former.id)
     seconds = round(time.perf_counter() - began, 3)
-    return Erased(index.name, name, documents, points, (former.name, *others), seconds)
+    return Erased(index.name, name, documents, points, (former.name, *others), seconds, held)
 
 
-def _known(index: IndexSettings, ledger: Ledger, live: Collection, ids: Sequence[str]) -> dict[str, Known]:
-    """Return the ledger's rows of these documents. Raises SettingsError for one that it never had."""
+def _known(
+    settings: Settings, index: IndexSettings, ledger: Ledger, live: Collection, ids: Sequence[str]
+) -> dict[str, Known]:
+    """Return the ledger's rows of these documents, some of which failed. Raises SettingsError if it never had one."""
     found: dict[str, Known] = {}
     for document_id in ids:
         keys = possible_document_keys(index, document_id)
-        known = ledger.known(live.id, keys)
-        if not known and not ledger.kept_out(live.alias, keys):  # else an erasure was killed, or is repeated
+        failed = dict.fromkeys(ledger.failures(live.id, keys), Known(b"", b"", 0, 1))
+        known = failed | ledger.known(live.id, keys)
+        if not known and not kept_out(ledger, settings, index, keys):  # else an erasure was killed, or is repeated
             raise SettingsError(f"index {index.name} has no document {document_id!r}: nothing was erased")
         found |= known
     return found
+
+
+def _delete(
+    settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, live: Collection, known: dict[str, Known]
+) -> None:
+    """Delete the points of these documents, and let no run index them again."""
+    ledger.mark_pending(live.id, list(known))
+    delete_chunks(store, live.name, index.name, ((key, 0, row) for key, row in known.items()))
+    store.flush(live.name)
+    with committing(ledger, store, live):
+        keep_out(ledger, settings, index, list(known))
+        ledger.forget(live.id, list(known), named=True)
+
+
+def _forget_names(
+    index: IndexSettings, ledger: Ledger, lease: IndexLease, alias: str, ids: Sequence[str], keys: Sequence[str]
+) -> None:
+    """Let the ledger keep no id of what is erased: of these documents, and of those that earlier runs have deleted."""
+    hashes = {*ledger.pending_erasures(alias).hashes}
+    deleted = ledger.mended_deletions(alias, but=lease.run_id)
+    gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index, one))}]
+    ledger.forget_names(alias, [*ids, *gone], keys)
 
 
 def _gone_points(
@@ -230,10 +309,16 @@ def _gone_points(
             yield from (one for one in some if living.get(one.id) != one.payload)
 
 
-def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease) -> int:
-    """Copy a collection under another name, and return its number of points. Raises StoreError if they differ."""
+def _copy(
+    ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease, out: list[tuple[str, str]]
+) -> int:
+    """Copy a collection under another name, with the tombstones `out`, and return its number of points.
+
+    Raises StoreError if they differ.
+    """
     metadata = store.metadata(former.name)
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, NAME: name}
+    made |= {KEPT_OUT: out} if out else {}
     store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):
         store.index_fields(name, fields)

@@ -23,7 +23,7 @@ from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
 from rag_index.settings import IndexSettings, Settings, load_settings
 from rag_index.sources import Source, open_source, scan_settings
-from rag_index.stores import open_store
+from rag_index.stores import location, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -172,6 +172,7 @@ def open_run(
         opened = open_store(settings.store, wait=0.0 if batch else settings.run.wait, writes=batch)
         store: Any = stack.enter_context(closing(opened))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
+        ledger.note_store(settings.alias(name), location(settings.store))
         run = IndexRun(settings, index, options, run_id, source, ledger, lease, store, single, golden)
         try:
             yield run

@@ -20,7 +20,7 @@ from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
 from rag_index.evaluation.calibrate import calibrate
 from rag_index.indexing.commit import Committer, outdated_groups, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
-from rag_index.indexing.diff import Comparison, LedgerScanState, diff, without_erased
+from rag_index.indexing.diff import Comparison, LedgerScanState, diff, scopes, without_erased
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.erase import erase
 from rag_index.indexing.publish import (
@@ -98,7 +98,9 @@ class Scan:
         single, live = run.single, run.alias in store.aliases()
         self.run, self.chunker = run, chunker
         self.identity = recognised(identity, ledger, store, run.alias)
-        target = Target(ledger, store, run.alias, self.identity, chunker, bm25=bm25_model(index), index=index.name)
+        target = Target(
+            ledger, store, run.alias, self.identity, chunker, bm25_model(index), index.name, scopes(settings, index)
+        )
         bulk = settings.store.server.bulk and not store.embedded
         self.first = bulk and not single and not live
         self.rebuild = self.first or (run.options.full and (live or bool(ledger.collections(run.alias))))
@@ -186,7 +188,7 @@ class Scan:
         Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way. The
         files of the others are read now.
         """
-        page = without_erased(self.run.ledger, self.run.alias, page)
+        page = without_erased(self.run.ledger, self.run.settings, self.run.index, page)
         with self.run.stopwatch.stage("diff"):
             to_embed = self._diff_page(page)
         for documents in with_files(to_embed) if to_embed.files else [to_embed]:
@@ -382,13 +384,15 @@ class Scan:
         if not run.settings.store.erase or (live := run.live) is None or live.id != self.collection.id:
             return False
         others = (c.id != live.id and c.state == "ready" for c in run.ledger.collections(run.alias))
-        return bool(run.ledger.pending_erasures(run.alias).hashes) or any(others)
+        pending = run.ledger.pending_erasures(run.alias)
+        return any(not pending.pieces.get(one) for one in pending.hashes) or any(others)
 
     def erase(self) -> None:
         """Erase what was deleted or changed from the store's files. Raises as `indexing.erase.erase`."""
         run = self.run
         with run.stopwatch.stage("erase"):
             erased = erase(run.settings, run.index, run.ledger, run.store, run.lease)
+            run.ledger.end_erasure(run.alias, unproven=False)
             self.collection = (erased and run.ledger.collection(erased.collection)) or self.collection
 
     def publish(self) -> None:

@@ -16,7 +16,8 @@ from rag_index.documents import INDEX_VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.stores import BM25, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, SEAL, find_live
+from rag_index.indexing.diff import restore
+from rag_index.stores import BM25, KEPT_OUT, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, SEAL, find_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,6 +119,8 @@ class Target:
     chunker: Chunker
     bm25: Bm25Model | None = None
     index: str = ""
+    scopes: tuple[str, ...] = ()
+    """Those of the index's tombstones, which a new collection gets."""
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
@@ -125,6 +128,7 @@ class Target:
         Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`.
         """
         live = live_collection(self.ledger, self.store, self.alias)
+        restore(self.ledger, self.alias, (self.store.find(live.name) if live else None) or {})
         is_new = live is None
         if live is None:
             unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
@@ -143,8 +147,10 @@ class Target:
         """
         found = find_live(self.store, self.alias)
         live = found and found.name
+        metadata = (self.store.find(live) if live else None) or {}
+        restore(self.ledger, self.alias, metadata)
         if live is not None and not allow_loss:
-            known, metadata = self.ledger.collection(live), self.store.find(live) or {}
+            known = self.ledger.collection(live)
             if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
                 raise StoreMismatch(
                     f"{live} is live as {self.alias}, and ledger {self.ledger.redacted_url} did not make it: another "
@@ -187,6 +193,8 @@ class Target:
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
         made[SEAL] = ((self.store.find(like) if like else None) or {}).get(SEAL, collection.store_id)
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
+        if out := self.ledger.tombstones(self.scopes):
+            made[KEPT_OUT] = sorted(out)
         words = {BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
         self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)

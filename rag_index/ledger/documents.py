@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -30,12 +30,13 @@ from rag_index.ledger.tables import (
     metadata,
     seen,
     texts,
+    tombstones,
 )
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import CommitMark, Failure, FailureKind
 
-c, d, e, f = contexts.c, documents.c, erasures.c, failed_documents.c
+c, d, e, f, t = contexts.c, documents.c, erasures.c, failed_documents.c, tombstones.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in")
 """What is written of a document; `added_in` only when it is new."""
 FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
@@ -149,51 +150,83 @@ class DocumentRows(ScanRows):
             self._write(documents.delete().where(ours, self._is_in(d.key, new)))
 
     def note_erasable(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Record documents of which the store's files keep a content that is no longer in the index."""
+        """Record documents of which the store's files keep a content that is no longer in the index, or known."""
         of_collection = sa.select(collections.c.alias).where(collections.c.id == collection_id)
         if keys and (alias := self._value(of_collection)):
-            names, now = ("alias", "hash", "pending_since"), self.clock()
-            insert = self._insert(erasures).values({name: sa.bindparam(name) for name in names})
-            since = sa.func.coalesce(erasures.c.pending_since, insert.excluded.pending_since)
-            statement = insert.on_conflict_do_update(index_elements=names[:2], set_={"pending_since": since})
-            self._execute_many(statement, names, [(alias, key_hash(key), now) for key in keys])
+            self._put_erasures([(alias, key_hash(key), 0, self.clock(), None) for key in keys])
+
+    def note_named(self, alias: str, pieces: Mapping[str, bytes]) -> None:
+        """Record documents that a person had erased, with the pieces of their texts (b"" if these are not known).
+
+        Of one whose erasure did not end, the pieces are added to those that are known.
+        """
+        with self.transaction():
+            pending = self.pending_erasures(alias)
+            before = dict.fromkeys(pending.hashes, b"") | pending.pieces
+            rows = []
+            for key, found in pieces.items():
+                known = before.get(hashed := key_hash(key), found)
+                rows.append((alias, hashed, 1, self.clock(), known + found if known and hashed in before else known))
+            self._put_erasures(rows)
+
+    def _put_erasures(self, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows of erasures. One that somebody had erased stays so, and one that is pending keeps its time."""
+        names = ("alias", "hash", "named", "pending_since", "pieces")
+        insert = self._insert(erasures).values({name: sa.bindparam(name) for name in names})
+        new = insert.excluded
+        values = {
+            "named": sa.case((e.named == 1, 1), else_=new.named),
+            "pending_since": sa.func.coalesce(e.pending_since, new.pending_since),
+            "pieces": new.pieces,
+        }
+        if rows:
+            self._execute_many(insert.on_conflict_do_update(index_elements=names[:2], set_=values), names, rows)
 
     def pending_erasures(self, alias: str) -> PendingErasures:
         """Return which documents of an index are to be erased."""
-        query = sa.select(e.hash, e.pending_since, e.kept_out_since)
-        rows = self._select(query.where(e.alias == alias, e.pending_since.is_not(None)))
-        since = min((row[1] for row in rows), default=None)
-        return PendingErasures(sorted(row[0] for row in rows), since, any(row[2] is not None for row in rows))
+        pending = (e.alias == alias) & e.pending_since.is_not(None)
+        rows = self._select(sa.select(e.hash, e.pending_since, e.named, e.pieces).where(pending))
+        since = min((row.pending_since for row in rows), default=None)
+        pieces = {row.hash: row.pieces or b"" for row in rows if row.named}
+        return PendingErasures(sorted(row.hash for row in rows), since, bool(pieces), pieces)
 
-    def end_erasure(self, alias: str) -> None:
-        """Record that everything is erased. What was to be kept out stays so."""
+    def end_erasure(self, alias: str, *, unproven: bool = True) -> None:
+        """Record that everything is erased; without `unproven`, but for documents of which a proof may still come.
+
+        Those that a person had erased stay known as such: an older store that is put back brings them back.
+        """
+        no_proof: Any = sa.true() if unproven else sa.func.coalesce(sa.func.length(e.pieces), 0) == 0
         with self.transaction():
-            self._write(erasures.delete().where(e.alias == alias, e.kept_out_since.is_(None)))
-            self._write(erasures.update().where(e.alias == alias).values(pending_since=None))
+            self._write(erasures.delete().where(e.alias == alias, e.named == 0))
+            self._write(erasures.update().where(e.alias == alias, no_proof).values(pending_since=None, pieces=None))
 
-    def keep_out(self, collection: Collection, keys: Sequence[str]) -> None:
-        """Let no run index these documents of an index again, until `let_in`."""
-        with self.transaction():
-            self.note_erasable(collection.id, keys)
-            ours = (e.alias == collection.alias) & self._is_in(e.hash, map(key_hash, keys))
-            self._write(erasures.update().where(ours).values(kept_out_since=self.clock()))
+    def tombstones(self, scopes: Sequence[str]) -> set[tuple[str, str]]:
+        """Return the tombstones of any of these scopes."""
+        return {(row.hash, row.form) for row in self._select(sa.select(t.hash, t.form).where(t.scope.in_(scopes)))}
 
-    def let_in(self, alias: str, keys: Sequence[str]) -> None:
-        """Undo `keep_out`."""
+    def add_tombstones(self, scopes: Iterable[str], marks: Iterable[Sequence[str]]) -> None:
+        """Add a tombstone for each of these marks in each scope."""
+        rows = [(scope, *mark) for mark in marks for scope in scopes]
+        names = ("scope", "hash", "form")
+        insert = self._insert(tombstones).values({name: sa.bindparam(name) for name in names})
+        if rows:
+            self._execute_many(insert.on_conflict_do_nothing(), names, rows)
+
+    def remove_tombstones(self, scopes: Sequence[str], hashes: Iterable[str]) -> None:
+        """Delete the tombstones with these hashes, whatever the types of the keys."""
+        self._write(tombstones.delete().where(t.scope.in_(scopes), self._is_in(t.hash, hashes)))
+
+    def forget_named(self, alias: str, keys: Sequence[str]) -> None:
+        """Record that nobody wants these documents erased any more. What the files keep of them stays pending."""
         ours = (e.alias == alias) & self._is_in(e.hash, map(key_hash, keys))
-        self._write(erasures.update().where(ours).values(kept_out_since=None))
+        self._write(erasures.update().where(ours).values(named=0, pieces=None))
 
-    def kept_out(self, alias: str, keys: Sequence[str]) -> set[str]:
-        """Return those of these documents that were erased and are to stay away."""
-        rows = self._column(sa.select(e.hash).where(e.alias == alias, e.kept_out_since.is_not(None)))
-        hashes = set(rows)
-        return {key for key in keys if key_hash(key) in hashes} if hashes else set()
-
-    def forget(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Delete documents and their failures from the ledger."""
+    def forget(self, collection_id: int, keys: Sequence[str], *, named: bool = False) -> None:
+        """Delete documents and their failures from the ledger; `named` ones are noted as erasable already."""
         with self.transaction():
             self.forget_digests_of(collection_id, keys)
-            self.note_erasable(collection_id, keys)
+            if not named:
+                self.note_erasable(collection_id, keys)
             self._write(documents.delete().where(d.collection_id == collection_id, self._is_in(d.key, keys)))
             self.clear_failures(collection_id, keys)
 

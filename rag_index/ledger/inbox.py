@@ -92,6 +92,15 @@ class InboxRows(LedgerConnection):
             self.remember_slot(f"{what} of {alias}", definition)
         return differs
 
+    def stores(self, alias: str) -> list[str]:
+        """Return where runs have written an index: addresses of servers and folders, the latest last."""
+        return self.defined(alias, "stores").splitlines()
+
+    def note_store(self, alias: str, location: str) -> None:
+        """Record where an index is written: what an earlier store keeps is not erased with it."""
+        if location not in (known := self.stores(alias)):
+            self.define(alias, "\n".join([*known, location]), "stores")
+
     # What arrives
 
     def put_changes(self, changes: Iterable[tuple[str, str, float]], *, first_number: int | None = None) -> None:
@@ -283,6 +292,11 @@ class InboxRows(LedgerConnection):
                 self._execute_many(self._insert_or_update(mended, names, names[2:]), names, rows)
             if len(changes) > room:
                 self.update_watch(alias, unkept=watches.c.unkept + len(changes) - room)
+
+    def mended_deletions(self, alias: str, *, but: str) -> list[str]:
+        """Return the documents that runs have deleted for the watch, without those of the run `but`."""
+        deleted = (mended.c.alias == alias) & (mended.c.change == "deleted") & (mended.c.run_id != but)
+        return self._column(sa.select(mended.c.document_id).where(deleted))
 
     def last_mended(self, alias: str) -> tuple[int, float] | None:
         """Return number and time of the last open document of an index; None if it has none."""

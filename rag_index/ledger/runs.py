@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -20,9 +21,20 @@ import sqlalchemy as sa
 from rag_index.database.drivers import insert_for
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.tables import RunRecord, collections, failed_documents, leases, runs
+from rag_index.ledger.tables import (
+    RunRecord,
+    collections,
+    failed_documents,
+    file_hashes,
+    inbox,
+    leases,
+    mended,
+    runs,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rag_index.ledger import Ledger
 
 BATCH = "watch-"
@@ -90,6 +102,19 @@ class RunRows(LedgerConnection):
         with self.transaction():
             return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
 
+    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str]) -> None:
+        """Delete the ids and keys of erased documents from what the ledger notes beside its documents."""
+        words = [re.escape(one) for name in ids if not name.isdigit() for one in {name, json.dumps(name)[1:-1]}]
+        name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w|\":)")
+        ours = sa.select(runs.c.id, runs.c.message, runs.c.report).where(runs.c.alias == alias)
+        with self.transaction():
+            for table in (inbox, mended):
+                self._write(table.delete().where(table.c.alias == alias, self._is_in(table.c.document_id, ids)))
+            self._write(file_hashes.delete().where(self._is_in(file_hashes.c.key, keys)))
+            for run_id, *texts in self._select(ours) if words else ():
+                message, report = (name.sub("(erased)", text) for text in texts)
+                self._write(runs.update().where(runs.c.id == run_id).values(message=message, report=report))
+
 
 def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     return ~run_id.startswith(SINGLE) & ~run_id.startswith(BATCH)
@@ -105,7 +130,7 @@ class IndexLease:
     def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
         self._ledger = ledger
         self._name = name
-        self._run_id = run_id
+        self.run_id = run_id
         self._stop = threading.Event()
         self._lost = False
         self.epoch = 0
@@ -118,7 +143,7 @@ class IndexLease:
                 self.epoch = self._acquire()
             except IndexLocked:
                 held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
-                if not held.startswith(SHORT) or self._run_id.startswith(BATCH) or time.monotonic() > deadline:
+                if not held.startswith(SHORT) or self.run_id.startswith(BATCH) or time.monotonic() > deadline:
                     raise
                 time.sleep(SHORT_POLL)
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
@@ -149,7 +174,7 @@ class IndexLease:
         now = self._ledger.clock()
         process = psutil.Process()
         mine = {
-            "run_id": self._run_id, "host": socket.gethostname(), "pid": process.pid,
+            "run_id": self.run_id, "host": socket.gethostname(), "pid": process.pid,
             "process_started": process.create_time(), "since": now, "renewed_at": now,
         }  # fmt: skip
         row = _read_row(self._ledger, self._name)

@@ -167,9 +167,18 @@ watches = _table(
     filled("0", unkept=Integer, looked_up=BigInteger),
 )
 
-erasures = _table("erasures", primary(alias=Text, hash=Text), optional(pending_since=Float, kept_out_since=Float))
-"""Documents by the hash of their key: those whose former texts the store's files may keep, and those that a person had
-erased, which stay away although the source may have them."""
+erasures = _table(
+    "erasures",
+    primary(alias=Text, hash=Text),
+    filled(named=Integer),
+    optional(pending_since=Float, pieces=LargeBinary),
+)
+"""Documents by the hash of their key: those whose former texts the store's files may keep (`PendingErasures`), and
+those that a person had erased (`named`)."""
+
+tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
+"""Documents that a person had erased, by the marks of their keys (`keys.key_mark`) and by what names the source's
+table, or the index (`indexing.diff`): they stay away although the source may have them."""
 
 contexts = _table(
     "contexts",
@@ -473,6 +482,9 @@ class PendingErasures(NamedTuple):
     since: float | None
     named: bool
     """Whether a person had one of them erased, and that did not end."""
+    pieces: dict[str, bytes]
+    """By hash, of those that a person had erased: the pieces that a scanner of files looks for, or b"" if nobody knows
+    all texts that the document had since the last erasure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ def _compare(
     full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
     state = LedgerScanState(settings, index, source, ledger, collection_id, full=full)
     for whole in all_pages(source, settings.source.page_rows):
-        page = without_erased(ledger, settings.alias(index.name), whole)
+        page = without_erased(ledger, settings, index, whole)
         state.see(page, plan)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))

@@ -44,6 +44,8 @@ LEFT = "rolled_back"
 """Key that is true if a rollback has left this collection for an older one; else missing."""
 SEAL = "citation_seal"
 """Key for what seals the citations of an index, in this collection and in those that take its place."""
+KEPT_OUT = "kept_out"
+"""Key for the tombstones of the index (`indexing.diff`); missing if nobody had a document erased."""
 REPLACES = "replaces"
 """Key for the `store_id` of the collection whose place a copy takes that an erasure made; else missing."""
 MOVED_TO = "moved_to"
@@ -83,6 +85,11 @@ class LiveName(NamedTuple):
 
     name: str
     readable: str
+
+
+def location(settings: StoreSettings) -> str:
+    """Return the address of the server, or the folder."""
+    return settings.url or str(settings.path.absolute().resolve())
 
 
 def open_store(settings: StoreSettings, *, wait: float = 0.0, writes: bool = False) -> Store:

@@ -39,12 +39,21 @@ ENCODINGS = ("UTF-8", "UTF-16", "gzip, zlib and the literals of LZ4", "float32",
 
 @dataclass(slots=True)
 class Scanned:
-    """What a scan read, and the pieces that it found in each file: hashes, numbers of shapes, or words."""
+    """What a scan read, and the pieces that it found in each file: hashes, numbers of shapes, or words.
+
+    A link is not followed, since what it points at may be anywhere: `links` are those to what was not read.
+    """
 
     files: int = 0
     bytes: int = 0
     found: dict[str, set[Any]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+    def note_error(self, error: OSError) -> None:
+        """Note that a folder or a file cannot be read; one that is deleted meanwhile is none."""
+        if not isinstance(error, FileNotFoundError):
+            self.unreadable.append(str(error.filename))
 
 
 class Scanner:
@@ -56,46 +65,61 @@ class Scanner:
         self._words: list[bytes] = []
         self._shapes: list[NDArray[np.float32]] = []
 
-    def add_text(self, text: str) -> None:
-        """Look for pieces of a text; one that is shorter than a piece is also somebody else's."""
+    def add_text(self, text: str) -> bytes:
+        """Look for pieces of a text; one that is shorter than a piece is also somebody else's. Return the pieces."""
+        found = b""
         for encoded in (text.encode("utf-8", "replace"), text.encode("utf-16-le", "replace")):
-            self._pieces.append(_hashes(encoded)[_telling(encoded, range(0, len(encoded) - PIECE + 1, STEP))])
+            found += self.add_pieces(_hashes(encoded)[_telling(encoded, range(0, len(encoded) - PIECE + 1, STEP))])
         self.texts += len(text) >= PIECE
+        return found
+
+    def add_pieces(self, pieces: bytes | Hashes) -> bytes:
+        """Look for pieces, which are hashes that an earlier call returned, and return them."""
+        self._pieces.append(np.frombuffer(pieces, np.uint64) if isinstance(pieces, bytes) else pieces)
+        return self._pieces[-1].tobytes()
 
     def add_words(self, words: str) -> None:
         """Look for these words as they are, whoever has them."""
         self._words += [words.encode("utf-8", "replace"), words.encode("utf-16-le", "replace")]
         self.texts += 1
 
-    def add_vector(self, vector: Iterable[float]) -> None:
-        """Look for a vector."""
+    def add_vector(self, vector: Iterable[float]) -> bytes:
+        """Look for a vector. Return its pieces."""
         self.vectors += 1
+        found = b""
         values = np.asarray(vector, dtype=np.float32)
         for encoded in _encodings(values):
             places = _telling(encoded, range(0, len(encoded) - PIECE + 1, PIECE))
-            self._pieces.append(_hashes(encoded)[places[:: max(1, len(places) // PLACES)]])
+            found += self.add_pieces(_hashes(encoded)[places[:: max(1, len(places) // PLACES)]])
         middle = values[max(0, len(values) - PIECE) // 2 :][:PIECE]
         if len(self._shapes) < SHAPES and len(np.unique(middle)) > PIECE // 2:
             middle = middle - middle.mean()
             self._shapes.append(middle / np.linalg.norm(middle))
+        return found
 
     def scan(self, folders: Iterable[Path]) -> Scanned:
         """Read every file below these folders. A file that is deleted meanwhile is none."""
         scanned, wanted = Scanned(), np.unique(np.concatenate([np.zeros(0, np.uint64), *self._pieces]))
         sieve = np.zeros(1 << SIEVE_BITS, dtype=bool)
         sieve[wanted >> np.uint64(64 - SIEVE_BITS)] = True
-        walks = (os.walk(folder) for folder in folders)  # it leaves out what is deleted meanwhile
-        paths = {Path(place, name).absolute() for walk in walks for place, _, names in walk for name in names}
-        for path in sorted(path for path in paths if path.is_file() and not path.is_symlink()):
+        folders, paths, links = list(folders), set[Path](), set[Path]()
+        for folder in folders:
+            for place, inner, names in os.walk(folder, onerror=scanned.note_error):
+                below = {Path(place, name).absolute() for name in (*inner, *names)}
+                paths |= below
+                links |= {path for path in below if path.is_symlink()}
+        roots = [folder.resolve() for folder in folders]
+        outside = (path for path in links if not any(path.resolve().is_relative_to(root) for root in roots))
+        scanned.links += sorted(f"{path}, a link to {path.resolve()}" for path in outside)
+        for path in sorted(path for path in paths - links if path.is_file()):
             found: set[Any] = set()
             try:
                 for block in _blocks(path):
                     found |= self._find(block, wanted, sieve)
                 size = path.stat().st_size
-            except FileNotFoundError:
-                continue
-            except OSError:
-                scanned.unreadable.append(str(path))
+            except OSError as error:
+                error.filename = error.filename or path
+                scanned.note_error(error)
                 continue
             scanned.files, scanned.bytes = scanned.files + 1, scanned.bytes + size
             if found:

@@ -38,7 +38,7 @@ from rag_index.indexing.target import live_collection
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.settings.sections import StoreSettings
-from rag_index.stores import BM25, MOVED_ID, MOVED_TO, RENAME, open_store
+from rag_index.stores import BM25, MOVED_ID, MOVED_TO, RENAME, location, open_store
 from rag_index.stores.points import batch_of
 from rag_index.transfer.export import json_line
 
@@ -145,7 +145,7 @@ def target_settings(settings: Settings, to: str, api_key: str | None = None) -> 
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise SettingsError(f"--to {to} {reason}, or name a folder") from error
-    if _location(target) == _location(settings.store):
+    if location(target) == location(settings.store):
         raise SettingsError(f"--to {to}: the indexes are there already; name another store")
     return target
 
@@ -174,7 +174,7 @@ def move(
             raise StoreError(
                 f"index {empty[0]} is empty, there is nothing to move: `rag-index index {empty[0]}` fills it"
             )
-        return [_IndexMove(one, settings.alias(one), ledger, old, new, _location(target), say).run() for one in indexes]
+        return [_IndexMove(one, settings.alias(one), ledger, old, new, location(target), say).run() for one in indexes]
 
 
 def settings_line(target: StoreSettings) -> str:
@@ -284,7 +284,3 @@ class _IndexMove:
         sent = copy_points(self._old, self._new, name, on_progress)
         self._new.set_commit_mark(name, self._old.commit_mark(name))
         return sent
-
-
-def _location(store: StoreSettings) -> str:
-    return store.url or str(store.path.absolute().resolve())
