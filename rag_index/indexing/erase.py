@@ -294,7 +294,7 @@ def _forget_names(
     hashes = {*ledger.pending_erasures(alias).hashes}
     deleted = ledger.mended_deletions(alias, but=lease.run_id)
     gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index, one))}]
-    ledger.forget_names(alias, [*ids, *gone], keys)
+    ledger.forget_names(alias, ids, keys, gone)
 
 
 def _gone_points(

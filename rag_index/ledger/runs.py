@@ -30,6 +30,7 @@ from rag_index.ledger.tables import (
     leases,
     mended,
     runs,
+    scans,
 )
 
 if TYPE_CHECKING:
@@ -102,14 +103,21 @@ class RunRows(LedgerConnection):
         with self.transaction():
             return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
 
-    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str]) -> None:
-        """Delete the ids and keys of erased documents from what the ledger notes beside its documents."""
-        words = [re.escape(one) for name in ids if not name.isdigit() for one in {name, json.dumps(name)[1:-1]}]
+    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str], deleted: Sequence[str]) -> None:
+        """Delete the ids and keys of erased documents from what the ledger notes beside its documents.
+
+        Those that runs have `deleted` stay in the inbox: the source may have them again.
+        """
+        names = [name for name in (*ids, *deleted) if not name.isdigit()]  # a number stands in every report
+        words = [re.escape(one) for name in names for one in {name, json.dumps(name)[1:-1]}]
         name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w|\":)")
         ours = sa.select(runs.c.id, runs.c.message, runs.c.report).where(runs.c.alias == alias)
         with self.transaction():
-            for table in (inbox, mended):
-                self._write(table.delete().where(table.c.alias == alias, self._is_in(table.c.document_id, ids)))
+            for table, some in ((inbox, ids), (mended, [*ids, *deleted])):
+                self._write(table.delete().where(table.c.alias == alias, self._is_in(table.c.document_id, some)))
+            if not self._is_sqlite:  # elsewhere these rows are temporary
+                killed = (scans.c.alias == alias) & scans.c.number.not_in(self._scans)
+                self.forget_scans(killed)
             self._write(file_hashes.delete().where(self._is_in(file_hashes.c.key, keys)))
             for run_id, *texts in self._select(ours) if words else ():
                 message, report = (name.sub("(erased)", text) for text in texts)
