@@ -65,7 +65,7 @@ _WORDS = re.compile(rb"^[ \t]*\S+[ \t]+\S", re.MULTILINE)
 _BOUNDARY = re.compile(rb"^--(\S+)[ \t]*\r?$", re.MULTILINE)
 _HTML = re.compile(r"\s*<(?:!doctype html|html|head|body|\?xml[^<]*<html|!--)", re.IGNORECASE)
 _CALENDAR = re.compile(r"\s*BEGIN:(?:VCALENDAR|VCARD)\b", re.IGNORECASE)
-_CALENDAR_LINE = re.compile(r"(?:[\w-]+\.)?([\w-]+)((?:;[\w-]+=?(?:\"[^\"]*\"|[^\";:])*)*):(.*)")
+_CALENDAR_LINE = re.compile(r"(?:[\w-]+\.)?([\w-]+)(|;(?:\"[^\"]*\"|[^\":])*):(.*)")
 _NOT_SAID = re.compile(r"END|VERSION|PRODID|UID|REV|DTSTAMP|CREATED|LAST-MODIFIED|SEQUENCE|TRANSP|CLASS|PRIORITY|"
                        r"CALSCALE|METHOD|PHOTO|LOGO|SOUND|KEY|ATTACH|X-.*", re.IGNORECASE)  # fmt: skip
 """The lines of calendars and address cards that are for programs."""
@@ -126,7 +126,10 @@ def calendar_text(text: str) -> str:
     text = re.sub(r"\n[ \t]", "", text)
     text = re.sub(r"(?ims)^BEGIN:(VTIMEZONE|VALARM)\n.*?^END:\1$", "", text)
     said = list[str]()
-    for name, more, value in _CALENDAR_LINE.findall(text):
+    for line in text.split("\n"):
+        if (found := _CALENDAR_LINE.match(line)) is None:
+            continue
+        name, more, value = found.groups()
         if name.upper() == "BEGIN":
             said.append("")
         elif not _NOT_SAID.fullmatch(name):
