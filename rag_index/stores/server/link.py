@@ -68,7 +68,7 @@ STRICT_MODE = re.compile(
     r"maximum number of payload indexes|larger than rate limiter capacity"
 )
 """What strict mode says when it refuses (with 400, and 403 in older versions)."""
-SILENT = re.compile(r"Qdrant at .* does not answer as it should \((.*)\): is it running\?", re.DOTALL)
+SILENT = re.compile(r"Qdrant at [^ ]* does not answer as it should \((.*)\): is it running\?", re.DOTALL)
 P = ParamSpec("P")
 T = TypeVar("T")
 REST_PORT = 6333
