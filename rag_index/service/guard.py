@@ -61,11 +61,34 @@ def is_page(path: str) -> bool:
     return path == "/" or path.startswith("/static/")
 
 
+class HttpMetrics:
+    """The requests of one application, by route: an address that no route has counts as `other`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "rag_index_http_requests", "Requests by route and status.", ["method", "route", "status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=BUCKETS, registry=self.registry
+        )
+
+    def add(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request that has been answered."""
+        path, named = scope["path"], getattr(scope.get("route"), "path", None)  # FastAPI's own routes alone have one
+        route = named or ("/mcp" if path.startswith("/mcp/") else path if path in ("/", "/mcp") else "other")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+
 class Exchange:
     """One request and its response on their way through the guard."""
 
-    def __init__(self, scope: Scope, send: Send, max_body: int) -> None:
-        self.scope, self._send, self._max_body = scope, send, max_body
+    def __init__(self, scope: Scope, send: Send, *, max_body: int, metrics: HttpMetrics) -> None:
+        self.scope, self._send, self._max_body, self._metrics = scope, send, max_body, metrics
+        self._began, self._ended = time.perf_counter(), False
         self.headers = dict(Headers(scope=scope).items())  # of several of one name the last, which a proxy adds
         self.address = str(scope["client"][0]) if scope.get("client") else "unknown"
         self.caller = Caller()
@@ -153,7 +176,19 @@ class Exchange:
             cached = b"no-cache" if is_page(self.scope["path"]) else b"no-store"
             headers = (*SECURITY_HEADERS, (b"cache-control", cached))
             message = {**message, "headers": [*given, *(one for one in headers if one[0] not in names)]}
+        elif not message.get("more_body", False):
+            self.end()
         await self._send(message)
+
+    def end(self) -> None:
+        """Count the request, once: before its last byte leaves, so that who asks after the answer finds it counted."""
+        if not self._ended:
+            self._ended = True
+            seconds = time.perf_counter() - self._began
+            self._metrics.add(self.scope, self.status or GONE, seconds)
+            path = (self.scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]  # without what is asked
+            who, method = self.caller.name or self.address, self.scope["method"]
+            logger.info("%s %s %s %d %.1f ms", who, method, path, self.status or GONE, 1000 * seconds)
 
     async def refuse(self, response: Response, receive: Receive) -> None:
         """Send a problem, unless a response has begun; then nothing more can be said."""
@@ -175,17 +210,11 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, send, self._serve.max_body_bytes)
-        began = time.perf_counter()
+        exchange = Exchange(scope, send, max_body=self._serve.max_body_bytes, metrics=self._metrics)
         try:
             await self._answer(exchange, receive)
         finally:
-            seconds = time.perf_counter() - began
-            status = exchange.status or GONE
-            self._metrics.add(scope, status, seconds)
-            path = (scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]  # without what is asked
-            who = exchange.caller.name or exchange.address
-            logger.info("%s %s %s %d %.1f ms", who, scope["method"], path, status, 1000 * seconds)
+            exchange.end()
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
         try:
@@ -280,25 +309,3 @@ class Guard:
         logger.error("unexpected %s in %s line %s%s", type(error).__name__, place.filename, place.lineno, told)
         detail = "an unexpected error; the log of the service has its place"
         await exchange.refuse(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail), receive)
-
-
-class HttpMetrics:
-    """The requests of one application, by route: an address that no route has counts as `other`."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "rag_index_http_requests", "Requests by route and status.", ["method", "route", "status"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._seconds = Histogram(
-            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=BUCKETS, registry=self.registry
-        )
-
-    def add(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request that has been answered."""
-        path, named = scope["path"], getattr(scope.get("route"), "path", None)  # FastAPI's own routes alone have one
-        route = named or ("/mcp" if path.startswith("/mcp/") else path if path in ("/", "/mcp") else "other")
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)

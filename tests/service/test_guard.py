@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from rag_index.service.guard import MAX_HEADER_BYTES, Exchange
+from rag_index.service.guard import MAX_HEADER_BYTES, Exchange, HttpMetrics
 from rag_index.service.tokens import token_line
 from rag_index.settings import load_settings
 from tests.fakes.qdrant import FakeQdrant
@@ -224,7 +224,8 @@ def test_an_unexpected_error_is_a_problem_and_tells_nothing(desk, caplog):
     ],
 )
 def test_a_proxy_in_a_private_network_names_the_address_and_nobody_else_does(client, headers, who):
-    assert Exchange({"type": "http", "client": client, "headers": headers}, None, 0).who == who
+    scope = {"type": "http", "client": client, "headers": headers}
+    assert Exchange(scope, None, max_body=0, metrics=HttpMetrics()).who == who
 
 
 async def ok(_) -> int:
