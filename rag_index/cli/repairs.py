@@ -77,8 +77,8 @@ def erase(
     What lives is copied, so it takes time and room as a rebuild without embedding; kept collections are dropped. The
     exit code is 3 if the delete guard holds documents back.
     """
-    from rag_index.indexing.diff import neighbours
     from rag_index.indexing.erase import erase
+    from rag_index.indexing.tombstones import neighbours
     from rag_index.ledger import Ledger
     from rag_index.ledger.runs import IndexLease
     from rag_index.stores import open_store

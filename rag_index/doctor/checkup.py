@@ -36,9 +36,9 @@ from rag_index.errors import (
 )
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.delete_guard import held_back
-from rag_index.indexing.diff import without_erased
 from rag_index.indexing.reconcile import Scratch, compare_points
 from rag_index.indexing.target import Target, recognised
+from rag_index.indexing.tombstones import without_erased
 from rag_index.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.ledger.runs import CHECK_UP, IndexLease
 from rag_index.reports.outcome import count_of

@@ -18,8 +18,8 @@ from rag_index.doctor.checkup import Checkup, examine, ledger_damage, lock_index
 from rag_index.doctor.collection_state import CollectionState, collection_number
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, committing
-from rag_index.indexing.diff import restore
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
+from rag_index.indexing.tombstones import restore
 from rag_index.stores import MAKER_KEYS, SEAL, UNKNOWN
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
-from rag_index.indexing.diff import let_in, without_erased
 from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.plain import Plainly
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.run import IndexRun, RunOptions, open_run
 from rag_index.indexing.scan import Scan
+from rag_index.indexing.tombstones import let_in, without_erased
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.runs import BATCH, SINGLE, holder
 from rag_index.machine import collect_seldom

@@ -29,10 +29,10 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
-from rag_index.indexing.diff import keep_out, kept_out, restore, scopes
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import pages
 from rag_index.indexing.target import live_collection, next_name, take_name
+from rag_index.indexing.tombstones import keep_out, kept_out, restore, scopes
 from rag_index.ledger import Collection, Known, Ledger, unwanted_indexes
 from rag_index.ledger.documents import key_hash
 from rag_index.ledger.runs import IndexLease

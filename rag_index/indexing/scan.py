@@ -20,7 +20,7 @@ from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
 from rag_index.evaluation.calibrate import calibrate
 from rag_index.indexing.commit import Committer, outdated_groups, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
-from rag_index.indexing.diff import Comparison, LedgerScanState, diff, scopes, without_erased
+from rag_index.indexing.diff import Comparison, LedgerScanState, diff
 from rag_index.indexing.embed import EmbedJob, VectorReuse, hang_limit, reusable
 from rag_index.indexing.erase import erase
 from rag_index.indexing.publish import (
@@ -37,6 +37,7 @@ from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
 from rag_index.indexing.steps import Destination
 from rag_index.indexing.target import Target, recognised
+from rag_index.indexing.tombstones import scopes, without_erased
 from rag_index.ledger import reconciled_by
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE

@@ -16,7 +16,7 @@ from rag_index.documents import INDEX_VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.indexing.diff import restore
+from rag_index.indexing.tombstones import restore
 from rag_index.stores import BM25, KEPT_OUT, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, SEAL, find_live
 
 if TYPE_CHECKING:

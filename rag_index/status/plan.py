@@ -18,8 +18,9 @@ from rag_index.embedders import EmbedderIdentity, identify, prefix_warning
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
-from rag_index.indexing.diff import LedgerScanState, diff, without_erased
+from rag_index.indexing.diff import LedgerScanState, diff
 from rag_index.indexing.target import check_fits, live_collection, recognised
+from rag_index.indexing.tombstones import without_erased
 from rag_index.ledger import Collection, Ledger
 from rag_index.machine.resources import worker_count
 from rag_index.reports.outcome import Counts, count_of
