@@ -35,7 +35,7 @@ docs:
 		$(DOCS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		zensical mkdocstrings-python; }
 	@rm -rf $(DOCS)/pages $(DOCS)/site && mkdir -p $(DOCS)/pages
-	@cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs deployments examples $(DOCS)/pages
+	@cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs deployments examples benchmarks $(DOCS)/pages
 	@find $(DOCS)/pages -name '*.md' -exec sed -i -E 's/^```([a-z]+) [a-z]+$$/```\1/' {} +
 	$(DOCS)/venv/bin/zensical build --strict
 

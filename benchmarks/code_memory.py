@@ -1,4 +1,4 @@
-"""The memory of one process that chunks source code of many languages, quoted in docs/performance.md.
+"""The memory of one process that chunks source code of many languages, quoted in benchmarks/README.md.
 
     python benchmarks/code_memory.py ROOT [ROOT …]
 

@@ -34,7 +34,7 @@ BETWEEN, DOUBT, UNSURE = 1 / 6, -0.1, -0.9
 """Where between the cosines of nonsense and of known texts a hit begins to fit, and with which evidence; with less
 where cosines tell nothing."""
 FITS = 0.2
-"""Nothing fits if no hit has this relevance. See docs/evaluation.md for how often that is wrong."""
+"""Nothing fits if no hit has this relevance. See benchmarks/README.md for how often that is wrong."""
 COSINE, EVIDENCE, MIN_GAP = 1.6, 2.1, 0.12
 """The weight of the range of cosines between nonsense and known texts, that of evidence, and the range at least."""
 BY_TEXT = "text"

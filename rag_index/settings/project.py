@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 FILE_NAME = "rag-index.toml"
 MAX_PROJECT_LENGTH = 60
 LOCAL_WEIGHT, OTHER_WEIGHT = 0.7, 0.9
-"""The weight of meaning: a trained model knows more than the local embedder's token vectors (docs/performance.md)."""
+"""The weight of meaning: a trained model knows more than the local embedder's token vectors (benchmarks/README.md)."""
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
 MIN_SIMILARITY = 0.75

@@ -5,9 +5,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+OTHERS = ("README.md", "CHANGELOG.md", "benchmarks/README.md")
 ALL = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+    for path in sorted([*(ROOT / name for name in OTHERS), *DOCS.rglob("*.md")])
 }
 """Every page by its path from the root."""
 EVERYTHING = "\n".join(ALL.values())

@@ -36,7 +36,7 @@ __all__ = ["QueueFeed", "QueuedRow", "open_queue", "queue_kind"]
 
 COSTS = """\
 Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own
-transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.
+transaction. `benchmarks/watch_writers.py` measures it; benchmarks/README.md has figures.
 The queue grows while no watch runs; `rag-index doctor` tells.
 Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.
 """
