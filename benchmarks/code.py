@@ -1,4 +1,4 @@
-"""Measurements of indexing source code, quoted in benchmarks/README.md. Ratios are taken within one run, several times.
+"""Measurements of indexing source code, quoted in README.md. Ratios are taken within one run, several times.
 
     python benchmarks/code.py [ROOT …] [--files N] [--sample N] [--repeat N]
 

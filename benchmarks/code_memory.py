@@ -1,4 +1,4 @@
-"""The memory of one process that chunks source code of many languages, quoted in benchmarks/README.md.
+"""The memory of one process that chunks source code of many languages, quoted in README.md.
 
     python benchmarks/code_memory.py ROOT [ROOT …]
 

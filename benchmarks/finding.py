@@ -1,4 +1,4 @@
-"""What searches find, in all sets of documents with queries, on one page. Quoted in benchmarks/README.md.
+"""What searches find, in all sets of documents with queries, on one page. Quoted in README.md.
 
     python benchmarks/finding.py [--sets cranfield …] [--collections DIR] [--folder DIR]
 

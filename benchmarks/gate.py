@@ -1,4 +1,4 @@
-"""What the gate of a rebuild catches and what it lets through. benchmarks/README.md quotes the results.
+"""What the gate of a rebuild catches and what it lets through. README.md quotes the results.
 
     python benchmarks/gate.py rebuilds [--repeat 100]     whole rebuilds of Python's docstrings, asked 300 known items
     python benchmarks/gate.py curve [--repeat 200]        simulated rebuilds in which answers change back and forth

@@ -1,4 +1,4 @@
-"""What searches find by meaning, by words and by both, in texts of every machine. Quoted in benchmarks/README.md.
+"""What searches find by meaning, by words and by both, in texts of every machine. Quoted in README.md.
 
     python benchmarks/quality.py [--sets docstrings functions packages] [--queries 1000] [--model wordllama|minilm]
                                  [--misspelt]

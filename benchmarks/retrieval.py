@@ -1,4 +1,4 @@
-"""The cost and the quality of searching several indexes at once. benchmarks/README.md quotes the results.
+"""The cost and the quality of searching several indexes at once. README.md quotes the results.
 
     python benchmarks/retrieval.py parallel [--repeat 20]            five indexes of 100 ms each, at once and in turn
     python benchmarks/retrieval.py overhead [--repeat 300]           fan-out, fusion and metrics beyond embed and store

@@ -1,4 +1,4 @@
-"""Callers of `rag-index serve` over HTTP, next to the same callers of a Retriever. Quoted in benchmarks/README.md.
+"""Callers of `rag-index serve` over HTTP, next to the same callers of a Retriever. Quoted in README.md.
 
     python benchmarks/service.py [--documents 20000] [--callers 50] [--seconds 60] [--pause 3.0] [--folder DIR]
 

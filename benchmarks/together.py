@@ -1,4 +1,4 @@
-"""Searching an embedded store while another process writes it. benchmarks/README.md quotes the results.
+"""Searching an embedded store while another process writes it. README.md quotes the results.
 
     python benchmarks/together.py [--points 100000] [--dimension 256] [--changed 1000] [--folder DIR]
 

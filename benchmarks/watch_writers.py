@@ -1,4 +1,4 @@
-"""What following changes costs those who write the source. benchmarks/README.md quotes the results.
+"""What following changes costs those who write the source. README.md quotes the results.
 
     python benchmarks/watch_writers.py [--rounds 5] [--transactions 10000] [--rows 50000]
 

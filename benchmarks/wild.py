@@ -1,4 +1,4 @@
-"""How good the settings are that `init` writes for databases it has never seen. benchmarks/README.md quotes the results.
+"""How good the settings are that `init` writes for databases it has never seen. Quoted in README.md.
 
     python benchmarks/wild.py [KIND …] [--database sqlite|postgresql|mariadb]
 

@@ -3,6 +3,7 @@
 import sys
 
 from rag_index import Retriever
+from rag_index.extras import install_command
 
 try:
     from langchain_core.prompts import ChatPromptTemplate
@@ -10,7 +11,7 @@ try:
 
     from rag_index.frameworks.langchain import RagIndexRetriever
 except ModuleNotFoundError as missing:
-    sys.exit(f"{missing}: pip install 'rag-index[langchain]'")
+    sys.exit(f"{missing}: {install_command('langchain')}")
 
 PROMPT = ChatPromptTemplate.from_template(
     "Answer from these documents alone, and cite them by their ids.\n\n{documents}\n\nQuestion: {question}"

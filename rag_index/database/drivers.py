@@ -19,6 +19,8 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
+from rag_index.extras import install_command
+
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
@@ -100,7 +102,7 @@ def missing_driver(url: URL, error: Exception) -> str:
     backend = url.drivername.split("+")[0]
     driver, _, extra = DRIVERS.get(backend, ("", "", ""))
     if extra:
-        remedy = f"`pip install 'rag-index[{extra}]'` installs {driver}"
+        remedy = f"`{install_command(extra)}` installs {driver}"
     elif package := PACKAGES.get(backend):
         named = ", and the URL begins with oracle+oracledb" if url.drivername == "oracle" else ""
         remedy = f"`pip install '{package}'` installs one{named}"

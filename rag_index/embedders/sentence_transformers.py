@@ -19,6 +19,7 @@ import numpy as np
 from rag_index.embedders.dispatch import take_batch
 from rag_index.embedders.local import InProcessEmbedder
 from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong, one_line
+from rag_index.extras import install_command
 from rag_index.settings.prompts import known_prompts
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _load(settings: EmbedderSettings) -> Any:
     if find_spec("sentence_transformers") is None:
         raise EmbedderError(
             "kind 'sentence-transformers' needs a library that is not installed: "
-            "pip install 'rag-index[sentence-transformers]'"
+            f"{install_command('sentence-transformers')}"
         )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the only way to keep the tokenizer on one thread
     import torch

@@ -1,4 +1,4 @@
-"""The retriever for Haystack (`pip install 'rag-index[haystack]'`)."""
+"""The retriever for Haystack (the extra `haystack` brings what it needs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The retriever for LangChain (`pip install 'rag-index[langchain]'`)."""
+"""The retriever for LangChain (the extra `langchain` brings what it needs)."""
 
 from __future__ import annotations
 

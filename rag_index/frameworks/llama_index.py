@@ -1,4 +1,4 @@
-"""The retriever for LlamaIndex (`pip install 'rag-index[llama-index]'`)."""
+"""The retriever for LlamaIndex (the extra `llama-index` brings what it needs)."""
 
 from __future__ import annotations
 

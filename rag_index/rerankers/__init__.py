@@ -15,6 +15,7 @@ import httpx
 
 from rag_index.connections import why_failed
 from rag_index.errors import RerankerError, one_line
+from rag_index.extras import install_command
 from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class ModelReranker:
         except ImportError as exc:
             raise RerankerError(
                 f"reranker {name!r} needs a library that cannot be imported ({one_line(exc)}): "
-                "pip install 'rag-index[sentence-transformers]'"
+                f"{install_command('sentence-transformers')}"
             ) from exc
 
         logging.disable_progress_bar()

@@ -16,10 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from rag_index.errors import RagIndexError, StoreError
+from rag_index.extras import install_command
 from rag_index.retrieve import Caller, Document, Retriever, SearchResult
 from rag_index.retrieve.results import Facets
 from rag_index.service.guard import Guard, HttpMetrics
-from rag_index.service.mcp_tools import INSTALL, mcp_endpoint, mcp_installed
+from rag_index.service.mcp_tools import mcp_endpoint, mcp_installed
 from rag_index.service.models import (
     ChoicesBody,
     DocumentQuery,
@@ -185,7 +186,7 @@ def make_app(
         async with AsyncExitStack() as stack:
             stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
             if agents is None:
-                logger.warning("agents cannot ask at /mcp: it needs the package mcp (%s)", INSTALL)
+                logger.warning("agents cannot ask at /mcp: it needs the package mcp (%s)", install_command("mcp"))
             else:
                 await stack.enter_async_context(agents[1]())
             yield

@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks 
 
 from rag_index.documents.batches import part_name
 from rag_index.errors import RagIndexError, SettingsError
+from rag_index.extras import install_command
 from rag_index.retrieve import AsOf, Caller, Document, Retriever, SearchResult, Verified
 from rag_index.service.models import MAX_CHARS, Asked, DocumentQuery, IndexInfo, SearchArguments, VerifyBody, faults
 from rag_index.service.search_service import SearchService
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
 PATH = "/mcp"
-INSTALL = "pip install 'rag-index[mcp]'"
 logger = logging.getLogger(__name__)
 Schema = dict[str, Any]
 INSTRUCTIONS = (
@@ -378,7 +378,7 @@ async def serve_standard_streams(settings: Settings, caller: Caller) -> None:
     Raises SettingsError if the extra is not installed.
     """
     if not mcp_installed():
-        raise SettingsError(f"rag-index mcp needs the package mcp, which is not installed: {INSTALL}")
+        raise SettingsError(f"rag-index mcp needs the package mcp, which is not installed: {install_command('mcp')}")
     from rag_index.service.stdio import standard_streams
 
     async with Retriever.from_settings(settings) as retriever, AsyncExitStack() as stack:

@@ -88,76 +88,74 @@ class IndexSettings(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     """The name of the index: letters, digits, `-` and single `_`."""
     kind: str = Field(default=SQL, min_length=1)
-    """Where documents come from. `sql`: a table or a query of the database. `code`: [source
-    code](sources.md#source-code), a folder of files. Any other name: an installed [source of your
-    own](sources.md#a-source-of-your-own). A key that belongs to another kind is an error."""
+    """Where documents come from. `sql`: a table or query of the database. `code`: a folder of [source
+    code](sources.md#source-code). Any other name: an installed [source of your own](sources.md#a-source-of-your-own). A
+    key that belongs to another kind is an error."""
     table: str | None = None
     """The table or view to read. Set either this or `query`."""
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table."""
     query: str | None = None
-    """One SELECT without parameters. Of a server, its rows are first copied into a private file in `queries/` below
-    `data`, for the time of a run. Prefer a table or a view."""
+    """One SELECT without parameters, in place of `table`. The rows of a server's query are first copied into a private
+    file in `queries/` below `data`, for the time of a run. Prefer a table or a view."""
     key: str | list[str] | None = None
-    """The columns that identify a document, never NULL and unique, of any type that can be ordered but `FLOAT` of
-    MariaDB and MySQL. With `ENUM` and `SET` of these two the database looks at all rows for each page. Required with
-    kind `sql`."""
+    """The columns that identify a document: never NULL, unique, and of a type that can be ordered (not `FLOAT` of
+    MariaDB and MySQL; with their `ENUM` and `SET`, the database reads all rows for each page). Required with kind
+    `sql`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`, in SQL. A part and
-    a join have their own. With a `query`, write it there."""
+    """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`. Parts and joins
+    have their own. With a `query`, write it there."""
     newest: str | None = Field(default=None, min_length=1)
-    """If several rows have the same `key`, such as the versions of a note: the row with the greatest value in this
-    column is the document. `where` decides about that row alone, so a note whose newest version is withdrawn is not
-    shown in an older one."""
+    """The column whose greatest value wins if several rows have the same `key`, such as the versions of a note. `where`
+    decides about that row alone: a note whose newest version is withdrawn is not shown in an older one."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
-    """Other tables of which a document has at most one row each; see [`[indexes.joins.NAME]`](#indexesjoinsname)."""
+    """Other tables, of which a document has at most one row each: [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
     """Tables of which many rows belong to a document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
-    """What a document is called. It is embedded with each chunk, stands over each hit, and is found by its words. A
-    column that is in `title` alone need not be in `text`. A document with parts and without a title is called by the
-    beginning of its first text, such as the first message of a conversation."""
+    """The title of a document. It is embedded with each chunk, stands above each hit, and is found by its words; its
+    column need not be in `text`. A document with parts and without a title gets the beginning of its first text."""
     link: str | None = Field(default=None, min_length=1)
-    """The address at which a person reads the document, such as `"https://desk.example.org/t/{id}"`; values are quoted
-    as in addresses. `"{url}"` takes a column that holds an address; one that is not of http or https, or of a path,
-    makes no link. Hits return it."""
+    """The address at which a person reads the document, such as `"https://desk.example.org/t/{id}"`. Values are quoted.
+    `"{url}"` takes a column with addresses; only http, https and paths make a link."""
     text: str | list[str] | None = None
-    r"""What is embedded: a column, several columns joined by line breaks (empty ones left out), or a template such as
-    `"{subject}\n{body}"`, in which a literal brace is doubled. Required with kind `sql`, unless there is a `title`, or
-    `parts`."""
+    r"""The text that is embedded: a column, several columns joined by line breaks (empty ones are left out), or a
+    template such as `"{subject}\n{body}"`, in which literal braces are doubled. Required with kind `sql`, unless there
+    is a `title` or `parts`."""
     format: dict[str, Format] = Field(default={})
-    """How a column is written: `plain` (the default), `html`, `markdown`, `bbcode`, `json`, `auto`, as a `file`
-    ([attachments](sources.md#attachments)), or as a [plug-in](plugins.md) of this name reads it."""
+    """The [format](sources.md#text-as-people-read-it) of columns: `plain` (the default), `html`, `markdown`, `bbcode`,
+    `json`, `auto`, `file` ([attachments](sources.md#attachments)), or a [plug-in](plugins.md)."""
     files: Path | None = None
-    """The folder of the files that columns of format `file` name. Without it, such a column holds the files."""
+    """The folder of the files that columns of format `file` name. Not set: the column holds the files themselves."""
     payload: list[str] = Field(default=[])
     """The columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
-    """Columns of `key`, `text` and `payload` that are named like secrets and are none: `plan` warns of all others.
-    [Secrets in a text](#a-settings-file-from-your-database) with one of them are not masked."""
+    """Columns of `key`, `text` and `payload` that are named like secrets but hold none. `plan` warns of all others.
+    [Secrets](#what-init-proposes) in a text with such a column are not masked."""
     payload_indexes: dict[str, PayloadKind] = Field(default={})
-    """The payload columns to filter by, and what they hold: `keyword`, `integer`, `float`, `bool` or `datetime`."""
+    """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`, `integer`, `float`, `bool`
+    or `datetime`."""
     required_filter: dict[str, Any] = Field(default={})
-    """A filter that is added to every search of this index, whatever its caller says."""
+    """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its caller says."""
     access: str | None = Field(default=None, min_length=1)
-    """Who may see a document: the column with its group or groups, or a SELECT that gives pairs of key and group. See
-    [who may see what](access.md). With `"database"`, PostgreSQL is [asked in each
-    search](access.md#rights-that-the-database-decides), under the role of whoever asks."""
+    """Who may see a document: the column with its group or groups, or a SELECT of pairs of key and group ([who may see
+    what](access.md)). With `"database"`, PostgreSQL is [asked in each
+    search](access.md#rights-that-the-database-decides), under the caller's role."""
     access_separator: str = ","
-    """What separates several groups in a column of text. With an empty one, such a text is one group."""
+    """The separator of several groups in a text column. If it is empty, the whole text is one group."""
     changed_since: str | None = None
-    """The column with the time of a row's last change. A run then reads only the rows that changed since the last
-    complete run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or
-    `newest` it reads everything, and a watch that polls sees changes of the table alone; for these there are
+    """The column with the time of a row's last change. A run then reads only rows that changed since the last complete
+    run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest` a run
+    reads everything, and a watch that polls sees changes of the table alone: use
     [digests](operations.md#large-tables-digest)."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
     """How much later than its own time a change may be committed, in seconds."""
     depends_on: list[DependsOn] = Field(default=[])
     """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
-    key = "id", column = "customer_id"}]`. `column`, of the index's table or query, holds the same value as `key`. With
-    a `query` or a view, each table that it reads. `table` may be `schema.table`."""
+    key = "id", column = "customer_id"}]`. `column` of the index's table or query holds the value of `key`. With a
+    `query` or a view, list each table that it reads; `table` may be `schema.table`."""
     full_compare_days: Number = Field(default=7.0, ge=0)
-    """With `digest`, with `changed_since` and with kind `code`: how often everything is read nevertheless, in days."""
+    """How often everything is read although `digest`, `changed_since` or kind `code` would allow less, in days."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
@@ -165,37 +163,38 @@ class IndexSettings(Section):
     exclude: list[str] = Field(default=[])
     """With kind `code`: patterns of files and folders to leave out, besides those of `.gitignore`."""
     languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
-    """With kind `code`: the language of files, by the end of their names, where it is another than [by
-    default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
+    """With kind `code`: the language of files by their suffix, where it differs from the
+    [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
     max_file_bytes: PositiveInt = 1_000_000
-    """With kind `code`: files larger than this, in bytes, are skipped and listed."""
+    """With kind `code`: the size above which files are skipped and listed, in bytes."""
     file_timeout: Number = Field(default=30.0, gt=0)
-    """The time limit for reading a file, in seconds. With kind `code`, one that takes longer is listed as failed; of an
-    [attachment](sources.md#attachments) the rest is left out, and its document listed as incomplete."""
+    """The time limit for reading a file, in seconds. With kind `code`, a file that exceeds it is listed as failed; the
+    rest of an [attachment](sources.md#attachments) is left out, and its document listed as incomplete."""
     options: dict[str, Any] = Field(default={})
-    """What an installed source, or the plug-in `chunker`, is given."""
+    """Options for an installed source, or for the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)
     """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the built-in way."""
     chunk_chars: Int = Field(default=1000, ge=20)
-    """The maximum characters of a chunk, at least 20. It ends at a paragraph, else a sentence, a line, a word."""
+    """The maximum length of a chunk, at least 20 characters. A chunk ends at a paragraph, else a sentence, a line or a
+    word."""
     chunk_overlap: Int = Field(default=100, ge=0)
     """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`; in source code none."""
     search: Literal["hybrid", "dense"] = "hybrid"
-    """Whether searches find by [meaning and words](retrieval.md#meaning-and-words), or (`dense`) by meaning alone."""
+    """How searches find: `hybrid` by [meaning and words](retrieval.md#meaning-and-words), `dense` by meaning alone."""
     language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = "english"
-    """The language of the texts, whose endings and frequent words make no difference to a search by words:
-    `arabic`, `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`, `english`, `finnish`,
-    `french`, `german`, `greek`, `hebrew`, `hinglish`, `hungarian`, `indonesian`, `italian`, `japanese`, `kazakh`,
-    `nepali`, `norwegian`, `portuguese`, `romanian`, `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`,
-    or `none`. Of several, `["english", "german"]`, each chunk is in one, which its words tell; a query is
-    understood in all of them."""
+    """The language of the texts, whose endings and frequent words make no difference to a search by words: `arabic`,
+    `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`, `english`, `finnish`, `french`,
+    `german`, `greek`, `hebrew`, `hinglish`, `hungarian`, `indonesian`, `italian`, `japanese`, `kazakh`, `nepali`,
+    `norwegian`, `portuguese`, `romanian`, `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`, or `none`.
+    With a list, `["english", "german"]`, the words of each chunk decide which of them it is in."""
     language_column: str | None = Field(default=None, min_length=1)
-    """The column that says which of several languages a document is in, by code (`de`, `de_AT`) or name; also
-    `JOIN.column`. Without it, the words of each chunk tell."""
+    """The column that says in which of several languages a document is, by code (`de`, `de_AT`) or name; `JOIN.column`
+    works too. Not set: the words of each chunk decide."""
     context: ContextSettings | None = None
-    """The model that writes where in its document each chunk stands: [`[indexes.context]`](#indexescontext)."""
+    """The model that writes for each chunk a sentence on its place in the document:
+    [`[indexes.context]`](#indexescontext)."""
     gate: GateSettings | None = None
-    """What a rebuilt collection must still find before it goes live; see [`[indexes.gate]`](#indexesgate)."""
+    """What a rebuilt collection must still find before it goes live: [`[indexes.gate]`](#indexesgate)."""
 
     @field_validator("language", mode="before")
     @classmethod

@@ -112,13 +112,13 @@ class JoinSettings(Section):
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table; without one, that of the index."""
     on: str | dict[str, str] = Field(min_length=1)
-    """The column that has the `id` of the joined row; otherwise columns of `table`, each with the column that it
-    equals: `{code = "customer.region"}`. A column of a join that comes before may be named. If the other column has a
-    text before the number, the column stands after it: `{"tt:{old_id}" = "content.content_address"}`."""
+    """The column that holds the `id` of the joined row. Otherwise columns of `table`, each with the column that it
+    equals: `{code = "customer.region"}`. It may name a column of an earlier join. If the other column has a text before
+    the number, put the column behind it: `{"tt:{old_id}" = "content.content_address"}`."""
     where: str | None = Field(default=None, min_length=1)
     """The condition for the rows of `table` that count, in SQL."""
     required: bool = False
-    """Whether documents are left out that join with no row, such as the posts of a topic that `where` hides."""
+    """Whether documents that join with no row are left out, such as the posts of a topic that `where` hides."""
 
     def in_schema(self, schema: str) -> JoinSettings:
         """Return the same with a table in this schema, unless it names its own."""

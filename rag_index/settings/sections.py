@@ -83,29 +83,27 @@ class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read; required if an index is of kind `sql`. It is never written to: SQLite is opened read-only,
-    and PostgreSQL, MySQL and MariaDB are read in read-only transactions. What is set there for all connections and
-    would change or cut off what is read, such as `DateStyle` or `sql_select_limit`, does not count. Sessions are in
-    UTC, `now()` in your SQL too, unless the URL names a zone: `?options=-c TimeZone=Europe/Berlin` for PostgreSQL,
-    `?init_command=SET time_zone='Europe/Berlin'` for the others. Drivers come with `rag-index[postgresql]` and
-    `rag-index[mariadb]`; install the SQLAlchemy driver of any other database yourself.
-    Texts of a PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1`
-    at the end of the URL says."""
+    """The database to read; required with kind `sql`. Nothing is written to it: SQLite is opened read-only, and servers
+    are read in read-only transactions. Settings of the server that would change or cut off what is read, such as
+    `DateStyle` or `sql_select_limit`, are overridden. Sessions use UTC, unless the URL names a zone: `?options=-c
+    TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the others). The drivers are
+    the [extras](#install) `postgresql` and `mariadb`; for another database, install its SQLAlchemy driver. Texts of a
+    PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1` says."""
     page_rows: PositiveInt = 20_000
-    """The maximum number of rows of one query, which also ends at about 4 million characters."""
+    """The maximum number of rows of one query. A page also ends at about 4 million characters."""
     timeout: Number = Field(default=600.0, gt=0)
-    """How long one query may take, in seconds. One that takes longer is ended, and tried once more."""
+    """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
     changes: Literal["wal", "queue", "poll"] = "poll"
-    """How a watch learns of changes between two runs. `wal`: the write-ahead log of PostgreSQL. `queue`: a table that
-    triggers fill. `poll`: repeated queries by `changed_since`."""
+    """How a [watch](watching.md) learns of changes. `wal`: from PostgreSQL's write-ahead log. `queue`: from a table
+    that triggers fill. `poll`: by repeated queries (`changed_since`)."""
     digest: bool = False
     """Whether the database computes [digests of its rows](operations.md#large-tables-digest), so that a run reads only
-    rows near those that changed. For PostgreSQL, MariaDB, MySQL and SQLite."""
+    rows near a change. PostgreSQL, MariaDB, MySQL and SQLite can."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
     """The roles under which a database may [decide what a caller sees](access.md#rights-that-the-database-decides)."""
     caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
-    """The claim of the caller that each setting has which policies read, such as `{"app.tenant" = "tenant_id"}`. All
-    claims are in `request.jwt.claims` anyway."""
+    """The database settings that policies read, each with the claim of the caller that it gets: `{"app.tenant" =
+    "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
 
     @model_validator(mode="after")
     def _check_changes(self) -> SourceSettings:
@@ -122,47 +120,47 @@ class EmbedderSettings(Section):
     """`[embedder]`: the model that turns text into vectors."""
 
     kind: str = "local"
-    """`local`: in the process, no server (wordllama, 256 dimensions). `ollama`: one or several Ollama servers.
-    `openai`: [any server with `POST /v1/embeddings`](servers.md#any-other-server). `sentence-transformers`: a model of
-    that library in each worker's process, on a GPU or one core; it comes with `rag-index[sentence-transformers]`. Any
-    other name is that of a [plug-in](plugins.md)."""
+    """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions). `ollama`: on Ollama
+    servers. `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `sentence-transformers`:
+    in each worker's process, on a GPU or one core; needs the [extra](#install) of that name. Any other name is a
+    [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The model's name, or with `sentence-transformers` its folder; required with any kind but `local`."""
+    """The name of the model, or with `sentence-transformers` its folder. Required with any kind but `local`."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
     """The servers (ollama, openai). All must have the same model."""
     url: HttpUrl | None = None
     """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The environment variable with the server's key (openai). It must be set where settings are read."""
+    """The environment variable that holds the server's key (openai). It must be set where settings are read."""
     dimensions: PositiveInt | None = None
-    """The length to which vectors are cut, with [models that were made for it](servers.md#shorter-vectors)."""
+    """The length to which vectors are shortened, with [models that were trained for it](servers.md#shorter-vectors)."""
     document_prefix: str | None = None
-    """Text put before each chunk. Not set: what the model was trained with, see [the models](servers.md#prefixes)."""
+    """The text before each chunk. Not set: the prefix that the [model](servers.md#prefixes) was trained with."""
     query_prefix: str | None = None
-    """Text put before each query. Not set: what the model was trained with."""
+    """The text before each query. Not set: the prefix that the model was trained with."""
     timeout: Number = Field(default=120.0, gt=0)
-    """How long one embedding request may take, in seconds."""
+    """The time limit of one embedding request, in seconds."""
     start_timeout: Number = Field(default=60.0, gt=0)
-    """How long a server may take to embed a plain text, the loading of its model included, in seconds: at the start of
-    a run, and after it failed (ollama, openai)."""
+    """How long a server may take to load its model and embed a short text, in seconds: at the start of a run, and after
+    it failed (ollama, openai)."""
     price: Number | None = Field(default=None, ge=0)
-    """What a million characters [cost](costs.md#money) to embed, in any currency."""
+    """The [cost](costs.md#money) of embedding a million characters, in any currency."""
     batch_texts: PositiveInt = 64
-    """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers)."""
+    """The maximum number of texts in one request to a server, or in one call of the model (sentence-transformers)."""
     batch_chars: PositiveInt = 16_000
     """The maximum number of characters in a request or a call. A longer text is sent alone."""
     requests_in_flight: PositiveInt = 2
-    """How many requests are under way at once, for each worker and each of its own hosts (ollama, openai)."""
+    """How many requests each worker has under way at once on each of its own hosts (ollama, openai)."""
     num_thread: PositiveInt | None = None
     """How many threads Ollama uses for a request. Not set: Ollama chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """Where a sentence-transformers model runs, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
+    """Where sentence-transformers models run, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
     keep_alive: str = "30m"
     """How long Ollama keeps the model loaded."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds."""
     options: dict[str, Any] = Field(default={})
-    """What a [plug-in](plugins.md) is given."""
+    """Options for the [plug-in](plugins.md)."""
 
     _api_key: SecretStr | None = PrivateAttr(default=None)
 
@@ -216,20 +214,21 @@ class StoreSettings(Section):
     """`[store]`: a folder for the embedded Qdrant, or the URL of a server."""
 
     path: Path = Path(".rag-index/qdrant")
-    """The folder of the embedded Qdrant, on a local disk, if there is no `url`; by default in the folder `data`."""
+    """The folder of the embedded Qdrant, on a local disk, if there is no `url`. By default it is in the folder
+    `data`."""
     url: HttpUrl | None = None
     """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
     api_key: SecretStr | None = None
     """The API key of the Qdrant server."""
     timeout: Number = Field(default=60.0, gt=0)
-    """How long one request to the server may take, in seconds."""
+    """The time limit of one request to the server, in seconds."""
     keep_previous: Int = Field(default=1, ge=0)
     """How many older collections of an index a rebuild keeps for `rollback`."""
     erase: bool = False
-    """A run ends by [erasing](deleted-data.md) what it deleted or changed from every file of the store, and keeps no
-    collection for `rollback`."""
+    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what it deleted or changed. It then
+    keeps no collection for `rollback`."""
     server: ServerSettings = ServerSettings()
-    """The collections of a Qdrant server, see [`[store.server]`](#storeserver)."""
+    """How collections on a Qdrant server are made: [`[store.server]`](#storeserver)."""
 
     def secret_api_key(self) -> str | None:
         """Return the key in clear text, for the client only."""
@@ -241,28 +240,28 @@ class LedgerSettings(Section):
 
     url: DatabaseUrl = SecretStr("sqlite:///.rag-index/ledger.db")
     """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs start on several
-    machines. By default `ledger.db` in the folder `data`."""
+    machines. By default it is `ledger.db` in the folder `data`."""
 
 
 class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """How many Dask workers are started. `auto`: one fewer than the processors that this process may use, at least one.
-    None are started for work that takes less time than starting them, or if memory has room for none. Then a process
-    beside the command or flow embeds ([how](how-it-works.md#how-the-data-flows))."""
+    """How many Dask workers a run starts. `auto`: one fewer than the processors that this process may use, as far as
+    memory allows. [Small work](how-it-works.md#how-the-data-flows) starts none: a process beside the command or flow
+    embeds."""
     shard_documents: PositiveInt | Auto = "auto"
-    """How many documents make a [shard](glossary.md), the work that one worker is given at a time. `auto`: as many as
-    take five seconds at the measured rate."""
+    """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as take five seconds at
+    the measured rate."""
     worker_memory: PositiveInt | Auto = "auto"
-    """How much memory one worker may take, in megabytes. One that takes more is ended, and the document that it was
-    embedding is listed as failed. `auto`: what a worker is expected to need limits their number, and none is ended."""
+    """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and the document that it was
+    embedding is listed as failed. `auto`: the expected need limits the number of workers, and none is ended."""
     process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
-    """How long a worker may take for one shard, in seconds. One that takes longer is ended, and the document is listed
-    as failed. `auto`: 10 minutes and 30 times what the shard should take at the measured rate, with what the embedder's
-    timeouts allow: about half an hour with Ollama. A serial run has no limit."""
+    """The time limit of one shard, in seconds. A worker that exceeds it is ended, and the document is listed as failed.
+    `auto`: 10 minutes and 30 times what the shard should take at the measured rate, plus what the embedder's timeouts
+    allow (about half an hour with Ollama). A serial run has no limit."""
     serial: bool = False
-    """Whether to embed in the run's process, one shard after another, without other processes."""
+    """Whether a run embeds in its own process, one shard after another."""
     dashboard: bool = False
     """Whether a run with workers has [Dask's dashboard](operations.md#who-may-look-at-dasks-dashboard)."""
     address: DaskAddress | None = None
@@ -295,18 +294,19 @@ class RunSettings(Section):
 
     delete_guard: Share = 0.2
     """The largest share of an index, or of the rows of a part, that may be lost in 30 days before [the delete
-    guard](how-it-works.md#the-delete-guard) steps in."""
+    guard](how-it-works.md#the-delete-guard) holds deletions back."""
     tolerate_failed: Share = 0.0
-    """The share of documents that may fail in a run that still counts as completed."""
+    """The share of documents that may fail while the run still counts as completed."""
     wait: Number = Field(default=0.0, ge=0)
-    """How long a run waits at its start for services that are down or an embedded store in use, in seconds."""
+    """How long a run waits at its start for services that are down, or for an embedded store in use, in seconds."""
     keep_days: Number = Field(default=90.0, ge=1)
-    """How long the history is kept, in days, at least 1: runs, and contexts that nothing needs. Each run deletes [what
-    is older](operations.md#what-is-pruned)."""
+    """How long the history is kept, in days, at least 1: runs, and contexts that no document needs. Each run deletes
+    [older ones](operations.md#what-is-pruned)."""
     max_cost: Number | None = Field(default=None, gt=0)
-    """What a run may [cost](costs.md#money) at most, for all its indexes together. It fails before it embeds more."""
+    """The maximum [cost](costs.md#money) of a run, for all its indexes together. A run fails before it exceeds it."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
-    """Where each run writes the metrics of every index's last run, in Prometheus's text format (`.prom`)."""
+    """The file into which each run writes the metrics of every index's last run, in Prometheus's text format
+    (`.prom`)."""
 
 
 def _check_prompt(prompt: str) -> str:
@@ -325,16 +325,17 @@ class ContextSettings(Section):
     concurrency: PositiveInt = 10
     """How many contexts a worker asks for at once, over all hosts. An overloaded server gets fewer."""
     max_chars: Int = Field(default=300, ge=20)
-    """The maximum length of a context, at least 20, in characters. Of a longer one the sentences that fit are used."""
+    """The maximum length of a context, at least 20 characters. Longer contexts are cut after the last sentence that
+    fits."""
     prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
-    """The question, with `{document}` and `{chunk}` once each. Not set: [this one](sources.md#the-prompt)."""
+    """The question, with `{document}` and `{chunk}` once each. Not set: [the default](sources.md#the-prompt)."""
     timeout: Number = Field(default=120.0, gt=0)
-    """How long one question may take, in seconds."""
+    """The time limit of one question, in seconds."""
     required: bool = False
-    """Whether a document fails if a chunk gets no context, in place of being listed as incomplete."""
+    """Whether a document fails if one of its chunks gets no context. Otherwise it is listed as incomplete."""
     num_ctx: Int = Field(default=8192, ge=1024)
-    """The context length for question and answer, at least 1024, in tokens; less if the model takes less. If a document
-    does not fit, the model sees the part around the chunk."""
+    """The maximum length of question and answer, at least 1024 tokens; less if the model takes less. If a document does
+    not fit, the model sees the part around the chunk."""
     keep_alive: str = "30m"
     """How long Ollama keeps the model loaded."""
 
@@ -343,35 +344,36 @@ class GateSettings(Section):
     """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""
 
     queries: Path
-    """The golden file, one JSON object a line: a query and the ids of the documents that it should find. A relative
-    path starts at the folder of the settings file."""
+    """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the folder of the settings
+    file."""
     metric: str = Field(default="recall@10", pattern=r"^[^@\s]+( [^@\s]+)*@[1-9]\d{0,3}$")
     """The measure of a search: `recall@k`, `MRR@k` or `nDCG@k`."""
     max_loss: Share = 0.02
-    """How much lower the mean of the metric may be in the rebuilt collection: 0.02 is 2 points of recall."""
+    """How far the mean of the metric may fall in the rebuilt collection: 0.02 is 2 points of recall."""
 
 
 class RetrieveSettings(Section):
     """`[retrieve]`: how several indexes are searched together."""
 
     timeout: Number = Field(default=10.0, gt=0)
-    """How long a whole search may take, in seconds."""
+    """The time limit of a whole search, in seconds."""
     index_timeout: Number = Field(default=5.0, gt=0)
-    """How long each index within a search may take, in seconds."""
+    """The time limit of each index within a search, in seconds."""
     concurrency: PositiveInt = 32
-    """How many requests go to the store at once, over all searches; on a server at least one for each index."""
+    """How many requests go to the store at once, over all searches. On a server, each index has at least one."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
-    """The weight of meaning against words in a hybrid search; 1 is meaning alone. By default 0.7 for the local embedder
-    and 0.9 for others, and 0.4 for a name in source code."""
+    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 for the local embedder,
+    0.9 for others, and 0.4 for a name in source code."""
     reranker: str | None = Field(default=None, min_length=1)
-    """What [reranks the best hits](retrieval.md#reranking): the address of a server, such as `http://gpu:8080`, a
-    CrossEncoder of sentence-transformers (a folder, or a name as on the model hub), or a [plug-in](plugins.md)."""
+    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
+    `http://gpu:8080`, a CrossEncoder of sentence-transformers (a folder, or a name on the model hub), or a
+    [plug-in](plugins.md)."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """How many of the best documents the reranker reads, at most 1,000."""
     cache_size: Int = Field(default=1000, ge=0)
     """How many query vectors are kept in memory; 0 keeps none."""
     idle_seconds: Number = Field(default=300.0, gt=0)
-    """After this time without a search, in seconds, an embedded store is closed; after ten if a run wants to write."""
+    """The time without a search after which an embedded store is closed, in seconds; ten if a run wants to write."""
 
 
 def _check_origin(value: str) -> str:
@@ -395,41 +397,41 @@ class ServeSettings(Section):
     """`[serve]`: where `rag-index serve` listens, who may ask, and how much."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """The address to listen on. Any other than this machine's own (`127.0.0.1`, `::1`, `localhost`) needs tokens."""
+    """The address to listen on. Any address but this machine's own (`127.0.0.1`, `::1`, `localhost`) needs tokens."""
     port: Port = 8765
     """The port to listen on; 0 takes a free one."""
     tokens: list[str] = Field(default=[])
-    """Who may ask: a line for each token, with its hash, as `rag-index serve --new-token NAME` prints it."""
+    """The tokens that may ask: a line for each, as `rag-index serve --new-token NAME` prints it."""
     tokens_file: Path | None = None
-    """A file with such lines. It is read again when it changes, so that a token can be taken back at once."""
+    """A file with such lines. It is read again when it changes, so that a token can be revoked at once."""
     jwt_keys: str | None = Field(default=None, min_length=1)
-    """The https address of the public keys (JWKS) of the issuer whose JWTs are tokens too: see
-    [single sign-on](service.md#single-sign-on)."""
+    """The https address of the public keys (JWKS) of an issuer, whose JWTs are then accepted as tokens: [single
+    sign-on](service.md#single-sign-on)."""
     jwt_audience: str | None = Field(default=None, min_length=1)
-    """The audience that a JWT must name. It is needed with `jwt_keys`."""
+    """The audience that a JWT must name. Required with `jwt_keys`."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
-    """The issuer that a JWT must name. Not set: any whose signature is good."""
+    """The issuer that a JWT must name. Not set: any issuer whose signature is valid."""
     jwt_groups: str = Field(default="groups", min_length=1)
     """The claim that holds the groups, a list or one text. Dots lead into objects, as in `realm_access.roles`."""
     jwt_role: str | None = Field(default=None, min_length=1)
     """The claim with the role of a JWT's owner [in the database](access.md#rights-that-the-database-decides). Not set:
-    all have the first of `caller_roles`."""
+    the first of `caller_roles`."""
     proxy: list[Network] = Field(default=[])
-    """The addresses or networks of proxies that make sure who asks."""
+    """The addresses or networks of reverse proxies that authenticate the caller."""
     proxy_groups: str | None = Field(default=None, min_length=1)
     """The header in which such a proxy names the caller's groups, separated by commas."""
     hosts: list[HostName] = Field(default=[])
-    """The names under which others reach the service, such as that of a reverse proxy; it refuses any other."""
+    """The host names under which the service is reached, such as that of a reverse proxy. It refuses any other."""
     cors: list[Origin] = Field(default=[])
     """The origins of other web pages that may ask from a browser, such as `https://intranet.example.com`."""
     timeout: Number = Field(default=30.0, gt=0)
-    """How long a request may take, in seconds."""
+    """The time limit of a request, in seconds."""
     max_body_bytes: Int = Field(default=100_000, gt=0)
-    """How large the body of a request may be, in bytes."""
+    """The maximum size of a request's body, in bytes."""
     max_requests: Int = Field(default=256, ge=1)
-    """How many requests are answered at the same time; more are told to come back."""
+    """How many requests are answered at the same time. More get status 503."""
     log_queries: bool = False
-    """Whether the log says what is searched for."""
+    """Whether the log contains the queries."""
 
     @model_validator(mode="after")
     def _check_sign_on(self) -> ServeSettings:
@@ -457,8 +459,8 @@ class WatchSettings(Section):
     """`[watch]`: how `rag-index watch` follows changes."""
 
     poll_seconds: Number = Field(default=2.0, gt=0)
-    """The time between two looks at the source, where nothing wakes the watch earlier, in seconds."""
+    """The time between two looks at the source, in seconds, if nothing wakes the watch earlier."""
     batch_documents: PositiveInt = 5_000
-    """The maximum number of documents that are indexed at once; fewer where they take longer than two seconds."""
+    """The maximum number of documents in a batch. A batch has fewer if they take longer than two seconds."""
     burst_documents: PositiveInt = 100_000
     """How many documents one change, such as a large transaction, may concern before an ordinary run takes over."""

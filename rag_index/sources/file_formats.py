@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import TYPE_CHECKING, Any
 
+from rag_index.extras import install_command
 from rag_index.settings.parts import FILE
 from rag_index.settings.plugins import FORMATS, load_plugin
 from rag_index.sources.office_xml import is_office, office_xml_text, slide_numbers
@@ -150,7 +151,7 @@ def pdf_text(data: bytes, depth: int = 0) -> Pages:
     try:
         from pypdf import PdfReader
     except ImportError as error:
-        raise NotText('needs pypdf: pip install "rag-index[files]"') from error
+        raise NotText(f"needs pypdf: {install_command('files')}") from error
     document, wrong, missing = PdfReader(io.BytesIO(data)), list[str](), list[str]()
     if document.is_encrypted and not document.decrypt(""):
         raise NotText("is encrypted")

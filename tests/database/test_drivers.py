@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from rag_index.database import drivers
 from rag_index.database.drivers import first_line, set_pragmas
 from rag_index.errors import SettingsError
+from rag_index.extras import install_command
 from rag_index.sources.engine import open_writable
 
 
@@ -30,7 +31,7 @@ def other(tmp_path):
         ("snowflake://u@h/d", "`pip install 'snowflake-sqlalchemy'` installs one"),
         ("sqlit:///x", "did you mean sqlite"),
         ("notadb://x", "install the SQLAlchemy dialect that the URL names"),
-        ("mysql+mysqldb://u:s3cret@h/d", "`pip install 'rag-index[mariadb]'` installs"),
+        ("mysql+mysqldb://u:s3cret@h/d", f"`{install_command('mariadb')}` installs"),
         ("postgresql+asyncpg://u:s3cret@h/d", "'postgresql+asyncpg' is an asynchronous driver"),
     ],
 )

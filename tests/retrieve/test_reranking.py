@@ -13,6 +13,7 @@ import pytest
 
 from rag_index import Retriever
 from rag_index.errors import RerankerError, SettingsError
+from rag_index.extras import install_command
 from rag_index.frameworks import found_in
 from rag_index.rerankers import RerankServer
 from rag_index.service.mcp_tools import search_text
@@ -188,7 +189,7 @@ def test_asking_for_a_reranker_where_there_is_none_is_a_mistake(desk: Desk) -> N
 
 
 def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(desk, fused, caplog) -> None:
-    changed, install = desk.folder / "reranked.toml", "pip install 'rag-index[sentence-transformers]'"
+    changed, install = desk.folder / "reranked.toml", install_command("sentence-transformers")
     changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
     search = ["search", QUERY, "--limit", "2"]
     said, errors = run_here(changed, *search)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.chunking.code import c_definitions, definitions
 from rag_index.errors import SettingsError
+from rag_index.extras import install_command
 
 if TYPE_CHECKING:
     from tree_sitter import Parser
@@ -32,7 +33,6 @@ _JS_WRAPPERS = frozenset({
 })  # fmt: skip
 _C_WRAPPERS = frozenset({"declaration", "field_declaration", "template_declaration"})
 _LINE_AND_BLOCK = frozenset({"line_comment", "block_comment"})
-MISSING = 'an index of source code needs {name}, which is not installed: pip install "rag-index[code]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +122,7 @@ def open_parser(name: str) -> Parser:
 
         package = import_module(language.package)
     except ImportError as exc:
-        raise SettingsError(MISSING.format(name=exc.name)) from exc
+        raise SettingsError(
+            f"an index of source code needs {exc.name}, which is not installed: {install_command('code')}"
+        ) from exc
     return tree_sitter.Parser(tree_sitter.Language(getattr(package, language.grammar_function)()))
