@@ -1,15 +1,15 @@
 """How well this project uses Ollama servers. Each ratio takes both sides in turn in one run; median and spread.
 
     python benchmarks/ollama_servers.py overhead [--documents 150] [--repeat 3] [--threads 1]
-    python benchmarks/ollama_servers.py tuned [--busy] [--budget 120] [--repeat 3]
+    python benchmarks/ollama_servers.py threads [--busy] [--documents 150] [--repeat 3]
     python benchmarks/ollama_servers.py hosts [--documents 20000] [--repeat 3]
 
 overhead    end to end over a bare loop of the same requests
-tuned       the settings that `rag-index tune` finds over the serial script
+threads     arrays of 16 texts for a server of one thread over the serial script, by `rag-index benchmark`
 hosts       8 servers on loopback over one of them, with 8 workers
 
-`overhead` and `tuned` start a real server (found or built as for the tests) with a model that costs as much as
-nomic-embed-text: 12 layers, 768 dimensions, random weights. `tuned --busy` meanwhile keeps all processors busy with
+`overhead` and `threads` start a real server (found or built as for the tests) with a model that costs as much as
+nomic-embed-text: 12 layers, 768 dimensions, random weights. `threads --busy` meanwhile keeps all processors busy with
 other work. `hosts` needs no Ollama: its servers imitate one and take 10 ms per text.
 """
 
@@ -32,12 +32,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import servicedesk
-from rag_index.embedders import identify
 from rag_index.embedders.servers import ServerEmbedder
 from rag_index.machine.resources import cpu_count
 from rag_index.settings import load_settings
-from rag_index.tuning.probe import Probes
-from rag_index.tuning.settings_search import sample_texts, tune
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
@@ -51,8 +48,8 @@ PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 MODEL = "nomic-sized"
 SECONDS_PER_TEXT = 0.01
 OVERHEAD = "end to end over the bare loop"
-QUIET = "tuned over the serial script, quiet"
-BUSY = "tuned over the serial script, busy"
+QUIET = "one thread over the serial script, quiet"
+BUSY = "one thread over the serial script, busy"
 HOSTS = "8 hosts over 1 host, 8 workers"
 GOALS = {OVERHEAD: 0.95, QUIET: 1.25, BUSY: 3.0, HOSTS: 7.0}
 
@@ -168,23 +165,21 @@ def other_work(processes: int) -> Iterator[None]:
             process.kill()
 
 
-def tuned(budget: float, repeat: int, busy: bool) -> None:
-    """Tune with a server, then measure the result and the serial script in turn."""
+def threads(documents: int, repeat: int, busy: bool) -> None:
+    """Compare a run with a server of one thread with the serial script, which leaves the server its own choice."""
     with ExitStack() as stack:
         server = stack.enter_context(real_server())
-        config = stack.enter_context(project(400, hosts=[server.url], model=MODEL))
+        config = stack.enter_context(project(documents, hosts=[server.url], model=MODEL, more="batch_texts = 16"))
         stack.enter_context(other_work(cpu_count() if busy else 0))
-        settings = load_settings(config)
-        outcome = tune(settings, budget=budget, on_probe=lambda c, rate, error: print("  ", c, error or f"{rate:.1f}"))
-        found, serial = outcome.knee.candidate, outcome.serial.candidate
-        print(f"found: {found}")
+        command = [*PROGRAM, "--config", str(config), "benchmark", "--sample-size", str(documents), "--json"]
         ratios = []
-        with Probes(settings.embedder, sample_texts(settings), identify(settings.embedder)) as probes:
-            for number in range(repeat):
-                order = (found, serial) if number % 2 else (serial, found)
-                rates = {one: probes.measure(one, 10.0) for one in order}
-                ratios.append(rates[found] / rates[serial])
-                print(f"  serial {rates[serial]:.1f} texts/s, tuned {rates[found]:.1f} texts/s", flush=True)
+        for _ in range(repeat):
+            printed = subprocess.run(
+                [*command, "--set", "embedder.num_thread=1"], capture_output=True, check=True
+            ).stdout
+            report = json.loads(printed)
+            ratios.append(report["parallel"][0]["speed_up"])
+            print(f"  serial {report['serial']['seconds']:.1f} s, {report['parallel'][0]['seconds']:.1f} s", flush=True)
         say(BUSY if busy else QUIET, ratios)
 
 
@@ -225,18 +220,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, size in (("overhead", 150), ("hosts", 20_000)):
+    for name, size in (("overhead", 150), ("threads", 150), ("hosts", 20_000)):
         command = commands.add_parser(name)
         command.add_argument("--documents", type=int, default=size)
         command.add_argument("--repeat", type=int, default=3)
         if name == "overhead":
             command.add_argument("--threads", type=int, default=1, help="threads of the server; 0: its own choice")
-    command = commands.add_parser("tuned")
-    command.add_argument("--budget", type=float, default=120)
-    command.add_argument("--repeat", type=int, default=3)
-    command.add_argument("--busy", action="store_true")
+        if name == "threads":
+            command.add_argument("--busy", action="store_true")
     given = vars(parser.parse_args())
-    {"overhead": overhead, "tuned": tuned, "hosts": hosts}[given.pop("command")](**given)
+    {"overhead": overhead, "threads": threads, "hosts": hosts}[given.pop("command")](**given)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from typing import Annotated
 
@@ -11,12 +10,12 @@ from prefect.client.schemas.objects import State
 from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
-from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.orchestration.cluster import run_cluster, run_workers
 from rag_index.orchestration.reporting import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.settings import run_settings
-from rag_index.tuning.benchmark import Bench, BenchmarkReport, open_bench
+from rag_index.tuning.benchmark import Bench, BenchmarkReport, Way, open_bench
+from tasks.index import Opaque
 from tasks.steps import AsTasks
 
 
@@ -26,42 +25,44 @@ def benchmark(
     index: str | None = None,
     sample_size: Annotated[int, Field(ge=1)] = 1000,
     workers: list[Annotated[int, Field(ge=1)]] | None = None,
+    change: str | None = None,
 ) -> State[BenchmarkReport]:
-    """Compare the serial way with each number of workers. The real collections are not touched.
+    """Compare the serial way with each number of workers, or value of a setting. Real collections are not touched.
 
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
         index: The name of an index; the first where none is given.
         sample_size: How many documents are embedded each time.
         workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
+        change: A setting and the values to try, such as embedder.num_thread=1,2; by default in one process each.
     """
     with stoppable() as stop, failing(stop):
         settings = run_settings(config)
         with open_bench(settings, index, sample_size) as bench:
-            identity = identify(settings.embedder)
-            benchmark_serially(lambda: bench, identity)  # Prefect walks over what it is given, but not into functions
-            for count in bench.worker_counts(workers):
-                benchmark_workers(lambda: bench, identity, count)
+            ways = bench.ways(workers, change)
+            benchmark_serially(Opaque(bench))
+            for way in ways:
+                benchmark_way(way.name, Opaque(bench), Opaque(way))
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
 @flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False)
-def benchmark_serially(bench: Callable[[], Bench], identity: EmbedderIdentity) -> None:
+def benchmark_serially(bench: Opaque[Bench]) -> None:
     """Embed and write the sample one text after another in this process, as the usual script does."""
-    bench().run_serially(identity, flow_run_id())
+    bench.value.run_serially(flow_run_id())
 
 
 @flow(
-    name="benchmark-workers",
-    flow_run_name="benchmark {workers} workers",
+    name="benchmark-way",
+    flow_run_name="benchmark {name}",
     task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
     validate_parameters=False,
 )
-def benchmark_workers(bench: Callable[[], Bench], identity: EmbedderIdentity, workers: int) -> None:
-    """Embed and write the sample with `workers` workers, as a run does; they are ready before the clock starts."""
+def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:
+    """Embed and write the sample in this way, as a run does; its workers are ready before the clock starts."""
     with (
-        run_workers(bench().with_workers(workers)) as given,
-        bench().scan(workers, identity, flow_run_id()) as scan,
+        run_workers(way.value.settings) as given,
+        bench.value.scan(way.value, flow_run_id()) as scan,
         closing(AsTasks(scan.run, given)) as steps,
     ):
-        bench().measure_parallel(scan, steps)
+        bench.value.measure(way.value, scan, steps)

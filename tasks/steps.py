@@ -108,7 +108,10 @@ class AsTasks(Steps):
         return ""
 
     def warm_up(self, job: EmbedJob) -> None:
-        if not self.start() and self._client is not None:
+        self.start()
+        if self._client is None:
+            embed_in_worker(job.unlimited())
+        else:
             self._client.wait_for_workers(self.workers, timeout=120)
             at = self._client.nthreads()
             self._client.gather([self._client.submit(embed_in_worker, job, workers=[one], pure=False) for one in at])

@@ -39,7 +39,7 @@ GROUPS = {
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
     "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
     "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "repairs"),
-    "Measure": dict.fromkeys(("evaluate", "benchmark", "tune"), "measuring"),
+    "Measure": dict.fromkeys(("evaluate", "benchmark"), "measuring"),
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}

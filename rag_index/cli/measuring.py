@@ -1,8 +1,7 @@
-"""The commands that measure: `evaluate` how well searches find, `benchmark` and `tune` how fast embedders are."""
+"""The commands that measure: `evaluate` how well searches find, `benchmark` how fast embedders are."""
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,12 @@ from rag_index.cli import (
     repeated,
     say,
     search_options,
-    show,
 )
 from rag_index.cli.runs import flow_loader, launch_flow
 from rag_index.errors import one_line
-from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
     from rag_index.evaluation.measures import Estimate, Metric
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
-    from rag_index.tuning.probe import Candidate
-    from rag_index.tuning.settings_search import Outcome
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 SHORT = 70
@@ -130,62 +125,18 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
     say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
 
 
-@command(example="tune --budget 300")
-@click.option("--budget", type=click.FloatRange(min=5), default=120, show_default=True, help="Seconds to spend.")
-@json_option
-def tune(context: Context, budget: float, as_json: bool) -> None:
-    """Find the fastest settings, with your own documents."""
-    from rag_index.tuning.probe import SKIPPED
-    from rag_index.tuning.settings_search import tune
-
-    settings = context.settings()
-
-    def print_probe(candidate: Candidate, texts_per_second: float, error: str) -> None:
-        if not error.startswith(SKIPPED):
-            result = error or f"{texts_per_second:,.1f} texts/s"
-            say(f"{_describe(settings, candidate)}: {result}", err=as_json)
-
-    outcome = tune(settings, budget=budget, on_probe=print_probe)
-    show(outcome.to_json(), *_outcome_lines(settings, outcome), as_json=as_json)
-
-
-def _outcome_lines(settings: Settings, outcome: Outcome) -> Iterator[str]:
-    measured = sum(one.rate > 0 for one in outcome.trials)
-    skipped = len(outcome.trials) - measured
-    without = f", {skipped} failed or too slow" if skipped else ""
-    yield f"\n{measured} settings measured in {outcome.seconds:.0f} s{without}. Median texts/s:"
-    named = {"serial script": outcome.serial, "as configured": outcome.current, "fastest": outcome.best}
-    for name, one in {**named, "cheapest within 5%": outcome.knee}.items():
-        times = f"{one.rate / outcome.serial.rate:.2f} times serial" if outcome.serial.rate and one.rate else "too slow"
-        yield f"  {name:<20}{one.rate:>10,.1f}  {times:<20}{_describe(settings, one.candidate)}"
-    if not outcome.changes:
-        yield "The settings are already the best that were found."
-    else:
-        yield "For the settings file:"
-    for (table, key), value in outcome.changes.items():
-        line = f"without {key}" if value is None else f"{key} = {json.dumps(value)}"  # for these values as in TOML
-        yield f"  [{table}] {line}"
-
-
-def _describe(settings: Settings, candidate: Candidate) -> str:
-    workers = count_of(candidate.workers, "worker")
-    if settings.embedder.kind == "local":
-        return workers
-    texts = f"{workers}, {candidate.batch_texts} texts per request"
-    if not settings.embedder.on_servers:
-        return texts
-    hosts = f", {candidate.hosts} hosts" if candidate.hosts > 1 else ""
-    threads = f", num_thread {candidate.num_thread}" if candidate.num_thread else ", default threads"
-    return f"{texts}, {candidate.requests_in_flight} in flight{threads * (settings.embedder.kind == 'ollama')}{hosts}"
-
-
-@command(example="benchmark --sample-size 2000 --workers 1 --workers 2")
+@command(example="benchmark --sample-size 2000 --set embedder.num_thread=null,1")
 @click.option("--index", "name", type=UnicodeText(), metavar="NAME", help="The index to sample [the first].")
 @click.option("--sample-size", type=POSITIVE, default=1000, show_default=True, help="Number of documents.")
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
+@click.option(
+    "--set", "change", type=UnicodeText(), metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process]."
+)
 @json_option
-def benchmark(context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], as_json: bool) -> int:
-    """Compare a serial script with parallel runs on a sample.
+def benchmark(
+    context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], change: str | None, as_json: bool
+) -> int:
+    """Compare a serial script with parallel runs or other settings.
 
     Real collections are not touched.
     """
@@ -193,7 +144,7 @@ def benchmark(context: Context, name: str | None, sample_size: int, workers: tup
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    given: dict[str, Any] = {"index": index, "sample_size": sample_size, "workers": list(workers)}
+    given: dict[str, Any] = {"index": index, "sample_size": sample_size, "workers": list(workers), "change": change}
     report: BenchmarkReport
     if names_api(settings.data / "prefect"):
         report = launch_flow(context, settings, flow_loader("benchmark"), **given)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextvars
 import faulthandler
 import gc
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -51,18 +50,6 @@ def end_process_after(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def end_with_parent() -> None:
-    """Let this process, a child of `multiprocessing`, end when its parent ends, in whatever way."""
-    from multiprocessing import parent_process  # few commands need it
-
-    def wait() -> None:
-        if (parent := parent_process()) is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def in_thread(call: Callable[[], T], name: str) -> Future[T]:

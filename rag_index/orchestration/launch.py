@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.connections import why_failed
 from rag_index.database.files import other_writer, private_folder
-from rag_index.embedders import identify
 from rag_index.errors import RagIndexError, SettingsError, TransientError
 from rag_index.indexing.pipeline import execute
 from rag_index.indexing.plain import Plainly
@@ -151,16 +150,18 @@ def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: R
     return report
 
 
-def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, workers: list[int]) -> BenchmarkReport:
-    """Compare the serial way with each number of workers, as the flow `benchmark` does."""
+def benchmark_plainly(
+    settings: Settings, *, index: str, sample_size: int, workers: list[int], change: str | None
+) -> BenchmarkReport:
+    """Compare the serial way with each number of workers, or value of a setting, as the flow `benchmark` does."""
     from rag_index.tuning.benchmark import open_bench
 
     with terminable(), open_bench(settings, index, sample_size) as bench:
-        identity, run_id = identify(settings.embedder), str(uuid.uuid4())
-        bench.run_serially(identity, run_id)
-        for count in bench.worker_counts(workers):
-            with bench.scan(count, identity, run_id) as scan, closing(Plainly(bench.with_workers(count))) as steps:
-                bench.measure_parallel(scan, steps)
+        ways, run_id = bench.ways(workers, change), str(uuid.uuid4())
+        bench.run_serially(run_id)
+        for way in ways:
+            with bench.scan(way, run_id) as scan, closing(Plainly(way.settings)) as steps:
+                bench.measure(way, scan, steps)
     return bench.report
 
 

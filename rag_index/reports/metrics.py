@@ -169,7 +169,8 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
         count = count_of(len(embedder.hosts), "embedding server")
-        tried = "; `rag-index tune` measures hosts and threads" if embedder.kind == "ollama" else ""
+        measured = "; `rag-index benchmark --set embedder.num_thread=null,1` measures threads"
+        tried = measured if embedder.kind == "ollama" else ""
         return f", {count}: one more, on another machine or GPU, would help (hosts){tried}"
     gpu = "a GPU (device), or " if embedder.kind == "sentence-transformers" else ""
     return f": the embedder is the bottleneck; {gpu}more processors and workers would help"

@@ -1,1 +1,1 @@
-"""The benchmark, and the search for the fastest settings."""
+"""The benchmark, and queries that are made of a column."""

@@ -5,6 +5,7 @@ Both write into stores that are thrown away; the real collections and the real l
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from contextlib import closing, contextmanager
@@ -18,7 +19,8 @@ from pydantic import SecretStr
 
 from rag_index.chunking import open_chunker
 from rag_index.documents.batches import DocumentBatch, Shard
-from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.embedders import EmbedderIdentity, identify, open_embedder
+from rag_index.errors import SettingsError
 from rag_index.indexing.changed import serially
 from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.pipeline import AllDocuments, index_pages
@@ -28,7 +30,7 @@ from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import cpu_count, worker_count
 from rag_index.reports.outcome import count_of
-from rag_index.settings import LedgerSettings, Settings
+from rag_index.settings import LedgerSettings, Settings, load_settings
 from rag_index.sources.sample import Sample, read_sample
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
     from rag_index.indexing.steps import Steps
 
+CHANGEABLE = ("embedder", "parallel", "store")
+"""The tables of the settings file that decide how fast a sample is embedded and written."""
 STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
 NEIGHBOURS = 10
@@ -164,6 +168,15 @@ def _recall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return hits / total
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to embed the sample: the settings that decide it, and its name in the report."""
+
+    name: str
+    settings: Settings
+    workers: int = 1
+
+
 class Bench:
     """A sample of an index, a folder for what is made of it, and what was measured so far."""
 
@@ -172,6 +185,7 @@ class Bench:
         self.index = settings.index(name) if name else settings.indexes[0]
         self.sample = read_sample(settings, self.index, size)
         self.report = BenchmarkReport(self.index.name, len(self.sample.documents), "")
+        self._identity: EmbedderIdentity | None = None
         self._serial: Vectors | None = None
         self._chars_per_second: float | None = None
 
@@ -185,13 +199,29 @@ class Bench:
         limit = max(1, limit)
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
-    def run_serially(self, identity: EmbedderIdentity, run_id: str) -> None:
+    def ways(self, workers: Sequence[int] | None, change: str | None = None) -> list[Way]:
+        """Return what is compared with the serial script: numbers of workers, or the values of a setting.
+
+        `change` is such as "embedder.num_thread=1,2": each value is tried in one process, or with each number of
+        workers if these are given. Raises SettingsError if it cannot be read, or if a value is not allowed.
+        """
+        if change is None:
+            return [Way(count_of(n, "worker"), self._with_workers(n), n) for n in self.worker_counts(workers)]
+        ways = []
+        for name, settings in changed_settings(self.settings, change):
+            ways += [
+                Way(f"{name}, {count_of(n, 'worker')}", self._with_workers(n, settings), n) for n in workers or ()
+            ] or [Way(name, serially(settings))]
+        return ways
+
+    def run_serially(self, run_id: str) -> None:
         """Embed the sample one text after another in this process, as the usual script does, and measure it."""
+        given, serial = self.settings.embedder, Way("serial", serially(self.settings))
+        identity = self._identity = identify(given)
         self.report.embedder = str(identity)
-        given = self.settings.embedder
         script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
-            self.scan(1, identity, run_id, name="serial") as scan,
+            self.scan(serial, run_id) as scan,
             closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
         ):
 
@@ -200,23 +230,24 @@ class Bench:
 
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
-            with closing(Plainly(serially(self.settings), embed_here=lambda job: job.embed(usual))) as steps:
+            with closing(Plainly(serial.settings, embed_here=lambda job: job.embed(usual))) as steps:
                 self._measure(scan, "serial", steps)
 
-    def measure_parallel(self, scan: Scan, steps: Steps) -> None:
+    def measure(self, way: Way, scan: Scan, steps: Steps) -> None:
         """Embed and write the sample as a run does, and measure it, once all workers have their model."""
         one = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""])
-        nothing, workers = Shard(self.index.name, 0, one, 0), scan.run.metrics.workers
-        steps.warm_up(EmbedJob(nothing, scan.chunker, self.settings.embedder, scan.identity, workers=workers))
-        self._measure(scan, count_of(workers, "worker"), steps)
+        nothing, embedder = Shard(self.index.name, 0, one, 0), way.settings.embedder
+        steps.warm_up(EmbedJob(nothing, scan.chunker, embedder, scan.identity, workers=way.workers))
+        self._measure(scan, way.name, steps)
 
     @contextmanager
-    def scan(self, workers: int, identity: EmbedderIdentity, run_id: str, *, name: str = "") -> Iterator[Scan]:
-        """Begin a run of the sample with `workers` workers, in a folder of its own, and give its scan."""
-        folder = self.folder / (name or count_of(workers, "worker"))
+    def scan(self, way: Way, run_id: str) -> Iterator[Scan]:
+        """Begin a run of the sample in this way, in a folder of its own, and give its scan."""
+        folder = self.folder / str(len(self.report.measured))
         folder.mkdir(parents=True, exist_ok=True)
-        settings = settings_in(folder, self.with_workers(workers))
-        with sample_scan(settings, self.index.name, self.sample, identity, run_id, workers=workers) as scan:
+        settings, same = settings_in(folder, way.settings), way.settings.embedder == self.settings.embedder
+        identity = self._identity if same and self._identity else identify(way.settings.embedder)
+        with sample_scan(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as scan:
             if self._chars_per_second is not None:
                 scan.sharder.chars_per_second = self._chars_per_second
             yield scan
@@ -240,14 +271,36 @@ class Bench:
             self._serial = vectors
             self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
         else:
-            one.parity = parity(self._serial, vectors)
+            if scan.identity == self._identity:  # another model's vectors are not comparable
+                one.parity = parity(self._serial, vectors)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
         self.report.measured.append(one)
 
-    def with_workers(self, workers: int) -> Settings:
+    def _with_workers(self, workers: int, settings: Settings | None = None) -> Settings:
         """Return the settings with `workers` workers on a cluster of this machine's own."""
-        changed = {"workers": workers, "serial": False, "address": None}
-        return self.settings.model_copy(update={"parallel": self.settings.parallel.model_copy(update=changed)})
+        settings, changed = settings or self.settings, {"workers": workers, "serial": False, "address": None}
+        return settings.model_copy(update={"parallel": settings.parallel.model_copy(update=changed)})
+
+
+def changed_settings(settings: Settings, change: str) -> list[tuple[str, Settings]]:
+    """Return the settings with each value of a key, such as "embedder.num_thread=1,2", and a name for each.
+
+    Values are written as in JSON (`null` is the default of many keys), or as text without commas. Raises SettingsError.
+    """
+    place, _, text = change.partition("=")
+    section, _, key = place.strip().partition(".")
+    if section not in CHANGEABLE or not key or not text:
+        tables = ", ".join(f"[{one}]" for one in CHANGEABLE)
+        raise SettingsError(
+            f"{change!r} is not a setting to compare; write a key of {tables} and its values: embedder.num_thread=1,2"
+        )
+    try:
+        values = json.loads(f"[{text}]")
+    except ValueError:
+        values = [value.strip() for value in text.split(",")]
+    return [
+        (f"{key} = {json.dumps(value)}", load_settings(settings.path, **{section: {key: value}})) for value in values
+    ]
 
 
 def settings_in(folder: Path, settings: Settings) -> Settings:

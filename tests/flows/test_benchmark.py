@@ -1,9 +1,10 @@
-"""The benchmark on real worker processes, without Prefect: what it reports, and that it leaves the index alone.
+"""The benchmark on real worker processes: what it reports, and that it leaves the index alone.
 
 `tests.deployments` has its flow.
 """
 
 import json
+import os
 
 import pytest
 
@@ -34,6 +35,73 @@ def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_
         assert set(way["stages"]) == set(STAGES)
         assert sum(way["stages"].values()) == pytest.approx(1, abs=0.01)
     assert not [path for path in project.folder.rglob("*") if path.name == ".rag-index"]
+
+
+def requests_by_threads(fake) -> dict[int | None, list[int]]:
+    """Return the numbers of texts of all requests to embed, by the threads that they ask for."""
+    found: dict[int | None, list[int]] = {}
+    for request in fake.embeds():
+        found.setdefault((request.body.get("options") or {}).get("num_thread"), []).append(len(request.texts))
+    return found
+
+
+@pytest.mark.parametrize("through_prefect", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake, request, through_prefect):
+    if through_prefect:
+        request.getfixturevalue("prefect_server")
+    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nbatch_texts = 16\n'
+    project = Project(tmp_path / "p", extra=extra).fill(40)
+    asked = ["benchmark", "--sample-size", "40", "--set", "embedder.num_thread=null,1,2", "--json"]
+    environment = dict(os.environ) if through_prefect else without_api()
+    answer = json.loads(run_program(["--config", str(project.config), *asked], environment).stdout)
+    assert [way["name"] for way in answer["parallel"]] == ["num_thread = null", "num_thread = 1", "num_thread = 2"]
+    assert all((way["workers"], way["same_ids"], way["recall"]) == (1, True, 1.0) for way in answer["parallel"])
+    found = requests_by_threads(fake)
+    assert set(found) == {None, 1, 2}
+    assert found[None].count(1) >= 40, "the serial script has no num_thread"
+    assert max(found[1]) == max(found[2]) == 16
+    assert sum(found[1]) >= 40
+    assert not list(project.folder.rglob(".rag-index/ledger.db"))
+
+
+def test_vectors_of_another_model_are_not_compared(tmp_path, fake):
+    """What is read before a document belongs to the model."""
+    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+    project = Project(tmp_path / "p", extra=extra).fill(30)
+    answer = project.json("benchmark", "--sample-size", "30", "--set", 'embedder.document_prefix="one: ","two: "')
+    assert all("same_ids" not in way for way in answer["parallel"])
+    assert {text[:5] for request in fake.embeds() for text in request.texts} >= {"one: ", "two: "}
+
+
+def test_each_value_is_tried_with_each_number_of_workers(tmp_path, fake):
+    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+    project = Project(tmp_path / "p", extra=extra).fill(30)
+    with open_bench(project.settings, None, 30) as bench:
+        ways = bench.ways([1, 2], 'parallel.shard_documents=10,"auto"')
+        assert [(way.name, way.workers, way.settings.parallel.shard_documents) for way in ways] == [
+            ("shard_documents = 10, 1 worker", 1, 10), ("shard_documents = 10, 2 workers", 2, 10),
+            ('shard_documents = "auto", 1 worker', 1, "auto"), ('shard_documents = "auto", 2 workers', 2, "auto"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("num_thread=1", "[embedder], [parallel], [store]"),
+        ("embedder.num_thread", "embedder.num_thread=1,2"),
+        ("embedder.num_thread=", "embedder.num_thread=1,2"),
+        ("indexes.chunk_chars=100", "indexes.chunk_chars=100"),
+        ("embedder.num_thred=1", "num_thred"),
+        ("embedder.num_thread=1,many", "many"),
+        ("embedder.num_thread=0", "num_thread"),
+    ],
+)
+def test_a_mistake_in_a_setting_to_compare_is_one_sentence_before_anything_is_embedded(tmp_path, fake, change, words):
+    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+    project = Project(tmp_path / "p", extra=extra).fill(3)
+    ended = project.cli("benchmark", "--set", change)
+    assert (ended.returncode, words in ended.stderr, ended.stderr.count("\n")) == (2, True, 1), ended.stderr
+    assert not fake.embeds()
 
 
 @pytest.mark.parametrize(
