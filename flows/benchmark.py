@@ -7,10 +7,9 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect_dask.task_runners import DaskTaskRunner
 from pydantic import Field
 
-from rag_index.orchestration.cluster import run_cluster, run_workers
+from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.settings import run_settings
@@ -55,7 +54,7 @@ def benchmark_serially(bench: Opaque[Bench]) -> None:
 @flow(
     name="benchmark-way",
     flow_run_name="benchmark {name}",
-    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
+    task_runner=task_runner(),
     validate_parameters=False,
 )
 def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:

@@ -7,13 +7,12 @@ from contextlib import closing
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import TagsContext
-from prefect_dask.task_runners import DaskTaskRunner
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.pipeline import execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom
-from rag_index.orchestration.cluster import run_cluster, run_workers
+from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
@@ -25,7 +24,7 @@ from tasks.steps import AsTasks
 @flow(
     name="index-collection",
     flow_run_name="index {index}",
-    task_runner=DaskTaskRunner(cluster_class=run_cluster),  # type: ignore[arg-type]  # its futures are too narrow
+    task_runner=task_runner(),
 )
 def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
     """Bring one index up to date with its source.

@@ -8,9 +8,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import dask
 import httpx
-from distributed.scheduler import KilledWorker
 from prefect import get_client
 from prefect.client.schemas.objects import StateDetails
 from prefect.context import FlowRunContext
@@ -23,7 +21,7 @@ from rag_index.indexing.steps import Steps
 from rag_index.machine import in_thread
 from rag_index.machine.executors import Process
 from rag_index.machine.resources import memory_per_worker
-from rag_index.orchestration.liveness import Liveness
+from rag_index.orchestration.cluster import import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
 from tasks import index as tasks
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
     from rag_index.indexing.steps import Destination
     from rag_index.orchestration.cluster import Workers
+    from rag_index.orchestration.liveness import Liveness
     from rag_index.settings import Settings
     from rag_index.sources import SourcePage
 
@@ -72,7 +71,8 @@ class AsTasks(Steps):
         self._client: Client | None = None
 
     def _count_workers(self) -> int:
-        self.workers = max(1, self._workers.count())
+        with suppress(NoWorkers):  # a start says so
+            self.workers = max(1, self._workers.count())
         return self.workers
 
     def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
@@ -103,12 +103,15 @@ class AsTasks(Steps):
         except OSError as error:
             self._here, self.workers = True, 1
             return f"the Dask scheduler does not answer ({type(error).__name__})"
+        from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
+
         self.size = (2 if self._run.store.embedded else 3) * self.workers
         self._liveness = Liveness(self._client, self._run.progress)
         return ""
 
     def warm_up(self, job: EmbedJob) -> None:
-        self.start()
+        if why := self.start():
+            raise NoWorkers(why)
         if self._client is None:
             embed_in_worker(job.unlimited())
         else:
@@ -166,6 +169,8 @@ class AsTasks(Steps):
         return [self._fetched[page] for page in job.shard.pages if page in self._fetched]
 
     def _write_on_workers(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
+        import dask
+
         own, named = not self._run.settings.parallel.address, _named(job)
         embed: Any = tasks.embed_shard  # its overloads know no `wait_for`
         upsert: Any = tasks.upsert_shard
@@ -230,6 +235,7 @@ class AsTasks(Steps):
 
 def flow_client() -> Client:
     """Return the client that the task runner of this flow run has. Starts its cluster, and raises as that does."""
+    import_dask()
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
     client: Client = runner.client
     return client
@@ -257,6 +263,8 @@ def _result(state: State[Any]) -> Any:
 
 def _ours(error: BaseException, embed_run: UUID) -> BaseException:
     """Return the error of ours that one of Dask means, once Prefect knows of a task whose worker died."""
+    from distributed.scheduler import KilledWorker
+
     if isinstance(error, KilledWorker):
         said = "worker processes died under this shard, whose documents are tried alone"
         with suppress(httpx.HTTPError, PrefectException), impatient(), get_client(sync_client=True) as client:

@@ -74,17 +74,7 @@ def launch_run(context: Context, settings: Settings, names: list[str] | None, ch
     """Run the flow where Prefect's settings name an API: whoever has one wants to see the runs there. Else plainly."""
     from rag_index.orchestration.launch import make_folder, names_api, quiet_workers
 
-    through_prefect = names_api(settings.data / "prefect")
-    if through_prefect:
-        from rag_index.orchestration.cluster import dask_fault
-
-        if not context.verbose:
-            quiet_workers()
-        if fault := dask_fault():
-            through_prefect = False
-            said = f"Dask cannot be used ({fault}): correct its settings; this run goes on without workers and Prefect"
-            click.echo(f"rag-index: {said}", err=True)
-    if through_prefect:
+    if names_api(settings.data / "prefect"):
         report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, options=chosen)
         return report
     from rag_index.orchestration.launch import run_plainly

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from distributed import Client, LocalCluster
+    from prefect.task_runners import TaskRunner
 
     from rag_index.settings import ParallelSettings, Settings
 
@@ -57,13 +58,6 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 1.0,
-    # What a person sets for all of Dask is for other clusters than this one, which would not start with it.
-    "distributed.comm.timeouts.connect": "30s",
-    "distributed.comm.timeouts.tcp": "30s",
-    "distributed.comm.compression": False,
-    "distributed.admin.event-loop": "tornado",
-    "distributed.scheduler.preload": [],
-    "distributed.nanny.preload": [],
 }
 NO_PAGES: dict[str, Any] = {
     # Its pages have no password, and tell keys, calls and logs; Prefect's log would name one.
@@ -127,6 +121,7 @@ class Workers(AbstractContextManager["Workers"]):
         """
         if self._settings.address is None:
             return self.start().result()
+        import_dask()
         import dask
 
         self._config.enter_context(dask.config.set(_connection(self._settings)))
@@ -134,9 +129,10 @@ class Workers(AbstractContextManager["Workers"]):
 
     def _start(self, count: int, *, again: bool = True) -> LocalCluster:
         """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
+        import_dask()
         try:
             return self._local_cluster(count)
-        except Exception as error:  # whatever is wrong with Dask's own settings, without semaphores its import
+        except Exception as error:
             first: BaseException = error  # distributed wraps errors several times
             while first.__cause__ is not None:
                 first = first.__cause__
@@ -156,11 +152,13 @@ class Workers(AbstractContextManager["Workers"]):
 
         # Dask imports modules from its scratch folder, which by default has a fixed name in the shared /tmp.
         scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
-        lasting = {**OWN_CLUSTER, **MESSAGES_KEPT, "temporary-directory": scratch}
+        # What a person has set for all of Dask is for other clusters: this one has Dask's own values, and ours.
+        lasting = {**dask.config.merge(*dask.config.defaults), **OWN_CLUSTER, **MESSAGES_KEPT}
+        lasting["temporary-directory"] = scratch
         lasting |= {} if self._settings.dashboard else NO_PAGES
-        if _forked():
-            lasting["distributed.worker.multiprocessing-method"] = "forkserver"
         self._config.enter_context(dask.config.set(lasting))
+        if _forked():
+            self._config.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}))
         return LocalCluster(
             n_workers=workers,
             preload=[PRELOAD],  # or the first shard waits
@@ -222,22 +220,36 @@ def run_cluster() -> Iterator[LocalCluster | str]:
     yield workers.cluster()
 
 
-def dask_fault() -> str:
-    """Return why Dask cannot be imported, such as a malformed file of its settings; "" if it can."""
+def task_runner() -> TaskRunner[Any]:
+    """Return Dask's task runner; if Dask cannot be imported Prefect's own, and the run says why it has no workers."""
+    try:
+        import_dask()
+    except NoWorkers:
+        from prefect.task_runners import ThreadPoolTaskRunner
+
+        return ThreadPoolTaskRunner()
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    return DaskTaskRunner(cluster_class=run_cluster)
+
+
+def import_dask() -> None:
+    """Import Dask. Raises NoWorkers if its own settings prevent that, which anybody may have set for all its users."""
     try:
         import distributed  # noqa: F401
-    except Exception as error:  # noqa: BLE001 - its import reads what anybody has set
-        return one_line(error)
-    return ""
+    except Exception as error:
+        raise NoWorkers(f"Dask cannot be imported ({one_line(error)}): correct its own settings") from error
 
 
 def count_workers(settings: ParallelSettings) -> int:
     """Return how many worker threads the cluster at `address` has.
 
     Raises:
+        NoWorkers: Dask cannot be imported.
         TransientError: the cluster does not answer, or has no worker yet.
         TerminalError: a worker has another version of Python, or of one of `ALIKE`.
     """
+    import_dask()
     import dask
     from distributed import Client
 

@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+from distributed import WorkerPlugin
+
 from rag_index.errors import TransientError
-from rag_index.orchestration.worker import LOG_TOPIC, TOPIC, RunPlugin
-from rag_index.outages import Outage
+from rag_index.indexing.commit import write_shard
+from rag_index.indexing.embed import requests_in_flight
+from rag_index.orchestration.worker import NAME
+from rag_index.outages import Outage, outages
+from rag_index.reports.progress import LOGGERS, LogNotes
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distributed import Client
+    from distributed import Client, Worker
 
+    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.orchestration.worker import WorkerDestination
     from rag_index.reports.progress import Progress
+    from rag_index.settings import StoreSettings
+    from rag_index.stores.protocol import Store
 
+TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
+INTERVAL_SECONDS = 1.0
 CHECK_SECONDS = 5.0
 """Time between two checks, each of which costs a message to the scheduler."""
 GONE_SECONDS = 180.0
 """How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
+
+
+class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
+    """Keeps a worker's connection to the store, and tells the run what the worker logs and waits for."""
+
+    name = NAME
+
+    def setup(self, worker: Worker) -> None:
+        """Begin, in this worker's process."""
+        self._store: tuple[StoreSettings, Store] | None = None
+        self._ended = threading.Event()
+        self._handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
+        for logger in LOGGERS:
+            logger.addHandler(self._handler)
+        threading.Thread(target=self._send, args=(worker,), daemon=True, name="status").start()
+
+    def teardown(self, worker: Worker) -> None:
+        """End it."""
+        self._ended.set()
+        for logger in LOGGERS:
+            logger.removeHandler(self._handler)
+
+    def write(self, to: WorkerDestination, shard: EmbeddedShard) -> WrittenShard:
+        """Write a shard by this worker's connection: to open one for each takes a tenth of a second."""
+        if self._store is None or self._store[0] != to.settings:
+            self._store = to.settings, open_store(to.settings)
+        try:
+            return write_shard(self._store[1], to.collection, shard, epoch=to.epoch)
+        except BaseException:
+            self._store = None  # the server may speak another protocol now
+            raise
+
+    def _send(self, worker: Worker) -> None:
+        last: tuple[int, tuple[Outage, ...]] = (0, ())
+        while not self._ended.wait(INTERVAL_SECONDS):
+            if (now := (requests_in_flight(), outages())) != last:
+                last = now
+                found = [list(astuple(outage)) for outage in now[1]]
+                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
 
 
 class Liveness:

@@ -319,3 +319,23 @@ def test_a_run_outlives_its_worker_that_is_killed(deployed, project, fake, elsew
         ended = deployed.wait_for_end(run)
     assert ended["state_name"] == "Completed", ended["state"]["message"]
     assert len(project.texts()) == 240
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "parallel"),
+    [
+        ("a: [1", "malformed", "workers = 2"),
+        ("logging: {version: 1, root: {handlers: [no]}}", "root logger", 'address = "tcp://127.0.0.1:1"'),
+    ],
+)
+def test_a_run_for_which_dask_cannot_be_imported_goes_on_in_one_process(deployed, tmp_path, settings, said, parallel):
+    """Dask reads its files as it is imported, and they are for all its users on the machine."""
+    (tmp_path / "dask.yaml").write_text(settings)
+    project = Project(tmp_path / "project", extra=f"[parallel]\n{parallel}\nshard_documents = 20\n").fill(60)
+    run = deployed.start("index-all/index-all", config=str(project.config), state={"type": "PENDING"})["id"]
+    deployed.prefect("flow-run", "execute", run, DASK_CONFIG=str(tmp_path / "dask.yaml"))
+    ended = deployed.run(run)
+    assert ended["state_name"] == "Completed", ended["state"]["message"]
+    assert "it was indexed in one process: Dask cannot be imported (" in ended["state"]["message"]
+    assert said in ended["state"]["message"]
+    assert len(project.texts()) == 60
