@@ -50,17 +50,16 @@ class SearchOptions(TypedDict, total=False):
     indexes: Sequence[str] | None
     """The indexes to search; by default all."""
     limit: int
-    """Documents at most, by default 10."""
+    """The maximum number of documents, by default 10."""
     filter: Filter | None
-    """Which payload fields a document must match: see `rag_index.retrieve.filters`. An index's `required_filter`
-    applies in any case."""
+    """The payload fields that a document must match, such as `{"priority": "high"}` or `"priority=high"`. An index's
+    `required_filter` applies in any case."""
     groups: Groups
     """The groups of the caller. An index with `access` answers with documents that one of them may see, and with
     nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their place has a role and claims too, for
     which a database with `access = "database"` is asked."""
     timeout: float | None
-    """The limit of the whole search, in seconds, and of each index within it. By default each has `[retrieve]
-    index_timeout`."""
+    """The time limit of the whole search and of each index within it, in seconds; by default those of `[retrieve]`."""
     dense_weight: float | None
     """The weight of meaning against words, 1 for meaning alone."""
     rerank: bool | None
@@ -71,11 +70,11 @@ class SearchOptions(TypedDict, total=False):
     max_age: float | str | None
     """How many seconds an index may be behind, or a text such as "10 s"."""
     min_score: float | None
-    """Leave out hits of a lower `relevance`, from 0 to 1."""
+    """The lowest `relevance` of a hit, from 0 to 1."""
     collapse: str | None
     """Fold hits with the same value of this payload field, or with the same "text", into the best."""
     exact: bool
-    """Search for what was typed: no word is taken for a typing error. Nor is one in quotes."""
+    """Search for what was typed, and correct no typing error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,18 +149,31 @@ class ChunkHit(Answered):
 
 @dataclass(frozen=True, slots=True)
 class SearchHit(Answered):
-    """A document that was found. The members after `part` are in an answer with `explain` alone.
+    """A document that was found. The attributes from `rank` on are in an answer with `explain` alone.
 
-    `score` (-1 to 1) is that of its best chunk, and `text` is that chunk's text: the cosine similarity, and in a hybrid
-    search a weighted mean of it, of the BM25 score as a share of the query's best, and of the soft match. `relevance`
-    (0 to 1) is how likely the hit fits the query, which means the same in every index: see
-    `rag_index.retrieve.calibration`. `chunk` is the number of that chunk, from 0, of `total_chunks`. `payload` holds
-    the columns of the source. `title` and `link` are those of the document, as its index declares them ("" if it does
-    not). `folded` is how many hits that repeat this one are left out. `part` says which part of the document the best
-    chunk is of, if it is of one: its name, and its id and link if it has these. `rank` counts from 1 in its own index;
-    `fused` orders the hits of several indexes. `cosine`, `bm25` and `soft` are what meaning, words and soft match gave
-    the best chunk, and `matched` the words of the query that it has. `chunks` are the best chunks found, best first.
-    `rerank_score` is the reranker's number for the best chunk, None if it read none.
+    Attributes:
+        index: The index that holds the document.
+        document_id: The document's key, as text.
+        citation: What `Retriever.verify` takes, to check later what was found.
+        score: The score of the best chunk (-1 to 1): its cosine similarity, and in a hybrid search a weighted mean of
+            that, of BM25 as a share of the query's best, and of the soft match.
+        relevance: How likely the document fits the query (0 to 1). It means the same in every index.
+        text: The text of the best chunk.
+        chunk: The number of that chunk, from 0.
+        total_chunks: How many chunks the document has.
+        payload: The columns of the source that the index names.
+        title: The title, "" if the index declares none.
+        link: The address at which a person reads the document, "" if the index declares none.
+        folded: How many hits that repeat this one are left out.
+        part: The part of the document that the text is of: its name, and its id and link if it has these.
+        rank: The place in its own index, from 1.
+        fused: The value that orders the hits of several indexes.
+        cosine: What meaning gave the best chunk.
+        bm25: What words gave the best chunk.
+        soft: What the soft match gave the best chunk.
+        matched: The words of the query that the best chunk has.
+        chunks: The best chunks, best first.
+        rerank_score: The reranker's number for the best chunk, None if it did not read it.
     """
 
     index: str
@@ -194,15 +207,21 @@ class SearchHit(Answered):
 class SearchResult(Answered):
     """The result of one search.
 
-    `hits` are best first. `errors` has the reason of each index that gave no answer. `timings_ms` has embed, each index
-    by its name, fuse, rerank (if there is a reranker) and total. `fusion`
-    says what the hits are ordered by, rank or score. `dense_weight` is the weight of meaning that the scores have, 1 if
-    words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
-    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. If
-    `nothing_fits`, no document is likely to fit the query, and the hits are the nearest of those that do not; an answer
-    that lacks something never says so. `missing` says in a sentence what it lacks, and why.
-    `as_of` says up to where each index that answered was complete. `corrected` has what was searched for in place of a
-    word of the query: see `rag_index.retrieve.spelling`.
+    Attributes:
+        hits: The documents, best first.
+        as_of: Up to where each index that answered is complete.
+        corrected: The words that were searched for in place of words of the query.
+        nothing_fits: Whether no document is likely to fit, so that the hits are the nearest of those that do not. An
+            answer that lacks something never says so.
+        missing: What the answer lacks, and why, in sentences; "" if nothing.
+        errors: The reason of each index that gave no answer.
+        timings_ms: The milliseconds of `embed`, each index by its name, `rights` (if the database was asked), `fuse`,
+            `rerank` (if there is a reranker) and `total`.
+        fusion: What the hits are ordered by, `score` or `rank`.
+        dense_weight: The weight of meaning that the scores have, 1 if words were not searched for.
+        collections: The collection that was searched, by index.
+        reranked: Whether the best hits are in the order of the reranker.
+        rerank_error: Why they are not, although there is a reranker; "" otherwise.
     """
 
     hits: tuple[SearchHit, ...]

@@ -137,8 +137,10 @@ class Retriever:
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
         """Return the documents that fit a query best, by meaning and words, from all indexes or those that are named.
 
-        Each passage has every `"phrase in quotes"` of the query, and no word that stands after a minus (`-word`).
-        Indexes that fail are in `errors`.
+            result = await retriever.search("printer offline", indexes=["comments"], filter={"priority": "high"})
+
+        The options are those of `SearchOptions`. Each passage has every `"phrase in quotes"` of the query, and no word
+        that stands after a minus (`-word`). Indexes that fail are in `errors`.
 
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
@@ -185,7 +187,7 @@ class Retriever:
         return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
-        """Call `search` and wait for it, as `run` does."""
+        """Call `search` and wait for it, from any thread: `retriever.search_sync("printer offline", limit=5)`."""
         return self.run(self.search(query, **options))
 
     async def document(
@@ -199,6 +201,8 @@ class Retriever:
         max_chars: int | None = None,
     ) -> Document:
         """Return a document of the live collection of an index: its chunks in order, and its payload.
+
+            document = await retriever.document("comments", "17")
 
         Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers of all, and returns
         those that are wanted, the most wanted first. As many whole ones come as fit into `max_chars`, one at least.
@@ -222,6 +226,8 @@ class Retriever:
         self, citation: str | Citation, *, groups: Groups = None, timeout: float | None = None
     ) -> Verified:
         """Return what became of a cited document, by its key and without a search, and as of which position.
+
+            verified = await retriever.verify(hit.citation)
 
         Whether it was deleted is told only where nothing is kept from the caller. Raises SettingsError if the text is
         no citation, and what `document` raises but for DocumentNotFound.
@@ -298,6 +304,8 @@ class Retriever:
         timeout: float | None = None,
     ) -> Facets:
         """Return the most frequent values of keyword fields, with about how many documents have each.
+
+            facets = await retriever.facets(["priority"], filter={"author": "ann"})
 
         All documents that meet the filter count, of those that a search may find for the caller: `groups` and
         `required_filter` apply as in `search`. Of source code, chunks count. `fields` are by default all that have a
