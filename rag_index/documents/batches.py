@@ -220,6 +220,12 @@ class Failure:
     """Whether its process died, so that some of its points may have been written."""
 
 
+REQUESTS, SIZE, HOST = "requests", "size", "host"
+"""What would make an embedder's hosts answer more: more requests at a time, larger ones, or another host."""
+PEAKS = ("peak_memory", "process_load")
+"""Of several shards the largest counts, and not the sum."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShardStats:
     """Wall time and work that it took to chunk and embed one shard. Contexts are counted as in `ContextCounts`."""
@@ -252,10 +258,15 @@ class ShardStats:
     """Seconds in which a request was running, by host of the embedder."""
     peak_memory: int = 0
     """The largest resident size of the worker's process so far, in bytes."""
+    process_load: float = 0.0
+    """The processors that the process used while it embedded."""
+    held_back: str = ""
+    """What would make the embedder's hosts answer more, as far as the run has measured it (`hosts.load`)."""
 
     def plus(self, other: ShardStats) -> ShardStats:
-        """Return the work of both."""
-        sums: dict[str, Any] = {"peak_memory": max(self.peak_memory, other.peak_memory)}
+        """Return the work of both, in which `other` is the later one."""
+        sums: dict[str, Any] = {name: max(getattr(self, name), getattr(other, name)) for name in PEAKS}
+        sums["held_back"] = other.held_back or self.held_back
         for name in {one.name for one in fields(self)} - sums.keys():
             mine, more = getattr(self, name), getattr(other, name)
             both = isinstance(mine, dict)

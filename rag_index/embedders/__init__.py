@@ -71,7 +71,9 @@ class EmbedderIdentity:
 class Embedder(Protocol):
     """The interface of an embedder. An implementation is not safe to share between threads unless it says so."""
 
-    stats: RequestStats
+    @property
+    def stats(self) -> RequestStats:
+        """What was asked since the embedder was opened; of one for several threads, what the calling one asked."""
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model. It embeds one text, so that the dimension is the true one.

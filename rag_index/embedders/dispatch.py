@@ -118,14 +118,21 @@ class Dispatch(HostCalls[Batch]):
         """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
         self._unconfirmed: dict[Host, list[Text]] = {}
         """The texts that have a vector of a host whose model was not compared since."""
+        self._comparing: set[Host] = set()
+        self._all_sent: Callable[[], object] = lambda: None
 
-    async def run(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    async def run(
+        self, texts: Sequence[str], all_sent: Callable[[], object] = lambda: None
+    ) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order: its vector or its error.
+
+        `all_sent` is called once all are on their way, when the hosts have room for those of the next call. If some
+        have to be sent again, both calls share the hosts.
 
         Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
         ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used.
         """
-        given = [Text(text) for text in texts]
+        given, self._all_sent = [Text(text) for text in texts], all_sent
         self._texts.extend(sorted(sendable(given), key=self._length, reverse=True))
         self._chars = sum(map(self._length, self._texts))
         await self._run_to_end()
@@ -142,11 +149,18 @@ class Dispatch(HostCalls[Batch]):
         super()._check_hosts(now)
         if self._texts or super()._is_unfinished():
             return
-        for host in [host for host in self._unconfirmed if not host.being_probed]:
+        for host in [host for host in self._unconfirmed if not (host.being_probed or host in self._comparing)]:
             if host.resting(now):
                 self._confirm(host, len(self._unconfirmed[host]), well=False)
-            elif host.free_slots(now):
-                self._start_check(host, now, plain=False)
+            elif host.answers(now):  # it may be busy with the texts of the next call
+                self._comparing.add(host)
+                self._start_task(self._compare(host, now))
+
+    async def _compare(self, host: Host, started: float) -> None:
+        try:
+            await self._check(host, started, plain=False)
+        finally:
+            self._comparing.discard(host)
 
     async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
         texts = len(self._unconfirmed.get(host, ()))
@@ -166,16 +180,19 @@ class Dispatch(HostCalls[Batch]):
 
     def _send_what_fits(self, now: float) -> None:
         super()._send_what_fits(now)
+        most_texts, most_chars = self._settings.usual_request
         while self._texts and not self._waiting:
             used = self._pool.in_use(now)
-            free = sum(host.free_slots(now) > 0 for host in used)
+            free = [host for host in used if host.free_slots(now) > 0]
             if not free:
                 return
-            count = len(self._texts)
-            share = min(self._settings.batch_texts, -(-count // free), max(MIN_SHARE, -(-count // len(used))))
-            texts = take_batch(self._texts, self._length, share, self._settings.batch_chars)
+            count, times = len(self._texts), max(host.load.size.now for host in free)
+            share = min(max(1, int(times * most_texts)), -(-count // len(free)), max(MIN_SHARE, -(-count // len(used))))
+            texts = take_batch(self._texts, self._length, share, int(times * most_chars))
             self._waiting.append(Batch(texts, chars=sum(map(self._length, texts))))
             super()._send_what_fits(now)
+        if not (self._texts or self._waiting):
+            self._all_sent()
 
     def _send_to(self, batch: Batch, host: Host, now: float) -> None:
         batch.texts = [one for one in batch.texts if one.wanted]
@@ -233,7 +250,8 @@ class Dispatch(HostCalls[Batch]):
             for retry, error in reversed(broken):
                 self._record_failure(retry, host, error)
         else:
-            host.record_success(batch.chars, self._clock.now() - started)
+            now = self._clock.now()
+            host.record_success(batch.chars, now - started, now)
         if len(broken) < len(batch.texts):
             self._host_answered(host, started)
 
@@ -310,8 +328,8 @@ class QueryStream(Dispatch):
     def _go_on(self) -> None:
         if self._serving is None or self._serving.done():
             self._serving = asyncio.get_running_loop().create_task(self._serve())
-        elif self._timer is not None:
-            self._timer.cancel()
+        else:
+            self.wake()
 
     async def _serve(self) -> None:
         while self._is_unfinished():

@@ -64,7 +64,7 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
         rows = [row for row, entry in enumerate(entries) if entry is None]
         waiting, limits = deque(sorted(rows, key=lambda row: -len(texts[row]))), self._settings
         while waiting:
-            batch = take_batch(waiting, lambda row: len(texts[row]), limits.batch_texts, limits.batch_chars)
+            batch = take_batch(waiting, lambda row: len(texts[row]), *limits.usual_request)
             for row, entry in zip(batch, self._encode([texts[row] for row in batch], encode), strict=True):
                 entries[row] = entry
         return [entry for entry in entries if entry is not None]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.batches import HOST
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.dispatch import Dispatch, Query, QueryStream
 from rag_index.hosts.endpoint import (
@@ -36,14 +41,15 @@ log = logging.getLogger("rag_index.embedders")
 
 
 class ServerEmbedder:
-    """An Embedder that calls servers with up to `requests_in_flight` requests at a time per host.
+    """An Embedder that calls servers with as many requests at a time as each host shows to pay (`hosts.load`).
 
     `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
     began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
 
     The requests run on a separate event loop in a thread. The embedder can therefore be called from any thread, with
-    or without a running loop; calls from several threads take turns. Every method may raise ModelMissing and
-    ModelChanged in addition to the errors that Embedder documents.
+    or without a running loop. Calls from several threads take turns, which overlap: the next one sends its first texts
+    while the last ones of the one before are embedded. `stats` are those of the calling thread. Every method may raise
+    ModelMissing and ModelChanged in addition to the errors that Embedder documents.
     """
 
     def __init__(
@@ -62,16 +68,27 @@ class ServerEmbedder:
             else OllamaEndpoint(url, settings, settings.dimensions)
             for url in settings.hosts
         ]
-        pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
+        given, (texts, _) = settings.requests_in_flight, settings.usual_request
+        fixed = None if given == "auto" else given
+        self._pool = Pool(
+            self._endpoints, home=home, workers=max(1, workers), in_flight=fixed, growth=settings.growth, texts=texts
+        )
         self._model = KnownModel(settings.model, patience=settings.start_timeout)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
-        self.stats = RequestStats()
-        self._hosts = AskedHosts(pool, self._model, self.stats, clock or Clock())
+        self._own = threading.local()
+        self._hosts = AskedHosts(self._pool, self._model, clock=clock or Clock())
         self._loop = EventLoopThread("rag-index-embedder")
         self._turn = asyncio.Lock()
         new_pool = partial(Pool, self._endpoints, home=0, workers=1, in_flight=1)
         self._queries = QueryStream(self._hosts, settings, new_pool)
+
+    @property
+    def stats(self) -> RequestStats:
+        """The counts of the calls of this thread."""
+        stats: RequestStats = self._own.__dict__.setdefault("stats", RequestStats())
+        stats.in_flight = sum(host.in_flight for host in self._pool.hosts)
+        return stats
 
     def identity(self) -> EmbedderIdentity:
         """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
@@ -85,14 +102,22 @@ class ServerEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `wait_for_recovery` seconds for a host if all are down, then raise with the reason of each."""
-        given = self._settings
-        dispatch = Dispatch(self._hosts, given, given.document_prefix, patience=given.wait_for_recovery)
+        given, stats, came = self._settings, self.stats, time.perf_counter()
+        asked = replace(self._hosts, stats=stats)
 
         async def run() -> list[NDArray[np.float32] | Exception]:
-            async with self._turn:  # an interrupted call may still be ending
-                return await dispatch.run(texts)
+            await self._turn.acquire()  # an interrupted call may still be ending
+            with ExitStack() as turn:
+                turn.callback(self._turn.release)
+                stats.waited_seconds += time.perf_counter() - came
+                dispatch = Dispatch(asked, given, given.document_prefix, patience=given.wait_for_recovery)
+                return await dispatch.run(texts, all_sent=turn.close)
 
-        return self._loop.run(run())
+        try:
+            return self._loop.run(run())
+        finally:
+            found = [host.load.held_back for host in self._pool.own]
+            stats.held_back = next((one for one in found if one not in ("", HOST)), max(found))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Do not wait for hosts that are down."""

@@ -100,7 +100,7 @@ class Endpoint(ABC):
         self.timeout = settings.timeout
         self._client_options: dict[str, Any] = {
             "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
-            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
             "event_hooks": {"response": [self._bound, self._refuse_errors]},
             "headers": {"Accept-Encoding": "identity"},
             "follow_redirects": False,  # texts and keys go to the host that the settings name, and to no other

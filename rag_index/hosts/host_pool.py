@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rag_index.hosts.load import Load
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -55,7 +57,7 @@ class Host:
     """
 
     endpoint: Endpoint
-    max_in_flight: int
+    load: Load
     in_flight: int = 0
     busy_since: float = 0.0
     alone: bool = False
@@ -63,6 +65,8 @@ class Host:
     being_probed: bool = False
     admitted_at: float | None = None
     checked_at: float = -math.inf
+    plain_failed_at: float = -math.inf
+    """When it failed at a plain text last, which clears the texts that failed there before."""
     failures: int = 0
     failed_at: float = -math.inf
     rate_limits: int = 0
@@ -72,12 +76,12 @@ class Host:
     max_texts: int = sys.maxsize
     """The number of texts that the host takes in one request, as its refusals show."""
     capacity: float = field(init=False)
-    """Number of concurrent requests that the host gets at present."""
+    """Number of concurrent requests that the host can bear at present, however many would pay."""
     pace: float = 0.0
     """Seconds for a character; 0 before the first answer."""
 
     def __post_init__(self) -> None:
-        self.capacity = float(self.max_in_flight)
+        self.capacity = self.load.requests.most
 
     @property
     def url(self) -> str:
@@ -92,10 +96,19 @@ class Host:
         """Return whether other hosts must do its work, because it is down or in a pause that it asked for."""
         return self.down or (self.rate_limits > 0 and self.not_before > now)
 
+    def answers(self, now: float) -> bool:
+        """Return whether the host can be asked something now, however much it has to do."""
+        ready = self.admitted_at is not None and not self.being_probed and not self.alone and self.not_before <= now
+        return ready and not self.down
+
+    @property
+    def slots(self) -> int:
+        """How many concurrent requests the host gets at present."""
+        return max(1, int(min(self.capacity, self.load.requests.now)))
+
     def free_slots(self, now: float) -> int:
         """Return how many more requests the host can get now."""
-        ready = self.admitted_at is not None and not self.being_probed and not self.alone and self.not_before <= now
-        return max(1, int(self.capacity)) - self.in_flight if ready and not self.down else 0
+        return self.slots - self.in_flight if self.answers(now) else 0
 
     def seconds(self, chars: int) -> float:
         """Return the seconds that a batch of `chars` characters should take; 0 without an estimate."""
@@ -111,11 +124,12 @@ class Host:
         """Require a probe before the host gets more work."""
         self.admitted_at = None
 
-    def record_success(self, chars: int, seconds: float) -> None:
-        """Record that the host answered a batch well."""
+    def record_success(self, chars: int, seconds: float, now: float = 0.0) -> None:
+        """Record that the host answered a batch well, now."""
+        self.load.answered(chars, now - seconds, now)
         self.failures = self.rate_limits = 0
         self.error = None
-        self.capacity = min(float(self.max_in_flight), self.capacity + CAPACITY_STEP)
+        self.capacity = min(self.load.requests.most, self.capacity + CAPACITY_STEP)
         pace = seconds / max(chars, MIN_CHARS)
         self.pace = FORGETTING_FACTOR * self.pace + (1 - FORGETTING_FACTOR) * pace if self.pace else pace
 
@@ -139,7 +153,8 @@ class Host:
         """
         if started <= self.slowed_at:
             return False
-        self.capacity = max(1.0, self.capacity / 2)
+        self.capacity = max(1.0, min(self.capacity, self.load.requests.now) / 2)
+        self.load.end()
         self.slowed_at = now
         return True
 
@@ -165,16 +180,28 @@ class Pool:
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], *, home: int, workers: int, in_flight: int, in_all: int | None = None
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        home: int,
+        workers: int,
+        in_flight: int | None,
+        in_all: int | None = None,
+        growth: int = 1,
+        texts: int = 64,
     ) -> None:
+        """Without `in_flight` each host shows how many requests pay. For `growth` and `texts` see `Load.of`."""
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
         share = [number for number in order if number % workers == home % workers] if workers < count else [first]
-        hosts = [Host(endpoint, in_flight) for endpoint in endpoints]
+        loads = [Load.of(in_flight, growth=growth, texts=texts, sharing=-(-workers // count)) for _ in endpoints]
+        hosts = [Host(endpoint, load) for endpoint, load in zip(endpoints, loads, strict=True)]
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in order if number not in share]
-        self._max_in_flight = in_all or in_flight * len(share)
+        self._max_in_flight = in_all or sum(host.load.requests.most for host in self.own)
+        self.wakers: list[Callable[[], None]] = []
+        """What to call when a host may have room again, by the calls that share this pool, the earliest first."""
         self.all_resting_since: float | None = None
         """The time since which no host has answered well, and all rested; None while some host does."""
         self._slowest = 0.0
@@ -184,6 +211,11 @@ class Pool:
         """What to call the hosts in a message."""
         where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
         return f"{self.hosts[0].endpoint.service} {where}"
+
+    def wake(self) -> None:
+        """Let all calls look whether a host has room."""
+        for wake in self.wakers:
+            wake()
 
     @property
     def usual_silence(self) -> float:
@@ -249,7 +281,7 @@ def _are_sooner(others: Sequence[Host], host: Host, chars: int, waiting: float) 
     paced = [other for other in others if other.pace]
     if not paced or not host.pace:
         return False
-    queue_seconds = waiting / sum(max(1, int(other.capacity)) / other.pace for other in paced)
+    queue_seconds = waiting / sum(other.slots / other.pace for other in paced)
     return host.seconds(chars) > 2 * (queue_seconds + min(other.seconds(chars) for other in paced))
 
 
@@ -265,6 +297,10 @@ class RequestStats:
     """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0
     """Seconds in which at least one request was running."""
+    waited_seconds: float = 0.0
+    """Seconds that calls waited for those of other threads."""
+    held_back: str = ""
+    """Of what the hosts should get more (`hosts.load`)."""
     in_flight: int = 0
     host_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in which a request was running, by host; empty for an embedder without hosts."""

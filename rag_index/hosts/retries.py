@@ -133,7 +133,13 @@ class HostCalls(ABC, Generic[Req]):
     def _asked(self) -> list[Endpoint]:
         return [host.endpoint for host in self._pool.hosts if host.in_flight or host.being_probed]
 
+    def wake(self) -> None:
+        """Look again what can be sent now."""
+        if self._timer is not None:
+            self._timer.cancel()
+
     async def _work(self) -> None:
+        self._pool.wakers.append(self.wake)
         try:
             while self._is_unfinished():
                 now = self._clock.now()
@@ -147,6 +153,7 @@ class HostCalls(ABC, Generic[Req]):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._tasks.clear()
+            self._pool.wakers.remove(self.wake)
 
     def _is_unfinished(self) -> bool:
         return bool(self._waiting or self._on_trial or self._in_flight)
@@ -189,7 +196,6 @@ class HostCalls(ABC, Generic[Req]):
         host.alone = request.tries > 0
         host.in_flight += 1
         self._in_flight += 1
-        self._stats.in_flight += 1
         self._stats.requests += 1
         self._start_task(self._send(request, host, now))
 
@@ -220,9 +226,9 @@ class HostCalls(ABC, Generic[Req]):
             if not host.in_flight:
                 seconds[host.url] = seconds.get(host.url, 0.0) + now - host.busy_since
             self._in_flight -= 1
-            self._stats.in_flight -= 1
             if not self._in_flight:
                 self._stats.busy_seconds += now - self._busy_since
+            self._pool.wake()
 
     def _repeat(self, request: Req) -> None:
         self._stats.retries += 1
@@ -240,10 +246,10 @@ class HostCalls(ABC, Generic[Req]):
     def _record_failure(self, request: Req, host: Host, error: Exception) -> None:
         """Count a failure, and have the request sent again, on this host only if it is on trial here."""
         request.tries += 1
-        request.error, request.failed_at = error, self._clock.now()
         if request.single:
-            request.trial_failures = request.trial_failures + 1 if request.host is host else 1
-            request.host = host
+            again = request.host is host and host.plain_failed_at <= request.failed_at
+            request.trial_failures, request.host = request.trial_failures + 1 if again else 1, host
+        request.error, request.failed_at = error, self._clock.now()
         self._stats.retries += 1
         if request.single and request.tries >= ROAMING_TRIES:
             self._on_trial.append(request)
@@ -255,6 +261,8 @@ class HostCalls(ABC, Generic[Req]):
         trials, self._on_trial = self._on_trial, []
         for request in trials:
             host = request.host
+            if host is not None and host.plain_failed_at > request.failed_at:
+                request.trial_failures = 0
             if host is None or not request.trial_failures or host not in self._pool.in_use(now):
                 request.trial_failures = 0
                 self._requeue(request)
@@ -278,13 +286,18 @@ class HostCalls(ABC, Generic[Req]):
 
     def _start_check(self, host: Host, now: float, *, plain: bool) -> None:
         host.being_probed = True
-        self._start_task(self._check(host, now, plain=plain))
+        self._start_task(self._probe(host, now, plain=plain))
+
+    async def _probe(self, host: Host, started: float, *, plain: bool) -> None:
+        """Check a host, which gets nothing else meanwhile."""
+        try:
+            await self._check(host, started, plain=plain)
+        finally:
+            host.being_probed = False
+            self._pool.wake()
 
     async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
-        """Compare a host's model, with `plain` also let it embed a plain text. It gets nothing else meanwhile.
-
-        Return whether it is well.
-        """
+        """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well."""
         try:
             async with asyncio.timeout(self._model.patience):  # a request may take longer
                 await (self._model.try_out if plain else self._model.compare)(host.endpoint)
@@ -292,9 +305,8 @@ class HostCalls(ABC, Generic[Req]):
             silent = f"{host.url} did not answer a plain request within {self._model.patience:g} s"
             error = RequestTimedOut(silent) if isinstance(exc, TimeoutError) else exc
             self._host_failed(host, error, started)
-            for request in (*self._waiting, *self._on_trial) if not isinstance(error, RateLimited) else ():
-                if request.host is host:
-                    request.trial_failures = 0
+            if not isinstance(error, RateLimited):
+                host.plain_failed_at = self._clock.now()
         except RagIndexError as exc:
             self._unusable(host, exc, started)
         else:
@@ -303,8 +315,6 @@ class HostCalls(ABC, Generic[Req]):
                 host.admit(host.checked_at)
                 self._host_answered(host, started)
             return True
-        finally:
-            host.being_probed = False
         return False
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:

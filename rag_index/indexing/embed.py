@@ -83,7 +83,7 @@ class EmbedJob:
         If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
         Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
         """
-        shard, started = self.shard, time.perf_counter()
+        shard, started, computed = self.shard, time.perf_counter(), time.process_time()
         before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
         vectors: Vectors = dict(self.known)
         chunked = self.chunker.chunk(shard.documents)
@@ -94,8 +94,9 @@ class EmbedJob:
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
         after = embedder.stats
         made = [text for text in texts if text not in self.known]
+        elapsed = time.perf_counter() - started
         stats = ShardStats(
-            seconds=time.perf_counter() - started,
+            seconds=elapsed - (after.waited_seconds - before.waited_seconds),
             embed_seconds=after.busy_seconds - before.busy_seconds,
             texts=len(sent),
             sent_chars=sum(map(len, sent)),
@@ -110,6 +111,8 @@ class EmbedJob:
             contexts_missing=sum(counts.missing for counts in contexts),
             host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
             peak_memory=peak_memory(),
+            held_back=after.held_back,
+            process_load=(time.process_time() - computed) / max(elapsed, 1e-9),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 

@@ -89,7 +89,8 @@ class Scan:
         run.progress.start(documents)
         if scan.seconds_left >= MUCH_SECONDS:
             scan.has_much = True
-            scan.sharder.begin_small()
+            embedder = run.settings.embedder
+            scan.sharder.begin_small(embedder.usual_request[1] if embedder.on_servers else 0)
         run.stopwatch.count_rest("start")
         return scan
 

@@ -27,9 +27,9 @@ SECONDS = 5.0
 MIN_SECONDS = 1.0
 FIRST_SECONDS = 0.25
 """How long the first shard of each worker should take where much is to come, so that what writes has something to write
-soon; each that follows takes twice as long, up to `SECONDS`."""
-DOUBLINGS = 5
-"""After so many, it is more than `SECONDS`."""
+soon; each that follows takes twice as long, up to `SECONDS`. For servers it is a full request at least."""
+DOUBLINGS = 20
+"""After so many, it is more than `SECONDS`, whatever is measured."""
 MAX_DOCUMENTS = 12_000
 """Even short documents take memory in flow and worker."""
 SMOOTHING = 0.5
@@ -89,12 +89,12 @@ class Sharder:
         self._chars = 0
         self._number = 0
         self._coming: float | None = None
-        self._grows = False
+        self._grows, self._least = False, 0
         self._mean = MEAN_CHARS
 
-    def begin_small(self) -> None:
-        """Have the first shards take less time than the others: much is to come."""
-        self._grows = True
+    def begin_small(self, least: int = 0) -> None:
+        """Have the first shards take less time than the others, as much is to come; at `least` so many characters."""
+        self._grows, self._least = True, least
 
     def expect(self, documents: int) -> None:
         """Take note that at most `documents` will follow those of the next `add`."""
@@ -143,9 +143,10 @@ class Sharder:
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
-        doubled = min(DOUBLINGS, self._number // self._workers) if self._grows else DOUBLINGS
-        seconds = min(SECONDS, FIRST_SECONDS * 2.0**doubled)
-        target = self.chars_per_second * seconds
+        target = self.chars_per_second * SECONDS
+        if self._grows:
+            first = max(self._least, self.chars_per_second * FIRST_SECONDS)
+            target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
         if self._coming is not None:
             left = self._chars + given + self._coming
             target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))

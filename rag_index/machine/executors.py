@@ -36,17 +36,10 @@ class Here(Executor):
 
 
 class Beside(Executor):
-    """Makes one call at a time, each in a daemon thread: Ctrl-C does not wait for it, as for that of a thread pool."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
+    """Makes each call in a daemon thread of its own: Ctrl-C does not wait for it, as for that of a thread pool."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        def call() -> Any:
-            with self._turn:
-                return fn(*args, **kwargs)
-
-        return in_thread(call, "beside")
+        return in_thread(partial(fn, *args, **kwargs), "beside")
 
 
 class Process(Executor):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import ShardStats, WrittenShard
+from rag_index.documents.batches import HOST, REQUESTS, SIZE, ShardStats, WrittenShard
 from rag_index.reports.outcome import BY, count_of, rounded
 
 if TYPE_CHECKING:
@@ -169,11 +169,26 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
         count = count_of(len(embedder.hosts), "embedding server")
-        measured = "; `rag-index benchmark --set embedder.num_thread=null,1` measures threads"
-        tried = measured if embedder.kind == "ollama" else ""
-        return f", {count}: one more, on another machine or GPU, would help (hosts){tried}"
+        return f", {count}: {_advice_on_servers(metrics, embedder)}"
     gpu = "a GPU (device), or " if embedder.kind == "sentence-transformers" else ""
     return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
+
+
+def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
+    """Return what would make servers embed more, by what a run measured with more and with less at a time."""
+    if metrics.work.held_back == REQUESTS:
+        given = embedder.requests_in_flight
+        return f"more requests at a time would help: without requests_in_flight = {given} a run finds out how many"
+    if metrics.work.held_back == SIZE:
+        return "larger batches would help: without batch_texts and batch_chars a run finds out how large"
+    if embedder.kind == "ollama":
+        return (
+            "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
+            '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
+            "`rag-index benchmark --set embedder.num_thread=null,1` measures threads"
+        )
+    more = "more at a time is not faster, so " if metrics.work.held_back == HOST else ""
+    return f"{more}one more, on another GPU or machine, would help (hosts)"
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:

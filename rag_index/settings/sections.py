@@ -116,6 +116,9 @@ class SourceSettings(Section):
         return self
 
 
+USUAL_TEXTS, USUAL_CHARS, MAX_GROWTH = 64, 16_000, 4
+
+
 class EmbedderSettings(Section):
     """`[embedder]`: the model that turns text into vectors."""
 
@@ -145,12 +148,15 @@ class EmbedderSettings(Section):
     it failed (ollama, openai)."""
     price: Number | None = Field(default=None, ge=0)
     """The [cost](costs.md#money) of embedding a million characters, in any currency."""
-    batch_texts: PositiveInt = 64
-    """The maximum number of texts in one request to a server, or in one call of the model (sentence-transformers)."""
-    batch_chars: PositiveInt = 16_000
-    """The maximum number of characters in a request or a call. A longer text is sent alone."""
-    requests_in_flight: PositiveInt = 2
-    """How many requests each worker has under way at once on each of its own hosts (ollama, openai)."""
+    batch_texts: PositiveInt | Auto = "auto"
+    """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers). `auto`:
+    64, and to a server [up to four times as many](servers.md#what-is-sent) as long as it embeds more by that."""
+    batch_chars: PositiveInt | Auto = "auto"
+    """The maximum number of characters in a request or a call. A longer text is sent alone. `auto`: 16,000, which grow
+    with `batch_texts`."""
+    requests_in_flight: PositiveInt | Auto = "auto"
+    """How many requests are under way at once, for each process that embeds and each of its own hosts (ollama, openai).
+    `auto`: 2, and [up to 32](servers.md#what-is-sent) as long as the host embeds more by that."""
     num_thread: PositiveInt | None = None
     """How many threads Ollama uses for a request. Not set: Ollama chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -172,6 +178,17 @@ class EmbedderSettings(Section):
     def cost(self, chars: float) -> float:
         """Return what it costs to embed this many characters, by `price`."""
         return chars * (self.price or 0.0) / 1e6
+
+    @property
+    def usual_request(self) -> tuple[int, int]:
+        """How many texts and characters a request or call has at most, until something was measured."""
+        texts, chars = self.batch_texts, self.batch_chars
+        return USUAL_TEXTS if texts == "auto" else texts, USUAL_CHARS if chars == "auto" else chars
+
+    @property
+    def growth(self) -> int:
+        """How many times larger than usual requests may become."""
+        return MAX_GROWTH if self.batch_texts == self.batch_chars == "auto" else 1
 
     @property
     def on_servers(self) -> bool:

@@ -124,7 +124,8 @@ class CostCounter:
         chunks = round(self._chunks * self._characters / self._sampled) if estimated else self._chunks
         embedder = self._settings.embedder
         workers = 1 if self._settings.parallel.serial else max(1, worker_count(self._settings))
-        by_size = max(math.ceil(chunks / embedder.batch_texts), math.ceil(self._characters / embedder.batch_chars))
+        texts, characters = embedder.usual_request
+        by_size = max(math.ceil(chunks / texts), math.ceil(self._characters / characters))
         return RunCost(
             characters=self._characters,
             chunks=chunks,

@@ -60,6 +60,9 @@ def busy(*, took=100.0, write_seconds=0.0, **work) -> RunMetrics:
     return metrics
 
 
+VLLM = EmbedderSettings(kind="openai", model="m", url="http://a:1", requests_in_flight=1)
+
+
 def idle(values: dict | None = None, **stages: float) -> RunMetrics:
     """Return metrics of a run whose workers were busy for a third of the time."""
     metrics = busy(**{"seconds": 60.0, "embed_seconds": 55.0, **(values or {})})
@@ -77,8 +80,12 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
         (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
         (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
         (busy(), TORCH, "a GPU (device)"),
-        (busy(), ollama(), "1 embedding server: one more"),
-        (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: one more"),
+        (busy(held_back="host"), ollama(), "1 embedding server: more at a time is not faster, since Ollama"),
+        (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: more at a time"),
+        (busy(held_back="host"), VLLM, "1 embedding server: more at a time is not faster, so one more, on another GPU"),
+        (busy(), VLLM, "1 embedding server: one more, on another GPU"),
+        (busy(held_back="requests"), VLLM, "more requests at a time would help: without requests_in_flight = 1"),
+        (busy(held_back="size"), ollama(), "larger batches would help: without batch_texts"),
         (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
         (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),

@@ -308,7 +308,7 @@ class ContextWriter:
         self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
         # processes begin with different hosts
-        most = servers.requests_in_flight
+        most = 1 if servers.requests_in_flight == "auto" else servers.requests_in_flight
         pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=most, in_all=most)
         model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
         self.hosts = AskedHosts(pool, model)
