@@ -56,6 +56,11 @@ SHORT_SECONDS = 300.0
 """How long these are waited for."""
 SHORT_POLL = 0.02
 
+MAX_COUNT = 6
+"""Digits of what may be a count in a text of a run. A longer number is the id of a document, such as a telephone's."""
+OWN_WORDS = frozenset(["index", "state", "error_class", "metric"])
+"""What in a report has a word of ours, or the name of the index, and never an id of a document."""
+
 
 def lease_name(project: str) -> str:
     """Return the name of the lease of a project's watch, which is the name of no alias."""
@@ -108,9 +113,9 @@ class RunRows(LedgerConnection):
 
         Those that runs have `deleted` stay in the inbox: the source may have them again.
         """
-        names = [name for name in (*ids, *deleted) if not name.isdigit()]  # a number stands in every report
+        names = [name for name in (*ids, *deleted) if len(name) > MAX_COUNT or not name.isdigit()]
         words = [re.escape(one) for name in names for one in {name, json.dumps(name)[1:-1]}]
-        name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w|\":)")
+        name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
         ours = sa.select(runs.c.id, runs.c.message, runs.c.report).where(runs.c.alias == alias)
         with self.transaction():
             for table, some in ((inbox, ids), (mended, [*ids, *deleted])):
@@ -119,9 +124,19 @@ class RunRows(LedgerConnection):
                 killed = (scans.c.alias == alias) & scans.c.number.not_in(self._scans)
                 self.forget_scans(killed)
             self._write(file_hashes.delete().where(self._is_in(file_hashes.c.key, keys)))
-            for run_id, *texts in self._select(ours) if words else ():
-                message, report = (name.sub("(erased)", text) for text in texts)
-                self._write(runs.update().where(runs.c.id == run_id).values(message=message, report=report))
+            for run_id, message, report in self._select(ours) if words else ():
+                values = {"message": name.sub("(erased)", message)}
+                values["report"] = json.dumps(_without(name, json.loads(report)))
+                self._write(runs.update().where(runs.c.id == run_id).values(values))
+
+
+def _without(names: re.Pattern[str], value: Any) -> Any:
+    """Return a report without these names in its texts. A document may be called like an index or a state."""
+    if isinstance(value, dict):
+        return {key: one if key in OWN_WORDS else _without(names, one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without(names, one) for one in value]
+    return names.sub("(erased)", value) if isinstance(value, str) else value
 
 
 def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

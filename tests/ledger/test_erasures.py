@@ -61,8 +61,20 @@ def test_no_name_of_an_erased_document_stays(each_ledger, collection):
     assert [one.document_id for one in each_ledger.waiting_changes(ALIAS, 9)] == ["8", "9"], "8 may be back"
     assert each_ledger.mended_deletions(ALIAS, but="") == ["9"]
     run = each_ledger.last_run(ALIAS)
+    assert run.report[MAIL] == "a key stays"
     assert (run.message, run.report["lost"], run.report["documents"]) == (
         "document (erased) of 7",
         ["(erased)", "7"],
         7,
     )
+
+
+@pytest.mark.parametrize("name", ["notes", "failed", "0.613", "true", "4930901820"])
+def test_a_report_stays_one_whatever_an_erased_document_is_called(each_ledger, name):
+    each_ledger.start_run("run", ALIAS, host="h", pid=1)
+    report = {"index": "notes", "state": "failed", "seconds": 0.613, "verified": True, "gate": {"lost": ["a", name]}}
+    each_ledger.finish_run("run", state="failed", message=f"document {name} of 4", report=report)
+    each_ledger.forget_names(ALIAS, [name], [], [])
+    run = each_ledger.last_run(ALIAS)
+    assert run.message == "document (erased) of 4"
+    assert run.report == {**report, "gate": {"lost": ["a", "(erased)"]}}
