@@ -22,10 +22,10 @@ _SLIDE = re.compile(r"(.*?/)(_rels/)?slide(\d+)\.xml(?:\.rels)?")
 _AS_HTML = {
     "p": "p", "h": "p", "si": "p", "text": "p", "annotation": "p", "tbl": "table", "table": "table", "tr": "tr",
     "table-row": "tr", "row": "tr", "tc": "td", "table-cell": "td", "is": "td", "br": "br", "cr": "br",
-    "line-break": "br", "list-item": "li",
+    "line-break": "br", "list-item": "li", "tx": "td",
 }  # fmt: skip
-_HIDDEN = frozenset(["delText", "instrText", "tracked-changes", "Fallback", "note-citation", "rPh"])
-"""Elements of office documents whose text is deleted, a formula, or there a second time."""
+_HIDDEN = frozenset(["delText", "moveFrom", "instrText", "tracked-changes", "Fallback", "note-citation", "rPh"])
+"""Elements of office documents whose text is deleted, a formula, or there a second time, as where it was moved to."""
 
 
 def is_office(data: IO[bytes]) -> bool:
@@ -53,8 +53,8 @@ class _OfficeText(HtmlText):
         name, has_text, is_hidden = self._look_at(tag)
         if name == "c":
             self._is_string = attributes.get("t") == "str"
-        elif name.startswith(("str", "num")):
-            self._is_string = name.startswith("str")
+        elif name.startswith(("str", "num", "multiLvlStr")) or name == "tx":  # in `tx` a name, or a reference to one
+            self._is_string = not name.startswith("num")
         self._hidden += is_hidden
         if name in ("tab", "ptab", "s"):
             super().data(" ")
@@ -62,7 +62,7 @@ class _OfficeText(HtmlText):
             super().data("-")
         elif name in ("tc", "table-cell"):
             self._cells += 1
-        if element := self._element(name):
+        if element := self._element(tag):
             super().start(element, {})
         self._texts += has_text
 
@@ -71,7 +71,7 @@ class _OfficeText(HtmlText):
         self._hidden -= is_hidden
         self._texts -= has_text
         self._cells -= name in ("tc", "table-cell")
-        if element := self._element(name):
+        if element := self._element(tag):
             super().end(element)
 
     def data(self, text: str) -> None:
@@ -81,12 +81,16 @@ class _OfficeText(HtmlText):
     def _look_at(self, tag: str) -> tuple[str, bool, bool]:
         """Return the name of an element, whether it has text, and whether nobody reads it."""
         space, _, name = tag.rpartition("}")
-        texts = ("p", "h") if "opendocument" in space else ("t", "text", "v") if self._is_string else ("t", "text")
+        texts = (
+            ("p", "h") if "opendocument" in space else ("t", "text", "v", "pt") if self._is_string else ("t", "text")
+        )
         return name, name in texts, name in _HIDDEN or "purl.org/dc/" in space
 
-    def _element(self, name: str) -> str | None:
+    def _element(self, tag: str) -> str | None:
         """Return the element of HTML. Paragraphs of a cell stay in its line."""
-        element = "td" if name == "v" and self._is_string else _AS_HTML.get(name)
+        space, _, name = tag.rpartition("}")
+        is_cell = name == "pt" or (name == "v" and "spreadsheet" in space)
+        element = "td" if is_cell and self._is_string else _AS_HTML.get(name)
         if element == "p" and self._cells:
             super().data(" ")
             return None

@@ -281,13 +281,15 @@ NOTES = (
     "</o:annotation></t:p></o:text>"
 )
 CHART = (
-    f'<c:chartSpace xmlns:c="{OFFICE}drawingml/2006/chart" xmlns:a="{DRAWING}"><a:t>sales</a:t><c:strCache><c:v>north'
-    "</c:v></c:strCache><c:numCache><c:v>55</c:v></c:numCache></c:chartSpace>"
+    f'<c:chartSpace xmlns:c="{OFFICE}drawingml/2006/chart" xmlns:a="{DRAWING}"><a:t>sales</a:t><c:tx><c:v>towers'
+    "</c:v></c:tx><c:strCache><c:pt><c:v>north</c:v></c:pt></c:strCache><c:multiLvlStrCache><c:lvl><c:pt><c:v>east"
+    "</c:v></c:pt></c:lvl></c:multiLvlStrCache><c:numCache><c:pt><c:v>55</c:v></c:pt></c:numCache></c:chartSpace>"
 )
 STYLES = f'<o:document-styles xmlns:o="{ODT}office:1.0" xmlns:t="{ODT}text:1.0"><t:p>header</t:p></o:document-styles>'
 FLAT = '<?xml version="1.0" encoding="UTF-8"?>' + STYLES.replace("document-styles", "document").replace(
     "header", "flat"
 )
+CHART_EX = "http://schemas.microsoft.com/office/drawing/2014/chartex"
 THREADS = "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments"
 OFFICE_TEXTS = {
     "a main part of another name": ({"word/document2.xml": word("the lighthouse")}, ["the lighthouse"]),
@@ -321,7 +323,20 @@ OFFICE_TEXTS = {
             "ppt/charts/chart1.xml": CHART, "ppt/slideLayouts/slideLayout1.xml": slide("Click to add", "sldLayout"),
             "ppt/diagrams/data1.xml": CHART.replace("chartSpace", "dataModel").replace("sales", "diagram"),
         },
-        [("", "diagram | north"), ("1", "one"), ("2", "said of two"), ("2", "two"), ("2", "sales | north")],
+        [
+            ("", "diagram | towers | north | east"), ("1", "one"), ("2", "said of two"), ("2", "two"),
+            ("2", "sales | towers | north | east"),
+        ],
+    ),
+    "a chart of another kind": (
+        {"word/document.xml": word("main"),
+         "word/charts/chartEx1.xml": f'<chartSpace xmlns="{CHART_EX}"><strDim><pt>north</pt></strDim><numDim><pt>55'
+                                     "</pt></numDim><tx><txData><v>towers</v></txData></tx></chartSpace>"},
+        ["main", "north | towers"],
+    ),
+    "what was moved is read where it is now": (
+        {"word/document.xml": word("main").replace("<w:p>", "<w:moveFrom><w:t>away</w:t></w:moveFrom><w:p>")},
+        ["main"],
     ),
     "notes and remarks of OpenDocument": (odt(NOTES), ["the\n\nnote\n\nremark"]),
     "headers of OpenDocument": ({"styles.xml": STYLES}, ["header"]),
