@@ -18,6 +18,8 @@ FULL = 0.75
 """The share of the allowed requests that must have been under way, on average, for a rate to count."""
 MAX_SECONDS = 2.0
 """A host that takes longer for a request computes all the time: it gets no more, or requests would time out."""
+SHORT_SECONDS = 1.0
+"""A host that answers in less keeps the last requests that did not pay: it has work while this process is busy."""
 FIRST_REQUESTS, MAX_REQUESTS = 2, 32
 
 
@@ -106,7 +108,7 @@ class Load:
         if more and pays and lever.now < lever.most:
             self._judge(rate, seconds, now)
         elif more:
-            lever.now = lever.now if pays else value
+            lever.now = lever.now if pays or (lever is self.requests and seconds < SHORT_SECONDS) else value
             self._next(HOST)
         else:
             lever.now = value

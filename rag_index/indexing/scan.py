@@ -17,7 +17,7 @@ from rag_index.documents.canonical import byte_count
 from rag_index.documents.keys import document_id
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable, StoreError, StoreRestored
-from rag_index.evaluation.calibrate import calibrate
+from rag_index.evaluation.calibrate import Asked, begin, calibrate
 from rag_index.indexing.commit import Committer, outdated_groups, update_payloads
 from rag_index.indexing.delete_guard import DeleteGuard, held_back, hidden_by_policies, policy_digest
 from rag_index.indexing.diff import Comparison, LedgerScanState, diff
@@ -48,6 +48,7 @@ from rag_index.stores import REST_REMEDY, on_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import DocumentBatch, Failure, Shard, WrittenShard
@@ -138,6 +139,7 @@ class Scan:
         self._any_failures = ledger.count_failures(self.collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._suspects: set[str] = set()
+        self._calibrating: Future[Asked] | None = None
         self._chars = 0
         """Characters of all documents that have to be embedded, as far as the source was read."""
         self._excluded: list[Failure] = []
@@ -201,6 +203,8 @@ class Scan:
     def rest(self) -> list[Shard]:
         """Return the shards of what is left, after the last page."""
         self._golden.before_writing(more_to_read=False)
+        run = self.run
+        self._calibrating = begin(run.settings, run.index, run.ledger, run.store, self.collection, self.identity)
         return [self._marked(shard) for shard in self.sharder.rest()]
 
     def _marked(self, shard: Shard) -> Shard:
@@ -418,7 +422,10 @@ class Scan:
                 if not self.guard.any_documents and run.index.gate is not None:
                     run.outcome.say(NOTHING_LIVE)
                 self._golden.report()
-            calibrate(run.settings, run.index, run.ledger, run.store, self.collection, self.identity, run.stopwatch)
+            calibrate(
+                run.settings, run.index, run.ledger, run.store, self.collection, self.identity, run.stopwatch,
+                self._calibrating,
+            )  # fmt: skip
         for part, rows in run.part_rows.items():
             run.ledger.note_size(self.collection.id, rows, part)
         if self._deletes_done:

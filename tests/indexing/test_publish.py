@@ -155,7 +155,7 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
     monkeypatch.setattr(calibrate_module, "MIN_DOCUMENTS", 30)
     asked = []
 
-    def learn_nothing(settings, index, ledger, store, collection, identity):
+    def learn_nothing(settings, index, ledger, store, collection, identity, begun):
         asked.append(ledger.totals(collection.id).documents)
         return
 

@@ -11,9 +11,11 @@ from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.evaluation import calibrate
 from rag_index.ledger import Ledger
+from rag_index.reports.metrics import Stopwatch
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration
 from rag_index.stores import open_store
+from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import Project
 
@@ -127,3 +129,22 @@ def test_scale_and_threshold_are_those_of_the_collections_own_texts() -> None:
     assert learned.relevance(0.7, 1.0) > 0.5 > FITS > learned.relevance(0.2, -1.0)
     assert Calibration.learn([0.31, 0.3], strange, words=True).cosine == 0, "cosines tell nothing apart"
     assert Calibration.learn(known, strange, words=False).words == 0
+
+
+def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_again(tmp_path):
+    with FakeOllama(dimension=32) as server:
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        project = Project(tmp_path / "project", embedder).fill(600)
+        assert run_plain(project).state == "completed"
+        settings, index = project.settings, project.settings.indexes[0]
+        with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+            [collection] = ledger.collections("test_notes")
+            assert calibrate.begin(settings, index, ledger, store, collection, None) is None, "it has learned"
+            store.set_metadata(collection.name, {calibrate.CALIBRATION: {calibrate.UNLEARNED: 0}})
+            begun = calibrate.begin(settings, index, ledger, store, collection, None)
+            own, strange, vectors = begun.result(60)
+            assert vectors.keys() == {*own, *strange}
+            asked = len(server.requests)
+            calibrate.calibrate(settings, index, ledger, store, collection, None, Stopwatch(), begun)
+            assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
+            assert len(server.requests) == asked
