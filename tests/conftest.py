@@ -34,7 +34,8 @@ MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
     """The URL of the Prefect API that this process and its children use."""
-    quiet(tmp_path_factory.mktemp("prefect"))
+    quiet()
+    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     with temporary_server() as variables:
         os.environ.update(variables)
         from prefect.context import SettingsContext, get_settings_context

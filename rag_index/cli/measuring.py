@@ -20,7 +20,7 @@ from rag_index.cli import (
     say,
     search_options,
 )
-from rag_index.cli.runs import flow_loader, launch_flow
+from rag_index.cli.runs import flow_loader, launch_flow, prefect_option
 from rag_index.errors import one_line
 
 if TYPE_CHECKING:
@@ -132,21 +132,28 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
 @click.option(
     "--set", "change", type=UnicodeText(), metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process]."
 )
+@prefect_option
 @json_option
 def benchmark(
-    context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], change: str | None, as_json: bool
+    context: Context,
+    name: str | None,
+    sample_size: int,
+    workers: tuple[int, ...],
+    change: str | None,
+    prefect: bool,
+    as_json: bool,
 ) -> int:
     """Compare a serial script with parallel runs or other settings.
 
     Real collections are not touched.
     """
-    from rag_index.orchestration.launch import benchmark_plainly, names_api, quiet_workers
+    from rag_index.orchestration.launch import benchmark_plainly, quiet_workers
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
     given: dict[str, Any] = {"index": index, "sample_size": sample_size, "workers": list(workers), "change": change}
     report: BenchmarkReport
-    if names_api(settings.data / "prefect"):
+    if prefect:
         report = launch_flow(context, settings, flow_loader("benchmark"), **given)
     else:
         quiet_workers()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import Context, command, json_option, name_argument, names_argument, say, show, wait_option
-from rag_index.cli.runs import launch_run
+from rag_index.cli.runs import flow_loader, launch_flow, launch_run, prefect_option
 from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
@@ -228,9 +228,12 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
 @command(quiet=True, example="doctor --repair")
 @names_argument
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
+@prefect_option
 @wait_option
 @json_option
-def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: float | None, as_json: bool) -> int:
+def doctor(
+    context: Context, names: tuple[str, ...], repairing: bool, prefect: bool, wait: float | None, as_json: bool
+) -> int:
     """Compare source, ledger and store; --repair repairs.
 
     The exit code is 0 if nothing is found or everything is repaired, and 3 if something is left.
@@ -243,11 +246,18 @@ def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: floa
         """Run the indexes. If that fails, print why; what it should have repaired stays a finding."""
         from rag_index.indexing.run import RunOptions
 
-        report = launch_run(context, settings, indexes, RunOptions(full=rebuild, retry_failed=True, wait=wait))
+        options = RunOptions(full=rebuild, retry_failed=True, wait=wait)
+        report = launch_run(context, settings, indexes, options, prefect=prefect)
         if report.state != "completed":
             say(f"rag-index: the run that repairs: {report.sentence()}", err=True)
 
-    diagnosis = repair(settings, names, index) if repairing else examine(settings, names)
+    if repairing:
+        diagnosis = repair(settings, names, index)
+    elif prefect:
+        chosen = [one.name for one in settings.named(names)]
+        diagnosis = launch_flow(context, settings, flow_loader("doctor"), indexes=chosen, wait=wait)
+    else:
+        diagnosis = examine(settings, names)
     show(asdict(diagnosis), *_finding_lines(diagnosis, repairing=repairing), as_json=as_json)
     return diagnosis.exit_code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 required_names = click.argument("names", type=UnicodeText(), nargs=-1, required=True, metavar="NAME…")
+prefect_option = click.option(
+    "--prefect", is_flag=True, help="Run as a flow of Prefect, at the API that its settings name or a temporary one."
+)
 run_options = options(
     parallel_options,
     click.option(
@@ -45,18 +47,19 @@ run_options = options(
         is_flag=True,
         help="Publish a rebuilt collection without asking its gate, or in place of one that another ledger made.",
     ),
+    prefect_option,
     wait_option,
     json_option,
 )
 
 
-def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, **asked: Any) -> int:
+def run_indexes(context: Context, names: list[str] | None, *, prefect: bool, as_json: bool, **asked: Any) -> int:
     """Run these indexes (None: all), print the report and return the exit code."""
     from rag_index.indexing.run import RunOptions
 
     chosen = RunOptions(**asked)
     settings = context.settings(**chosen.in_settings())
-    return print_report(launch_run(context, settings, names, chosen), as_json=as_json)
+    return print_report(launch_run(context, settings, names, chosen, prefect=prefect), as_json=as_json)
 
 
 def print_report(report: RunReport, *, as_json: bool) -> int:
@@ -70,14 +73,14 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
     return report.exit_code
 
 
-def launch_run(context: Context, settings: Settings, names: list[str] | None, chosen: RunOptions) -> RunReport:
-    """Run the flow where Prefect's settings name an API: whoever has one wants to see the runs there. Else plainly."""
-    from rag_index.orchestration.launch import make_folder, names_api, quiet_workers
-
-    if names_api(settings.data / "prefect"):
+def launch_run(
+    context: Context, settings: Settings, names: list[str] | None, chosen: RunOptions, *, prefect: bool
+) -> RunReport:
+    """Run these indexes plainly, or as the flow `index-all`."""
+    if prefect:
         report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, options=chosen)
         return report
-    from rag_index.orchestration.launch import run_plainly
+    from rag_index.orchestration.launch import make_folder, quiet_workers, run_plainly
 
     if context.verbose:
         log_to_terminal(root := logging.getLogger())
@@ -211,7 +214,8 @@ def automations(context: Context, webhook: str, silent: int, late: int, missing:
 @click.argument("names", type=UnicodeText(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
-def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:
+@prefect_option
+def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, prefect: bool) -> int:
     """Follow changes of the source and index them within seconds."""
     settings = context.settings()
     if setup:
@@ -229,7 +233,7 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     ours.propagate = False
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
     logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
-    if os.environ.get("PREFECT_API_URL"):
+    if prefect:
         _say_watched(chosen)
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
     from rag_index.status.metrics_file import try_to_write_metrics

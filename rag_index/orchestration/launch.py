@@ -1,18 +1,18 @@
-"""Runs of the command line: a flow where Prefect's settings name an API, and else without Prefect.
+"""Runs of the command line: without Prefect, or as a flow in this process.
 
-Starting Prefect alone takes longer than most runs have to do. Either way logs are quiet, and the end leaves nothing.
+Starting Prefect alone takes longer than most runs have to do. Either way logs are quiet.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
-import tomllib
 import uuid
-from contextlib import AbstractContextManager, ExitStack, chdir, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, chdir, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.connections import why_failed
 from rag_index.database.files import other_writer, private_folder
@@ -22,16 +22,17 @@ from rag_index.indexing.plain import Plainly
 from rag_index.indexing.policies import current_checks, shared_checks
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom, terminable
-from rag_index.orchestration.prefect_api import send_pending_logs
+from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs, open_display
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.settings import IndexSettings, Settings
     from rag_index.tuning.benchmark import BenchmarkReport
 
+T = TypeVar("T")
 logger = logging.getLogger("rag_index.runs")
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
@@ -40,7 +41,8 @@ UNREACHABLE = "Failed to reach API at "
 def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool = False, **parameters: Any) -> Any:
     """Run a flow in this process with `parameters` and return what its final state holds.
 
-    `load` imports the flow and returns it. Prefect keeps its own data in `home`, if the environment names no folder.
+    `load` imports the flow and returns it. The API is the one that Prefect's own settings name. If they name none, a
+    temporary server is started, whose database is in `home`.
 
     Raises:
         BaseException: what ended the flow, where that is not the outcome of an index.
@@ -49,13 +51,15 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
     import httpx
 
     with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
-        quiet(home, verbose=verbose)
-        flow = load()
+        quiet(verbose=verbose)
+        flow, page = stack.enter_context(_with_api(load, home, verbose=verbose))
         from prefect.exceptions import MissingResult  # no earlier: see trusted_folder
 
         stack.callback(send_pending_logs)
         try:
-            result = flow(**parameters, return_state=True).result(raise_on_failure=False)
+            state = flow(**parameters, return_state=True)
+            sys.stderr.write(f"rag-index: {page(state.state_details.flow_run_id)}\n")
+            result = state.result(raise_on_failure=False)
             if isinstance(result, BaseException):
                 raise result
         except httpx.TransportError as error:
@@ -74,10 +78,26 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
             url = str(error).removeprefix(UNREACHABLE).rstrip("/")
             why = why_failed(error, url) or "start it, or correct PREFECT_API_URL"
             raise TransientError(
-                f"the Prefect server at {url} does not answer, so nothing was done: {why}; without PREFECT_API_URL, "
-                "`index` runs without Prefect"
+                f"the Prefect server at {url} does not answer, so nothing was done: {why}, or leave out --prefect"
             ) from error
         return result
+
+
+@contextmanager
+def _with_api(load: Callable[[], T], home: Path, *, verbose: bool) -> Iterator[tuple[T, Callable[[object], str]]]:
+    """Give what `load` imports, and a function that says where a flow run is shown. A server starts meanwhile."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield load(), lambda run_id: f"this run is shown at {PREFECT_UI_URL.value()}/runs/flow-run/{run_id}"
+        return
+    make_folder(home)
+    shown = f"`PREFECT_HOME={home} prefect server start` shows this run at /runs/flow-run/"
+    with temporary_server(home, verbose=verbose) as wait:
+        flow, found = load(), wait()
+        api = {name: found[name.name] for name in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
+        with temporary_settings(api):
+            yield flow, lambda run_id: f"{shown}{run_id}"
 
 
 def trusted_folder() -> AbstractContextManager[None]:
@@ -89,11 +109,9 @@ def trusted_folder() -> AbstractContextManager[None]:
     return chdir("/") if other_writer(Path()) else nullcontext()
 
 
-def quiet(home: Path, *, verbose: bool = False) -> None:
+def quiet(*, verbose: bool = False) -> None:
     """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
     values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    if "PREFECT_API_URL" not in os.environ:
-        values["PREFECT_HOME"] = str(home)
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
@@ -116,23 +134,6 @@ def make_folder(folder: Path) -> None:
         raise SettingsError(
             f"{folder} cannot be created: {error.strerror}; set `data` to a folder that can be written"
         ) from error
-
-
-def names_api(home: Path) -> bool:
-    """Return whether the environment or a profile of Prefect names an API. Prefect is not imported for it.
-
-    `home` is the folder of Prefect where the environment names none.
-    """
-    if "PREFECT_API_URL" in os.environ:
-        return True
-    home = Path(os.environ.get("PREFECT_HOME") or home)
-    try:
-        file = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # Prefect will say so
-        return False
-    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    return "PREFECT_API_URL" in profiles.get("profiles", {}).get(active, {})
 
 
 def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:

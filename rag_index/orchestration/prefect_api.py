@@ -1,17 +1,94 @@
-"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere else for long."""
+"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere else for long.
+
+A command whose settings of Prefect name no API has a temporary server of its own.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import secrets
+import socket
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from rag_index.errors import TransientError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     from prefect.context import SettingsContext
 
-
 PAUSE_SECONDS = 2.0
+START_SECONDS = 300.0
+"""How long a temporary server may take to start: 5 s, 15 s where it makes its database, more on a busy machine."""
+STOP_SECONDS = 10.0
+SERVE = """
+import os, socket, sys, threading, uvicorn
+app = "prefect.server.api.server:create_app"
+server = uvicorn.Server(uvicorn.Config(app, factory=True, log_level="error", timeout_graceful_shutdown=1))
+
+def follow():  # this process ends with its parent, and as soon as that has closed the pipe
+    sys.stdin.read()
+    server.should_exit = True
+
+threading.Thread(target=follow, daemon=True).start()
+server.run([socket.socket(fileno=int(sys.argv[1]))])
+"""
+
+
+@contextmanager
+def temporary_server(home: Path, *, verbose: bool = False) -> Iterator[Callable[[], dict[str, str]]]:
+    """Start a Prefect server with its database in `home`, for the time of the block.
+
+    The block gets a function that waits until the server answers, and returns the settings that lead to it.
+
+    This is Prefect's own temporary server, but it has a password, ends however this process ends, and is started
+    without importing the server here, which takes two seconds.
+    """
+    password = f"rag-index:{secrets.token_urlsafe()}"
+    ours = {
+        "PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }  # fmt: skip
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    output = None if verbose else subprocess.DEVNULL
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms for the client
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        server = subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVE, str(listener.fileno())],
+            env=others | ours, stdin=subprocess.PIPE, stdout=output, stderr=output,
+            pass_fds=[listener.fileno()], start_new_session=True,
+            cwd="/",  # Alembic, which makes Prefect's tables, imports from the current folder first
+        )  # fmt: skip
+
+    def wait() -> dict[str, str]:
+        import httpx
+
+        try:  # the connection waits in the listener's queue until the server has started
+            httpx.get(f"{url}/health", timeout=START_SECONDS, trust_env=False).raise_for_status()
+        except httpx.HTTPError as error:
+            raise TransientError(
+                f"Prefect's temporary server with its database in {home} does not start ({error}): --verbose shows "
+                "why, and without --prefect none is needed"
+            ) from error
+        return {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
+
+    try:
+        yield wait
+    finally:
+        try:
+            server.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def is_deployed() -> bool:

@@ -39,8 +39,12 @@ ELSEWHERE = {
     "A run is cancelled on Prefect's page": (130, "flows/test_cancel.py", "a_run_in_a_terminal_that_is_cancelled"),
     "A [part](": (2, "indexing/test_parts.py", "a_source_that_lost_many_parts_overwrites_nothing"),
     "Store or ledger was put back": (0, "indexing/test_restored.py", "a_store_that_was_put_back_is_mended_by_the_next"),
-    "The Prefect server of `PREFECT_API_URL` goes": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
-    "The Prefect server of `PREFECT_API_URL` does": (1, "orchestration/test_launch.py", "a_prefect_server_that_does"),
+    "The Prefect server goes away": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
+    "The Prefect server that Prefect's settings name": (
+        1,
+        "orchestration/test_launch.py",
+        "a_prefect_server_that_does",
+    ),
 }
 """Lines that another test provokes, most of them with other processes: the exit code, and that test."""
 

@@ -81,13 +81,12 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     secret = "hunter2-correct-horse"
     project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
+    command = "--verbose index-all --prefect --workers 1 --shard-documents 5"
     outputs = [
-        project.cli(
-            "--verbose", "index-all", "--workers", "1", "--shard-documents", "5", RAG_INDEX_STORE__API_KEY=secret
-        ),
-        project.cli("--verbose", "--debug", "index-all", "--serial", RAG_INDEX_SOURCE__URL=url),
+        project.cli(*command.split(), RAG_INDEX_STORE__API_KEY=secret),
+        project.cli("--verbose", "--debug", "index-all", "--prefect", "--serial", RAG_INDEX_SOURCE__URL=url),
         project.cli("plan", "--json", RAG_INDEX_SOURCE__URL=url),
-        project.cli("index-all", "--json", RAG_INDEX_LEDGER__URL=url),
+        project.cli("index-all", "--prefect", "--json", RAG_INDEX_LEDGER__URL=url),
     ]
     assert outputs[0].returncode == 0
     assert [ended.returncode for ended in outputs[1:]] == [1, 1, 1]

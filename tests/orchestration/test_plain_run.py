@@ -40,7 +40,7 @@ def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[st
 def by_flow(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a user with a Prefect server does; the fixture `prefect_server` has set its address."""
     assert "PREFECT_API_URL" in os.environ
-    return project.cli(*arguments, timeout=240)
+    return project.cli(*arguments, "--prefect", timeout=240)
 
 
 def timeless(value):

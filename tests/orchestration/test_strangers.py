@@ -85,10 +85,10 @@ def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prefec
     (place / "prefect.toml").write_text(f'[logging]\nconfig_path = "{place}/logging.yml"\n')
     (place / "logging.yml").write_text(LOGGING.format(ran=tmp_path / "ran"))
     os.chown(place, NOBODY, NOBODY)
-    ended = run(project, place, "index-all", **named)
+    ended = run(project, place, "index-all", "--prefect", **named)
     assert (ended.returncode, (tmp_path / "ran").exists()) == (0, False), ended.stderr
     os.chown(place, 0, 0)
-    run(project, place, "index-all", **named)
+    run(project, place, "index-all", "--prefect", **named)
     assert (tmp_path / "ran").exists(), "otherwise this tests nothing"
 
 

@@ -98,7 +98,10 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
 
 
 class Victim:
-    """`rag-index index-all`, or another command, in a group of its own; all its processes are killed at the end."""
+    """`rag-index index-all`, or another command, in a group of its own; all its processes are killed at the end.
+
+    It is a flow of the server that the fixture `prefect_server` has set, unless it is `plain`.
+    """
 
     def __init__(
         self, project: Project, *arguments: str, plain: bool = False, run: str = "index-all", **environment: str
@@ -108,7 +111,7 @@ class Victim:
         self._output = project.folder / "output.txt"
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [*PROGRAM, "--config", str(project.config), run, *arguments],
+                [*PROGRAM, "--config", str(project.config), run, *arguments, *([] if plain else ["--prefect"])],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env={**inherited, **environment, MARK: self._mark},
             )  # fmt: skip

@@ -32,7 +32,7 @@ def watching(project, **environment):
     said = project.folder / "said.txt"
     with said.open("w") as out:
         running = subprocess.Popen(
-            [*PROGRAM, "--config", str(project.config), "watch"],
+            [*PROGRAM, "--config", str(project.config), "watch", *(["--prefect"] if environment else [])],
             stdout=out, stderr=out, env={**os.environ, **environment}, process_group=0,
         )  # fmt: skip
     try:
