@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.reporting import benchmark_state, flow_run_id
+from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, Way, open_bench
@@ -18,7 +18,7 @@ from tasks.index import Opaque
 from tasks.steps import AsTasks
 
 
-@flow(name="benchmark", flow_run_name="benchmark {sample_size} documents")
+@flow(name="benchmark", flow_run_name="benchmark {sample_size} documents", **OWN_END)
 def benchmark(
     config: str | None = None,
     index: str | None = None,
@@ -45,7 +45,7 @@ def benchmark(
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
-@flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False)
+@flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False, **OWN_END)
 def benchmark_serially(bench: Opaque[Bench]) -> None:
     """Embed and write the sample one text after another in this process, as the usual script does."""
     bench.value.run_serially(flow_run_id())
@@ -56,6 +56,7 @@ def benchmark_serially(bench: Opaque[Bench]) -> None:
     flow_run_name="benchmark {name}",
     task_runner=task_runner(),
     validate_parameters=False,
+    **OWN_END,
 )
 def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:
     """Embed and write the sample in this way, as a run does; its workers are ready before the clock starts."""

@@ -9,13 +9,13 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from rag_index.doctor.findings import Diagnosis
-from rag_index.orchestration.reporting import diagnosis_state, run_name
+from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.settings import run_settings
 from tasks.index import examine_index
 
 
-@flow(name="doctor", flow_run_name=run_name)
+@flow(name="doctor", flow_run_name=run_name, **OWN_END)
 def doctor(
     config: str | None = None,
     indexes: list[str] | None = None,

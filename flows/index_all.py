@@ -13,6 +13,7 @@ from rag_index.indexing.policies import shared_checks
 from rag_index.indexing.run import RunOptions
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
+    OWN_END,
     only_run,
     report_state,
     run_name,
@@ -25,7 +26,7 @@ from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
 
 
-@flow(name="index-all", flow_run_name=run_name)
+@flow(name="index-all", flow_run_name=run_name, **OWN_END)
 def index_all(
     config: str | None = None,
     indexes: list[str] | None = None,

@@ -13,7 +13,7 @@ from rag_index.indexing.pipeline import execute
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.reporting import RunEnd, flow_run_id, report_state
+from rag_index.orchestration.reporting import OWN_END, RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.reports.progress import captured_logs
@@ -25,6 +25,7 @@ from tasks.steps import AsTasks
     name="index-collection",
     flow_run_name="index {index}",
     task_runner=task_runner(),
+    **OWN_END,
 )
 def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
     """Bring one index up to date with its source.

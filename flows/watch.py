@@ -8,7 +8,7 @@ from functools import partial
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from rag_index.orchestration.reporting import report_state, run_name
+from rag_index.orchestration.reporting import OWN_END, report_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.watch_runs import FlowRunner, watch_state
 from rag_index.reports.outcome import IndexOutcome, RunReport
@@ -18,7 +18,7 @@ from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
 
 
-@flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False)
+@flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False, **OWN_END)
 def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -> State[RunReport]:
     """Bring documents up to date that are in the ledger's inbox, or that show what is there.
 
@@ -31,7 +31,7 @@ def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -
     return report_state(RunReport([outcome], outcome.seconds))
 
 
-@flow(name="watch", flow_run_name=run_name)
+@flow(name="watch", flow_run_name=run_name, **OWN_END)
 def watch(config: str | None = None, indexes: list[str] | None = None, once: bool = False) -> State[bool]:
     """Have changes of the source indexed within seconds.
 

@@ -15,12 +15,14 @@ An index has artifacts under keys of its own, so that its history is together:
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 import uuid
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -220,6 +222,12 @@ def whole_run(project: str, indexes: int) -> AbstractContextManager[WholeRun]:
 
 # How a flow ends
 
+OWN_END: dict[str, Any] = {"retries": 0, "persist_result": False, "result_storage": Path(os.devnull)}
+"""The options by which a flow ends in its own state, whatever a platform sets for all flows.
+
+A retry would wait for a process that has ended, and what a state carries is for its caller, in the same process. With
+no storage named here, each flow would ask the server for its default one, and not begin if that is broken.
+"""
 SUBFLOW_TRIES = 3
 
 
