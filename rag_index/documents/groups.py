@@ -85,7 +85,7 @@ def _texts(text: str, separator: str) -> list[Any]:
     if stripped.startswith("["):
         try:
             found = json.loads(stripped)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         return found if isinstance(found, list) else []
     if stripped.startswith("{"):  # the text of an array or an object: a list of groups has another form

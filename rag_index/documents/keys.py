@@ -120,7 +120,7 @@ def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
     if len(columns) == 1:
         return [given]
     parts: Any = None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         parts = json.loads(given)
     plain = isinstance(parts, list) and all(isinstance(part, str | int | float) for part in parts)
     if not plain or len(parts) != len(columns):

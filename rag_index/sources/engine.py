@@ -227,7 +227,7 @@ def _read_all_types(connection: Any, _record: object) -> None:
             try:
                 if not _LONG_INTERVAL.search(data) or self.oid != interval:
                     return self._load(data)
-            except (DataError, OverflowError, RecursionError):
+            except (DataError, ValueError, OverflowError, RecursionError):
                 pass
             return bytes(data).decode()
 

@@ -53,7 +53,8 @@ def test_a_key_of_several_columns_needs_all_of_them(embedded):
     text = embedded.config.read_text().replace('key = "id"', 'key = ["site", "id"]', 1)
     embedded.config.write_text(text)
     with embedded.retriever() as retriever:
-        with pytest.raises(SettingsError, match="not a JSON array of 2 values"):
-            read(retriever, "comments", "1")
+        for given in ("1", "[" * 100_000):
+            with pytest.raises(SettingsError, match="not a JSON array of 2 values"):
+                read(retriever, "comments", given)
         with pytest.raises(DocumentNotFound):
             read(retriever, "comments", '["1",1]')

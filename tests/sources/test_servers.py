@@ -214,6 +214,19 @@ def test_such_values_become_text_within_arrays_ranges_and_domains(desk):
     ]  # fmt: skip
 
 
+def test_json_with_a_number_longer_than_python_reads_becomes_text(desk):
+    number = "9" * 5000
+    desk.run(
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, one jsonb, several json[])",
+        f"""INSERT INTO note VALUES (1, 'x', '{{"n": {number}}}', ARRAY['[{number}]', '[1]']::json[]),
+            (2, 'y', '{{"n": 1}}', NULL)""",
+    )
+    assert payloads(desk.source(payload=["one", "several"])) == [
+        {"one": f'{{"n": {number}}}', "several": [f"[{number}]", [1]]},
+        {"one": {"n": 1}, "several": None},
+    ]
+
+
 def test_arrays_of_own_types_are_lists_and_bounds_of_ranges_are_in_utc(desk):
     desk.run(
         "CREATE EXTENSION citext",
