@@ -139,8 +139,10 @@ class ScanRows(LedgerConnection):
         self._write(lost.delete().where(self._is_mine(lost), self._is_in(lost.c.key, keys)))
 
     def forget_unseen_failures(self, collection_id: int) -> None:
-        """Delete the failures of documents that the source no longer has."""
-        self._write(failed_documents.delete().where(f.collection_id == collection_id, self._is_unseen(f)))
+        """Delete the failures of documents that the source no longer has. Raises LedgerError as `check_scan`."""
+        with self.transaction():
+            self.check_scan(self._scan)
+            self._write(failed_documents.delete().where(f.collection_id == collection_id, self._is_unseen(f)))
 
     def _is_unseen(self, c: Any) -> sa.ColumnElement[bool]:
         """Return the condition for a row of a table, by its columns, that the scan neither saw nor left unread."""
@@ -215,8 +217,10 @@ class ScanRows(LedgerConnection):
         """Record what a complete scan found: the digests of the buckets that it read, and where it saw each document.
 
         Digests of buckets that are neither in `read` nor in `unread` are deleted: the source has none of their rows.
+        Raises LedgerError as `check_scan`: what was to be deleted would count as unchanged.
         """
         with self.transaction():
+            self.check_scan(self._scan)
             self._place(collection_id)
             outdated = self.digests(collection_id).keys() - set(unread)
             delete = buckets.delete().where(b.collection_id == collection_id, b.bucket == sa.bindparam("outdated"))
