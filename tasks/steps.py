@@ -17,7 +17,7 @@ from prefect.states import Completed, Crashed
 
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.indexing.embed import close_process_embedder
-from rag_index.indexing.steps import Steps
+from rag_index.indexing.steps import BUSY, Steps
 from rag_index.machine import in_thread
 from rag_index.machine.executors import Process
 from rag_index.machine.resources import memory_per_worker
@@ -60,7 +60,8 @@ class AsTasks(Steps):
         self._run, self._workers = run, workers
         settings: Settings = run.settings
         self._here = settings.parallel.serial
-        self.workers = 1 if self._here else workers.most
+        self.workers = 1 if self._here else workers.count
+        self._on_servers = settings.embedder.on_servers and not settings.parallel.address
         if settings.parallel.address and not self._here:
             self.count_workers = self._count_workers
         self._alone = Process(memory_per_worker(settings.parallel, 0))  # 0: no limit
@@ -72,7 +73,7 @@ class AsTasks(Steps):
 
     def _count_workers(self) -> int:
         with suppress(NoWorkers):  # a start says so
-            self.workers = max(1, self._workers.count())
+            self.workers = max(1, self._workers.count_others())
         return self.workers
 
     def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
@@ -105,9 +106,18 @@ class AsTasks(Steps):
             return f"the Dask scheduler does not answer ({type(error).__name__})"
         from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
 
-        self.size = (2 if self._run.store.embedded else 3) * self.workers
+        self._set_size()
         self._liveness = Liveness(self._client, self._run.progress)
         return ""
+
+    def _set_size(self) -> None:
+        self.size = (2 if self._run.store.embedded else 3) * self.workers + self._on_servers * self.workers
+
+    def observe(self, written: WrittenShard) -> None:
+        self.tick()
+        if self._client is not None and self._on_servers and written.stats.process_load >= BUSY:
+            self.workers = self._workers.grow()
+            self._set_size()
 
     def warm_up(self, job: EmbedJob) -> None:
         if why := self.start():
@@ -152,8 +162,12 @@ class AsTasks(Steps):
         self._end(tasks.build_search_index, self._published, Opaque(scan))
 
     def tick(self) -> None:
-        if self._liveness is not None:
-            self._liveness.tick()
+        if self._liveness is None:
+            return
+        self._liveness.tick()
+        if self._run.settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
+            self.workers = self._liveness.threads
+            self._set_size()
 
     def close(self) -> None:
         self._alone.shutdown()
@@ -172,6 +186,7 @@ class AsTasks(Steps):
         import dask
 
         own, named = not self._run.settings.parallel.address, _named(job)
+        job = job.on_all_hosts() if self._on_servers else job
         embed: Any = tasks.embed_shard  # its overloads know no `wait_for`
         upsert: Any = tasks.upsert_shard
         with dask.annotate(resources={"embed": 1}) if own else nullcontext():

@@ -73,6 +73,10 @@ class EmbedJob:
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     timeout: float | None = None
 
+    def on_all_hosts(self) -> EmbedJob:
+        """Return the job for one of few processes, which all ask every host."""
+        return replace(self, workers=1)
+
     def unlimited(self) -> EmbedJob:
         """Return the job for a process that must not end itself."""
         return replace(self, timeout=None)

@@ -10,7 +10,7 @@ from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.indexing import policies
 from rag_index.indexing.embed import brought_back, close_process_embedder, embed, embed_apart
 from rag_index.indexing.policies import Policy, with_retries
-from rag_index.indexing.steps import Destination, Steps
+from rag_index.indexing.steps import BUSY, Destination, Steps
 from rag_index.machine import in_thread
 from rag_index.machine.executors import Beside, Here, Process
 from rag_index.machine.resources import memory_per_worker, worker_count
@@ -35,18 +35,21 @@ class Plainly(Steps):
     """Carries out the steps in this process, and embeds in children of it.
 
     A model in the process gets `workers` children, one executor each, so that a death costs its own shards alone.
-    Servers are asked by a thread of this process, or by as many children as a person asks for. Little work is embedded
-    in the calling thread, and so is all with `serial`.
+    Servers are asked by threads of this process, or by a child if a person asks for a number of them; more children
+    begin once those there are have no time left. Little work is embedded in the calling thread, and so is all with
+    `serial`.
     """
 
     def __init__(self, settings: Settings, *, embed_here: Callable[[EmbedJob], EmbeddedShard] = embed) -> None:
         """`embed_here` embeds in this process, by default as in any other."""
         self._embed_here = embed_here
         self._here = settings.parallel.serial
-        self._beside = settings.embedder.on_servers and settings.parallel.workers == "auto"
-        if not (self._here or self._beside):
-            self.workers = worker_count(settings)
-            self._here = not self.workers
+        self._on_servers = settings.embedder.on_servers
+        self._beside = self._on_servers and settings.parallel.workers == "auto"
+        if not self._here:
+            self._most = worker_count(settings)
+            self._here = not (self._most or self._beside)
+            self.workers = 1 if self._on_servers else max(1, self._most)
         self._executors: list[Executor] = [Here()]
         self._under_way: dict[Executor, int] = {}
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
@@ -72,9 +75,18 @@ class Plainly(Steps):
     def start(self) -> str:
         if not (self.started or self._here):
             self._executors = [Beside()] if self._beside else [Process(self._memory) for _ in range(self.workers)]
-            self.size = (1 + AHEAD) * len(self._executors)
+            self._set_size()
         self.started = True
         return ""
+
+    def observe(self, written: WrittenShard) -> None:
+        if self._on_servers and written.stats.process_load >= BUSY and self.workers < self._most and not self._here:
+            self._executors += [Process(self._memory) for _ in range(min(self.workers, self._most - self.workers))]
+            self.workers = len(self._executors)
+            self._set_size()
+
+    def _set_size(self) -> None:
+        self.size = (1 + AHEAD) * len(self._executors) + self._on_servers  # servers embed two shards at a time
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         executor = min(self._executors, key=lambda one: self._under_way.get(one, 0))
@@ -113,6 +125,7 @@ class Plainly(Steps):
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
         """Have a shard embedded, and return what waits for it, and has it embedded again after a transient error."""
         apart = isinstance(executor, Process)
+        job = job.on_all_hosts() if self._on_servers else job
         home = self._executors.index(executor) if executor in self._executors else 0  # they spread over hosts
         call = partial(embed_apart, job, home=home) if apart else partial(self._embed_here, job.unlimited())
         submit = partial(executor.submit, call)

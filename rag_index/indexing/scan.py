@@ -34,7 +34,7 @@ from rag_index.indexing.publish import (
     verify_counts,
 )
 from rag_index.indexing.reconcile import reconcile
-from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, max_chars
+from rag_index.indexing.sharding import MEAN_CHARS, Sharder, first_rate, most
 from rag_index.indexing.steps import Destination
 from rag_index.indexing.target import Target, recognised
 from rag_index.indexing.tombstones import scopes, without_erased
@@ -127,8 +127,9 @@ class Scan:
         ledger.begin_scan(run.alias)
         self.committer = Committer(index.name, ledger, store, self.collection)
         rate = first_rate(self.identity.kind, index, self.collection.chars_per_second)
-        workers, size, most = run.metrics.workers, settings.parallel.shard_documents, max_chars(index)
-        self.sharder = Sharder(index.name, size, workers=workers, max_chars=most, chars_per_second=rate)
+        workers, size = run.metrics.workers, settings.parallel.shard_documents
+        limits = most(index, self.identity.dimension, workers)
+        self.sharder = Sharder(index.name, size, workers=workers, most=limits, chars_per_second=rate)
         self.comparison = Comparison(run, self.collection, rebuild=self.rebuild)
         full = self.rebuild or (self.comparison.must_read_all and not single)
         self._state = LedgerScanState(

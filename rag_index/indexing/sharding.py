@@ -32,6 +32,8 @@ DOUBLINGS = 20
 """After so many, it is more than `SECONDS`, whatever is measured."""
 MAX_DOCUMENTS = 12_000
 """Even short documents take memory in flow and worker."""
+WINDOW_BYTES = 256_000_000
+"""What the vectors of all shards under way may take, about four for each worker."""
 SMOOTHING = 0.5
 MEASURABLE_CHARS = 10_000
 """A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a model; it may be faster
@@ -53,14 +55,17 @@ def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float
     return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
 
 
-def max_chars(index: IndexSettings) -> int:
-    """Return the limit of a shard's characters, however fast earlier shards were.
+def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
+    """Return the characters and documents that a shard has at most, however fast earlier shards were.
 
-    With contexts an earlier shard may have been fast because all its contexts were in the cache.
+    With contexts an earlier shard may have been fast because all its contexts were in the cache. A document has a
+    vector for each chunk, and at least one: half of those that memory has room for are allowed for either.
     """
+    vectors = WINDOW_BYTES // (4 * workers * 4 * max(1, dimension)) // 2
+    chars = MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
     if index.context is not None:
-        return MAX_CHARS_WITH_CONTEXTS
-    return MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
+        chars = MAX_CHARS_WITH_CONTEXTS
+    return min(chars, vectors * (index.chunk_chars - index.chunk_overlap)), max(1, min(MAX_DOCUMENTS, vectors))
 
 
 class Sharder:
@@ -77,9 +82,10 @@ class Sharder:
         *,
         chars_per_second: float,
         workers: int,
-        max_chars: int = MAX_CHARS,
+        most: tuple[int, int] = (MAX_CHARS, MAX_DOCUMENTS),
     ) -> None:
-        self._index, self._workers, self._max_chars = index, workers, max_chars
+        self._index, self._workers = index, workers
+        self._max_chars, self._max_documents = most
         self._documents = None if documents == "auto" else documents
         self.chars_per_second = chars_per_second
         self._measured = False
@@ -155,7 +161,7 @@ class Sharder:
     def _is_full(self, documents: int, target: float) -> bool:
         if self._documents is not None:
             return documents >= self._documents
-        return self._chars >= target or documents >= MAX_DOCUMENTS
+        return self._chars >= target or documents >= self._max_documents
 
     def _next_shard(self, last: DocumentBatch) -> Shard:
         """Return a shard of the documents that wait, and of these."""

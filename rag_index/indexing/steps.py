@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rag_index.stores.protocol import Store
 
 T = TypeVar("T")
+BUSY = 0.8
+"""A process that computes for this share of a shard's time has none left to ask servers: another one helps."""
 
 
 class Destination:
@@ -59,7 +61,7 @@ class Steps(ABC):
     """Where the steps of runs are carried out. `close` ends what is under way."""
 
     workers = 1
-    """How many shards are embedded at a time, once there are several."""
+    """How many processes embed, once there are several shards. It grows if servers embed, and these are too busy."""
     size = 2
     """How many shards may be under way."""
     count_workers: Callable[[], int] | None = None
@@ -113,6 +115,9 @@ class Steps(ABC):
     def warm_up(self, job: EmbedJob) -> None:
         """Start what embeds several shards, and have each process embed a job, so that it has its model."""
         self.start()
+
+    def observe(self, written: WrittenShard) -> None:  # noqa: B027
+        """Take note of a shard that is written."""
 
     def tick(self) -> None:  # noqa: B027
         """Take note that a second has passed without a result. What this raises ends the run."""

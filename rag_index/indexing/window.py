@@ -128,6 +128,7 @@ class Window:
         except RagIndexError as error:
             self._error = self._error or error
         else:
+            self._steps.observe(written)
             yield written
 
     def _wait(self) -> Future[WrittenShard] | None:

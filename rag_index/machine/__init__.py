@@ -10,6 +10,7 @@ import faulthandler
 import gc
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -45,11 +46,27 @@ def end_process_after(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    faulthandler.dump_traceback_later(seconds, exit=True)  # its thread needs no interpreter, which may be what hangs
+    mine = object()
+    with _ending:
+        _ends[mine] = time.monotonic() + seconds
+        _arm()
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        with _ending:
+            del _ends[mine]
+            _arm()
+
+
+_ending = threading.Lock()
+_ends: dict[object, float] = {}
+"""When this process ends, by each block that has a limit: faulthandler has one timer for all threads."""
+
+
+def _arm() -> None:
+    faulthandler.cancel_dump_traceback_later()
+    if _ends:  # its thread needs no interpreter, which may be what hangs
+        faulthandler.dump_traceback_later(max(0.001, min(_ends.values()) - time.monotonic()), exit=True)
 
 
 def in_thread(call: Callable[[], T], name: str) -> Future[T]:

@@ -22,6 +22,7 @@ from rag_index.machine.resources import (
     estimate_worker_memory,
     memory_per_worker,
 )
+from rag_index.orchestration.prefect_api import api_settings, why_no_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,9 +73,15 @@ PRELOAD = "tasks.index"
 class Workers(AbstractContextManager["Workers"]):
     """The workers of a run, for the time of a `with` block. None are started before they are needed."""
 
-    def __init__(self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"]) -> None:
+    def __init__(
+        self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"], *, on_servers: bool = False
+    ) -> None:
+        """If models are `on_servers`, workers only ask them: one begins, which asks for two shards at a time."""
         self._settings = settings
         self._memory = memory  # bytes that each worker is assumed to need
+        self._at_a_time = 2 if on_servers else 1
+        self.count = 1 if on_servers else self.most
+        """How many workers there are, once they are started."""
         self._starting: Future[LocalCluster] | None = None
         self._client: Client | None = None
         self._config = ExitStack()
@@ -92,11 +99,18 @@ class Workers(AbstractContextManager["Workers"]):
         """How many workers there may be: as many as the settings say, or as this machine has room for."""
         return max(1, choose_worker_count(self._settings, self._memory))
 
-    def start(self, count: int | None = None) -> Future[LocalCluster]:
-        """Start a cluster of this many workers in the background, once."""
+    def start(self) -> Future[LocalCluster]:
+        """Start a cluster in the background, once."""
         if self._starting is None:
-            self._starting = in_thread(partial(self._start, count or self.most), "cluster")
+            self._starting = in_thread(partial(self._start, self.count), "cluster")
         return self._starting
+
+    def grow(self) -> int:
+        """Start as many workers again as there are, up to the most that there may be; return how many there are."""
+        if self.count < self.most:
+            self.count = min(2 * self.count, self.most)
+            self.start().result().scale(self.count)
+        return self.count
 
     def client(self) -> Client:
         """Return the client of the cluster, which is started on first use, or of the one that the settings name.
@@ -109,7 +123,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._client = Client(self.cluster(), timeout=CONNECT_SECONDS, set_as_default=False)
         return self._client
 
-    def count(self) -> int:
+    def count_others(self) -> int:
         """Return how many workers the cluster at `address` has. Raises as `count_workers`."""
         return count_workers(self._settings)
 
@@ -162,8 +176,8 @@ class Workers(AbstractContextManager["Workers"]):
         return LocalCluster(
             n_workers=workers,
             preload=[PRELOAD],  # or the first shard waits
-            threads_per_worker=2,  # one embeds, and one waits for the store
-            resources={"embed": 1},
+            threads_per_worker=2 * self._at_a_time,  # half of them embed, and the others wait for the store
+            resources={"embed": self._at_a_time},
             processes=True,
             security=Security.temporary(),  # a certificate for this cluster, and no connection without it
             # Any free port for what is not there; None would still take 8787, and warn.
@@ -208,7 +222,8 @@ def run_workers(settings: Settings) -> Iterator[Workers]:
     if (workers := _GIVEN.get()) is not None:
         yield workers
         return
-    with Workers(settings.parallel, estimate_worker_memory(settings.embedder)) as new, given(_GIVEN, new):
+    memory, on_servers = estimate_worker_memory(settings.embedder), settings.embedder.on_servers
+    with Workers(settings.parallel, memory, on_servers=on_servers) as new, given(_GIVEN, new):
         yield new
 
 
@@ -242,12 +257,12 @@ def import_dask() -> None:
 
 
 def count_workers(settings: ParallelSettings) -> int:
-    """Return how many worker threads the cluster at `address` has.
+    """Return how many worker threads the cluster at `address` has: none if it starts them once there is work.
 
     Raises:
         NoWorkers: Dask cannot be imported.
-        TransientError: the cluster does not answer, or has no worker yet.
-        TerminalError: a worker has another version of Python, or of one of `ALIKE`.
+        TransientError: the cluster does not answer.
+        TerminalError: a worker has another version of Python, or of one of `ALIKE`, or no way to Prefect's API.
     """
     import_dask()
     import dask
@@ -261,13 +276,12 @@ def count_workers(settings: ParallelSettings) -> int:
         ):
             threads: int = sum(client.nthreads().values())
             versions: dict[str, Any] = client.get_versions(packages=ALIKE)
+            answers: dict[str, str] = client.run(why_no_api, api_settings())
     except OSError as exc:
         raise TransientError(
             f"the Dask scheduler at {address} does not answer ({type(exc).__name__}); start it, or correct "
             "[parallel] address"
         ) from exc
-    if not threads:
-        raise TransientError(f"the Dask scheduler at {address} has no workers: dask worker {address} --nthreads 1")
     here = _releases(versions["client"])
     for worker, found in versions["workers"].items():
         there = _releases(found)
@@ -276,6 +290,9 @@ def count_workers(settings: ParallelSettings) -> int:
                 raise TerminalError(
                     f"the Dask worker {worker} has {name} {there[name]}, this flow {expected}: install the same on both"
                 )
+    for worker, why in answers.items():
+        if why:
+            raise TerminalError(f"the Dask worker {worker} {why}")
     return threads
 
 

@@ -81,6 +81,8 @@ class Liveness:
     def __init__(self, client: Client, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._progress, self._clock = client, progress, clock
         self._checked = self._seen = clock()
+        self.threads = 0
+        """How many threads the workers had at the last check."""
         client.register_plugin(RunPlugin())
         client.subscribe_topic(LOG_TOPIC, lambda event: progress.note_later(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
@@ -103,12 +105,13 @@ class Liveness:
             self._seen = now
         self._checked = now
         try:
-            workers = frozenset(self._client.nthreads())
+            found = self._client.nthreads()
         except OSError:  # a lost connection cancels what is in flight, which ends the waiting
             self._seen = now
             return
-        self._progress.keep_workers(workers)
-        if workers:
+        self.threads = sum(found.values())
+        self._progress.keep_workers(frozenset(found))
+        if found:
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:
             raise TransientError(

@@ -148,6 +148,43 @@ def impatient() -> SettingsContext:
     return SettingsContext(profile=context.profile, settings=made[1])
 
 
+def api_settings() -> dict[str, Any]:
+    """Return Prefect's settings as a task on a worker gets them, for `why_no_api`."""
+    with impatient() as context:
+        return context.serialize()
+
+
+def why_no_api(settings: dict[str, Any]) -> str:
+    """Return why tasks in this process could not report to Prefect's API, and what to set; "" if they can."""
+    import httpx
+    from prefect import get_client
+    from prefect.context import SettingsContext
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL
+
+    with SettingsContext(**settings):
+        if not (url := PREFECT_API_URL.value()):
+            return ""
+        try:
+            with get_client(sync_client=True) as client:
+                client.read_flows(limit=1)
+        except PrefectHTTPStatusError as error:
+            status = error.response.status_code
+            if status not in (401, 403):
+                return ""
+            return (
+                f"is refused by Prefect's API at {url} ({status}): set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING, "
+                "where the flow runs"
+            )
+        except (httpx.HTTPError, RuntimeError) as error:
+            name = type(error).__name__
+            return (
+                f"does not reach Prefect's API at {url} ({name}), to which its tasks report: set PREFECT_API_URL, "
+                "where the flow runs, to an address that the worker reaches"
+            )
+    return ""
+
+
 def send_pending_logs() -> None:
     """Send logs and events that are still waiting. What no server takes is dropped: exit would retry it for hours."""
     from prefect.events.worker import EventsWorker

@@ -266,7 +266,7 @@ class ParallelSettings(Section):
     workers: PositiveInt | Auto = "auto"
     """How many Dask workers a run starts. `auto`: one fewer than the processors that this process may use, as far as
     memory allows. [Small work](how-it-works.md#how-the-data-flows) starts none: a process beside the command or flow
-    embeds."""
+    embeds. Where servers embed, this is the most: one begins, and more follow if it computes all the time."""
     shard_documents: PositiveInt | Auto = "auto"
     """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as take five seconds at
     the measured rate."""

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.documents.batches import DocumentBatch
-from rag_index.indexing.sharding import MAX_CHARS, MAX_DOCUMENTS, MEASURABLE_CHARS, MIN_SECONDS, Sharder
+from rag_index.indexing.sharding import (
+    MAX_CHARS,
+    MAX_DOCUMENTS,
+    MEASURABLE_CHARS,
+    MIN_SECONDS,
+    WINDOW_BYTES,
+    Sharder,
+    most,
+)
+from rag_index.settings import IndexSettings
 
 
 def page_of(texts, first=0):
@@ -126,3 +135,23 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
     if told:
         small = sum(shard.chars < MIN_SECONDS * rate for shard in shards)
         assert small <= 1, "shards that cost more than they are worth"
+
+
+@pytest.mark.parametrize("workers", [1, 4, 15])
+@pytest.mark.parametrize("dimension", [256, 768, 4096])
+@pytest.mark.parametrize(("chars", "count"), [(40, 60_000), (900, 20_000), (20_000, 3000)])
+def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension, chars, count):
+    index = IndexSettings(name="notes", table="note", key="id", text=["body"])
+    made = Sharder("notes", "auto", chars_per_second=1e9, workers=workers, most=most(index, dimension, workers))
+    step = index.chunk_chars - index.chunk_overlap
+    for shard in made.add(page_of(["x" * chars] * count)):
+        vectors = len(shard.documents) * -(-chars // step)
+        assert 4 * workers * vectors * dimension * 4 <= WINDOW_BYTES * 1.1
+
+
+def test_where_servers_embed_the_first_shard_is_a_full_request():
+    made = sharder(workers=1, rate=4000)
+    made.begin_small(16_000)
+    assert sizes(made, 1000, 100)[:4] == [160, 200, 200, 200], "and no more is sent than the assumed rate allows"
+    made.observe(16_000, 0.16)
+    assert sizes(made, 20_000, 100)[:3] == [5000] * 3, "once an answer has shown what is possible, all of five seconds"

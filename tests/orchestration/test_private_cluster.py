@@ -175,7 +175,7 @@ def test_nothing_is_imported_from_a_shared_temporary_folder():
         assert set(place.iterdir()) == before
 
 
-def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told_apart(monkeypatch):
+def test_a_missing_scheduler_is_told_and_missing_workers_may_come_with_the_work(monkeypatch):
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
         settings = ParallelSettings(address=f"tcp://127.0.0.1:{free_port()}")
         with monkeypatch.context() as soon:
@@ -183,8 +183,7 @@ def test_a_missing_scheduler_and_missing_workers_of_an_existing_cluster_are_told
             with pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
                 count_workers(settings)
         settings = ParallelSettings(address=cluster.scheduler_address)
-        with pytest.raises(TransientError, match=f"has no workers: dask worker {settings.address}"):
-            count_workers(settings)
+        assert count_workers(settings) == 0
 
 
 @pytest.mark.long
