@@ -47,7 +47,8 @@ class SourcePage:
 class ScanState(Protocol):
     """The results of earlier scans, with which a source can leave unchanged documents unread.
 
-    Of times of change it uses the watermark, of other signs of each document stamps.
+    A source that knows times of change uses the watermark. One that sees another sign of each document, such as the
+    size and time of a file, uses stamps.
     """
 
     @property
@@ -80,7 +81,8 @@ class Source(Protocol):
     def check(self) -> None:
         """Check that everything that the settings name exists and fits.
 
-        Raises SourceUnavailable, SettingsError or SourceError.
+        Raises SettingsError or SourceError, or SourceUnavailable, after which it is tried again for as long as `--wait`
+        says. So may all methods.
         """
 
     def use_scan_state(self, state: ScanState) -> None:

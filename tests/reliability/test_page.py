@@ -1,4 +1,4 @@
-"""Each promise of docs/reliability.md, and those of the service and the watch, name tests that exist."""
+"""promises.md: each promise names tests that exist, and docs/reliability.md has those of runs in short."""
 
 import ast
 import re
@@ -6,14 +6,17 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NUMBERS = {"docs/reliability.md": 18, "tests/reliability/promises.md": 16 + 28}
-PAGES = [(ROOT / name).read_text(encoding="utf-8") for name in NUMBERS]
-PROMISES = [row for page in PAGES for row in re.findall(r"^\| \d+ \| (.*\.) \| (.*) \|$", page, re.MULTILINE)]
+NUMBER = 18 + 16 + 28
+"""The promises of runs, of the service and of the watch."""
+PAGE = (Path(__file__).parent / "promises.md").read_text(encoding="utf-8")
+PROMISES = re.findall(r"^\| \d+ \| (.*\.) \| (.*) \|$", PAGE, re.MULTILINE)
 TESTS = sorted({name for _, tests in PROMISES for name in re.findall(r"`([^`]+)`", tests)})
 
 
 def test_the_page_has_each_promise_with_tests():
-    assert len(PROMISES) == sum(NUMBERS.values())
+    assert len(PROMISES) == NUMBER
+    short = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert re.findall(r"^(\d+)\. \*\*", short, re.MULTILINE) == [str(number) for number in range(1, 19)]
     for words, tests in PROMISES:
         assert words.endswith(".")
         assert "`tests/" in tests
