@@ -6,19 +6,31 @@ DEMO := demo
 # Most tests wait for servers and processes, which the tests of a file share. (Not --dist loadgroup: with pytest 9.2,
 # xdist 3.8 makes each test a group of its own, and nobody is told: pytest-xdist issue 1386.)
 TEST_PROCESSES ?= 3
+# The demo has a Prefect of its own, whatever the environment names.
+PREFECT := $(CURDIR)/$(DEMO)/.rag-index/prefect
+OWN_PREFECT := env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(PREFECT)
 QUERY := wait until several threads have reached the same point
 
 DOCS := build/docs
 
-.PHONY: index test lint docs release environment clean
+.PHONY: index ui test lint docs release environment clean
 
 index: environment
 	@test -f $(DEMO)/rag-index.toml || $(BIN)/rag-index sample pydocs --out $(DEMO)/pydocs.db --settings
-	$(BIN)/rag-index --config $(DEMO)/rag-index.toml index-all
+	$(OWN_PREFECT) $(BIN)/rag-index --config $(DEMO)/rag-index.toml index-all --prefect
 	@echo
 	$(BIN)/rag-index --config $(DEMO)/rag-index.toml status
 	@echo
 	$(BIN)/rag-index --config $(DEMO)/rag-index.toml search "$(QUERY)" --limit 2
+	@echo
+	@echo "make ui shows this run in Prefect's page."
+
+# Prefect's page on the demo's runs, until Ctrl-C.
+ui: $(PREFECT)/prefect.db
+	@$(BIN)/python .ci/ui $(PREFECT)
+
+$(PREFECT)/prefect.db:
+	@$(MAKE) index
 
 test: environment
 	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -157,7 +157,8 @@ def scaffold(database: str) -> str:
     plural = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
     head = (
         "# Python's own documentation\n# All other keys have defaults: `rag-index config` prints them.\n\n"
-        f"[source]\nurl = {json.dumps(f'sqlite:///{database}')}  # read, never written; relative to this file\n"
+        f"[source]\nurl = {json.dumps(f'sqlite:///{database}')}  # read, never written; relative to this file\n\n"
+        "[parallel]\nshard_documents = 600  # small, to show several shards; by default each is worth some seconds\n"
     )
     return head + "".join(_INDEX.format(name=name, table=table) for table, name in plural.items())
 

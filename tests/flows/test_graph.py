@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from prefect.tasks import Task
 from rag_index.indexing import sharding
 from rag_index.indexing.policies import LONG
 from tasks import index as tasks
+from tests.docs.pages import README, blocks
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -29,6 +31,21 @@ def seen_of(url: str, name: str) -> tuple[dict[str, set[str]], dict, list[dict]]
     assert not any(node["encapsulating"] for node in nodes.values()), "a task is hidden in another"
     graph = {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}
     return graph, run, log
+
+
+def kind(task: str) -> str:
+    """Return which step a task is, without its index and number."""
+    return re.sub(r" notes \d+$", "", task)
+
+
+def edges_of_readme() -> set[tuple[str, str]]:
+    """Return the arrows of the README's diagram from one task to another."""
+    [diagram] = blocks(README, "mermaid")
+    names = {one.name for one in vars(tasks).values() if isinstance(one, Task)}
+    titles = dict(re.findall(r'(\w+)\["([\w ]+)', diagram))
+    arrows = re.findall(r"^ *(\w+)\S* *--[^\n]*> *(\w+)", diagram, re.MULTILINE)
+    called = [tuple(titles.get(end, end) if titles.get(end) in names else end for end in arrow) for arrow in arrows]
+    return {(first, then) for first, then in called if {first, then} <= names}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +73,7 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
     expected |= {"delete gone": {f"upsert notes {shard}" for shard in pages}, "verify and publish": {"delete gone"}}
     steps = {name: before for name, before in found.items() if not name.startswith("check ")}
     assert steps == expected
+    assert edges_of_readme() == {(kind(one), kind(name)) for name, before in steps.items() for one in before}
     assert not any(before for name, before in found.items() if name.startswith("check "))
     assert {"test", "notes"} <= set(run["tags"])
     warnings = [line["message"] for line in log if line["level"] >= logging.WARNING]

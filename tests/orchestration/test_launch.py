@@ -2,12 +2,14 @@
 
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from rag_index.orchestration.prefect_api import temporary_server
+from tests.docs.pages import ROOT
 from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
@@ -73,6 +75,9 @@ def test_without_a_named_server_a_flow_has_a_temporary_one_whose_runs_are_kept_i
     assert len([task for task in tasks if task["name"].startswith("embed ")]) == 3
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,)
+    with subprocess.Popen([sys.executable, ROOT / ".ci/ui", home], stdout=subprocess.PIPE, text=True) as page:
+        assert f"/runs/flow-run/{run_id}, until Ctrl-C" in page.stdout.readline(), "as `make ui` says"
+        page.terminate()
 
 
 def test_a_temporary_server_that_does_not_start_is_named(project):
