@@ -19,7 +19,7 @@ from rag_index.doctor.collection_state import CollectionState, collection_number
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash, committing
 from rag_index.indexing.reconcile import content_hash, pages, typed_key
-from rag_index.indexing.tombstones import restore
+from rag_index.indexing.tombstones import restore, scopes
 from rag_index.stores import MAKER_KEYS, SEAL, UNKNOWN
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class _IndexRepair:
                     state="building" if newer else "ready", **made_by,
                 )  # fmt: skip
                 ledger.record_commit(collection.id, mark)
-                restore(ledger, state.alias, metadata)
+                restore(ledger, scopes(self._checkup.resources.settings, self._checkup.index), metadata)
                 self._checkup.scratch.write_rebuilt(collection.id)
 
     def _delete_orphans(self, current: Collection) -> None:

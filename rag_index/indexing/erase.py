@@ -229,7 +229,7 @@ def erase(
     if former is None:
         return None
     remove_leftovers(settings.data / FOLDER)
-    restore(ledger, alias, store.metadata(former.name))
+    restore(ledger, scopes(settings, index), store.metadata(former.name))
     known = _known(settings, index, ledger, former, ids)
     ours = [name for name, made in store.collections().items() if made.get("alias") == alias]
     others = [name for name in ours if name != former.name]

@@ -128,7 +128,7 @@ class Target:
         Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`.
         """
         live = live_collection(self.ledger, self.store, self.alias)
-        restore(self.ledger, self.alias, (self.store.find(live.name) if live else None) or {})
+        restore(self.ledger, self.scopes, (self.store.find(live.name) if live else None) or {})
         is_new = live is None
         if live is None:
             unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
@@ -148,7 +148,7 @@ class Target:
         found = find_live(self.store, self.alias)
         live = found and found.name
         metadata = (self.store.find(live) if live else None) or {}
-        restore(self.ledger, self.alias, metadata)
+        restore(self.ledger, self.scopes, metadata)
         if live is not None and not allow_loss:
             known = self.ledger.collection(live)
             if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:

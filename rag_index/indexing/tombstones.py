@@ -104,8 +104,11 @@ def let_in(ledger: Ledger, store: Store, settings: Settings, index: IndexSetting
     ledger.forget_named(ours[0], sorted(out))
 
 
-def restore(ledger: Ledger, alias: str, metadata: Mapping[str, Any]) -> None:
-    """Add to the ledger what the collection of an index has: the ledger may be an older copy, or a new one."""
+def restore(ledger: Ledger, scopes: Sequence[str], metadata: Mapping[str, Any]) -> None:
+    """Add to the ledger what the collection of an index has: the ledger may be an older copy, or a new one.
+
+    What the ledger has for the index alone was let in again for another one over the same rows.
+    """
     found = {(same, form) for same, form in metadata.get(KEPT_OUT) or ()}
-    if found and (missing := found - ledger.tombstones([alias])):
-        ledger.add_tombstones([alias], missing)
+    if found and (missing := found - ledger.tombstones(scopes[:1])):
+        ledger.add_tombstones(scopes, missing)

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from rag_index.documents.keys import encode_key, key_mark
-from rag_index.indexing.diff import HASH_CHARS
+from rag_index.indexing.tombstones import HASH_CHARS
 from tests.project import SETTINGS, Project, run_here
 
 SECRET = "Erika Mustermann lives at Heidestrasse 17 in the second house"
@@ -120,6 +120,17 @@ def test_an_older_ledger_that_is_put_back_learns_it_from_the_store(project):
     run_here(project.config, "doctor", "--repair")
     project.run()
     assert SECRET not in str(project.texts())
+
+
+def test_a_new_ledger_keeps_it_away_from_other_indexes_and_names_too(project):
+    erased(project)
+    lose_the_ledger(project)
+    describe(project, "notes", "again")
+    project.run()
+    assert [len(project.texts(name)) for name in ("notes", "again")] == [11, 11]
+    describe(project, "another")
+    project.run()
+    assert SECRET not in str(project.texts("another"))
 
 
 def test_somebody_who_wants_it_back_gets_it_also_after_another_ledger_is_made(project):
