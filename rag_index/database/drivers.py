@@ -19,8 +19,6 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.extras import install_command
-
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
@@ -99,6 +97,8 @@ def is_secret(option: str) -> bool:
 
 def missing_driver(url: URL, error: Exception) -> str:
     """Return the message for a database whose driver cannot be loaded."""
+    from rag_index.extras import install_command  # reads the installation, which no other command needs
+
     backend = url.drivername.split("+")[0]
     driver, _, extra = DRIVERS.get(backend, ("", "", ""))
     if extra:
