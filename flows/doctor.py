@@ -1,4 +1,4 @@
-"""Check that store, ledger and source agree, and say what to do. Nothing is changed."""
+"""Check that store, ledger and source agree, and say what to do. This changes nothing."""
 
 from __future__ import annotations
 

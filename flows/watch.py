@@ -20,7 +20,7 @@ from rag_index.watch.loop import Stop, stopped_by_signals
 
 @flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False, **OWN_END)
 def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -> State[RunReport]:
-    """Bring documents up to date that are in the ledger's inbox, or that show what is there.
+    """Index the documents in the ledger's inbox, and those that include one of the changed rows.
 
     Args:
         index: The name of the index.
@@ -33,7 +33,7 @@ def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -
 
 @flow(name="watch", flow_run_name=run_name, **OWN_END)
 def watch(config: str | None = None, indexes: list[str] | None = None, once: bool = False) -> State[bool]:
-    """Have changes of the source indexed within seconds.
+    """Follow changes of the source, and index them within seconds.
 
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.

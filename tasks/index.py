@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Opaque(Generic[T]):
-    """What Prefect must not look into: it walks through lists, dictionaries and dataclasses in search of futures."""
+    """A value that Prefect must not look into: it searches lists, dictionaries and dataclasses for futures."""
 
     __slots__ = ("__weakref__", "value")  # Prefect knows results again by weak references
 

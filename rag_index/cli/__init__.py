@@ -179,8 +179,10 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
     text = UnicodeText()
     return options(
         repeated("--group", "groups", groups, type=text),
-        click.option("--role", metavar="ROLE", type=text, help="Ask as this role of the database, where that decides."),
-        repeated("--claim", "claims", "A claim of whoever asks", metavar="NAME=VALUE", type=text),
+        click.option(
+            "--role", metavar="ROLE", type=text, help="Ask as this role of a database that decides who sees what."
+        ),
+        repeated("--claim", "claims", "A claim of the caller", metavar="NAME=VALUE", type=text),
         add,
     )
 

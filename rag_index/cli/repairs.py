@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bool) -> int:
     """Delete an index: its collections, its texts, its ledger rows.
 
-    The settings need not have it any longer. Without --yes it asks first.
+    The index may be gone from the settings already. Without --yes the command asks first.
     """
     from rag_index.indexing.erase import drop_index, kept_index
 
@@ -74,7 +74,8 @@ def erase(
 ) -> int:
     """Leave no file of the store with what was deleted or changed.
 
-    What lives is copied, so it takes time and room as a rebuild without embedding; kept collections are dropped. The
+    The living points are copied, which takes the time and room of a rebuild without embedding, and collections that
+    were kept for rollback are dropped. The
     exit code is 3 if the delete guard holds documents back.
     """
     from rag_index.indexing.erase import erase

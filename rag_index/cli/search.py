@@ -240,7 +240,7 @@ def serve(
 def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) -> None:
     """Answer an agent over MCP on standard input and output.
 
-    --print says what an agent should know of these indexes.
+    With --print, write what an agent should know of these indexes, and end.
     """
     if kind:
         from rag_index.service.mcp_tools import skill

@@ -29,7 +29,7 @@ SCHEMA_NAME = "rag-index.schema.json"
 def config(context: Context, schema: bool, as_json: bool) -> None:
     """Show every effective setting and where it comes from.
 
-    Of the number of workers it says why. Secrets are redacted.
+    It explains the number of workers. Secrets are redacted.
     """
     from rag_index.status.effective_settings import effective_settings, settings_schema
 
@@ -54,9 +54,9 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 @repeated("--exclude", "exclude", "Do not look at these tables", metavar="PATTERN")
 @repeated("--add", "add", "Make an index of this table, too", metavar="TABLE")
 @click.option("--files", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Columns that name files in this folder become the text of these.")  # fmt: skip
+              help="Read columns that name files in this folder as these files.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-@click.option("--yes", is_flag=True, help="Ask nothing: write the questions into the file, each with a guess.")
+@click.option("--yes", is_flag=True, help="Ask no question: write a guess and the question into the file.")
 def init(context: Context, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:
     """Write rag-index.toml with the indexes a database suggests.
 

@@ -46,7 +46,7 @@ SELDOM = ("held_back", "failed", "skipped")
 def status(context: Context, as_json: bool) -> int:
     """Show each index: documents, points, failures, last run.
 
-    If the store does not answer, the exit code is 1, and all is shown that the ledger knows.
+    If the store does not answer, the command shows what the ledger knows, and the exit code is 1.
     """
     settings = context.settings()
     with collect_seldom():
@@ -247,7 +247,7 @@ def audit(
     text: str,
     as_json: bool,
 ) -> int:
-    """Compare another program's collection with the source; reads only.
+    """Compare another program's collection with the source.
 
     The exit code is 0 if nothing is wrong, and 3 otherwise.
     """

@@ -89,9 +89,9 @@ def make_router(service: SearchService) -> APIRouter:
         """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
         return await answer(query, request)
 
-    @router.post("/facets", response_model=Facets, summary="The values of fields, counted")
+    @router.post("/facets", response_model=Facets, summary="Count values")
     async def facets(body: FacetsBody, request: Request) -> JSONResponse:
-        """Count the documents that have each value of a field, of all that meet a filter and are for the caller."""
+        """Count the documents with each value of a field, among those that match and that the caller may see."""
         found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())
         return JSONResponse(found.to_json())
 
@@ -101,16 +101,16 @@ def make_router(service: SearchService) -> APIRouter:
     async def get_document(
         index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
     ) -> JSONResponse:
-        """Return a document as it is indexed: its payload, and its chunks in order, or those that are wanted.
+        """Return a document as it is indexed: its payload, and its chunks in order, or the chunks that you choose.
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
         """
         wanted = document_id or query.id
         return JSONResponse((await service.document(index, wanted, caller_of(request), query)).to_json())
 
-    @router.post("/verify", response_model=VerifyModel, summary="What became of what was cited")
+    @router.post("/verify", response_model=VerifyModel, summary="Check citations")
     async def verify(body: VerifyBody, request: Request) -> JSONResponse:
-        """Say of each citation whether its document is unchanged, changed, deleted, or unknown to the caller."""
+        """Say whether each cited document is unchanged, changed, deleted, or unknown to the caller."""
         found = await service.verify(caller_of(request), body.citations)
         return JSONResponse({"citations": [one.to_json() for one in found]})
 
@@ -145,15 +145,15 @@ def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRout
     router = APIRouter()
 
     @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", summary="Is the process alive")
+    @router.get("/healthz", summary="Liveness")
     async def healthz() -> JSONResponse:
-        """Answer, which is all that this asks."""
+        """Return 200 while the process is running."""
         return JSONResponse({"status": "alive"})
 
     @router.head("/readyz", include_in_schema=False)
-    @router.get("/readyz", responses={503: PROBLEMS[503]}, summary="Can it search")
+    @router.get("/readyz", responses={503: PROBLEMS[503]}, summary="Readiness")
     async def readyz() -> JSONResponse:
-        """Answer 200 if the store can be reached and at least one index is live. The log says what is wrong."""
+        """Return 200 if the store answers and at least one index is live, otherwise 503. The log says what is wrong."""
         try:
             await service.check_ready()
         except RagIndexError as error:

@@ -50,40 +50,40 @@ FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(
 
 
 class Asked(BaseModel):
-    """What somebody asks, over HTTP or by the tools of agents, which read what stands below each field."""
+    """A request over HTTP or by a tool. The text below each field is its description for clients and agents."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class SearchArguments(Asked):
-    """What can be asked of a search by all."""
+    """The arguments of a search that HTTP and the tools of agents have in common."""
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
     """Words, a question, or an exact name; "a phrase" must be there, and -word must not."""
     indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | SkipJsonSchema[None] = Field(
         default=None, examples=[["comments", "solutions"]]
     )
-    """By default all."""
+    """The indexes to search; by default all."""
     limit: int = Field(default=10, ge=1, le=MAX_HITS)
-    """Documents at most."""
+    """The maximum number of documents."""
     rerank: bool | SkipJsonSchema[None] = None
     """Whether a model reorders the best hits, which takes longer."""
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
-    """Leave out what is less relevant, such as 0.5."""
+    """The lowest relevance of a document, from 0 to 1, such as 0.5."""
     collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
-    """Fold documents of one value of this field, or of one "text"."""
+    """Fold documents with the same value of this field, or the same "text", into the best of them."""
     exact: bool = False
     """Whether to search for the words as they are, without correcting typing errors."""
     after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])
-    """A position or time that the indexes must have reached."""
+    """A position or time that the indexes must have reached; the search waits for it."""
     max_age: Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | SkipJsonSchema[None] = Field(
         default=None, examples=["10 s"]
     )
-    """How old the indexes may be, such as "10 s"."""
+    """The maximum age of the indexes, such as "10 s"; the search waits for it."""
 
 
 class _Search(SearchArguments):
-    """What both ways to search over HTTP take."""
+    """The arguments of both ways to search over HTTP."""
 
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The time limit of the search, in seconds."""
@@ -101,14 +101,14 @@ class SearchBody(_Search):
     """The body of `POST /search`."""
 
     filter: FilterField = Field(default=None, examples=[FILTER])
-    """Which payload fields a document must match: a table, or text such as `priority=high`."""
+    """The payload fields that a document must match: an object, or text such as `priority=high`."""
 
 
 class SearchQuery(_Search):
     """The parameters of `GET /search`."""
 
     filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
-    """Which payload fields a document must match, as on the command line; all of them must."""
+    """Payload fields that a document must match, as on the command line. All conditions must hold."""
 
 
 class FacetsBody(Asked):
@@ -117,13 +117,13 @@ class FacetsBody(Asked):
     fields: Annotated[list[str], Field(min_length=1, max_length=MAX_FACETS)] | None = Field(
         default=None, examples=[["priority"]]
     )
-    """By default all that have a keyword index."""
+    """The fields to count; by default all that have a keyword index."""
     indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | None = Field(default=None, examples=[["comments"]])
-    """By default all."""
+    """The indexes to search; by default all."""
     filter: FilterField = Field(default=None, examples=[FILTER])
-    """Which payload fields a document must match, as for a search."""
+    """The payload fields that a document must match, as for a search."""
     limit: int = Field(default=10, ge=1, le=MAX_FACET_VALUES)
-    """Values of each field at most."""
+    """The maximum number of values of each field."""
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The time limit, in seconds."""
 
@@ -132,7 +132,7 @@ class VerifyBody(Asked):
     """The body of `POST /verify`."""
 
     citations: Annotated[list[str], Field(min_length=1, max_length=MAX_CITATIONS)]
-    """Citations, as hits have them."""
+    """The `citation` of hits and documents."""
 
 
 class ChoicesBody(Asked):
@@ -144,27 +144,27 @@ class ChoicesBody(Asked):
 
 
 class VerifyModel(BaseModel):
-    """What became of each citation, in their order."""
+    """The state of each citation, in the order of the request."""
 
     citations: list[Verified]
 
 
 class DocumentQuery(Asked):
-    """Which chunks of a document are wanted: those from `first_chunk` on, those around one, or those with some words.
+    """The chunks of a document to return: from `first_chunk` on, around one, or with some words.
 
-    As many whole chunks are given as fit into `max_chars`, and one at least.
+    The answer has as many whole chunks as fit into `max_chars`, and at least one.
     """
 
-    id: str = Field(default="", description="The id, if it is `.` or `..`; the address ends with a slash then.")
-    first_chunk: int = Field(default=0, ge=0, description="Where to begin: `next_chunk` of the part before.")
+    id: str = Field(default="", description="The id, if it is `.` or `..`; the path then ends with a slash.")
+    first_chunk: int = Field(default=0, ge=0, description="The first chunk: `next_chunk` of the answer before.")
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
-        default=None, description="The number of a chunk: it and those beside it."
+        default=None, description="The number of a chunk to return with its neighbours."
     )
     find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
-        default=None, description="Words: only the chunks that have the most of them."
+        default=None, description="Words; the answer has the chunks with the most of them."
     )
     max_chars: Annotated[int, Field(ge=1, le=MAX_CHARS)] | SkipJsonSchema[None] = Field(
-        default=None, description="How many characters of text at most."
+        default=None, description="The maximum number of characters of text."
     )
 
     @model_validator(mode="after")
@@ -205,7 +205,7 @@ class IndexInfo:
 
 
 class KindModel(BaseModel):
-    """What the values of a kind are in JSON, and what they are compared with: `numbers`, `times`, or "" for nothing."""
+    """The JSON type of a kind's values, and how ranges compare them: as `numbers`, as `times`, or "" if they cannot."""
 
     type: Literal["string", "integer", "number", "boolean"]
     ordered: Literal["", "numbers", "times"]
