@@ -109,9 +109,9 @@ class IndexSettings(Section):
     """The column whose greatest value wins if several rows have the same `key`, such as the versions of a note. `where`
     decides about that row alone: a note whose newest version is withdrawn is not shown in an older one."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
-    """Other tables, of which a document has at most one row each: [`[indexes.joins.NAME]`](#indexesjoinsname)."""
+    """Other tables with at most one row for each document: [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
-    """Tables of which many rows belong to a document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
+    """Tables with many rows for one document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
     """The title of a document. It is embedded with each chunk, stands above each hit, and is found by its words; its
     column need not be in `text`. A document with parts and without a title gets the beginning of its first text."""

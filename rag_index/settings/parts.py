@@ -163,7 +163,7 @@ class PartSettings(Section):
     where: str | None = Field(default=None, min_length=1)
     """The condition, in SQL, for the rows that belong to documents: `"about_type = 'Ticket' AND internal = 0"`."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
-    """Other tables of which such a row has at most one row each."""
+    """Other tables with at most one row for each row of the part."""
     key: str | list[str] | None = None
     """The columns by which a hit names the row."""
     order_by: str | list[str] = Field(default=[])

@@ -33,7 +33,7 @@ DOCUMENT, CHUNK = "{document}", "{chunk}"
 
 
 class ServerSettings(Section):
-    """`[store.server]`: a key that is not set leaves to the server, or to whoever set it by hand, what it is about."""
+    """`[store.server]`: how collections on a server are made. A key that is not set is left to the server."""
 
     grpc_port: Port | None = None
     """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
