@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Executor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefect import task
@@ -60,33 +61,31 @@ def options_of(policy: Policy) -> dict[str, Any]:
         "retries": policy.retries,
         "retry_delay_seconds": exponential_backoff(1) if policy.delay is None else policy.delay,
         "retry_jitter_factor": JITTER,
-        "retry_condition_fn": may_be_tried if policy.within is None else _until(time.monotonic() + policy.within),
+        "retry_condition_fn": partial(may_be_tried, policy, _deadline(policy)),
         "timeout_seconds": policy.limit,
         "cache_policy": NO_CACHE,  # hashing what a task is given costs more than the task
         "persist_result": False,
     }
 
 
-def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+def _deadline(policy: Policy) -> float | None:
+    return None if policy.within is None else time.monotonic() + policy.within
+
+
+def may_be_tried(policy: Policy, deadline: float | None, task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Return whether a task that failed is tried again, and log why."""
     logger, error = get_run_logger(), error_of(state)
-    left = tries_left(error, run.run_count, retries=task.retries)
+    left = tries_left(policy, error, run.run_count)
+    if deadline is not None and time.monotonic() >= deadline:
+        logger.error("not tried again, because its time is used up: %s", error)
+        return False
     if left:
         logger.warning("transient, trying again (tries left: %d): %s", left, error)
     else:
-        kind = "transient, but tried too often" if isinstance(error, TransientError) else "terminal, not tried again"
+        transient = isinstance(error, TransientError)
+        kind = "transient, but tried or waited for too long" if transient else "terminal, not tried again"
         logger.error("%s: %s: %s", kind, type(error).__name__, error)
     return left > 0
-
-
-def _until(deadline: float) -> Callable[[Task[Any, Any], TaskRun, State[Any]], bool]:
-    def may_be_tried_in_time(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-        if time.monotonic() >= deadline:
-            get_run_logger().error("not tried again, because its time is used up: %s", error_of(state))
-            return False
-        return may_be_tried(task, run, state)
-
-    return may_be_tried_in_time
 
 
 def error_of(state: State[Any]) -> BaseException | None:

@@ -30,6 +30,7 @@ from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
+from rag_index.indexing.policies import EMBED, ProcessLimit
 from rag_index.machine import collect_seldom, end_process_after
 from rag_index.machine.resources import peak_memory
 
@@ -51,11 +52,6 @@ CODE_NAMES = ("name", "qualified_name", "path")
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
-MIN_SECONDS = 600.0
-TIMES_SLOWER = 30.0
-"""How many times slower than measured, or than assumed before anything was, a shard may be: machines get busy."""
-MAX_TIMEOUTS = 4
-"""Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
 logger = logging.getLogger("rag_index.indexing.embed")
 
@@ -281,21 +277,17 @@ def _names(documents: DocumentBatch) -> list[tuple[str, ...]]:
 
 
 def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_per_second: float) -> float:
-    """Return `process_timeout`; if it is `auto`, ten minutes beyond all that the settings allow a shard to wait.
-
-    A process that is ended although it does not hang costs little: its shard is run again in parts, which have a limit
-    each. So this only has to be long enough for any single document.
-    """
-    given = settings.parallel.process_timeout
+    """Return `process_timeout`; if `auto`, what the policy adds to all that the settings allow a shard to wait."""
+    given, embedder = settings.parallel.process_timeout, settings.embedder
     if given != "auto":
         return given
-    embedder = settings.embedder
-    waits = TIMES_SLOWER * chars / max(1.0, chars_per_second)
+    limit = EMBED.process or ProcessLimit()
+    waits = limit.times_slower * chars / max(1.0, chars_per_second)
     if embedder.on_servers:
-        waits += MAX_TIMEOUTS * embedder.timeout + embedder.wait_for_recovery
+        waits += limit.requests * embedder.timeout + embedder.wait_for_recovery
     if index.context is not None:
-        waits += MAX_TIMEOUTS * index.context.timeout + embedder.wait_for_recovery
-    return MIN_SECONDS + waits
+        waits += limit.requests * index.context.timeout + embedder.wait_for_recovery
+    return limit.spare + waits
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,21 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessLimit:
+    """When a process that embeds a shard ends itself, if `[parallel] process_timeout` is `auto`.
+
+    It is `spare` seconds beyond all that the shard may take and wait for (`indexing.embed.hang_limit`). A process that
+    does not hang and is ended costs little: its shard is run again in parts, which have a limit each.
+    """
+
+    spare: float = 600.0
+    times_slower: float = 30.0
+    """How many times slower than measured, or than assumed before that, a shard may be: machines get busy."""
+    requests: int = 4
+    """Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How often a step, which is harmless to repeat, is tried again after a transient error."""
 
@@ -52,26 +67,29 @@ class Policy:
     """The seconds after the start of the step in which a retry may begin."""
     limit: float | None = LONG
     """Seconds after which Prefect ends the step. It can in the main thread of a process alone."""
+    process: ProcessLimit | None = None
+    """When the process ends itself, if the step may run in another thread or process, where Prefect cannot end it."""
+    waits_for: tuple[type[TransientError], ...] = ()
+    """Errors that the step raises when it has waited as long as it may: another try would wait again."""
 
 
 CHECK = Policy()
 FETCH = Policy()
-EMBED = Policy(retries=1, limit=None)
-"""Requests have a time limit, the embedder waits for servers that are down, and a worker that takes far too long ends
-itself (`indexing.embed.hang_limit`)."""
+EMBED = Policy(retries=1, limit=None, process=ProcessLimit(), waits_for=(EmbedderUnavailable,))
+"""A request ends after `[embedder] timeout`, and the step waits for servers that are down (`wait_for_recovery`)."""
 UPSERT = Policy(limit=None)
-"""Requests have a time limit, and the store waits for a server that is down."""
+"""A request ends after `[store] timeout`; each is repeated for 30 s if the server is down."""
 DELETE = Policy(limit=VERY_LONG)
 PUBLISH = Policy(limit=VERY_LONG)
 ERASE = Policy(limit=VERY_LONG)
 SEARCH_INDEX = Policy(retries=0, limit=VERY_LONG)
 
 
-def tries_left(error: BaseException | None, tries: int, *, retries: int) -> int:
+def tries_left(policy: Policy, error: BaseException | None, tries: int) -> int:
     """Return how often a step may be tried again after this many tries, the last of which ended with `error`."""
-    if not isinstance(error, TransientError):
+    if not isinstance(error, TransientError) or isinstance(error, policy.waits_for):
         return 0
-    return max(0, (MAX_TIMED_OUT if isinstance(error, SourceTimedOut) else retries) - tries + 1)
+    return max(0, (MAX_TIMED_OUT if isinstance(error, SourceTimedOut) else policy.retries) - tries + 1)
 
 
 def with_retries(call: Callable[[], T], policy: Policy) -> T:
@@ -85,7 +103,7 @@ def with_retries(call: Callable[[], T], policy: Policy) -> T:
         try:
             return call()
         except TransientError as error:
-            left = tries_left(error, tries, retries=policy.retries)
+            left = tries_left(policy, error, tries)
             if not left or (policy.within is not None and time.monotonic() - began >= policy.within):
                 raise
             logger.warning("transient, trying again (tries left: %d): %s", left, error)

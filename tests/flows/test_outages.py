@@ -88,7 +88,7 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
     assert len(fake.embeds()) == 1
 
 
-def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(tmp_path, fake):
+def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(tmp_path, fake, caplog):
     project = Project(tmp_path / "project", extra=fake.settings + "wait_for_recovery = 1\n").fill(3)
     settings = project.config.read_text()
     project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"others"'))
@@ -97,6 +97,7 @@ def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_f
         first, second = project.run().indexes
     assert (first.state, second.state) == ("failed", "failed")
     assert "within 1 s" in first.message
+    assert "trying again" not in caplog.text, "the step has waited as long as it may"
     assert second.message.endswith("(the run has waited for it, and does not ask again)")
 
 
