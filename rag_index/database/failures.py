@@ -76,7 +76,8 @@ REFUSALS: tuple[tuple[str, str], ...] = (
 MYSQL: Mapping[int, _Meaning] = {
     1969: (True, _TIME.format("max_statement_time")), 3024: (True, _TIME.format("max_execution_time")),
     1317: (True, "somebody ended the query: run again"), 1205: (True, _LOCKED.format("innodb_lock_wait_timeout")),
-    1213: (True, _AGAIN), 1053: (True, _ENDED), 1927: (True, _ENDED), 4031: (True, _IDLE.format("wait_timeout")),
+    1213: (True, _AGAIN), 1412: (True, _AGAIN), 1047: (True, "wait until this node of the cluster is ready"),
+    1053: (True, _ENDED), 1927: (True, _ENDED), 4031: (True, _IDLE.format("wait_timeout")),
     1021: (True, _DISK), 1114: (True, _DISK), 3: (True, _DISK), 28: (True, _DISK),
     1040: (True, _CONNECTIONS), 1203: (True, _CONNECTIONS), 1226: (True, _CONNECTIONS),
     1044: (False, _RIGHT), 1045: (False, _LOGIN), 1142: (False, _RIGHT), 1143: (False, _RIGHT), 1227: (False, _RIGHT),

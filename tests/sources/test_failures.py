@@ -153,6 +153,17 @@ def test_mariadbs_own_limit_of_a_statement_is_named(mariadb_desk):
     engine.dispose()
 
 
+def test_a_table_of_mariadb_that_is_altered_while_it_is_read_is_read_again(mariadb_desk):
+    desk = mariadb_desk.run("CREATE TABLE other (id integer)")
+    engine = open_read_only(desk.url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM other")  # the transaction sees the state of this moment
+        desk.run("ALTER TABLE note ADD COLUMN more integer, ALGORITHM = COPY")
+        with pytest.raises(SourceUnavailable, match="run again"), errors_as_ours(desk.url, "index notes"):
+            connection.exec_driver_sql("SELECT * FROM note").fetchall()
+    engine.dispose()
+
+
 # SQLite
 
 
