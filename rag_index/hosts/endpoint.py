@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import ssl
@@ -89,6 +90,8 @@ class Endpoint(ABC):
     """One server with persistent connections. All methods must be awaited on the same event loop."""
 
     service: ClassVar[str]
+    _http: httpx.AsyncClient
+    """The connections for texts, which each protocol opens."""
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 
@@ -124,6 +127,22 @@ class Endpoint(ABC):
     @abstractmethod
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
         """Send one request, and return the vectors of the answer. It raises what `_errors_mapped` maps."""
+
+    async def _post(self, address: str, body: dict[str, Any]) -> Any:
+        """Send a request of texts, and return the answer. It raises what `_errors_mapped` maps."""
+        headers = {"Content-Type": "application/json"}
+        response = await self._http.post(address, content=orjson.dumps(body), headers=headers)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            return json.loads(response.content)  # which takes NaN: some servers write it
+
+    def _vectors(self, rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+        """Return the vectors of an answer. Raises BadVectors if they are none."""
+        try:
+            return to_vectors(rows)
+        except (TypeError, ValueError) as exc:
+            raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
 
     @abstractmethod
     async def details(self) -> ModelDetails:

@@ -6,13 +6,14 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import ollama
 from pydantic import ValidationError
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, ModelMissing
-from rag_index.hosts.endpoint import METADATA_SECONDS, Endpoint, ModelDetails, plain_model_name, to_vectors
+from rag_index.errors import EmbedderUnavailable, ModelMissing
+from rag_index.hosts.endpoint import METADATA_SECONDS, Endpoint, ModelDetails, plain_model_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,12 +46,14 @@ class OllamaEndpoint(Endpoint):
         self._known: tuple[str, ModelDetails] | None = None
         self._options = {"num_thread": settings.num_thread} if settings.num_thread else None
         self._client = ollama.AsyncClient(host=url, **self._client_options)
+        self._http = httpx.AsyncClient(**self._client_options)
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        answer = await self._client.embed(
-            self._model, texts, truncate=False, options=self._options, keep_alive=self._keep_alive
-        )
-        return to_vectors(answer.embeddings)
+        """Send the request that the library's client would, whose reading of the answer costs twice as much."""
+        body: dict[str, Any] = {"model": self._model, "input": texts, "truncate": False}
+        body |= {"options": self._options} if self._options else {}
+        body |= {"keep_alive": self._keep_alive}
+        return self._vectors((await self._post(f"{self.url}/api/embed", body))["embeddings"])
 
     async def generate(self, prompt: str, **options: float) -> Answer:
         """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
@@ -94,6 +97,7 @@ class OllamaEndpoint(Endpoint):
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
+        await self._http.aclose()
 
     @asynccontextmanager
     async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
@@ -103,8 +107,6 @@ class OllamaEndpoint(Endpoint):
             except ollama.ResponseError as exc:
                 raise self._refusal(exc.status_code, str(exc.error), {}) from exc
             except ValidationError as exc:
-                if any(error["loc"][:1] == ("embeddings",) and len(error["loc"]) > 1 for error in exc.errors()):
-                    raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
                 raise EmbedderUnavailable(
                     f"{self.url} returned JSON that Ollama would not return: is it Ollama?"
                 ) from exc

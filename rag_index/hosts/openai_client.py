@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 
 from rag_index.documents.vectors import probe_digest
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexError, RequestTooLong, TextRefused
-from rag_index.hosts.endpoint import TOO_LONG, Endpoint, ModelDetails, plain_vector, to_vectors
+from rag_index.hosts.endpoint import TOO_LONG, Endpoint, ModelDetails, plain_vector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +54,7 @@ class OpenAIEndpoint(Endpoint):
         if self._key:
             self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
         self._server_cuts = settings.dimensions is not None
-        self._client = httpx.AsyncClient(**self._client_options)
+        self._http = httpx.AsyncClient(**self._client_options)
 
     async def details(self) -> ModelDetails:
         """Return a digest made of the vector of a plain text, which costs an embedding.
@@ -66,7 +64,7 @@ class OpenAIEndpoint(Endpoint):
         return ModelDetails(probe_digest(await plain_vector(self, self._model)))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._http.aclose()
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
         try:
@@ -82,17 +80,7 @@ class OpenAIEndpoint(Endpoint):
         body: dict[str, Any] = {"model": self._model, "input": texts}
         if self._server_cuts:
             body["dimensions"] = self._dimensions
-        content = {"content": orjson.dumps(body), "headers": {"Content-Type": "application/json"}}
-        response = await self._client.post(self._address, **content)  # type: ignore[arg-type]
-        try:
-            answer = orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            answer = json.loads(response.content)  # which takes NaN: some servers write it
-        rows = self._in_order(answer["data"])
-        try:
-            return to_vectors(rows)
-        except (TypeError, ValueError) as exc:
-            raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+        return self._vectors(self._in_order((await self._post(self._address, body))["data"]))
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return the vectors in the order of their texts. Raises BadVectors if that cannot be told."""
