@@ -46,8 +46,8 @@ class Plainly(Steps):
         self._here = settings.parallel.serial
         self._on_servers = settings.embedder.on_servers
         self._beside = self._on_servers and settings.parallel.workers == "auto"
+        self._most = 0 if self._here else worker_count(settings)
         if not self._here:
-            self._most = worker_count(settings)
             self._here = not (self._most or self._beside)
             self.workers = 1 if self._on_servers else max(1, self._most)
         self._executors: list[Executor] = [Here()]
@@ -80,7 +80,7 @@ class Plainly(Steps):
         return ""
 
     def observe(self, written: WrittenShard) -> None:
-        if self._on_servers and written.stats.process_load >= BUSY and self.workers < self._most and not self._here:
+        if self._on_servers and written.stats.process_load >= BUSY and self.workers < self._most:
             self._executors += [Process(self._memory) for _ in range(min(self.workers, self._most - self.workers))]
             self.workers = len(self._executors)
             self._set_size()

@@ -97,6 +97,14 @@ def test_more_processes_ask_servers_only_once_those_there_are_compute_all_the_ti
     steps.close()
 
 
+def test_a_serial_run_stays_one_process_whatever_that_has_to_do(tmp_path):
+    steps = Plainly(Project(tmp_path / "project", servers(4) + "serial = true\n").settings)
+    steps.start()
+    steps.observe(WrittenShard(1, [], [], [], [], [], ShardStats(process_load=1.0)))
+    assert (steps.workers, steps.size) == (1, 2)
+    steps.close()
+
+
 @pytest.mark.long
 def test_a_cluster_for_servers_begins_with_one_worker_and_doubles_up_to_the_most():
     with Workers(ParallelSettings(workers=3), on_servers=True) as workers:
