@@ -1,8 +1,5 @@
 """Flows: what runs, in which order. A flow file holds flows and nothing else."""
 
-from rag_index.orchestration.witness import run_of_process, start_witness
 from rag_index.settings.plugins import check_own_packages
 
 check_own_packages()  # a worker of Prefect imports them: only here it can say that `tasks` is another package
-if run := run_of_process():
-    start_witness(run)  # as early as it can be: what a flow imports takes seconds

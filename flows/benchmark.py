@@ -10,8 +10,8 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
-from rag_index.orchestration.stopping import failing, stoppable
+from rag_index.orchestration.reporting import OWN_END, benchmark_state, failing, flow_run_id
+from rag_index.orchestration.stopping import stoppable
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, BenchmarkReport, Way, open_bench
 from tasks.index import Opaque

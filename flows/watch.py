@@ -8,8 +8,8 @@ from functools import partial
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from rag_index.orchestration.reporting import OWN_END, report_state, run_name
-from rag_index.orchestration.stopping import failing, stoppable
+from rag_index.orchestration.reporting import OWN_END, failing, report_state, run_name
+from rag_index.orchestration.stopping import stoppable
 from rag_index.orchestration.watch_runs import FlowRunner, watch_state
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.settings import run_settings
@@ -41,13 +41,9 @@ def watch(config: str | None = None, indexes: list[str] | None = None, once: boo
         once: Index what has changed until now, and end.
     """
     flag, caught_up = Stop(), False
-    with (
-        stoppable(may_complete=True) as stop,
-        failing(stop),
-        stopped_by_signals(flag),  # it ends after its batch: a command's watch completes, a deployed one may be put off
-    ):
+    with stoppable() as stop, failing(stop), stopped_by_signals(flag):  # it ends after its batch
         caught_up = follow(
             partial(run_settings, config), indexes, lambda settings: FlowRunner(settings, flag, index_changes), flag,
             once=once, changed=try_to_write_metrics,
         )  # fmt: skip
-    return stop.state or watch_state(caught_up)
+    return stop.state or watch_state(caught_up, stopped=flag.is_set())

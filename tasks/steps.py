@@ -70,6 +70,7 @@ class AsTasks(Steps):
         self._published: list[State[Any]] = []
         self._liveness: Liveness | None = None
         self._client: Client | None = None
+        self._to: Destination | None = None
 
     def _count_workers(self) -> int:
         with suppress(NoWorkers):  # a start says so
@@ -170,6 +171,8 @@ class AsTasks(Steps):
             self._set_size()
 
     def close(self) -> None:
+        if self._to is not None:
+            self._to.close()
         self._alone.shutdown()
         close_process_embedder()
 
@@ -192,6 +195,7 @@ class AsTasks(Steps):
         with dask.annotate(resources={"embed": 1}) if own else nullcontext():
             embedded = embed.submit(*named, Opaque(job), wait_for=self._pages(job))
         if to.epoch is None:
+            self._to = to
             write = partial(upsert, *named, embedded, Opaque(to), return_state=True)
             return in_thread(partial(self._upsert_here, write, embedded, to), "upsert")
         there = WorkerDestination(self._run.settings.store, to.collection, to.epoch)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,7 +37,7 @@ class Destination:
     def __init__(self, store: Store, collection: str, epoch: int | None) -> None:
         self.store, self.collection, self.epoch = store, collection, epoch
         self._turn = threading.Lock()
-        self._error: RagIndexError | None = None
+        self._error: BaseException | None = None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -49,6 +50,11 @@ class Destination:
             except RagIndexError as error:
                 self._error = error
                 raise
+
+    def close(self) -> None:
+        """Wait for the shard that is being written, and let no other one be: the store closes."""
+        with self._turn:
+            self._error = self._error or CancelledError()
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
         """Upsert a shard and make its points durable. Raises as `write_shard` and `Store.flush`."""

@@ -147,7 +147,7 @@ class IndexLease:
     """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder.
 
     Entering the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited
-    for, except by a batch, which comes again: runs that a stop of their worker put off all begin at one moment.
+    for, except by a batch, which comes again: runs that were late all begin at one moment.
     """
 
     def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
 BLOCK = "rag-index-webhook"
 RUN = "prefect.flow-run."
-ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "AwaitingRetry")
+ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "AwaitingRetry", "Suspended", "Paused")
+"""States of a run that no process works at: a person may suspend a run for as long as they like."""
 CANCEL_SECONDS = 120.0
 """Longer than Prefect's worker takes at most, which kills a run after 30 s."""
 

@@ -19,7 +19,7 @@ import os
 import re
 import time
 import uuid
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +41,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from rag_index.doctor.findings import Diagnosis
 from rag_index.documents.keys import document_id
+from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.machine import given
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
     from rag_index.errors import IndexLocked
     from rag_index.indexing.run import IndexRun
+    from rag_index.orchestration.stopping import FlowStop
     from rag_index.settings import Settings
     from rag_index.tuning.benchmark import BenchmarkReport
 
@@ -147,7 +149,7 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 def only_run(settings: Settings) -> Iterator[None]:
     """Let one deployed run of the project at a time index everything. Raises IndexLocked in others.
 
-    The ledger decides, not a limit of the deployment: Prefect 3.8.8 keeps its slots in the server's memory, and kills a
+    The ledger decides, not a limit of the deployment: Prefect keeps its slots in the server's memory, and kills a
     run that finds its slot gone, minutes after a restart of the server.
     """
     with ExitStack() as stack:
@@ -242,6 +244,16 @@ def end_with_state() -> None:
     all of it Prefect's own. There is nobody to catch that exception in a process that a worker has started.
     """
     logging.getLogger("prefect.flow_runs").addFilter(_repeats_no_state)  # the same function is added once
+
+
+def end_suspended() -> None:
+    """End this flow run if it is a part of one that was suspended: Prefect would take it for dead in some minutes."""
+    context = FlowRunContext.get()
+    if not (context and context.flow_run and context.flow_run.parent_task_run_id):
+        return
+    said = "suspended with the run that it is a part of; resumed, that goes on in another part"
+    with suppress(httpx.HTTPError, PrefectException, OSError), impatient(), get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(flow_run_id()), Cancelled(message=said), force=True)
 
 
 def flow_run_id() -> str:
@@ -357,6 +369,17 @@ def failed_state(message: str, report: Any = None, *, tag: str | None = None) ->
         return Failed(message=message, data=report)
     end_with_state()
     return Failed(message=message)  # the engine of a deployment would take data for an exception
+
+
+@contextmanager
+def failing(stop: FlowStop) -> Iterator[None]:
+    """Let a deployed flow end as Failed with the sentence of an error of ours; a command prints the sentence itself."""
+    try:
+        yield
+    except RagIndexError as error:
+        if not is_deployed():
+            raise
+        stop.state = failed_state(str(error))
 
 
 def _tag_run(tag: str) -> None:

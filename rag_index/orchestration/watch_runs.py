@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.logging import get_logger
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from rag_index.errors import TransientError
 from rag_index.indexing.changed import Applied
 from rag_index.orchestration.launch import UNREACHABLE
+from rag_index.orchestration.prefect_api import is_deployed
 from rag_index.reports.outcome import IndexOutcome, failed_to_start
 from rag_index.watch import PlainRunner
 from rag_index.watch.loop import Stop, stopped_by_signals
@@ -63,8 +64,10 @@ class FlowRunner(PlainRunner):
         return applied or Applied(None, TransientError(str(state.message or state.name)))
 
 
-def watch_state(caught_up: bool) -> State[bool]:
-    """Return the final state of a watch that was not stopped by Prefect."""
+def watch_state(caught_up: bool, *, stopped: bool) -> State[bool]:
+    """Return the final state of a watch. A deployed one that a signal stopped has lost its worker."""
+    if stopped and is_deployed():
+        return Crashed(message="the watch was stopped with its worker; start it again, and it goes on from there")
     if caught_up:
         return Completed(message="the watch has ended; what changes now is indexed by the next", data=True)
     return Failed(message="not everything that changed could be indexed: `rag-index status` says why", data=False)

@@ -6,6 +6,7 @@ SCREENSHOTS=docs/images pytest tests/deployments/test_worker.py    # also makes 
 import re
 import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 
 import psutil
@@ -14,8 +15,8 @@ import pytest
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import holder
 from rag_index.orchestration.stopping import CANCELLED
-from rag_index.orchestration.witness import PUT_OFF
 from tests.dask_workers import command, workers_among
+from tests.deployments.server import PREFECT, SUSPENDED
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -202,6 +203,12 @@ def cancel(deployed, run_id) -> None:
     deployed.post(f"/flow_runs/{run_id}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
 
 
+def errors_of(deployed, *runs) -> list[str]:
+    """Return the lines at level WARNING and above in the logs of these flow runs and their tasks."""
+    found = deployed.post("/logs/filter", logs={"flow_run_id": {"any_": [*runs]}, "level": {"ge_": 30}}, limit=200)
+    return [line["message"] for line in found]
+
+
 def lease_holders(project, name: str = "%") -> list[str | None]:
     """Return who holds each lease; a process that Prefect has killed holds none."""
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
@@ -229,6 +236,8 @@ def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deplo
     eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
     assert deployed.wait_for_end(run)["state_type"] == "CANCELLED"
     assert lease_holders(project) == [None, None], "nobody holds a lease"
+    parts = [one["id"] for one in deployed.runs() if one["name"] == "index notes"]
+    assert not errors_of(deployed, run, *parts), "what was closed is no error of the run"
     assert finished <= len(project.texts()) < 240
     fake.seconds_per_text = 0
     assert deployed.wait_for_end(start("index-collection", index="notes", serial=True))["state_name"] == "Completed"
@@ -276,8 +285,14 @@ def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fak
     assert "Traceback" not in "".join(deployed.logs(run))
 
 
+def engine(processes) -> psutil.Process:
+    """Return the process of the run, which is Prefect's engine."""
+    (found,) = [one for one in processes if "prefect.engine" in command(one)]
+    return found
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, fake, worker, start, number):
+def test_a_run_whose_process_alone_was_killed_is_reported(deployed, fake, worker, start, number):
     fake.seconds_per_text = 0.2
     run = start("index-all", serial=True)
     eventually(fake.embeds, "documents are being embedded", every=0.25)
@@ -285,39 +300,48 @@ def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deploy
     eventually(lambda: deployed.run(run)["state_name"] == "Crashed", "the run is marked as crashed", every=0.25)
 
 
-def test_a_run_whose_worker_is_stopped_is_resumed_by_the_next(deployed, project, fake, worker, elsewhere, start):
+def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resumed(
+    deployed, project, fake, worker, start
+):
     fake.seconds_per_text = 0.1
     run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
-    worker.terminate()
-    worker.wait(timeout=120)
+    deployed.post(f"/flow_runs/{run}/set_state", state=SUSPENDED)
     eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
-    put_off = deployed.run(run)
-    assert (put_off["state_name"], put_off["state"]["message"]) == ("AwaitingRetry", PUT_OFF)
+    assert deployed.run(run)["state_name"] == "Suspended"
+    (part,) = [one for one in deployed.runs() if one["name"] == "index notes" and one["state_name"] == "Cancelled"
+               and "suspended with the run" in one["state"]["message"]]  # fmt: skip
+    assert not errors_of(deployed, run, part["id"])
     assert finished <= len(project.texts()) < 240
     fake.seconds_per_text = 0
-    with deployed.worker(elsewhere):
-        ended = deployed.wait_for_end(run)
+    deployed.post(f"/flow_runs/{run}/resume")
+    ended = deployed.wait_for_end(run)
     assert ended["state_name"] == "Completed", ended["state"]["message"]
     assert len(project.texts()) == 240
-    assert "Crashed" not in [name for name, _ in states(deployed, run)]
 
 
-def engine(processes) -> psutil.Process:
-    """Return the process of the run, which is Prefect's engine."""
-    (found,) = [one for one in processes if "prefect.engine" in command(one)]
-    return found
-
-
-def test_a_run_outlives_its_worker_that_is_killed(deployed, project, fake, elsewhere, start):
+def test_a_job_of_kubernetes_that_is_told_to_end_schedules_its_run_again_which_goes_on(
+    deployed, project, fake, worker, start, tmp_path
+):
+    """What a job runs is `prefect flow-run execute`, in an environment that prefect.yaml gives to all runs."""
     fake.seconds_per_text = 0.1
-    with deployed.worker(elsewhere) as worker:
-        run = start("index-all", workers=2, shard_documents=10)
+    run = start("index-all", state={"type": "PENDING"}, workers=2, shard_documents=10)
+    job = deployed.deployment("index-all/index-all")["job_variables"]["env"]
+    environment = deployed.environment | job | {"PREFECT__FLOW_RUN_ID": run}
+    with subprocess.Popen([*PREFECT, "flow-run", "execute"], env=environment, cwd=tmp_path) as pod:
         eventually(lambda: committed(project), "some documents are indexed", every=0.25)
-        worker.kill()
-        ended = deployed.wait_for_end(run)
+        below = psutil.Process(pod.pid).children(recursive=True)
+        pod.terminate()
+        assert pod.wait(120) == 0
+    eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
+    fake.seconds_per_text = 0
+    ended = deployed.wait_for_end(run)  # the worker takes it up, as a new pod would
     assert ended["state_name"] == "Completed", ended["state"]["message"]
+    assert " unchanged" in ended["state"]["message"], "it goes on"
+    names = [name for name, _ in states(deployed, run)]
+    assert "AwaitingRetry" in names
+    assert not {"Crashed", "Failed"} & {*names}
     assert len(project.texts()) == 240
 
 

@@ -4,13 +4,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 from prefect.states import Cancelled
 
 from rag_index.orchestration import reporting, stopping
 from rag_index.orchestration.reporting import whole_run
-from rag_index.orchestration.stopping import hold_sigterm
+from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport
 
 
@@ -34,10 +35,9 @@ def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):
 
     monkeypatch.setattr(stopping, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(stopping, "_is_cancelled", is_cancelled)
-    top, part = stopping.FlowStop("run"), stopping.FlowStop("run")
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with stopping._watched(top), hold_sigterm(lambda: stopping._end(part, top)):
+        with stoppable() as top, stoppable() as part:
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Event().wait(30)
     except KeyboardInterrupt:
@@ -45,6 +45,20 @@ def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert part.state.is_cancelled()
+    assert top.state.is_cancelled()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_whatever_the_signal_became_a_cancelled_run_ends_as_cancelled_and_no_other_does(monkeypatch, is_cancelled):
+    here = threading.main_thread()  # the run does not see it by itself
+    monkeypatch.setattr(stopping, "_is_cancelled", lambda _: is_cancelled and threading.current_thread() is here)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with nullcontext() if is_cancelled else pytest.raises(ValueError, match="written"), stoppable() as stop:
+            raise ValueError("cannot be written down")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (stop.state is not None) is is_cancelled
 
 
 def test_the_artifacts_of_a_cancelled_run_say_so_and_count_nothing_that_they_do_not_know(monkeypatch):
