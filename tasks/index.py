@@ -26,7 +26,9 @@ from rag_index.indexing import policies
 from rag_index.indexing.embed import embed_apart
 from rag_index.indexing.plain import answer
 from rag_index.indexing.policies import JITTER, Policy, tries_left
+from rag_index.indexing.window import died_under
 from rag_index.orchestration.worker import embed_in_worker
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +109,9 @@ def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
 @task(name="fetch", task_run_name="fetch {index} {page}", **options_of(policies.FETCH))
 def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any], rows: int) -> Opaque[SourcePage]:
     """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones."""
-    return Opaque(source.value.page(cursor.value, rows))
+    read = source.value.page(cursor.value, rows)
+    get_run_logger().info("%s read", count_of(len(read.documents), "document"))
+    return Opaque(read)
 
 
 @task(name="embed", task_run_name="embed {index} {number}", **options_of(policies.EMBED))
@@ -117,8 +121,11 @@ def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[Embedd
     Requests to servers have a time limit, and wait for servers that are down (`[embedder] wait_for_recovery`). A worker
     that takes far too long ends itself.
     """
-    embedded = embed_in_worker(job.value)
-    _log_embedded(embedded)
+    try:
+        embedded = embed_in_worker(job.value)
+    except MemoryError as error:
+        raise ProcessDied("the process that embeds had no more memory") from error
+    _log_embedded(job.value, embedded)
     return Opaque(embedded)
 
 
@@ -131,9 +138,8 @@ def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[
     try:
         embedded = answer(child.value.submit(embed_apart, job.value), job.value)
     except ProcessDied as error:
-        count = len(job.value.shard.documents)
-        return Crashed(message=f"{error} under {count} documents, which are tried in parts")  # type: ignore[return-value]
-    _log_embedded(embedded)
+        return Crashed(message=died_under(job.value.shard, error))  # type: ignore[return-value]
+    _log_embedded(job.value, embedded)
     return Opaque(embedded)
 
 
@@ -154,6 +160,7 @@ def upsert_shard(
 def delete_gone(index: str, scan: Opaque[Scan], delete: Opaque[Callable[[Scan], None]]) -> None:
     """Delete what the source no longer has, unless the delete guard holds it back."""
     delete.value(scan.value)
+    get_run_logger().info("%s deleted", count_of(scan.value.run.outcome.deleted, "document"))
 
 
 @task(name="verify and publish", task_run_name="verify and publish", **options_of(policies.PUBLISH))
@@ -180,9 +187,10 @@ def examine_index(settings: Settings, index: str) -> Diagnosis:
     return examine(settings, [index])
 
 
-def _log_embedded(embedded: EmbeddedShard) -> None:
+def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> None:
     stats, failed = embedded.stats, sum(failure.kind == "failed" for failure in embedded.failures)
     get_run_logger().info(
-        "%d documents: %d texts embedded, %d duplicates, %d reused, %d documents failed, in %.1f s",
-        len(embedded.documents) + failed, stats.texts, stats.repeated, stats.reused, failed, stats.seconds,
+        "%s of pages %s: %d texts embedded, %d duplicates, %d reused, %s failed, in %.1f s",
+        count_of(len(job.shard.documents), "document"), ", ".join(map(str, job.shard.pages)) or "-",
+        stats.texts, stats.repeated, stats.reused, count_of(failed, "document"), stats.seconds,
     )  # fmt: skip

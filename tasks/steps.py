@@ -18,6 +18,7 @@ from prefect.states import Completed, Crashed
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.indexing.embed import close_process_embedder
 from rag_index.indexing.steps import BUSY, Steps
+from rag_index.indexing.window import died_under
 from rag_index.machine import in_thread
 from rag_index.machine.executors import Process
 from rag_index.machine.resources import memory_per_worker
@@ -197,9 +198,9 @@ class AsTasks(Steps):
         if to.epoch is None:
             self._to = to
             write = partial(upsert, *named, embedded, Opaque(to), return_state=True)
-            return in_thread(partial(self._upsert_here, write, embedded, to), "upsert")
+            return in_thread(partial(self._upsert_here, job, write, embedded, to), "upsert")
         there = WorkerDestination(self._run.settings.store, to.collection, to.epoch)
-        return self._follow(embedded, upsert.submit(*named, embedded, Opaque(there)))
+        return self._follow(job, embedded, upsert.submit(*named, embedded, Opaque(there)))
 
     def _upsert(self, job: EmbedJob, embedded: State[Any], to: Destination) -> WrittenShard:
         """Write what was embedded in this process, or in a child of it."""
@@ -213,7 +214,7 @@ class AsTasks(Steps):
         return written
 
     def _upsert_here(
-        self, upsert: Callable[[], State[Any]], embedded: PrefectDaskFuture[Any], to: Destination
+        self, job: EmbedJob, upsert: Callable[[], State[Any]], embedded: PrefectDaskFuture[Any], to: Destination
     ) -> WrittenShard:
         """Write what a worker embeds, in this process. This waits in a thread of its own, which gets the vectors."""
         try:
@@ -224,13 +225,15 @@ class AsTasks(Steps):
                 state = upsert()
                 written: WrittenShard = _result(state)
         except BaseException as error:
-            raise _ours(error, embedded.task_run_id) from error
+            raise self._ours(error, job, embedded.task_run_id) from error
         finally:
             embedded.wrapped_future.release()
         self._written.append(_bare(state))
         return written
 
-    def _follow(self, embedded: PrefectDaskFuture[Any], upserted: PrefectDaskFuture[Any]) -> Future[WrittenShard]:
+    def _follow(
+        self, job: EmbedJob, embedded: PrefectDaskFuture[Any], upserted: PrefectDaskFuture[Any]
+    ) -> Future[WrittenShard]:
         """Return a future of the standard library for an upsert on the workers. Vectors do not come here."""
         written: Future[WrittenShard] = Future()
 
@@ -242,7 +245,7 @@ class AsTasks(Steps):
                 written.set_result(_result(state))
                 self._written.append(_bare(state))
             except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
-                written.set_exception(_ours(error, embedded.task_run_id))
+                written.set_exception(self._ours(error, job, embedded.task_run_id))
             finally:
                 embedded.wrapped_future.release()
                 upserted.wrapped_future.release()
@@ -250,6 +253,24 @@ class AsTasks(Steps):
         context = contextvars.copy_context()  # it has the settings, with the address of the server
         upserted.add_done_callback(lambda _: context.run(settle))
         return written
+
+    def _ours(self, error: BaseException, job: EmbedJob, embed_run: UUID) -> BaseException:
+        """Return the error of ours that one of Dask means, once Prefect knows of a task whose worker died."""
+        from distributed.scheduler import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            died = ProcessDied("the worker died (out of memory, or a crash)")
+            said = died_under(job.shard, died)
+            with suppress(httpx.HTTPError, PrefectException), impatient(), get_client(sync_client=True) as client:
+                client.set_task_run_state(embed_run, Crashed(message=said), force=True)
+            return died
+        if isinstance(error, RagIndexError) or not isinstance(error, Exception):
+            return error
+        if isinstance(error, CancelledError | OSError):  # distributed's own
+            address = self._run.settings.parallel.address
+            gone = f"the Dask scheduler at {address} is gone" if address else "the workers are gone"
+            return TerminalError(f"{gone} ({type(error).__name__}: {error}); what is committed is kept: run again")
+        return TerminalError(f"a worker failed at a shard: {type(error).__name__}: {error}")
 
 
 def flow_client() -> Client:
@@ -278,19 +299,3 @@ def _result(state: State[Any]) -> Any:
         raise error
     found = state.result(raise_on_failure=False)
     return found.value if isinstance(found, Opaque) else found
-
-
-def _ours(error: BaseException, embed_run: UUID) -> BaseException:
-    """Return the error of ours that one of Dask means, once Prefect knows of a task whose worker died."""
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        said = "worker processes died under this shard, whose documents are tried alone"
-        with suppress(httpx.HTTPError, PrefectException), impatient(), get_client(sync_client=True) as client:
-            client.set_task_run_state(embed_run, Crashed(message=said), force=True)
-        return ProcessDied(f"workers died under a shard ({error})")
-    if isinstance(error, RagIndexError) or not isinstance(error, Exception):
-        return error
-    if isinstance(error, CancelledError | OSError):  # distributed's own
-        return TerminalError(f"the workers are gone ({type(error).__name__}: {error}); run again")
-    return TerminalError(f"a worker failed at a shard: {type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
 
 LOGGER = logging.getLogger("rag_index.indexing")
-LOGGED_FAILURES = 20
+LOGGED_REASONS = 20
 MUCH_SECONDS = 10.0
 """What is much work for one process: some 50,000 texts of a few sentences for the local embedder."""
 
@@ -304,9 +305,12 @@ class Scan:
         with run.stopwatch.stage("commit"):
             run.lease.check()
             new = self.committer.commit(written)
-        for failure in written.failures[:LOGGED_FAILURES]:
-            details = (run.index.name, document_id(failure.key), failure.kind, failure.reason)
-            (run.logger or LOGGER).warning("%s: document %s %s: %s", *details)
+        log, name = run.logger or LOGGER, run.index.name
+        for failure in written.failures:  # logs outlive an erasure, so that keys are for debugging alone
+            log.debug("%s: document %s %s: %s", name, document_id(failure.key), failure.kind, failure.reason)
+        reasons = Counter((failure.kind, failure.reason) for failure in written.failures)
+        for (kind, reason), count in reasons.most_common(LOGGED_REASONS):
+            log.warning("%s: %s %s: %s", name, count_of(count, "document"), kind, reason)
         run.outcome.add(written, new=new)
         documents = len(written.keys) + failed
         run.metrics.add(written, documents=documents, dimension=self.collection.dimension)

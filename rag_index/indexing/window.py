@@ -22,6 +22,7 @@ from rag_index.errors import (
     StoreError,
     StoreUnavailable,
 )
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +122,7 @@ class Window:
         try:
             written = future.result()
         except ProcessDied as error:
-            (self._scan.run.logger or logger).warning("%s, and its documents are tried apart", error)
+            (self._scan.run.logger or logger).warning("%s", died_under(shard, error))
             self._died.append(shard)
         except NOT_WRITABLE:
             raise
@@ -148,6 +149,15 @@ class Window:
     def _note_under_way(self) -> None:
         run = self._scan.run
         run.progress.under_way(len(self._under_way), run.metrics.workers)
+
+
+def died_under(shard: Shard, error: ProcessDied) -> str:
+    """Return a sentence that says under which shard a process died, and where the document is listed that does it."""
+    count = count_of(len(shard.documents), "document")
+    return (
+        f"{error} under shard {shard.number} of {shard.index}: its {count} will be tried in parts, and "
+        f"`rag-index failed {shard.index}` lists any that does it again"
+    )
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:

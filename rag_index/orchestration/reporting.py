@@ -365,6 +365,8 @@ def failed_state(message: str, report: Any = None, *, tag: str | None = None) ->
     if tag:
         _send(_tag_run, tag)
     context = FlowRunContext.get()
+    if context:  # Prefect logs the state as INFO, where the page's filter for errors does not show it
+        get_run_logger(context).log(logging.WARNING if tag else logging.ERROR, "%s", message)
     if not is_deployed() or (context and context.flow_run and context.flow_run.parent_task_run_id):
         return Failed(message=message, data=report)
     end_with_state()

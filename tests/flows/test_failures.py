@@ -1,13 +1,20 @@
 """Documents that cannot be indexed are listed and harm no other; processes that die or do not start stop no run."""
 
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
+from prefect import get_client
+from prefect.client.schemas.sorting import TaskRunSort
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.orchestration.cluster import Workers
+from tests.ports import free_port
 from tests.project import Project
 from tests.reliability.victim import Victim
 from tests.waiting import eventually, when
@@ -103,3 +110,48 @@ def test_a_run_without_any_worker_left_ends_and_says_so(project, prefect_server,
             report = project.index(shard_documents=10)
     assert (report.state, report.exit_code) == ("failed", 1)
     assert "there has been no worker process for" in report.indexes[0].message
+
+
+@pytest.mark.long
+def test_a_scheduler_that_dies_is_named(project, prefect_server, fake, tmp_path):
+    fake.fault("hang", seconds=1.0)
+    with dask_in(tmp_path) as (address, scheduler):
+        project.write_settings(f'{project.config.read_text()}\n[parallel]\naddress = "{address}"\n')
+        with when(lambda: len(fake.embeds()) > 1, scheduler.kill):
+            report = project.index(shard_documents=10)
+    assert (report.state, report.exit_code) == ("failed", 1)
+    assert f"the Dask scheduler at {address} is gone" in report.indexes[0].message
+    assert "Traceback" not in report.indexes[0].message
+
+
+@contextmanager
+def dask_in(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run a scheduler and a worker of Dask as other processes, and give the scheduler's address and process."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    dask, host = [sys.executable, "-m", "dask"], address.rpartition(":")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    begin = [*dask, "scheduler", "--host", host[0], "--port", host[2], "--no-dashboard"]
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(subprocess.Popen(begin, **quiet))
+        stack.callback(scheduler.kill)
+        worker = stack.enter_context(subprocess.Popen([*dask, "worker", address, "--no-dashboard"], **quiet))
+        stack.callback(worker.kill)
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        yield address, scheduler
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, prefect_server, fake):
+    """What kills it from outside when it has no more memory is a signal, as here."""
+    project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
+    fake.fault("kill_client", marker="KILLS")
+    report = project.index(shard_documents=20, workers=2)
+    assert (report.state, report.indexes[0].failed) == ("partial", 1)
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
+    crashed = [run.state.message for run in runs if run.state.is_crashed()]
+    assert any(said.startswith("the worker died (out of memory, or a crash) under shard ") for said in crashed), crashed
+    for said in crashed:
+        assert "`rag-index failed notes` lists" in said
+        assert "\n" not in said
