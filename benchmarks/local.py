@@ -125,7 +125,8 @@ def prose(documents: int) -> Iterator[Desk]:
         source = Path(folder) / "pydocs.db"
         pydocs.write(source)
         made = Desk(Path(folder))
-        made.config.write_text(pydocs.scaffold("pydocs.db"))
+        settings = pydocs.scaffold("pydocs.db")
+        made.config.write_text(settings.replace("shard_documents = 600", 'shard_documents = "auto"'))
         text = "\n".join(chunk for part in texts_of(load_settings(made.config)) for chunk in part)
         step = max(1, (len(text) - EXCERPT_CHARS) // documents)
         with sqlite3.connect(source) as db:

@@ -183,9 +183,10 @@ def run(
     """Run `index-all` with `more` in its environment. Return its report, wall seconds and a watch of its processes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
     environment |= more
+    flow = ["--prefect"] if "PREFECT_API_URL" in more else []
     started = time.perf_counter()
     process = subprocess.Popen(
-        [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments],
+        [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments, *flow],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
     )  # fmt: skip
     watch = Watch(process.pid, interval) if watching is None else watching(process.pid)
