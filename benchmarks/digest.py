@@ -115,15 +115,13 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
         outcome = IndexOutcome("n")
         guard = DeleteGuard(ledger, collection, 0.2)
         guard.note_size()
-        ledger.begin_scan()
+        ledger.begin_scan("a")
         state = LedgerScanState(settings_of(url, digests=digests), INDEX, source, ledger, collection.id, full=first)
         source.count()
         read = changed = 0
-        for number, page in enumerate(pages(source), 1):
+        for page in pages(source):
             documents = page.documents
-            buckets = [page.digests[key].bucket for key in documents.keys] if page.digests else None
-            ledger.see(documents.keys, page=number, buckets=buckets)
-            state.leave_unread(page, outcome)
+            state.see(page, outcome)
             state.note(page)
             known = ledger.known(collection.id, documents.keys)
             rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
