@@ -80,7 +80,8 @@ class Plainly(Steps):
         return ""
 
     def observe(self, written: WrittenShard) -> None:
-        if self._on_servers and written.stats.process_load >= BUSY and self.workers < self._most:
+        loaded = self.started and written.stats.process_load >= BUSY
+        if loaded and self._on_servers and self.workers < self._most:
             self._executors += [Process(self._memory) for _ in range(min(self.workers, self._most - self.workers))]
             self.workers = len(self._executors)
             self._set_size()
