@@ -15,8 +15,9 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from rag_index import cli
+from rag_index.extras import install_command
 from rag_index.retrieve import Retriever
-from rag_index.service import Caller, SearchService, mcp_tools
+from rag_index.service import Caller, SearchService
 from rag_index.service.mcp_tools import AgentTools
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
@@ -225,7 +226,7 @@ def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, c
     with pytest.raises(SystemExit) as ended:
         cli.main(["--config", str(desk.config), "mcp"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.strip().endswith(mcp_tools.INSTALL)
+    assert capsys.readouterr().err.strip().endswith(install_command("mcp"))
 
 
 def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(desk, monkeypatch, caplog):
@@ -233,7 +234,7 @@ def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(des
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, trust_env=False, timeout=60) as client:
         assert client.get("/indexes").status_code == 200
         assert client.post("/mcp", json={}).status_code == 404
-    assert f"agents cannot ask at /mcp: it needs the package mcp ({mcp_tools.INSTALL})" in caplog.text
+    assert f"agents cannot ask at /mcp: it needs the package mcp ({install_command('mcp')})" in caplog.text
 
 
 def test_what_an_agent_should_know_is_printed_from_the_settings(desk, capsys):
