@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from flows.index_collection import index_collection
 from rag_index.errors import IndexLocked, RagIndexError
-from rag_index.indexing.policies import shared_checks
+from rag_index.indexing.checks import shared_checks
 from rag_index.indexing.run import RunOptions
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (

@@ -25,8 +25,8 @@ from rag_index.errors import ProcessDied, TransientError
 from rag_index.indexing import policies
 from rag_index.indexing.embed import embed_apart
 from rag_index.indexing.plain import answer
-from rag_index.indexing.policies import JITTER, Policy, tries_left
 from rag_index.indexing.window import died_under
+from rag_index.machine.retries import JITTER, Policy, tries_left
 from rag_index.orchestration.worker import embed_in_worker
 from rag_index.reports.outcome import count_of
 

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import WrittenShard
     from rag_index.indexing.embed import EmbedJob
-    from rag_index.indexing.policies import Policy
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
     from rag_index.indexing.steps import Destination
+    from rag_index.machine.retries import Policy
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
     from rag_index.settings import Settings

@@ -23,8 +23,9 @@ from rag_index.documents.groups import (
 )
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
-from rag_index.indexing.policies import UPSERT, with_retries
+from rag_index.indexing.policies import UPSERT
 from rag_index.ledger import Collection, Known, Ledger
+from rag_index.machine.retries import with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence

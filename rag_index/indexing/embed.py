@@ -30,9 +30,10 @@ from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
-from rag_index.indexing.policies import EMBED, ProcessLimit
+from rag_index.indexing.policies import EMBED
 from rag_index.machine import collect_seldom, end_process_after
 from rag_index.machine.resources import peak_memory
+from rag_index.machine.retries import ProcessLimit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

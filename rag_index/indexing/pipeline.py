@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.chunking import open_chunker
 from rag_index.embedders import identify, prefix_warning
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.indexing.policies import current_checks, patience
+from rag_index.indexing.checks import Question, current_checks
+from rag_index.indexing.policies import patience
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.window import NOT_WRITABLE, Window
 from rag_index.ledger.runs import BATCH
@@ -136,6 +137,23 @@ class Budget:
         self._checks.sent_chars += stats.sent_chars
 
 
+def questions(run: IndexRun, steps: Steps) -> list[Question]:
+    """Return what a run asks its services, each with the policy of a run that may wait `[run] wait` seconds."""
+    settings, index, wait = run.settings, run.index, patience(run.settings.run.wait)
+    asked = [
+        Question("source", run.source.check, wait, key="" if index.kind == SQL else ("source", index.name)),
+        Question("store", run.store.collections, patience(settings.run.wait, 0)),  # it waits some seconds by itself
+    ]
+    if index.parts:
+        asked.append(Question("parts", run.count_parts, wait, key=("parts", index.name)))
+    if steps.count_workers is not None:
+        asked.append(Question("workers", steps.count_workers, wait))
+    if index.context is not None:
+        service = ("context", index.context.model, *(index.context.hosts or []))
+        asked.append(Question("context", partial(open_chunker, settings, index), wait, key=service))
+    return [*asked, Question("embedder", partial(identify, settings.embedder), wait, kept=True)]
+
+
 class AllDocuments:
     """All documents of an index. Runs over some documents override every step."""
 
@@ -144,27 +162,15 @@ class AllDocuments:
 
         Returns None if there is nothing to do.
         """
-        index, checks = run.index, current_checks()
-
-        def ask(service: str, question: Callable[[], Any], min_retries: int = 1) -> Any:
-            return steps.check(service, question, patience(run.settings.run.wait, min_retries))
-
-        source = "source" if index.kind == SQL else ("source", index.name)
-        checks.check(source, partial(ask, "source", run.source.check))
-        checks.check("store", partial(ask, "store", run.store.collections, 0))  # it waits some seconds by itself
-        if index.parts:
-            ask("parts", run.count_parts)
-        if steps.count_workers is not None:
-            ask("workers", steps.count_workers)
-        if index.context is None:
-            chunker = open_chunker(run.settings, index)
-        else:
-            service = ("context", index.context.model, *(index.context.hosts or []))
-            chunker = checks.check(service, partial(ask, "context", partial(open_chunker, run.settings, index)))
-        identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder)))
+        checks = current_checks()
+        answers = checks.ask(questions(run, steps), steps.check)
+        identity = answers["embedder"]
+        chunker = answers.get("context") or open_chunker(run.settings, run.index)
         scan = Scan.begin(run, identity, chunker, workers=steps.workers)
         if not scan.collection.commits and (warning := prefix_warning(run.settings.embedder, identity)):
-            checks.remember("prefixes", partial(run.outcome.say, warning))  # once, for all indexes
+            if warning not in checks.said:
+                run.outcome.say(warning)
+            checks.said.add(warning)
         return scan
 
     def pages(self, run: IndexRun, steps: Steps) -> Iterator[SourcePage]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.indexing import policies
 from rag_index.indexing.embed import brought_back, close_process_embedder, embed, embed_apart
-from rag_index.indexing.policies import Policy, with_retries
 from rag_index.indexing.steps import BUSY, Destination, Steps
 from rag_index.machine import in_thread
 from rag_index.machine.executors import Beside, Here, Process
 from rag_index.machine.resources import memory_per_worker, worker_count
+from rag_index.machine.retries import Policy, with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

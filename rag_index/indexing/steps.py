@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.indexing.embed import EmbedJob
-    from rag_index.indexing.policies import Policy
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
+    from rag_index.machine.retries import Policy
     from rag_index.sources import SourcePage
     from rag_index.stores.protocol import Store
 

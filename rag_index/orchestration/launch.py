@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.connections import why_failed
 from rag_index.database.files import other_writer, private_folder
 from rag_index.errors import RagIndexError, SettingsError, TransientError
+from rag_index.indexing.checks import current_checks, shared_checks
 from rag_index.indexing.pipeline import execute
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.policies import current_checks, shared_checks
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine import collect_seldom, terminable
 from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server

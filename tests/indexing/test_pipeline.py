@@ -11,16 +11,17 @@ import pytest
 
 import rag_index
 from rag_index.errors import StoreError, StoreUnavailable, TerminalError
-from rag_index.indexing import plain, policies
+from rag_index.indexing import plain
 from rag_index.indexing import steps as steps_module
 from rag_index.indexing.changed import serially
+from rag_index.indexing.checks import shared_checks
 from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.pipeline import execute
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.policies import shared_checks
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
+from rag_index.machine import retries
 from rag_index.orchestration import launch
 from rag_index.sources.sql import SqlSource
 from rag_index.stores.edge.store import EdgeStore
@@ -176,7 +177,7 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
 
 @pytest.mark.parametrize("step", ["fetch", "embed", "upsert", "delete", "publish"])
 def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step):
-    monkeypatch.setattr(policies.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
     failed = []
 
     def once(function):

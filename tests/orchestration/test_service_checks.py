@@ -3,7 +3,8 @@
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable, TransientError
-from rag_index.indexing.policies import ServiceChecks
+from rag_index.indexing.checks import Question, ServiceChecks
+from rag_index.machine.retries import Policy
 
 
 class Service:
@@ -26,6 +27,11 @@ class Service:
         return f"answer {self.asked}"
 
 
+def answer_of(checks, service, *, kept=False):
+    question = Question("embedder", service.ask, Policy(), kept=kept)
+    return checks.ask([question], lambda name, ask, policy: ask())["embedder"]
+
+
 @pytest.fixture
 def service():
     return Service()
@@ -37,24 +43,24 @@ def test_a_service_that_refuses_is_asked_again_until_that_has_cost_too_much(serv
     service.seconds, service.error = seconds, EmbedderUnavailable("refused")
     for _ in range(10):
         with pytest.raises(TransientError):
-            checks.check("embedder", service.ask)
+            answer_of(checks, service)
     assert service.asked == asked
 
 
 def test_an_answer_is_remembered_until_an_index_fails(service):
     checks = ServiceChecks(clock=service.clock)
-    assert [checks.remember("embedder", service.ask) for _ in range(3)] == ["answer 1"] * 3
+    assert [answer_of(checks, service, kept=True) for _ in range(3)] == ["answer 1"] * 3
     checks.index_failed(SourceUnavailable("away"), embedder_only=True)
-    assert checks.remember("embedder", service.ask) == "answer 2"
+    assert answer_of(checks, service, kept=True) == "answer 2"
 
 
 @pytest.mark.parametrize(("embedder_only", "asked"), [(True, 1), (False, 2)])
 def test_an_embedder_that_goes_silent_in_the_middle_is_waited_for_once_in_a_run(service, embedder_only, asked):
     """An index whose contexts are written by a model has two services that may be silent: both are asked again."""
     checks = ServiceChecks(clock=service.clock)
-    checks.remember("embedder", service.ask)
+    answer_of(checks, service, kept=True)
     service.error = EmbedderUnavailable("no host could be used within 600 s")
     checks.index_failed(service.error, embedder_only=embedder_only)
     with pytest.raises(TransientError, match="within 600 s"):
-        checks.remember("embedder", service.ask)
+        answer_of(checks, service, kept=True)
     assert service.asked == asked

@@ -12,7 +12,7 @@ from pypdf import PdfWriter
 from rag_index.documents.batches import TextLayout
 from rag_index.documents.keys import document_id
 from rag_index.errors import SourceUnavailable
-from rag_index.indexing import policies
+from rag_index.machine import retries
 from rag_index.sources.attachments import with_files
 from tests.docs.pages import blocks, page, section
 from tests.project import Project
@@ -244,6 +244,6 @@ def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_ar
     assert project.json("failed")["failed"] == []
     assert "Nothing of it is true" in project.texts("tickets")["1"]
     shutil.rmtree(uploads.parent)
-    monkeypatch.setattr(policies.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
     assert project.run().indexes[0].state == "failed"
     assert "Nothing of it is true" in project.texts("tickets")["1"]
