@@ -35,19 +35,19 @@ from rag_index.chunking import open_chunker
 from rag_index.embedders import identify
 from rag_index.evaluation.gate import WAYS, judge
 from rag_index.evaluation.golden import GoldenQuery
+from rag_index.evaluation.hooks import SearchHooks
 from rag_index.indexing.changed import serially
-from rag_index.indexing.pipeline import index_pages
+from rag_index.indexing.delete_guard import delete_gone
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.publish import publish
+from rag_index.indexing.run import AllDocuments, RunOptions, index_pages, open_run
 from rag_index.samples import pydocs
 from rag_index.settings import GateSettings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from rag_index.reports.outcome import IndexOutcome
-    from rag_index.sources import Source, SourcePage
 
 DOCUMENTS, QUERIES = 1000, 300
 SETTINGS = """\
@@ -140,24 +140,14 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
     settings = load_settings(folder / "rag-index.toml")
     options = RunOptions(full=True, allow_loss=allow_loss)
     with (
-        open_run(settings, "docstrings", options, run_id=str(uuid.uuid4())) as opened,
+        open_run(settings, "docstrings", options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as opened,
         closing(Plainly(serially(settings))) as steps,
     ):
-        scan = Scan.begin(opened, identify(settings.embedder), open_chunker(opened.settings, opened.index), workers=1)
-        index_pages(scan, pages(opened.source), steps)
-        scan.delete_gone()
-        scan.publish()
+        opened.begin(identify(settings.embedder), open_chunker(opened.settings, opened.index))
+        index_pages(opened, steps, AllDocuments())
+        delete_gone(opened)
+        publish(opened)
         return opened.finish()
-
-
-def pages(source: Source) -> Iterator[SourcePage]:
-    cursor = None
-    while True:
-        page = source.page(cursor, 2000)
-        yield page
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 def curve(arguments: argparse.Namespace) -> None:

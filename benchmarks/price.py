@@ -41,10 +41,10 @@ from rag_index.embedders import identify
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.indexing.changed import serially
-from rag_index.indexing.pipeline import AllDocuments, index_pages
+from rag_index.indexing.delete_guard import delete_gone
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.publish import publish
+from rag_index.indexing.run import AllDocuments, RunOptions, index_pages, open_run
 from rag_index.machine import collect_seldom
 from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.reports.metrics import Stopwatch
@@ -121,13 +121,13 @@ def stages(made: Desk) -> None:
             stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), stage)))
         run = stack.enter_context(open_run(settings, settings.indexes[0].name, RunOptions(), run_id=str(uuid.uuid4())))
         run.stopwatch = watch
-        scan = Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=1)
+        run.begin(identity, open_chunker(run.settings, run.index))
         before = dict(watch.seconds)
         steps = stack.enter_context(closing(Plainly(serially(settings))))
         steps.size = 1  # one shard after the other, or stages overlap
-        index_pages(scan, AllDocuments().pages(run, steps), steps)
-        scan.delete_gone()
-        scan.publish()
+        index_pages(run, steps, AllDocuments())
+        delete_gone(run)
+        publish(run)
         chunks = run.metrics.chunks
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
     print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")

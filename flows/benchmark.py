@@ -62,7 +62,7 @@ def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:
     """Embed and write the sample in this way, as a run does; its workers are ready before the clock starts."""
     with (
         run_workers(way.value.settings) as given,
-        bench.value.scan(way.value, flow_run_id()) as scan,
-        closing(AsTasks(scan.run, given)) as steps,
+        bench.value.begun(way.value, flow_run_id()) as run,
+        closing(AsTasks(run, given)) as steps,
     ):
-        bench.value.measure(way.value, scan, steps)
+        bench.value.measure(way.value, run, steps)

@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import State
 from prefect.context import TagsContext
 
 from rag_index.errors import RagIndexError
-from rag_index.indexing.pipeline import execute
-from rag_index.indexing.run import RunOptions, open_run
+from rag_index.evaluation.hooks import SearchHooks
+from rag_index.indexing.run import RunOptions, execute, open_run
 from rag_index.machine import collect_seldom
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, RunEnd, flow_run_id, report_state
@@ -43,7 +43,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 collect_seldom(),
                 TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
                 run_workers(settings) as workers,
-                open_run(settings, index, options, run_id=flow_run_id()) as run,
+                open_run(settings, index, options, run_id=flow_run_id(), hooks=SearchHooks) as run,
                 captured_logs(run.progress.note_later),
             ):
                 end = RunEnd(run)

@@ -2,7 +2,7 @@
 
     check > fetch > embed > upsert > delete gone > verify and publish > erase
 
-The flow `index-collection` runs them, in the order of `rag_index.indexing.pipeline`; `tasks.steps` says what waits for
+The flow `index-collection` runs them, in the order of `rag_index.indexing.run`; `tasks.steps` says what waits for
 what. If there are several shards, `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert`
 takes the future of `embed`, so that vectors go from the worker that made them to the store.
 """
@@ -23,7 +23,9 @@ from prefect.tasks import exponential_backoff
 from rag_index.doctor.checkup import examine
 from rag_index.errors import ProcessDied, TransientError
 from rag_index.indexing import policies
+from rag_index.indexing import publish as publishing
 from rag_index.indexing.embed import embed_apart
+from rag_index.indexing.erase import erase_after
 from rag_index.indexing.plain import answer
 from rag_index.indexing.window import died_under
 from rag_index.machine.retries import JITTER, Policy, tries_left
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
 
     from rag_index.doctor.findings import Diagnosis
     from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.indexing.commit import Destination
     from rag_index.indexing.embed import EmbedJob
-    from rag_index.indexing.scan import Scan
-    from rag_index.indexing.steps import Destination
+    from rag_index.indexing.run import IndexRun
     from rag_index.orchestration.worker import WorkerDestination
     from rag_index.settings import Settings
     from rag_index.sources import Source, SourcePage
@@ -157,28 +159,28 @@ def upsert_shard(
 
 
 @task(name="delete gone", task_run_name="delete gone", **options_of(policies.DELETE))
-def delete_gone(index: str, scan: Opaque[Scan], delete: Opaque[Callable[[Scan], None]]) -> None:
+def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[IndexRun], None]]) -> None:
     """Delete what the source no longer has, unless the delete guard holds it back."""
-    delete.value(scan.value)
-    get_run_logger().info("%s deleted", count_of(scan.value.run.outcome.deleted, "document"))
+    delete.value(run.value)
+    get_run_logger().info("%s deleted", count_of(run.value.outcome.deleted, "document"))
 
 
 @task(name="verify and publish", task_run_name="verify and publish", **options_of(policies.PUBLISH))
-def publish(index: str, scan: Opaque[Scan], publish: Opaque[Callable[[Scan], None]]) -> None:
+def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], None]]) -> None:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
-    publish.value(scan.value)
+    publish.value(run.value)
 
 
 @task(name="erase", task_run_name="erase", **options_of(policies.ERASE))
-def erase(index: str, scan: Opaque[Scan]) -> None:
+def erase(index: str, run: Opaque[IndexRun]) -> None:
     """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
-    scan.value.erase()
+    erase_after(run.value)
 
 
 @task(name="build search index", task_run_name="build search index", **options_of(policies.SEARCH_INDEX))
-def build_search_index(index: str, scan: Opaque[Scan]) -> None:
+def build_search_index(index: str, run: Opaque[IndexRun]) -> None:
     """Build the search index (HNSW) of a large embedded collection. The run is complete already."""
-    scan.value.build_search_index()
+    publishing.build_search_index(run.value)
 
 
 @task(name="examine", task_run_name="examine {index}", **options_of(policies.CHECK))

@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from prefect_dask.task_runners import PrefectDaskFuture
 
     from rag_index.documents.batches import WrittenShard
+    from rag_index.indexing.commit import Destination
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.scan import Scan
-    from rag_index.indexing.steps import Destination
     from rag_index.machine.retries import Policy
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
@@ -125,7 +124,7 @@ class AsTasks(Steps):
         if why := self.start():
             raise NoWorkers(why)
         if self._client is None:
-            embed_in_worker(job.unlimited())
+            embed_in_worker(job)
         else:
             self._client.wait_for_workers(self.workers, timeout=120)
             at = self._client.nthreads()
@@ -134,9 +133,7 @@ class AsTasks(Steps):
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         if self._client is not None:
             return self._write_on_workers(job, to)
-        embedded = tasks.embed_shard(
-            *_named(job), Opaque(job.unlimited()), wait_for=self._pages(job), return_state=True
-        )
+        embedded = tasks.embed_shard(*_named(job), Opaque(job), wait_for=self._pages(job), return_state=True)
         written: Future[WrittenShard] = Future()
         try:
             written.set_result(self._upsert(job, embedded, to))
@@ -151,17 +148,17 @@ class AsTasks(Steps):
             raise ProcessDied(state.message or "the process that embeds died")
         return self._upsert(job, state, to)
 
-    def delete_gone(self, scan: Scan, delete: Callable[[Scan], None]) -> None:
-        self._end(tasks.delete_gone, self._written, Opaque(scan), Opaque(delete))
+    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
+        self._end(tasks.delete_gone, self._written, Opaque(run), Opaque(delete))
 
-    def publish(self, scan: Scan, publish: Callable[[Scan], None]) -> None:
-        self._end(tasks.publish, self._published, Opaque(scan), Opaque(publish))
+    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
+        self._end(tasks.publish, self._published, Opaque(run), Opaque(publish))
 
-    def erase(self, scan: Scan) -> None:
-        self._end(tasks.erase, self._published, Opaque(scan))
+    def erase(self, run: IndexRun) -> None:
+        self._end(tasks.erase, self._published, Opaque(run))
 
-    def build_search_index(self, scan: Scan) -> None:
-        self._end(tasks.build_search_index, self._published, Opaque(scan))
+    def build_search_index(self, run: IndexRun) -> None:
+        self._end(tasks.build_search_index, self._published, Opaque(run))
 
     def tick(self) -> None:
         if self._liveness is None:

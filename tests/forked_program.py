@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "GRPC_", "LD_", "MALLOC_")
 """How the names of variables begin that Python or a library reads when it is imported."""
 ALWAYS = (
-    "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.doctor", "rag_index.indexing.pipeline",
+    "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.doctor", "rag_index.indexing.run",
     "rag_index.indexing.changed", "rag_index.orchestration.launch", "rag_index.retrieve",
     "rag_index.stores.edge.store", "rag_index.status.plan",
 )  # fmt: skip

@@ -19,11 +19,10 @@ from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id, key_parts, possible_keys
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
-from rag_index.indexing.pipeline import AllDocuments, execute
+from rag_index.indexing.delete_guard import delete_some
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.publish import verify_counts
-from rag_index.indexing.run import IndexRun, RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.run import AllDocuments, IndexRun, RunOptions, execute, open_run
+from rag_index.indexing.target import verify_counts
 from rag_index.indexing.tombstones import let_in, without_erased
 from rag_index.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.ledger.runs import BATCH, SINGLE, holder
@@ -127,8 +126,8 @@ class NamedDocuments(AllDocuments):
         self.page: SourcePage
         self._gone: list[str] = []
 
-    def begin(self, run: IndexRun, steps: Steps) -> Scan | None:
-        """Read the documents, and begin a scan of them alone. Raises SettingsError before anything is written."""
+    def begin(self, run: IndexRun, steps: Steps) -> bool:
+        """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
         name = run.index.name
         if not isinstance(run.source, SingleDocumentSource):
             raise SettingsError(
@@ -152,20 +151,21 @@ class NamedDocuments(AllDocuments):
                     f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
                 )
             self._gone, self._seen = sorted(known - there), sorted(there)
-        return Scan.begin(run, self._kept.identity(), self._kept.chunker(run), documents=len(self._ids))
+        run.begin(self._kept.identity(), self._kept.chunker(run), documents=len(self._ids))
+        return True
 
     def pages(self, run: IndexRun, steps: Steps) -> Iterator[SourcePage]:
         """Yield the documents, which `begin` has read."""
         yield self.page
 
-    def delete(self, scan: Scan) -> None:
+    def delete(self, run: IndexRun) -> None:
         """Delete those of the documents that the source no longer has."""
-        scan.delete_some(self._gone, seen=self._seen, named=self.named)
+        delete_some(run, self._gone, seen=self._seen, named=self.named)
 
-    def publish(self, scan: Scan) -> None:
+    def publish(self, run: IndexRun) -> None:
         """Verify that the store holds what the ledger says."""
-        with scan.run.stopwatch.stage("publish"):
-            verify_counts(scan.run.ledger, scan.run.store, scan.collection)
+        with run.stopwatch.stage("publish"):
+            verify_counts(run.ledger, run.store, run.collection)
 
 
 class _Batch(NamedDocuments):
@@ -181,8 +181,8 @@ class _Batch(NamedDocuments):
         self._size = size
         self.changes: list[WaitingChange] = []
 
-    def begin(self, run: IndexRun, steps: Steps) -> Scan | None:
-        """Read what waits, and begin a scan of it; None if nothing does.
+    def begin(self, run: IndexRun, steps: Steps) -> bool:
+        """Read what waits, and begin a run of it; return False if nothing does.
 
         Raises SettingsReplaced if the collection was last written by other settings than those of the watch.
         """
@@ -196,17 +196,18 @@ class _Batch(NamedDocuments):
         self._ids = [change.document_id for change in self.changes]
         if isinstance(run.source, SqlSource):  # a part may name its document by other bytes
             self._ids = list(dict.fromkeys([*self._ids, *run.source.same_ids(self._ids)]))
-        scan = super().begin(run, steps) if self.changes else None
-        if scan is not None and run.index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
+        if not (self.changes and super().begin(run, steps)):
+            return False
+        if run.index.parts and run.guard.may_lose_parts(self.page.documents.keys):
             run.count_parts()
-        return scan
+        return True
 
-    def publish(self, scan: Scan) -> None:
+    def publish(self, run: IndexRun) -> None:
         """Take the changes out of the inbox, which may move the position of the index on."""
-        ledger, alias = scan.run.ledger, scan.run.alias
+        ledger, alias = run.ledger, run.alias
         with ledger.transaction():
             ledger.remove_changes(alias, self.changes)
-            ledger.note_written(alias, scan.collection.id)
+            ledger.note_written(alias, run.collection.id)
 
 
 def look_up(run: IndexRun, *, limit: int) -> None:

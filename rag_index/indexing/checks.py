@@ -17,6 +17,9 @@ from rag_index.errors import EmbedderUnavailable, TransientError
 from rag_index.machine import given
 from rag_index.machine.retries import Policy
 
+RETRY_SECONDS = 5.0
+QUICK_SECONDS = 15.0
+"""How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
 MIN_SECONDS = 30.0
 """The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
@@ -99,3 +102,8 @@ def shared_checks(wait: float) -> AbstractContextManager[ServiceChecks]:
 def current_checks() -> ServiceChecks:
     """Return the checks of the run of several indexes that this is called in, or new ones."""
     return _SHARED.get() or ServiceChecks()
+
+
+def patience(wait: float, min_retries: int = 1) -> Policy:
+    """Return the policy of asking a service in a run that may wait this many seconds for it."""
+    return Policy(min_retries + int(wait / RETRY_SECONDS), RETRY_SECONDS, max(wait, QUICK_SECONDS))

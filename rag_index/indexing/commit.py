@@ -6,7 +6,9 @@ Payloads are also updated alone, without embedding: what changed beside the text
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from rag_index.documents.groups import (
     with_groups,
 )
 from rag_index.documents.keys import document_id, point_id
-from rag_index.errors import IndexLocked, StoreMismatch, StoreRestored
+from rag_index.errors import IndexLocked, RagIndexError, StoreMismatch, StoreRestored
 from rag_index.indexing.policies import UPSERT
 from rag_index.ledger import Collection, Known, Ledger
 from rag_index.machine.retries import with_retries
@@ -30,6 +32,7 @@ from rag_index.machine.retries import with_retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
+    from rag_index.documents.batches import Shard
     from rag_index.sources import SourcePage
     from rag_index.stores.protocol import Store
 
@@ -38,6 +41,38 @@ NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
 BATCH_POINTS = 1000
 AT_A_TIME = 500
+
+
+class Destination:
+    """The collection that a run writes to. A server's has an epoch, by which it refuses workers of earlier runs."""
+
+    def __init__(self, store: Store, collection: str, epoch: int | None) -> None:
+        self.store, self.collection, self.epoch = store, collection, epoch
+        self._turn = threading.Lock()
+        self._error: BaseException | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let one shard after the other be written. Once one could not be, the others get its error at once."""
+        with self._turn:
+            if self._error is not None:
+                raise self._error
+            try:
+                yield
+            except RagIndexError as error:
+                self._error = error
+                raise
+
+    def close(self) -> None:
+        """Wait for the shard that is being written, and let no other one be: the store closes."""
+        with self._turn:
+            self._error = self._error or CancelledError()
+
+    def write(self, shard: EmbeddedShard) -> WrittenShard:
+        """Upsert a shard and make its points durable. Raises as `write_shard` and `Store.flush`."""
+        written = write_shard(self.store, self.collection, shard, epoch=self.epoch)
+        self.store.flush(self.collection)
+        return written
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
@@ -167,13 +202,23 @@ def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
 class Committer:
     """Everything that one run writes to a collection: documents become pending, then their points, then the rows."""
 
-    def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection) -> None:
+    def __init__(
+        self, index: str, ledger: Ledger, store: Store, collection: Collection, *, epoch: int | None = None
+    ) -> None:
+        self.destination = Destination(store, collection.name, epoch)
         self.index = index
         self.ledger = ledger
         self.store = store
         self.collection = collection
         self._before: dict[str, Known | None] = {}
         self._has_begun = False
+
+    def begin(self, shard: Shard) -> None:
+        """Mark the documents of a shard as about to be written, and remember what the ledger had of them before."""
+        keys = shard.documents.keys
+        known = self.ledger.known(self.collection.id, keys)
+        self._before.update((key, known.get(key)) for key in keys)
+        self.mark_pending(keys)
 
     def mark_pending(self, keys: Sequence[str]) -> None:
         """Mark documents in the ledger as about to be written, or deleted.
@@ -186,10 +231,6 @@ class Committer:
             with committing(self.ledger, self.store, self.collection):
                 pass
             self._has_begun = True
-
-    def take(self, keys: Sequence[str], known: Mapping[str, Known]) -> None:
-        """Remember the ledger's rows of these documents before they are marked pending."""
-        self._before.update((key, known.get(key)) for key in keys)
 
     def commit(self, written: WrittenShard) -> int:
         """Commit a shard whose points are in the store, and return how many of its documents are new.

@@ -20,6 +20,7 @@ from rag_index.sources.sql import SqlSource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rag_index.indexing.run import IndexRun
     from rag_index.settings import IndexSettings
     from rag_index.sources import Source
 
@@ -238,3 +239,61 @@ def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None)
                 f"written: if the source is right, `rag-index index {index.name} --allow-deletes` goes on"
             )
     return rows
+
+
+def delete_gone(run: IndexRun) -> None:
+    """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses.
+
+    Call it after the last page, when the whole source was seen.
+    """
+    ledger, cid, guard = run.ledger, run.collection.id, run.guard
+    with run.stopwatch.stage("delete"):
+        run.lease.check()
+        if ledger.find_gone(cid) and isinstance(run.source, SqlSource):
+            for keys in run.source.keys_now():
+                ledger.see(keys, page=0)
+            ledger.find_gone(cid)
+        guard.hidden, refused = hidden(run), ""
+        if run.rebuild or run.options.allow_deletes:
+            refused = guard.allow()
+        elif refused := guard.hold_back():
+            run.outcome.hold_back(ledger.count_held(cid), refused)
+            ledger.define(run.alias, run.policies, "policies")
+            return
+        _delete_lost(run)
+        if not run.rebuild:
+            ledger.define(run.alias, run.policies, "policies")
+        ledger.forget_unseen_failures(cid)
+        held = guard.finish()
+        run.outcome.hold_back(held, refused or held_back(held, run.index.name))
+        run.diff.all_deleted = not ledger.count_emptied()  # those must be read again
+
+
+def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> None:
+    """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
+
+    `named` documents may be deleted without the guard: the caller listed them. For a batch of changes, which nobody
+    named, `delete_guard` holds, and counts all batches of a day together.
+    """
+    ledger, cid = run.ledger, run.collection.id
+    with run.stopwatch.stage("delete"):
+        run.lease.check()
+        ledger.note_gone(gone)
+        ledger.release(cid, [*seen, *gone], even_lost=named)
+        if not named:
+            run.guard.hidden = hidden(run)
+            run.outcome.hold_back(*run.guard.hold_back_batch())
+        _delete_lost(run)
+
+
+def hidden(run: IndexRun) -> str:
+    """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
+    return hidden_by_policies(run.ledger, run.alias, run.policies, policy_digest(run.source))
+
+
+def _delete_lost(run: IndexRun) -> None:
+    if not run.ledger.lost(run.collection.id):
+        return
+    for deleted in run.committer.delete_lost(note=run.diff.note_deleted):
+        run.outcome.deleted += deleted
+    run.ledger.fail(run.collection.id, run.diff.excluded)  # deleting their points took them off the list

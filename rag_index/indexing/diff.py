@@ -9,23 +9,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.canonical import byte_count, decode_payload
 from rag_index.documents.keys import document_id
+from rag_index.indexing.commit import outdated_groups, update_payloads
+from rag_index.indexing.sharding import Sharder
+from rag_index.indexing.tombstones import without_erased
+from rag_index.settings.index import CODE
+from rag_index.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.sources import Source, SourcePage, has_digests, scan_settings
+from rag_index.sources.attachments import with_files
 from rag_index.sources.digest import BucketDigest, BucketLayout, add_rows
 from rag_index.sources.sql import not_unique
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.documents.batches import DocumentBatch, Failure
+    from rag_index.documents.batches import DocumentBatch, Failure, Shard
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger
     from rag_index.reports.outcome import Counts
     from rag_index.settings import IndexSettings, Settings
 
 DAY = 86_400
+PAYLOADS = 100
+"""Payloads of the first page in which the fields of payload indexes are looked for."""
 MAX_TRIES = 5
 """Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
 
@@ -97,6 +106,142 @@ def diff(
     return PageDiff(
         page.take(embed), new, page.take(payload), unchanged, empty, emptied, newly_empty, given_up, recovered
     )
+
+
+def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each payload index, by field and kind, that none of these payloads has a value for.
+
+    A database may give numbers or text where people expect something else: SQLite has neither booleans nor JSON.
+    """
+    decoded = [decode_payload(payload) for payload in payloads[:PAYLOADS]] if fields else []
+    for field, kind in fields.items():
+        values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
+        if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):
+            yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives other values"
+
+
+def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
+    """Yield what a payload has at a path, element by element; a value that the path cannot go into, as a tuple."""
+    if isinstance(value, list):
+        for element in value:
+            yield from _values_at(element, path)
+    elif path and isinstance(value, dict):
+        yield from _values_at(value.get(path[0]), path[1:])
+    elif value is not None:
+        yield (value,) if path else value
+
+
+class Diff:
+    """The pages of one run, compared with the ledger: which documents have to be embedded, in shards.
+
+    What needs no embedding is done on the way: payloads that changed alone, documents that are empty now or failed too
+    often. Each document is counted in the outcome once.
+    """
+
+    def __init__(self, run: IndexRun) -> None:
+        """Begin to compare: what arrives from here on may be seen."""
+        settings, index, ledger, collection = run.settings, run.index, run.ledger, run.collection
+        self._run, self._cid = run, collection.id
+        ledger.begin_scan(run.alias)
+        self._comparison = Comparison(run, collection, rebuild=run.rebuild)
+        full = run.rebuild or (self._comparison.must_read_all and not run.single)
+        self._state = LedgerScanState(
+            settings, index, run.source, ledger, collection.id,
+            full=full, retry=run.options.retry_failed, single=run.single,
+        )  # fmt: skip
+        self._any_failures = ledger.count_failures(collection.id) > 0
+        """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+        self.to_embed = self.chars = 0
+        """Documents that have to be embedded, and their characters, as far as the source was read."""
+        self.excluded: list[Failure] = []
+        """Indexed documents that a rule of the source now keeps out."""
+        self.all_deleted = False
+        """Whether nothing that the source no longer has is left in the index."""
+        self.sharder = Sharder.of(settings, index, run.identity.kind, collection, workers=run.metrics.workers)
+
+    def shards(self, page: SourcePage) -> Iterator[Shard]:
+        """Compare a page with the ledger, and yield the shards of what has to be embedded that are full now.
+
+        The files of documents that have to be embedded are read now.
+        """
+        run = self._run
+        if run.ledger.any_tombstones():
+            page = without_erased(run.ledger, run.settings, run.index, page)
+        with run.stopwatch.stage("diff"):
+            to_embed = self._compare(page)
+        for documents in with_files(to_embed) if to_embed.files else [to_embed]:
+            yield from self.sharder.add(documents, self._state.pages)
+
+    def note_deleted(self, keys: list[str]) -> None:
+        """Record documents that the source no longer has, before they are deleted."""
+        self._comparison.note_deleted(keys)
+
+    def complete(self, *, all_read: bool) -> None:
+        """End the comparison of a run that has committed everything, so that the next run may rely on it.
+
+        With `all_read`, readers have what was read: a rebuilt collection may not have been published.
+        """
+        if self.all_deleted:
+            self._state.complete()
+        if all_read:
+            read_all = self._state.read_all or self._run.index.kind == CODE
+            self._comparison.complete(read_all=read_all, all_deleted=self.all_deleted)
+
+    def _compare(self, page: SourcePage) -> DocumentBatch:
+        """Compare a page with the ledger, do what needs no embedding, and return what has to be embedded."""
+        run, cid, documents, outcome = self._run, self._cid, page.documents, self._run.outcome
+        ledger, committer = run.ledger, run.committer
+        run.lease.check()
+        unread = self._record(page)
+        known = ledger.known(cid, documents.keys)
+        failed = ledger.failures(cid, documents.keys) if self._any_failures else {}
+        self.sharder.suspects.update(key for key, row in known.items() if row.pending)
+        self.sharder.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
+        changes = diff(documents, known, failed, retry=run.options.retry_failed or run.rebuild)
+        self._comparison.note_page(changes, known, failed)
+        if run.index.access is not None:  # points of documents that are not up to date soon get their groups now
+            known_too = {**known, **ledger.known(cid, list(page.groups))}
+            if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
+                updated = update_payloads(committer, outdated, known_too, alone=False)
+                known.update(ledger.known(cid, sorted(updated & known.keys())))
+        self._settle(changes)
+        payloads = dict(zip(changes.payload_only.keys, changes.payload_only.payloads, strict=True))
+        updated = update_payloads(committer, payloads, known) if payloads else set()
+        damaged = [row for row, key in enumerate(payloads) if key not in updated]
+        outcome.unchanged += changes.unchanged
+        outcome.empty += changes.empty
+        outcome.failed += changes.given_up
+        outcome.payload_only += len(changes.payload_only) - len(damaged)
+        to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
+        self.to_embed += len(to_embed)
+        self.chars += sum(map(len, to_embed.texts))
+        done = len(documents) + len(page.unreadable) + unread - len(to_embed)
+        run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
+        self.sharder.expect(max(0, run.progress.total - outcome.documents))
+        return to_embed
+
+    def _record(self, page: SourcePage) -> int:
+        """Note what the page holds, and return how many of its documents were not read."""
+        run, documents = self._run, page.documents
+        unread, excluded = self._state.see(page, run.outcome)
+        self._state.note(page)
+        run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
+        run.ledger.fail(self._cid, page.unreadable)
+        self.excluded += excluded
+        if self._state.pages == 1 and not run.single:
+            for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
+                run.outcome.say(sentence)
+        return unread
+
+    def _settle(self, changes: PageDiff) -> None:
+        """Write the ledger's rows of documents that have no text, or are again as the ledger has them."""
+        ledger, cid = self._run.ledger, self._cid
+        ledger.note_emptied(changes.emptied)
+        with ledger.transaction():
+            ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
+            ledger.record(cid, changes.newly_empty)
+            if changes.recovered:
+                ledger.clear_failures(cid, changes.recovered)
 
 
 class Comparison:

@@ -30,10 +30,9 @@ from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
 from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
 from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
-from rag_index.indexing.policies import EMBED
 from rag_index.machine import collect_seldom, end_process_after
 from rag_index.machine.resources import peak_memory
-from rag_index.machine.retries import ProcessLimit
+from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +41,9 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.documents.vectors import SparseVectors
+    from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Ledger
-    from rag_index.settings import EmbedderSettings, IndexSettings, Settings
+    from rag_index.settings import EmbedderSettings
     from rag_index.stores.protocol import Store
 
 NO_FIELDS = b"{}"
@@ -68,15 +68,10 @@ class EmbedJob:
     bm25: Bm25Model | None = None
     workers: int = 1
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    timeout: float | None = None
 
     def on_all_hosts(self) -> EmbedJob:
         """Return the job for one of few processes, which all ask every host."""
         return replace(self, workers=1)
-
-    def unlimited(self) -> EmbedJob:
-        """Return the job for a process that must not end itself."""
-        return replace(self, timeout=None)
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
         """Chunk and embed the shard's documents; texts in `known` take the vector given there.
@@ -155,27 +150,20 @@ def _close() -> None:
         embedder.close()
 
 
-def embed(job: EmbedJob, *, home: int = 0) -> EmbeddedShard:
+def embed(job: EmbedJob, *, home: int = 0, limited: bool = False) -> EmbeddedShard:
     """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`.
 
-    A process that takes longer than the job's `timeout` ends itself: its shard is then tried alone.
+    A `limited` process that takes longer than the shard's `limit` ends itself: its shard is then tried alone.
     """
-    with end_process_after(job.timeout), collect_seldom():
+    with end_process_after(job.shard.limit if limited else None), collect_seldom():
         return job.embed(process_embedder(job, home))
 
 
 def embed_apart(job: EmbedJob, *, home: int = 0) -> EmbeddedShard:
     """Embed for another process, which has the documents already: they are not sent back to it if all succeeded."""
-    embedded = embed(job, home=home)
+    embedded = embed(job, home=home, limited=True)
     if embedded.documents is job.shard.documents:
         return replace(embedded, documents=DocumentBatch.empty())
-    return embedded
-
-
-def brought_back(embedded: EmbeddedShard, job: EmbedJob) -> EmbeddedShard:
-    """Return what `embed_apart` returned to the process that has the job, with its documents."""
-    if embedded.chunked and not len(embedded.documents):
-        return replace(embedded, documents=job.shard.documents)
     return embedded
 
 
@@ -277,20 +265,6 @@ def _names(documents: DocumentBatch) -> list[tuple[str, ...]]:
     return list(zip(map(document_id, documents.keys), titles, lines, strict=True))
 
 
-def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_per_second: float) -> float:
-    """Return `process_timeout`; if `auto`, what the policy adds to all that the settings allow a shard to wait."""
-    given, embedder = settings.parallel.process_timeout, settings.embedder
-    if given != "auto":
-        return given
-    limit = EMBED.process or ProcessLimit()
-    waits = limit.times_slower * chars / max(1.0, chars_per_second)
-    if embedder.on_servers:
-        waits += limit.requests * embedder.timeout + embedder.wait_for_recovery
-    if index.context is not None:
-        waits += limit.requests * index.context.timeout + embedder.wait_for_recovery
-    return limit.spare + waits
-
-
 @dataclass(frozen=True, slots=True)
 class VectorReuse:
     """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
@@ -339,15 +313,19 @@ class VectorReuse:
         return found
 
 
-def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: EmbedderIdentity) -> VectorReuse | None:
-    """Return the lookup for a rebuild of `index`: the live collection of `alias`, if the same embedder made it."""
-    live = ledger.collection(store.aliases().get(alias, ""))
-    if live is None:
-        return None
-    metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
-    made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
-    if made_by is None or metadata.get("store_id") != live.store_id:
-        return None
-    if not made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # it is in no stored vector
-        return None
-    return VectorReuse(index, ledger, store, live)
+def reusable(run: IndexRun) -> VectorReuse | None:
+    """Return the lookup for a run, None if its texts can have no vector yet.
+
+    A rebuild takes those of the live collection, if the same embedder made it. Runs over source code, parts and files
+    take those of their own.
+    """
+    ledger, store, index, identity = run.ledger, run.store, run.index, run.identity
+    if run.rebuild and (live := ledger.collection(store.aliases().get(run.alias, ""))) is not None:
+        metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
+        made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        same = made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix))  # in no vector
+        if same and metadata.get("store_id") == live.store_id:
+            return VectorReuse(index.name, ledger, store, live)
+    if run.had_documents and (index.kind == CODE or index.parts or index.has_files):
+        return VectorReuse(index.name, ledger, store, run.collection, own=True)
+    return None

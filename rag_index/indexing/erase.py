@@ -29,9 +29,8 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
-from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import pages
-from rag_index.indexing.target import live_collection, next_name, take_name
+from rag_index.indexing.target import live_collection, next_name, take_name, verify_counts
 from rag_index.indexing.tombstones import keep_out, kept_out, restore, scopes
 from rag_index.ledger import Collection, Known, Ledger, unwanted_indexes
 from rag_index.ledger.documents import key_hash
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
+    from rag_index.indexing.run import IndexRun
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores.protocol import Store, StoreNames
 
@@ -388,3 +388,20 @@ def _stored(ledger: Ledger, store: StoreNames, alias: str) -> dict[str, str]:
         for name, metadata in store.collections().items()
         if metadata.get("alias") == alias or name in known
     }
+
+
+def erasure_due(run: IndexRun) -> bool:
+    """Return whether there is something to erase after this run of the live collection."""
+    if (live := run.live) is None or live.id != run.collection.id:
+        return False
+    others = (c.id != live.id and c.state == "ready" for c in run.ledger.collections(run.alias))
+    pending = run.ledger.pending_erasures(run.alias)
+    return any(not pending.pieces.get(one) for one in pending.hashes) or any(others)
+
+
+def erase_after(run: IndexRun) -> None:
+    """Erase what this run deleted or changed from the store's files (`[store] erase`). Raises as `erase`."""
+    with run.stopwatch.stage("erase"):
+        erased = erase(run.settings, run.index, run.ledger, run.store, run.lease)
+        run.ledger.end_erasure(run.alias, unproven=False)
+        run.collection = (erased and run.ledger.collection(erased.collection)) or run.collection

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.indexing import policies
-from rag_index.indexing.embed import brought_back, close_process_embedder, embed, embed_apart
-from rag_index.indexing.steps import BUSY, Destination, Steps
+from rag_index.indexing.embed import close_process_embedder, embed, embed_apart
+from rag_index.indexing.erase import erase_after
+from rag_index.indexing.publish import build_search_index
+from rag_index.indexing.steps import BUSY, Steps
 from rag_index.machine import in_thread
 from rag_index.machine.executors import Beside, Here, Process
 from rag_index.machine.resources import memory_per_worker, worker_count
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.indexing.commit import Destination
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.scan import Scan
     from rag_index.settings import Settings
     from rag_index.sources import SourcePage
 
@@ -106,17 +109,17 @@ class Plainly(Steps):
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
         return _upsert(self._embed(self._alone, job)(), to)
 
-    def delete_gone(self, scan: Scan, delete: Callable[[Scan], None]) -> None:
-        with_retries(partial(delete, scan), policies.DELETE)
+    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
+        with_retries(partial(delete, run), policies.DELETE)
 
-    def publish(self, scan: Scan, publish: Callable[[Scan], None]) -> None:
-        with_retries(partial(publish, scan), policies.PUBLISH)
+    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
+        with_retries(partial(publish, run), policies.PUBLISH)
 
-    def erase(self, scan: Scan) -> None:
-        with_retries(scan.erase, policies.ERASE)
+    def erase(self, run: IndexRun) -> None:
+        with_retries(partial(erase_after, run), policies.ERASE)
 
-    def build_search_index(self, scan: Scan) -> None:
-        with_retries(scan.build_search_index, policies.SEARCH_INDEX)
+    def build_search_index(self, run: IndexRun) -> None:
+        with_retries(partial(build_search_index, run), policies.SEARCH_INDEX)
 
     def close(self) -> None:
         for executor in (*self._executors, self._alone):
@@ -128,7 +131,7 @@ class Plainly(Steps):
         apart = isinstance(executor, Process)
         job = job.on_all_hosts() if self._on_servers else job
         home = self._executors.index(executor) if executor in self._executors else 0  # they spread over hosts
-        call = partial(embed_apart, job, home=home) if apart else partial(self._embed_here, job.unlimited())
+        call = partial(embed_apart, job, home=home) if apart else partial(self._embed_here, job)
         submit = partial(executor.submit, call)
         futures = [submit()]
         return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), policies.EMBED)
@@ -142,7 +145,7 @@ def _upsert(shard: EmbeddedShard, to: Destination) -> WrittenShard:
 def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
     """Return what an executor embedded. Raises ProcessDied if its process died, and otherwise an error of ours."""
     try:
-        return brought_back(embedded.result(), job)
+        return _brought_back(embedded.result(), job)
     except BrokenExecutor as error:
         raise ProcessDied("the process that embeds died") from error
     except MemoryError as error:
@@ -151,6 +154,13 @@ def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
         raise
     except Exception as error:  # whatever it is, the run has to end with a sentence
         raise TerminalError(f"embedding failed: {type(error).__name__}: {error}") from error
+
+
+def _brought_back(embedded: EmbeddedShard, job: EmbedJob) -> EmbeddedShard:
+    """Return what `embed_apart` returned to the process that has the job, with its documents."""
+    if embedded.chunked and not len(embedded.documents):
+        return replace(embedded, documents=job.shard.documents)
+    return embedded
 
 
 def _nothing(*_: Any) -> None:

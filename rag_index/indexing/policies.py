@@ -8,9 +8,6 @@ from __future__ import annotations
 from rag_index.errors import EmbedderUnavailable
 from rag_index.machine.retries import Policy, ProcessLimit
 
-RETRY_SECONDS = 5.0
-QUICK_SECONDS = 15.0
-"""How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
 VERY_LONG = 24 * 3600.0
 
 
@@ -24,8 +21,3 @@ DELETE = Policy(limit=VERY_LONG)
 PUBLISH = Policy(limit=VERY_LONG)
 ERASE = Policy(limit=VERY_LONG)
 SEARCH_INDEX = Policy(retries=0, limit=VERY_LONG)
-
-
-def patience(wait: float, min_retries: int = 1) -> Policy:
-    """Return the policy of asking a service in a run that may wait this many seconds for it."""
-    return Policy(min_retries + int(wait / RETRY_SECONDS), RETRY_SECONDS, max(wait, QUICK_SECONDS))

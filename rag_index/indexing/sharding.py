@@ -7,15 +7,19 @@ way at a time is said in `indexing.pipeline`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.documents.batches import DocumentBatch, Shard
+from rag_index.indexing.policies import EMBED
+from rag_index.machine.retries import ProcessLimit
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from rag_index.settings import IndexSettings
+    from rag_index.ledger import Collection
+    from rag_index.settings import IndexSettings, Settings
 
 MAX_CHARS = 4_000_000
 """The number of characters for which the local embedder takes two seconds. The tasks of a shard cost some tenths of a
@@ -68,6 +72,20 @@ def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
     return min(chars, vectors * (index.chunk_chars - index.chunk_overlap)), max(1, min(MAX_DOCUMENTS, vectors))
 
 
+def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_second: float) -> float:
+    """Return `process_timeout`; if `auto`, what the policy adds to all that the settings allow a shard to wait."""
+    given, embedder = settings.parallel.process_timeout, settings.embedder
+    if given != "auto":
+        return given
+    limit = EMBED.process or ProcessLimit()
+    waits = limit.times_slower * chars / max(1.0, chars_per_second)
+    if embedder.on_servers:
+        waits += limit.requests * embedder.timeout + embedder.wait_for_recovery
+    if index.context is not None:
+        waits += limit.requests * index.context.timeout + embedder.wait_for_recovery
+    return limit.spare + waits
+
+
 class Sharder:
     """Collects documents into shards.
 
@@ -83,12 +101,17 @@ class Sharder:
         chars_per_second: float,
         workers: int,
         most: tuple[int, int] = (MAX_CHARS, MAX_DOCUMENTS),
+        limit: Callable[[int, float], float | None] = lambda chars, chars_per_second: None,
     ) -> None:
+        """`most` has the characters and documents of a shard, `limit` how long so many characters may take."""
         self._index, self._workers = index, workers
         self._max_chars, self._max_documents = most
-        self._documents = None if documents == "auto" else documents
+        self._documents, self._limit = None if documents == "auto" else documents, limit
+        self.suspects: set[str] = set()
+        """Keys of documents that may kill the process that embeds them."""
         self.chars_per_second = chars_per_second
-        self._measured = False
+        self.measured: float | None = None
+        """The characters per second that shards of this run showed; None if no shard said anything."""
         self._waiting = DocumentBatch.empty()
         self._pages: list[int] = []
         """The page of each document that waits."""
@@ -98,6 +121,17 @@ class Sharder:
         self._grows, self._least = False, 0
         self._mean = MEAN_CHARS
 
+    @classmethod
+    def of(
+        cls, settings: Settings, index: IndexSettings, kind: str, collection: Collection, *, workers: int
+    ) -> Sharder:
+        """Return the sharder of a run whose embedder is of this kind, and embeds `workers` shards at a time."""
+        rate = first_rate(kind, index, collection.chars_per_second)
+        return cls(
+            index.name, settings.parallel.shard_documents, chars_per_second=rate, workers=workers,
+            most=most(index, collection.dimension, workers), limit=partial(hang_limit, settings, index),
+        )  # fmt: skip
+
     def begin_small(self, least: int = 0) -> None:
         """Have the first shards take less time than the others, as much is to come; at `least` so many characters."""
         self._grows, self._least = True, least
@@ -106,11 +140,6 @@ class Sharder:
         """Take note that at most `documents` will follow those of the next `add`."""
         self._coming = documents * self._mean
 
-    @property
-    def measured(self) -> float | None:
-        """The characters per second that shards of this run showed; None if no shard said anything."""
-        return self.chars_per_second if self._measured else None
-
     def observe(self, chars: int, seconds: float) -> None:
         """Take note that a worker embedded `chars` characters in `seconds`."""
         if seconds <= 0 or not chars:
@@ -118,8 +147,8 @@ class Sharder:
         rate = chars / seconds
         if chars < MEASURABLE_CHARS and rate < self.chars_per_second:
             return
-        self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self._measured else rate
-        self._measured = True
+        self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self.measured else rate
+        self.measured = self.chars_per_second
 
     def add(self, batch: DocumentBatch, page: int = 1) -> Iterator[Shard]:
         """Add documents of the page of this number, and yield the shards that are full."""
@@ -139,13 +168,12 @@ class Sharder:
                 target, first = self._target(given), row + 1
         self._waiting = self._waiting.plus(batch.take(list(range(first, len(batch)))))
 
-    def rest(self) -> Iterator[Shard]:
-        """Yield what is left, divided among all workers if that is worth it, the smallest shards last."""
+    def rest(self) -> list[Shard]:
+        """Return what is left, divided among all workers if that is worth it, the smallest shards last."""
         self.expect(0)
         waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
-        yield from self._divide(waiting)
-        if len(self._waiting):
-            yield self._next_shard(DocumentBatch.empty())
+        shards = list(self._divide(waiting))
+        return [*shards, self._next_shard(DocumentBatch.empty())] if len(self._waiting) else shards
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
@@ -168,6 +196,13 @@ class Sharder:
         self._number += 1
         documents = self._waiting.plus(last)
         pages, self._pages = self._pages[: len(documents)], self._pages[len(documents) :]
-        shard = Shard(self._index, self._number, documents, self._chars, pages=tuple(sorted(set(pages))))
+        shard = Shard(
+            self._index, self._number, documents, self._chars,
+            pages=tuple(sorted(set(pages))), suspect=self._is_suspect(documents),
+            limit=self._limit(self._chars, self.chars_per_second),
+        )  # fmt: skip
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard
+
+    def _is_suspect(self, documents: DocumentBatch) -> bool:
+        return not self.suspects.isdisjoint(documents.keys)

@@ -5,62 +5,23 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from rag_index.errors import RagIndexError
-from rag_index.indexing.commit import write_shard
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from concurrent.futures import Future
 
-    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.documents.batches import WrittenShard
+    from rag_index.indexing.commit import Destination
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.scan import Scan
     from rag_index.machine.retries import Policy
     from rag_index.sources import SourcePage
-    from rag_index.stores.protocol import Store
 
 T = TypeVar("T")
 BUSY = 0.8
 """A process that computes for this share of a shard's time has none left to ask servers: another one helps."""
-
-
-class Destination:
-    """The collection that a run writes to. A server's has an epoch, by which it refuses workers of earlier runs."""
-
-    def __init__(self, store: Store, collection: str, epoch: int | None) -> None:
-        self.store, self.collection, self.epoch = store, collection, epoch
-        self._turn = threading.Lock()
-        self._error: BaseException | None = None
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Let one shard after the other be written. Once one could not be, the others get its error at once."""
-        with self._turn:
-            if self._error is not None:
-                raise self._error
-            try:
-                yield
-            except RagIndexError as error:
-                self._error = error
-                raise
-
-    def close(self) -> None:
-        """Wait for the shard that is being written, and let no other one be: the store closes."""
-        with self._turn:
-            self._error = self._error or CancelledError()
-
-    def write(self, shard: EmbeddedShard) -> WrittenShard:
-        """Upsert a shard and make its points durable. Raises as `write_shard` and `Store.flush`."""
-        written = write_shard(self.store, self.collection, shard, epoch=self.epoch)
-        self.store.flush(self.collection)
-        return written
 
 
 class Steps(ABC):
@@ -95,19 +56,19 @@ class Steps(ABC):
         """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
 
     @abstractmethod
-    def delete_gone(self, scan: Scan, delete: Callable[[Scan], None]) -> None:
+    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
         """Delete what the source no longer has."""
 
     @abstractmethod
-    def publish(self, scan: Scan, publish: Callable[[Scan], None]) -> None:
+    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
         """Verify what was written, and let readers have it."""
 
     @abstractmethod
-    def erase(self, scan: Scan) -> None:
+    def erase(self, run: IndexRun) -> None:
         """Erase what was deleted from the store's files."""
 
     @abstractmethod
-    def build_search_index(self, scan: Scan) -> None:
+    def build_search_index(self, run: IndexRun) -> None:
         """Build the search index of a large embedded collection."""
 
     def prepare(self) -> None:  # noqa: B027 - many have nothing to do

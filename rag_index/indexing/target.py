@@ -6,26 +6,48 @@ beside it.
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents import INDEX_VERSION
 from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
-from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.indexing.tombstones import restore
-from rag_index.stores import BM25, KEPT_OUT, MAKER_KEYS, MOVED_TO, RENAME, REPLACES, SEAL, find_live
+from rag_index.embedders.bm25 import bm25_model
+from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.indexing.reconcile import reconcile
+from rag_index.indexing.tombstones import restore, scopes
+from rag_index.ledger import reconciled_by
+from rag_index.reports.outcome import count_of
+from rag_index.sources import scan_settings
+from rag_index.stores import (
+    BM25,
+    KEPT_OUT,
+    MAKER_KEYS,
+    MOVED_TO,
+    NAME,
+    RENAME,
+    REPLACES,
+    REST_REMEDY,
+    SEAL,
+    find_live,
+    on_server,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders.bm25 import Bm25Model
+    from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores.protocol import Store, StoreNames
+
+logger = logging.getLogger("rag_index.indexing")
 
 
 def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
@@ -119,8 +141,8 @@ class Target:
     chunker: Chunker
     bm25: Bm25Model | None = None
     index: str = ""
-    scopes: tuple[str, ...] = ()
-    """Those of the index's tombstones, which a new collection gets."""
+    scopes: Callable[[], Sequence[str]] = tuple
+    """Returns those of the index's tombstones, which a new collection gets."""
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
@@ -128,7 +150,7 @@ class Target:
         Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`.
         """
         live = live_collection(self.ledger, self.store, self.alias)
-        restore(self.ledger, self.scopes, (self.store.find(live.name) if live else None) or {})
+        self._restore_tombstones((self.store.find(live.name) if live else None) or {})
         is_new = live is None
         if live is None:
             unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
@@ -148,7 +170,7 @@ class Target:
         found = find_live(self.store, self.alias)
         live = found and found.name
         metadata = (self.store.find(live) if live else None) or {}
-        restore(self.ledger, self.scopes, metadata)
+        self._restore_tombstones(metadata)
         if live is not None and not allow_loss:
             known = self.ledger.collection(live)
             if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
@@ -165,6 +187,10 @@ class Target:
                 self.store.drop(collection.name)
                 self.ledger.drop_collection(collection.id)
         return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
+
+    def _restore_tombstones(self, metadata: Mapping[str, Any]) -> None:
+        if metadata.get(KEPT_OUT):
+            restore(self.ledger, self.scopes(), metadata)
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
@@ -193,7 +219,7 @@ class Target:
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
         made[SEAL] = ((self.store.find(like) if like else None) or {}).get(SEAL, collection.store_id)
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
-        if out := self.ledger.tombstones(self.scopes):
+        if out := self.ledger.tombstones(self.scopes()):
             made[KEPT_OUT] = sorted(out)
         words = {BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
@@ -225,3 +251,107 @@ def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunk
     if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
         return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The collection that a run writes to, and what it is to the index."""
+
+    collection: Collection
+    identity: EmbedderIdentity
+    """The embedder, as the collection records it."""
+    rebuild: bool
+    """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
+    first: bool
+    epoch: int
+    """Written into a server's collection: a server refuses workers of an earlier run by it. 0 for an embedded store."""
+
+
+def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Chosen:
+    """Choose the collection of a run, and bring it and the ledger together.
+
+    Raises as `Target`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents.
+    """
+    settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
+    live, identity = run.alias in store.aliases(), recognised(identity, ledger, store, run.alias)
+    target = Target(
+        ledger, store, run.alias, identity, chunker, bm25_model(index), index.name, partial(scopes, settings, index)
+    )
+    first = settings.store.server.bulk and not (store.embedded or run.single or live)
+    rebuild = first or (run.options.full and (live or bool(ledger.collections(run.alias))))
+    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
+    if not (rebuild or _was_restored(run, collection)):
+        verify_counts(ledger, store, collection)
+    if not run.single and collection.written_by != (written_by := scan_settings(settings, index)):
+        ledger.write_by(collection, written_by, new=rebuild)
+    epoch = _configure_server(run, collection.name)
+    make_searchable(store, collection.name, identity, index.indexed_fields)
+    return Chosen(collection, identity, rebuild, first, epoch)
+
+
+def _was_restored(run: IndexRun, collection: Collection) -> bool:
+    """Return whether store and ledger were at different commits, after bringing them together.
+
+    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
+    """
+    difference = run.ledger.different_commits(collection, run.store.commit_mark(collection.name))
+    if not difference:
+        return False
+    if run.single:
+        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
+    run.progress.say("comparing every point with the ledger, because one of them was restored")
+    deleted, again = reconcile(run.ledger, run.store, run.index.name, collection, check=run.lease.check)
+    run.outcome.deleted += deleted
+    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
+    run.outcome.say(f"{difference}; every point was compared: {found}")
+    return True
+
+
+def _configure_server(run: IndexRun, name: str) -> int:
+    """Give a server's collection a new epoch, which is returned, and what `[store.server]` says.
+
+    The epoch is higher than any there, as a ledger may be new. The outcome says what cannot be done and is slow.
+    """
+    if (server := on_server(run.store)) is None:
+        return 0
+    epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
+    run.store.set_metadata(name, {"epoch": epoch})
+    run.outcome.say(server.configure(name))
+    if reason := server.fallback():
+        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
+        logger.warning("%s", slow)
+        if run.settings.store.server.grpc_port is not None:
+            run.outcome.say(slow)  # somebody means it to be used
+    return epoch
+
+
+def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
+    """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
+
+    Indexes that somebody else made are left alone. Call it at the beginning of a run: it only does something if the
+    collection is new or the settings changed.
+    """
+    metadata = store.metadata(collection)
+    before: Mapping[str, str] = metadata.get("payload_indexes") or {}
+    if dict(before) != dict(fields):
+        store.index_fields(collection, {**dict.fromkeys(before), **fields})
+    wanted = {NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    if any(metadata.get(key) != value for key, value in wanted.items()):
+        store.set_metadata(collection, wanted)
+
+
+def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
+    """Return the number of documents and points, after checking that the store holds what the ledger says.
+
+    Points of pending documents may be there or not. Raises StoreMismatch if it does not.
+    """
+    totals, name = ledger.totals(collection.id), collection.name
+    stored = store.count(name)
+    if totals.pending:
+        stored -= store.count(name, keys=ledger.pending_keys(collection.id))
+    if stored == totals.points:
+        return totals.documents, stored
+    raise StoreMismatch(
+        f"{name} holds {stored:,} points, the ledger explains {totals.points:,}: does another program write to it? "
+        "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it"
+    )

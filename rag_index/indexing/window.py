@@ -9,10 +9,12 @@ found, which is then listed as failed.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import Failure, Shard, ShardStats, WrittenShard
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import (
     IndexLocked,
     LedgerError,
@@ -22,13 +24,15 @@ from rag_index.errors import (
     StoreError,
     StoreUnavailable,
 )
+from rag_index.indexing.embed import EmbedJob, VectorReuse, reusable
 from rag_index.reports.outcome import count_of
+from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from rag_index.indexing.scan import Scan
+    from rag_index.indexing.run import IndexRun
     from rag_index.indexing.steps import Steps
 
 TICK_SECONDS = 1.0
@@ -39,18 +43,18 @@ NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, In
 logger = logging.getLogger("rag_index.indexing")
 
 
+@dataclass(slots=True, eq=False)
 class Window:
-    """The shards of one scan that are under way. The first is kept until there is a second, which starts workers."""
+    """The shards of one run that are under way. The first is kept until there is a second, which starts workers."""
 
-    def __init__(self, scan: Scan, steps: Steps) -> None:
-        self._scan, self._steps = scan, steps
-        self._kept: Shard | None = None
-        self._under_way: dict[Future[WrittenShard], Shard] = {}
-        self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
-        self._died: list[Shard] = []
-        self._error: RagIndexError | None = None
-        if scan.has_much:  # what embeds starts while the first page is read
-            steps.prepare()
+    _run: IndexRun
+    _steps: Steps
+    _kept: Shard | None = None
+    _under_way: dict[Future[WrittenShard], Shard] = field(default_factory=dict)
+    _done: SimpleQueue[Future[WrittenShard]] = field(default_factory=SimpleQueue)
+    _died: list[Shard] = field(default_factory=list)
+    _error: RagIndexError | None = None
+    _reuse: VectorReuse | None = None
 
     def push(self, shard: Shard) -> Iterator[WrittenShard]:
         """Have a shard embedded and written, and yield what is, until there is room for the next one.
@@ -60,10 +64,10 @@ class Window:
         raises is raised at once.
         """
         if shard.suspect:
-            with self._scan.run.stopwatch.stage("embed"):
+            with self._run.stopwatch.stage("embed"):
                 yield from in_parts(shard, self._write_alone)
             return
-        if not self._steps.started and self._kept is None and not self._scan.has_much:
+        if not self._steps.started and self._kept is None and not self._run.has_much:
             self._kept = shard
             return
         self._start()
@@ -82,7 +86,7 @@ class Window:
             yield from in_parts(shard, self._write_alone)
 
     def _start(self) -> None:
-        run, steps = self._scan.run, self._steps
+        run, steps = self._run, self._steps
         if steps.started:
             return
         with run.stopwatch.stage("workers"):
@@ -98,10 +102,10 @@ class Window:
             yield from self._down_to(self._steps.size - 1)
 
     def _submit(self, shard: Shard) -> None:
-        run, steps = self._scan.run, self._steps
+        run, steps = self._run, self._steps
         run.metrics.workers = steps.workers if steps.started else 1
         with run.stopwatch.stage("submit" if steps.started and not run.settings.parallel.serial else "embed"):
-            future = steps.write(self._scan.job(shard), self._scan.destination)
+            future = steps.write(self._job(shard), self._run.committer.destination)
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
         self._note_under_way()
@@ -122,7 +126,7 @@ class Window:
         try:
             written = future.result()
         except ProcessDied as error:
-            (self._scan.run.logger or logger).warning("%s", died_under(shard, error))
+            (self._run.logger or logger).warning("%s", died_under(shard, error))
             self._died.append(shard)
         except NOT_WRITABLE:
             raise
@@ -134,7 +138,7 @@ class Window:
 
     def _wait(self) -> Future[WrittenShard] | None:
         """Return the next future that is done, or None after a second."""
-        run = self._scan.run
+        run = self._run
         try:
             with run.stopwatch.stage("wait"):
                 return self._done.get(timeout=TICK_SECONDS)
@@ -143,11 +147,20 @@ class Window:
             self._steps.tick()
             return None
 
+    def _job(self, shard: Shard) -> EmbedJob:
+        """Return the shard with everything that embedding it needs."""
+        run, documents, index = self._run, shard.documents, self._run.index
+        if self._reuse is None and (run.rebuild or index.kind == CODE or index.parts or index.has_files):
+            self._reuse = reusable(run)
+        known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
+        bm25, embedder = bm25_model(run.index), run.settings.embedder
+        return EmbedJob(shard, run.chunker, embedder, run.identity, bm25, run.metrics.workers, known)
+
     def _write_alone(self, shard: Shard) -> WrittenShard:
-        return self._steps.write_alone(self._scan.job(shard), self._scan.destination)
+        return self._steps.write_alone(self._job(shard), self._run.committer.destination)
 
     def _note_under_way(self) -> None:
-        run = self._scan.run
+        run = self._run
         run.progress.under_way(len(self._under_way), run.metrics.workers)
 
 
@@ -177,5 +190,5 @@ def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> It
         size = -(-count // PARTS)
         for first in range(0, count, size):
             part = documents.take(list(range(first, min(first + size, count))))
-            shard = Shard(suspect.index, suspect.number, part, sum(map(len, part.texts)), pages=suspect.pages)
+            shard = replace(suspect, documents=part, chars=sum(map(len, part.texts)))
             yield from in_parts(shard, write_alone)

@@ -212,6 +212,10 @@ class DocumentRows(ScanRows):
         if rows:
             self._execute_many(insert.on_conflict_do_nothing(), names, rows)
 
+    def any_tombstones(self) -> bool:
+        """Return whether a person had any document erased that is to stay away."""
+        return bool(self._select(sa.select(t.hash).limit(1)))
+
     def remove_tombstones(self, scopes: Sequence[str], hashes: Iterable[str]) -> None:
         """Delete the tombstones with these hashes, whatever the types of the keys."""
         self._write(tombstones.delete().where(t.scope.in_(scopes), self._is_in(t.hash, hashes)))

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.connections import why_failed
 from rag_index.database.files import other_writer, private_folder
 from rag_index.errors import RagIndexError, SettingsError, TransientError
+from rag_index.evaluation.hooks import SearchHooks
 from rag_index.indexing.checks import current_checks, shared_checks
-from rag_index.indexing.pipeline import execute
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.run import RunOptions, execute, open_run
 from rag_index.machine import collect_seldom, terminable
 from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
@@ -161,14 +161,14 @@ def benchmark_plainly(
         ways, run_id = bench.ways(workers, change), str(uuid.uuid4())
         bench.run_serially(run_id)
         for way in ways:
-            with bench.scan(way, run_id) as scan, closing(Plainly(way.settings)) as steps:
-                bench.measure(way, scan, steps)
+            with bench.begun(way, run_id) as run, closing(Plainly(way.settings)) as steps:
+                bench.measure(way, run, steps)
     return bench.report
 
 
 def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly) -> IndexOutcome:
     try:
-        with open_run(settings, index.name, options, run_id=str(uuid.uuid4())) as run:
+        with open_run(settings, index.name, options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as run:
             run.logger, run.progress.displays = logger, [open_display()]
             with captured_logs(run.progress.note_later):
                 try:

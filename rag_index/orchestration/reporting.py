@@ -116,8 +116,8 @@ def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
 def _run_report(run: IndexRun) -> None:
     outcome, name = run.outcome, run.index.name
     lines = [f"# {name}: {outcome.state}", "", f"**{outcome.sentence()}**", ""]
-    if run.scan is not None:
-        collection = run.scan.collection
+    if run.begun:
+        collection = run.collection
         lines += [f"Collection `{collection.name}`, alias `{run.alias}`; vectors of {collection.embedder}.", ""]
     advice = f"For speed: {outcome.advice}"
     report = outcome.to_json() | {"message": "", "metrics": run.metrics.to_json(), "advice": advice}
@@ -285,7 +285,7 @@ class RunEnd:
 
     def note(self) -> None:
         """Take note of what the open ledger says of failed documents, and write the metrics file."""
-        if (scan := self._run.scan) is not None:
+        if self._run.begun:
             self._failed = [
                 {
                     "document": document_id(failure.key),
@@ -295,7 +295,7 @@ class RunEnd:
                     "retry": f"rag-index retry-failed {self._run.index.name}",
                     "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
                 }
-                for failure in self._run.ledger.failures(scan.collection.id).values()
+                for failure in self._run.ledger.failures(self._run.collection.id).values()
                 if failure.kind != "skipped"
             ]
         try_to_write_metrics(self._run.settings)
@@ -306,7 +306,7 @@ class RunEnd:
         wait_for_api()
         run.progress.finish(outcome.sentence(reason=False))
         project, name, verdict = run.settings.project, run.index.name, outcome.gate
-        if run.scan is not None:
+        if run.begun:
             _failed_table(self._failed, project=project, index=name)
         if self._whole is not None:
             self._whole.failed += [{"index": name, **row} for row in self._failed]

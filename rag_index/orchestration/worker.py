@@ -20,7 +20,7 @@ NAME = "rag-index"
 
 @dataclass(frozen=True, slots=True)
 class WorkerDestination:
-    """The collection of a server that workers write to, as `indexing.steps.Destination` is for the run's process."""
+    """The collection of a server that workers write to, as `indexing.commit.Destination` is for the run's process."""
 
     settings: StoreSettings
     collection: str
@@ -34,9 +34,10 @@ class WorkerDestination:
 
 def embed_in_worker(job: EmbedJob) -> EmbeddedShard:
     """Chunk and embed a shard on a worker, or in any other process."""
-    name = getattr(_current_worker(), "name", None)  # it differs between the workers, so that they spread over hosts
+    worker = _current_worker()
+    name = getattr(worker, "name", None)  # it differs between the workers, so that they spread over hosts
     home = name if isinstance(name, int) else sum(map(ord, str(name or "")))
-    return embed(job, home=home)
+    return embed(job, home=home, limited=worker is not None)
 
 
 def _current_worker() -> Any:

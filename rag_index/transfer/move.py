@@ -33,8 +33,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr, ValidationError
 
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.indexing.publish import verify_counts
-from rag_index.indexing.target import live_collection
+from rag_index.indexing.target import live_collection, verify_counts
 from rag_index.ledger import Collection, Ledger
 from rag_index.ledger.runs import IndexLease
 from rag_index.settings.sections import StoreSettings

@@ -23,10 +23,8 @@ from rag_index.embedders import EmbedderIdentity, identify, open_embedder
 from rag_index.errors import SettingsError
 from rag_index.indexing.changed import serially
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.pipeline import AllDocuments, index_pages
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.run import AllDocuments, IndexRun, RunOptions, index_pages, open_run
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import cpu_count, worker_count
 from rag_index.reports.outcome import count_of
@@ -221,7 +219,7 @@ class Bench:
         self.report.embedder = str(identity)
         script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
-            self.scan(serial, run_id) as scan,
+            self.begun(serial, run_id) as run,
             closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
         ):
 
@@ -231,32 +229,32 @@ class Bench:
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
             with closing(Plainly(serial.settings, embed_here=lambda job: job.embed(usual))) as steps:
-                self._measure(scan, "serial", steps)
+                self._measure(run, "serial", steps)
 
-    def measure(self, way: Way, scan: Scan, steps: Steps) -> None:
+    def measure(self, way: Way, run: IndexRun, steps: Steps) -> None:
         """Embed and write the sample as a run does, and measure it, once all workers have their model."""
         one = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""])
         nothing, embedder = Shard(self.index.name, 0, one, 0), way.settings.embedder
-        steps.warm_up(EmbedJob(nothing, scan.chunker, embedder, scan.identity, workers=way.workers))
-        self._measure(scan, way.name, steps)
+        steps.warm_up(EmbedJob(nothing, run.chunker, embedder, run.identity, workers=way.workers))
+        self._measure(run, way.name, steps)
 
     @contextmanager
-    def scan(self, way: Way, run_id: str) -> Iterator[Scan]:
-        """Begin a run of the sample in this way, in a folder of its own, and give its scan."""
+    def begun(self, way: Way, run_id: str) -> Iterator[IndexRun]:
+        """Begin a run of the sample in this way, in a folder of its own."""
         folder = self.folder / str(len(self.report.measured))
         folder.mkdir(parents=True, exist_ok=True)
         settings, same = settings_in(folder, way.settings), way.settings.embedder == self.settings.embedder
         identity = self._identity if same and self._identity else identify(way.settings.embedder)
-        with sample_scan(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as scan:
+        with sample_run(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as run:
             if self._chars_per_second is not None:
-                scan.sharder.chars_per_second = self._chars_per_second
-            yield scan
+                run.diff.sharder.chars_per_second = self._chars_per_second
+            yield run
 
-    def _measure(self, scan: Scan, name: str, steps: Steps) -> None:
+    def _measure(self, run: IndexRun, name: str, steps: Steps) -> None:
         started = time.perf_counter()
-        index_pages(scan, AllDocuments().pages(scan.run, steps), steps)
+        index_pages(run, steps, AllDocuments())
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
-        points, metrics = list(scan.run.store.scroll(scan.collection.name, vectors=True)), scan.run.metrics
+        points, metrics = list(run.store.scroll(run.collection.name, vectors=True)), run.metrics
         matrix = np.array([point.vector for point in points], dtype=np.float32)
         vectors = Vectors([point.id for point in points], matrix)
         stages = {
@@ -271,7 +269,7 @@ class Bench:
             self._serial = vectors
             self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
         else:
-            if scan.identity == self._identity:  # another model's vectors are not comparable
+            if run.identity == self._identity:  # another model's vectors are not comparable
                 one.parity = parity(self._serial, vectors)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
         self.report.measured.append(one)
@@ -312,16 +310,17 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
 
 
 @contextmanager
-def sample_scan(
+def sample_run(
     settings: Settings, name: str, sample: Sample, identity: EmbedderIdentity, run_id: str, *, workers: int = 1
-) -> Iterator[Scan]:
-    """Begin a run of an index whose source is the sample, and give its scan. Raises as `open_run`."""
+) -> Iterator[IndexRun]:
+    """Begin a run of an index whose source is the sample. Raises as `open_run`."""
     source: Any = sample
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         open_run(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as run,
     ):
-        yield Scan.begin(run, identity, open_chunker(run.settings, run.index), workers=workers)
+        run.begin(identity, open_chunker(run.settings, run.index), workers=workers)
+        yield run
 
 
 @contextmanager

@@ -19,12 +19,13 @@ from rag_index.embedders import identify
 from rag_index.errors import SettingsError
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.indexing.changed import serially
-from rag_index.indexing.pipeline import AllDocuments, index_pages
 from rag_index.indexing.plain import Plainly
+from rag_index.indexing.publish import publish
+from rag_index.indexing.run import AllDocuments, index_pages
 from rag_index.settings.index import SQL
 from rag_index.settings.parts import split_name
 from rag_index.sources.sample import Sample, read_sample
-from rag_index.tuning.benchmark import sample_scan, settings_in
+from rag_index.tuning.benchmark import sample_run, settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,9 +57,9 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
     identity = identify(settings.embedder)
     with closing(Plainly(serially(settings))) as steps:
         for name, sample in samples.items():
-            with sample_scan(settings, name, sample, identity, str(uuid.uuid4())) as scan:
-                index_pages(scan, AllDocuments().pages(scan.run, steps), steps)
-                scan.publish()
+            with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as run:
+                index_pages(run, steps, AllDocuments())
+                publish(run)
 
 
 def without_column(index: IndexSettings, column: str) -> IndexSettings:

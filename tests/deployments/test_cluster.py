@@ -14,7 +14,7 @@ import psutil
 import pytest
 from distributed.security import Security
 
-from rag_index.indexing import steps
+from rag_index.indexing import commit
 from tests.deployments.server import ROOT
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.fakes.qdrant import FakeQdrant
@@ -152,7 +152,7 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     tmp_path, prefect_server, services, wheel, stack, monkeypatch
 ):
     ollama, _ = services
-    monkeypatch.setattr(steps, "write_shard", vectors_in_the_flow)
+    monkeypatch.setattr(commit, "write_shard", vectors_in_the_flow)
     certificate, key = self_signed(tmp_path)
     files = {"tls-ca-file": certificate, "tls-cert": certificate, "tls-key": key}
     options = tuple(part for name, file in files.items() for part in (f"--{name}", str(file)))

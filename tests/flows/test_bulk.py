@@ -13,7 +13,6 @@ from qdrant_client import QdrantClient
 
 from rag_index.doctor import examine
 from rag_index.errors import RagIndexError
-from rag_index.indexing.scan import Scan
 from rag_index.stores import BULK
 from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
@@ -89,7 +88,7 @@ def test_an_error_in_the_middle_turns_the_search_index_on_and_without_bulk_it_ne
     project.write_settings(project.config.read_text().replace("bulk = true", f"bulk = {bulk}"))
     live = {ALIAS: f"{ALIAS}__1"}
     with monkeypatch.context() as patch:
-        patch.setattr(Scan, "delete_gone", mock.Mock(side_effect=RagIndexError("the network is gone")))
+        patch.setattr("tests.indexing.plain.delete_gone", mock.Mock(side_effect=RagIndexError("the network is gone")))
         with pytest.raises(RagIndexError, match="the network is gone"):
             run_plain(project)
     assert aliases(project) == ({} if bulk == "true" else live), "people search a first collection from the start"
@@ -107,14 +106,13 @@ def test_a_first_load_is_published_although_documents_failed_because_nothing_bet
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.indexing.plain import run_plain
+from tests.indexing import plain
 from tests.project import Project
-from rag_index.indexing.scan import Scan
 
 project = Project.__new__(Project)
 project.folder, project.config = Path(sys.argv[1]), Path(sys.argv[1]) / "rag-index.toml"
-Scan.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-run_plain(project, full=True)
+plain.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+plain.run_plain(project, full=True)
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from prefect.tasks import Task
 
 from rag_index.indexing import sharding
-from rag_index.indexing.policies import LONG
+from rag_index.machine.retries import LONG
 from tasks import index as tasks
 from tests.docs.pages import README, blocks
 from tests.fakes.qdrant import FakeQdrant

@@ -71,7 +71,7 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
     """With five indexes, and a limit at the start that is short, and told soon."""
-    for name, value in (("indexing.checks.MIN_SECONDS", 3.0), ("indexing.policies.QUICK_SECONDS", 3.0),
+    for name, value in (("indexing.checks.MIN_SECONDS", 3.0), ("indexing.checks.QUICK_SECONDS", 3.0),
                         ("hosts.endpoint.MIN_SILENCE", 1.0)):  # fmt: skip
         monkeypatch.setattr(f"rag_index.{name}", value)
     head, one = project.config.read_text().split("[[indexes]]")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rag_index.evaluation import calibrate
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.sharding import Sharder
 
 
 @pytest.fixture(autouse=True)
@@ -17,4 +17,4 @@ def no_calibration(monkeypatch):
 @pytest.fixture(autouse=True)
 def suspects_here(monkeypatch):
     """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
-    monkeypatch.setattr(Scan, "_marked", lambda scan, shard: shard)
+    monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)

@@ -10,12 +10,13 @@ from unittest import mock
 
 from rag_index.chunking import open_chunker
 from rag_index.embedders import identify
-from rag_index.indexing import pipeline
+from rag_index.evaluation.hooks import SearchHooks
 from rag_index.indexing import run as run_module
 from rag_index.indexing.changed import BatchIndexer, serially
+from rag_index.indexing.delete_guard import delete_gone
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.publish import publish
+from rag_index.indexing.run import AllDocuments, RunOptions, open_run
 from rag_index.ledger import Ledger
 from tests.project import run_here
 
@@ -59,17 +60,17 @@ def run_plain(
     options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss)
     with (
         mock.patch.object(run_module, "Ledger", ledger),
-        open_run(settings, "notes", options, run_id=str(uuid.uuid4())) as run,
+        open_run(settings, "notes", options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as run,
         closing(Plainly(serially(settings))) as steps,
     ):
         run.source.check()
         run.count_parts()
-        scan = Scan.begin(run, identify(settings.embedder), open_chunker(run.settings, run.index))
-        pipeline.index_pages(scan, pipeline.AllDocuments().pages(run, steps), steps)
+        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+        run_module.index_pages(run, steps, AllDocuments())
         if not delete:
             raise Died
-        scan.delete_gone()
-        scan.publish()
+        delete_gone(run)
+        publish(run)
         return run.finish()
 
 

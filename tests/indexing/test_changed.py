@@ -7,7 +7,8 @@ from unittest import mock
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
-from rag_index.indexing import changed, pipeline
+from rag_index.indexing import changed
+from rag_index.indexing import run as pipeline
 from rag_index.indexing.changed import BatchIndexer, index_documents
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import BATCH, CHECK_UP, IndexLease
@@ -162,11 +163,10 @@ def sizes(project, ledger, monkeypatch):
         project.execute("UPDATE note SET title = ?, body = ''", f"{seconds} seconds")
         found = []
 
-        def take_time(scan, pages, *args):
-            [page] = pages
-            found.append(len(page.documents))
-            written = whole(scan, [page], *args)
-            scan.run.stopwatch.seconds |= {"fetch": 0.0, "embed": found[-1] * seconds, "upsert": 60.0}
+        def take_time(run, steps, documents):
+            found.append(len(documents.page.documents))
+            written = whole(run, steps, documents)
+            run.stopwatch.seconds |= {"fetch": 0.0, "embed": found[-1] * seconds, "upsert": 60.0}
             return written
 
         put(ledger, *map(str, range(1, first + 1)))

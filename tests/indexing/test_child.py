@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -45,8 +46,8 @@ def shard_of(*texts: str) -> Shard:
     return Shard("notes", 1, page_of([(number, text, {}) for number, text in enumerate(texts)]), sum(map(len, texts)))
 
 
-def job(text: str, **changed) -> EmbedJob:
-    return EmbedJob(shard_of(text), Chunker(100, 10), LOCAL, identify(LOCAL), **changed)
+def job(text: str, limit: float | None = None) -> EmbedJob:
+    return EmbedJob(replace(shard_of(text), limit=limit), Chunker(100, 10), LOCAL, identify(LOCAL))
 
 
 def embedded(child: Process, wanted: EmbedJob):
@@ -65,7 +66,7 @@ def test_a_child_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_d
         found = embedded(child, job("The printer is out of paper."))
         assert (found.chunk_counts, found.documents.texts) == ([1], ["The printer is out of paper."])
         with pytest.raises(ProcessDied):
-            embedded(child, job("hang", timeout=0.5))
+            embedded(child, job("hang", limit=0.5))
 
 
 def test_what_is_asked_after_its_end_starts_no_process():

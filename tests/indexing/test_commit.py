@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
+from rag_index.documents.batches import DocumentBatch, Failure, PointBatch, Shard, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.groups import stored_groups
 from rag_index.documents.keys import encode_key, point_id
 from rag_index.errors import StoreMismatch
 from rag_index.indexing.commit import Committer, update_payloads
-from rag_index.indexing.publish import verify_counts
+from rag_index.indexing.target import verify_counts
 from tests.indexing.plain import Died, die, run_plain
 from tests.ledger.conftest import add
 
@@ -41,8 +41,7 @@ def commit_a_death(ledger, store, collection, *keys: str, earlier: bool) -> None
     committer = Committer("notes", ledger, store, collection)
     if earlier:
         ledger.mark_pending(collection.id, keys)
-    committer.take(keys, ledger.known(collection.id, keys))
-    committer.mark_pending(keys)
+    committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
     failures = [Failure(key, "it kills", NEW, died=not earlier) for key in keys]
     committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
 

@@ -14,7 +14,8 @@ from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
 from rag_index.hosts.host_pool import RequestStats
-from rag_index.indexing.embed import EmbedJob, hang_limit
+from rag_index.indexing.embed import EmbedJob
+from rag_index.indexing.sharding import hang_limit
 from tests.project import Project
 
 DIMENSION = 4

@@ -7,7 +7,7 @@ import pytest
 
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SourceUnavailable
-from rag_index.indexing import pipeline
+from rag_index.indexing import run as pipeline
 from rag_index.ledger import Ledger
 from rag_index.sources.sql import SqlSource
 from tests.indexing.plain import batch, run_plain
@@ -87,13 +87,14 @@ def test_a_row_that_goes_while_its_documents_are_being_written_takes_them_along(
     changed_customer(ledger, 3)
     index, done = pipeline.index_pages, []
 
-    def delete_meanwhile(scan, pages, *more):
-        pages = list(pages)
+    def delete_meanwhile(run, steps, documents):
+        pages = list(documents.pages(run, steps))
+        documents.pages = lambda *_: iter(pages)
         if not done:
             project.execute("DELETE FROM customer WHERE id = 3")
             changed_customer(ledger, 3)
         done.append(1)
-        return index(scan, pages, *more)
+        return index(run, steps, documents)
 
     with mock.patch.object(pipeline, "index_pages", delete_meanwhile):
         if whole:

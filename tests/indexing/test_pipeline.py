@@ -4,22 +4,25 @@ import re
 import sys
 import threading
 import uuid
+from collections import Counter
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-import rag_index
+import rag_index.indexing
 from rag_index.errors import StoreError, StoreUnavailable, TerminalError
+from rag_index.indexing import commit as commit_module
 from rag_index.indexing import plain
-from rag_index.indexing import steps as steps_module
+from rag_index.indexing import run as run_module
 from rag_index.indexing.changed import serially
 from rag_index.indexing.checks import shared_checks
+from rag_index.indexing.diff import Diff
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.pipeline import execute
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.run import AllDocuments, RunOptions, execute, open_run
+from rag_index.indexing.window import Window
 from rag_index.ledger import Ledger
 from rag_index.machine import retries
 from rag_index.orchestration import launch
@@ -74,7 +77,7 @@ def committed(project, *, pending: bool = False) -> int:
 def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch, store):
     if store == "an embedded store":
         project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    embedded, write, answer = threading.Semaphore(0), steps_module.write_shard, plain.answer
+    embedded, write, answer = threading.Semaphore(0), commit_module.write_shard, plain.answer
 
     def answer_next(*args):
         made = answer(*args)
@@ -88,20 +91,21 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
         return write(store, collection, shard, **options)
 
     monkeypatch.setattr(plain, "answer", answer_next)
-    monkeypatch.setattr(steps_module, "write_shard", write_shard)
+    monkeypatch.setattr(commit_module, "write_shard", write_shard)
     assert run_with(project, child=True).new == len(project.texts()) == 30
 
 
 def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatch):
     """A worker may write them to a server before this process hears of it."""
-    job, seen = Scan.job, []
+    job, seen = Window._job, []
 
-    def checked(scan, shard):
-        rows = scan.run.ledger.known(scan.collection.id, shard.documents.keys)
+    def checked(window, shard):
+        run = window._run
+        rows = run.ledger.known(run.collection.id, shard.documents.keys)
         seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
-        return job(scan, shard)
+        return job(window, shard)
 
-    monkeypatch.setattr(Scan, "job", checked)
+    monkeypatch.setattr(Window, "_job", checked)
     run_with(project)
     assert seen == [True, True, True]
 
@@ -116,7 +120,7 @@ def test_what_is_under_way_when_the_source_fails_is_committed(project):
 
 def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypatch):
     project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    write, flush, written = steps_module.write_shard, EdgeStore.flush, []
+    write, flush, written = commit_module.write_shard, EdgeStore.flush, []
 
     def write_shard(store, collection, shard, **options):
         written.append(shard.number)
@@ -128,7 +132,7 @@ def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypa
         flush(store, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps_module, "write_shard", write_shard)
+        patch.setattr(commit_module, "write_shard", write_shard)
         patch.setattr(EdgeStore, "flush", flush_once)
         outcome = run_with(project)
     assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
@@ -145,7 +149,7 @@ def test_nothing_is_written_after_the_store_has_failed(project, monkeypatch):
         asked.append(shard.number)
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(steps_module, "write_shard", write_shard)
+    monkeypatch.setattr(commit_module, "write_shard", write_shard)
     assert run_with(project).message == "the disk is full"
     assert len(asked) == 1
 
@@ -157,17 +161,14 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
         let_go.wait(WAIT)
         raise StoreError("nobody reads this")
 
-    class Interrupted(Scan):
-        def compare(self, page):
-            return self.until_interrupted(super().compare(page))
-
-        def until_interrupted(self, shards):
-            yield next(shards)
+    class Interrupted(Diff):
+        def shards(self, page):
+            yield next(super().shards(page))
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps_module, "write_shard", write_shard)
-        patch.setattr("rag_index.indexing.pipeline.Scan", Interrupted)
+        patch.setattr(commit_module, "write_shard", write_shard)
+        patch.setattr(run_module, "Diff", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_with(project)
     let_go.set()
@@ -190,44 +191,45 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step
         return call
 
     owner, name = {
-        "fetch": (SqlSource, "page"), "embed": (EmbedJob, "embed"), "upsert": (steps_module, "write_shard"),
-        "delete": (Scan, "delete_gone"), "publish": (Scan, "publish"),
+        "fetch": (SqlSource, "page"), "embed": (EmbedJob, "embed"), "upsert": (commit_module, "write_shard"),
+        "delete": (AllDocuments, "delete"), "publish": (AllDocuments, "publish"),
     }[step]  # fmt: skip
-    monkeypatch.setattr(owner, name, once(getattr(owner, name)))
+    tried = once(getattr(owner, name))
+    monkeypatch.setattr(owner, name, staticmethod(tried) if owner is AllDocuments else tried)
     assert run_with(project).new == 30
     assert failed
 
 
-CORE = ("orchestration/launch", "indexing/run", "indexing/pipeline", "indexing/scan")
-
-
-def test_for_one_changed_row_control_changes_files_fifteen_times_in_the_core_and_enters_60_modules(tmp_path):
-    """Whoever follows a row reads the files of the core side by side."""
+def test_a_changed_row_goes_through_few_files(tmp_path):
+    """Whoever follows a row reads the files of the run one after the other."""
     project = Project(tmp_path / "project").fill(30)
     project.run()
     project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
-    settings, folder = project.settings, Path(rag_index.__file__).parent
-    core, stack, changes, entered = {str(folder / f"{name}.py") for name in CORE}, [], [], set()
+    settings, folder, calls = project.settings, str(Path(rag_index.indexing.__file__).parent), {}
 
     def note(frame, event, _):
-        file = frame.f_code.co_filename
-        if file.startswith(str(folder)) and event == "call" and frame.f_code.co_name != "<module>":
-            entered.add(file.removeprefix(str(folder)))
-        if file in core and event == "call":
-            if stack and stack[-1] != file:
-                changes.append(f"{Path(stack[-1]).stem} > {Path(file).stem}.{frame.f_code.co_name}")
-            stack.append(file)
-        elif file in core and event == "return":
-            stack.pop()
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(folder) and code.co_name != "<module>":
+            calls.setdefault(threading.get_ident(), []).append((Path(code.co_filename).stem, code.co_name))
 
-    before = sys.getprofile()
+    threading.setprofile(note)
     sys.setprofile(note)
     try:
         launch.run_plainly(settings, settings.indexes, RunOptions())
     finally:
-        sys.setprofile(before)
-    assert 10 < len(changes) <= 15, changes
-    assert 40 < len(entered) <= 60, sorted(entered)
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    def entered(some):
+        return [file for file, _ in groupby(file for file, _ in some)][1:]
+
+    whole = [file for some in calls.values() for file in entered(some)]
+    main, *others = sorted(calls.values(), key=len, reverse=True)
+    last = max(place for place, (_, name) in enumerate(main) if name == "committing")
+    way = [*entered(main[main.index(("plain", "fetch")) : last]), *(file for some in others for file in entered(some))]
+    assert 10 < len(way) <= 15, way
+    assert 20 < len(whole) <= 40, whole
+    assert max(Counter(way).values()) <= 3, way
 
 
 def test_an_error_that_is_not_ours_is_raised_and_recorded(project, ledger):

@@ -11,7 +11,8 @@ from rag_index.documents.keys import point_id
 from rag_index.errors import StoreMismatch, StoreUnavailable
 from rag_index.evaluation import calibrate as calibrate_module
 from rag_index.indexing.changed import index_documents
-from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
+from rag_index.indexing.publish import publish_collection, roll_back
+from rag_index.indexing.target import verify_counts
 from rag_index.stores.edge.store import EdgeStore
 from tests.indexing.plain import run_plain
 
@@ -170,7 +171,7 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
 def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project, monkeypatch):
     project.fill(3)
     with monkeypatch.context() as killed:
-        killed.setattr("rag_index.indexing.scan.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
+        killed.setattr("rag_index.indexing.target.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             project.run()
     assert project.json("search", "printer")["hits"] == []

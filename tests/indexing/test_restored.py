@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.doctor import examine, repair
 from rag_index.documents.batches import CommitMark
 from rag_index.errors import StoreRestored, StoreUnavailable
-from rag_index.indexing import steps
+from rag_index.indexing import commit
 from rag_index.indexing.changed import index_documents
 from rag_index.indexing.reconcile import Scratch
 from rag_index.status.index_status import status
@@ -117,7 +117,7 @@ def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_a
     restore(project, kept, LEDGER)
     project.execute("DELETE FROM note WHERE id = 31")
     with monkeypatch.context() as patch:
-        patch.setattr("rag_index.indexing.scan.make_searchable", die)
+        patch.setattr("rag_index.indexing.target.make_searchable", die)
         with pytest.raises(Died):
             run_plain(project)
     assert {"31", "32"} <= project.texts().keys()
@@ -195,7 +195,7 @@ def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(proj
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
     """Otherwise the next commit would write its mark over the only trace."""
-    write = steps.write_shard
+    write = commit.write_shard
 
     def put_back(store, collection, shard, **how):
         written = write(store, collection, shard, **how)
@@ -204,7 +204,7 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, mo
 
     edit(project)
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "write_shard", put_back)
+        patch.setattr(commit, "write_shard", put_back)
         with pytest.raises(StoreRestored, match="while a run wrote it"):
             run_plain(project)
     assert OLDER in run_plain(project).message

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.indexing import publish
+from rag_index.indexing import run as run_module
 from rag_index.indexing.changed import index_documents
-from rag_index.indexing.publish import make_searchable, search_index_due
+from rag_index.indexing.run import search_index_due
+from rag_index.indexing.target import make_searchable
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.server.server_store import ServerStore
@@ -71,7 +72,7 @@ def test_a_run_is_complete_before_it_builds_the_search_index_and_single_document
         with closing(Ledger(project.settings.ledger_url)) as ledger:
             seen.append(ledger.last_run("test_notes").state)
 
-    monkeypatch.setattr(publish, "AUTO_MB", 0)
+    monkeypatch.setattr(run_module, "AUTO_MB", 0)
     monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
     monkeypatch.setattr(EdgeStore, "optimize", note_state)
     assert project.run().state == "completed"

@@ -29,11 +29,13 @@ class Manual(Steps):
         super().start()
         return self._why
 
-    def write(self, number, to):
+    def write(self, job, to):
+        number = job.shard.number
         self.futures[number] = Future()
         return self.futures[number]
 
-    def write_alone(self, number, to):
+    def write_alone(self, job, to):
+        number = job.shard.number
         self.alone.append(number)
         return -number
 
@@ -48,27 +50,28 @@ class Manual(Steps):
         self.futures[number].set_exception(error)
 
 
-class Scan(SimpleNamespace):
-    """As much of a scan as a window asks."""
+class Run(SimpleNamespace):
+    """As much of a run as a window asks."""
 
-    has_much, destination = False, None
+    has_much, committer = False, SimpleNamespace(destination=None)
 
     def __init__(self) -> None:
         self.counts, self.said = [], []
         progress = SimpleNamespace(
             under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
         )
-        self.run = SimpleNamespace(
-            settings=SimpleNamespace(parallel=SimpleNamespace(serial=False)), progress=progress,
-            metrics=SimpleNamespace(workers=1), logger=None, outcome=SimpleNamespace(say=self.said.append),
-            stopwatch=SimpleNamespace(stage=lambda name: nullcontext()),
-        )  # fmt: skip
+        self.settings = SimpleNamespace(parallel=SimpleNamespace(serial=False), embedder=None)
+        self.index = SimpleNamespace(kind="sql", parts=(), has_files=False, search="dense")
+        self.metrics, self.outcome, self.progress = (
+            SimpleNamespace(workers=1),
+            SimpleNamespace(say=self.said.append),
+            progress,
+        )
+        self.stopwatch = SimpleNamespace(stage=lambda name: nullcontext())
+        self.logger = self.chunker = self.identity = None
+        self.rebuild = False
 
-    def job(self, shard) -> int:
-        return shard.number
 
-
-Scan.__abstractmethods__ = frozenset()
 Manual.__abstractmethods__ = frozenset()
 
 
@@ -76,12 +79,12 @@ def shard(number: int, **changed):
     return replace(shard_of("text"), number=number, **changed)
 
 
-def filled(steps: Manual, *numbers: int) -> tuple[Window, Scan]:
-    scan = Scan()
-    window = Window(scan, steps)
+def filled(steps: Manual, *numbers: int) -> tuple[Window, Run]:
+    run = Run()
+    window = Window(run, steps)
     for number in numbers:
         assert not list(window.push(shard(number)))
-    return window, scan
+    return window, run
 
 
 def test_one_shard_starts_nothing_and_the_second_starts_what_embeds():
@@ -91,34 +94,32 @@ def test_one_shard_starts_nothing_and_the_second_starts_what_embeds():
     list(window.push(shard(2)))
     assert (steps.started, list(steps.futures)) == (True, [1, 2])
     alone = Manual()
-    alone.write = lambda number, to: Future()
-    window, scan = filled(alone, 1)
+    alone.write = lambda job, to: Future()
+    window, run = filled(alone, 1)
     with pytest.raises(TransientError):
         list(window.rest())
-    assert (alone.started, scan.counts) == (False, [1]), "all there is was embedded without workers"
+    assert (alone.started, run.counts) == (False, [1]), "all there is was embedded without workers"
 
 
-def test_what_embeds_is_started_before_the_first_page_where_much_is_to_come():
-    steps, scan = Manual(), Scan()
-    scan.has_much = True
-    window = Window(scan, steps)
-    assert steps.prepared
-    assert not list(window.push(shard(1)))
+def test_where_much_is_to_come_the_first_shard_does_not_wait_for_the_second():
+    steps, run = Manual(), Run()
+    run.has_much = True
+    assert not list(Window(run, steps).push(shard(1)))
     assert list(steps.futures) == [1]
 
 
 def test_a_run_without_workers_says_so_and_goes_on():
     steps = Manual(size=3, why="the worker processes do not start")
-    _, scan = filled(steps, 1, 2)
-    assert "it was indexed in one process: the worker processes do not start" in scan.said
+    _, run = filled(steps, 1, 2)
+    assert "it was indexed in one process: the worker processes do not start" in run.said
     assert list(steps.futures) == [1, 2]
 
 
 def test_no_more_shards_are_under_way_than_there_is_room_for():
-    steps, scan, found = Manual(), Scan(), []
-    window = Window(scan, steps)
+    steps, run, found = Manual(), Run(), []
+    window = Window(run, steps)
     list(window.push(shard(0)))
-    steps.write = lambda number, to: done(number)
+    steps.write = lambda job, to: done(job.shard.number)
 
     def done(number):
         future = Future()
@@ -128,17 +129,17 @@ def test_no_more_shards_are_under_way_than_there_is_room_for():
     for number in range(1, 10):
         found += window.push(shard(number))
     found += window.rest()
-    assert (sorted(found), max(scan.counts), scan.counts[-1]) == ([*range(-9, 1)], 2, 0)
+    assert (sorted(found), max(run.counts), run.counts[-1]) == ([*range(-9, 1)], 2, 0)
 
 
 def test_an_error_is_raised_only_after_the_results_of_all_others():
     steps, found = Manual(4), []
-    window, scan = filled(steps, 1, 2, 3)
+    window, run = filled(steps, 1, 2, 3)
     steps.fail(1, EmbedderUnavailable("down"))
     steps.finish(2, 3)
     with pytest.raises(EmbedderUnavailable, match="down"):
         found.extend(window.rest())  # a list keeps what comes before the error
-    assert (sorted(found), scan.counts[-1], list(window.rest())) == ([-3, -2], 0, [])
+    assert (sorted(found), run.counts[-1], list(window.rest())) == ([-3, -2], 0, [])
 
 
 def test_an_error_of_the_store_is_raised_at_once():

@@ -17,10 +17,8 @@ from rag_index.chunking import open_chunker
 from rag_index.embedders import identify
 from rag_index.indexing.changed import serially
 from rag_index.indexing.diff import MAX_TRIES
-from rag_index.indexing.pipeline import AllDocuments, execute
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.run import AllDocuments, RunOptions, execute, open_run
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
@@ -100,10 +98,10 @@ class SmallShards(AllDocuments):
     """All documents, in small shards, whose size no rate changes."""
 
     def begin(self, run, steps):
-        scan = Scan.begin(run, identify(run.settings.embedder), open_chunker(run.settings, run.index))
-        scan.sharder._documents = 12
-        scan.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and not write it
-        return scan
+        run.begin(identify(run.settings.embedder), open_chunker(run.settings, run.index))
+        run.diff.sharder._documents = 12
+        run.diff.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and not write it
+        return True
 
 
 class SmallSteps(Plainly):

@@ -12,12 +12,10 @@ import pytest
 from rag_index.chunking import open_chunker
 from rag_index.embedders import identify
 from rag_index.errors import IndexLocked
-from rag_index.indexing import steps as steps_module
+from rag_index.indexing import commit as commit_module
 from rag_index.indexing.changed import serially
-from rag_index.indexing.pipeline import AllDocuments, index_pages
 from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.scan import Scan
+from rag_index.indexing.run import AllDocuments, RunOptions, index_pages, open_run
 from rag_index.ledger import Ledger
 from rag_index.ledger import runs as lease_module
 from rag_index.ledger.runs import IndexLease
@@ -150,14 +148,14 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch)
         open_run(settings, "notes", RunOptions(), run_id="late") as run,
         closing(Plainly(serially(settings))) as steps,
     ):
-        scan = Scan.begin(run, identify(settings.embedder), open_chunker(run.settings, run.index))
-        write = steps_module.write_shard
+        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+        write = commit_module.write_shard
 
         def loses_the_lease(*shard, **options):
             run.lease._lost = True
             return write(*shard, **options)
 
-        monkeypatch.setattr(steps_module, "write_shard", loses_the_lease)
+        monkeypatch.setattr(commit_module, "write_shard", loses_the_lease)
         with pytest.raises(IndexLocked):
-            index_pages(scan, AllDocuments().pages(run, steps), steps)
-        assert run.ledger.totals(scan.collection.id).documents == 0
+            index_pages(run, steps, AllDocuments())
+        assert run.ledger.totals(run.collection.id).documents == 0

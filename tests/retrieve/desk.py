@@ -14,7 +14,7 @@ from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.commit import write_shard
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.publish import make_searchable
+from rag_index.indexing.target import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings
 from rag_index.sources import page_of

@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.changes import Received
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
-from rag_index.indexing import pipeline
+from rag_index.indexing import run as pipeline
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.ledger import Ledger
 from rag_index.ledger.runs import IndexLease
