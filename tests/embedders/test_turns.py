@@ -25,7 +25,7 @@ def embedded_at_once(embedder, calls):
 
 
 def test_the_next_call_sends_its_first_texts_while_the_last_ones_of_another_are_embedded(server, make_embedder):
-    embedder = make_embedder(server)
+    embedder = make_embedder(server, timeout=300.0)  # a request that is sent again would make two as well
     embedder.embed_documents(["warm up"])
     server.together = 2  # neither call gets its answer before both have asked
     assert all(found is not None for found in embedded_at_once(embedder, [["one"], ["two"]]))
