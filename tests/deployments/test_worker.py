@@ -103,7 +103,10 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     assert re.search(r"1 document failed: .*cannot embed this", logs)
     assert "document 17" not in logs, "logs outlive an erasure"
     assert re.search(r"20 documents of pages 1: \d+ texts embedded, \d+ duplicates, 0 reused, 1 document failed", logs)
-    assert any("partially indexed" in line for line in errors_of(deployed, started)), "the page's filter shows it"
+    eventually(
+        lambda: any("partially indexed" in line for line in errors_of(deployed, started)),
+        "the page's filter shows it", every=0.25,
+    )  # fmt: skip
 
     browser.open(f"{page}/{started}")
     browser.wait_for("index all", "Failed", "partial", "238 documents indexed, 2 failed")
