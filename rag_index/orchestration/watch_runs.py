@@ -32,6 +32,8 @@ UNANSWERED = (httpx.HTTPError, PrefectException, RuntimeError)
 class FlowRunner(PlainRunner):
     """The `Runner` of a watch under Prefect. What another run keeps waiting makes no flow run."""
 
+    options = ("--prefect",)
+
     def __init__(self, settings: Settings, stop: Stop, index_changes: Callable[..., Any]) -> None:
         super().__init__(settings)
         self._stop = stop

@@ -37,6 +37,9 @@ logger = logging.getLogger("rag_index.watch")
 class PlainRunner:
     """How the batches of a watch, and the runs that take their place, are carried out without Prefect."""
 
+    options: tuple[str, ...] = ()
+    """Options of the command that runs over all documents."""
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._batches = BatchIndexer(settings)
@@ -50,7 +53,7 @@ class PlainRunner:
         if (locked := self._batches.locked(name)) is not None:
             raise locked  # starting a command takes seconds
         self._batches.close()  # the run needs the memory
-        return OrdinaryRun(self._settings, name)
+        return OrdinaryRun(self._settings, name, self.options)
 
     def close(self) -> None:
         """Close what is kept open between batches."""
@@ -60,13 +63,13 @@ class PlainRunner:
 class OrdinaryRun:
     """An ordinary run of an index that takes the place of its batches: `rag-index index NAME`, in a process of its own.
 
-    Where Prefect's settings name a server, it is a flow run there, as every run of the command is.
+    With `--prefect` among the options it is a flow run, as the watch is.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, options: tuple[str, ...] = ()) -> None:
         self._name = name
         self._printed = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - `_end` closes it
-        command = [*PROGRAM, "--config", str(settings.path), "index", name, "--json"]
+        command = [*PROGRAM, "--config", str(settings.path), "index", name, "--json", *options]
         # a group of its own: Ctrl-C in a terminal tells the watch, which tells the run
         self._process = subprocess.Popen(
             command, stdout=self._printed, process_group=0,
