@@ -150,6 +150,26 @@ def possible_keys(parts: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
 
 
+def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str]:
+    """Return the typed keys that an id, as people see it, may stand for; none for one that is no text.
+
+    `columns` are those of the key, as far as the settings know them. Raises SettingsError as `key_parts`.
+    """
+    try:
+        document_id.encode()
+    except UnicodeEncodeError:
+        return []
+    if columns:
+        return possible_keys(key_parts(document_id, columns))
+    keys = possible_keys([document_id])
+    if document_id.startswith("["):  # a source of its own may have keys of several columns
+        with suppress(ValueError):
+            parts = json.loads(document_id)
+            if parts and all(isinstance(part, str | int | float) for part in parts):
+                keys += possible_keys(parts)
+    return keys
+
+
 def key_mark(key: str, columns: Sequence[str] = ()) -> tuple[str, str]:
     """Return two hashes that recognise a typed key whose columns get other types, or another order.
 

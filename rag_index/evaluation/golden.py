@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from rag_index.documents.keys import possible_document_keys
 from rag_index.errors import SettingsError, one_line
-from rag_index.retrieve.results import possible_document_keys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -82,7 +82,7 @@ def read_golden(path: Path, index: str | None = None) -> list[GoldenQuery]:
 def possible_keys(index: IndexSettings, document_id: str) -> list[str]:
     """Return the typed keys that an id in a golden file may stand for; none if no document of the index can have it."""
     try:
-        return possible_document_keys(index, document_id)
+        return possible_document_keys(index.key_columns, document_id)
     except SettingsError:
         return []
 

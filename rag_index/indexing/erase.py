@@ -26,7 +26,7 @@ import orjson
 from rag_index.database.drivers import is_file, redacted_url
 from rag_index.database.files import replace_file
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.keys import point_id
+from rag_index.documents.keys import point_id, possible_document_keys
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.indexing.commit import committing, delete_chunks
 from rag_index.indexing.reconcile import pages
@@ -36,7 +36,6 @@ from rag_index.ledger import Collection, Known, Ledger, unwanted_indexes
 from rag_index.ledger.documents import key_hash
 from rag_index.ledger.runs import IndexLease
 from rag_index.reports.outcome import count_of
-from rag_index.retrieve.results import possible_document_keys
 from rag_index.sources.row_file import FOLDER, remove_leftovers
 from rag_index.stores import (
     BM25,
@@ -266,7 +265,7 @@ def _known(
     """Return the ledger's rows of these documents, some of which failed. Raises SettingsError if it never had one."""
     found: dict[str, Known] = {}
     for document_id in ids:
-        keys = possible_document_keys(index, document_id)
+        keys = possible_document_keys(index.key_columns, document_id)
         failed = dict.fromkeys(ledger.failures(live.id, keys), Known(b"", b"", 0, 1))
         known = failed | ledger.known(live.id, keys)
         if not known and not kept_out(ledger, settings, index, keys):  # else an erasure was killed, or is repeated
@@ -293,7 +292,7 @@ def _forget_names(
     """Let the ledger keep no id of what is erased: of these documents, and of those that earlier runs have deleted."""
     hashes = {*ledger.pending_erasures(alias).hashes}
     deleted = ledger.mended_deletions(alias, but=lease.run_id)
-    gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index, one))}]
+    gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index.key_columns, one))}]
     ledger.forget_names(alias, ids, keys, gone)
 
 

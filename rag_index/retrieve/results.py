@@ -11,7 +11,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,7 +19,7 @@ from urllib.parse import quote, unquote
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
-from rag_index.documents.keys import key_parts, point_id, possible_keys
+from rag_index.documents.keys import point_id, possible_document_keys
 from rag_index.errors import RagIndexError, SettingsError, StoreError
 from rag_index.retrieve.as_of import UNKNOWN, AsOf
 from rag_index.settings.index import CODE
@@ -397,7 +396,7 @@ def read_document(
     read first. Raises SettingsError if the id cannot be one of this index, because its key has several columns, and
     what `choose` and the store raise.
     """
-    keys, each_judged = possible_document_keys(index, document_id), bool(index.required_filter)
+    keys, each_judged = possible_document_keys(index.key_columns, document_id), bool(index.required_filter)
     ids = [point_id(index.name, key, 0) for key in keys]
     given = [one for one in conditions if one.field == GROUPS_FIELD] if each_judged else conditions
     firsts = {
@@ -439,23 +438,6 @@ def _read_fitting(
                 fitting.append(point)
         wanted, size = wanted[size:], 2 * size
     return fitting
-
-
-def possible_document_keys(index: IndexSettings, document_id: str) -> list[str]:
-    """Return the typed keys that an id may stand for. Raises as `read_document`."""
-    try:
-        document_id.encode()
-    except UnicodeEncodeError:
-        return []
-    if index.key_columns:
-        return possible_keys(key_parts(document_id, index.key_columns))
-    keys = possible_keys([document_id])
-    if document_id.startswith("["):  # a source of its own may have keys of several columns
-        with suppress(ValueError):
-            parts = json.loads(document_id)
-            if parts and all(isinstance(part, str | int | float) for part in parts):
-                keys += possible_keys(parts)
-    return keys
 
 
 def _document(
