@@ -35,8 +35,9 @@ MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 def prefect_server(tmp_path_factory):
     """The URL of the Prefect API that this process and its children use."""
     quiet()
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    with temporary_server() as variables:
+    home = tmp_path_factory.mktemp("prefect")
+    os.environ["PREFECT_HOME"] = str(home)
+    with temporary_server(home) as variables:
         os.environ.update(variables)
         from prefect.context import SettingsContext, get_settings_context
         from prefect.settings import Settings
