@@ -145,7 +145,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
 def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, project, fake, worker, elsewhere, start):
     fake.seconds_per_text = 0.02
     started = start("index-collection", index="notes", workers=2, shard_documents=20)
-    eventually(lambda: len(dask_workers(worker)) >= 2, "two Dask workers", every=0.25)
+    eventually(lambda: dask_workers(worker), "a Dask worker, which asks the server", every=0.25)
     ended = deployed.wait_for_end(started)
     assert (ended["name"], ended["state_name"]) == ("index notes", "Completed")
     assert len(project.texts()) == 240
@@ -291,10 +291,15 @@ def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fak
     assert "Traceback" not in "".join(deployed.logs(run))
 
 
-def engine(processes) -> psutil.Process:
-    """Return the process of the run, which is Prefect's engine."""
-    (found,) = [one for one in processes if "prefect.engine" in command(one)]
-    return found
+def engine(worker) -> psutil.Process:
+    """Return the process of the run, which is Prefect's engine, once that of an earlier run has ended."""
+
+    def only() -> psutil.Process | None:
+        children = psutil.Process(worker.pid).children(recursive=True)
+        found = [one for one in children if "prefect.engine" in command(one)]
+        return found[0] if len(found) == 1 else None
+
+    return eventually(only, "one run has a process", every=0.25)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -302,7 +307,7 @@ def test_a_run_whose_process_alone_was_killed_is_reported(deployed, fake, worker
     fake.seconds_per_text = 0.2
     run = start("index-all", serial=True)
     eventually(fake.embeds, "documents are being embedded", every=0.25)
-    engine(psutil.Process(worker.pid).children(recursive=True)).send_signal(number)
+    engine(worker).send_signal(number)
     eventually(lambda: deployed.run(run)["state_name"] == "Crashed", "the run is marked as crashed", every=0.25)
 
 
