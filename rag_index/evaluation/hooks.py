@@ -5,7 +5,7 @@ A caller hands these to a run (`indexing.hooks`), so that nothing of the run kno
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import RagIndexError
 from rag_index.evaluation.calibrate import Asked, begin, calibrate
@@ -29,6 +29,17 @@ NOTHING_LIVE = "the gate had nothing to compare with, because no collection was 
 NOT_ASKED = "the gate was not asked (--allow-loss)"
 
 
+class Written(Protocol):
+    """As much of a run as is asked about."""
+
+    ledger: Ledger
+    store: Store
+    collection: Collection
+    identity: EmbedderIdentity
+    outcome: IndexOutcome
+    stopwatch: Stopwatch
+
+
 class SearchHooks:
     """The questions of one run. The gate decides; golden queries of an ordinary run refuse nothing.
 
@@ -47,25 +58,13 @@ class SearchHooks:
         self._had_any = False
         self._calibrating: Future[Asked] | None = None
 
-    def begin(
-        self,
-        ledger: Ledger,
-        store: Store,
-        collection: Collection,
-        identity: EmbedderIdentity,
-        outcome: IndexOutcome,
-        stopwatch: Stopwatch,
-        *,
-        live: bool,
-    ) -> None:
+    def begin(self, run: Written, *, live: bool) -> None:
         """Take note of what is asked. Golden queries are asked of a `live` collection that has documents."""
-        self._ledger, self._store, self._collection = ledger, store, collection
-        self._outcome, self._stopwatch = outcome, stopwatch
-        self._place = self._settings, self._index, ledger, store, collection, identity
+        self._run, self._live, self._collection = run, live, run.collection
+        self._place = self._settings, self._index, run.ledger, run.store, run.collection, run.identity
         if live and self._index.gate is not None:
-            self._documents = ledger.totals(collection.id).documents
+            self._documents = run.ledger.totals(run.collection.id).documents
             self._had_any = self._documents > 0
-        self._live = live
 
     def before_writing(self) -> None:
         """Ask the golden queries: much may change, because the source is not read yet."""
@@ -80,18 +79,18 @@ class SearchHooks:
 
     def before_publishing(self, live: str | None) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
-        gate, index, outcome = self._index.gate, self._index.name, self._outcome
+        gate, index, outcome = self._index.gate, self._index.name, self._run.outcome
         if gate is None:
             return ""
         if live is None or not self._asks_gate:
             outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
             return ""
         rebuilt = self._collection
-        gone = gone_documents(self._ledger, self._index, rebuilt.id, self._queries)
+        gone = gone_documents(self._run.ledger, self._index, rebuilt.id, self._queries)
         queries = without_documents(self._queries, gone) or self._queries  # if all are gone, the verdict says so
         try:
-            with self._stopwatch.stage("gate"):
-                before, after = ask(self._settings, self._index, queries, self._store, [live, rebuilt.name])
+            with self._run.stopwatch.stage("gate"):
+                before, after = ask(self._settings, self._index, queries, self._run.store, [live, rebuilt.name])
         except RagIndexError as error:
             return (
                 f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
@@ -109,24 +108,24 @@ class SearchHooks:
         """Ask again if much has changed, say what that did to the golden queries, and learn what scores mean."""
         if self._live and self._index.gate is not None:
             if not self._had_any:
-                self._outcome.say(NOTHING_LIVE)
+                self._run.outcome.say(NOTHING_LIVE)
             self._report(documents)
-        calibrate(*self._place, self._stopwatch, self._calibrating)
+        calibrate(*self._place, self._run.stopwatch, self._calibrating)
 
     def _report(self, documents: int) -> None:
         gate, before = self._index.gate, self._before
         if gate is None or before is None or not self._is_much(documents) or (after := self._ask()) is None:
             return
-        gone = gone_documents(self._ledger, self._index, self._collection.id, self._queries)
+        gone = gone_documents(self._run.ledger, self._index, self._collection.id, self._queries)
         rows = [row for row, query in enumerate(self._queries) if not set(query.relevant) <= set(gone)]
         if rows:
             left = without_documents(self._queries, gone)
             old, new = ({way: [found[row] for row in rows] for way, found in one.items()} for one in (before, after))
-            verdict = self._outcome.gate = judge(gate, left, old, new, gone)
+            verdict = self._run.outcome.gate = judge(gate, left, old, new, gone)
             found = verdict.sentence() if verdict.passed or not verdict.search.before else verdict.fall()
-            self._outcome.say(f"{documents:,} documents were written where there were {self._documents:,}: {found}")
+            self._run.outcome.say(f"{documents:,} documents were written where there were {self._documents:,}: {found}")
             for note in verdict.notes():
-                self._outcome.say(note)
+                self._run.outcome.say(note)
 
     def _is_much(self, documents: int) -> bool:
         return documents > MUCH * self._documents
@@ -134,9 +133,9 @@ class SearchHooks:
     def _ask(self) -> Answers | None:
         try:
             self._queries = self._queries or check_gate(self._settings, self._index)
-            with self._stopwatch.stage("gate"):
-                return ask(self._settings, self._index, self._queries, self._store, [self._collection.name])[0]
+            with self._run.stopwatch.stage("gate"):
+                return ask(self._settings, self._index, self._queries, self._run.store, [self._collection.name])[0]
         except RagIndexError as error:
-            self._outcome.say(f"golden queries were not asked: {error}")
+            self._run.outcome.say(f"golden queries were not asked: {error}")
             self._documents = 0  # and they are not asked again
             return None

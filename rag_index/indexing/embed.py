@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import (
-    RESERVED_KEY,
     ChunkedDocument,
     DocumentBatch,
     EmbeddedShard,
@@ -22,29 +21,21 @@ from rag_index.documents.batches import (
     Shard,
     ShardStats,
     TextLayout,
-    text_to_embed,
 )
 from rag_index.documents.canonical import byte_count, decode_payload
-from rag_index.documents.keys import document_id, point_id
+from rag_index.documents.keys import document_id
 from rag_index.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
-from rag_index.errors import BadVectors, RagIndexError, StoreError, TextTooLong
-from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
+from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine import collect_seldom, end_process_after
 from rag_index.machine.resources import peak_memory
-from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from rag_index.chunking import Chunker
     from rag_index.documents.vectors import SparseVectors
-    from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import Collection, Ledger
     from rag_index.settings import EmbedderSettings
-    from rag_index.stores.protocol import Store
 
 NO_FIELDS = b"{}"
 NO_TEXT = "no text is left after white space"
@@ -263,69 +254,3 @@ def _names(documents: DocumentBatch) -> list[tuple[str, ...]]:
     titles = [TextLayout.decode(layout).title if layout else "" for layout in layouts]
     lines = [text.lstrip()[: MAX_NAME + 1].partition("\n")[0] for text in documents.texts]
     return list(zip(map(document_id, documents.keys), titles, lines, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class VectorReuse:
-    """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
-
-    A rebuild reuses vectors of the live collection, also for documents that have another key there. A run over source
-    code reuses those of its own collection: of a changed file only the symbols whose text changed are embedded, and of
-    a renamed file none. A vector is reused if the chunk's text and the embedder's fingerprint are the same, whatever
-    became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
-
-    A document whose text another document has is looked up under that one's key as well. With `own`, `collection` is
-    the one that the run writes to: pending documents still have points there, each with the text of its vector.
-    """
-
-    index: str
-    ledger: Ledger
-    store: Store
-    collection: Collection
-    own: bool = False
-
-    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
-        """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
-        cid = self.collection.id
-        known = self.ledger.known(cid, keys)
-        if text_hashes:  # documents with the text of a new one, under another key
-            texts = zip(keys, text_hashes, strict=True)
-            new = {text for key, text in texts if key not in known or not known[key].chunks}
-            known |= self.ledger.known(cid, self.ledger.keys_of_texts(cid, sorted(new)))
-        ids = [
-            point_id(self.index, key, number)
-            for key, row in known.items()
-            if self.own or not row.pending
-            for number in range(row.chunks)
-        ]
-        found: dict[str, NDArray[np.float32]] = {}
-        for first in range(0, len(ids), 1000):
-            try:
-                stored = self.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
-            except StoreError as error:  # an unreadable collection is what a rebuild is for
-                logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
-                return found
-            for point in stored:
-                ours = point.payload[RESERVED_KEY]
-                if point.vector is not None and ours.get(CHUNK_HASH) == chunk_hash(point.payload):
-                    text = text_to_embed(ours.get("context", ""), ours["text"])
-                    found[text] = np.asarray(point.vector, dtype=np.float32)
-        return found
-
-
-def reusable(run: IndexRun) -> VectorReuse | None:
-    """Return the lookup for a run, None if its texts can have no vector yet.
-
-    A rebuild takes those of the live collection, if the same embedder made it. Runs over source code, parts and files
-    take those of their own.
-    """
-    ledger, store, index, identity = run.ledger, run.store, run.index, run.identity
-    if run.rebuild and (live := ledger.collection(store.aliases().get(run.alias, ""))) is not None:
-        metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
-        made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
-        same = made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix))  # in no vector
-        if same and metadata.get("store_id") == live.store_id:
-            return VectorReuse(index.name, ledger, store, live)
-    if run.had_documents and (index.kind == CODE or index.parts or index.has_files):
-        return VectorReuse(index.name, ledger, store, run.collection, own=True)
-    return None

@@ -10,29 +10,15 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.ledger import Collection, Ledger
-    from rag_index.reports.metrics import Stopwatch
-    from rag_index.reports.outcome import IndexOutcome
+    from rag_index.indexing.run import IndexRun
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.stores.protocol import Store
 
 
 class Hooks(Protocol):
     """What is asked in one run, and said in its outcome. An error of a question ends no run."""
 
-    def begin(
-        self,
-        ledger: Ledger,
-        store: Store,
-        collection: Collection,
-        identity: EmbedderIdentity,
-        outcome: IndexOutcome,
-        stopwatch: Stopwatch,
-        *,
-        live: bool,
-    ) -> None:
-        """Take note of the collection that is written, and whether the run brings a `live` one up to date."""
+    def begin(self, run: IndexRun, *, live: bool) -> None:
+        """Take note of the run, which has its collection now, and whether it brings a `live` one up to date."""
 
     def before_writing(self) -> None:
         """Ask before a shard is written that was full before all was read."""

@@ -143,7 +143,8 @@ def _publish_rebuilt(run: IndexRun) -> bool:
             "correct them and run again, or raise tolerate_failed"
         )
     if not refused and run.hooks is not None:
-        run.progress.say("asking whether the rebuilt collection finds as much")
+        if run.index.gate is not None:
+            run.progress.say("asking whether the rebuilt collection finds as much")
         refused = run.hooks.before_publishing(None if run.first else store.aliases().get(run.alias))
     if refused:
         outcome.hold(refused)

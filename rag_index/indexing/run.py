@@ -76,7 +76,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What one run does differently from the settings: what a person asks for, from the command line to the scan."""
+    """What one run does differently from the settings: what a person asks for, from the command line to the run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -185,12 +185,10 @@ class IndexRun:
         self.had_documents, self.policies = self.guard.any_documents, policy_digest(self.source)
         if not self.single:
             self.guard.note_size()
-        epoch = None if self.store.embedded else chosen.epoch
-        self.committer = Committer(self.index.name, self.ledger, self.store, self.collection, epoch=epoch)
+        self.committer = Committer(self.index.name, self.ledger, self.store, self.collection, epoch=chosen.epoch)
         self.diff = Diff(self)
         if self.hooks is not None:
-            asked = self.ledger, self.store, self.collection, self.identity, self.outcome, self.stopwatch
-            self.hooks.begin(*asked, live=not (self.rebuild or self.single))
+            self.hooks.begin(self, live=not (self.rebuild or self.single))
         self.begun = True
         if not self.store.embedded:  # last: from here on, the end of the run undoes it
             others = [one.name for one in self.ledger.collections(self.alias) if one.id != self.collection.id]

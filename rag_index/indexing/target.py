@@ -263,8 +263,9 @@ class Chosen:
     rebuild: bool
     """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
     first: bool
-    epoch: int
-    """Written into a server's collection: a server refuses workers of an earlier run by it. 0 for an embedded store."""
+    epoch: int | None
+    """Written into a server's collection: a server refuses workers of an earlier run by it. An embedded store has none.
+    """
 
 
 def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Chosen:
@@ -307,13 +308,13 @@ def _was_restored(run: IndexRun, collection: Collection) -> bool:
     return True
 
 
-def _configure_server(run: IndexRun, name: str) -> int:
+def _configure_server(run: IndexRun, name: str) -> int | None:
     """Give a server's collection a new epoch, which is returned, and what `[store.server]` says.
 
     The epoch is higher than any there, as a ledger may be new. The outcome says what cannot be done and is slow.
     """
     if (server := on_server(run.store)) is None:
-        return 0
+        return None
     epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
     run.store.set_metadata(name, {"epoch": epoch})
     run.outcome.say(server.configure(name))

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import Failure, Shard, ShardStats, WrittenShard
+import numpy as np
+
+from rag_index.documents.batches import RESERVED_KEY, Failure, Shard, ShardStats, WrittenShard, text_to_embed
+from rag_index.documents.keys import point_id
+from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import (
     IndexLocked,
@@ -24,16 +29,21 @@ from rag_index.errors import (
     StoreError,
     StoreUnavailable,
 )
-from rag_index.indexing.embed import EmbedJob, VectorReuse, reusable
+from rag_index.indexing.commit import CHUNK_HASH, chunk_hash
+from rag_index.indexing.embed import EmbedJob
 from rag_index.reports.outcome import count_of
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
+
+    from numpy.typing import NDArray
 
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.steps import Steps
+    from rag_index.ledger import Collection, Ledger
+    from rag_index.stores.protocol import Store
 
 TICK_SECONDS = 1.0
 PARTS = 8
@@ -43,7 +53,7 @@ NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, In
 logger = logging.getLogger("rag_index.indexing")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Window:
     """The shards of one run that are under way. The first is kept until there is a second, which starts workers."""
 
@@ -54,7 +64,6 @@ class Window:
     _done: SimpleQueue[Future[WrittenShard]] = field(default_factory=SimpleQueue)
     _died: list[Shard] = field(default_factory=list)
     _error: RagIndexError | None = None
-    _reuse: VectorReuse | None = None
 
     def push(self, shard: Shard) -> Iterator[WrittenShard]:
         """Have a shard embedded and written, and yield what is, until there is room for the next one.
@@ -147,11 +156,13 @@ class Window:
             self._steps.tick()
             return None
 
+    @cached_property
+    def _reuse(self) -> VectorReuse | None:
+        return reusable(self._run)
+
     def _job(self, shard: Shard) -> EmbedJob:
         """Return the shard with everything that embedding it needs."""
-        run, documents, index = self._run, shard.documents, self._run.index
-        if self._reuse is None and (run.rebuild or index.kind == CODE or index.parts or index.has_files):
-            self._reuse = reusable(run)
+        run, documents = self._run, shard.documents
         known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
         bm25, embedder = bm25_model(run.index), run.settings.embedder
         return EmbedJob(shard, run.chunker, embedder, run.identity, bm25, run.metrics.workers, known)
@@ -192,3 +203,69 @@ def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> It
             part = documents.take(list(range(first, min(first + size, count))))
             shard = replace(suspect, documents=part, chars=sum(map(len, part.texts)))
             yield from in_parts(shard, write_alone)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorReuse:
+    """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
+
+    A rebuild reuses vectors of the live collection, also for documents that have another key there. A run over source
+    code reuses those of its own collection: of a changed file only the symbols whose text changed are embedded, and of
+    a renamed file none. A vector is reused if the chunk's text and the embedder's fingerprint are the same, whatever
+    became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
+
+    A document whose text another document has is looked up under that one's key as well. With `own`, `collection` is
+    the one that the run writes to: pending documents still have points there, each with the text of its vector.
+    """
+
+    index: str
+    ledger: Ledger
+    store: Store
+    collection: Collection
+    own: bool = False
+
+    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
+        """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
+        cid = self.collection.id
+        known = self.ledger.known(cid, keys)
+        if text_hashes:  # documents with the text of a new one, under another key
+            texts = zip(keys, text_hashes, strict=True)
+            new = {text for key, text in texts if key not in known or not known[key].chunks}
+            known |= self.ledger.known(cid, self.ledger.keys_of_texts(cid, sorted(new)))
+        ids = [
+            point_id(self.index, key, number)
+            for key, row in known.items()
+            if self.own or not row.pending
+            for number in range(row.chunks)
+        ]
+        found: dict[str, NDArray[np.float32]] = {}
+        for first in range(0, len(ids), 1000):
+            try:
+                stored = self.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
+            except StoreError as error:  # an unreadable collection is what a rebuild is for
+                logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
+                return found
+            for point in stored:
+                ours = point.payload[RESERVED_KEY]
+                if point.vector is not None and ours.get(CHUNK_HASH) == chunk_hash(point.payload):
+                    text = text_to_embed(ours.get("context", ""), ours["text"])
+                    found[text] = np.asarray(point.vector, dtype=np.float32)
+        return found
+
+
+def reusable(run: IndexRun) -> VectorReuse | None:
+    """Return the lookup for a run, None if its texts can have no vector yet.
+
+    A rebuild takes those of the live collection, if the same embedder made it. Runs over source code, parts and files
+    take those of their own.
+    """
+    ledger, store, index, identity = run.ledger, run.store, run.index, run.identity
+    if run.rebuild and (live := ledger.collection(store.aliases().get(run.alias, ""))) is not None:
+        metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
+        made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        same = made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix))  # in no vector
+        if same and metadata.get("store_id") == live.store_id:
+            return VectorReuse(index.name, ledger, store, live)
+    if run.had_documents and (index.kind == CODE or index.parts or index.has_files):
+        return VectorReuse(index.name, ledger, store, run.collection, own=True)
+    return None

@@ -69,7 +69,8 @@ class Run(SimpleNamespace):
         )
         self.stopwatch = SimpleNamespace(stage=lambda name: nullcontext())
         self.logger = self.chunker = self.identity = None
-        self.rebuild = False
+        self.ledger = self.store = None
+        self.rebuild = self.had_documents = False
 
 
 Manual.__abstractmethods__ = frozenset()
