@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -63,7 +63,14 @@ def test_the_databases_own_limit_of_a_statement_is_named(desk):
 
 
 def test_a_limit_that_ends_the_first_statement_of_a_connection_is_named(desk):
-    assert "raise statement_timeout of this user" in said_of(limit(desk, "statement_timeout", "1ms").source())
+    limit(desk, "statement_timeout", "1ms")
+
+    def said() -> str:
+        with suppress(pytest.fail.Exception):  # a machine that has nothing else to do may be faster
+            return said_of(desk.source())
+        return ""
+
+    assert "raise statement_timeout of this user" in eventually(said, "the limit ends a statement")
 
 
 def test_a_connection_that_was_ended_for_its_pause_is_told_so(desk):
