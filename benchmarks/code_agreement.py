@@ -31,11 +31,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rag_index.chunking.code.languages import LANGUAGES
-from rag_index.chunking.code.symbols import symbols_of
+from rag_index.components.chunking.code.languages import LANGUAGES
+from rag_index.components.chunking.code.symbols import symbols_of
+from rag_index.components.sources.code import decode_text
+from rag_index.components.sources.listing import list_files
 from rag_index.errors import TerminalError
-from rag_index.sources.code import decode_text
-from rag_index.sources.listing import list_files
 
 HERE = Path(__file__).parent / "agreement"
 SORTS = {

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 
-from rag_index.chunking.code.chunker import CodeChunker
-from rag_index.documents.batches import DocumentBatch
-from rag_index.documents.canonical import encode_payload
-from rag_index.indexing.sharding import MAX_CHARS_OF_CODE
-from rag_index.sources.code import decode_text
-from rag_index.sources.listing import list_files
+from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.sources.code import decode_text
+from rag_index.components.sources.listing import list_files
+from rag_index.core.documents.batches import DocumentBatch
+from rag_index.core.documents.canonical import encode_payload
+from rag_index.etl.sharding import MAX_CHARS_OF_CODE
 
 Sized = tuple[int, str, Path]
 

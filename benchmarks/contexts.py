@@ -20,14 +20,14 @@ from sqlalchemy.engine import make_url
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.chunking.context import ContextChunker
-from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.documents.batches import DocumentBatch
-from rag_index.documents.canonical import hash_text
-from rag_index.ledger import Ledger
-from rag_index.settings import EmbedderSettings
+from rag_index.components.chunking.context import ContextChunker
+from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.components.chunking.context.writer import Recipe
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.ledger import Ledger
+from rag_index.core.documents.batches import DocumentBatch
+from rag_index.core.documents.canonical import hash_text
+from rag_index.core.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 
 MODEL = "fake-talk"

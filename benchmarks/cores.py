@@ -43,8 +43,8 @@ from local import HOOKS, Desk, prose
 from price import bare_seconds
 from throughput import Watch, kind, run, running_prefect, texts_of
 
-from rag_index.machine.resources import cpu_count
-from rag_index.settings import load_settings
+from rag_index.core.machine.resources import cpu_count
+from rag_index.core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

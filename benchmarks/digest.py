@@ -30,15 +30,15 @@ import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.database.drivers import database_url
-from rag_index.indexing.delete_guard import DeleteGuard
-from rag_index.indexing.diff import LedgerScanState
-from rag_index.ledger import Ledger
-from rag_index.reports.outcome import IndexOutcome
-from rag_index.settings import IndexSettings
-from rag_index.sources.digest import DigestSource
-from rag_index.sources.engine import open_read_only
-from rag_index.sources.sql import SqlSource
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources.digest import DigestSource
+from rag_index.components.sources.engine import open_read_only
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.database.drivers import database_url
+from rag_index.core.reports.outcome import IndexOutcome
+from rag_index.core.settings import IndexSettings
+from rag_index.etl.delete_guard import DeleteGuard
+from rag_index.etl.diff import LedgerScanState
 from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from rag_index.ledger import Collection
+    from rag_index.components.ledger import Collection
 
 PAGE_ROWS = 20_000
 INDEX = IndexSettings(name="n", table="note", key="id", text=["title", "body"], payload=["author", "priority"])

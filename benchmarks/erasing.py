@@ -17,13 +17,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from rag_index.indexing.erase import Witness, erase
-from rag_index.indexing.run import RunOptions
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.components.stores import open_store
+from rag_index.core.settings import load_settings, run_settings
+from rag_index.etl.erase import Witness, erase
+from rag_index.etl.run import RunOptions
 from rag_index.orchestration.launch import run_plainly
-from rag_index.settings import load_settings, run_settings
-from rag_index.stores import open_store
 
 SETTINGS = """\
 project = "erasing{points}"

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.searches.project import program
 from benchmarks.searches.sets import SETS, JudgedSet, nonsense
 from rag_index import Retriever
-from rag_index.evaluation.measures import measure, parse_metric
+from rag_index.search.evaluation.measures import measure, parse_metric
 
 CONFIG = """\
 [source]

@@ -33,14 +33,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.watch import PATIENCE, ollama_settings, spread
 from benchmarks.watching.places import Command, Deployed
-from rag_index.retrieve import Retriever
-from rag_index.settings import load_settings
-from rag_index.stores import open_store
+from rag_index.components.stores import open_store
+from rag_index.core.settings import load_settings
+from rag_index.search import Retriever
 from tests.reliability.chaos.desk import open_desk
 from tests.reliability.chaos.watcher import whole_run
 
 if TYPE_CHECKING:
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
     from tests.reliability.chaos.desk import Desk
 
 WAYS = ("postgresql-wal", "postgresql-queue", "mariadb-queue", "sqlite-queue", "sqlite-poll")

@@ -31,23 +31,23 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-from rag_index.chunking import open_chunker
-from rag_index.embedders import identify
-from rag_index.evaluation.gate import WAYS, judge
-from rag_index.evaluation.golden import GoldenQuery
-from rag_index.evaluation.hooks import SearchHooks
-from rag_index.indexing.changed import serially
-from rag_index.indexing.delete_guard import delete_gone
-from rag_index.indexing.plain import Plainly
-from rag_index.indexing.publish import publish
-from rag_index.indexing.run import AllDocuments, RunOptions, index_pages, open_run
-from rag_index.samples import pydocs
-from rag_index.settings import GateSettings, load_settings
+from rag_index.components.chunking import open_chunker
+from rag_index.components.embedders import identify
+from rag_index.core.settings import GateSettings, load_settings
+from rag_index.etl.changed import serially
+from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.plain import Plainly
+from rag_index.etl.publish import publish
+from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
+from rag_index.first_run.samples import pydocs
+from rag_index.search.evaluation.gate import WAYS, judge
+from rag_index.search.evaluation.golden import GoldenQuery
+from rag_index.search.evaluation.hooks import SearchHooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rag_index.reports.outcome import IndexOutcome
+    from rag_index.core.reports.outcome import IndexOutcome
 
 DOCUMENTS, QUERIES = 1000, 300
 SETTINGS = """\

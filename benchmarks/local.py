@@ -46,10 +46,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import servicedesk
 from throughput import PROGRAM, bare, embed, embed_as_a_script, run, texts_of
 
-from rag_index.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.samples import pydocs
-from rag_index.settings import load_settings
-from rag_index.status.index_status import run_reports
+from rag_index.care.status.index_status import run_reports
+from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
+from rag_index.core.settings import load_settings
+from rag_index.first_run.samples import pydocs
 from tests.prefect_api import temporary_server
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ FEW = 10
 """Documents of a run that takes only what every run takes: health checks, the model, opening five collections."""
 SERVER = "from tests.prefect_api import temporary_server\nwith temporary_server(): pass"
 CLUSTER = (
-    "from rag_index.orchestration.cluster import Workers; from rag_index.settings import ParallelSettings\n"
+    "from rag_index.orchestration.cluster import Workers; from rag_index.core.settings import ParallelSettings\n"
     "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"
 )
 IMPORTS = (
-    "import rag_index.cli.runs, rag_index.indexing.changed, rag_index.sources.sql, rag_index.stores.edge.store, "
-    "wordllama"
+    "import rag_index.cli.runs, rag_index.etl.changed, rag_index.components.sources.sql, "
+    "rag_index.components.stores.edge.store, wordllama"
 )
 
 

@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import servicedesk
-from rag_index.embedders.servers import ServerEmbedder
-from rag_index.machine.resources import cpu_count
-from rag_index.settings import load_settings
+from rag_index.components.embedders.servers import ServerEmbedder
+from rag_index.core.machine.resources import cpu_count
+from rag_index.core.settings import load_settings
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
@@ -42,7 +42,7 @@ from tests.live.ollama_server import OllamaServer, find_ollama
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 MODEL = "nomic-sized"
@@ -91,8 +91,8 @@ def run(config: Path, *arguments: str) -> float:
 
 def distinct_chunks(settings: Settings) -> list[str]:
     """Return the texts that a run sends: the chunks of every index, equal texts once."""
-    from rag_index.chunking.text_chunker import TextChunker
-    from rag_index.sources import open_source
+    from rag_index.components.chunking.text_chunker import TextChunker
+    from rag_index.components.sources import open_source
 
     texts: dict[str, None] = {}
     for index in settings.indexes:

@@ -35,22 +35,22 @@ from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import Desk, prose
 from throughput import bare, embed, run, running_prefect, texts_of
 
-from rag_index.chunking import open_chunker
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.embedders import identify
-from rag_index.embedders.bm25 import Bm25Encoder
-from rag_index.embedders.local import LocalEmbedder
-from rag_index.indexing.changed import serially
-from rag_index.indexing.delete_guard import delete_gone
-from rag_index.indexing.plain import Plainly
-from rag_index.indexing.publish import publish
-from rag_index.indexing.run import AllDocuments, RunOptions, index_pages, open_run
-from rag_index.machine import collect_seldom
-from rag_index.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.reports.metrics import Stopwatch
-from rag_index.settings import load_settings
-from rag_index.stores.edge import collection as edge
-from rag_index.stores.server import server_store
+from rag_index.components.chunking import open_chunker
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.embedders import identify
+from rag_index.components.embedders.bm25 import Bm25Encoder
+from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.components.stores.edge import collection as edge
+from rag_index.components.stores.server import server_store
+from rag_index.core.machine import collect_seldom
+from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
+from rag_index.core.reports.metrics import Stopwatch
+from rag_index.core.settings import load_settings
+from rag_index.etl.changed import serially
+from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.plain import Plainly
+from rag_index.etl.publish import publish
+from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

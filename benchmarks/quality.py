@@ -36,13 +36,13 @@ from benchmarks.searches.printing import line
 from benchmarks.searches.project import program
 from benchmarks.searches.texts import SETS, known_texts
 from rag_index import Retriever
-from rag_index.retrieve import fan_out, soft_match, spelling
-from rag_index.retrieve.fusion import ranked
-from rag_index.settings import load_settings
+from rag_index.core.settings import load_settings
+from rag_index.search import fan_out, soft_match, spelling
+from rag_index.search.fusion import ranked
 
 if TYPE_CHECKING:
     from benchmarks.searches.texts import KnownText
-    from rag_index.retrieve.question import Asked
+    from rag_index.search.question import Asked
 
 warnings.filterwarnings("ignore", category=SyntaxWarning)
 

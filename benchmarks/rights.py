@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.retrieve import Retriever
+from rag_index.search import Retriever
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.project import WORDS, Project
-from tests.retrieve.rights import CLAIMS, World, live_through
+from tests.search.rights import CLAIMS, World, live_through
 
 ROWS, SEARCHES = 3000, 50
 

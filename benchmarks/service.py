@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.searches.printing import line, percentiles
 from benchmarks.searches.project import PROGRAM, build_indexes, desk_queries, service_desk
 from rag_index import Retriever
-from rag_index.settings import load_settings
+from rag_index.core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rag_index.errors import SettingsError
-from rag_index.samples import new_database
+from rag_index.first_run.samples import new_database
 
 T = TypeVar("T")
 _Template = tuple[str | tuple[str, ...], ...]

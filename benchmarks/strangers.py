@@ -31,19 +31,19 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.indexing.run import RunOptions
+from rag_index.components.stores import open_store
+from rag_index.core.settings import load_settings
+from rag_index.etl.run import RunOptions
+from rag_index.first_run.schema import scaffold
 from rag_index.orchestration.launch import run_plainly
-from rag_index.retrieve.retriever import Retriever
-from rag_index.schema import scaffold
-from rag_index.settings import load_settings
-from rag_index.stores import open_store
+from rag_index.search.retriever import Retriever
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
 
 HEAD = "database        right  evidence  of  hidden  secrets  noise  letters  questions  documents"
 MIN_CHARS = 20

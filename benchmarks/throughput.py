@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 import psutil
 import servicedesk
 
-from rag_index.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.settings import Settings, load_settings
+from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
+from rag_index.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,8 +39,8 @@ PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 
 def texts_of(settings: Settings) -> list[list[str]]:
     """Return the chunks of every index, page by page, as a run would embed them."""
-    from rag_index.chunking.text_chunker import TextChunker
-    from rag_index.sources import open_source
+    from rag_index.components.chunking.text_chunker import TextChunker
+    from rag_index.components.sources import open_source
 
     parts = []
     for index in settings.indexes:
@@ -77,8 +77,8 @@ def bare(
 
 def embed(texts: list[str]) -> int:
     """Embed and discard. This is the fastest way we know to run this model."""
-    from rag_index.embedders import open_embedder
-    from rag_index.settings import EmbedderSettings
+    from rag_index.components.embedders import open_embedder
+    from rag_index.core.settings import EmbedderSettings
 
     if not hasattr(embed, "model"):
         embed.model = open_embedder(EmbedderSettings())

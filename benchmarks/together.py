@@ -24,11 +24,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.stores.edge.folder import allocated_bytes
-from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.protocol import VectorQuery
+from rag_index.components.stores.edge.folder import allocated_bytes
+from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.protocol import VectorQuery
+from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.watching.places import Command, Deployed
-from rag_index.documents.canonical import hash_text
-from rag_index.machine import collect_seldom
-from rag_index.retrieve import Retriever
-from rag_index.settings import load_settings
-from rag_index.settings.sections import WatchSettings
+from rag_index.core.documents.canonical import hash_text
+from rag_index.core.machine import collect_seldom
+from rag_index.core.settings import load_settings
+from rag_index.core.settings.sections import WatchSettings
+from rag_index.search import Retriever
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
 from tests.reliability.chaos.desk import WAYS, open_desk

@@ -26,17 +26,17 @@ from sqlalchemy.engine import URL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.changes.opening import setup_for
-from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import WatchedTable
-from rag_index.changes.wal import WalFeed
-from rag_index.ledger import Ledger
+from rag_index.components.ledger import Ledger
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.queues import open_queue
+from rag_index.watch.changes.rows import WatchedTable
+from rag_index.watch.changes.wal import WalFeed
 from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rag_index.changes.rows import RowFeed
+    from rag_index.watch.changes.rows import RowFeed
 
 BODY = "The printer on floor two is offline since the last update of its driver. " * 6
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "subject", "body"}))

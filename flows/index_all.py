@@ -8,9 +8,11 @@ from prefect import flow, tags
 from prefect.client.schemas.objects import State
 
 from flows.index_collection import index_collection
+from rag_index.core.reports.outcome import RunReport, failed_to_start
+from rag_index.core.settings import run_settings
 from rag_index.errors import IndexLocked, RagIndexError
-from rag_index.indexing.checks import shared_checks
-from rag_index.indexing.run import RunOptions
+from rag_index.etl.checks import shared_checks
+from rag_index.etl.run import RunOptions
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
     OWN_END,
@@ -22,8 +24,6 @@ from rag_index.orchestration.reporting import (
     whole_run,
 )
 from rag_index.orchestration.stopping import stoppable
-from rag_index.reports.outcome import RunReport, failed_to_start
-from rag_index.settings import run_settings
 
 
 @flow(name="index-all", flow_run_name=run_name, **OWN_END)

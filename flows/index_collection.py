@@ -8,16 +8,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import TagsContext
 
+from rag_index.core.machine import collect_seldom
+from rag_index.core.reports.outcome import RunReport, failed_to_start
+from rag_index.core.reports.progress import captured_logs
+from rag_index.core.settings import run_settings
 from rag_index.errors import RagIndexError
-from rag_index.evaluation.hooks import SearchHooks
-from rag_index.indexing.run import RunOptions, execute, open_run
-from rag_index.machine import collect_seldom
+from rag_index.etl.run import RunOptions, execute, open_run
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
-from rag_index.reports.outcome import RunReport, failed_to_start
-from rag_index.reports.progress import captured_logs
-from rag_index.settings import run_settings
+from rag_index.search.evaluation.hooks import SearchHooks
 from tasks.steps import AsTasks
 
 

@@ -2,7 +2,7 @@
 
     check > fetch > embed > upsert > delete gone > verify and publish > erase
 
-The flow `index-collection` runs them, in the order of `rag_index.indexing.run`; `tasks.steps` says what waits for
+The flow `index-collection` runs them, in the order of `rag_index.etl.run`; `tasks.steps` says what waits for
 what. If there are several shards, `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert`
 takes the future of `embed`, so that vectors go from the worker that made them to the store.
 """
@@ -20,17 +20,17 @@ from prefect.logging import get_run_logger
 from prefect.states import Crashed
 from prefect.tasks import exponential_backoff
 
-from rag_index.doctor.checkup import examine
+from rag_index.care.doctor.checkup import examine
+from rag_index.core.machine.retries import JITTER, Policy, tries_left
+from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
-from rag_index.indexing import policies
-from rag_index.indexing import publish as publishing
-from rag_index.indexing.embed import embed_apart
-from rag_index.indexing.erase import erase_after
-from rag_index.indexing.plain import answer
-from rag_index.indexing.window import died_under
-from rag_index.machine.retries import JITTER, Policy, tries_left
+from rag_index.etl import policies
+from rag_index.etl import publish as publishing
+from rag_index.etl.embed import embed_apart
+from rag_index.etl.erase import erase_after
+from rag_index.etl.plain import answer
+from rag_index.etl.window import died_under
 from rag_index.orchestration.worker import embed_in_worker
-from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from rag_index.doctor.findings import Diagnosis
-    from rag_index.documents.batches import EmbeddedShard, WrittenShard
-    from rag_index.indexing.commit import Destination
-    from rag_index.indexing.embed import EmbedJob
-    from rag_index.indexing.run import IndexRun
+    from rag_index.care.doctor.findings import Diagnosis
+    from rag_index.components.sources import Source, SourcePage
+    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.core.settings import Settings
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.embed import EmbedJob
+    from rag_index.etl.run import IndexRun
     from rag_index.orchestration.worker import WorkerDestination
-    from rag_index.settings import Settings
-    from rag_index.sources import Source, SourcePage
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Crashed
 
+from rag_index.core.machine import in_thread
+from rag_index.core.machine.executors import Process
+from rag_index.core.machine.resources import memory_per_worker
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.indexing.embed import close_process_embedder
-from rag_index.indexing.steps import BUSY, Steps
-from rag_index.indexing.window import died_under
-from rag_index.machine import in_thread
-from rag_index.machine.executors import Process
-from rag_index.machine.resources import memory_per_worker
+from rag_index.etl.embed import close_process_embedder
+from rag_index.etl.steps import BUSY, Steps
+from rag_index.etl.window import died_under
 from rag_index.orchestration.cluster import import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
     from prefect_dask.task_runners import PrefectDaskFuture
 
-    from rag_index.documents.batches import WrittenShard
-    from rag_index.indexing.commit import Destination
-    from rag_index.indexing.embed import EmbedJob
-    from rag_index.indexing.run import IndexRun
-    from rag_index.machine.retries import Policy
+    from rag_index.components.sources import SourcePage
+    from rag_index.core.documents.batches import WrittenShard
+    from rag_index.core.machine.retries import Policy
+    from rag_index.core.settings import Settings
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.embed import EmbedJob
+    from rag_index.etl.run import IndexRun
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
-    from rag_index.settings import Settings
-    from rag_index.sources import SourcePage
 
 T = TypeVar("T")
 

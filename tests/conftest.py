@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
 from xdist.scheduler import LoadFileScheduling
 
-from rag_index.ledger import Ledger
+from rag_index.components.ledger import Ledger
 from rag_index.orchestration.launch import quiet
 from rag_index.orchestration.prefect_api import send_pending_logs
 from tests.fakes.ollama import FakeOllama
@@ -131,7 +131,7 @@ def pytest_collection_finish():
 LONG_SECONDS = 1200
 LONGEST = (
     "tests/flows", "tests/orchestration", "tests/reliability", "tests/deployments", "tests/live", "tests/watch",
-    "tests/indexing", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
+    "tests/etl", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
 )  # fmt: skip
 """The folders whose files take longest: one that begins at the end keeps the other processes waiting."""
 

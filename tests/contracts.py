@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import ChunkedDocument
+from rag_index.components.sources import page_of
+from rag_index.core.documents.batches import ChunkedDocument
 from rag_index.errors import RagIndexError
-from rag_index.sources import page_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from rag_index.chunking import Chunker
-    from rag_index.embedders import Embedder
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders import Embedder
 
 TEXTS = (
     "The printer on the second floor is out of paper.",

@@ -35,9 +35,9 @@ ROOT = Path(__file__).parent.parent
 READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "GRPC_", "LD_", "MALLOC_")
 """How the names of variables begin that Python or a library reads when it is imported."""
 ALWAYS = (
-    "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.doctor", "rag_index.indexing.run",
-    "rag_index.indexing.changed", "rag_index.orchestration.launch", "rag_index.retrieve",
-    "rag_index.stores.edge.store", "rag_index.status.plan",
+    "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.care.doctor", "rag_index.etl.run",
+    "rag_index.etl.changed", "rag_index.orchestration.launch", "rag_index.search",
+    "rag_index.components.stores.edge.store", "rag_index.care.status.plan",
 )  # fmt: skip
 WITH_API = ("flows.index_all", "flows.doctor")
 """What a run imports that an API is named for."""
@@ -132,7 +132,7 @@ def _read(descriptor: int, texts: list[str], number: int) -> None:
 def serve(descriptor: int) -> None:
     """Fork a process for each request, and tell its number and then how it ended."""
     from rag_index import cli
-    from rag_index.embedders import local
+    from rag_index.components.embedders import local
     from tests.local_model import keep_model
 
     for module in [f"rag_index.cli.{name}" for name in set(cli.COMMANDS.values())] + list(ALWAYS):

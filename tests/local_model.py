@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from rag_index.embedders import local
+from rag_index.components.embedders import local
 
 
 def keep_model() -> None:

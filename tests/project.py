@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rag_index.cli import main
-from rag_index.indexing.run import RunOptions
+from rag_index.components.stores import open_store
+from rag_index.core.reports.outcome import RunReport
+from rag_index.core.settings import Settings, load_settings, run_settings
+from rag_index.etl.run import RunOptions
 from rag_index.orchestration.launch import run_plainly
-from rag_index.reports.outcome import RunReport
-from rag_index.settings import Settings, load_settings, run_settings
-from rag_index.stores import open_store
 from tests.forked_program import PROGRAM, run_program
 
 if TYPE_CHECKING:
     import subprocess
 
-    from rag_index.stores.protocol import Store
+    from rag_index.components.stores.protocol import Store
 
 __all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body", "run_here"]
 

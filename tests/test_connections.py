@@ -7,14 +7,14 @@ from contextlib import closing
 import jwt
 import pytest
 
-from rag_index import connections
-from rag_index.embedders import open_embedder
+from rag_index.components.embedders import open_embedder
+from rag_index.components.stores.server.link import Link
+from rag_index.core import connections
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import RagIndexError
-from rag_index.frameworks import Service
-from rag_index.rerankers import RerankServer
-from rag_index.service.tokens import IssuerKeys
-from rag_index.settings import EmbedderSettings
-from rag_index.stores.server.link import Link
+from rag_index.search.frameworks import Service
+from rag_index.search.rerankers import RerankServer
+from rag_index.search.service.tokens import IssuerKeys
 from tests.fakes.tls import TlsServer
 
 AWAY = ("running", "accepts no connection", "start it")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.chunking.code.chunker import CodeChunker
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.embedders import open_embedder
-from rag_index.rerankers import reranker_opener
-from rag_index.retrieve import Retriever
-from rag_index.settings import EmbedderSettings
+from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.embedders import open_embedder
+from rag_index.core.settings import EmbedderSettings
+from rag_index.search import Retriever
+from rag_index.search.rerankers import reranker_opener
 from tests.contracts import ChunkerContract, EmbedderContract
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project

@@ -21,7 +21,7 @@ def subclasses(kind: type[RagIndexError]) -> set[type[RagIndexError]]:
 def kinds() -> list[type[RagIndexError]]:
     """The classes of all modules, which are imported only where this runs."""
     for module in pkgutil.walk_packages(rag_index.__path__, "rag_index."):
-        if not module.name.startswith("rag_index.frameworks."):  # the frameworks are not installed
+        if not module.name.startswith("rag_index.search.frameworks."):  # the frameworks are not installed
             importlib.import_module(module.name)
     return sorted((c for c in subclasses(RagIndexError) if "tests" not in c.__module__), key=lambda kind: kind.__name__)
 

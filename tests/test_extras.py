@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rag_index.extras import install_command
+from rag_index.core.extras import install_command
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def command(monkeypatch, tmp_path):
         install_command.cache_clear()
         text = None if noted is None else json.dumps(noted)
         found = SimpleNamespace(read_text=lambda name: text if name == "direct_url.json" else None)
-        monkeypatch.setattr("rag_index.extras.distribution", lambda name: found)
+        monkeypatch.setattr("rag_index.core.extras.distribution", lambda name: found)
         return install_command("mcp")
 
     yield install

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import rag_index
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.sources.text import read_text
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.sources.text import read_text
 
 OWN = re.compile(
     r"rag_index\.(?:samples|testing|settings|cli|frameworks|embedders\.transformers|evaluation\.measures"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_client import grpc as proto
 
-from rag_index.stores.points import MARK_ID
+from rag_index.components.stores.points import MARK_ID
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import CALLS, FakeQdrantGrpc
 

@@ -23,8 +23,8 @@ TEXT_SECONDS = float(os.environ.get("BENCHMARK_TEXT_SECONDS", "0"))
 SPANS = os.environ.get("BENCHMARK_SPANS")
 
 if AT_ONCE or FIRST:
-    from rag_index import embedders
-    from rag_index.hosts.host_pool import RequestStats
+    from rag_index.components import embedders
+    from rag_index.components.hosts.host_pool import RequestStats
 
     original = embedders.open_embedder
 

@@ -15,14 +15,14 @@ from benchmarks.searches.printing import line, memory, percentiles
 from benchmarks.searches.project import build_indexes, desk_queries, service_desk
 from benchmarks.searches.queries import OneAtATime
 from rag_index import Retriever
-from rag_index.embedders import open_embedder
-from rag_index.settings import Settings, load_settings
+from rag_index.components.embedders import open_embedder
+from rag_index.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from rag_index.embedders import Embedder
+    from rag_index.components.embedders import Embedder
 
 TURNS = 3
 """How often each way is measured. Whatever else the machine does meets both."""

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.searches.printing import line, percentiles
 from benchmarks.searches.project import FIVE, search_seconds
 from rag_index import Retriever
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.components.embedders import EmbedderIdentity, open_embedder
+from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 
 if TYPE_CHECKING:
     import argparse
 
-    from rag_index.settings import Settings
-    from rag_index.stores.protocol import VectorQuery
+    from rag_index.components.stores.protocol import VectorQuery
+    from rag_index.core.settings import Settings
 
 ANSWER = 0.1
 """Seconds that the loopback store takes for each query."""

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.searches.printing import line
 from benchmarks.searches.project import program
 from rag_index import Retriever
-from rag_index.samples import pydocs
-from rag_index.settings import load_settings
+from rag_index.core.settings import load_settings
+from rag_index.first_run.samples import pydocs
 
 if TYPE_CHECKING:
     import argparse
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.settings import EmbedderSettings
+    from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.core.settings import EmbedderSettings
 
 PLURAL = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
 UNION = " UNION ALL ".join(f"SELECT '{name}/' || name AS id, body FROM \"{table}\"" for table, name in PLURAL.items())

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import servicedesk
-from rag_index.settings import load_settings
-from rag_index.stores import open_store
+from rag_index.components.stores import open_store
+from rag_index.core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

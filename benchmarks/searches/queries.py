@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.searches.fan_out import TimedStore
 from benchmarks.searches.printing import line
 from rag_index import Retriever
-from rag_index.embedders import open_embedder
+from rag_index.components.embedders import open_embedder
 from tests.fakes.ollama import FakeOllama
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.settings import Settings
+    from rag_index.components.embedders import Embedder, EmbedderIdentity
+    from rag_index.core.settings import Settings
 
 MODEL = "nomic-embed-text"
 SECONDS = 0.1

@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.searches.printing import line, memory, percentiles
 from benchmarks.searches.project import FIVE, build_indexes, desk_queries, search_seconds, service_desk
 from rag_index import Retriever
-from rag_index.embedders import open_embedder
-from rag_index.settings import Settings, load_settings
-from rag_index.stores import open_store
-from rag_index.stores.protocol import VectorQuery
+from rag_index.components.embedders import open_embedder
+from rag_index.components.stores import open_store
+from rag_index.components.stores.protocol import VectorQuery
+from rag_index.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import argparse

@@ -21,7 +21,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.samples import pydocs
+from rag_index.first_run.samples import pydocs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

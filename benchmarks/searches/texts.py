@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.samples.pydocs import split_docstring
+from rag_index.first_run.samples.pydocs import split_docstring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,13 +3,13 @@
 import sys
 
 from rag_index import Retriever
-from rag_index.extras import install_command
+from rag_index.core.extras import install_command
 
 try:
     from langchain_core.prompts import ChatPromptTemplate
     from langchain_core.runnables import RunnablePassthrough
 
-    from rag_index.frameworks.langchain import RagIndexRetriever
+    from rag_index.search.frameworks.langchain import RagIndexRetriever
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: {install_command('langchain')}")
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag_index.core.machine import collect_seldom
 from rag_index.errors import RagIndexError, SettingsError, printable
-from rag_index.machine import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
 
 GROUPS = {
     "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
@@ -57,7 +57,7 @@ class Context:
     def settings(self, **overrides: Any) -> Settings:
         """Load the settings file and apply `overrides`, ignoring those that are None. Raises SettingsError."""
         with collect_seldom():  # imports create many objects, and no cycles that could be freed
-            from rag_index.settings import run_settings
+            from rag_index.core.settings import run_settings
         return run_settings(self.config, **overrides)
 
 
@@ -165,7 +165,7 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
     def add(function: Any) -> Any:
         @wraps(function)
         def call(*given: Any, groups: Sequence[str], role: str | None, claims: Sequence[str], **more: Any) -> Any:
-            from rag_index.retrieve import Caller
+            from rag_index.search import Caller
 
             pairs = [claim.partition("=") for claim in claims]
             if not all(name and equal for name, equal, _ in pairs):
@@ -208,7 +208,7 @@ def command(
             try:
                 if not quiet:
                     return function(*arguments, **options)
-                from rag_index.reports.progress import said_outages
+                from rag_index.core.reports.progress import said_outages
 
                 with said_outages(lambda sentence: say(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery
-    from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.evaluation.measures import Estimate, Metric
-    from rag_index.settings import Settings
-    from rag_index.tuning.benchmark import BenchmarkReport
+    from rag_index.care.tuning.benchmark import BenchmarkReport
+    from rag_index.core.settings import Settings
+    from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery
+    from rag_index.search.evaluation.golden import GoldenQuery
+    from rag_index.search.evaluation.measures import Estimate, Metric
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 SHORT = 70
@@ -58,8 +58,8 @@ def evaluate(
 
     It compares meaning, words and both, side by side.
     """
-    from rag_index.evaluation.measures import parse_metric
-    from rag_index.machine import terminable
+    from rag_index.core.machine import terminable
+    from rag_index.search.evaluation.measures import parse_metric
 
     if (golden is None) == (query_column is None):
         raise click.UsageError("name one of these: a golden file, or --query-column NAME")
@@ -79,9 +79,9 @@ def _evaluate(
     settings: Settings, names: list[str], origin: Path | str, metrics: Sequence[Metric], worst: int
 ) -> Evaluation:
     """Evaluate indexes with the queries of a file, or with those that are made of a column."""
-    from rag_index.evaluation.evaluation import evaluate
-    from rag_index.evaluation.golden import read_golden
-    from rag_index.tuning.known_items import known_items
+    from rag_index.care.tuning.known_items import known_items
+    from rag_index.search.evaluation.evaluation import evaluate
+    from rag_index.search.evaluation.golden import read_golden
 
     made: AbstractContextManager[tuple[Settings, list[GoldenQuery]]]
     if isinstance(origin, str):

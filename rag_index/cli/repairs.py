@@ -14,13 +14,13 @@ import click
 
 from rag_index.cli import Context, command, json_option, name_argument, names_argument, say, show, wait_option
 from rag_index.cli.runs import flow_loader, launch_flow, launch_run, prefect_option
-from rag_index.reports.outcome import count_of
+from rag_index.core.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.doctor import Diagnosis
-    from rag_index.indexing.erase import Erased, Witness
+    from rag_index.care.doctor import Diagnosis
+    from rag_index.etl.erase import Erased, Witness
 
 
 @command(example="drop comments --yes")
@@ -33,7 +33,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 
     The index may be gone from the settings already. Without --yes the command asks first.
     """
-    from rag_index.indexing.erase import drop_index, kept_index
+    from rag_index.etl.erase import drop_index, kept_index
 
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)
@@ -78,11 +78,11 @@ def erase(
     were kept for rollback are dropped. The
     exit code is 3 if the delete guard holds documents back.
     """
-    from rag_index.indexing.erase import erase
-    from rag_index.indexing.tombstones import neighbours
-    from rag_index.ledger import Ledger
-    from rag_index.ledger.runs import IndexLease
-    from rag_index.stores import open_store
+    from rag_index.components.ledger import Ledger
+    from rag_index.components.ledger.runs import IndexLease
+    from rag_index.components.stores import open_store
+    from rag_index.etl.erase import erase
+    from rag_index.etl.tombstones import neighbours
 
     witness = _witness(proof, look_for, folders)
     settings = context.settings(wait=wait)
@@ -109,7 +109,7 @@ def erase(
 
 def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...]) -> Witness | None:
     """Return what watches an erasure for a proof, with the words to look for; None if no proof is asked for."""
-    from rag_index.indexing.erase import Witness
+    from rag_index.etl.erase import Witness
 
     if proof is None:
         if look_for or folders:
@@ -126,7 +126,7 @@ def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...
 
 
 def _erased_lines(erased: Erased, keys: tuple[str, ...], others: list[str]) -> Iterator[str]:
-    from rag_index.indexing.delete_guard import held_back
+    from rag_index.etl.delete_guard import held_back
 
     if held := held_back(erased.held_back, erased.index):
         yield f"{erased.index}: not erased: {held}."
@@ -162,7 +162,7 @@ def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
 @wait_option
 def export(context: Context, name: str, out: str, no_vectors: bool, wait: float | None) -> None:
     """Write every point of an index as JSON lines, sorted by id."""
-    from rag_index.transfer.export import STANDARD_OUTPUT, export
+    from rag_index.care.transfer.export import STANDARD_OUTPUT, export
 
     count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
     where = "standard output" if out == STANDARD_OUTPUT else out
@@ -184,7 +184,7 @@ def move(
 
     Repeat the command to resume a move that was stopped.
     """
-    from rag_index.transfer.move import move, next_steps, settings_line, target_settings
+    from rag_index.care.transfer.move import move, next_steps, settings_line, target_settings
 
     api_key = None
     if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
@@ -204,10 +204,10 @@ def move(
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:
     """Make the index's previous collection live again."""
-    from rag_index.indexing.publish import roll_back
-    from rag_index.ledger import Ledger
-    from rag_index.ledger.runs import IndexLease
-    from rag_index.stores import open_store
+    from rag_index.components.ledger import Ledger
+    from rag_index.components.ledger.runs import IndexLease
+    from rag_index.components.stores import open_store
+    from rag_index.etl.publish import roll_back
 
     settings = context.settings()
     alias, access = settings.alias(name), settings.index(name).access is not None
@@ -239,13 +239,13 @@ def doctor(
 
     The exit code is 0 if nothing is found or everything is repaired, and 3 if something is left.
     """
-    from rag_index.doctor import examine, repair
+    from rag_index.care.doctor import examine, repair
 
     settings = context.settings(wait=wait)
 
     def index(indexes: list[str], rebuild: bool) -> None:
         """Run the indexes. If that fails, print why; what it should have repaired stays a finding."""
-        from rag_index.indexing.run import RunOptions
+        from rag_index.etl.run import RunOptions
 
         options = RunOptions(full=rebuild, retry_failed=True, wait=wait)
         report = launch_run(context, settings, indexes, options, prefect=prefect)

@@ -23,15 +23,15 @@ from rag_index.cli import (
     show,
     wait_option,
 )
-from rag_index.connections import why_failed
+from rag_index.core.connections import why_failed
+from rag_index.core.reports.outcome import RunReport
 from rag_index.errors import SettingsError, TransientError, printable
-from rag_index.reports.outcome import RunReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.indexing.run import RunOptions
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
+    from rag_index.etl.run import RunOptions
 
 required_names = click.argument("names", type=UnicodeText(), nargs=-1, required=True, metavar="NAME…")
 prefect_option = click.option(
@@ -55,7 +55,7 @@ run_options = options(
 
 def run_indexes(context: Context, names: list[str] | None, *, prefect: bool, as_json: bool, **asked: Any) -> int:
     """Run these indexes (None: all), print the report and return the exit code."""
-    from rag_index.indexing.run import RunOptions
+    from rag_index.etl.run import RunOptions
 
     chosen = RunOptions(**asked)
     settings = context.settings(**chosen.in_settings())
@@ -104,7 +104,7 @@ def flow_loader(name: str) -> Callable[[], Any]:
     """Return a function that imports a flow, which takes a second. The function raises as `check_own_packages`."""
 
     def load() -> Any:
-        from rag_index.settings.plugins import check_own_packages
+        from rag_index.core.settings.plugins import check_own_packages
 
         check_own_packages()
         return getattr(import_module(f"flows.{name}"), name)
@@ -125,7 +125,7 @@ def index(
     """Bring the named indexes, or single documents, up to date."""
     if not ids:
         return run_indexes(context, list(names), as_json=as_json, wait=wait, **others)
-    from rag_index.indexing.changed import index_documents
+    from rag_index.etl.changed import index_documents
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
     if len(names) != 1 or given:
@@ -159,7 +159,7 @@ def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 @run_options
 def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     """Try failed documents again, however often they were tried."""
-    from rag_index.status.index_status import status
+    from rag_index.care.status.index_status import status
 
     settings = context.settings()
     failing = [one.index for one in status(settings).indexes if one.failed]
@@ -219,7 +219,7 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, pre
     """Follow changes of the source and index them within seconds."""
     settings = context.settings()
     if setup:
-        from rag_index.changes.opening import setup_script
+        from rag_index.watch.changes.opening import setup_script
 
         if names:
             raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
@@ -236,7 +236,7 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, pre
     if prefect:
         _say_watched(chosen)
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
-    from rag_index.status.metrics_file import try_to_write_metrics
+    from rag_index.care.status.metrics_file import try_to_write_metrics
     from rag_index.watch import PlainRunner, follow
     from rag_index.watch.loop import Stop, stopped_by_signals
 

@@ -21,14 +21,14 @@ from rag_index.cli import (
     search_options,
     wait_option,
 )
-from rag_index.documents.batches import part_name
+from rag_index.core.documents.batches import part_name
 from rag_index.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.retrieve import Caller, SearchHit, SearchResult
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
+    from rag_index.search import Caller, SearchHit, SearchResult
 
 PARTIAL = 3
 SHARE = click.FloatRange(0, 1)
@@ -79,8 +79,8 @@ def search(
 
     A passage must have what stands in "quotes", and must not have a -word after a minus.
     """
-    from rag_index.retrieve import ALL_GROUPS, Retriever
-    from rag_index.retrieve.filters import conditions_of
+    from rag_index.search import ALL_GROUPS, Retriever
+    from rag_index.search.filters import conditions_of
 
     if not text.strip():
         raise click.UsageError("the text to search for is empty")
@@ -114,7 +114,7 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
 
     The exit code is 3 unless all are unchanged.
     """
-    from rag_index.retrieve import ALL_GROUPS, Retriever
+    from rag_index.search import ALL_GROUPS, Retriever
 
     with Retriever.from_settings(context.settings()) as retriever:
         found = [retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in citations]
@@ -207,7 +207,7 @@ def serve(
 ) -> None:
     """Answer searches over HTTP, for agents and in a browser."""
     if new_token is not None:
-        from rag_index.service import tokens
+        from rag_index.search.service import tokens
 
         if not new_token.strip():
             raise click.UsageError("--new-token needs the name of whoever gets the token")
@@ -218,8 +218,8 @@ def serve(
         return
     if groups or role:
         raise click.UsageError(f"{'--group' if groups else '--role'} belongs to --new-token NAME")
-    from rag_index.service.server import serve
-    from rag_index.settings import run_settings
+    from rag_index.core.settings import run_settings
+    from rag_index.search.service.server import serve
 
     settings = context.settings(wait=wait, **address)
     log_to_terminal(root := logging.getLogger())
@@ -243,13 +243,13 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
     With --print, write what an agent should know of these indexes, and end.
     """
     if kind:
-        from rag_index.service.mcp_tools import skill
+        from rag_index.search.service.mcp_tools import skill
 
         click.echo(skill(context.settings(), front_matter=kind == "skill"), nl=False)
         return
     import asyncio  # every command imports this module, and asyncio takes 20 ms
 
-    from rag_index.service.mcp_tools import serve_standard_streams
+    from rag_index.search.service.mcp_tools import serve_standard_streams
 
     settings = context.settings(wait=wait)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,7 +16,7 @@ from rag_index.errors import SettingsError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.schema import Question, Scaffold
+    from rag_index.first_run.schema import Question, Scaffold
 
 MAX_CHUNKS = 3
 SCHEMA_NAME = "rag-index.schema.json"
@@ -31,7 +31,7 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 
     It explains the number of workers. Secrets are redacted.
     """
-    from rag_index.status.effective_settings import effective_settings, settings_schema
+    from rag_index.care.status.effective_settings import effective_settings, settings_schema
 
     if schema:
         print_json(settings_schema())
@@ -62,8 +62,8 @@ def init(context: Context, source: str | None, force: bool, yes: bool, **chosen:
 
     Show a document of each. In a terminal, first ask what the database leaves open: three questions at most.
     """
-    from rag_index.schema import scaffold
-    from rag_index.settings import FILE_NAME
+    from rag_index.core.settings import FILE_NAME
+    from rag_index.first_run.schema import scaffold
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
@@ -133,9 +133,9 @@ def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bo
 
 def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), chunks: int = MAX_CHUNKS) -> Iterator[str]:
     """Yield a document of each index, or of those of some tables alone, and what hides rows of it."""
+    from rag_index.care.status.plan import show_documents
     from rag_index.cli.status import document_lines
-    from rag_index.schema import proposed_settings
-    from rag_index.status.plan import show_documents
+    from rag_index.first_run.schema import proposed_settings
 
     examples = proposed_settings(made, source)
     for index, proposed in zip(examples.indexes, made.proposal.indexes, strict=True):
@@ -158,9 +158,9 @@ def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
 
     The kinds are Python's own documentation and a small repair workshop.
     """
-    from rag_index.samples import pydocs, workshop
-    from rag_index.schema import scaffold
-    from rag_index.settings import FILE_NAME
+    from rag_index.core.settings import FILE_NAME
+    from rag_index.first_run.samples import pydocs, workshop
+    from rag_index.first_run.schema import scaffold
 
     if out.exists():
         raise click.UsageError(f"{out} exists already: remove it, or name another file with --out")

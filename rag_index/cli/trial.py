@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from fastapi import APIRouter
 
-    from rag_index.schema import ProposedIndex, Scaffold
-    from rag_index.service.models import ChoicesBody
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.first_run.schema import ProposedIndex, Scaffold
+    from rag_index.search.service.models import ChoicesBody
 
 NEWEST = 1000
 """Documents of each index that are indexed before anybody can search; the rest follows."""
@@ -54,10 +54,10 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     """
     from sqlalchemy.engine import URL
 
-    from rag_index.database.drivers import database_url
-    from rag_index.machine import terminable
-    from rag_index.schema import scaffold
-    from rag_index.settings import FILE_NAME, load_settings
+    from rag_index.core.database.drivers import database_url
+    from rag_index.core.machine import terminable
+    from rag_index.core.settings import FILE_NAME, load_settings
+    from rag_index.first_run.schema import scaffold
 
     here = Path.cwd()
     if Path(url).is_file():
@@ -75,7 +75,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         indexed = _index_newest(settings, made, newest)
         say(_sentence(made, indexed, written=write))
         if not once:
-            from rag_index.service.server import serve
+            from rag_index.search.service.server import serve
 
             with _rest(settings), suppress(KeyboardInterrupt):
                 serve(
@@ -85,7 +85,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
     """Index the newest rows of each index, and return the settings for these. Raises SourceError if nothing can be."""
-    from rag_index.indexing.run import RunOptions
+    from rag_index.etl.run import RunOptions
     from rag_index.orchestration.launch import make_folder, run_plainly
 
     bounded = _with_newest(settings, made.proposal.indexes, newest)
@@ -98,7 +98,7 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
 
 def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: int) -> Settings:
     """Return the settings with indexes that have about the newest `count` rows each."""
-    from rag_index.sources.engine import open_read_only
+    from rag_index.components.sources.engine import open_read_only
 
     engine = open_read_only(settings.source_url)
     indexes = []
@@ -118,7 +118,7 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
     """Return the value that the newest rows have at least, in SQL; "" if there are fewer rows, or it takes too long."""
     import sqlalchemy as sa
 
-    from rag_index.sources.engine import limited
+    from rag_index.components.sources.engine import limited
 
     newest: sa.ColumnClause[Any] = sa.column(column)
     statement = sa.select(newest).select_from(sa.table(str(index.table), schema=index.db_schema))
@@ -169,8 +169,8 @@ def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> AP
     """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
     from rag_index.cli.settings import shown_lines, write_file
     from rag_index.cli.status import MAX_SHOWN
-    from rag_index.schema import scaffold
-    from rag_index.service.app import make_choices
+    from rag_index.first_run.schema import scaffold
+    from rag_index.search.service.app import make_choices
 
     kept = {file} if overwrite else set()
 

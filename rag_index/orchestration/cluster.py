@@ -14,14 +14,14 @@ from multiprocessing import forkserver, resource_tracker
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import NoWorkers, TerminalError, TransientError, one_line
-from rag_index.machine import given, in_thread
-from rag_index.machine.resources import (
+from rag_index.core.machine import given, in_thread
+from rag_index.core.machine.resources import (
     WORKER_MEMORY,
     choose_worker_count,
     estimate_worker_memory,
     memory_per_worker,
 )
+from rag_index.errors import NoWorkers, TerminalError, TransientError, one_line
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster
     from prefect.task_runners import TaskRunner
 
-    from rag_index.settings import ParallelSettings, Settings
+    from rag_index.core.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
 ALIKE = ("rag-index", "distributed", "cloudpickle")

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
 
+from rag_index.components.stores import open_store
+from rag_index.core.outages import Outage, outages
+from rag_index.core.reports.progress import LOGGERS, LogNotes
 from rag_index.errors import TransientError
-from rag_index.indexing.commit import write_shard
-from rag_index.indexing.embed import requests_in_flight
+from rag_index.etl.commit import write_shard
+from rag_index.etl.embed import requests_in_flight
 from rag_index.orchestration.worker import NAME
-from rag_index.outages import Outage, outages
-from rag_index.reports.progress import LOGGERS, LogNotes
-from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from distributed import Client, Worker
 
-    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.components.stores.protocol import Store
+    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.core.reports.progress import Progress
+    from rag_index.core.settings import StoreSettings
     from rag_index.orchestration.worker import WorkerDestination
-    from rag_index.reports.progress import Progress
-    from rag_index.settings import StoreSettings
-    from rag_index.stores.protocol import Store
 
 TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
 INTERVAL_SECONDS = 1.0

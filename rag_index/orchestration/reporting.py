@@ -39,28 +39,28 @@ from prefect.exceptions import CancelledRun, FailedRun, PrefectException, Unfini
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from rag_index.doctor.findings import Diagnosis
-from rag_index.documents.keys import document_id
+from rag_index.care.doctor.findings import Diagnosis
+from rag_index.care.status.metrics_file import try_to_write_metrics
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.core.documents.keys import document_id
+from rag_index.core.machine import given
+from rag_index.core.reports.metrics import report_lines
+from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
+from rag_index.core.reports.progress import Progress, open_display
 from rag_index.errors import RagIndexError
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
-from rag_index.machine import given
 from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
-from rag_index.reports.metrics import report_lines
-from rag_index.reports.outcome import IndexOutcome, RunReport, count_of
-from rag_index.reports.progress import Progress, open_display
-from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prefect.client.schemas.objects import State
 
+    from rag_index.care.tuning.benchmark import BenchmarkReport
+    from rag_index.core.settings import Settings
     from rag_index.errors import IndexLocked
-    from rag_index.indexing.run import IndexRun
+    from rag_index.etl.run import IndexRun
     from rag_index.orchestration.stopping import FlowStop
-    from rag_index.settings import Settings
-    from rag_index.tuning.benchmark import BenchmarkReport
 
 logger = get_logger("rag_index.artifacts")
 

@@ -21,7 +21,7 @@ from prefect.exceptions import Pause, PrefectException
 from prefect.logging import get_logger
 from prefect.states import Cancelled
 
-from rag_index.machine import given, in_thread
+from rag_index.core.machine import given, in_thread
 from rag_index.orchestration.prefect_api import impatient, is_deployed
 from rag_index.orchestration.reporting import end_suspended, end_with_state
 

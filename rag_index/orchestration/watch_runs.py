@@ -9,11 +9,11 @@ from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.logging import get_logger
 from prefect.states import Completed, Crashed, Failed
 
+from rag_index.core.reports.outcome import IndexOutcome, failed_to_start
 from rag_index.errors import TransientError
-from rag_index.indexing.changed import Applied
+from rag_index.etl.changed import Applied
 from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.prefect_api import is_deployed
-from rag_index.reports.outcome import IndexOutcome, failed_to_start
 from rag_index.watch import PlainRunner
 from rag_index.watch.loop import Stop, stopped_by_signals
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
 
 logger = get_logger("rag_index.watch")
 

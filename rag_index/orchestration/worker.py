@@ -6,13 +6,13 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.indexing.embed import embed
+from rag_index.etl.embed import embed
 
 if TYPE_CHECKING:
-    from rag_index.documents.batches import EmbeddedShard, WrittenShard
-    from rag_index.indexing.embed import EmbedJob
+    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.core.settings import StoreSettings
+    from rag_index.etl.embed import EmbedJob
     from rag_index.orchestration.liveness import RunPlugin
-    from rag_index.settings import StoreSettings
 
 NAME = "rag-index"
 """The name of `RunPlugin` on a worker."""

@@ -17,16 +17,16 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rag_index.changes.opening import open_feeds
-from rag_index.database.files import file_stamp
+from rag_index.components.ledger import Ledger
+from rag_index.core.database.files import file_stamp
+from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.errors import RagIndexError
-from rag_index.indexing.changed import Applied, BatchIndexer
-from rag_index.ledger import Ledger
-from rag_index.reports.outcome import IndexOutcome
+from rag_index.etl.changed import Applied, BatchIndexer
+from rag_index.watch.changes.opening import open_feeds
 from rag_index.watch.loop import LOOK_SECONDS, Stop, Watch
 
 if TYPE_CHECKING:
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 OF_A_FLOW_RUN = "PREFECT__"

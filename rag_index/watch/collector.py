@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from rag_index.errors import RagIndexError, TransientError
 
 if TYPE_CHECKING:
-    from rag_index.changes import ChangeFeed, Received
-    from rag_index.ledger import Ledger
-    from rag_index.settings import Settings
+    from rag_index.components.ledger import Ledger
+    from rag_index.core.settings import Settings
+    from rag_index.watch.changes import ChangeFeed, Received
 
 RECEIVE = 5_000
 """About how many changes are received at once."""

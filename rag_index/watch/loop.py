@@ -17,6 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rag_index.components.ledger.runs import IndexLease, holder, lease_name
+from rag_index.components.sources import scan_settings
+from rag_index.components.stores import commit_marks, live_aliases
+from rag_index.core.reports.outcome import missed_sentence
 from rag_index.errors import (
     IndexLocked,
     LedgerUnavailable,
@@ -27,18 +31,14 @@ from rag_index.errors import (
     StoreRestored,
     TransientError,
 )
-from rag_index.indexing.changed import Applied
-from rag_index.ledger.runs import IndexLease, holder, lease_name
-from rag_index.reports.outcome import missed_sentence
-from rag_index.sources import scan_settings
-from rag_index.stores import commit_marks, live_aliases
+from rag_index.etl.changed import Applied
 from rag_index.watch.collector import Collector
 
 if TYPE_CHECKING:
-    from rag_index.changes.opening import OpenedFeeds
-    from rag_index.ledger import Ledger, WatchRecord
-    from rag_index.settings import Settings
+    from rag_index.components.ledger import Ledger, WatchRecord
+    from rag_index.core.settings import Settings
     from rag_index.watch import OrdinaryRun, PlainRunner
+    from rag_index.watch.changes.opening import OpenedFeeds
 
 logger = logging.getLogger("rag_index.watch")
 SETTLE_SECONDS = 10.0

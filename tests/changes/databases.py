@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from rag_index.changes.opening import setup_for
-from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import WatchedTable
-from rag_index.changes.wal import WalFeed
-from rag_index.ledger import Ledger
+from rag_index.components.ledger import Ledger
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.queues import open_queue
+from rag_index.watch.changes.rows import WatchedTable
+from rag_index.watch.changes.wal import WalFeed
 from tests.live.postgres import find_postgres
 from tests.waiting import eventually
 
@@ -161,7 +161,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr("rag_index.changes.rows.PROBE_SECONDS", 0.001)
+        monkeypatch.setattr("rag_index.watch.changes.rows.PROBE_SECONDS", 0.001)
 
     def __call__(self):
         self.now += 0.01

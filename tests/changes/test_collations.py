@@ -4,10 +4,10 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.rows import WatchedTable
-from rag_index.changes.watched_tables import plan_tables
-from rag_index.settings import load_settings
-from rag_index.sources.sql import SqlSource
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.settings import load_settings
+from rag_index.watch.changes.rows import WatchedTable
+from rag_index.watch.changes.watched_tables import plan_tables
 from tests.changes.databases import ids
 
 SAME = [("case", "Name"), ("accents", "náme"), ("space", "name  ")]

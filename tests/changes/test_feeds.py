@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from rag_index.changes.rows import WatchedTable, connected, definition
+from rag_index.components.ledger.tables import Position, parse_position
 from rag_index.errors import SourceUnavailable
-from rag_index.ledger.tables import Position, parse_position
+from rag_index.watch.changes.rows import WatchedTable, connected, definition
 from tests.changes.databases import TICKET, Clock, ids, problems, take, waiting_for_a_standby
 from tests.waiting import eventually
 

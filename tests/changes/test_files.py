@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes import Received, poll
-from rag_index.changes.poll import FileFeed
-from rag_index.indexing.changed import index_documents
-from rag_index.ledger import Ledger
-from rag_index.sources import listing
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources import listing
+from rag_index.etl.changed import index_documents
+from rag_index.watch.changes import Received, poll
+from rag_index.watch.changes.poll import FileFeed
 from tests.project import Project
 from tests.waiting import eventually
 

@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.opening import setup_for
-from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import WatchedTable
-from rag_index.changes.statements import quoted
 from rag_index.errors import SettingsError
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.queues import open_queue
+from rag_index.watch.changes.rows import WatchedTable
+from rag_index.watch.changes.statements import quoted
 from tests.changes.databases import PROJECT, problems, removal, through_the_client
 
 PROJECTS = ["Desk", "mein b\u00fcro", "d" * 60, "desk_b"]

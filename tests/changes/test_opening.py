@@ -4,9 +4,9 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.opening import OpenedFeeds, open_feeds
+from rag_index.components.ledger import Ledger
 from rag_index.errors import SettingsError
-from rag_index.ledger import Ledger
+from rag_index.watch.changes.opening import OpenedFeeds, open_feeds
 from tests.project import Project
 
 NOTES = '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = "body"\n'

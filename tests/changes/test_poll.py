@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.poll import LOOK_SECONDS, PollFeed
-from rag_index.ledger import Ledger
-from tests.indexing.plain import run_plain
+from rag_index.components.ledger import Ledger
+from rag_index.watch.changes.poll import LOOK_SECONDS, PollFeed
+from tests.etl.plain import run_plain
 from tests.project import Project
 
 SETTINGS = """\

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import make_url
 
-from rag_index.changes.opening import setup_for
-from rag_index.changes.queues import QueueFeed, open_queue, queue_kind
-from rag_index.changes.rows import WatchedTable
+from rag_index.components.ledger.tables import parse_position
+from rag_index.core.settings.sections import QUEUES
 from rag_index.errors import SettingsError, SourceUnavailable
-from rag_index.ledger.tables import parse_position
-from rag_index.settings.sections import QUEUES
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.queues import QueueFeed, open_queue, queue_kind
+from rag_index.watch.changes.rows import WatchedTable
 from tests.changes.databases import PROJECT, TICKET, Followed, Session, ids, problems, take
 from tests.waiting import eventually
 

@@ -8,7 +8,7 @@ anywhere.
 import random
 from contextlib import closing
 
-from rag_index.ledger.tables import parse_position
+from rag_index.components.ledger.tables import parse_position
 from tests.changes.databases import TICKET, Session
 from tests.reliability.chaos.desk import crash
 

@@ -5,8 +5,8 @@ import sqlite3
 
 import pytest
 
-from rag_index.changes.opening import setup_for
-from rag_index.changes.rows import WatchedTable
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.rows import WatchedTable
 from tests.changes.databases import PROJECT
 
 STATEMENTS = 400

@@ -5,12 +5,12 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.opening import setup_for
-from rag_index.changes.queues import open_queue
-from rag_index.changes.rows import ReceivedRows, RowChange
-from rag_index.changes.watched_tables import plan_tables
+from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError
-from rag_index.settings import load_settings
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.queues import open_queue
+from rag_index.watch.changes.rows import ReceivedRows, RowChange
+from rag_index.watch.changes.watched_tables import plan_tables
 
 TICKETS = """\
 [[indexes]]

@@ -6,11 +6,11 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.opening import feed_health as feed_health_of
-from rag_index.changes.opening import open_feeds, setup_script
+from rag_index.components.ledger import Ledger
+from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError
-from rag_index.ledger import Ledger
-from rag_index.settings import load_settings
+from rag_index.watch.changes.opening import feed_health as feed_health_of
+from rag_index.watch.changes.opening import open_feeds, setup_script
 from tests.changes.databases import removal, through_the_client
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.waiting import eventually
@@ -172,7 +172,7 @@ def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, postgres, 
         try:
             [warning] = feed_health(settings).warnings
             assert warning.startswith("the source has no max_slot_wal_keep_size,")
-            monkeypatch.setattr("rag_index.changes.wal.HELD_BYTES", 1 << 20)
+            monkeypatch.setattr("rag_index.watch.changes.wal.HELD_BYTES", 1 << 20)
             connection.execute("INSERT INTO ticket SELECT i, 1, repeat('x', 80) FROM generate_series(1, 20000) i")
             [held, _] = feed_health(settings).warnings
             assert "slot rag_index_shop holds back" in held

@@ -5,16 +5,16 @@ from unittest import mock
 
 import pytest
 
-from rag_index.changes import wal
-from rag_index.changes.opening import setup_for
-from rag_index.changes.postgres_catalogue import SlotState
-from rag_index.changes.rows import RowRoute, WatchedTable
-from rag_index.changes.wal import WalFeed
-from rag_index.database.drivers import database_url
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import parse_position
+from rag_index.components.sources.engine import open_read_only
+from rag_index.core.database.drivers import database_url
 from rag_index.errors import SettingsError, SourceError
-from rag_index.ledger import Ledger
-from rag_index.ledger.tables import parse_position
-from rag_index.sources.engine import open_read_only
+from rag_index.watch.changes import wal
+from rag_index.watch.changes.opening import setup_for
+from rag_index.watch.changes.postgres_catalogue import SlotState
+from rag_index.watch.changes.rows import RowRoute, WatchedTable
+from rag_index.watch.changes.wal import WalFeed
 from tests.changes.databases import PROJECT, TICKET, Clock, ids, problems, take
 from tests.waiting import eventually
 

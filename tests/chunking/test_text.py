@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_index.chunking.text_chunker import TextChunker, halves
+from rag_index.components.chunking.text_chunker import TextChunker, halves
 
 WORDS = "The printer on the third floor does not answer. Please look at it!\nThank you, Ann\n\nPS: it is the blue one."
 

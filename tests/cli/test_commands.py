@@ -136,7 +136,7 @@ def test_debug_shows_where_an_error_comes_from(project):
 
 
 def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(indexed):
-    from rag_index.stores import open_store
+    from rag_index.components.stores import open_store
 
     store = open_store(indexed.settings.store)
     try:

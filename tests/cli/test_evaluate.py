@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.project import Project, run_here
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 
 NAMES = "printer network password invoice keyboard server monitor license update backup".split()
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from rag_index import cli
-from tests.indexing.plain import run_plain
-from tests.indexing.test_gate import LOST, golden, live, lose, set_gate
+from tests.etl.plain import run_plain
+from tests.etl.test_gate import LOST, golden, live, lose, set_gate
 from tests.project import Project
 
 

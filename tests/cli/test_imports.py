@@ -73,7 +73,7 @@ def indexed(tmp_path_factory) -> Project:
     ("command", "module", "code", "said"),
     [
         ("index-all", "pydantic", 130, "rag-index: stopped"),
-        ("search x", "rag_index.retrieve.retriever", 130, "rag-index: stopped"),
+        ("search x", "rag_index.search.retriever", 130, "rag-index: stopped"),
         ("serve --port 0", "uvicorn", 0, ""),
         ("watch", "rag_index.watch.loop", 0, ""),
     ],
@@ -95,11 +95,18 @@ def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(in
     assert not {name for name in modules if name.startswith(("sqlalchemy.orm", "sqlalchemy.ext."))}
     assert "sqlalchemy.dialects.postgresql" not in modules, "the ledger is in SQLite"
     assert {name for name in modules if name.startswith("rag_index.cli.")} == {"rag_index.cli.status"}
-    rooms = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
+    rooms = {
+        re.sub(r"rag_index\.(?:core\.|components\.|care\.)?(\w+).*", r"\1", name)
+        for name in modules
+        if "rag_index." in name
+    }
     assert rooms == {
-        "cli", "database", "documents", "errors", "ledger", "machine", "reports", "settings", "status", "stores",
+        "care", "cli", "components", "core", "database", "documents", "errors", "ledger", "machine", "reports", "settings",
+        "status", "stores",
     }  # fmt: skip
-    assert {name for name in modules if name.startswith("rag_index.documents.")} == {"rag_index.documents.batches"}
+    assert {name for name in modules if name.startswith("rag_index.core.documents.")} == {
+        "rag_index.core.documents.batches"
+    }
 
 
 @pytest.mark.long

@@ -10,10 +10,10 @@ from contextlib import closing
 import psutil
 import pytest
 
-from rag_index.stores import open_store
-from rag_index.stores.edge import reader as edge_reader
+from rag_index.components.stores import open_store
+from rag_index.components.stores.edge import reader as edge_reader
 from tests.project import PROGRAM, run_here
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 from tests.waiting import eventually
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from rag_index.settings import load_settings
+from rag_index.core.settings import load_settings
 from tests.browser import Browser
 from tests.project import PROGRAM
 from tests.waiting import eventually

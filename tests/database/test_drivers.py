@@ -7,11 +7,11 @@ import threading
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.database import drivers
-from rag_index.database.drivers import first_line, set_pragmas
+from rag_index.components.sources.engine import open_writable
+from rag_index.core.database import drivers
+from rag_index.core.database.drivers import first_line, set_pragmas
+from rag_index.core.extras import install_command
 from rag_index.errors import SettingsError
-from rag_index.extras import install_command
-from rag_index.sources.engine import open_writable
 
 
 @pytest.fixture

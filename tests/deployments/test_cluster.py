@@ -14,7 +14,7 @@ import psutil
 import pytest
 from distributed.security import Security
 
-from rag_index.indexing import commit
+from rag_index.etl import commit
 from tests.deployments.server import ROOT
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.fakes.qdrant import FakeQdrant

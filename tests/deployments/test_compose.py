@@ -19,8 +19,8 @@ import pytest
 import yaml
 from qdrant_client.common.version_check import is_compatible
 
-from rag_index.service.tokens import new_token, token_line
-from rag_index.settings import Settings
+from rag_index.core.settings import Settings
+from rag_index.search.service.tokens import new_token, token_line
 from tests.deployments.server import ROOT, PrefectServer
 from tests.deployments.test_cluster import kill, psutil_children
 from tests.docs.pages import page

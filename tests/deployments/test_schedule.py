@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
 from tests.deployments.server import ROOT
 from tests.project import Project
 from tests.waiting import eventually

@@ -12,8 +12,8 @@ from contextlib import closing
 import psutil
 import pytest
 
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import holder
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import holder
 from rag_index.orchestration.stopping import CANCELLED
 from tests.dask_workers import command, workers_among
 from tests.deployments.server import PREFECT, SUSPENDED

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import blocks, page
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.project import Project
 
 

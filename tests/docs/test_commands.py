@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from rag_index import cli, errors
+from rag_index.care.doctor import Diagnosis, Finding
 from rag_index.cli import program
-from rag_index.doctor import Diagnosis, Finding
-from rag_index.reports.outcome import IndexOutcome, RunReport, State
+from rag_index.core.reports.outcome import IndexOutcome, RunReport, State
 from tests.docs.pages import ALL, EVERYTHING, README, ROOT, blocks, code, page, section, table
 from tests.forked_program import run_code
 

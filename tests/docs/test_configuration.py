@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 
 from rag_index import cli
-from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.settings import SECTIONS, IndexSettings, load_settings
-from rag_index.settings.project import overlay
-from rag_index.settings.prompts import PROMPTS, known_prompts
-from rag_index.settings.values import keys_of
-from rag_index.status.effective_settings import descriptions, settings_schema
+from rag_index.care.status.effective_settings import descriptions, settings_schema
+from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.core.settings import SECTIONS, IndexSettings, load_settings
+from rag_index.core.settings.project import overlay
+from rag_index.core.settings.prompts import PROMPTS, known_prompts
+from rag_index.core.settings.values import keys_of
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 from tests.docs.settings_tables import MODELS, with_tables
 

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
-from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.bm25 import Bm25Model
-from rag_index.hosts import host_pool
-from rag_index.indexing import delete_guard, diff, publish
-from rag_index.indexing.commit import batches
-from rag_index.indexing.target import Target
-from rag_index.ledger import Ledger, runs, tables
-from rag_index.stores.edge import store as edge_store
-from rag_index.stores.server import server_store
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders.bm25 import Bm25Model
+from rag_index.components.hosts import host_pool
+from rag_index.components.ledger import Ledger, runs, tables
+from rag_index.components.stores.edge import store as edge_store
+from rag_index.components.stores.server import server_store
+from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.etl import delete_guard, diff, publish
+from rag_index.etl.commit import batches
+from rag_index.etl.target import Target
 from tests.docs.pages import code, page, section, table
 from tests.project import Project
 

@@ -5,24 +5,24 @@ import re
 
 import pytest
 
+import rag_index.care.doctor
+import rag_index.care.status.audit
+import rag_index.care.status.index_status
 import rag_index.cli.measuring
-import rag_index.doctor
-import rag_index.indexing.publish
-import rag_index.status.audit
-import rag_index.status.index_status
+import rag_index.etl.publish
 from rag_index import cli
+from rag_index.care.doctor import Advice, Diagnosis, Finding
+from rag_index.care.status.audit import KINDS, Audit
+from rag_index.care.status.plan import RunCost
+from rag_index.care.transfer.export import json_line
 from rag_index.cli import runs
-from rag_index.doctor import Advice, Diagnosis, Finding
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
-from rag_index.evaluation.measures import Estimate
-from rag_index.reports.outcome import IndexOutcome, RunReport
-from rag_index.retrieve import AsOf, Retriever, Verified
-from rag_index.status.audit import KINDS, Audit
-from rag_index.status.plan import RunCost
-from rag_index.transfer.export import json_line
+from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.core.reports.outcome import IndexOutcome, RunReport
+from rag_index.search import AsOf, Retriever, Verified
+from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
+from rag_index.search.evaluation.measures import Estimate
 from tests.docs.pages import page
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.project import Project
 
 PAGE = page("json")
@@ -65,7 +65,7 @@ ARGUMENTS = {
 }
 
 
-FAILED = rag_index.status.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = rag_index.care.status.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
@@ -75,12 +75,12 @@ AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), 
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
-    "failed": (rag_index.status.index_status, "failed", [FAILED]),
-    "audit": (rag_index.status.audit, "audit", AUDITED),
+    "failed": (rag_index.care.status.index_status, "failed", [FAILED]),
+    "audit": (rag_index.care.status.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.measuring, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
-    "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
-    "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
+    "rollback": (rag_index.etl.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
+    "doctor": (rag_index.care.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
 

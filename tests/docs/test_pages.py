@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.ledger.tables import metadata
+from rag_index.components.ledger.tables import metadata
 from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, page, section, table, tables
 
 PRODUCT = ("rag_index", "flows", "tasks", "tests")
@@ -62,11 +62,13 @@ def test_every_picture_is_used_and_small():
 
 def test_every_room_is_named_in_the_tree():
     tree = section(page("development"), "## The tree")
-    rooms = {path.parent.name for path in (ROOT / "rag_index").glob("*/__init__.py")}
+    rooms = {
+        path.parent.name for depth in ("*", "[!w]*/*") for path in (ROOT / "rag_index").glob(f"{depth}/__init__.py")
+    }
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     named = set(re.findall(r"^ *(\w+)/\s", tree, re.MULTILINE))
     assert rooms | folders <= named
-    assert all((ROOT / name).is_dir() or (ROOT / "rag_index" / name).is_dir() for name in named)
+    assert all((ROOT / name).is_dir() or any((ROOT / "rag_index").glob(f"**/{name}/")) for name in named)
 
 
 def test_the_words_that_are_ours_are_defined():

@@ -4,10 +4,10 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.doctor import examine
+from rag_index.care.doctor import examine
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
 from tests.project import Project
 from tests.twin import twin
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag_index.doctor import examine, repair
-from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
-from rag_index.ledger import Ledger
-from rag_index.ledger.tables import documents
+from rag_index.care.doctor import examine, repair
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import documents
+from rag_index.core.documents.batches import RESERVED_KEY, Failure, PointBatch
 from tests.project import Project
 from tests.twin import twin
 

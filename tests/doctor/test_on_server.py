@@ -8,10 +8,10 @@ import jwt
 import pytest
 from qdrant_client import QdrantClient, models
 
-from rag_index.doctor import examine, repair
+from rag_index.care.doctor import examine, repair
+from rag_index.care.transfer.export import export
+from rag_index.components.ledger import Ledger
 from rag_index.errors import StoreRefused
-from rag_index.ledger import Ledger
-from rag_index.transfer.export import export
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 

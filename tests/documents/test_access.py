@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.documents.groups import access_stamp, groups_in, groups_of, with_groups
+from rag_index.core.documents.groups import access_stamp, groups_in, groups_of, with_groups
 
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 

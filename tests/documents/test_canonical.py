@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_index.documents.canonical import (
+from rag_index.core.documents.canonical import (
     _parsed,
     decode_payload,
     encode_payload,
@@ -23,7 +23,7 @@ from rag_index.documents.canonical import (
     hash_text,
     storable_float,
 )
-from rag_index.documents.keys import decode_key, document_id, encode_key, encode_keys, point_id, possible_keys
+from rag_index.core.documents.keys import decode_key, document_id, encode_key, encode_keys, point_id, possible_keys
 from rag_index.errors import SourceError
 
 CET = dt.timezone(dt.timedelta(hours=1))
@@ -245,7 +245,7 @@ def test_many_small_payloads_take_little_memory():
     payloads = 20_000
     code = (
         "import re\n"
-        "from rag_index.documents.canonical import encode_payloads\n"
+        "from rag_index.core.documents.canonical import encode_payloads\n"
         "def private(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         f"column = [f'p{{i}}' for i in range({payloads})]\n"
         "before = private()\n"

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import qdrant_edge as e
 
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, definitions, key_words, split_identifiers
-from rag_index.settings import IndexSettings
-from rag_index.settings.index import LANGUAGES
+from rag_index.components.embedders.bm25 import (
+    Bm25Encoder,
+    Bm25Model,
+    bm25_model,
+    definitions,
+    key_words,
+    split_identifiers,
+)
+from rag_index.core.settings import IndexSettings
+from rag_index.core.settings.index import LANGUAGES
 
 ENGLISH, CODE = Bm25Encoder(Bm25Model("english")), Bm25Encoder(Bm25Model("english", identifiers=True))
 

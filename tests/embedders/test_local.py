@@ -12,9 +12,9 @@ import wordllama
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rag_index.embedders.local import LocalEmbedder
+from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import BadVectors, TextRefused
-from rag_index.settings import EmbedderSettings
 
 TEXTS = [
     "the printer on the third floor is broken", "nobody can print since this morning", "banana bread with walnuts",
@@ -82,8 +82,8 @@ def test_the_identity_is_stable_and_includes_the_prefixes(embedder):
 def test_importing_wordllama_changes_neither_logging_nor_threads():
     program = textwrap.dedent("""
         import logging, time
-        from rag_index.embedders import open_embedder
-        from rag_index.settings.project import EmbedderSettings
+        from rag_index.components.embedders import open_embedder
+        from rag_index.core.settings.project import EmbedderSettings
         embedder = open_embedder(EmbedderSettings())
         embedder.embed_documents(["load it"])
         assert logging.getLogger().handlers == [], logging.getLogger().handlers

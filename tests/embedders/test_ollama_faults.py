@@ -12,6 +12,9 @@ import time
 import numpy as np
 import pytest
 
+from rag_index.components.hosts.ollama_client import OllamaEndpoint
+from rag_index.core.outages import outages
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -22,9 +25,6 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.ollama_client import OllamaEndpoint
-from rag_index.outages import outages
-from rag_index.settings import EmbedderSettings
 from tests.fakes.embedders import FAST
 from tests.fakes.hosts import assert_own_vectors
 from tests.fakes.ollama import FakeOllama
@@ -193,7 +193,7 @@ def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_em
 def test_a_server_that_computes_for_long_is_told_from_one_that_is_silent(
     server, make_embedder, monkeypatch, path, said
 ):
-    monkeypatch.setattr("rag_index.hosts.host_pool.MIN_SILENCE", 1.0)
+    monkeypatch.setattr("rag_index.components.hosts.host_pool.MIN_SILENCE", 1.0)
     embedder = make_embedder(server, wait_for_recovery=100.0)
     embedder.embed_documents(["warm up"])
     server.fault("hang", path=path)
@@ -297,7 +297,7 @@ def test_an_answer_that_is_redirected_or_too_large_is_refused(server, embedder, 
         with pytest.raises(EmbedderError, match=f"answers 307: name {other.url}"):
             embedder.embed_documents(TEXTS)
         assert not other.requests
-    monkeypatch.setattr("rag_index.hosts.endpoint.MAX_ANSWER", 100)
+    monkeypatch.setattr("rag_index.components.hosts.endpoint.MAX_ANSWER", 100)
     with pytest.raises(EmbedderUnavailable, match="answers more than 0 MB"):
         embedder.embed_query("a text")
 

@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from rag_index.embedders import open_embedder
-from rag_index.embedders.dispatch import Query
+from rag_index.components.embedders import open_embedder
+from rag_index.components.embedders.dispatch import Query
+from rag_index.components.hosts.openai_client import embeddings_address
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelMissing
-from rag_index.hosts.openai_client import embeddings_address
-from rag_index.settings import EmbedderSettings
 from tests.fakes.hosts import assert_own_vectors
 from tests.fakes.ollama import vector_of
 

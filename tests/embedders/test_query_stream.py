@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rag_index.embedders.dispatch import Query, QueryStream
+from rag_index.components.embedders.dispatch import Query, QueryStream
+from rag_index.components.hosts.endpoint import KnownModel
+from rag_index.components.hosts.host_pool import Pool
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, ModelChanged, TextRefused, TextTooLong
-from rag_index.hosts.endpoint import KnownModel
-from rag_index.hosts.host_pool import Pool
-from rag_index.settings import EmbedderSettings
 from tests.fakes.hosts import HANG, PLAIN_TEXT, FakeHosts
 from tests.fakes.ollama import vector_of
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from rag_index.embedders import identify, open_embedder, prefix_warning
-from rag_index.embedders import sentence_transformers as ours
+from rag_index.components.embedders import identify, open_embedder, prefix_warning
+from rag_index.components.embedders import sentence_transformers as ours
+from rag_index.core.settings import EmbedderSettings, load_settings
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
-from rag_index.settings import EmbedderSettings, load_settings
 from tests.fakes.ollama import vector_of
 from tests.project import Project
 

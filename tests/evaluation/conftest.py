@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 
 TOPICS = "printer network password invoice keyboard server monitor license update backup".split()
 

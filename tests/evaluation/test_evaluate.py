@@ -4,13 +4,13 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.components.stores import open_store
 from rag_index.errors import SettingsError, UnknownIndex
-from rag_index.evaluation import gate
-from rag_index.evaluation.evaluation import Place, evaluate
-from rag_index.evaluation.golden import GoldenQuery
-from rag_index.evaluation.measures import measure, parse_metric
-from rag_index.stores import open_store
-from tests.retrieve.desk import Desk
+from rag_index.search.evaluation import gate
+from rag_index.search.evaluation.evaluation import Place, evaluate
+from rag_index.search.evaluation.golden import GoldenQuery
+from rag_index.search.evaluation.measures import measure, parse_metric
+from tests.search.desk import Desk
 
 OPTIONS = (parse_metric("recall@5"), parse_metric("MRR@10"))
 BOTH = ["comments", "titles"]

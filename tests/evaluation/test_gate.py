@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from rag_index.evaluation.gate import WAYS, check_gate, judge
-from rag_index.evaluation.golden import GoldenQuery
-from rag_index.reports.outcome import MEANING, SEARCH, WORDS
-from rag_index.settings import GateSettings
+from rag_index.core.reports.outcome import MEANING, SEARCH, WORDS
+from rag_index.core.settings import GateSettings
+from rag_index.search.evaluation.gate import WAYS, check_gate, judge
+from rag_index.search.evaluation.golden import GoldenQuery
 from tests.project import Project
 
 FOUND, LOST = ("right", "other"), ("other",)

@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.golden import GoldenQuery, read_golden
+from rag_index.search.evaluation.golden import GoldenQuery, read_golden
 
 
 @pytest.fixture

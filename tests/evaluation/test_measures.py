@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.measures import LEVEL, Estimate, Metric, chance_of_loss, estimate, measure, parse_metric
+from rag_index.search.evaluation.measures import (
+    LEVEL,
+    Estimate,
+    Metric,
+    chance_of_loss,
+    estimate,
+    measure,
+    parse_metric,
+)
 
 THEIRS = {"recall": "R", "MRR": "RR", "nDCG": "nDCG"}
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from rag_index.embedders.servers import ServerEmbedder
-from rag_index.hosts.host_pool import Clock
-from rag_index.settings import EmbedderSettings
+from rag_index.components.embedders.servers import ServerEmbedder
+from rag_index.components.hosts.host_pool import Clock
+from rag_index.core.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 
 FAST = Clock(now=lambda: time.monotonic() * 10, sleep=lambda seconds: asyncio.sleep(seconds / 10))

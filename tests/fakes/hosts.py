@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.embedders.dispatch import Dispatch
+from rag_index.components.embedders.dispatch import Dispatch
+from rag_index.components.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
+from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
+from rag_index.components.hosts.retries import AskedHosts
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
-from rag_index.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
-from rag_index.hosts.host_pool import Clock, Pool, RequestStats
-from rag_index.hosts.retries import AskedHosts
-from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import vector_of
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rag_index import stores
+from rag_index.components import stores
+from rag_index.components.sources.sql import SqlSource
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable
-from rag_index.indexing import policies
-from rag_index.retrieve import Retriever
-from rag_index.sources.sql import SqlSource
+from rag_index.etl import policies
+from rag_index.search import Retriever
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag_index.care.status.index_status import failed
+from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.errors import RagIndexError
-from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
-from rag_index.status.index_status import failed
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.project import Project
 
 if TYPE_CHECKING:

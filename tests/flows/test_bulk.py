@@ -11,12 +11,12 @@ from unittest import mock
 import pytest
 from qdrant_client import QdrantClient
 
-from rag_index.doctor import examine
+from rag_index.care.doctor import examine
+from rag_index.components.stores import BULK
+from rag_index.components.stores.server.server_store import ServerStore
 from rag_index.errors import RagIndexError
-from rag_index.stores import BULK
-from rag_index.stores.server.server_store import ServerStore
+from tests.etl.plain import run_plain
 from tests.fakes.qdrant import FakeQdrant
-from tests.indexing.plain import run_plain
 from tests.project import Project
 
 ALIAS = "test_notes"
@@ -88,7 +88,7 @@ def test_an_error_in_the_middle_turns_the_search_index_on_and_without_bulk_it_ne
     project.write_settings(project.config.read_text().replace("bulk = true", f"bulk = {bulk}"))
     live = {ALIAS: f"{ALIAS}__1"}
     with monkeypatch.context() as patch:
-        patch.setattr("tests.indexing.plain.delete_gone", mock.Mock(side_effect=RagIndexError("the network is gone")))
+        patch.setattr("tests.etl.plain.delete_gone", mock.Mock(side_effect=RagIndexError("the network is gone")))
         with pytest.raises(RagIndexError, match="the network is gone"):
             run_plain(project)
     assert aliases(project) == ({} if bulk == "true" else live), "people search a first collection from the start"
@@ -106,7 +106,7 @@ def test_a_first_load_is_published_although_documents_failed_because_nothing_bet
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.indexing import plain
+from tests.etl import plain
 from tests.project import Project
 
 project = Project.__new__(Project)
@@ -128,7 +128,7 @@ def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
 
 def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monkeypatch):
     qdrant.stuck = True
-    monkeypatch.setattr("rag_index.stores.server.collection_requests.BUSY_WAIT", 0.0)
+    monkeypatch.setattr("rag_index.components.stores.server.collection_requests.BUSY_WAIT", 0.0)
     with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
         run_plain(project)
     assert aliases(project) == {}

@@ -9,13 +9,13 @@ from distributed import LocalCluster
 from distributed.utils import nbytes
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from rag_index.documents.batches import ShardStats, WrittenShard
+from rag_index.core.documents.batches import ShardStats, WrittenShard
+from rag_index.core.settings import ParallelSettings
 from rag_index.errors import TerminalError
-from rag_index.indexing.plain import Plainly
-from rag_index.indexing.steps import BUSY
+from rag_index.etl.plain import Plainly
+from rag_index.etl.steps import BUSY
 from rag_index.orchestration.cluster import Workers, count_workers
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
-from rag_index.settings import ParallelSettings
 from tests.fakes.ollama import FakeOllama
 from tests.flows.test_with_servers import OLLAMA, on_server
 from tests.ports import free_port

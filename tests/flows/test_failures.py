@@ -11,8 +11,8 @@ from distributed import Client, LocalCluster
 from prefect import get_client
 from prefect.client.schemas.sorting import TaskRunSort
 
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
 from rag_index.orchestration.cluster import Workers
 from tests.ports import free_port
 from tests.project import Project

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rag_index import Retriever
-from rag_index.documents.batches import StoredPoint
-from rag_index.embedders.bm25 import VERSION, Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import VERSION, Bm25Encoder, Bm25Model
+from rag_index.core.documents.batches import StoredPoint
 from tests.project import SETTINGS, Project
 
 DENSE = SETTINGS.format(extra="") + 'search = "dense"\n'

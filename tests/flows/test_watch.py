@@ -7,11 +7,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from rag_index.components.ledger import Ledger
 from rag_index.errors import TransientError
-from rag_index.ledger import Ledger
 from rag_index.orchestration.watch_runs import FlowRunner
 from rag_index.watch.loop import Stop
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.ports import free_port
 from tests.project import Project
 from tests.waiting import eventually

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.errors import IndexLocked
-from rag_index.indexing.commit import write_shard
+from rag_index.etl.commit import write_shard
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 

@@ -4,10 +4,10 @@ import asyncio
 import sys
 
 from rag_index import Retriever
+from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError, StoreUnavailable
-from rag_index.frameworks import Service, found_in
-from rag_index.retrieve import ALL_GROUPS
-from rag_index.settings import load_settings
+from rag_index.search import ALL_GROUPS
+from rag_index.search.frameworks import Service, found_in
 from tests.service.live import Live
 
 QUERY = "the printer is offline"
@@ -51,7 +51,7 @@ def check_langchain(config: str) -> None:
     from langchain_core.documents import Document
     from langchain_core.runnables import RunnableLambda
 
-    from rag_index.frameworks.langchain import RagIndexRetriever
+    from rag_index.search.frameworks.langchain import RagIndexRetriever
 
     with Retriever.from_settings(config) as retriever:
         found = RagIndexRetriever(retriever=retriever, options=OPTIONS)
@@ -73,7 +73,7 @@ def check_langchain(config: str) -> None:
 def check_llama_index(config: str) -> None:
     from llama_index.core.schema import QueryBundle
 
-    from rag_index.frameworks.llama_index import RagIndexRetriever
+    from rag_index.search.frameworks.llama_index import RagIndexRetriever
 
     with Retriever.from_settings(config) as retriever:
         found = RagIndexRetriever(retriever, **OPTIONS)
@@ -90,11 +90,11 @@ def check_llama_index(config: str) -> None:
 def check_haystack(config: str) -> None:
     from haystack import Pipeline
 
-    from rag_index.frameworks.haystack import RagIndexRetriever
+    from rag_index.search.frameworks.haystack import RagIndexRetriever
 
     pipeline = Pipeline()
     pipeline.add_component("found", RagIndexRetriever(config, **OPTIONS))
-    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["rag_index.frameworks.haystack"])
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["rag_index.search.frameworks.haystack"])
     for one in (pipeline, again):
         documents = one.run({"found": {"query": QUERY}})["found"]["documents"]
         assert [document.id for document in documents] == BEST
@@ -112,7 +112,7 @@ def check_haystack(config: str) -> None:
     assert refused(lambda: RagIndexRetriever(config).run(QUERY, filters=either))
     everybody = Pipeline()
     everybody.add_component("found", RagIndexRetriever(config, groups=ALL_GROUPS))
-    saved = Pipeline.loads(everybody.dumps(), allowed_modules=["rag_index.frameworks.haystack"])
+    saved = Pipeline.loads(everybody.dumps(), allowed_modules=["rag_index.search.frameworks.haystack"])
     assert saved.get_component("found")._options == {"groups": ALL_GROUPS}
     with Live(load_settings(config)) as live:
         there = RagIndexRetriever(url=live.url, **OPTIONS)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tests.docs.test_examples import run_example
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 
 FRAMEWORKS = ["langchain-core", "llama-index-core", "haystack-ai"]
 

@@ -4,8 +4,8 @@ import heapq
 
 import pytest
 
-from rag_index.documents.batches import HOST, REQUESTS, SIZE
-from rag_index.hosts.load import MAX_REQUESTS, Load
+from rag_index.components.hosts.load import MAX_REQUESTS, Load
+from rag_index.core.documents.batches import HOST, REQUESTS, SIZE
 
 
 class Server:

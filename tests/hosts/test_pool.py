@@ -2,10 +2,10 @@
 
 import pytest
 
+from rag_index.components.hosts.host_pool import Clock, Pool
+from rag_index.components.hosts.ollama_client import OllamaEndpoint
+from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, RateLimited
-from rag_index.hosts.host_pool import Clock, Pool
-from rag_index.hosts.ollama_client import OllamaEndpoint
-from rag_index.settings import EmbedderSettings
 
 DOWN = EmbedderUnavailable("down")
 

@@ -1,7 +1,7 @@
 """Contexts in the ledger: kept by document, chunk and recipe; what is old and not needed goes, and no more."""
 
-from rag_index.documents.batches import Failure
-from rag_index.documents.canonical import hash_text
+from rag_index.core.documents.batches import Failure
+from rag_index.core.documents.canonical import hash_text
 from tests.ledger.conftest import add
 
 DAY = 86_400.0

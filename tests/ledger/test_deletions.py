@@ -3,10 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from rag_index.documents.batches import CommitMark
-from rag_index.ledger import Counts
-from rag_index.ledger.scans import DAY, DAYS
-from rag_index.ledger.tables import documents, sizes
+from rag_index.components.ledger import Counts
+from rag_index.components.ledger.scans import DAY, DAYS
+from rag_index.components.ledger.tables import documents, sizes
+from rag_index.core.documents.batches import CommitMark
 from tests.ledger.conftest import add
 
 

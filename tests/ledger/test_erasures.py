@@ -4,9 +4,9 @@ from contextlib import closing, nullcontext
 
 import pytest
 
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.documents import key_hash
 from rag_index.errors import LedgerError
-from rag_index.ledger import Ledger
-from rag_index.ledger.documents import key_hash
 from tests.ledger.conftest import add
 
 ALIAS, MAIL = "p_notes", "änna@example.org"

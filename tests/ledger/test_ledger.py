@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from rag_index.database.drivers import interrupts_deferred
-from rag_index.documents.batches import Failure
-from rag_index.documents.canonical import hash_text
-from rag_index.documents.keys import encode_key
+from rag_index.components.ledger import Known, Ledger, Totals
+from rag_index.components.ledger.tables import metadata
+from rag_index.core.database.drivers import interrupts_deferred
+from rag_index.core.documents.batches import Failure
+from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.keys import encode_key
 from rag_index.errors import LedgerError
-from rag_index.ledger import Known, Ledger, Totals
-from rag_index.ledger.tables import metadata
 from tests.ledger.conftest import add
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")

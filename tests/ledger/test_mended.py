@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.ledger import inbox as inbox_module
+from rag_index.components.ledger import inbox as inbox_module
 
 ALIAS = "p_notes"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rag_index.documents.batches import CommitMark, Failure
-from rag_index.ledger.tables import Position, parse_position
+from rag_index.components.ledger.tables import Position, parse_position
+from rag_index.core.documents.batches import CommitMark, Failure
 from tests.ledger.conftest import add
 
 ALIAS = "p_notes"

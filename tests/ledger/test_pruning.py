@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from rag_index.documents.batches import Failure
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
-from rag_index.settings import load_settings
-from tests.indexing.plain import run_plain
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.core.documents.batches import Failure
+from rag_index.core.settings import load_settings
+from tests.etl.plain import run_plain
 from tests.ledger.conftest import add
 from tests.project import Project
 

@@ -8,12 +8,12 @@ import numpy as np
 import psutil
 import pytest
 
-from rag_index.embedders import identify, open_embedder
-from rag_index.embedders.dispatch import Query
-from rag_index.embedders.servers import ServerEmbedder
+from rag_index.components.embedders import identify, open_embedder
+from rag_index.components.embedders.dispatch import Query
+from rag_index.components.embedders.servers import ServerEmbedder
+from rag_index.core.settings import EmbedderSettings
+from rag_index.core.settings.prompts import known_prompts
 from rag_index.errors import BadVectors, ModelChanged, ModelMissing, TextTooLong
-from rag_index.settings import EmbedderSettings
-from rag_index.settings.prompts import known_prompts
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer
 

@@ -5,12 +5,12 @@ from contextlib import closing
 import pytest
 import sqlalchemy as sa
 
-from rag_index.documents.canonical import hash_text
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import scan_metadata, scans
+from rag_index.components.sources.engine import errors_as_ours, open_read_only
+from rag_index.core.documents.canonical import hash_text
 from rag_index.errors import LedgerError, LedgerUnavailable, SourceError
-from rag_index.indexing.reconcile import Orphan, PointTally, Scratch
-from rag_index.ledger import Ledger
-from rag_index.ledger.tables import scan_metadata, scans
-from rag_index.sources.engine import errors_as_ours, open_read_only
+from rag_index.etl.reconcile import Orphan, PointTally, Scratch
 from tests.changes.databases import TICKET, Followed
 from tests.ledger.conftest import add
 from tests.live.pooler import pooler

@@ -7,12 +7,12 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from rag_index.documents.canonical import hash_text
-from rag_index.documents.keys import encode_key
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.components.ledger.tables import leases
+from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.keys import encode_key
 from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
-from rag_index.ledger.tables import leases
 from tests.ledger.conftest import add, open_at_once
 from tests.waiting import eventually
 
@@ -47,7 +47,7 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
     """Machines share only the ledger. A lease from another machine is valid for a minute after its last renewal."""
     now = time.time()
     ledger, other = Ledger(url, clock=lambda: now), Ledger(url, clock=lambda: now)
-    monkeypatch.setattr("rag_index.ledger.runs.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("rag_index.components.ledger.runs.RENEW_SECONDS", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "machine-one")
     lease = IndexLease(ledger, "p_notes", "r1")
     lease.__enter__()

@@ -4,8 +4,14 @@ import os
 
 import pytest
 
-from rag_index.machine.resources import Machine, choose_worker_count, cpu_count, detect_machine, estimate_worker_memory
-from rag_index.settings import EmbedderSettings, ParallelSettings
+from rag_index.core.machine.resources import (
+    Machine,
+    choose_worker_count,
+    cpu_count,
+    detect_machine,
+    estimate_worker_memory,
+)
+from rag_index.core.settings import EmbedderSettings, ParallelSettings
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

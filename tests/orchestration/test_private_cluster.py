@@ -17,15 +17,15 @@ from distributed import Client, LocalCluster
 from distributed.core import connect
 from distributed.security import Security
 
+from rag_index.core.settings import ParallelSettings
 from rag_index.errors import TransientError
 from rag_index.orchestration.cluster import OWN_CLUSTER, Workers, count_workers
-from rag_index.settings import ParallelSettings
 from tests.ports import free_port
 from tests.waiting import eventually
 
 IN_SHARED_TMP = """
 from rag_index.orchestration.cluster import Workers
-from rag_index.settings import ParallelSettings
+from rag_index.core.settings import ParallelSettings
 
 if __name__ == "__main__":
     with Workers(ParallelSettings(workers=1)) as workers:

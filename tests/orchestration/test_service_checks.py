@@ -2,9 +2,9 @@
 
 import pytest
 
+from rag_index.core.machine.retries import Policy
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable, TransientError
-from rag_index.indexing.checks import Question, ServiceChecks
-from rag_index.machine.retries import Policy
+from rag_index.etl.checks import Question, ServiceChecks
 
 
 class Service:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rag_index.machine import terminable
+from rag_index.core.machine import terminable
 
 
 def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():

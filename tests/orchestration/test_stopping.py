@@ -9,10 +9,10 @@ from contextlib import nullcontext
 import pytest
 from prefect.states import Cancelled
 
+from rag_index.core.reports.outcome import RunReport
 from rag_index.orchestration import reporting, stopping
 from rag_index.orchestration.reporting import whole_run
 from rag_index.orchestration.stopping import stoppable
-from rag_index.reports.outcome import RunReport
 
 
 def test_a_part_that_asks_why_it_was_stopped_is_not_stopped_again(monkeypatch):

@@ -4,13 +4,13 @@ import pytest
 from distributed import Client, LocalCluster
 from qdrant_client import models
 
-from rag_index.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.core.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.core.reports.progress import LOGGERS, Progress
+from rag_index.core.settings import StoreSettings
 from rag_index.errors import IndexLocked, TransientError
 from rag_index.orchestration import liveness
 from rag_index.orchestration.liveness import Liveness, RunPlugin
 from rag_index.orchestration.worker import WorkerDestination
-from rag_index.reports.progress import LOGGERS, Progress
-from rag_index.settings import StoreSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.waiting import eventually
 

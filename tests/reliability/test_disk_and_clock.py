@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.engine import make_url
 
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import LedgerError
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project

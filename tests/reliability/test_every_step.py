@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.chunking import open_chunker
-from rag_index.embedders import identify
-from rag_index.indexing.changed import serially
-from rag_index.indexing.diff import MAX_TRIES
-from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import AllDocuments, RunOptions, execute, open_run
-from rag_index.stores import open_store
+from rag_index.components.chunking import open_chunker
+from rag_index.components.embedders import identify
+from rag_index.components.stores import open_store
+from rag_index.etl.changed import serially
+from rag_index.etl.diff import MAX_TRIES
+from rag_index.etl.plain import Plainly
+from rag_index.etl.run import AllDocuments, RunOptions, execute, open_run
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import project_in

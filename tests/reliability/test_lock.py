@@ -9,16 +9,16 @@ from contextlib import closing
 import psutil
 import pytest
 
-from rag_index.chunking import open_chunker
-from rag_index.embedders import identify
+from rag_index.components.chunking import open_chunker
+from rag_index.components.embedders import identify
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger import runs as lease_module
+from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
-from rag_index.indexing import commit as commit_module
-from rag_index.indexing.changed import serially
-from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import AllDocuments, RunOptions, index_pages, open_run
-from rag_index.ledger import Ledger
-from rag_index.ledger import runs as lease_module
-from rag_index.ledger.runs import IndexLease
+from rag_index.etl import commit as commit_module
+from rag_index.etl.changed import serially
+from rag_index.etl.plain import Plainly
+from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
 from tests.project import Project
 from tests.reliability.victim import dead_pid
 from tests.waiting import eventually
@@ -77,7 +77,7 @@ def test_a_living_run_keeps_its_lease_when_the_clock_is_set(ledger, hours):
 
 
 def test_a_lease_from_the_future_is_valid_while_it_is_renewed(ledger, monkeypatch):
-    monkeypatch.setattr("rag_index.ledger.runs.RENEW_SECONDS", 1.0)
+    monkeypatch.setattr("rag_index.components.ledger.runs.RENEW_SECONDS", 1.0)
     held_by(ledger, host="another machine", renewed_at=time.time() + DAY)
     stop = threading.Event()
 

@@ -9,8 +9,8 @@ import uuid
 
 import pytest
 
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.indexing.run import RunOptions, execute, open_run
+from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.etl.run import RunOptions, execute, open_run
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import SCENES, SmallShards, SmallSteps, run_once

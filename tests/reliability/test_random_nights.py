@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.embedders import Embedder
+from rag_index.components.embedders import Embedder
+from rag_index.components.ledger import Ledger
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
-from rag_index.indexing import delete_guard
-from rag_index.indexing.changed import index_documents
-from rag_index.ledger import Ledger
-from tests.indexing.plain import batch
+from rag_index.etl import delete_guard
+from rag_index.etl.changed import index_documents
+from tests.etl.plain import batch
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import Death, Died, copied, failed, live_points, run_once, with_digests

@@ -11,8 +11,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.sources.changed_rows import ChangedSource
-from rag_index.sources.sql import SqlSource
+from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.components.sources.sql import SqlSource
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.victim import assert_equals_clean_index

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from rag_index.stores.edge.catalog_file import Catalog
+from rag_index.components.stores.edge.catalog_file import Catalog
 from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 
 SERVICE = """
 import json, sys, threading, time
-from rag_index.retrieve import Retriever
+from rag_index.search import Retriever
 retriever = Retriever.from_settings(sys.argv[1])
 done = {"searches": 0, "errors": []}
 def search(number):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rag_index.documents.batches import ShardStats, WrittenShard
-from rag_index.reports.metrics import RunMetrics, Stopwatch, advice
-from rag_index.settings import EmbedderSettings
+from rag_index.core.documents.batches import ShardStats, WrittenShard
+from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
+from rag_index.core.settings import EmbedderSettings
 from tests.test_outages import Clock
 
 

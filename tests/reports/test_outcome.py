@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.cli.runs import print_report
-from rag_index.reports.outcome import IndexOutcome, RunReport
+from rag_index.core.reports.outcome import IndexOutcome, RunReport
 
 
 def outcome(index="notes", **given):

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from rag_index.outages import Outage
-from rag_index.reports.progress import Lines, Progress, open_display
+from rag_index.core.outages import Outage
+from rag_index.core.reports.progress import Lines, Progress, open_display
 from tests.flows.conftest import Recorder
 from tests.test_outages import Clock
 
@@ -133,7 +133,7 @@ def in_terminal(script: str, width: int) -> str:
 def test_the_bar_shows_failures_and_the_time_left_and_leaves_the_terminal_its_cursor(width, end):
     """After Ctrl-C, for example, nothing finishes the bar."""
     script = (
-        "from rag_index.reports.progress import *\n"
+        "from rag_index.core.reports.progress import *\n"
         "now = [0.0]; p = Progress('a-long-name-of-an-index', interval=0, clock=lambda: now[0])\n"
         "p.displays = [open_display()]; p.start(64000)\n"
         "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"

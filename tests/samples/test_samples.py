@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.samples import pydocs, workshop
-from rag_index.settings import load_settings
-from rag_index.sources import open_source
+from rag_index.components.sources import open_source
+from rag_index.core.settings import load_settings
+from rag_index.first_run.samples import pydocs, workshop
 from tests.project import Project
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 import pytest
 import sqlalchemy as sa
 
-from rag_index.schema.catalog import read_catalog
-from rag_index.schema.proposal import Proposal
-from rag_index.schema.proposal import propose as proposed
-from rag_index.settings import Settings
-from rag_index.sources import open_source
+from rag_index.components.sources import open_source
+from rag_index.core.settings import Settings
+from rag_index.first_run.schema.catalog import read_catalog
+from rag_index.first_run.schema.proposal import Proposal
+from rag_index.first_run.schema.proposal import propose as proposed
 
 PROSE = "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers came to work"
 TEXT = f"{PROSE} {{n}}"

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from rag_index.schema.scaffold import scaffold
+from rag_index.first_run.schema.scaffold import scaffold
 from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, entities, itself, many, names, pages, wheel_shop, wiki
 
 PAST, FUTURE = 1_600_000_000, 4_000_000_000

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from rag_index.schema import scaffold
+from rag_index.first_run.schema import scaffold
 from tests.schema.proposals import DAY, PROSE, TEXT, cms, cycle, itself, many, pages
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
+from rag_index.components.sources import open_source
+from rag_index.core.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.schema import scaffold
-from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
-from rag_index.sources import open_source
+from rag_index.first_run.schema import scaffold
 from tests.project import Project
 from tests.schema.proposals import TEXT, many
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.retrieve.conftest import ollama, ollama_desk, ollama_template, served, template  # noqa: F401
-from tests.retrieve.desk import Desk
+from tests.search.conftest import ollama, ollama_desk, ollama_template, served, template  # noqa: F401
+from tests.search.desk import Desk
 from tests.service.live import Live
 
 

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 
-from rag_index.service.guard import Guard, HttpMetrics
-from rag_index.service.tokens import TokenRegister
-from rag_index.settings import ServeSettings
+from rag_index.core.settings import ServeSettings
+from rag_index.search.service.guard import Guard, HttpMetrics
+from rag_index.search.service.tokens import TokenRegister
 
 Headers = list[tuple[bytes, bytes]]
 

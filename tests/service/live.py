@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from rag_index.retrieve import Retriever
-from rag_index.service.app import make_app
-from rag_index.service.server import config_of, listen
+from rag_index.search import Retriever
+from rag_index.search.service.app import make_app
+from rag_index.search.service.server import config_of, listen
 from tests.waiting import GENEROUS, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rag_index.rerankers import Reranker
-    from rag_index.settings import Settings
+    from rag_index.core.settings import Settings
+    from rag_index.search.rerankers import Reranker
 
 
 class Live:

@@ -12,11 +12,11 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from rag_index.service.tokens import token_line
-from rag_index.settings import load_settings
+from rag_index.core.settings import load_settings
+from rag_index.search.service.tokens import token_line
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.desk import Desk
-from tests.retrieve.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
+from tests.search.desk import Desk
+from tests.search.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
 from tests.service.live import Live
 
 CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from rag_index.retrieve import as_of
-from rag_index.transfer.move import move, target_settings
-from tests.indexing.plain import run_plain
+from rag_index.care.transfer.move import move, target_settings
+from rag_index.search import as_of
+from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live
 from tests.service.test_http import problem
@@ -48,8 +48,8 @@ def test_after_a_run_an_answer_says_when_it_was_complete(project):
 
 RUN = """
 import sys
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.settings import load_settings
+from rag_index.etl.run import RunOptions, open_run
+from rag_index.core.settings import load_settings
 with open_run(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another"):
     print("running", flush=True)
     input()

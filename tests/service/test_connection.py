@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from uvicorn.server import ServerState
 
-from rag_index.service import server
-from rag_index.service.server import Connection, config_of
+from rag_index.search.service import server
+from rag_index.search.service.server import Connection, config_of
 
 REQUEST = b"GET /search HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

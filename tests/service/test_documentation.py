@@ -3,7 +3,7 @@
 import json
 import re
 
-from rag_index.settings import ServeSettings
+from rag_index.core.settings import ServeSettings
 from tests.docs.pages import blocks, code, page, section, table
 
 PAGE = page("service")

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from rag_index.service.guard import MAX_HEADER_BYTES, Exchange, HttpMetrics
-from rag_index.service.tokens import token_line
-from rag_index.settings import load_settings
+from rag_index.core.settings import load_settings
+from rag_index.search.service.guard import MAX_HEADER_BYTES, Exchange, HttpMetrics
+from rag_index.search.service.tokens import token_line
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 from tests.service.in_memory import ask, guarded
 from tests.service.live import Live
 from tests.service.test_http import problem

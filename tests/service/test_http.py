@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from rag_index.service import search_service
-from rag_index.stores.server.server_store import Reads
-from tests.retrieve.desk import DESK, Desk
+from rag_index.components.stores.server.server_store import Reads
+from rag_index.search.service import search_service
+from tests.search.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import GENEROUS
 

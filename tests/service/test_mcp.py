@@ -15,15 +15,15 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from rag_index import cli
-from rag_index.extras import install_command
-from rag_index.retrieve import Retriever
-from rag_index.service import Caller, SearchService
-from rag_index.service.mcp_tools import AgentTools
-from rag_index.service.tokens import new_token, token_line
-from rag_index.settings import ServeSettings
+from rag_index.core.extras import install_command
+from rag_index.core.settings import ServeSettings
+from rag_index.search import Retriever
+from rag_index.search.service import Caller, SearchService
+from rag_index.search.service.mcp_tools import AgentTools
+from rag_index.search.service.tokens import new_token, token_line
 from tests.project import PROGRAM
-from tests.retrieve.conftest import SHARED
-from tests.retrieve.desk import DESK, Desk
+from tests.search.conftest import SHARED
+from tests.search.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import eventually
 

@@ -13,15 +13,15 @@ import httpx
 import pytest
 
 from benchmarks import servicedesk
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
-from rag_index.service.tokens import new_token, token_line
-from rag_index.settings import ServeSettings
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.core.settings import ServeSettings
+from rag_index.search.service.tokens import new_token, token_line
 from tests.browser import Browser
-from tests.indexing.test_parts import SETTINGS, TABLES, make_project
+from tests.etl.test_parts import SETTINGS, TABLES, make_project
 from tests.project import PROGRAM
-from tests.retrieve.conftest import SHARED
-from tests.retrieve.desk import DESK, Desk
+from tests.search.conftest import SHARED
+from tests.search.desk import DESK, Desk
 from tests.service.live import Live
 from tests.service.test_mcp import WITH_KINDS
 from tests.waiting import eventually

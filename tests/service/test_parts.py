@@ -3,10 +3,10 @@
 import httpx
 import pytest
 
-from rag_index.retrieve import Caller
-from rag_index.service.mcp_tools import AgentTools
-from rag_index.service.search_service import SearchService
-from tests.indexing.test_parts import SETTINGS, make_project
+from rag_index.search import Caller
+from rag_index.search.service.mcp_tools import AgentTools
+from rag_index.search.service.search_service import SearchService
+from tests.etl.test_parts import SETTINGS, make_project
 from tests.service.live import Live
 
 LINK = "https://desk.example.org/t/1"

@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from rag_index.cli import main
-from rag_index.retrieve import Caller
-from rag_index.service.tokens import TokenRegister, new_token, token_line
-from rag_index.settings import ServeSettings
+from rag_index.core.settings import ServeSettings
+from rag_index.search import Caller
+from rag_index.search.service.tokens import TokenRegister, new_token, token_line
 from tests.project import PROGRAM
-from tests.retrieve.desk import Desk
+from tests.search.desk import Desk
 from tests.service.test_http import problem
 from tests.waiting import eventually
 

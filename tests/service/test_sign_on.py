@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from rag_index.core.settings import ServeSettings, load_settings
 from rag_index.errors import SettingsError, TransientError
-from rag_index.retrieve import Caller
-from rag_index.service import tokens
-from rag_index.service.tokens import (
+from rag_index.search import Caller
+from rag_index.search.service import tokens
+from rag_index.search.service.tokens import (
     FRESH_SECONDS,
     MAX_KEYS_BYTES,
     MAX_OLD_SECONDS,
@@ -34,8 +35,7 @@ from rag_index.service.tokens import (
     require_tokens,
     token_line,
 )
-from rag_index.settings import ServeSettings, load_settings
-from tests.retrieve.desk import DESK, Desk
+from tests.search.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import GENEROUS
 

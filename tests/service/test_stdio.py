@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from tests.project import PROGRAM
-from tests.retrieve.conftest import SHARED
-from tests.retrieve.desk import DESK, Desk
+from tests.search.conftest import SHARED
+from tests.search.desk import DESK, Desk
 
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD = -32700, -32600, -32601
 

@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.core.settings import ServeSettings
 from rag_index.errors import SettingsError, TerminalError
-from rag_index.retrieve import Caller
-from rag_index.service.server import listen, url_of
-from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
-from rag_index.settings import ServeSettings
+from rag_index.search import Caller
+from rag_index.search.service.server import listen, url_of
+from rag_index.search.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
 from tests.test_outages import Clock
 
 

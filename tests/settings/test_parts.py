@@ -2,9 +2,9 @@
 
 import pytest
 
+from rag_index.core.settings import load_settings
+from rag_index.core.settings.parts import split_name
 from rag_index.errors import SettingsError
-from rag_index.settings import load_settings
-from rag_index.settings.parts import split_name
 
 TICKETS = """
 [source]

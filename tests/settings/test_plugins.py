@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from rag_index.cli.runs import load_index_all
+from rag_index.core.settings.plugins import check_own_packages
 from rag_index.errors import SettingsError
-from rag_index.settings.plugins import check_own_packages
 
 
 @pytest.mark.parametrize("name", ["flows", "tasks"])

@@ -8,9 +8,8 @@ from typing import get_args
 
 import pytest
 
-from rag_index.chunking.code.languages import LANGUAGES
-from rag_index.errors import SettingsError, UnknownIndex
-from rag_index.settings import (
+from rag_index.components.chunking.code.languages import LANGUAGES
+from rag_index.core.settings import (
     EmbedderSettings,
     IndexSettings,
     Settings,
@@ -19,8 +18,9 @@ from rag_index.settings import (
     origins,
     run_settings,
 )
-from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
-from rag_index.settings.sections import ServerSettings
+from rag_index.core.settings.index import CodeLanguage, is_named_like_a_secret
+from rag_index.core.settings.sections import ServerSettings
+from rag_index.errors import SettingsError, UnknownIndex
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
 from tests.strangers import NOBODY, needs_second_user

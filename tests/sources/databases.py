@@ -3,9 +3,9 @@
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from rag_index.settings import IndexSettings
-from rag_index.sources.digest import DigestSource
-from rag_index.sources.sql import SqlSource
+from rag_index.components.sources.digest import DigestSource
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.settings import IndexSettings
 from tests.changes.databases import Session, new_database
 
 KINDS = ["sqlite", "postgresql", "mariadb"]

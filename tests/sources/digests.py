@@ -7,8 +7,8 @@ that a scan with digests read add up to.
 from contextlib import closing
 from typing import Any
 
-from rag_index.documents.keys import document_id
-from rag_index.sources.digest import BucketDigest, add_rows
+from rag_index.components.sources.digest import BucketDigest, add_rows
+from rag_index.core.documents.keys import document_id
 from tests.sources.databases import pages
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from rag_index.documents.groups import groups_in
+from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.core.documents.groups import groups_in
+from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError, SourceError
-from rag_index.settings import IndexSettings
-from rag_index.sources.changed_rows import ChangedSource
 from tests.sources.databases import KnownStamps, pages
 
 PAIRS = "SELECT note_id, name FROM acl"

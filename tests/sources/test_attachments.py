@@ -9,11 +9,11 @@ from email.message import EmailMessage
 import pytest
 from pypdf import PdfWriter
 
-from rag_index.documents.batches import TextLayout
-from rag_index.documents.keys import document_id
+from rag_index.components.sources.attachments import with_files
+from rag_index.core.documents.batches import TextLayout
+from rag_index.core.documents.keys import document_id
+from rag_index.core.machine import retries
 from rag_index.errors import SourceUnavailable
-from rag_index.machine import retries
-from rag_index.sources.attachments import with_files
 from tests.docs.pages import blocks, page, section
 from tests.project import Project
 from tests.sources.databases import pages

@@ -4,9 +4,9 @@ import datetime as dt
 
 import pytest
 
-from rag_index.documents.keys import encode_key
+from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.core.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources.changed_rows import ChangedSource
 from tests.sources.databases import open_database, pages, read_since
 
 KINDS = {"timestamptz": "postgresql", "timestamp": "postgresql", "date": "postgresql", "datetime": "mariadb",

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.documents.canonical import decode_payload, hash_text
-from rag_index.documents.keys import document_id
+from rag_index.components.sources.code import CodeSource, decode_text
+from rag_index.components.sources.listing import list_files
+from rag_index.core.documents.canonical import decode_payload, hash_text
+from rag_index.core.documents.keys import document_id
+from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError, SourceUnavailable
-from rag_index.settings import IndexSettings
-from rag_index.sources.code import CodeSource, decode_text
-from rag_index.sources.listing import list_files
 from tests.sources.databases import KnownStamps, pages
 
 OLD = time.time() - 1000
@@ -85,7 +85,7 @@ def test_a_header_is_of_c_if_all_sources_are(root, others, languages, expected):
 
 
 def test_pages_are_limited_by_rows_and_by_bytes_and_read_twice_are_the_same(root, monkeypatch):
-    monkeypatch.setattr("rag_index.sources.code.PAGE_BYTES", 1000)
+    monkeypatch.setattr("rag_index.components.sources.code.PAGE_BYTES", 1000)
     for number in range(6):
         write(root, f"{number}.py", "x" * (400 + number))
     opened = source(root)
@@ -205,7 +205,7 @@ def test_files_and_folders_without_permission():
 
 
 def test_unchanged_files_stay_unread(root, monkeypatch):
-    monkeypatch.setattr("rag_index.sources.code.RACY_SECONDS", 0.05)
+    monkeypatch.setattr("rag_index.components.sources.code.RACY_SECONDS", 0.05)
     write(root, "a.py", "a = 1\n")
     write(root, "b.py", "b = 1\n")
     opened = source(root)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_index.database.drivers import database_url
+from rag_index.core.database.drivers import database_url
 from rag_index.errors import SettingsError
 from tests.sources.databases import SourceDatabase
 from tests.sources.digests import State, is_current, rescan
@@ -196,7 +196,7 @@ def test_only_the_ranges_of_keys_with_changes_are_read(many, monkeypatch):
     many.run("UPDATE note SET body = 'b'")
     assert len(rescan(many, state)) == 5100, "everything changed"
     assert not rescan(many, state)
-    monkeypatch.setattr("rag_index.sources.digest.MAX_LISTED", 3)
+    monkeypatch.setattr("rag_index.components.sources.digest.MAX_LISTED", 3)
     many.run("UPDATE note SET body = 'c' WHERE id % 900 = 0")
     assert len(rescan(many, state)) == 5100, "more buckets than a query can list"
     assert not rescan(many, state)
@@ -227,7 +227,7 @@ def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, mo
     many.run("INSERT INTO note VALUES (?, 'far', 1, NULL)", rows=[(n * 10**6,) for n in range(1, 2001)])
     assert 2000 <= len(rescan(many, state)) < 3000
     assert len(state.known) > 2000, "a bucket for each of them"
-    monkeypatch.setattr("rag_index.sources.digest.MAX_KEPT_BUCKETS", 1000)
+    monkeypatch.setattr("rag_index.components.sources.digest.MAX_KEPT_BUCKETS", 1000)
     assert len(rescan(many, state)) == 7000
     assert len(state.known) < 100, "keys that are far apart are hashed"
     assert not rescan(many, state)

@@ -3,9 +3,9 @@
 import pytest
 import sqlalchemy as sa
 
+from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.components.sources.row_file import FOLDER
 from rag_index.errors import SourceUnavailable
-from rag_index.sources.changed_rows import ChangedSource
-from rag_index.sources.row_file import FOLDER
 from tests.changes.databases import Session
 from tests.project import Project
 from tests.sources.databases import open_database, read

@@ -13,10 +13,10 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
 from rag_index.errors import RagIndexError, SourceError, SourceTimedOut, SourceUnavailable
-from rag_index.ledger import Ledger
-from rag_index.schema.catalog import read_catalog
-from rag_index.sources.engine import errors_as_ours, limited, open_read_only
+from rag_index.first_run.schema.catalog import read_catalog
 from tests.sources.databases import SourceDatabase, open_database, read
 from tests.waiting import eventually
 

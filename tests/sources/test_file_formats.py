@@ -10,8 +10,8 @@ from pypdf import PdfWriter
 from pypdf.annotations import FreeText, Text
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, StreamObject, TextStringObject
 
-from rag_index.sources.attachments import FileReader
-from rag_index.sources.text import NotText
+from rag_index.components.sources.attachments import FileReader
+from rag_index.components.sources.text import NotText
 from tests.sources.test_attachments import ODT, docx, odt, pdf
 
 HEAD = "From: kim@example.org\r\nSubject: a report\r\nMIME-Version: 1.0\r\n"

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_index.documents.keys import document_id
+from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.components.sources.digest import DigestSource
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources.changed_rows import ChangedSource
-from rag_index.sources.digest import DigestSource
-from rag_index.sources.sql import SqlSource
 from tests.sources.databases import KINDS, open_database, pages, read, read_since
 from tests.sources.digests import State, is_current, rescan
 

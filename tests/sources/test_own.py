@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from rag_index.components.sources import open_source
 from rag_index.errors import SettingsError
-from rag_index.sources import open_source
 from tests.docs.pages import blocks, page
 from tests.project import Project
 

@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
-from rag_index.sources import open_source
-from rag_index.sources.pages import PAGE_CHARS
+from rag_index.components.sources import open_source
+from rag_index.components.sources.pages import PAGE_CHARS
 from tests.project import Project
 from tests.sources.databases import read_since
 

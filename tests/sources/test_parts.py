@@ -6,14 +6,14 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.documents.batches import TextLayout
-from rag_index.documents.canonical import decode_payload
-from rag_index.documents.keys import document_id
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.components.sources.pages import LinkComposer
+from rag_index.core.documents.batches import TextLayout
+from rag_index.core.documents.canonical import decode_payload
+from rag_index.core.documents.keys import document_id
+from rag_index.core.settings.parts import check_link
 from rag_index.errors import SettingsError, SourceError
-from rag_index.settings.parts import check_link
-from rag_index.sources.changed_rows import ChangedSource
-from rag_index.sources.pages import LinkComposer
 from tests.sources.databases import pages
 from tests.sources.digests import State, rescan
 
@@ -180,7 +180,7 @@ def test_one_query_for_each_table_of_parts_and_page(desk):
 
 def test_a_page_has_fewer_documents_if_their_parts_are_long(desk, monkeypatch):
     for module in ("pages", "sql"):
-        monkeypatch.setattr(f"rag_index.sources.{module}.PAGE_CHARS", 30)
+        monkeypatch.setattr(f"rag_index.components.sources.{module}.PAGE_CHARS", 30)
     rows = [(100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026") for number in range(60)]
     desk.run("INSERT INTO remark VALUES (?, ?, ?, ?, ?, ?, ?)", rows=rows)
     source = desk.source(**TICKETS)

@@ -14,8 +14,8 @@ import pytest
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
+from rag_index.components.sources.row_file import FOLDER, RowFile, remove_leftovers
 from rag_index.errors import SourceError
-from rag_index.sources.row_file import FOLDER, RowFile, remove_leftovers
 from tests.project import Project
 from tests.reliability.test_disk_and_clock import Disk
 from tests.sources.databases import open_database, read

@@ -2,8 +2,8 @@
 
 import pytest
 
+from rag_index.components.sources.sample import READ_FACTOR, Sample, read_sample
 from rag_index.errors import SourceError
-from rag_index.sources.sample import READ_FACTOR, Sample, read_sample
 from tests.project import Project
 from tests.sources.databases import pages
 

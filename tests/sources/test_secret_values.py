@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.sources.secret_values import without_secrets
+from rag_index.components.sources.secret_values import without_secrets
 from tests.project import Project
 
 MAIL = "Please click http://cod.example/newsletter.html?token=nl-e6dc078cedb4eb739fef7 to subscribe."

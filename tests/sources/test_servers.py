@@ -7,13 +7,13 @@ from contextlib import closing
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.drivers import redacted_url
-from rag_index.documents.canonical import decode_payload
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources.engine import limit_on_server, limited, open_read_only
+from rag_index.components.sources.source_tables import tables_read
+from rag_index.components.sources.sql import Cursor
+from rag_index.core.database.drivers import redacted_url
+from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from rag_index.ledger import Ledger
-from rag_index.sources.engine import limit_on_server, limited, open_read_only
-from rag_index.sources.source_tables import tables_read
-from rag_index.sources.sql import Cursor
 from tests.sources.databases import SourceDatabase, open_database, read
 
 QUERY = {"query": "SELECT * FROM note"}
@@ -346,7 +346,7 @@ def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, 
     with open_database(kind, request, tmp_path) as database:
         engine = open_read_only(database.url)
         for told, both, grace in ((True, False, 200.0), (True, True, 0.0), (False, False, 0.0)):
-            monkeypatch.setattr("rag_index.sources.engine.GRACE_SECONDS", grace)
+            monkeypatch.setattr("rag_index.components.sources.engine.GRACE_SECONDS", grace)
             with pytest.raises(SourceTimedOut, match="source x did not answer a query within 1 s"):
                 run_limited(engine, sleep, told=told, both=both)
         with engine.connect() as connection:

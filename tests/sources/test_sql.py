@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.documents.canonical import decode_payload
+from rag_index.components.sources.engine import open_read_only
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from rag_index.sources.engine import open_read_only
-from rag_index.sources.sql import SqlSource
 from tests.sources.databases import SourceDatabase, read
 
 QUERY = "SELECT id, body FROM note"
@@ -63,7 +63,7 @@ def test_rows_are_inserted_deleted_and_changed_between_pages(sqlite, kind):
 
 
 def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
-    monkeypatch.setattr("rag_index.sources.pages.PAGE_CHARS", 10)
+    monkeypatch.setattr("rag_index.components.sources.pages.PAGE_CHARS", 10)
     source = sqlite.notes(7).source()
     assert len(source.page(None, 7).documents) == 2
     assert source.documents(list("1234567")).documents.keys == list("1234567")

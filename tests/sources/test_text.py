@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_index.sources.pages import clean
-from rag_index.sources.text import NotText, find_format, read_text
+from rag_index.components.sources.pages import clean
+from rag_index.components.sources.text import NotText, find_format, read_text
 
 HTML = """<style>p {}</style><h1>Title &amp; more</h1><p>Some <b>bold</b> &ndash; text<br>in Wirbels&shy;&auml;ule</p>
 <ul><li>one</li><li>two <a href="http://x">link</a></li></ul><script>var a = "<p>no</p>";</script>

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from rag_index.embedders import open_embedder
+from rag_index.components.embedders import open_embedder
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project, run_here
 

@@ -2,9 +2,9 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rag_index.documents.batches import ShardStats
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.status.metrics_file import try_to_write_metrics
+from rag_index.care.status.metrics_file import try_to_write_metrics
+from rag_index.core.documents.batches import ShardStats
+from rag_index.etl.run import RunOptions, open_run
 from tests.project import Project
 
 

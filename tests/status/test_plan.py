@@ -5,14 +5,14 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.documents.batches import Failure
-from rag_index.documents.canonical import hash_text
-from rag_index.documents.keys import encode_key
-from rag_index.ledger import Ledger
-from rag_index.settings import ContextSettings, EmbedderSettings
-from rag_index.sources import open_source
-from rag_index.status.index_status import status
-from rag_index.status.plan import CostCounter
+from rag_index.care.status.index_status import status
+from rag_index.care.status.plan import CostCounter
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources import open_source
+from rag_index.core.documents.batches import Failure
+from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.keys import encode_key
+from rag_index.core.settings import ContextSettings, EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import PROGRAM

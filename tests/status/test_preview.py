@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from tests.indexing.test_parts import SETTINGS, TABLES
+from tests.etl.test_parts import SETTINGS, TABLES
 from tests.project import Project
 
 

@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.care.status.index_status import failed, run_reports, status
+from rag_index.care.status.plan import plan_runs
+from rag_index.components.ledger import Ledger
 from rag_index.errors import LedgerError, LedgerUnavailable
-from rag_index.ledger import Ledger
-from rag_index.status.index_status import failed, run_reports, status
-from rag_index.status.plan import plan_runs
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.reliability.test_disk_and_clock import Disk
 

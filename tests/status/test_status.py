@@ -2,9 +2,9 @@
 
 import pytest
 
+from rag_index.care.status.index_status import status
+from rag_index.components.stores import LOOK_SECONDS
 from rag_index.errors import StoreUnavailable
-from rag_index.status.index_status import status
-from rag_index.stores import LOOK_SECONDS
 from tests.project import Project
 
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from rag_index.ledger.runs import IndexLease, lease_name
-from rag_index.status.index_status import status
-from rag_index.status.metrics_file import try_to_write_metrics
-from tests.indexing.plain import run_plain
+from rag_index.care.status.index_status import status
+from rag_index.care.status.metrics_file import try_to_write_metrics
+from rag_index.components.ledger.runs import IndexLease, lease_name
+from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
 

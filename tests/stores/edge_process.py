@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.stores.edge.store import EdgeStore
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 
 DIMENSION = 4
 WIDE = 256
@@ -19,8 +19,8 @@ WIDE = 256
 PROCESS = """
 import sys
 from pathlib import Path
-from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.store import EdgeStore
+from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.edge.store import EdgeStore
 from tests.stores.edge_process import WIDE, points
 {before}
 store = EdgeStore(Path(sys.argv[1]))

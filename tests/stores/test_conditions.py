@@ -9,11 +9,11 @@ from operator import eq, ge, gt, le, lt
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import PointBatch
-from rag_index.documents.canonical import comparable_time, decode_payload, encode_payload
-from rag_index.stores.conditions import payload_filter
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.protocol import Condition
+from rag_index.components.stores.conditions import payload_filter
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.protocol import Condition
+from rag_index.core.documents.batches import PointBatch
+from rag_index.core.documents.canonical import comparable_time, decode_payload, encode_payload
 
 
 def leaves(given) -> list:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
-from rag_index.documents.canonical import decode_payload, encode_payload
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
+from rag_index.core.documents.canonical import decode_payload, encode_payload
+from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
+from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
-from rag_index.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
-from rag_index.settings.sections import ServerSettings
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.protocol import Condition, VectorQuery
-from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 

@@ -13,15 +13,15 @@ import numpy as np
 import psutil
 import pytest
 
-from rag_index.documents.batches import PointBatch
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.stores.edge import store as edge_store
+from rag_index.components.stores.edge.catalog_file import Catalog
+from rag_index.components.stores.edge.folder import FileLock, WriterLock
+from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.protocol import VectorQuery
+from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores.edge import store as edge_store
-from rag_index.stores.edge.catalog_file import Catalog
-from rag_index.stores.edge.folder import FileLock, WriterLock
-from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.protocol import VectorQuery
 from tests.stores.edge_process import DIMENSION, fill, points, writer
 from tests.waiting import eventually, when
 

@@ -12,9 +12,9 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.documents.vectors import SparseVector, SparseVectors
-from rag_index.stores.edge.store import EdgeStore
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.core.documents.vectors import SparseVector, SparseVectors
 
 DIMENSION, POINTS, PAGE = 16, 400, 4096
 CASES = 2

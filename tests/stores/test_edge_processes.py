@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.errors import SearchTimedOut, StoreError
-from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.protocol import Condition, VectorQuery
 from tests.stores.edge_process import WIDE, fill, points
 from tests.waiting import eventually
 
@@ -93,7 +93,7 @@ def held_without_a_name(process: psutil.Process) -> list[str]:
 
 def test_a_process_that_searches_loads_no_settings():
     """It is started while a search waits, and pydantic alone would take it as long again."""
-    loaded = "import sys, rag_index.stores.edge.processes; print(*sys.modules)"
+    loaded = "import sys, rag_index.components.stores.edge.processes; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
-    assert "rag_index.stores.edge.collection_reader" in found
-    assert not {"pydantic", "rag_index.settings"} & set(found)
+    assert "rag_index.components.stores.edge.collection_reader" in found
+    assert not {"pydantic", "rag_index.core.settings"} & set(found)

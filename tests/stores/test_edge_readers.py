@@ -10,17 +10,17 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import CommitMark
-from rag_index.documents.vectors import SparseVector
+from rag_index.components.stores.edge import reader as reader_module
+from rag_index.components.stores.edge.catalog_file import Catalog
+from rag_index.components.stores.edge.collection import EdgeCollection
+from rag_index.components.stores.edge.collection_reader import CollectionReader
+from rag_index.components.stores.edge.folder import MIN_LINKED, link_shard
+from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.core.documents.batches import CommitMark
+from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores.edge import reader as reader_module
-from rag_index.stores.edge.catalog_file import Catalog
-from rag_index.stores.edge.collection import EdgeCollection
-from rag_index.stores.edge.collection_reader import CollectionReader
-from rag_index.stores.edge.folder import MIN_LINKED, link_shard
-from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.protocol import Condition, VectorQuery
 from tests.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
 from tests.waiting import eventually, when
 
@@ -320,7 +320,7 @@ for start in range(1000, 1_000_000, 100):
 def test_a_reader_waits_for_a_process_that_completes_what_a_killed_writer_wrote(store):
     """Two services may start after a kill. The second one does not take for damage what the first one works at."""
     (store / "collections" / "c" / "unflushed").touch()
-    code = "import rag_index.stores.edge.collection as c; load = c.EdgeCollection._claim"
+    code = "import rag_index.components.stores.edge.collection as c; load = c.EdgeCollection._claim"
     code += "; c.EdgeCollection._claim = lambda self: (print(1, flush=True), input(), load(self))"
     with writer(store, "", before=code) as process:
         process.says()
@@ -332,7 +332,7 @@ def test_a_writer_that_is_killed_while_it_copies_leaves_no_copy(store, reader):
     assert reader.count("live") == 997
     code = """
 import os, signal
-from rag_index.stores.edge import collection
+from rag_index.components.stores.edge import collection
 def copy(source, target):
     target.mkdir()
     (target / "half").write_text("")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.components.stores.server import link
+from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
-from rag_index.settings.sections import ServerSettings
-from rag_index.stores.server import link
-from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 

@@ -11,11 +11,11 @@ import pytest
 import tblib.pickling_support
 from qdrant_client import QdrantClient, models
 
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreRefused
-from rag_index.settings.sections import ServerSettings
-from rag_index.stores.protocol import Condition, VectorQuery
-from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.stores import test_server_faults

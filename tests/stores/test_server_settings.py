@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from rag_index.documents.vectors import SparseVector
+from rag_index.components.stores import BULK
+from rag_index.components.stores.protocol import VectorQuery
+from rag_index.components.stores.server import collection_requests as server_collections
+from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.core.documents.vectors import SparseVector
+from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import StoreError, StoreUnavailable
-from rag_index.settings.payload_indexes import GROUPS_FIELD
-from rag_index.settings.sections import ServerSettings
-from rag_index.stores import BULK
-from rag_index.stores.protocol import VectorQuery
-from rag_index.stores.server import collection_requests as server_collections
-from rag_index.stores.server.server_store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port

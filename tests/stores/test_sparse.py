@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import PointBatch
-from rag_index.documents.vectors import SparseVector
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.points import MAX_PLACES
+from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.core.documents.batches import PointBatch
+from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreMismatch
-from rag_index.stores.edge.store import EdgeStore
-from rag_index.stores.points import MAX_PLACES
-from rag_index.stores.protocol import Condition, VectorQuery
 from tests.stores.test_contract import DIMENSION, batch, new_name, store
 
 __all__ = ["store"]

@@ -10,11 +10,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.documents.batches import PointBatch
+from rag_index.care.transfer.export import export
+from rag_index.components.stores import open_store
+from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError
-from rag_index.stores import open_store
-from rag_index.stores.edge.reader import EdgeReader
-from rag_index.transfer.export import export
 from tests.project import Project
 
 

@@ -6,13 +6,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.doctor import examine, repair
-from rag_index.documents.batches import PointBatch
+from rag_index.care.doctor import examine, repair
+from rag_index.care.transfer.export import export
+from rag_index.care.transfer.move import move, target_settings
+from rag_index.components.ledger import Ledger
+from rag_index.components.stores import open_store
+from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.ledger import Ledger
-from rag_index.stores import open_store
-from rag_index.transfer.export import export
-from rag_index.transfer.move import move, target_settings
 from tests.fakes.qdrant import FakeQdrant, Fault
 from tests.project import SETTINGS, Project
 from tests.twin import twin

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from rag_index.care.tuning.known_items import known_items
+from rag_index.components.stores import open_store
 from rag_index.errors import SettingsError
-from rag_index.evaluation.evaluation import evaluate
-from rag_index.evaluation.measures import parse_metric
-from rag_index.stores import open_store
-from rag_index.tuning.known_items import known_items
+from rag_index.search.evaluation.evaluation import evaluate
+from rag_index.search.evaluation.measures import parse_metric
 from tests.project import SETTINGS, Project
 
 OPTIONS = (parse_metric("recall@10"),)

@@ -5,14 +5,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
 
-from rag_index.changes import DocumentChange, Received
-from rag_index.changes.opening import OpenedFeeds
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import holder, lease_name
+from rag_index.components.ledger.tables import Position
 from rag_index.errors import RagIndexError
-from rag_index.indexing.changed import Applied
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import holder, lease_name
-from rag_index.ledger.tables import Position
+from rag_index.etl.changed import Applied
 from rag_index.watch import PlainRunner
+from rag_index.watch.changes import DocumentChange, Received
+from rag_index.watch.changes.opening import OpenedFeeds
 from rag_index.watch.loop import Stop, Watch
 
 

@@ -8,16 +8,16 @@ from unittest import mock
 
 import pytest
 
-from rag_index.changes import Received
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
-from rag_index.indexing import run as pipeline
-from rag_index.indexing.changed import Applied, BatchIndexer
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
-from rag_index.reports.outcome import IndexOutcome
+from rag_index.etl import run as pipeline
+from rag_index.etl.changed import Applied, BatchIndexer
 from rag_index.watch import PlainRunner, collector, loop
+from rag_index.watch.changes import Received
 from rag_index.watch.loop import Stop
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.waiting import GENEROUS, eventually
 from tests.watch.feeds import EndedRun, ListFeed, is_watched, watch_of, watched

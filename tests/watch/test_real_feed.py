@@ -12,19 +12,19 @@ from unittest import mock
 
 import pytest
 
-from rag_index.changes import Received
-from rag_index.changes.opening import setup_script
-from rag_index.changes.queues import QueueFeed
-from rag_index.changes.rows import ReceivedRows
+from rag_index.care.status.index_status import run_reports, status
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import Position, includes
 from rag_index.errors import IndexBehind, SettingsError
-from rag_index.ledger import Ledger
-from rag_index.ledger.tables import Position, includes
-from rag_index.retrieve import Retriever
-from rag_index.status.index_status import run_reports, status
+from rag_index.search import Retriever
 from rag_index.watch import collector, loop, open_watch
+from rag_index.watch.changes import Received
+from rag_index.watch.changes.opening import setup_script
+from rag_index.watch.changes.queues import QueueFeed
+from rag_index.watch.changes.rows import ReceivedRows
 from rag_index.watch.collector import Collector
 from rag_index.watch.loop import Stop
-from tests.indexing.plain import run_plain
+from tests.etl.plain import run_plain
 from tests.project import SETTINGS, Project
 from tests.reliability.chaos.watcher import Runner
 from tests.waiting import eventually

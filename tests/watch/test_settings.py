@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 
+from rag_index.components.ledger import Ledger
+from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError, SettingsReplaced
-from rag_index.indexing.changed import BatchIndexer
-from rag_index.indexing.run import RunOptions, open_run
-from rag_index.ledger import Ledger
-from rag_index.settings import load_settings
+from rag_index.etl.changed import BatchIndexer
+from rag_index.etl.run import RunOptions, open_run
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop
-from tests.indexing.plain import Died, run_plain
+from tests.etl.plain import Died, run_plain
 from tests.project import Project
 from tests.reliability.chaos.watcher import Runner
 from tests.waiting import eventually

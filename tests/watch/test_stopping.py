@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import httpx
 import pytest
 
-from rag_index.ledger import Ledger
+from rag_index.components.ledger import Ledger
 from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 

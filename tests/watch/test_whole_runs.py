@@ -9,16 +9,16 @@ from unittest import mock
 
 import pytest
 
+from rag_index.care.status.index_status import status
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.errors import IndexLocked, SettingsError, TransientError
-from rag_index.indexing.changed import Applied
-from rag_index.ledger import Ledger
-from rag_index.ledger.runs import IndexLease
-from rag_index.reports.outcome import IndexOutcome
-from rag_index.retrieve import Retriever
-from rag_index.status.index_status import status
+from rag_index.etl.changed import Applied
+from rag_index.search import Retriever
 from rag_index.watch import PlainRunner, loop
+from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
-from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.twin import STORE, back_up, restore
 from tests.waiting import eventually

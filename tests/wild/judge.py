@@ -8,12 +8,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from rag_index.indexing.run import RunOptions
+from rag_index.components.stores import open_store
+from rag_index.core.settings import load_settings, run_settings
+from rag_index.etl.run import RunOptions
+from rag_index.first_run.schema import scaffold
 from rag_index.orchestration.launch import run_plainly
-from rag_index.retrieve.retriever import Retriever
-from rag_index.schema import scaffold
-from rag_index.settings import load_settings, run_settings
-from rag_index.stores import open_store
+from rag_index.search.retriever import Retriever
 from tests.wild.sample import Question, Sample
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.drivers import database_url
-from rag_index.schema import propose, read_catalog
-from rag_index.settings import Settings, load_settings
-from rag_index.sources import open_source
+from rag_index.components.sources import open_source
+from rag_index.core.database.drivers import database_url
+from rag_index.core.settings import Settings, load_settings
+from rag_index.first_run.schema import propose, read_catalog
 from tests.live.mariadb import mariadb
 from tests.live.postgres import PostgresServer
 from tests.wild.judge import judge, proposed

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_index.chunking.code.chunker import CodeChunker
-from rag_index.chunking.code.languages import LANGUAGES
-from rag_index.documents.batches import ChunkedDocument, DocumentBatch
-from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text
-from rag_index.documents.keys import encode_key
+from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.code.languages import LANGUAGES
+from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
+from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text
+from rag_index.core.documents.keys import encode_key
 from tests.chunking.code.samples import SAMPLES
 
 CHUNKER = CodeChunker(chars=120, seconds=20.0)

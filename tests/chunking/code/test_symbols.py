@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rag_index.chunking.code.languages import LANGUAGES, open_parser
-from rag_index.chunking.code.symbols import Deadline, parse, symbols_of
+from rag_index.components.chunking.code.languages import LANGUAGES, open_parser
+from rag_index.components.chunking.code.symbols import Deadline, parse, symbols_of
 from rag_index.errors import TerminalError
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.chunking.context.writer import extract_context
-from rag_index.hosts.ollama_client import Answer
+from rag_index.components.chunking.context.writer import extract_context
+from rag_index.components.hosts.ollama_client import Answer
 
 
 def extract(text, max_chars=60, ended=True):

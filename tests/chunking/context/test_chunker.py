@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.code.chunker import CodeChunker
-from rag_index.chunking.context.writer import ContextCache
-from rag_index.documents.batches import ContextCounts
-from rag_index.documents.canonical import hash_text
+from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.context.writer import ContextCache
+from rag_index.core.documents.batches import ContextCounts
+from rag_index.core.documents.canonical import hash_text
 from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import FakeOllama
 

@@ -6,13 +6,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context import ContextChunker
-from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.writer import Recipe, check_model, process_writer
-from rag_index.chunking.text_chunker import TextChunker
-from rag_index.documents.batches import ContextCounts
-from rag_index.hosts.ollama_client import OllamaEndpoint
-from rag_index.ledger import Ledger
+from rag_index.components.chunking.context import ContextChunker
+from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.components.chunking.context.writer import Recipe, check_model, process_writer
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.hosts.ollama_client import OllamaEndpoint
+from rag_index.components.ledger import Ledger
+from rag_index.core.documents.batches import ContextCounts
 from tests.chunking.context.conftest import numbered, page, servers_of
 from tests.live.models import write_generating_gguf
 

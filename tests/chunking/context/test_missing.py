@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.documents.batches import ChunkedDocument, ContextCounts
+from rag_index.core.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import EmbedderUnavailable, ModelChanged, RateLimited, TerminalError
 from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import TOO_LONG

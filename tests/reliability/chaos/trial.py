@@ -15,11 +15,11 @@ from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import parse_position
+from rag_index.core.settings import load_settings
 from rag_index.errors import RagIndexError
-from rag_index.ledger import Ledger
-from rag_index.ledger.tables import parse_position
-from rag_index.retrieve import Retriever
-from rag_index.settings import load_settings
+from rag_index.search import Retriever
 from tests.reliability.chaos.desk import Desk, crash
 from tests.reliability.chaos.watcher import whole_run
 from tests.reliability.chaos.writers import Writer, judge

@@ -9,12 +9,12 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from rag_index.embedders.local import LocalEmbedder
+from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.core.settings import Settings, load_settings
 from rag_index.errors import RagIndexError
-from rag_index.indexing.changed import Applied, serially
-from rag_index.indexing.plain import Plainly
-from rag_index.indexing.run import AllDocuments, RunOptions, execute, open_run
-from rag_index.settings import Settings, load_settings
+from rag_index.etl.changed import Applied, serially
+from rag_index.etl.plain import Plainly
+from rag_index.etl.run import AllDocuments, RunOptions, execute, open_run
 from rag_index.watch import PlainRunner, loop, open_watch
 from rag_index.watch.loop import Stop, stopped_by_signals
 from tests.watch.feeds import EndedRun

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger.tables import parse_position
+from rag_index.components.ledger.tables import parse_position
 
 if TYPE_CHECKING:
     from tests.reliability.chaos.desk import Desk

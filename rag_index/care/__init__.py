@@ -1,0 +1,1 @@
+"""What looks at indexes, repairs, measures and moves them."""

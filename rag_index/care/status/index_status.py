@@ -1,0 +1,232 @@
+"""The status of each index: its collection and counts, and the reports of its runs and of its watch."""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.ledger import Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
+from rag_index.components.ledger.runs import holder, lease_name, run_state
+from rag_index.components.stores import commit_marks, count_indexed, live_aliases
+from rag_index.core.reports.outcome import missed_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.core.documents.batches import FailureKind
+    from rag_index.core.settings import IndexSettings, Settings
+
+STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
+"""The states of a watch. A watch that was `killed` has not said that it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """The status of one index; `collection` is None and counts are 0 if nothing is indexed yet."""
+
+    index: str
+    collection: str | None
+    documents: int
+    points: int
+    indexed: int | None
+    """About how many points the search index of a server has; None in the embedded store, or if nothing is indexed."""
+    failed: int
+    held_back: int
+    last_run: dict[str, Any] | None
+    """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under way; if its process
+    died, `seconds` is None too and the state is interrupted."""
+
+    watch: dict[str, Any] | None = None
+    """How the watch of the index is, as `watch_report` returns it; None if it was never watched."""
+    embedder: str = ""
+    """The model that embedded it, with its prefixes; empty if nothing is indexed yet."""
+    outdated: str = ""
+    """Why it must be rebuilt although the settings are the same: it was made by another rag-index; otherwise empty."""
+    restored: str = ""
+    """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
+    as_of: dict[str, Any] | None = None
+    """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
+    erasable: int = 0
+    """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
+    erasable_since: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectStatus:
+    """The status of all indexes of the settings, and a sentence about each that is kept although they lack it."""
+
+    indexes: list[IndexStatus]
+    unwanted: dict[str, str]
+
+
+def status(settings: Settings) -> ProjectStatus:
+    """Return the status of all indexes.
+
+    This reads only the ledger and the names in the store, and asks a server for its search indexes. So it answers while
+    a run holds the embedded store.
+    """
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
+        live = live_aliases(settings.store, settings.aliases)
+        ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
+        indexed = count_indexed(settings.store, ours.values())
+        restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
+        found = [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
+        found = [replace(one, restored=restored.get(one.index, "")) for one in found]
+        return ProjectStatus(found, unwanted_indexes(settings, ledger, live))
+
+
+def ledger_status(settings: Settings) -> ProjectStatus:
+    """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
+        ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
+        newest = {alias: names[-1] for alias, names in ready.items() if names}
+        return ProjectStatus([_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {})
+
+
+def _index_status(
+    settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str], indexed: dict[str, int]
+) -> IndexStatus:
+    alias = settings.alias(index.name)
+    run, watch = _last_run(ledger, alias), watch_report(settings, index, ledger)
+    collection = ledger.collection(live[alias]) if alias in live else None
+    if collection is None:
+        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch)
+    totals = ledger.totals(collection.id)
+    failed = ledger.count_failures(collection.id) - ledger.count_failures(collection.id, "skipped")
+    held = ledger.count_held(collection.id)
+    counts = (totals.documents, totals.points, indexed.get(collection.name), failed, held)
+    reached, as_of = ledger.reached().get(alias), None
+    if reached is not None and reached.collection == collection.name:
+        ahead = reached.age(ledger.clock()) is None
+        how = "a clock that was ahead" if ahead else reached.how
+        as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": how}
+    erasable = ledger.pending_erasures(alias)
+    return IndexStatus(
+        index.name,
+        collection.name,
+        *counts,
+        run,
+        watch,
+        embedder=collection.embedder,
+        outdated=collection.outdated,
+        as_of=as_of,
+        erasable=len(erasable.hashes),
+        erasable_since=iso_time(erasable.since) if erasable.since else None,
+    )
+
+
+def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
+    last = ledger.last_run(alias)
+    if last is None:
+        return None
+    state = run_state(ledger, last)
+    died = state == "interrupted"
+    return {
+        "started": iso_time(last.started_at),
+        "ended": iso_time(last.ended_at) if last.ended_at else None,
+        "state": state,
+        "message": "the process died during the run; the next run resumes it" if died else last.message,
+        "seconds": None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3),
+    }
+
+
+def run_reports(
+    settings: Settings, indexes: Sequence[IndexSettings], run_id: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
+        found = ((index.name, ledger.last_run(settings.alias(index.name), run_id)) for index in indexes)
+        return [_run_report(name, run, ledger) for name, run in found if run]
+
+
+def _run_report(name: str, run: RunRecord, ledger: Ledger) -> dict[str, Any]:
+    report = {
+        "run": run.id,
+        "started": iso_time(run.started_at),
+        "ended": iso_time(run.ended_at) if run.ended_at else None,
+        "state": run_state(ledger, run),
+        **run.report,
+    }
+    documents = [one for one in ledger.missed(run.alias) if one.run_id == run.id]
+    if missed := missed_report(name, documents, ledger.watch(run.alias)):
+        report["missed"] = missed | {"ids": [one.document_id for one in documents]}
+    return report
+
+
+def missed_report(name: str, documents: Sequence[MissedDocument], watch: WatchRecord | None) -> dict[str, Any] | None:
+    """Return what is to be said about documents that the watch missed and a run mended; None if there are none."""
+    if not documents or watch is None:
+        return None
+    ids = [one.document_id for one in documents]
+    return {
+        "documents": len(documents),
+        "not_examined": watch.unkept,
+        "expected": bool(watch.blind),
+        "found": iso_time(max(one.found_at for one in documents)),
+        "message": missed_sentence(name, ids, watch.blind, unkept=watch.unkept),
+    }
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time (seconds since 1970) as ISO text in UTC."""
+    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
+    """Return how the watch of an index is; None if it was never watched.
+
+    `seconds_behind` counts from the earliest change that waits, that failed, or that the delete guard holds back. If
+    there is none, it counts from the last catching up if nobody watches now, or if changes are not received.
+    """
+    alias = settings.alias(index.name)
+    record = ledger.watch(alias)
+    if record is None:
+        return None
+    lives = holder(ledger, lease_name(settings.project)) is not None
+    ready = [one.id for one in ledger.collections(alias) if one.state == "ready"]
+    waiting = [ledger.waiting_since(alias), *map(ledger.gaps_since, ready[-1:])]
+    since = min(filter(None, waiting), default=None)
+    if since is None and not (lives and record.state in ("running", "catching up", "waiting")):
+        since = record.caught_up_at
+    return {
+        "index": index.name,
+        "state": record.state if lives or record.state == "stopped" else "killed",
+        "message": record.message,
+        "changes_waiting": ledger.count_waiting(alias),
+        "seconds_behind": 0.0 if since is None else round(abs(ledger.clock() - since), 3),
+        "last_applied": iso_time(record.applied_at) if record.applied_at else None,
+        "caught_up": iso_time(record.caught_up_at) if record.caught_up_at else None,
+        "missed": missed_report(index.name, ledger.missed(alias), record),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDocument:
+    """A document that the ledger lists as failed, incomplete or skipped (`kind`); times are ISO, in UTC."""
+
+    index: str
+    document_id: str
+    reason: str
+    tries: int
+    first_tried: str
+    last_tried: str
+    kind: FailureKind = "failed"
+
+
+def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
+    """Return the documents listed as failed, incomplete or skipped in the live collections of these indexes."""
+    from rag_index.core.documents.keys import document_id  # `status` prints reports, and does without
+
+    with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
+        live = live_aliases(settings.store, settings.aliases)
+        documents = []
+        for index in indexes:
+            collection = ledger.collection(live.get(settings.alias(index.name), ""))
+            for row in ledger.failures(collection.id).values() if collection else ():
+                tried = iso_time(row.first_at), iso_time(row.last_at)
+                named = index.name, document_id(row.key)
+                documents.append(FailedDocument(*named, row.reason, row.tries, *tried, row.kind))
+        return documents

@@ -1,0 +1,351 @@
+"""The plan of a run: what it would do, without doing it; and whole documents as they would be embedded."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.chunking import Chunker, open_chunker
+from rag_index.components.embedders import EmbedderIdentity, identify, prefix_warning
+from rag_index.components.embedders.bm25 import bm25_model
+from rag_index.components.ledger import Collection, Ledger
+from rag_index.components.sources import Source, all_pages, has_digests, open_source
+from rag_index.components.sources.attachments import with_files
+from rag_index.components.sources.secret_values import MASK, looks_secret
+from rag_index.components.sources.sql import SqlSource
+from rag_index.components.stores import commit_marks, open_names
+from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch, part_name
+from rag_index.core.documents.canonical import decode_payload
+from rag_index.core.documents.groups import document_part
+from rag_index.core.documents.keys import document_id
+from rag_index.core.machine.resources import worker_count
+from rag_index.core.reports.outcome import Counts, count_of
+from rag_index.errors import RagIndexError, TransientError
+from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
+from rag_index.etl.diff import LedgerScanState, diff
+from rag_index.etl.target import check_fits, live_collection, recognised
+from rag_index.etl.tombstones import without_erased
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.core.settings import IndexSettings, Settings
+
+SAMPLE = 500
+"""Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
+
+SAMPLE_WITH_FILES = 20
+"""The same where documents have files, whose text takes long to read; their characters follow from these alone."""
+
+MAX_SECRETS = 20
+"""One document of this many may have a value that looks like a secret; `plan` warns of more."""
+
+MIN_LOST = 0.02
+"""The share of the letters outside of marks that a format may drop; `plan` warns of more."""
+
+NO_COLLECTION = -1
+LOOKED_AT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """What a run would have to do at most: vectors that it has already, or contexts, cost it nothing."""
+
+    characters: int
+    chunks: int
+    chunks_estimated: bool
+    """Whether only a sample was chunked."""
+    requests: int | None
+    """About how many requests an embedder on servers gets; None if the embedder needs none."""
+    context_requests: int | None
+    """How many requests the model that writes contexts gets; None if none does."""
+    workers: int
+    chars_per_second: float | None
+    """Characters that a worker embedded in a second in the last run that had enough to measure it; None before one."""
+    seconds: float | None
+    """How long embedding takes at that rate; None if no run has measured it."""
+    money: float | None = None
+    """What it costs by `[embedder] price`, without what overlaps in chunks; None without a price."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {name: round(value, 1) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+    def sentence(self) -> str:
+        """Return the cost in one line for a person."""
+        about = "about " if self.chunks_estimated else ""
+        said = f"{about}{count_of(self.chunks, 'chunk')} of {count_of(self.characters, 'character')} to embed"
+        if self.requests is not None:
+            said += f" in about {count_of(self.requests, 'request')}"
+        if self.context_requests is not None:
+            said += f" and at most {count_of(self.context_requests, 'request')} for contexts"
+        if self.money is not None:
+            said += f", which costs {self.money:,.2f} by [embedder] price"
+        if self.seconds is None or self.chars_per_second is None:
+            return f"{said}; how long that takes is unknown until a run has measured it"
+        rate = f"{self.chars_per_second:,.0f} characters/s per worker"
+        seconds = max(1, math.ceil(self.seconds))
+        time = f"about {seconds} s" if seconds <= 90 else f"about {seconds / 60:,.0f} minutes"
+        return f"{said}; {time} with {count_of(self.workers, 'worker')} at {rate}, as the last run measured"
+
+
+class CostCounter:
+    """Counts what has to be embedded, page by page. Nothing of the source's size is held."""
+
+    def __init__(self, settings: Settings, index: IndexSettings, chars_per_second: float | None) -> None:
+        self._settings = settings
+        self._index = index
+        self._rate = chars_per_second
+        self._chunker: Chunker = open_chunker(settings, index, contexts=False)
+        self._characters = self._sampled = self._chunks = 0
+
+    def add(self, documents: DocumentBatch) -> None:
+        """Count the documents of a page that a run would embed."""
+        if not len(documents):
+            return
+        step = -(-len(documents) // (SAMPLE_WITH_FILES if documents.files else SAMPLE))
+        sample = documents.take(list(range(0, len(documents), step)))
+        characters = 0
+        for read in with_files(sample):
+            characters += sum(map(len, read.texts))
+            chunked = self._chunker.chunk(read)
+            self._chunks += sum(len(one.chunks) for one in chunked if not isinstance(one, RagIndexError))
+        self._sampled += characters
+        whole = round(characters * len(documents) / len(sample)) if documents.files else sum(map(len, documents.texts))
+        self._characters += whole
+
+    def cost(self) -> RunCost:
+        """Return the cost of all documents that were counted."""
+        estimated = self._sampled < self._characters
+        chunks = round(self._chunks * self._characters / self._sampled) if estimated else self._chunks
+        embedder = self._settings.embedder
+        workers = 1 if self._settings.parallel.serial else max(1, worker_count(self._settings))
+        texts, characters = embedder.usual_request
+        by_size = max(math.ceil(chunks / texts), math.ceil(self._characters / characters))
+        return RunCost(
+            characters=self._characters,
+            chunks=chunks,
+            chunks_estimated=estimated,
+            requests=by_size if embedder.on_servers else None,
+            context_requests=chunks if self._index.context is not None else None,
+            workers=workers,
+            chars_per_second=self._rate,
+            seconds=None if self._rate is None else self._characters / self._rate / workers,
+            money=None if embedder.price is None else embedder.cost(self._characters),
+        )
+
+
+@dataclass(slots=True)
+class RunPlan(Counts):
+    """What a run of an index would do."""
+
+    gone: int = 0
+    embedder: str = ""
+    """The model with its prefixes, and a warning if nobody knows which it needs; empty if it does not answer."""
+    cost: RunCost | None = None
+    error: str = ""
+    """Why a run would end before it changes anything. All numbers are 0 then."""
+    exit_code: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints. `message` and `error` are left out if they are empty."""
+        values = {**asdict(self), "cost": self.cost and self.cost.to_json()}
+        values.pop("exit_code")
+        return {name: value for name, value in values.items() if value != ""}
+
+
+def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunPlan]:
+    """Return the plan of each index. What would end its run early is in its plan.
+
+    A store that does not answer is waited for once, as long as a run waits for it.
+    """
+    try:
+        with open_names(settings.store) as store:
+            store.aliases()
+    except RagIndexError as error:
+        return [_failed(index, error) for index in indexes]
+    identity: EmbedderIdentity | RagIndexError
+    try:
+        identity = identify(settings.embedder)
+    except RagIndexError as error:
+        identity = error
+    plans = []
+    for index in indexes:
+        try:
+            plans.append(_plan(settings, index, identity))
+        except RagIndexError as error:
+            plans.append(_failed(index, error))
+    return plans
+
+
+def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
+    return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
+
+
+def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
+    """Compare the whole source with the ledger.
+
+    Raises what a source, a ledger and a store raise, and what a run raises that has to be refused.
+    """
+    plan = RunPlan(index.name)
+    with (
+        closing(open_source(settings, index)) as source,
+        closing(Ledger(settings.ledger_url, read_only=True)) as ledger,
+    ):
+        source.check()
+        if isinstance(source, SqlSource):
+            policies = source.row_policies()
+            for sentence in (policies.warning(access=index.access is not None), *policies.notes()):
+                plan.say(sentence)
+        if names := ", ".join(index.secret_columns):
+            plan.say(
+                f"searches would show {names}, named like secrets: leave out what is one, and name the rest in "
+                "not_secret"
+            )
+        with open_names(settings.store) as store:
+            live = live_collection(ledger, store, settings.alias(index.name))
+            if not isinstance(identity, RagIndexError):
+                identity = recognised(identity, ledger, store, settings.alias(index.name))
+                plan.embedder = "; ".join(filter(None, [str(identity), prefix_warning(settings.embedder, identity)]))
+        if live is not None:
+            read_marks = partial(commit_marks, settings.store)
+            plan.say(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
+        try:
+            if isinstance(identity, RagIndexError):
+                raise identity
+            chunker = open_chunker(settings, index)
+            if live is not None:
+                check_fits(live, identity, chunker, bm25_model(index), index=index.name)
+        except TransientError as error:
+            model = "the embedder" if error is identity else "the model that writes contexts"
+            compared = "" if live is None else ", so it was not compared with the one that made the index"
+            plan.say(f"{model} does not answer{compared}: {error}")
+        _compare(plan, settings, index, source, ledger, live)
+    return plan
+
+
+def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
+    sample = documents.take(list(range(0, len(documents), -(-len(documents) // SAMPLE) or 1)))
+    found: Counter[str] = Counter()
+    for payload in sample.payloads:
+        found.update(name for name, value in decode_payload(payload).items() if looks_secret(value))
+    if not set(index.text_columns) & set(index.not_secret):
+        found["text"] = sum(MASK in text for text in sample.texts)
+    names = [
+        name for name, count in found.items() if count * MAX_SECRETS > len(sample) and name not in index.not_secret
+    ]
+    if not names:
+        return ""
+    return (
+        f"values of {', '.join(names)} look like password hashes, tokens or keys: leave such columns out, or name the "
+        "columns in not_secret if searches may show them"
+    )
+
+
+def _lost_letters(source: Source) -> str:
+    """Return which formats rob texts of letters that are no marks."""
+    lost = source.lost_letters() if isinstance(source, SqlSource) else {}
+    found = [f"{form} drops {share:.0%} of column {name}" for (name, form), share in lost.items() if share >= MIN_LOST]
+    if not found:
+        return ""
+    return (
+        f"of the letters outside of marks, {', '.join(found)}: look at `rag-index plan --show`, and choose another "
+        "format if more than scripts and styles is missing"
+    )
+
+
+def _compare(
+    plan: RunPlan, settings: Settings, index: IndexSettings, source: Source, ledger: Ledger, live: Collection | None
+) -> None:
+    collection_id = live.id if live else NO_COLLECTION
+    hidden = hidden_by_policies(ledger, settings.alias(index.name), policy_digest(source))
+    guard = DeleteGuard(ledger, live, settings.run.delete_guard, hidden=hidden) if live else None
+    count_parts(source, index, guard)
+    cost = CostCounter(settings, index, live.chars_per_second if live else None)
+    ledger.begin_scan(settings.alias(index.name))
+    full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
+    state = LedgerScanState(settings, index, source, ledger, collection_id, full=full)
+    for whole in all_pages(source, settings.source.page_rows):
+        page = without_erased(ledger, settings, index, whole)
+        state.see(page, plan)
+        if state.pages == 1:
+            plan.say(_secret_values(index, page.documents))
+            plan.say(_lost_letters(source))
+        cost.add(_count(plan, page.documents, ledger, collection_id))
+    plan.cost = cost.cost() if plan.new + plan.changed else None
+    plan.gone = ledger.find_gone(collection_id)
+    if guard is not None:
+        plan.held_back, reason = guard.foresee(index.name)
+        plan.say(reason)
+
+
+def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_id: int) -> DocumentBatch:
+    """Count what is to be done with the documents of a page, and return those that have to be embedded.
+
+    The ledger's temporary tables have those that lose their points.
+    """
+    keys = documents.keys
+    changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
+    ledger.note_emptied(changes.emptied)
+    plan.new += changes.new
+    plan.changed += len(changes.to_embed) - changes.new
+    plan.payload_only += len(changes.payload_only)
+    plan.unchanged += changes.unchanged
+    plan.empty += changes.empty
+    plan.failed += changes.given_up
+    return changes.to_embed
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDocument:
+    """A document as an index would hold it. `payload` has what hits return, those of parts left out.
+
+    `chunks` has the text of each chunk that would be embedded, with the name and id of the part that it is of.
+    """
+
+    index: str
+    document_id: str
+    title: str
+    link: str
+    payload: dict[str, Any]
+    chunks: list[dict[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `plan --show --json` prints."""
+        return {name: value for name, value in asdict(self).items() if value or name not in (TITLE, LINK)}
+
+
+def show_documents(settings: Settings, index: IndexSettings, count: int) -> list[ShownDocument]:
+    """Return some documents of an index, without contexts that a model would write.
+
+    They are spread over the first `LOOKED_AT` documents that have text. Raises as a source does.
+    """
+    chunker = open_chunker(settings, index, contexts=False)
+    with closing(open_source(settings, index, first=LOOKED_AT)) as source:
+        source.check()
+        documents = source.page(None, LOOKED_AT).documents
+        with_text = [row for row in range(len(documents)) if not documents.is_empty(row)]
+        step = max(1, len(with_text) // max(1, count))
+        read = list(with_files(documents.take(with_text[::step][:count])))
+    return [
+        _shown(index.name, some, row, document)
+        for some in read
+        for row, document in enumerate(chunker.chunk(some))
+        if isinstance(document, ChunkedDocument)
+    ]
+
+
+def _shown(index: str, documents: DocumentBatch, row: int, document: ChunkedDocument) -> ShownDocument:
+    payload = decode_payload(documents.payloads[row])
+    ours = document_part(payload)
+    payload.pop(RESERVED_KEY, None)
+    own: Sequence[bytes] = document.payloads or [b"{}"] * len(document.chunks)
+    parts = [decode_payload(one).get(RESERVED_KEY, {}).get(PART, {}) for one in own]
+    named = zip(document.texts_to_embed(), map(part_name, parts), strict=True)
+    chunks = [{"text": text, **({"part": part} if part else {})} for text, part in named]
+    title, link = ours.get(TITLE, ""), ours.get(LINK, "")
+    return ShownDocument(index, document_id(documents.keys[row]), title, link, payload, chunks)

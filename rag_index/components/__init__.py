@@ -1,0 +1,1 @@
+"""What a run and a search both open: sources, chunkers, embedders, their hosts, stores and the ledger."""

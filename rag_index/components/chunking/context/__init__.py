@@ -1,0 +1,109 @@
+"""Contexts for chunks: a generating model says of each chunk where it stands in its document.
+
+The chunker here adds contexts to the chunks of another. `writer` takes them from the ledger, or asks servers and reads
+the answers; `prompt` makes the question for one chunk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.components.chunking.context.writer import (
+    DocumentContexts,
+    Recipe,
+    check_model,
+    context_tokens,
+    process_writer,
+)
+from rag_index.core.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
+from rag_index.core.settings import EmbedderSettings, Settings
+from rag_index.errors import RagIndexError, TerminalError
+
+if TYPE_CHECKING:
+    from rag_index.components.chunking import Chunker
+    from rag_index.core.settings.sections import ContextSettings
+
+DEFAULT_HOST = "http://127.0.0.1:11434"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextChunker:
+    """The chunks of `inner`, with a context for each chunk of a document that has several.
+
+    A chunk without a usable context is embedded without one, and its document is incomplete; with `required`, the
+    document fails instead. The connections belong to the process that does the chunking.
+    """
+
+    inner: Chunker
+    servers: EmbedderSettings
+    recipe: Recipe
+    ledger: SecretStr
+    """The URL of the ledger, which keeps contexts."""
+    required: bool
+
+    @classmethod
+    def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
+        """Ask the servers which model they have, and check that it writes. Raises as `check_model`."""
+        embedder = settings.embedder if settings.embedder.kind == "ollama" else None
+        servers = EmbedderSettings(
+            kind="ollama",
+            hosts=context.hosts or (embedder.hosts if embedder else [DEFAULT_HOST]),
+            model=context.model,
+            timeout=context.timeout,
+            keep_alive=context.keep_alive,
+            requests_in_flight=context.concurrency,
+            num_thread=embedder.num_thread if embedder else None,
+            wait_for_recovery=settings.embedder.wait_for_recovery,
+        )
+        model = check_model(servers, context.num_ctx)
+        num_ctx = context_tokens(model, context.num_ctx)
+        recipe = Recipe(model.digest, context.prompt or DEFAULT_PROMPT, context.max_chars, num_ctx)
+        ledger = settings.ledger_url.render_as_string(hide_password=False)
+        return cls(inner, servers, recipe, SecretStr(ledger), context.required)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.inner.fingerprint}/context-{self.recipe.fingerprint}"
+
+    def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
+        """Split each document and add contexts. Equal documents get equal contexts as far as the cache has them."""
+        chunked = self.inner.chunk(documents)
+        several = [
+            (row, document)
+            for row, document in enumerate(chunked)
+            if isinstance(document, ChunkedDocument) and len(document.chunks) > 1
+        ]
+        if several:
+            writer = process_writer(self.servers, self.recipe, self.ledger)
+            hashes, texts = documents.text_hashes, documents.texts
+            contexts = writer.write([(hashes[row], texts[row], document.chunks) for row, document in several])
+            for (row, document), document_contexts in zip(several, contexts, strict=True):
+                chunked[row] = self._add_contexts(document, document_contexts)
+        return chunked
+
+    def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
+        """Split a chunk in two; both halves keep the context."""
+        return self.inner.split_chunk(document, number)
+
+    def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument | RagIndexError:
+        missing = Counter(filter(None, written.reasons))
+        message = ""
+        if missing:
+            reasons = "; ".join(reason for reason, _ in missing.most_common(3))
+            message = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
+            if self.required:
+                return TerminalError(message)
+        inner_contexts = document.contexts or [""] * len(document.chunks)
+        contexts = ["\n".join(filter(None, pair)) for pair in zip(written.contexts, inner_contexts, strict=True)]
+        made = len(document.chunks) - written.cached - missing.total()
+        return replace(
+            document,
+            contexts=contexts,
+            incomplete="; ".join(filter(None, [document.incomplete, message])),
+            context_counts=ContextCounts(made, written.cached, missing.total()),
+        )

@@ -1,0 +1,375 @@
+"""The contexts of chunks, from the ledger or from a model, and the connections that a worker process keeps for them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import threading
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from sqlalchemy.engine import URL, make_url
+
+from rag_index.components.chunking.context.prompt import Passage, passages, question
+from rag_index.components.hosts.endpoint import (
+    Endpoint,
+    HostReport,
+    KnownModel,
+    ModelDetails,
+    agreed_report,
+    survey_hosts,
+)
+from rag_index.components.hosts.event_loop import EventLoopThread
+from rag_index.components.hosts.host_pool import Host, Pool
+from rag_index.components.hosts.ollama_client import Answer, OllamaEndpoint
+from rag_index.components.hosts.retries import AskedHosts, HostCalls, Request
+from rag_index.components.ledger import Ledger
+from rag_index.core.database.drivers import is_file
+from rag_index.core.documents.canonical import hash_text
+from rag_index.errors import EmbedderError, LedgerError, RagIndexError, RequestTimedOut, TextRefused, TextTooLong
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from rag_index.core.settings import EmbedderSettings
+
+VERSION = 2
+"""The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
+
+PLAIN_PROMPT = "Answer with one word: are you there?"
+UNKNOWN_CONTEXT = 2048
+"""Tokens of context of a model that does not say how many it takes."""
+
+T = TypeVar("T")
+log = logging.getLogger("rag_index.chunking.context")
+_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_UNFINISHED = re.compile(r"<think(?:ing)?>")
+_THOUGHT = re.compile(r"</think(?:ing)?>")
+_SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
+_JOINERS = "\u200c\u200d"
+_NOT_TEXT = {"Cs", "Co", "Cn"}
+MAX_ANSWERS = 2
+"""Answers for one chunk that may be unusable; the second is requested with a temperature."""
+MAX_REDUCTIONS = 4
+"""How often the part of the document in the question is reduced because the model has no room for it."""
+RETRY_TEMPERATURE = 0.8
+"""The temperature of a second answer: without one the model would repeat the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the contexts, apart from documents and chunks."""
+
+    digest: str
+    prompt: str
+    max_chars: int
+    num_ctx: int
+    """Tokens of question and answer together."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of all fields and of VERSION (16 hex digits)."""
+        fields = "\0".join([str(VERSION), self.digest, self.prompt, str(self.max_chars), str(self.num_ctx)])
+        return hashlib.blake2b(fields.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+    @property
+    def num_predict(self) -> int:
+        """The tokens that an answer may have: enough for `max_chars` characters in most languages."""
+        return max(32, min(self.max_chars // 2, self.num_ctx // 4))
+
+    @property
+    def question_tokens(self) -> int:
+        """The tokens that a question may have."""
+        return self.num_ctx - self.num_predict
+
+
+@dataclass(slots=True)
+class GeneratingModel(KnownModel):
+    """The model that writes contexts: compared when a host is first asked, and tested with a word after a failure."""
+
+    num_ctx: int = UNKNOWN_CONTEXT
+    _compared: set[str] = field(default_factory=set)
+    """The hosts whose model was compared before."""
+
+    async def try_out(self, endpoint: Endpoint) -> None:
+        """Compare the model, and let it answer once if it was compared before."""
+        await self.compare(endpoint)
+        if endpoint.url in self._compared:
+            await check_generating(endpoint, self.name, self.num_ctx)
+        self._compared.add(endpoint.url)
+
+
+async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None:
+    """Make a host's model write a word. Raises as `generate`, and EmbedderError if the model cannot write."""
+    try:
+        await cast("OllamaEndpoint", endpoint).generate(PLAIN_PROMPT, num_ctx=num_ctx, num_predict=1, temperature=0)
+    except (TextRefused, TextTooLong) as exc:
+        raise EmbedderError(f"{exc}: model {model} cannot write contexts; name one that generates text") from exc
+
+
+def check_model(servers: EmbedderSettings, num_ctx: int) -> ModelDetails:
+    """Return the details of the model, after every host has written a word with it in a window of `num_ctx` tokens.
+
+    Raises as `agreed_report`.
+    """
+
+    async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
+        await check_generating(endpoint, servers.model, context_tokens(details, num_ctx))
+
+    async def survey() -> list[HostReport]:
+        endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
+        try:
+            return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="timeout of the context")
+        finally:
+            for endpoint in endpoints:
+                await endpoint.close()
+
+    loop = EventLoopThread("rag-index-contexts")
+    try:
+        report = agreed_report(loop.run(survey()), servers.model, log)
+    finally:
+        loop.stop()
+    return ModelDetails(report.digest, report.context_length)
+
+
+def context_tokens(details: ModelDetails, num_ctx: int) -> int:
+    """Return the tokens of context to ask for: `num_ctx`, or fewer if the model takes fewer."""
+    return min(num_ctx, details.context_length or UNKNOWN_CONTEXT)
+
+
+def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
+    """Return the context, one line of at most `max_chars` characters, and ""; or "" and why there is none.
+
+    Control characters and the model's thinking are removed. An answer that fits is used whole. If it is longer, or if
+    the model did not finish it, the complete sentences that fit are used. An answer is not text if it has signs that
+    stand for none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits.
+    """
+    end = max((found.end() for found in _THOUGHT.finditer(answer.text)), default=0)
+    text = _THINKING.sub(" ", answer.text[:end]) + answer.text[end:]
+    if _UNFINISHED.search(text):
+        return "", "the model thinks, and does not come to an answer"
+    if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
+        return "", "the answer is not text"
+    # without signs that move a cursor, change the direction of writing or are invisible
+    kept = [sign for sign in text if sign.isspace() or sign in _JOINERS or unicodedata.category(sign)[0] != "C"]
+    text = " ".join("".join(kept).split())
+    if not text:
+        return "", "the answer is empty"
+    signs = text.replace(" ", "")
+    if 2 * sum(unicodedata.category(sign)[0] in "LMN" for sign in signs) < len(signs):
+        return "", "the answer is not text"
+    if answer.ended and len(text) <= max_chars:
+        return text, ""
+    ends = [match.end() for match in _SENTENCE.finditer(text) if match.end() <= max_chars]
+    if ends:
+        return text[: ends[-1]], ""
+    return "", f"the answer is too long (no sentence ends within max_chars, {max_chars})"
+
+
+class ContextCache:
+    """The contexts of one recipe that the ledger has. It is no obstacle: what cannot be used gives and keeps none.
+
+    It is safe to share between threads.
+    """
+
+    def __init__(self, ledger: URL, recipe: str) -> None:
+        self._url, self._recipe = ledger, recipe
+        self._ledger: Ledger | None = None
+        self._is_usable = True
+
+    def known(self, documents: Collection[bytes]) -> dict[bytes, dict[bytes, str]]:
+        """Return the contexts of each document's chunks, by the hash of the chunk."""
+        return self._ask(lambda ledger: ledger.contexts(self._recipe, documents), {one: {} for one in documents})
+
+    def put(self, document: bytes, chunk: bytes, context: str) -> None:
+        """Write a context at once, unless there is one for this chunk already."""
+        self._ask(lambda ledger: ledger.put_context(self._recipe, document, chunk, context), None)
+
+    def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def _ask(self, ask: Callable[[Ledger], T], default: T) -> T:
+        if self._is_usable:
+            try:
+                if self._ledger is None:
+                    if is_file(self._url) and not Path(str(self._url.database)).exists():
+                        raise LedgerError(f"there is no {self._url.database} on this machine")
+                    self._ledger = Ledger(self._url)
+                return ask(self._ledger)
+            except RagIndexError as error:
+                self._is_usable = False
+                log.warning("contexts are not kept for the next run: %s", error)
+        return default
+
+
+@dataclass(slots=True)
+class ContextRequest(Request):
+    """A chunk that needs a context, and what went wrong with it so far."""
+
+    passage: Passage
+    max_tokens: int
+    """Tokens that its question may have."""
+    key: tuple[bytes, bytes] = b"", b""
+    """The hashes of document and chunk."""
+    answers: int = 0
+    reductions: int = 0
+    context: str = ""
+    reason: str = ""
+    """Why the chunk has no context, in words; empty while it is being requested, and if it has one."""
+
+
+class ContextRequests(HostCalls[ContextRequest]):
+    """Requests contexts once: after `await run()` each of `requests` has a context or a reason.
+
+    A host that asks for a pause, or lets a request time out, gets half as many requests at once. Each context is in the
+    cache as soon as it arrives.
+    """
+
+    def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
+        super().__init__(writer.hosts, requests=requests, patience=writer.servers.wait_for_recovery)
+        self._recipe, self._cache = writer.recipe, writer.cache
+
+    async def run(self) -> None:
+        """Send all requests and wait for their outcome.
+
+        Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
+        ModelChanged or EmbedderError if a host answers but cannot be used.
+        """
+        await self._run_to_end()
+
+    async def _ask(self, request: ContextRequest, host: Host) -> Answer:
+        started, retry = self._clock.now(), request.answers > 0
+        try:
+            return await cast("OllamaEndpoint", host.endpoint).generate(
+                question(self._recipe.prompt, request.passage, request.max_tokens),
+                num_ctx=self._recipe.num_ctx,
+                num_predict=self._recipe.num_predict,
+                temperature=RETRY_TEMPERATURE if retry else 0.0,
+                seed=int(self._clock.chance() * 2**31) if retry else 0,
+            )
+        except RequestTimedOut:
+            host.slow_down(started, self._clock.now())
+            raise
+
+    def _refused(self, request: ContextRequest, host: Host, error: Exception) -> None:
+        if isinstance(error, TextTooLong):
+            self._reduce(request, request.max_tokens // 2, str(error))
+        else:
+            host.revoke_admission()
+            self._record_failure(request, host, error)
+
+    def _blame(self, request: ContextRequest, host: Host) -> None:
+        request.reason = f"{request.error} (each time for this chunk; {host.url} answers for others)"
+
+    def _accept(self, request: ContextRequest, host: Host, answer: Answer, started: float) -> None:
+        """Use the answer, unless the server's count shows that the question did not fit or the answer is unusable."""
+        host.record_success(1, self._clock.now() - started)
+        self._host_answered(host, started)
+        available = self._recipe.question_tokens
+        if answer.prompt_tokens is not None and answer.prompt_tokens > available:
+            smaller = request.max_tokens * available // answer.prompt_tokens * 9 // 10
+            self._reduce(request, smaller, f"the question has {answer.prompt_tokens} tokens, and {available} fit")
+            return
+        request.context, reason = extract_context(answer, self._recipe.max_chars)
+        request.answers += 1
+        if request.context:
+            self._cache.put(*request.key, request.context)
+        elif request.answers < MAX_ANSWERS:
+            self._requeue(request)
+        else:
+            request.reason = reason
+
+    def _reduce(self, request: ContextRequest, max_tokens: int, reason: str) -> None:
+        """Send the request again with a smaller part of the document: the model has not read all of its question."""
+        request.reductions += 1
+        request.max_tokens = max_tokens
+        if request.reductions > MAX_REDUCTIONS:
+            request.reason = f"the model has no room for this chunk ({reason})"
+        else:
+            self._requeue(request)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentContexts:
+    """The contexts of one document's chunks, and the reasons for those that are missing; "" for none."""
+
+    contexts: list[str]
+    reasons: list[str]
+    cached: int
+    """The number of contexts that were found in the cache."""
+
+
+class ContextWriter:
+    """Gets contexts from the cache or from `servers`. Calls from several threads take turns."""
+
+    def __init__(self, servers: EmbedderSettings, recipe: Recipe, ledger: SecretStr) -> None:
+        self.given = servers, recipe, ledger
+        self.servers, self.recipe = servers, recipe
+        self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
+        self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
+        # processes begin with different hosts
+        most = 1 if servers.requests_in_flight == "auto" else servers.requests_in_flight
+        pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=most, in_all=most)
+        model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
+        self.hosts = AskedHosts(pool, model)
+        self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
+
+    def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[DocumentContexts]:
+        """Return the contexts of each document, given as text hash, text and chunks. Equal ones are requested once.
+
+        Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time, ModelMissing, ModelChanged
+        and EmbedderError. The contexts that were written before the error are in the cache.
+        """
+        with self._lock:
+            known = self.cache.known({key for key, _, _ in documents})
+            requests: dict[tuple[bytes, bytes], ContextRequest] = {}
+            for document, text, chunks in documents:
+                for passage in passages(text, chunks):
+                    key = document, hash_text(passage.chunk)
+                    if key[1] not in known[document]:
+                        requests.setdefault(key, ContextRequest(passage, self.recipe.question_tokens, key))
+            if requests:
+                self._loop.run(ContextRequests(self, list(requests.values())).run())
+        found = []
+        for document, _, chunks in documents:
+            hashes = [hash_text(chunk) for chunk in chunks]
+            sent = [requests.get((document, chunk)) for chunk in hashes]
+            contexts = [one.context if one else known[document][chunk] for chunk, one in zip(hashes, sent, strict=True)]
+            found.append(DocumentContexts(contexts, [one.reason if one else "" for one in sent], sent.count(None)))
+        return found
+
+    def close(self) -> None:
+        """Close the connections and end the thread."""
+        with self._lock:
+            if self._loop.running:
+                for endpoint in self._endpoints:
+                    self._loop.run(endpoint.close())
+                self._loop.stop()
+            self.cache.close()
+
+
+_writers: list[ContextWriter] = []
+"""The only global state: connections, and which hosts are ill, are worth keeping between shards. It has one at most."""
+_lock = threading.Lock()
+
+
+def process_writer(servers: EmbedderSettings, recipe: Recipe, ledger: SecretStr) -> ContextWriter:
+    """Return this process's writer. It is made on first use, and replaced when it is needed for other arguments."""
+    with _lock:
+        if [writer.given for writer in _writers] != [(servers, recipe, ledger)]:
+            close_process_writer()
+            _writers.append(ContextWriter(servers, recipe, ledger))
+        return _writers[0]
+
+
+def close_process_writer() -> None:
+    """Close the writer of this process, if there is one."""
+    while _writers:
+        _writers.pop().close()

@@ -1,0 +1,366 @@
+"""Texts on their way to the hosts of a pool: they are sent in batches, and each failure is found out about.
+
+Queries come one by one: those that wait when a host becomes free go there in one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from rag_index.components.hosts.retries import ALONE_LIMIT, AskedHosts, HostCalls, Request
+from rag_index.core.documents.vectors import broken_reason
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    RagIndexError,
+    RateLimited,
+    RequestTooLong,
+    TextRefused,
+    TextTooLong,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.components.hosts.host_pool import Host, Pool
+    from rag_index.core.settings import EmbedderSettings
+
+MIN_SHARE = 16
+"""The smallest share of texts: with fewer, none are kept back for a host that is busy."""
+SAME_MOMENT = 0.001
+"""Seconds that a query waits for others. Callers who ask at once are not served one at a time by the first hosts."""
+CLOSING_POLL = 0.05
+
+T = TypeVar("T")
+log = logging.getLogger("rag_index.embedders")
+
+
+@dataclass(slots=True, eq=False)
+class Text:
+    """A text without its prefix, and its vector or its error once there is one."""
+
+    text: str
+    entry: NDArray[np.float32] | Exception | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the vector."""
+        return self.entry is None
+
+    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
+        """Give the text its vector or its error."""
+        self.entry = entry
+
+
+@dataclass(slots=True, eq=False)
+class Batch(Request):
+    """The texts of one request."""
+
+    texts: Sequence[Text]
+
+    @property
+    def single(self) -> bool:
+        return len(self.texts) == 1
+
+
+def take_batch(waiting: deque[T], length: Callable[[T], int], max_texts: int, max_chars: int) -> list[T]:
+    """Remove and return the first texts that fit into one request; the first one in any case."""
+    batch = [waiting.popleft()]
+    room = max_chars - length(batch[0])
+    while waiting and len(batch) < max_texts and (room := room - length(waiting[0])) >= 0:
+        batch.append(waiting.popleft())
+    return batch
+
+
+def sendable(texts: Sequence[Text]) -> list[Text]:
+    """Return the texts that can be sent, after giving each of the others its error."""
+    for one in texts:
+        if not one.text:
+            one.settle(TextRefused("the text is empty, and a server would return a meaningless vector for it"))
+        try:
+            one.text.encode()
+        except UnicodeEncodeError as exc:
+            one.settle(TextRefused(f"the text is not valid Unicode and cannot be sent: {exc}"))
+    return [one for one in texts if one.wanted]
+
+
+class Dispatch(HostCalls[Batch]):
+    """One call to embed texts. `await Dispatch(…).run(texts)` returns an entry for each.
+
+    The longest texts go first, so that those of a request have similar lengths and none waits long for another. Free
+    hosts get equal shares. These rules decide whether a host or a text is at fault:
+
+    - A host that refuses connections or asks for a pause is at fault. The batch is sent again, and no text suffers.
+    - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server `fault_tries`
+      times and some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
+    - A text that fails alone is tried as `HostCalls` says.
+    - A text that is too long gets its error at once.
+
+    A vector counts once the model of its host was compared after it came, because a model that is pulled again under
+    its name changes while texts are embedded. If the host cannot be asked any more, its texts are sent again.
+    """
+
+    fault_tries = 3
+
+    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, prefix: str | None, *, patience: float) -> None:
+        super().__init__(asked, patience=patience)
+        self._settings, self._prefix = settings, prefix or ""
+        self._texts: deque[Text] = deque()
+        """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
+        self._unconfirmed: dict[Host, list[Text]] = {}
+        """The texts that have a vector of a host whose model was not compared since."""
+        self._comparing: set[Host] = set()
+        self._all_sent: Callable[[], object] = lambda: None
+
+    async def run(
+        self, texts: Sequence[str], all_sent: Callable[[], object] = lambda: None
+    ) -> list[NDArray[np.float32] | Exception]:
+        """Return one entry per text, in order: its vector or its error.
+
+        `all_sent` is called once all are on their way, when the hosts have room for those of the next call. If some
+        have to be sent again, both calls share the hosts.
+
+        Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
+        ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used.
+        """
+        given, self._all_sent = [Text(text) for text in texts], all_sent
+        self._texts.extend(sorted(sendable(given), key=self._length, reverse=True))
+        self._chars = sum(map(self._length, self._texts))
+        await self._run_to_end()
+        return [one.entry for one in given if one.entry is not None]
+
+    def _length(self, text: Text) -> int:
+        return len(self._prefix) + len(text.text)
+
+    def _is_unfinished(self) -> bool:
+        return bool(self._texts or self._unconfirmed) or super()._is_unfinished()
+
+    def _check_hosts(self, now: float) -> None:
+        """Also compare the models once every text has its vector."""
+        super()._check_hosts(now)
+        if self._texts or super()._is_unfinished():
+            return
+        for host in [host for host in self._unconfirmed if not (host.being_probed or host in self._comparing)]:
+            if host.resting(now):
+                self._confirm(host, len(self._unconfirmed[host]), well=False)
+            elif host.answers(now):  # it may be busy with the texts of the next call
+                self._comparing.add(host)
+                self._start_task(self._compare(host, now))
+
+    async def _compare(self, host: Host, started: float) -> None:
+        try:
+            await self._check(host, started, plain=False)
+        finally:
+            self._comparing.discard(host)
+
+    async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
+        texts = len(self._unconfirmed.get(host, ()))
+        well = await super()._check(host, started, plain=plain)
+        self._confirm(host, texts, well=well)
+        return well
+
+    def _confirm(self, host: Host, texts: int, *, well: bool) -> None:
+        """Keep the vectors of a host's first `texts` texts if its model is still the same, or send these again."""
+        unconfirmed = self._unconfirmed.pop(host, [])
+        if unconfirmed[texts:]:
+            self._unconfirmed[host] = unconfirmed[texts:]
+        for one in () if well else unconfirmed[:texts]:
+            one.entry = None
+            self._texts.append(one)
+            self._chars += self._length(one)
+
+    def _send_what_fits(self, now: float) -> None:
+        super()._send_what_fits(now)
+        most_texts, most_chars = self._settings.usual_request
+        while self._texts and not self._waiting:
+            used = self._pool.in_use(now)
+            free = [host for host in used if host.free_slots(now) > 0]
+            if not free:
+                return
+            count, times = len(self._texts), max(host.load.size.now for host in free)
+            share = min(max(1, int(times * most_texts)), -(-count // len(free)), max(MIN_SHARE, -(-count // len(used))))
+            texts = take_batch(self._texts, self._length, share, int(times * most_chars))
+            self._waiting.append(Batch(texts, chars=sum(map(self._length, texts))))
+            super()._send_what_fits(now)
+        if not (self._texts or self._waiting):
+            self._all_sent()
+
+    def _send_to(self, batch: Batch, host: Host, now: float) -> None:
+        batch.texts = [one for one in batch.texts if one.wanted]
+        if len(batch.texts) > host.max_texts:
+            self._requeue_halves(batch)
+        elif batch.texts:
+            super()._send_to(batch, host, now)
+
+    async def _ask(self, batch: Batch, host: Host) -> list[NDArray[np.float32]]:
+        return await host.endpoint.embed([self._prefix + one.text for one in batch.texts])
+
+    def _is_suspect(self, batch: Batch) -> bool:
+        return batch.tries >= (ALONE_LIMIT if batch.single else self.fault_tries)
+
+    def _requeue_halves(self, batch: Batch, tries: int = 0) -> None:
+        """Send the halves of a batch, with `tries` as their number of failures.
+
+        One of a single text starts at 0, since hosts that fail in turn may hit one batch several times by chance.
+        """
+        middle = len(batch.texts) // 2
+        for texts in (batch.texts[middle:], batch.texts[:middle]):
+            half = Batch(texts, chars=sum(map(self._length, texts)), error=batch.error, failed_at=batch.failed_at)
+            half.tries = tries if len(texts) > 1 else 0
+            self._requeue(half)
+
+    def _refused(self, batch: Batch, host: Host, error: Exception) -> None:
+        """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
+        if not batch.single:
+            if isinstance(error, RequestTooLong):
+                host.max_texts = min(host.max_texts, len(batch.texts) // 2)
+            if isinstance(error, BadVectors):
+                self._stats.retries += 2
+            else:  # half of what was refused repeats nothing
+                self._stats.splits += 2
+            self._requeue_halves(batch)
+        elif isinstance(error, TextTooLong):
+            batch.texts[0].settle(error)
+        else:
+            host.revoke_admission()
+            self._record_failure(batch, host, error)
+
+    def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], started: float) -> None:
+        """Keep the vectors that can be right, and try the texts of the others again, each alone."""
+        broken: list[tuple[Batch, BadVectors]] = []
+        for one, vector in zip(batch.texts, vectors, strict=True):
+            why = broken_reason(vector, self._model.dimension)
+            if why is None:
+                one.settle(vector)
+                self._unconfirmed.setdefault(host, []).append(one)
+            else:
+                error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")
+                broken.append((batch if batch.single else Batch([one], chars=self._length(one)), error))
+        if broken:
+            host.revoke_admission()
+            for retry, error in reversed(broken):
+                self._record_failure(retry, host, error)
+        else:
+            now = self._clock.now()
+            host.record_success(batch.chars, now - started, now)
+        if len(broken) < len(batch.texts):
+            self._host_answered(host, started)
+
+    def _blame(self, batch: Batch, host: Host) -> None:
+        """Halve a batch that is at fault, since the host is well, or give its only text its error."""
+        error = batch.error
+        if not batch.single:
+            self._requeue_halves(batch, tries=self.fault_tries - 1)
+        elif isinstance(error, EmbedderUnavailable):
+            batch.texts[0].settle(TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)"))
+        elif error is not None:
+            batch.texts[0].settle(error)
+
+
+@dataclass(slots=True, eq=False)
+class Query(Text):
+    """A text without its prefix, and the future of its vector. Whoever cancels the future wants it no longer."""
+
+    future: Future[NDArray[np.float32]] = field(default_factory=Future)
+
+    @property
+    def wanted(self) -> bool:
+        return not self.future.done()
+
+    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
+        """Give the query its vector or its error, unless it has one, or nobody waits. One thread may do this."""
+        if self.future.done() or not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(entry, Exception):
+            self.future.set_exception(entry)
+        else:
+            self.future.set_result(entry)
+
+
+class QueryStream(Dispatch):
+    """The queries that wait, and the hosts that embed them. All methods must be called on one event loop.
+
+    It treats queries as `Dispatch` treats the texts of documents, except that they come one by one:
+
+    - A query that nobody waits for any more is not sent, and not sent again.
+    - A host with another model gets no queries, as long as another host is well.
+    - If no host can be used, every query says why, and the next one tries all of them afresh: the pauses between tries
+      suit runs, which can wait. Only a pause that the hosts asked for is kept.
+    """
+
+    fault_tries = 1
+
+    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, new_pool: Callable[[], Pool]) -> None:
+        super().__init__(replace(asked, pool=new_pool()), settings, settings.query_prefix, patience=0.0)
+        self._new_pool = new_pool
+        self._chars = math.inf  # more will come, so that a slow host is better than none
+        self._under_way: list[Sequence[Text]] = []
+        """The queries of each request that a host has not answered yet."""
+        self._serving: asyncio.Task[None] | None = None
+
+    def add(self, queries: Sequence[Query]) -> None:
+        """Start embedding these queries, with those that come at the same moment, as soon as a host is free."""
+        self._texts.extend(sendable(queries))
+        asyncio.get_running_loop().call_later(SAME_MOMENT, self._go_on)
+
+    async def close(self) -> None:
+        """Wait until nobody waits for a query any more, and end the requests under way."""
+        while any(query.wanted for query in self._all_queries()):
+            await asyncio.sleep(CLOSING_POLL)
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+
+    def _all_queries(self) -> list[Text]:
+        batches = [*self._waiting, *self._on_trial]
+        sent = [query for queries in self._under_way for query in queries]
+        return [*self._texts, *sent, *(query for batch in batches for query in batch.texts)]
+
+    def _go_on(self) -> None:
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.get_running_loop().create_task(self._serve())
+        else:
+            self.wake()
+
+    async def _serve(self) -> None:
+        while self._is_unfinished():
+            try:
+                await self._work()
+            except Exception as exc:  # noqa: BLE001 - whoever waits has it, or what a host answered, which knows best
+                answers = [one.error for one in self._pool.hosts if not isinstance(one.error, EmbedderUnavailable)]
+                error = next(filter(None, answers), exc)
+                for query in self._all_queries():
+                    query.settle(error)
+                for queue in (self._texts, self._waiting, self._on_trial):
+                    queue.clear()
+                if not isinstance(exc, RateLimited):
+                    self._pool = self._new_pool()
+
+    def _send_what_fits(self, now: float) -> None:
+        self._texts = deque(query for query in self._texts if query.wanted)
+        super()._send_what_fits(now)
+
+    async def _send(self, batch: Batch, host: Host, started: float) -> None:
+        queries = batch.texts
+        self._under_way.append(queries)
+        try:
+            await super()._send(batch, host, started)
+        except Exception as exc:  # noqa: BLE001 - whoever waits has it
+            for query in queries:
+                query.settle(exc)
+        finally:
+            self._under_way.remove(queries)
+
+    def _unusable(self, host: Host, error: RagIndexError, started: float) -> None:
+        if not host.down:
+            log.warning("queries are embedded without %s: %s", host.url, error)
+        host.record_failure(error, started, self._clock, at_once=True)

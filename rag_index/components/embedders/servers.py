@@ -1,0 +1,156 @@
+"""The embedder that sends texts to one or several servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders.dispatch import Dispatch, Query, QueryStream
+from rag_index.components.hosts.endpoint import (
+    Endpoint,
+    KnownModel,
+    ModelDetails,
+    agreed_report,
+    plain_model_name,
+    plain_vector,
+    survey_hosts,
+)
+from rag_index.components.hosts.event_loop import EventLoopThread
+from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
+from rag_index.components.hosts.ollama_client import OllamaEndpoint
+from rag_index.components.hosts.openai_client import OpenAIEndpoint
+from rag_index.components.hosts.retries import AskedHosts
+from rag_index.core.documents.batches import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.core.settings import EmbedderSettings
+
+log = logging.getLogger("rag_index.embedders")
+
+
+class ServerEmbedder:
+    """An Embedder that calls servers with as many requests at a time as each host shows to pay (`hosts.load`).
+
+    `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
+    began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
+
+    The requests run on a separate event loop in a thread. The embedder can therefore be called from any thread, with
+    or without a running loop. Calls from several threads take turns, which overlap: the next one sends its first texts
+    while the last ones of the one before are embedded. `stats` are those of the calling thread. Every method may raise
+    ModelMissing and ModelChanged in addition to the errors that Embedder documents.
+    """
+
+    def __init__(
+        self,
+        settings: EmbedderSettings,
+        *,
+        home: int = 0,
+        workers: int = 1,
+        expected: EmbedderIdentity | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._endpoints: list[Endpoint] = [
+            OpenAIEndpoint(url, settings)
+            if settings.kind == "openai"
+            else OllamaEndpoint(url, settings, settings.dimensions)
+            for url in settings.hosts
+        ]
+        given, (texts, _) = settings.requests_in_flight, settings.usual_request
+        fixed = None if given == "auto" else given
+        self._pool = Pool(
+            self._endpoints, home=home, workers=max(1, workers), in_flight=fixed, growth=settings.growth, texts=texts
+        )
+        self._model = KnownModel(settings.model, patience=settings.start_timeout)
+        if expected is not None:
+            self._model.digest, self._model.dimension = expected.digest, expected.dimension
+        self._own = threading.local()
+        self._hosts = AskedHosts(self._pool, self._model, clock=clock or Clock())
+        self._loop = EventLoopThread("rag-index-embedder")
+        self._turn = asyncio.Lock()
+        new_pool = partial(Pool, self._endpoints, home=0, workers=1, in_flight=1)
+        self._queries = QueryStream(self._hosts, settings, new_pool)
+
+    @property
+    def stats(self) -> RequestStats:
+        """The counts of the calls of this thread."""
+        stats: RequestStats = self._own.__dict__.setdefault("stats", RequestStats())
+        stats.in_flight = sum(host.in_flight for host in self._pool.hosts)
+        return stats
+
+    def identity(self) -> EmbedderIdentity:
+        """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
+        seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
+        asked = survey_hosts(self._endpoints, self._measure_dimension, seconds=seconds, setting=setting)
+        report = agreed_report(self._loop.run(asked), self._settings.model, log)
+        if self._model.digest is None:
+            self._model.digest, self._model.dimension = report.digest, report.dimension
+        model = plain_model_name(self._settings.model)
+        return EmbedderIdentity.of(self._settings, model, report.digest, report.dimension or 0)
+
+    def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Wait up to `wait_for_recovery` seconds for a host if all are down, then raise with the reason of each."""
+        given, stats, came = self._settings, self.stats, time.perf_counter()
+        asked = replace(self._hosts, stats=stats)
+
+        async def run() -> list[NDArray[np.float32] | Exception]:
+            await self._turn.acquire()  # an interrupted call may still be ending
+            with ExitStack() as turn:
+                turn.callback(self._turn.release)
+                stats.waited_seconds += time.perf_counter() - came
+                dispatch = Dispatch(asked, given, given.document_prefix, patience=given.wait_for_recovery)
+                return await dispatch.run(texts, all_sent=turn.close)
+
+        try:
+            return self._loop.run(run())
+        finally:
+            found = [host.load.held_back for host in self._pool.own]
+            stats.held_back = next((one for one in found if one not in ("", HOST)), max(found))
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Do not wait for hosts that are down."""
+        vector: NDArray[np.float32] = self._loop.run(self._take_all([text]))[0]
+        return vector
+
+    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        return self._loop.run(self._take_all(texts, return_exceptions=True))
+
+    def take_queries(self, queries: Sequence[Query]) -> None:
+        """Start embedding queries, together with others that wait, and return at once. Any thread may call this.
+
+        A server gets a query once its model was compared with the expected one. Each query gets its vector or its own
+        error: TextTooLong, TextRefused or BadVectors if the text is the reason, and EmbedderUnavailable, RateLimited,
+        ModelMissing, ModelChanged or EmbedderError if no server can be used.
+        """
+        self._loop.call_soon(self._queries.add, tuple(queries))  # the caller may change the list meanwhile
+
+    def close(self) -> None:
+        """Close the connections and end the thread, after the queries under way."""
+        if self._loop.running:
+            self._loop.run(self._close_endpoints())
+            self._loop.stop()
+
+    async def _take_all(self, texts: Sequence[str], **options: bool) -> list[Any]:
+        queries = [Query(text) for text in texts]
+        self._queries.add(queries)
+        return await asyncio.gather(*(asyncio.wrap_future(query.future) for query in queries), **options)
+
+    async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
+        return (await plain_vector(endpoint, self._settings.model)).size
+
+    async def _close_endpoints(self) -> None:
+        await self._queries.close()
+        for endpoint in self._endpoints:
+            await endpoint.close()

@@ -1,0 +1,443 @@
+"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here.
+
+`survey_hosts` asks all servers of a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import ssl
+import time
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import httpx
+import numpy as np
+import orjson
+
+from rag_index.components.hosts.host_pool import MIN_SILENCE
+from rag_index.core.connections import proxy_remedy, tls_context, why_failed
+from rag_index.core.documents.vectors import PROBE, broken_reason, same_digest, shorten
+from rag_index.core.outages import Call, asking
+from rag_index.errors import (
+    BadVectors,
+    EmbedderError,
+    EmbedderUnavailable,
+    HostUnreachable,
+    ModelChanged,
+    ModelMissing,
+    RagIndexError,
+    RateLimited,
+    RequestTimedOut,
+    TextRefused,
+    TextTooLong,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_index.core.settings import EmbedderSettings
+
+CONNECT_SECONDS = 5.0
+MAX_ANSWER = 256 << 20
+"""Bytes of an answer: a few thousand vectors of 4096 dimensions have as many as JSON."""
+METADATA_SECONDS = 30.0
+"""Time limit of a request that a server answers without loading the model."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a server that is asked has been silent for long."""
+
+TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
+"""Statuses below 500 that are faults of the server and pass."""
+
+TOO_LONG = re.compile(
+    r"context (length|size)|input (length|is too l)|too (long|many tokens)|physical batch size"
+    r"|less than \d+ tokens|exceed\w* max\w* \d+ tokens",
+    re.I,
+)
+"""The wordings of several versions of Ollama, llama.cpp, vLLM, OpenAI, TEI and Mistral: the input (length) exceeds the
+(maximum) context length; input is too large to process, increase the physical batch size; `inputs` must have less than
+512 tokens."""
+
+NOT_FINITE = re.compile(r"\bNaN\b", re.I)
+"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
+(Ollama 0.17)."""
+
+CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
+"""The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
+NO_MODEL = re.compile(r"model\b.*not found", re.I)
+PLAIN_HTTP = re.compile(r"HTTP request (was sent )?to (an )?HTTPS", re.I)
+"""The words of nginx and of Go on a port that speaks TLS."""
+PLAIN_TEXT = "a plain text, to see whether the model answers"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """A server's description of its model; `digest` is that of the weights."""
+
+    digest: str
+    context_length: int | None = None
+
+
+class Endpoint(ABC):
+    """One server with persistent connections. All methods must be awaited on the same event loop."""
+
+    service: ClassVar[str]
+    _http: httpx.AsyncClient
+    """The connections for texts, which each protocol opens."""
+    compare_seconds: ClassVar[float] = 15.0
+    """Maximum age of the comparison of its model when it gets work."""
+
+    def __init__(self, url: str, settings: EmbedderSettings, dimensions: int | None = None) -> None:
+        """Vectors are cut to `dimensions`, if that is given."""
+        self.url = url
+        self._dimensions = dimensions
+        self._model = settings.model
+        self.timeout = settings.timeout
+        self._client_options: dict[str, Any] = {
+            "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            "event_hooks": {"response": [self._bound, self._refuse_errors]},
+            "headers": {"Accept-Encoding": "identity"},
+            "follow_redirects": False,  # texts and keys go to the host that the settings name, and to no other
+            "verify": tls_context(),
+        }
+
+    async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return a float32 vector for each text, in order. The caller checks whether the vectors can be right.
+
+        Raises:
+            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text that crashes it.
+            TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
+            ModelMissing, EmbedderError: Another try would fail in the same way.
+        """
+        async with self._errors_mapped(self.timeout):
+            vectors = await self._embed(list(texts))
+        if len(vectors) != len(texts):
+            raise BadVectors(f"{self.url} returned {len(vectors)} vectors for {len(texts)} texts")
+        return [shorten(vector, self._dimensions) for vector in vectors]
+
+    @abstractmethod
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        """Send one request, and return the vectors of the answer. It raises what `_errors_mapped` maps."""
+
+    async def _post(self, address: str, body: dict[str, Any]) -> Any:
+        """Send a request of texts, and return the answer. It raises what `_errors_mapped` maps."""
+        headers = {"Content-Type": "application/json"}
+        response = await self._http.post(address, content=orjson.dumps(body), headers=headers)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            return json.loads(response.content)  # which takes NaN: some servers write it
+
+    def _vectors(self, rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+        """Return the vectors of an answer. Raises BadVectors if they are none."""
+        try:
+            return to_vectors(rows)
+        except (TypeError, ValueError) as exc:
+            raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+
+    @abstractmethod
+    async def details(self) -> ModelDetails:
+        """Return the details of the model.
+
+        Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
+        """
+
+    async def is_alive(self) -> bool:
+        """Return whether the server answers a plain GET, whatever it says: one that computes does."""
+        try:
+            async with httpx.AsyncClient(timeout=CONNECT_SECONDS, verify=tls_context()) as client:
+                await client.get(self.url)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return False
+        return True
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    def _model_missing(self) -> ModelMissing:
+        """Return the error of a server that does not have the model, with what to do about it."""
+
+    @asynccontextmanager
+    async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
+        """Map foreign errors of one request to ours, and limit the time of the whole request."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except (ConnectionError, ssl.SSLError, httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
+            why = why_failed(exc, self.url)
+            message = f"cannot be used: {why}" if why else f"accepts no connection: is {self.service} running there?"
+            raise HostUnreachable(f"{self.url} {message}") from exc
+        except (TimeoutError, httpx.TimeoutException) as exc:
+            raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
+        except (httpx.HTTPError, httpx.StreamError) as exc:
+            why = why_failed(exc, self.url) or str(exc) or type(exc).__name__
+            raise EmbedderUnavailable(f"{self.url} broke the connection: {why}") from exc
+        except httpx.InvalidURL as exc:
+            raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
+        except (ValueError, TypeError, KeyError) as exc:
+            raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
+
+    async def _bound(self, response: httpx.Response) -> None:
+        """Refuse a redirect and a compressed answer, and limit the bytes of any other; time is limited as a whole."""
+        if response.is_redirect:
+            location = response.headers.get("location")
+            raise EmbedderError(f"{self.url} answers {response.status_code}: name {location}")
+        if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+            raise EmbedderUnavailable(f"{self.url} answers compressed ({encoding}), which was not asked for")
+        response.stream = _Bounded(response.stream, self.url)
+
+    async def _refuse_errors(self, response: httpx.Response) -> None:
+        """Raise our error for an error status, with the server's own description of it in one line.
+
+        This is a response hook because a client's own error may have no headers, and may fail on an unexpected body.
+        """
+        if not response.is_error:
+            return
+        await response.aread()
+        try:
+            words = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            words = re.sub(r"<[^<>]*>", " ", response.text)
+        for key in ("error", "message", "detail"):
+            words = words[key] if isinstance(words, dict) and words.get(key) else words
+        raise self._refusal(response.status_code, " ".join(str(words).split())[:300], response.headers)
+
+    def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
+        message = f"{self.url} answers {status}: {words}"
+        retry_after = headers.get("retry-after")
+        if status == 429 or (status == 503 and (retry_after or "server busy" in words)):
+            return RateLimited(message, _parse_retry_after(retry_after))
+        if TOO_LONG.search(words):
+            return TextTooLong(f"{message} (model {self._model}): lower chunk_chars of this index")
+        if NOT_FINITE.search(words):
+            return BadVectors(message)
+        if status == 400 and PLAIN_HTTP.search(words):
+            return EmbedderError(f"{message}: write https:// in place of http://")
+        if status == 407:
+            return EmbedderError(f"the proxy before {message}: {proxy_remedy(self.url)}")
+        if status == 404:
+            return (
+                self._model_missing() if NO_MODEL.search(words) else EmbedderError(f"{message}; is it {self.service}?")
+            )
+        if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
+            return EmbedderUnavailable(message)
+        return TextRefused(message)
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """An answer of at most `MAX_ANSWER` bytes."""
+
+    def __init__(self, stream: Any, url: str) -> None:
+        self._stream, self._url = stream, url
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_ANSWER
+        async for part in self._stream:
+            if (left := left - len(part)) < 0:
+                raise EmbedderUnavailable(f"{self._url} answers more than {MAX_ANSWER >> 20} MB")
+            yield part
+
+
+@asynccontextmanager
+async def noticing_work(call: Call, asked: Callable[[], Iterable[Endpoint]]) -> AsyncIterator[None]:
+    """Tell `call`, for the time of the block, whether one of the servers that were asked is silent but alive."""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if call.quiet:
+                answers = any(await asyncio.gather(*(one.is_alive() for one in asked())))
+                if call.quiet:
+                    call.at_work(answers)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+def equal_model_remedy(digest: str, name: str) -> str:
+    """Return what to do where hosts have different models."""
+    if digest.startswith(PROBE):
+        return f"load the same {name} on each host"
+    return f"run `ollama pull {name}` on each host to give all hosts the same one"
+
+
+def plain_model_name(name: str) -> str:
+    """Return a model's name without the tag that Ollama assumes by default."""
+    return name.removesuffix(":latest")
+
+
+def to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+    """Return the rows as float32 vectors, which share a matrix if they have one length."""
+    with np.errstate(over="ignore"):
+        try:
+            return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
+        except ValueError:  # the rows differ in length
+            return [np.asarray(row, dtype=np.float32) for row in rows]
+
+
+def _parse_retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for: a number, or an HTTP date (RFC 9110, 10.2.3)."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return max(0.0, seconds) if np.isfinite(seconds) else None
+
+
+@dataclass(slots=True)
+class KnownModel:
+    """The digest and the dimension that every host must have. If they are None, the first host sets them."""
+
+    name: str
+    digest: str | None = None
+    dimension: int | None = None
+    patience: float = 60.0
+    """Seconds that a host may take for `try_out`, the loading of the model included."""
+
+    async def compare(self, endpoint: Endpoint) -> None:
+        """Compare the host's digest with the expected one.
+
+        Raises ModelChanged if they differ, and the errors of `Endpoint.details`.
+        """
+        digest = (await endpoint.details()).digest
+        if self.digest is None:
+            self.digest = digest
+        elif not same_digest(digest, self.digest):
+            raise ModelChanged(
+                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
+                f"{self.digest[:12]}: start a new run to index with the new model, or "
+                f"{equal_model_remedy(digest, self.name)}"
+            )
+
+    async def try_out(self, endpoint: Endpoint) -> None:
+        """Compare the model, and embed a plain text with it.
+
+        Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `compare` and
+        `Endpoint.embed` that mean the server is at fault.
+        """
+        await self.compare(endpoint)
+        vector = await plain_vector(endpoint, self.name)
+        if self.dimension is None:
+            self.dimension = vector.size
+        why = broken_reason(vector, self.dimension)
+        if why is not None:
+            raise BadVectors(
+                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
+                "restart that server"
+            )
+
+
+async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
+    """Return a host's vector of a plain text, after checking that it is finite and not zero.
+
+    Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`.
+    """
+    try:
+        vector = (await endpoint.embed([PLAIN_TEXT]))[0]
+    except (TextRefused, TextTooLong) as exc:
+        raise EmbedderError(f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)") from exc
+    why = broken_reason(vector, None)
+    if why is not None:
+        raise BadVectors(f"{endpoint.url} returned a vector of {why} for a plain text")
+    return vector
+
+
+# The survey before a run: every host is asked for its model, lets it work once, and all answers are compared
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """The answer of one host to the question which model it has. `error` is set if the host cannot be used."""
+
+    url: str
+    digest: str = ""
+    dimension: int | None = None
+    """Dimension of the model's vectors, if the survey embedded a text."""
+    context_length: int | None = None
+    error: RagIndexError | None = None
+
+    def __str__(self) -> str:
+        dimension = f" ({self.dimension}-d)" if self.dimension is not None else ""
+        return f"{self.url} weights {self.digest[:12]}{dimension}"
+
+
+async def survey_hosts(
+    endpoints: Sequence[Endpoint],
+    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
+    *,
+    seconds: float,
+    setting: str,
+) -> list[HostReport]:
+    """Ask all hosts at the same time for their model, and return one report per host, in order.
+
+    `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A host has
+    `seconds` for everything together, the loading of its model included. A message names the `setting` to raise for
+    more. No RagIndexError is raised: errors are in the reports, and whoever can wait asks again.
+    """
+
+    async def survey(endpoint: Endpoint) -> HostReport:
+        error: RagIndexError
+        with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
+            try:
+                async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
+                    details = await endpoint.details()
+                    dimension = await use_model(endpoint, details)
+                    return HostReport(endpoint.url, details.digest, dimension, details.context_length)
+            except (TimeoutError, RequestTimedOut) as exc:
+                silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
+                error = RequestTimedOut(
+                    f"{silent}: restart {endpoint.service} there if it hangs, "
+                    f"or raise {setting} if its model takes longer to load"
+                )
+            except RagIndexError as exc:
+                error = exc
+        return HostReport(endpoint.url, error=error)
+
+    return list(await asyncio.gather(*map(survey, endpoints)))
+
+
+def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger) -> HostReport:
+    """Return the report of the first host that answers, if all hosts that answer have the same model.
+
+    If there are several hosts, those that do not answer are only warned about, in `log`.
+
+    Raises:
+        EmbedderUnavailable: No host answers.
+        ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
+        ModelChanged: The hosts have different models of this name.
+    """
+    answered = [report for report in reports if not isinstance(report.error, EmbedderUnavailable)]
+    for report in answered or reports:
+        if report.error is not None:
+            raise report.error
+    for report in reports:
+        if report.error is not None:
+            log.warning("%s: continuing without one of %d hosts: %s", model, len(reports), report.error)
+    first = answered[0]
+    if any(one.dimension != first.dimension or not same_digest(one.digest, first.digest) for one in answered):
+        raise ModelChanged(
+            f"hosts have different models named {model}: {', '.join(map(str, answered))}; "
+            f"{equal_model_remedy(first.digest, model)}"
+        )
+    return first

@@ -1,0 +1,306 @@
+"""The pool of hosts: it decides which host gets the next request, and which host rests for how long.
+
+The pool is plain state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag_index.components.hosts.load import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from rag_index.components.hosts.endpoint import Endpoint
+    from rag_index.errors import RateLimited
+
+FORGETTING_FACTOR = 0.8
+"""The weight of what is known of a host's pace, relative to its last answer."""
+MIN_CHARS = 2000
+"""The characters for which a request counts at least: it has a cost of its own, however short its texts are."""
+MAX_FAILURES = 3
+FIRST_REST = 1.0
+"""Seconds of rest when a host goes down; doubled after each further failure, halved for each earlier one."""
+MAX_REST = 30.0
+MIN_SILENCE = 10.0
+"""Seconds without an answer of any host that are nothing unusual."""
+CAPACITY_STEP = 0.1
+"""Number of concurrent requests that each success gives back to a host whose capacity was halved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The sources of time and randomness, which tests replace."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
+
+    def jitter(self, seconds: float) -> float:
+        """Return the seconds plus or minus a fifth at random, so that clients that failed together retry apart."""
+        return seconds * (0.8 + 0.4 * self.chance())
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """The state of one host, as one embedder sees it.
+
+    A host is *admitted* once its model has been compared and has embedded a plain text. Each failure revokes that. A
+    host is *down* after three failures in a row; from then on it gets a single probe whenever its rest is over.
+    """
+
+    endpoint: Endpoint
+    load: Load
+    in_flight: int = 0
+    busy_since: float = 0.0
+    alone: bool = False
+    """Whether a batch that failed before is in flight. Nothing else is sent then, so that the outcome is its own."""
+    being_probed: bool = False
+    admitted_at: float | None = None
+    checked_at: float = -math.inf
+    plain_failed_at: float = -math.inf
+    """When it failed at a plain text last, which clears the texts that failed there before."""
+    failures: int = 0
+    failed_at: float = -math.inf
+    rate_limits: int = 0
+    slowed_at: float = -math.inf
+    not_before: float = -math.inf
+    error: Exception | None = None
+    max_texts: int = sys.maxsize
+    """The number of texts that the host takes in one request, as its refusals show."""
+    capacity: float = field(init=False)
+    """Number of concurrent requests that the host can bear at present, however many would pay."""
+    pace: float = 0.0
+    """Seconds for a character; 0 before the first answer."""
+
+    def __post_init__(self) -> None:
+        self.capacity = self.load.requests.most
+
+    @property
+    def url(self) -> str:
+        return self.endpoint.url
+
+    @property
+    def down(self) -> bool:
+        """Whether the host failed so often in a row that it gets no work for now."""
+        return self.failures >= MAX_FAILURES
+
+    def resting(self, now: float) -> bool:
+        """Return whether other hosts must do its work, because it is down or in a pause that it asked for."""
+        return self.down or (self.rate_limits > 0 and self.not_before > now)
+
+    def answers(self, now: float) -> bool:
+        """Return whether the host can be asked something now, however much it has to do."""
+        ready = self.admitted_at is not None and not self.being_probed and not self.alone and self.not_before <= now
+        return ready and not self.down
+
+    @property
+    def slots(self) -> int:
+        """How many concurrent requests the host gets at present."""
+        return max(1, int(min(self.capacity, self.load.requests.now)))
+
+    def free_slots(self, now: float) -> int:
+        """Return how many more requests the host can get now."""
+        return self.slots - self.in_flight if self.answers(now) else 0
+
+    def seconds(self, chars: int) -> float:
+        """Return the seconds that a batch of `chars` characters should take; 0 without an estimate."""
+        return self.pace * max(chars, MIN_CHARS)
+
+    def admit(self, now: float) -> None:
+        """Record that the model has been compared and has embedded a plain text."""
+        self.admitted_at = self.checked_at = now
+        self.failures = 0
+        self.error = None
+
+    def revoke_admission(self) -> None:
+        """Require a probe before the host gets more work."""
+        self.admitted_at = None
+
+    def record_success(self, chars: int, seconds: float, now: float = 0.0) -> None:
+        """Record that the host answered a batch well, now."""
+        self.load.answered(chars, now - seconds, now)
+        self.failures = self.rate_limits = 0
+        self.error = None
+        self.capacity = min(self.load.requests.most, self.capacity + CAPACITY_STEP)
+        pace = seconds / max(chars, MIN_CHARS)
+        self.pace = FORGETTING_FACTOR * self.pace + (1 - FORGETTING_FACTOR) * pace if self.pace else pace
+
+    def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
+        """Record the failure of a request sent at `started`. Requests in flight together count as one failure.
+
+        With `at_once` the host is down: it answers, but cannot be used, such as one with another model.
+        """
+        self.revoke_admission()
+        if started <= self.failed_at:
+            return
+        self.failures = max(self.failures + 1, MAX_FAILURES if at_once else 0)
+        self.failed_at, self.error = clock.now(), error
+        rest = min(FIRST_REST * 2.0 ** min(self.failures - MAX_FAILURES, 10), MAX_REST)
+        self.not_before = max(self.not_before, self.failed_at + clock.jitter(rest))
+
+    def slow_down(self, started: float, now: float) -> bool:
+        """Halve the capacity, because a request sent at `started` was too much: it timed out, or met a rate limit.
+
+        Requests in flight together count once. Return whether this one counts.
+        """
+        if started <= self.slowed_at:
+            return False
+        self.capacity = max(1.0, min(self.capacity, self.load.requests.now) / 2)
+        self.load.end()
+        self.slowed_at = now
+        return True
+
+    def record_rate_limit(self, error: RateLimited, started: float, clock: Clock) -> None:
+        """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit.
+
+        If it did not say for how long, the pause doubles from time to time.
+        """
+        now, self.error, asked = clock.now(), error, error.retry_after
+        self.rate_limits += self.slow_down(started, now)
+        if asked is None:
+            asked = clock.jitter(min(FIRST_REST * 2 ** min(self.rate_limits - 1, 10), MAX_REST))
+        self.not_before = max(self.not_before, now + asked)
+
+
+class Pool:
+    """All hosts, and the share of them that this embedder uses as long as they are well.
+
+    With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
+    workers as hosts it is home modulo H. Each host of the share gets up to `in_flight` requests at once. So every host
+    is used, no host has a longer queue than it needs, and the faster hosts of a share do more of the work. The hosts
+    outside the share are used only while the whole share rests. There are at most `in_all` requests at once, if given.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        home: int,
+        workers: int,
+        in_flight: int | None,
+        in_all: int | None = None,
+        growth: int = 1,
+        texts: int = 64,
+    ) -> None:
+        """Without `in_flight` each host shows how many requests pay. For `growth` and `texts` see `Load.of`."""
+        count = len(endpoints)
+        first = home % count
+        order = [*range(first, count), *range(first)]
+        share = [number for number in order if number % workers == home % workers] if workers < count else [first]
+        loads = [Load.of(in_flight, growth=growth, texts=texts, sharing=-(-workers // count)) for _ in endpoints]
+        hosts = [Host(endpoint, load) for endpoint, load in zip(endpoints, loads, strict=True)]
+        self.own = [hosts[number] for number in share]
+        self.hosts = self.own + [hosts[number] for number in order if number not in share]
+        self._max_in_flight = in_all or sum(host.load.requests.most for host in self.own)
+        self.wakers: list[Callable[[], None]] = []
+        """What to call when a host may have room again, by the calls that share this pool, the earliest first."""
+        self.all_resting_since: float | None = None
+        """The time since which no host has answered well, and all rested; None while some host does."""
+        self._slowest = 0.0
+
+    @property
+    def name(self) -> str:
+        """What to call the hosts in a message."""
+        where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
+        return f"{self.hosts[0].endpoint.service} {where}"
+
+    def wake(self) -> None:
+        """Let all calls look whether a host has room."""
+        for wake in self.wakers:
+            wake()
+
+    @property
+    def usual_silence(self) -> float:
+        """The seconds for which none of the hosts may answer while all is well."""
+        return max(MIN_SILENCE, 4 * self._slowest)
+
+    def learn_silence(self, seconds: float) -> None:
+        """Take note that an answer took this long."""
+        self._slowest = max(seconds, 0.9 * self._slowest)
+
+    def in_use(self, now: float) -> list[Host]:
+        """Return the hosts that get work now: those of the share that do not rest, or else all that do not rest."""
+        return [host for host in self.own if not host.resting(now)] or [
+            host for host in self.hosts if not host.resting(now)
+        ]
+
+    def to_probe(self, now: float) -> list[Host]:
+        """Return the hosts to probe now: hosts in use that are not admitted, and hosts whose rest is over.
+
+        Of the resting hosts, only those of the share are probed, unless no host is left.
+        """
+        used = self.in_use(now)
+        wanted = {*used, *self.own} if used else {*self.hosts}
+        return [
+            host
+            for host in self.hosts
+            if host in wanted
+            and host.admitted_at is None
+            and not host.being_probed
+            and host.in_flight == 0
+            and host.not_before <= now
+        ]
+
+    def pick(
+        self,
+        now: float,
+        *,
+        chars: int = 1,
+        waiting: float = math.inf,
+        alone: bool = False,
+        avoid: Host | None = None,
+    ) -> Host | None:
+        """Return the host for a batch of `chars` characters, or None if no host should get it now.
+
+        `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
+        the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
+        flight is chosen. `avoid` is chosen only if no other host is in use.
+        """
+        if sum(host.in_flight for host in self.hosts) >= self._max_in_flight:
+            return None
+        used = self.in_use(now)
+        used = [host for host in used if host is not avoid] or used
+        free = [host for host in used if host.free_slots(now) > 0 and not (alone and host.in_flight)]
+        for host in sorted(free, key=lambda host: (host.in_flight, host.pace)):
+            others = [one for one in used if one is not host and one.admitted_at is not None and one.not_before <= now]
+            if not _are_sooner(others, host, chars, waiting):
+                return host
+        return None
+
+
+def _are_sooner(others: Sequence[Host], host: Host, chars: int, waiting: float) -> bool:
+    """Return whether the others, which may be busy, would finish all that waits before the host finishes a batch."""
+    paced = [other for other in others if other.pace]
+    if not paced or not host.pace:
+        return False
+    queue_seconds = waiting / sum(other.slots / other.pace for other in paced)
+    return host.seconds(chars) > 2 * (queue_seconds + min(other.seconds(chars) for other in paced))
+
+
+@dataclass(slots=True)
+class RequestStats:
+    """The counts since an embedder was opened. For one call, take the difference of two copies."""
+
+    requests: int = 0
+    retries: int = 0
+    splits: int = 0
+    """Requests for a part of a batch that was refused as a whole."""
+    rate_limited: int = 0
+    """Requests that a server answered by asking for a pause."""
+    busy_seconds: float = 0.0
+    """Seconds in which at least one request was running."""
+    waited_seconds: float = 0.0
+    """Seconds that calls waited for those of other threads."""
+    held_back: str = ""
+    """Of what the hosts should get more (`hosts.load`)."""
+    in_flight: int = 0
+    host_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds in which a request was running, by host; empty for an embedder without hosts."""

@@ -1,0 +1,366 @@
+"""Requests to the hosts of a pool, and what is done about failed ones: retries, waits for hosts, trials of texts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rag_index.components.hosts.endpoint import Endpoint, KnownModel, noticing_work
+from rag_index.components.hosts.host_pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
+from rag_index.core.outages import Call, asking
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    HostUnreachable,
+    RagIndexError,
+    RateLimited,
+    RequestTimedOut,
+    TextRefused,
+    TextTooLong,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+
+
+log = logging.getLogger("rag_index.embedders")
+MAX_SLEEP = 1.0
+"""The seconds after which a call looks at its hosts at the latest."""
+ROAMING_TRIES = 2
+"""Failures of a text before it is tried on one host only."""
+TRIAL_FAILURES = 3
+"""Failures in a row on one host that prove a text at fault, if the host answers a plain request after each."""
+ALONE_LIMIT = 10
+"""Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
+that kills the whole server would be sent for ever."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """What is sent in one request, and its failures so far."""
+
+    chars: int = 1
+    """Its size, from which the pool estimates how long a host takes for it."""
+    tries: int = 0
+    """Failures that a text may have caused."""
+    error: Exception | None = None
+    failed_at: float = 0.0
+    host: Host | None = None
+    """The host where it failed last: it goes to any other one first."""
+    trial_failures: int = 0
+    """Failures in a row on that host. A plain request that fails there ends the row: then the host is at fault."""
+
+    @property
+    def single(self) -> bool:
+        """Whether there is only one text, so that no other can be at fault."""
+        return True
+
+
+@dataclass(slots=True)
+class AskedHosts:
+    """The hosts that calls share, the model that these must have, and the counts of requests since the beginning."""
+
+    pool: Pool
+    model: KnownModel
+    stats: RequestStats = field(default_factory=RequestStats)
+    clock: Clock = field(default_factory=Clock)
+
+
+Req = TypeVar("Req", bound=Request)
+
+
+class HostCalls(ABC, Generic[Req]):
+    """A call that consists of requests to the hosts of a pool. Subclasses implement the requests.
+
+    The pool handles hosts that refuse connections, ask for a pause or return nonsense. A text that failed twice is put
+    on trial, which shows whether the host or the text is at fault: it is tried on that host alone, and the host has to
+    answer a plain request after each failure.
+    """
+
+    def __init__(self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float) -> None:
+        self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
+        self._patience = patience
+        self._waiting: deque[Req] = deque(requests)
+        self._chars: float = sum(request.chars for request in self._waiting)
+        self._on_trial: list[Req] = []
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.Future[None] | None = None
+        self._in_flight = 0
+        self._busy_since = 0.0
+        self._call: Call | None = None
+
+    @abstractmethod
+    async def _ask(self, request: Req, host: Host) -> Any:
+        """Send a request to a host and return the answer. Raises the errors of `Endpoint`."""
+
+    @abstractmethod
+    def _accept(self, request: Req, host: Host, answer: Any, started: float) -> None:
+        """Use what a host has answered to a request that was sent at `started`."""
+
+    @abstractmethod
+    def _refused(self, request: Req, host: Host, error: Exception) -> None:
+        """Deal with a request that a host refuses because of its texts."""
+
+    @abstractmethod
+    def _blame(self, request: Req, host: Host) -> None:
+        """Deal with a request that is at fault, since the host is well."""
+
+    def _is_suspect(self, request: Req) -> bool:
+        """Return whether a request failed so often that it is at fault if any host answers a plain request now."""
+        return request.tries >= ALONE_LIMIT
+
+    def _unusable(self, host: Host, error: RagIndexError, started: float) -> None:
+        """Deal with a host that answers and cannot be used, such as one with another model: end the call."""
+        raise error
+
+    async def _run_to_end(self) -> None:
+        """Run until all requests are sent and answered, and say meanwhile whom the process waits for.
+
+        Raises EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host
+        answers but cannot be used.
+        """
+        # A request and probes may use up their time before all hosts rest, and the patience begins.
+        longest = max(host.endpoint.timeout for host in self._pool.hosts) + MAX_FAILURES * self._model.patience
+        limit = self._patience and self._patience + longest
+        with asking(self._pool.name, patience=self._pool.usual_silence, limit=limit) as self._call:
+            async with noticing_work(self._call, self._asked):
+                await self._work()
+
+    def _asked(self) -> list[Endpoint]:
+        return [host.endpoint for host in self._pool.hosts if host.in_flight or host.being_probed]
+
+    def wake(self) -> None:
+        """Look again what can be sent now."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _work(self) -> None:
+        self._pool.wakers.append(self.wake)
+        try:
+            while self._is_unfinished():
+                now = self._clock.now()
+                self._check_hosts(now)
+                self._continue_trials(now)
+                self._send_what_fits(now)
+                if self._is_unfinished():
+                    await self._wait_for_event(now)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.clear()
+            self._pool.wakers.remove(self.wake)
+
+    def _is_unfinished(self) -> bool:
+        return bool(self._waiting or self._on_trial or self._in_flight)
+
+    async def _wait_for_event(self, now: float) -> None:
+        """Wait until a task ends, a host may be probed again, or it is time to give up."""
+        moments = [now + MAX_SLEEP, *(host.not_before for host in self._pool.hosts if host.not_before > now)]
+        if not self._in_flight and (given_up := self._end_of_patience(now)) is not None:
+            moments.append(given_up)
+        self._timer = asyncio.ensure_future(self._clock.sleep(max(0.0, min(moments) - now)))
+        try:
+            done, _ = await asyncio.wait({*self._tasks, self._timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._timer.cancel()
+        for task in done & self._tasks:
+            self._tasks.discard(task)
+            task.result()
+
+    # Requests
+
+    def _send_what_fits(self, now: float) -> None:
+        while self._waiting:
+            request = self._waiting[0]
+            host = self._pool.pick(
+                now, chars=request.chars, waiting=self._chars, alone=request.tries > 0, avoid=request.host
+            )
+            if host is None:
+                return
+            self._waiting.popleft()
+            self._chars -= request.chars
+            self._send_to(request, host, now)
+
+    def _send_to(self, request: Req, host: Host, now: float) -> None:
+        """Send a request to a host, unless it failed so often that this host's being well proves it at fault."""
+        if self._is_suspect(request) and (host.admitted_at or 0.0) >= request.failed_at:
+            self._blame(request, host)
+            return
+        host.busy_since = host.busy_since if host.in_flight else now
+        self._busy_since = self._busy_since if self._in_flight else now
+        host.alone = request.tries > 0
+        host.in_flight += 1
+        self._in_flight += 1
+        self._stats.requests += 1
+        self._start_task(self._send(request, host, now))
+
+    async def _send(self, request: Req, host: Host, started: float) -> None:
+        try:
+            answer = await self._ask(request, host)
+        except RateLimited as exc:
+            self._host_failed(host, exc, started)
+            self._repeat(request)
+        except EmbedderUnavailable as exc:
+            self._host_failed(host, exc, started)
+            if isinstance(exc, HostUnreachable):
+                request.trial_failures = 0
+                self._repeat(request)
+            else:
+                self._record_failure(request, host, exc)
+        except (TextTooLong, TextRefused, BadVectors) as exc:
+            self._refused(request, host, exc)
+        except RagIndexError as exc:
+            self._unusable(host, exc, started)
+            self._repeat(request)
+        else:
+            self._accept(request, host, answer, started)
+        finally:
+            now, seconds = self._clock.now(), self._stats.host_seconds
+            host.in_flight -= 1
+            host.alone = False
+            if not host.in_flight:
+                seconds[host.url] = seconds.get(host.url, 0.0) + now - host.busy_since
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._stats.busy_seconds += now - self._busy_since
+            self._pool.wake()
+
+    def _repeat(self, request: Req) -> None:
+        self._stats.retries += 1
+        self._requeue(request)
+
+    def _requeue(self, request: Req) -> None:
+        self._waiting.appendleft(request)
+        self._chars += request.chars
+
+    def _start_task(self, work: Coroutine[None, None, object]) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(work))
+
+    # Failures that either a host or a text caused
+
+    def _record_failure(self, request: Req, host: Host, error: Exception) -> None:
+        """Count a failure, and have the request sent again, on this host only if it is on trial here."""
+        request.tries += 1
+        if request.single:
+            again = request.host is host and host.plain_failed_at <= request.failed_at
+            request.trial_failures, request.host = request.trial_failures + 1 if again else 1, host
+        request.error, request.failed_at = error, self._clock.now()
+        self._stats.retries += 1
+        if request.single and request.tries >= ROAMING_TRIES:
+            self._on_trial.append(request)
+        else:
+            self._requeue(request)
+
+    def _continue_trials(self, now: float) -> None:
+        """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
+        trials, self._on_trial = self._on_trial, []
+        for request in trials:
+            host = request.host
+            if host is not None and host.plain_failed_at > request.failed_at:
+                request.trial_failures = 0
+            if host is None or not request.trial_failures or host not in self._pool.in_use(now):
+                request.trial_failures = 0
+                self._requeue(request)
+            elif request.trial_failures >= TRIAL_FAILURES and host.admitted_at is not None:
+                self._blame(request, host)
+            elif host.free_slots(now) and not host.in_flight:
+                self._send_to(request, host, now)
+            else:
+                self._on_trial.append(request)
+
+    # Hosts: are they well, and do they have the right model?
+
+    def _check_hosts(self, now: float) -> None:
+        """Try out the hosts that failed, and compare the models of those whose last comparison is too old."""
+        wanted = [(host, True) for host in self._pool.to_probe(now)]
+        for host in self._pool.in_use(now):
+            if host.free_slots(now) > 0 and now - host.checked_at > host.endpoint.compare_seconds:
+                wanted.append((host, False))
+        for host, plain in wanted:
+            self._start_check(host, now, plain=plain)
+
+    def _start_check(self, host: Host, now: float, *, plain: bool) -> None:
+        host.being_probed = True
+        self._start_task(self._probe(host, now, plain=plain))
+
+    async def _probe(self, host: Host, started: float, *, plain: bool) -> None:
+        """Check a host, which gets nothing else meanwhile."""
+        try:
+            await self._check(host, started, plain=plain)
+        finally:
+            host.being_probed = False
+            self._pool.wake()
+
+    async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
+        """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well."""
+        try:
+            async with asyncio.timeout(self._model.patience):  # a request may take longer
+                await (self._model.try_out if plain else self._model.compare)(host.endpoint)
+        except (TimeoutError, EmbedderUnavailable, BadVectors) as exc:
+            silent = f"{host.url} did not answer a plain request within {self._model.patience:g} s"
+            error = RequestTimedOut(silent) if isinstance(exc, TimeoutError) else exc
+            self._host_failed(host, error, started)
+            if not isinstance(error, RateLimited):
+                host.plain_failed_at = self._clock.now()
+        except RagIndexError as exc:
+            self._unusable(host, exc, started)
+        else:
+            host.checked_at = self._clock.now()
+            if plain:
+                host.admit(host.checked_at)
+                self._host_answered(host, started)
+            return True
+        return False
+
+    def _host_failed(self, host: Host, error: Exception, started: float) -> None:
+        """Record that a host failed at a request that was sent at `started`, or asked for a pause."""
+        if isinstance(error, RateLimited):
+            self._stats.rate_limited += 1
+            host.record_rate_limit(error, started, self._clock)
+        else:
+            host.record_failure(error, started, self._clock)
+        if self._call is not None:
+            self._call.failed(error, answered=isinstance(error, RateLimited | BadVectors))
+
+    def _host_answered(self, host: Host, started: float) -> None:
+        """Record that a host has answered well a request that was sent at `started`, which ends the wait for it."""
+        now = self._clock.now()
+        self._pool.learn_silence(now - started)
+        if self._call is not None:
+            self._call.answered(self._pool.usual_silence)
+        if self._pool.all_resting_since is not None:
+            log.warning("%s accepts texts again after %.0f s", host.url, now - self._pool.all_resting_since)
+            self._pool.all_resting_since = None
+
+    def _end_of_patience(self, now: float) -> float | None:
+        """Return when the wait for hosts that all rest ends; None while some host accepts texts, or is being probed.
+
+        The pool remembers since when they rest, so that calls one after the other share one wait. Raises
+        EmbedderUnavailable if it is over, or if no host will be back before that. If every host has the same reason,
+        raises RateLimited or BadVectors instead.
+        """
+        pool = self._pool
+        reasons = "; ".join(str(host.error or f"{host.url} is paused") for host in pool.hosts)
+        if pool.all_resting_since is None:
+            if not all(host.resting(now) for host in pool.hosts):
+                return None
+            pool.all_resting_since = now
+            if self._patience:
+                log.warning("no host accepts texts, waiting at most %g s: %s", self._patience, reasons)
+        if any(host.being_probed for host in pool.hosts):
+            return None
+        until = pool.all_resting_since + self._patience
+        if now < until and any(host.not_before <= until or host.down for host in pool.hosts):
+            return until
+        waited = f" within {self._patience:g} s" if self._patience else ""
+        message = f"no host could be used{waited}: {reasons}"
+        if all(isinstance(host.error, BadVectors) for host in pool.hosts):
+            raise BadVectors(message)
+        if all(isinstance(host.error, RateLimited) for host in pool.hosts):
+            raise RateLimited(message, max(0.0, min(host.not_before for host in pool.hosts) - now))
+        raise EmbedderUnavailable(message)

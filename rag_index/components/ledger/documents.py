@@ -1,0 +1,383 @@
+"""The ledger's collections, and their documents: hashes, number of chunks, whether a write is pending; and failed ones.
+
+Also the contexts of their chunks that a model wrote. Losing these costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from rag_index.components.ledger.scans import ScanRows
+from rag_index.components.ledger.tables import (
+    PENDING,
+    Collection,
+    FailedDocument,
+    Known,
+    PendingErasures,
+    Totals,
+    collections,
+    contexts,
+    documents,
+    erasures,
+    failed_documents,
+    file_hashes,
+    metadata,
+    seen,
+    texts,
+    tombstones,
+)
+from rag_index.errors import LedgerError
+
+if TYPE_CHECKING:
+    from rag_index.core.documents.batches import CommitMark, Failure, FailureKind
+
+c, d, e, f, t = contexts.c, documents.c, erasures.c, failed_documents.c, tombstones.c
+COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in")
+"""What is written of a document; `added_in` only when it is new."""
+FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
+QUERY_HASHES = 500
+_ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
+
+
+def key_hash(key: str) -> str:
+    """Return the hash of a typed key, by which the ledger remembers a document that it has no longer."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def recipe_in(chunking: str) -> str:
+    """Return the fingerprint of the recipe that the fingerprint of a chunker names; "" if no model writes contexts."""
+    found = re.search(r"/context-([0-9a-f]{16})(?=/|$)", chunking)
+    return found[1] if found else ""
+
+
+class DocumentRows(ScanRows):
+    """The collections, and the documents of each. A row that is not pending is exactly what the store holds."""
+
+    def collection(self, name: str) -> Collection | None:
+        """Return the collection of this name."""
+        found = self._first(sa.select(collections).where(collections.c.name == name))
+        return Collection(**found._mapping) if found else None
+
+    def collections(self, alias: str | None = None) -> list[Collection]:
+        """Return all collections of an alias, or of all aliases, oldest first."""
+        statement = sa.select(collections).order_by(collections.c.id)
+        statement = statement if alias is None else statement.where(collections.c.alias == alias)
+        return [Collection(**row._mapping) for row in self._select(statement)]
+
+    def add_collection(self, **values: Any) -> Collection:
+        """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
+        self._write(collections.insert().values(created_at=self.clock(), **values))
+        added = self.collection(values["name"])
+        if added is None:
+            raise LedgerError(
+                f"ledger {self.redacted_url} lost collection {values['name']}: check that its disk has room"
+            )
+        return added
+
+    def update_collection(self, collection_id: int, **values: Any) -> None:
+        """Change columns of a collection."""
+        self._write(collections.update().where(collections.c.id == collection_id).values(**values))
+
+    def note_whole(self, collection_id: int) -> None:
+        """Record that a collection has everything now that its source has, and nothing else."""
+        self.update_collection(collection_id, whole_in=collections.c.commits)
+
+    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
+        """Record the last commit of a collection, with the rows that it commits."""
+        self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)
+
+    def drop_collection(self, collection_id: int) -> None:
+        """Delete a collection with everything that belongs to it."""
+        with self.transaction():
+            for table in metadata.sorted_tables:
+                if "collection_id" in table.c:
+                    self._write(table.delete().where(table.c.collection_id == collection_id))
+            self._write(collections.delete().where(collections.c.id == collection_id))
+
+    # Documents
+
+    def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
+        """Return what the ledger knows about these documents, by key."""
+        rows = self._select(_ROWS.where(d.collection_id == collection_id, self._is_in(d.key, keys)))
+        return {key: Known(*row) for key, *row in rows}
+
+    def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, Known]]:
+        """Return a page of documents in the order of their keys, for comparing all of them."""
+        page = _ROWS.where(d.collection_id == collection_id, d.key > after).order_by(d.key).limit(limit)
+        return [(key, Known(*row)) for key, *row in self._select(page)]
+
+    def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Mark documents as pending; new ones get a row without hashes. The digests of their buckets are forgotten."""
+        if not keys:
+            return
+        key = self._keys_as_rows(keys).subquery().c[0]
+        rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
+        rows = rows.add_columns(sa.literal(self._next_commit(collection_id)), self._known_bucket(collection_id, key))
+        insert = self._insert(documents).from_select([*COLUMNS, "bucket"], rows.where(sa.true()))
+        with self.transaction():
+            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1}))
+            self.forget_digests_of(collection_id, keys)
+
+    def record(
+        self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]], *, clear_failures: bool = True
+    ) -> None:
+        """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures by default."""
+        commit = self._next_commit(collection_id)
+        values = [(collection_id, key, text, payload, chunks, 0, commit) for key, text, payload, chunks in rows]
+        if not values:
+            return
+        statement = self._insert_or_update(documents, COLUMNS, ("text_hash", "payload_hash", "chunks", "pending"))
+        with self.transaction():
+            self._execute_many(statement, COLUMNS, values)
+            if clear_failures:
+                self.clear_failures(collection_id, [str(row[1]) for row in values])
+
+    def _next_commit(self, collection_id: int) -> int:
+        """Return the number of the commit that writes a document now."""
+        last = self._value(sa.select(collections.c.commits).where(collections.c.id == collection_id))
+        return int(last or 0) + 1
+
+    def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
+        """Undo `mark_pending` for documents that were not written: known ones stay as before, new ones are deleted."""
+        ours = d.collection_id == collection_id
+        with self.transaction():
+            self._write(documents.update().where(ours, self._is_in(d.key, known)).values(pending=0))
+            self._write(documents.delete().where(ours, self._is_in(d.key, new)))
+
+    def note_erasable(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Record documents of which the store's files keep a content that is no longer in the index, or known."""
+        of_collection = sa.select(collections.c.alias).where(collections.c.id == collection_id)
+        if keys and (alias := self._value(of_collection)):
+            self._put_erasures([(alias, key_hash(key), 0, self.clock(), None) for key in keys])
+
+    def note_named(self, alias: str, pieces: Mapping[str, bytes]) -> None:
+        """Record documents that a person had erased, with the pieces of their texts (b"" if these are not known).
+
+        Of one whose erasure did not end, the pieces are added to those that are known.
+        """
+        with self.transaction():
+            pending = self.pending_erasures(alias)
+            before = dict.fromkeys(pending.hashes, b"") | pending.pieces
+            rows = []
+            for key, found in pieces.items():
+                known = before.get(hashed := key_hash(key), found)
+                rows.append((alias, hashed, 1, self.clock(), known + found if known and hashed in before else known))
+            self._put_erasures(rows)
+
+    def _put_erasures(self, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows of erasures. One that somebody had erased stays so, and one that is pending keeps its time."""
+        names = ("alias", "hash", "named", "pending_since", "pieces")
+        insert = self._insert(erasures).values({name: sa.bindparam(name) for name in names})
+        new = insert.excluded
+        values = {
+            "named": sa.case((e.named == 1, 1), else_=new.named),
+            "pending_since": sa.func.coalesce(e.pending_since, new.pending_since),
+            "pieces": new.pieces,
+        }
+        if rows:
+            self._execute_many(insert.on_conflict_do_update(index_elements=names[:2], set_=values), names, rows)
+
+    def pending_erasures(self, alias: str) -> PendingErasures:
+        """Return which documents of an index are to be erased."""
+        pending = (e.alias == alias) & e.pending_since.is_not(None)
+        rows = self._select(sa.select(e.hash, e.pending_since, e.named, e.pieces).where(pending))
+        since = min((row.pending_since for row in rows), default=None)
+        pieces = {row.hash: row.pieces or b"" for row in rows if row.named}
+        return PendingErasures(sorted(row.hash for row in rows), since, bool(pieces), pieces)
+
+    def end_erasure(self, alias: str, *, unproven: bool = True) -> None:
+        """Record that everything is erased; without `unproven`, but for documents of which a proof may still come.
+
+        Those that a person had erased stay known as such: an older store that is put back brings them back.
+        """
+        no_proof: Any = sa.true() if unproven else sa.func.coalesce(sa.func.length(e.pieces), 0) == 0
+        with self.transaction():
+            self._write(erasures.delete().where(e.alias == alias, e.named == 0))
+            self._write(erasures.update().where(e.alias == alias, no_proof).values(pending_since=None, pieces=None))
+
+    def tombstones(self, scopes: Sequence[str]) -> set[tuple[str, str]]:
+        """Return the tombstones of any of these scopes."""
+        return {(row.hash, row.form) for row in self._select(sa.select(t.hash, t.form).where(t.scope.in_(scopes)))}
+
+    def add_tombstones(self, scopes: Iterable[str], marks: Iterable[Sequence[str]]) -> None:
+        """Add a tombstone for each of these marks in each scope."""
+        rows = [(scope, *mark) for mark in marks for scope in scopes]
+        names = ("scope", "hash", "form")
+        insert = self._insert(tombstones).values({name: sa.bindparam(name) for name in names})
+        if rows:
+            self._execute_many(insert.on_conflict_do_nothing(), names, rows)
+
+    def any_tombstones(self) -> bool:
+        """Return whether a person had any document erased that is to stay away."""
+        return bool(self._select(sa.select(t.hash).limit(1)))
+
+    def remove_tombstones(self, scopes: Sequence[str], hashes: Iterable[str]) -> None:
+        """Delete the tombstones with these hashes, whatever the types of the keys."""
+        self._write(tombstones.delete().where(t.scope.in_(scopes), self._is_in(t.hash, hashes)))
+
+    def forget_named(self, alias: str, keys: Sequence[str]) -> None:
+        """Record that nobody wants these documents erased any more. What the files keep of them stays pending."""
+        ours = (e.alias == alias) & self._is_in(e.hash, map(key_hash, keys))
+        self._write(erasures.update().where(ours).values(named=0, pieces=None))
+
+    def forget(self, collection_id: int, keys: Sequence[str], *, named: bool = False) -> None:
+        """Delete documents and their failures from the ledger; `named` ones are noted as erasable already."""
+        with self.transaction():
+            self.forget_digests_of(collection_id, keys)
+            if not named:
+                self.note_erasable(collection_id, keys)
+            self._write(documents.delete().where(d.collection_id == collection_id, self._is_in(d.key, keys)))
+            self.clear_failures(collection_id, keys)
+
+    def pending_keys(self, collection_id: int) -> list[str]:
+        """Return the documents that are still pending since a run ended early; at most a few windows of shards."""
+        return self._column(sa.select(d.key).where(self._is_in_index(collection_id), PENDING))
+
+    def different_commits(self, collection: Collection, mark: CommitMark) -> str:
+        """Return how the store, whose `mark` is given, is at another commit than the ledger; "" if it is at the same.
+
+        A run that died while it committed leaves the store one commit ahead, and documents that are pending.
+        """
+        ours = collection.commit_mark
+        if mark == ours or (mark.number == ours.number + 1 and self.pending_keys(collection.id)):
+            return ""
+        older, name = "the store" if mark < ours else "the ledger", collection.name
+        return f"{name} is at {mark} in the store and at {ours} in the ledger: {older} was put back to an older copy"
+
+    def totals(self, collection_id: int) -> Totals:
+        """Count the documents of a collection and their points."""
+        done = d.pending == 0
+        cases = ((done & (d.chunks > 0), 1), (done, d.chunks), (~done, 1))
+        sums = [sa.func.coalesce(sa.func.sum(sa.case(case, else_=0)), 0) for case in cases]
+        return Totals(*map(int, self._select(sa.select(*sums).where(d.collection_id == collection_id))[0]))
+
+    def sample(self, collection_id: int, count: int) -> list[str]:
+        """Return the keys of `count` random documents that have points."""
+        statement = sa.select(d.key).where(d.collection_id == collection_id, d.pending == 0, d.chunks > 0)
+        return self._column(statement.order_by(sa.func.random()).limit(count))
+
+    def keys_under(self, collection_id: int, prefix: str) -> list[str]:
+        """Return the documents whose typed key begins with `prefix`."""
+        below = sa.func.substr(d.key, 1, len(prefix)) == prefix
+        return self._column(sa.select(d.key).where(d.collection_id == collection_id, below))
+
+    def keys_of_texts(self, collection_id: int, text_hashes: Sequence[bytes]) -> list[str]:
+        """Return for each of these texts a document that had it when the scan first asked, if there was one.
+
+        The first call reads all documents once, because there is no index on texts.
+        """
+        if text_hashes and self._texts_of != collection_id:
+            rows = sa.select(sa.literal(self._scan, sa.Integer), d.text_hash, sa.func.min(d.key))
+            rows = rows.where(d.collection_id == collection_id, d.chunks > 0).group_by(d.text_hash)
+            with self.transaction():
+                self._write(texts.delete().where(self._is_mine(texts)))
+                self._write(texts.insert().from_select(["scan", "text_hash", "key"], rows))
+            self._texts_of = collection_id
+        found: list[str] = []
+        for first in range(0, len(text_hashes), QUERY_HASHES):
+            batch = text_hashes[first : first + QUERY_HASHES]
+            found += self._column(sa.select(texts.c.key).where(self._is_mine(texts), texts.c.text_hash.in_(batch)))
+        return found
+
+    # Documents that could not be indexed, or only incompletely
+
+    def failures(self, collection_id: int, keys: Sequence[str] | None = None) -> dict[str, FailedDocument]:
+        """Return the failed documents of a collection by key, restricted to `keys` if given."""
+        statement = sa.select(f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind)
+        statement = statement.where(f.collection_id == collection_id).order_by(f.key)
+        if keys is not None:
+            statement = statement.where(self._is_in(f.key, keys))
+        return {row[0]: FailedDocument(*row) for row in self._select(statement)}
+
+    def count_failures(self, collection_id: int, kind: FailureKind | None = None) -> int:
+        """Count the listed documents of a collection, of one kind or of all kinds."""
+        of_kind: Any = sa.true() if kind is None else f.kind == kind
+        return self._count(failed_documents, f.collection_id == collection_id, of_kind)
+
+    def fail(self, collection_id: int, failures: Sequence[Failure], *, crashed: Container[str] = ()) -> None:
+        """Record failed documents. If one failed before with the same text, its number of tries grows.
+
+        For those that `crashed` an earlier run, that run counts as a try as well.
+        """
+        if not failures:
+            return
+        now = self.clock()
+        rows = [
+            (collection_id, one.key, one.text_hash, one.reason, 2 if one.key in crashed else 1, now, now, one.kind)
+            for one in failures
+        ]
+        insert = self._insert(failed_documents).values({name: sa.bindparam(name) for name in FAILED_COLUMNS})
+        new = insert.excluded
+        updated = {name: new[name] for name in ("text_hash", "reason", "last_at", "kind")}
+        updated["tries"] = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)
+        insert = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_=updated)
+        self._execute_many(insert, FAILED_COLUMNS, rows)
+
+    def clear_failures(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Delete these documents from the list of failures."""
+        ours = f.collection_id == collection_id
+        with self.transaction():
+            if self._value(sa.select(f.key).where(ours).limit(1)) is not None:
+                self._write(failed_documents.delete().where(ours, self._is_in(f.key, keys)))
+
+    # Files of a source. A stamp is the text of what can be known about a file without reading it.
+
+    def committed_stamps(self, collection_id: int, keys: Sequence[str]) -> dict[str, str]:
+        """Return the stamps, by key, of files whose content under that stamp is committed."""
+        h = file_hashes.c
+        same = sa.and_(*(d[name] == h[name] for name in ("collection_id", "key", "text_hash", "payload_hash")))
+        statement = sa.select(h.key, h.stamp).join_from(file_hashes, documents, same & (d.pending == 0))
+        return dict(self._select(statement.where(h.collection_id == collection_id, self._is_in(h.key, keys))))
+
+    def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
+        """Record what files hold: rows of (key, stamp, text hash, payload hash)."""
+        names = file_hashes.c.keys()
+        if values := [(collection_id, *row) for row in rows]:
+            self._execute_many(self._insert_or_update(file_hashes, names, names[2:]), names, values)
+
+    def forget_unseen_files(self, collection_id: int) -> None:
+        """Delete the hashes of files that the scan did not see."""
+        h = file_hashes.c
+        unseen = ~sa.exists().where(self._is_mine(seen), seen.c.key == h.key)
+        self._write(file_hashes.delete().where(h.collection_id == collection_id, unseen))
+
+    # Contexts, by the hashes of document and chunk, and by the recipe that decides them. Workers write each at once.
+
+    def contexts(self, recipe: str, document_hashes: Iterable[bytes]) -> dict[bytes, dict[bytes, str]]:
+        """Return the contexts of each document's chunks, by the hash of the chunk."""
+        rows = sa.select(c.chunk, c.context).where(c.document == sa.bindparam("wanted"), c.recipe == recipe)
+        with self.transaction() as connection:
+            return {
+                one: {bytes(chunk): text for chunk, text in connection.execute(rows, {"wanted": one})}
+                for one in document_hashes
+            }
+
+    def put_context(self, recipe: str, document: bytes, chunk: bytes, context: str) -> None:
+        """Record a context, unless there is one for this chunk already."""
+        row = {"document": document, "chunk": chunk, "recipe": recipe, "context": context, "made_at": self.clock()}
+        self._write(self._insert(contexts).values(**row).on_conflict_do_nothing())
+
+    def prune_contexts(self, before: float) -> int:
+        """Delete contexts that were written before a time and that no document of a collection needs; count them."""
+        with self.transaction():
+            if self._value(sa.select(c.document).where(c.made_at < before).limit(1)) is None:
+                return 0
+            known = self._select(sa.select(collections.c.id, collections.c.chunking))
+            needed = sa.union(
+                *(
+                    sa.select(sa.literal(recipe).label("recipe"), table.c.text_hash).where(table.c.collection_id == id_)
+                    for id_, chunking in known
+                    if (recipe := recipe_in(chunking))
+                    for table in (documents, failed_documents)
+                ),
+                sa.select(sa.literal("").label("recipe"), sa.literal(b"").label("text_hash")),
+            ).subquery()
+            same = (needed.c.recipe == c.recipe) & (needed.c.text_hash == c.document)
+            old = sa.select(*contexts.primary_key).outerjoin_from(contexts, needed, same)
+            old = old.where(c.made_at < before, needed.c.recipe.is_(None))
+            return self._write(contexts.delete().where(sa.tuple_(*contexts.primary_key).in_(old)))

@@ -1,0 +1,287 @@
+"""Runs of an index: the lease, which one at a time holds and renews while it lives; and when they ran, and ended how.
+
+Each acquisition raises the lease's epoch, so that what the workers of a dead run still send can be told apart. A dead
+holder on this machine is noticed at once, one elsewhere when its lease has expired (Gray and Cheriton 1989).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import re
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from rag_index.components.ledger.connection import LedgerConnection
+from rag_index.components.ledger.tables import (
+    RunRecord,
+    collections,
+    failed_documents,
+    file_hashes,
+    inbox,
+    leases,
+    mended,
+    runs,
+    scans,
+)
+from rag_index.core.database.drivers import insert_for
+from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.components.ledger import Ledger
+
+BATCH = "watch-"
+"""Prefix of the id of a watch's batches; the alias follows. The ledger keeps the last batch of each index alone."""
+
+CHECK_UP = "doctor-"
+"""Prefix of what holds the lease of an index during a check-up."""
+
+SINGLE = "id-"
+"""Prefix of the ids of runs over single documents, which must not hide how the last run over all documents went."""
+
+
+LEASE_SECONDS = 60.0
+RENEW_SECONDS = 10.0
+SHORT = (BATCH, CHECK_UP)
+"""How the ids of holders begin that keep a lease for a short time."""
+SHORT_SECONDS = 300.0
+"""How long these are waited for."""
+SHORT_POLL = 0.02
+
+MAX_COUNT = 6
+"""Digits of what may be a count in a text of a run. A longer number is the id of a document, such as a telephone's."""
+OWN_WORDS = frozenset(["index", "state", "error_class", "metric"])
+"""What in a report has a word of ours, or the name of the index, and never an id of a document."""
+
+
+def lease_name(project: str) -> str:
+    """Return the name of the lease of a project's watch, which is the name of no alias."""
+    return f"{project} watch"
+
+
+class RunRows(LedgerConnection):
+    """The runs of each index, and the deletion of what has grown old. Several projects may share a ledger."""
+
+    def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
+        """Record that a run has begun; also again, if Prefect starts a run once more under its id."""
+        newest = sa.select(sa.func.coalesce(sa.func.max(runs.c.number), 0) + 1).scalar_subquery()
+        values = {
+            "number": newest, "alias": alias, "host": host, "pid": pid, "started_at": self.clock(), "ended_at": None,
+            "state": "running", "message": "", "report": "{}",
+        }  # fmt: skip
+        self._put_row(runs, {"id": run_id}, values)
+
+    def finish_run(self, run_id: str, *, state: str, message: str, report: dict[str, Any]) -> None:
+        """Record how a run ended."""
+        values = {"state": state, "message": message, "report": json.dumps(report), "ended_at": self.clock()}
+        self._write(runs.update().where(runs.c.id == run_id).values(**values))
+
+    def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
+        """Return the newest run of an index over all its documents, which is no batch of a watch.
+
+        With `run_id`, return the newest run of any kind whose id begins with it.
+        """
+        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else _is_whole(runs.c.id)
+        statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.number.desc()).limit(1)
+        found = self._first(statement)
+        return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
+
+    def prune(self, before: float) -> int:
+        """Delete runs that began before a time, and failures of unknown collections; return how many rows.
+
+        The newest run of each index stays, and so does a run that holds a lease.
+        """
+        f, r = failed_documents.c, runs.c
+        other: Any = runs.alias()
+        newer = sa.exists().where(other.c.alias == r.alias, other.c.number > r.number, _is_whole(other.c.id))
+        holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
+        old = (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds
+        unknown = f.collection_id.not_in(sa.select(collections.c.id))
+        with self.transaction():
+            return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
+
+    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str], deleted: Sequence[str]) -> None:
+        """Delete the ids and keys of erased documents from what the ledger notes beside its documents.
+
+        Those that runs have `deleted` stay in the inbox: the source may have them again.
+        """
+        names = [name for name in (*ids, *deleted) if len(name) > MAX_COUNT or not name.isdigit()]
+        words = [re.escape(one) for name in names for one in {name, json.dumps(name)[1:-1]}]
+        name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
+        ours = sa.select(runs.c.id, runs.c.message, runs.c.report).where(runs.c.alias == alias)
+        with self.transaction():
+            for table, some in ((inbox, ids), (mended, [*ids, *deleted])):
+                self._write(table.delete().where(table.c.alias == alias, self._is_in(table.c.document_id, some)))
+            if not self._is_sqlite:  # elsewhere these rows are temporary
+                killed = (scans.c.alias == alias) & scans.c.number.not_in(self._scans)
+                self.forget_scans(killed)
+            self._write(file_hashes.delete().where(self._is_in(file_hashes.c.key, keys)))
+            for run_id, message, report in self._select(ours) if words else ():
+                values = {"message": name.sub("(erased)", message)}
+                values["report"] = json.dumps(_without(name, json.loads(report)))
+                self._write(runs.update().where(runs.c.id == run_id).values(values))
+
+
+def _without(names: re.Pattern[str], value: Any) -> Any:
+    """Return a report without these names in its texts. A document may be called like an index or a state."""
+    if isinstance(value, dict):
+        return {key: one if key in OWN_WORDS else _without(names, one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without(names, one) for one in value]
+    return names.sub("(erased)", value) if isinstance(value, str) else value
+
+
+def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return ~run_id.startswith(SINGLE) & ~run_id.startswith(BATCH)
+
+
+class IndexLease:
+    """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder.
+
+    Entering the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited
+    for, except by a batch, which comes again: runs that were late all begin at one moment.
+    """
+
+    def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
+        self._ledger = ledger
+        self._name = name
+        self.run_id = run_id
+        self._stop = threading.Event()
+        self._lost = False
+        self.epoch = 0
+
+    def __enter__(self) -> IndexLease:
+        """Take the lease, once a batch or a check-up that holds it has ended."""
+        deadline = time.monotonic() + SHORT_SECONDS
+        while not self.epoch:
+            try:
+                self.epoch = self._acquire()
+            except IndexLocked:
+                held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
+                if not held.startswith(SHORT) or self.run_id.startswith(BATCH) or time.monotonic() > deadline:
+                    raise
+                time.sleep(SHORT_POLL)
+        self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
+        self._renewer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._renewer.join(timeout=RENEW_SECONDS)
+        with suppress(LedgerUnavailable), self._ledger.transaction() as connection:  # it would expire by itself
+            connection.execute(leases.update().where(self._is_mine()).values(run_id=None, renewed_at=0.0))
+
+    def check(self) -> None:
+        """Raise IndexLocked if another run took the lease over, since this one did not renew it in time."""
+        if self._lost:
+            raise IndexLocked(
+                f"this run did not renew its lease for {LEASE_SECONDS:.0f} s, and another took over {self._name}: "
+                "run it again"
+            )
+
+    def _is_mine(self) -> sa.ColumnElement[bool]:
+        return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
+
+    def _acquire(self) -> int:
+        """Take the lease and return its new epoch. Raises IndexLocked."""
+        import psutil
+
+        now = self._ledger.clock()
+        process = psutil.Process()
+        mine = {
+            "run_id": self.run_id, "host": socket.gethostname(), "pid": process.pid,
+            "process_started": process.create_time(), "since": now, "renewed_at": now,
+        }  # fmt: skip
+        row = _read_row(self._ledger, self._name)
+        if row is not None and row["run_id"] is not None and self._holder_lives(row, now):
+            since = dt.datetime.fromtimestamp(row["since"], tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            raise IndexLocked(
+                f"index {self._name} is being written by process {row['pid']} on {row['host']} since {since}: "
+                "wait until it is done, or stop it"
+            )
+        epoch, renewed_at = (row["epoch"], row["renewed_at"]) if row is not None else (0, 0.0)
+        unchanged = (leases.c.epoch == epoch) & (leases.c.renewed_at == renewed_at)
+        update = leases.update().where(leases.c.name == self._name, unchanged).values(epoch=epoch + 1, **mine)
+        with self._ledger.transaction() as connection:
+            if row is None:
+                free = {**mine, "run_id": None, "renewed_at": 0.0}
+                insert = insert_for(connection.dialect)(leases).values(name=self._name, epoch=0, **free)
+                connection.execute(insert.on_conflict_do_nothing())
+            if connection.execute(update).rowcount != 1:
+                raise IndexLocked(f"index {self._name} has just been taken by another run: wait until it is done")
+        return int(epoch) + 1
+
+    def _holder_lives(self, row: dict[str, Any], now: float) -> bool:
+        """Return whether the holder lives.
+
+        A clock that was set back makes a lease look as if it came from the future. A lease like that from another
+        machine is watched for a while, to see whether it is renewed.
+        """
+        if row["host"] == socket.gethostname() or row["renewed_at"] - now <= LEASE_SECONDS:
+            return _alive(row, now)
+        time.sleep(1.5 * RENEW_SECONDS)
+        return _read_row(self._ledger, self._name) != row
+
+    def _renew(self) -> None:
+        last = time.monotonic()
+        while not self._stop.wait(RENEW_SECONDS):
+            try:
+                with self._ledger.engine.begin() as connection:
+                    statement = leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
+                    if connection.execute(statement).rowcount != 1:
+                        self._lost = True
+                        return
+                last = time.monotonic()
+            except (sa.exc.SQLAlchemyError, RagIndexError):
+                if time.monotonic() - last > LEASE_SECONDS:
+                    self._lost = True
+                    return
+
+
+def holder(ledger: Ledger, name: str) -> str | None:
+    """Return the id of the run that holds the lease of an index, if its process seems to live."""
+    row = _read_row(ledger, name)
+    if row is None or row["run_id"] is None or not _alive(row, ledger.clock()):
+        return None
+    return str(row["run_id"])
+
+
+def run_state(ledger: Ledger, run: RunRecord) -> str:
+    """Return the state of an index's run: `interrupted` if its process died before it could note the end."""
+    died = run.state == "running" and holder(ledger, run.alias) != run.id
+    return "interrupted" if died else run.state
+
+
+def _read_row(ledger: Ledger, name: str) -> dict[str, Any] | None:
+    with ledger.transaction() as connection:
+        row = connection.execute(sa.select(leases).where(leases.c.name == name)).mappings().first()
+    return dict(row) if row is not None else None
+
+
+def _alive(row: dict[str, Any], now: float) -> bool:
+    """Return whether the holder lives, as far as this machine can tell."""
+    renewed_at = float(row["renewed_at"])
+    renewed_lately = abs(now - renewed_at) <= LEASE_SECONDS
+    if row["host"] != socket.gethostname():
+        return renewed_lately or renewed_at > now
+    import psutil  # here, because `status` rarely needs it
+
+    try:
+        process = psutil.Process(row["pid"])
+        if process.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not asked how it ended
+            return False
+        started = process.create_time()
+    except psutil.Error:
+        return False
+    if abs(started - row["process_started"]) < 2.0:
+        return True
+    # Another process has its number, or the clock was set, which moves the apparent start of a process.
+    return renewed_lately and int(row["pid"]) != os.getpid()

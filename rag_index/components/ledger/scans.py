@@ -1,0 +1,405 @@
+"""What a scan of the source has seen, and would delete; what the delete guard holds back; what the next scan needs.
+
+What it has seen is in tables on disk, whose rows have the number of the scan: in SQLite, and for who may only read, in
+temporary ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Integer
+
+from rag_index.components.ledger.connection import LedgerConnection
+from rag_index.components.ledger.tables import (
+    EMPTY,
+    HELD,
+    PENDING,
+    Collection,
+    Counts,
+    ScanRecord,
+    batch_deletions,
+    buckets,
+    documents,
+    failed_documents,
+    lost,
+    scan_states,
+    seen,
+    sizes,
+    unread,
+)
+
+d, f, b = documents.c, failed_documents.c, buckets.c
+BUCKET_COLUMNS = ("collection_id", "bucket", "digest")
+DAYS = 30
+"""Days for which sizes are kept: what an index lost in this time is one loss."""
+DAY = 86_400
+HOUR = 3_600
+HOURS = 24
+"""Hours in which deletions by the batches of a watch count together."""
+
+GONE = lost.c.text_hash.is_(None)
+
+
+class ScanRows(LedgerConnection):
+    """What the current scan has seen, and the state that a complete scan leaves for the next one.
+
+    A source with digests is divided into buckets: each has a digest, and those that did not change are left unread.
+    """
+
+    _scan: int | None = None
+    """The number of the current scan; 0 where the tables are temporary."""
+    _texts_of: int | None = None
+    """The collection whose texts this scan has in its table, once it was asked for them."""
+    _any_unread = False
+    _without_digests: int | None = None
+    """The collection that is known to have no digests."""
+
+    def begin_scan(self, alias: str) -> None:
+        """Begin a scan of an index. What is known of digests is forgotten: another process may have recorded some."""
+        self._scan, self._any_unread = self.new_scan(alias), False
+        self._texts_of = self._without_digests = None
+
+    def _is_mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Return the condition for a row that the current scan has added."""
+        return table.c.scan == self._scan
+
+    def _is_lost(self, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+        """Return the condition for a document that the scan has recorded as gone or emptied."""
+        return d.key.in_(sa.select(lost.c.key).where(self._is_mine(lost), *where))
+
+    def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
+        """Record the keys of a page as seen, with the bucket of each if it is known.
+
+        Return those that occur twice, in this page or also in an earlier one.
+        """
+        if not keys:
+            return []
+        scan = sa.literal(self._scan, Integer)
+        if buckets is None:
+            rows = sa.select(scan, self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
+        else:
+            pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
+            key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
+            rows = sa.select(scan, key, sa.cast(bucket, BigInteger), sa.literal(page))
+        insert = self._insert(seen).from_select(["scan", "key", "bucket", "page"], rows.where(sa.true()))
+        if self._write(insert.on_conflict_do_nothing()) == len(keys):
+            return []
+        earlier = sa.select(seen.c.key).where(self._is_mine(seen), self._is_in(seen.c.key, keys), seen.c.page < page)
+        duplicates = set(self._column(earlier))
+        distinct: set[str] = set()
+        for key in keys:
+            (duplicates if key in distinct else distinct).add(key)
+        return sorted(duplicates)
+
+    def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
+        """Record documents (key, text hash, payload hash) that have points and whose text is now empty."""
+        if values := [(self._scan, *row) for row in rows]:
+            names = lost.c.keys()
+            insert = lost.insert().values({name: sa.bindparam(name) for name in names})
+            self._execute_many(insert, names, values)
+
+    def count_emptied(self) -> int:
+        """Count the emptied documents that still have points."""
+        return self._count(lost, self._is_mine(lost), ~GONE)
+
+    def note_gone(self, keys: Sequence[str]) -> None:
+        """Record documents that the source no longer has."""
+        self._note_gone(sa.select(sa.literal(self._scan, Integer), self._keys_as_rows(keys).subquery().c[0]))
+
+    def _note_gone(self, rows: sa.Select[Any]) -> None:
+        insert = self._insert(lost).from_select(["scan", "key"], rows.where(sa.true()))
+        self._write(insert.on_conflict_do_nothing())
+
+    def find_gone(self, collection_id: int) -> int:
+        """Record all documents that the scan, which has read the whole source, did not see.
+
+        Return how many of them have points. Raises LedgerError as `check_scan`.
+        """
+        rows = sa.select(sa.literal(self._scan, Integer), d.key)
+        with self.transaction():
+            self.check_scan(self._scan)
+            self._write(lost.delete().where(self._is_mine(lost), GONE))
+            self._note_gone(rows.where(d.collection_id == collection_id, self._is_unseen(d)))
+            return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
+
+    def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
+        """Return a page of the documents that are recorded as gone or emptied and that are not held back.
+
+        Those that are gone have no hashes.
+        """
+        held = sa.exists().where(d.collection_id == collection_id, d.key == lost.c.key, d.held_at.is_not(None))
+        columns = sa.select(lost.c.key, lost.c.text_hash, lost.c.payload_hash)
+        return [tuple(row) for row in self._select(columns.where(self._is_mine(lost), ~held).limit(limit))]
+
+    def forget_lost(self, keys: Sequence[str]) -> None:
+        """Delete the records of documents whose points have been deleted."""
+        self._write(lost.delete().where(self._is_mine(lost), self._is_in(lost.c.key, keys)))
+
+    def forget_unseen_failures(self, collection_id: int) -> None:
+        """Delete the failures of documents that the source no longer has. Raises LedgerError as `check_scan`."""
+        with self.transaction():
+            self.check_scan(self._scan)
+            self._write(failed_documents.delete().where(f.collection_id == collection_id, self._is_unseen(f)))
+
+    def _is_unseen(self, c: Any) -> sa.ColumnElement[bool]:
+        """Return the condition for a row of a table, by its columns, that the scan neither saw nor left unread."""
+        unseen = ~sa.exists().where(self._is_mine(seen), seen.c.key == c.key)
+        if self._any_unread:
+            unseen &= sa.or_(c.bucket.is_(None), c.bucket.not_in(self._unread_buckets()))
+        return unseen
+
+    def scan_state(self, collection_id: int) -> ScanRecord | None:
+        """Return what the last complete scan of a collection left for the next one."""
+        s = scan_states.c
+        found = self._first(sa.select(s.watermark, s.settings, s.full_at).where(s.collection_id == collection_id))
+        return ScanRecord(*found) if found else None
+
+    def record_scan(self, collection_id: int, watermark: str, *, settings: str, full_at: float) -> None:
+        """Record the state that a complete scan of a collection leaves for the next one."""
+        values = {"watermark": watermark, "settings": settings, "full_at": full_at}
+        self._put_row(scan_states, {"collection_id": collection_id}, values)
+
+    def forget_scan(self, collection_id: int) -> None:
+        """Delete the state that a complete scan of a collection left, so that the next one reads everything."""
+        self._write(scan_states.delete().where(scan_states.c.collection_id == collection_id))
+
+    # Buckets
+
+    def digests(self, collection_id: int) -> dict[int, str]:
+        """Return the digests that the last complete scans left, by bucket."""
+        return dict(self._select(sa.select(b.bucket, b.digest).where(b.collection_id == collection_id)))
+
+    def forget_digests(self, collection_id: int) -> None:
+        """Delete all digests of a collection, so that the next scan reads everything."""
+        self._write(buckets.delete().where(b.collection_id == collection_id))
+
+    def unfinished_buckets(self, collection_id: int, *, max_tries: int | None) -> set[int]:
+        """Return the buckets with documents that are pending, or failed and have to be tried again.
+
+        Failed documents are tried again if they were tried less than `max_tries` times; None: all that are listed.
+        """
+        pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
+        bucket = sa.func.coalesce(f.bucket, d.bucket)
+        same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
+        failed = sa.select(bucket).select_from(failed_documents.outerjoin(documents, same))
+        failed = failed.where(f.collection_id == collection_id)
+        if max_tries is not None:
+            failed = failed.where(f.tries < max_tries, f.kind == "failed")
+        return {*self._column(pending), *self._column(failed)} - {None}
+
+    def leave_unread(self, numbers: Iterable[int]) -> None:
+        """Let the documents of these buckets count as seen by the scan."""
+        self._any_unread = True
+        buckets = self._elements(list(numbers), "json_array_elements_text")
+        rows = sa.select(sa.literal(self._scan, Integer), sa.cast(buckets, BigInteger)).where(sa.true())
+        insert = self._insert(unread).from_select(["scan", "bucket"], rows)
+        self._write(insert.on_conflict_do_nothing())
+
+    def _unread_buckets(self) -> sa.Select[Any]:
+        return sa.select(unread.c.bucket).where(self._is_mine(unread))
+
+    def count_unread(self, collection_id: int) -> tuple[int, int, int]:
+        """Count the documents in unread buckets that are empty, that are listed as failed, and that are skipped."""
+        numbers = self._unread_buckets()
+        listed = (f.collection_id == collection_id) & (f.kind != "incomplete")
+        is_listed = sa.exists().where(listed, f.key == d.key)
+        empty = self._count(documents, self._is_in_index(collection_id), EMPTY, d.bucket.in_(numbers), ~is_listed)
+        failed, skipped = (
+            self._count(failed_documents, listed, f.bucket.in_(numbers), f.kind == kind)
+            for kind in ("failed", "skipped")
+        )
+        return empty, failed, skipped
+
+    def record_digests(self, collection_id: int, read: Mapping[int, str], *, unread: Iterable[int]) -> None:
+        """Record what a complete scan found: the digests of the buckets that it read, and where it saw each document.
+
+        Digests of buckets that are neither in `read` nor in `unread` are deleted: the source has none of their rows.
+        Raises LedgerError as `check_scan`: what was to be deleted would count as unchanged.
+        """
+        with self.transaction():
+            self.check_scan(self._scan)
+            self._place(collection_id)
+            outdated = self.digests(collection_id).keys() - set(unread)
+            delete = buckets.delete().where(b.collection_id == collection_id, b.bucket == sa.bindparam("outdated"))
+            if outdated:
+                self._execute_many(delete, ["outdated"], [(number,) for number in outdated])
+            if rows := [(collection_id, number, digest) for number, digest in read.items()]:
+                insert = self._insert_or_update(buckets, BUCKET_COLUMNS, ["digest"])
+                self._execute_many(insert, BUCKET_COLUMNS, rows)
+        self._without_digests = None
+
+    def _place(self, collection_id: int) -> None:
+        """Give each document the bucket in which the scan saw it, and none to those that are held back unseen."""
+        for table in (documents, failed_documents):
+            bucket = self._seen_in(table.c.key)
+            keys = sa.select(seen.c.key).where(self._is_mine(seen), seen.c.bucket.is_not(None))
+            moved = table.c.key.in_(keys) & table.c.bucket.is_distinct_from(bucket)
+            self._write(table.update().where(table.c.collection_id == collection_id, moved).values(bucket=bucket))
+        held = self._is_in_index(collection_id) & HELD & d.bucket.is_not(None)
+        self._write(documents.update().where(held, self._is_lost(GONE)).values(bucket=None))
+
+    def _seen_in(self, key: sa.ColumnElement[str]) -> sa.ScalarSelect[Any]:
+        """Return the bucket in which the scan saw a document."""
+        return sa.select(seen.c.bucket).where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
+
+    def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
+        """Return the bucket of a document without a row: where this scan saw it, or where the one saw it that failed.
+
+        Without it, a scan that leaves the bucket unread would take the document for deleted.
+        """
+        failed = sa.select(f.bucket).where(f.collection_id == collection_id, f.key == key).scalar_subquery()
+        return failed if self._scan is None else sa.func.coalesce(self._seen_in(key), failed)
+
+    def forget_digests_of(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Delete the digests of the buckets of these documents, because their rows are about to change."""
+        if self._without_digests == collection_id or not keys:
+            return
+        with self.transaction():
+            if self._value(sa.select(b.bucket).where(b.collection_id == collection_id).limit(1)) is None:
+                self._without_digests = collection_id
+                return
+            for c in (d, f):  # one that failed may have no row among the documents
+                theirs = sa.select(c.bucket).where(c.collection_id == collection_id, self._is_in(c.key, keys))
+                self._write(buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(theirs)))
+
+    # What the delete guard decides by (`indexing.delete_guard`)
+
+    def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
+        """Count the documents of a collection for which all conditions hold."""
+        statement = sa.select(*_counts(documents, collection))
+        return Counts(*self._first(statement.where(d.collection_id == collection.id, d.chunks > 0, *where)))
+
+    def count_deletions(self, collection: Collection, *, held: bool = True) -> Counts:
+        """Count the documents that are recorded as gone or emptied; without `held`, those that are not held back."""
+        return self.count_documents(collection, self._is_lost(), *([] if held else [d.held_at.is_(None)]))
+
+    def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
+        """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
+
+        Documents of one text are matched one to one.
+        """
+        a, b = documents.alias("a"), documents.alias("b")
+        missing, moved = _without_key(a, collection.id, b, other.id), _without_key(b, other.id, a, collection.id)
+        lost = sa.select(a.c.text_hash, *_counts(a, collection)).where(missing).group_by(a.c.text_hash).subquery()
+        found = sa.select(b.c.text_hash, sa.func.count().label("found")).where(moved).group_by(b.c.text_hash).subquery()
+        there = sa.func.coalesce(found.c.found, 0)
+        sums = [
+            sa.func.coalesce(sa.func.sum(sa.case((count > there, count - there), else_=0)), 0)
+            for count in (lost.c.all, lost.c.whole, lost.c.held)
+        ]
+        joined = lost.outerjoin(found, found.c.text_hash == lost.c.text_hash)
+        return Counts(*map(int, self._select(sa.select(*sums).select_from(joined))[0]))
+
+    def held_of(self, collection_id: int, keys: Sequence[str]) -> set[str]:
+        """Return those of these documents that are held back."""
+        held = (d.collection_id == collection_id) & d.held_at.is_not(None)
+        return set(self._column(sa.select(d.key).where(held, self._is_in(d.key, keys))))
+
+    def count_held(self, collection_id: int) -> int:
+        """Count the documents that are held back."""
+        return self._count(documents, self._is_in_index(collection_id), HELD)
+
+    def hold_back(self, collection: Collection, *, whole: bool = False) -> None:
+        """Hold back what is gone or emptied (with `whole`, only of what was there when the index was last whole)."""
+        which = self._is_lost() & (d.added_in <= collection.whole_in if whole else sa.true())
+        indexed = (d.collection_id == collection.id) & (d.chunks > 0) & d.held_at.is_(None)
+        self._write(documents.update().where(indexed, which).values(held_at=self.clock()))
+
+    def hold_back_others(self, collection: Collection) -> None:
+        """Hold back what is gone or emptied and nothing else held back before; hold that back no longer.
+
+        Forget earlier sizes and deletions, as `release_all` does.
+        """
+        other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
+        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
+        with self.transaction():
+            self.release(collection.id)
+            self._write(documents.update().where(lost).values(held_at=other))
+            self._forget_losses(collection.id)
+
+    def release(self, collection_id: int, keys: Sequence[str] | None = None, *, even_lost: bool = False) -> None:
+        """Hold documents back no longer that are neither gone nor emptied; of `keys` alone if these are given.
+
+        With `even_lost`, it does not matter what they are.
+        """
+        which = sa.true() if keys is None else self._is_in(d.key, keys)
+        which &= sa.true() if even_lost else ~self._is_lost()
+        self._write(documents.update().where(self._is_in_index(collection_id), HELD, which).values(held_at=None))
+
+    def release_all(self, collection_id: int) -> None:
+        """Hold nothing back any longer, and forget earlier sizes and deletions: a person allowed it."""
+        with self.transaction():
+            self.release(collection_id, even_lost=True)
+            self._forget_losses(collection_id)
+
+    def _forget_losses(self, collection_id: int) -> None:
+        for table in (sizes, batch_deletions):
+            self._write(table.delete().where(table.c.collection_id == collection_id))
+
+    # What was deleted, and how large collections were
+
+    def note_batch_deletions(self, collection_id: int, count: int) -> None:
+        """Add to what batches have deleted in this hour; forget what is no longer counted."""
+        now, b = int(self.clock() // HOUR), batch_deletions.c
+        outdated = (b.collection_id == collection_id) & ~b.hour.between(now - HOURS, now)
+        with self.transaction():
+            self._write(batch_deletions.delete().where(outdated))
+            keys, sum_ = {"collection_id": collection_id, "hour": now}, {"documents": b.documents + count}
+            self._put_row(batch_deletions, keys, {"documents": count}, sum_)
+
+    def count_batch_deletions(self, collection_id: int) -> int:
+        """Count what batches have deleted in this hour and the `HOURS` before it."""
+        now, b = int(self.clock() // HOUR), batch_deletions.c
+        recent = (b.collection_id == collection_id) & b.hour.between(now - HOURS, now)
+        return int(self._value(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
+
+    def note_size(self, collection_id: int, count: int, part: str = "") -> None:
+        """Record that the collection has `count` documents today, or the source rows of a part of them.
+
+        Sizes older than `DAYS` are forgotten.
+        """
+        today, s = int(self.clock() // DAY), sizes.c
+        outdated = (s.collection_id == collection_id) & (s.part == part) & ~s.day.between(today - DAYS + 1, today)
+        with self.transaction():
+            self._write(sizes.delete().where(outdated))
+            keys = {"collection_id": collection_id, "day": today, "part": part}
+            larger = {"documents": sa.case((s.documents < count, count), else_=s.documents)}
+            self._put_row(sizes, keys, {"documents": count}, larger)
+
+    def largest_sizes(self, collection_id: int) -> dict[str, int]:
+        """Return the most documents that the collection had in the last `DAYS`, as "", and the most rows of each part.
+
+        Those of parts are of the `DAYS` before the last complete run.
+        """
+        today, s = int(self.clock() // DAY), sizes.c
+        counted = (s.part != "") | s.day.between(today - DAYS + 1, today)
+        largest = sa.select(s.part, sa.func.max(s.documents)).where(s.collection_id == collection_id, counted)
+        return dict(self._select(largest.group_by(s.part)))
+
+    def copy_sizes(self, collection_id: int, other_id: int) -> None:
+        """Give another collection the sizes of this one, which it replaces, and what batches deleted from it."""
+        with self.transaction():
+            self._forget_losses(other_id)
+            for table in (sizes, batch_deletions):
+                others = [column for column in table.c if column.name != "collection_id"]
+                rows = sa.select(sa.literal(other_id), *others).where(table.c.collection_id == collection_id)
+                self._write(self._insert(table).from_select(["collection_id", *[one.name for one in others]], rows))
+
+
+def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:
+    whole = table.c.added_in <= collection.whole_in
+    columns: list[sa.ColumnElement[Any]] = [sa.func.count().label("all")]
+    for name, which in (("whole", whole), ("held", whole & table.c.held_at.is_not(None))):
+        columns.append(sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0).label(name))
+    return columns
+
+
+def _without_key(
+    table: sa.FromClause, collection_id: int, other: sa.FromClause, other_id: int
+) -> sa.ColumnElement[bool]:
+    """Return the condition for documents of one collection whose key has no points in the other."""
+    same = sa.exists().where(other.c.collection_id == other_id, other.c.key == table.c.key, other.c.chunks > 0)
+    return (table.c.collection_id == collection_id) & (table.c.chunks > 0) & ~same

@@ -1,0 +1,516 @@
+"""The ledger's tables with their version, and the rows that its methods return.
+
+Times are seconds since 1970, UTC, and None is never. All names of tables begin with `rag_index_`, so that a ledger may
+share a database with other tables.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
+from sqlalchemy.schema import CreateTable
+
+from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
+from rag_index.core.documents.batches import CommitMark, FailureKind
+from rag_index.errors import LedgerError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+metadata = sa.MetaData()
+Columns = list[sa.Column[Any]]
+Kind = type[sa.types.TypeEngine[Any]]
+
+
+def primary(**kinds: Kind) -> Columns:
+    """Return the columns of a primary key, by their names."""
+    return [sa.Column(name, kind, primary_key=True, autoincrement=False) for name, kind in kinds.items()]
+
+
+def filled(default: str | None = None, /, **kinds: Kind) -> Columns:
+    """Return columns that are never NULL."""
+    return [sa.Column(name, kind, nullable=False, server_default=default) for name, kind in kinds.items()]
+
+
+def optional(**kinds: Kind) -> Columns:
+    """Return columns that may be NULL."""
+    return [sa.Column(name, kind) for name, kind in kinds.items()]
+
+
+def _table(name: str, *columns: Columns, rowid: bool = True) -> sa.Table:
+    return sa.Table(f"rag_index_{name}", metadata, *chain(*columns), sqlite_with_rowid=rowid)
+
+
+schema_version = _table("schema_version", filled(version=Integer))
+
+collections = _table(
+    "collections",
+    [sa.Column("id", Integer, primary_key=True, autoincrement=True)],
+    filled(alias=Text),
+    [sa.Column("name", Text, nullable=False, unique=True)],
+    filled(store_id=Text, embedder_fingerprint=Text, embedder=Text, chunking=Text, dimension=Integer, state=Text),
+    filled(created_at=Float),
+    optional(chars_per_second=Float),
+    filled("0", whole_in=Integer, commits=Integer),
+    filled("", committed_at=Text, written_by=Text),
+)
+
+documents = _table(
+    "documents",
+    primary(collection_id=Integer, key=Text),
+    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, pending=Integer),
+    filled("0", added_in=Integer),
+    optional(held_at=Float, bucket=BigInteger),
+    rowid=False,
+)
+for _name, _rows in (
+    ("pending", "pending = 1"),
+    ("held", "held_at IS NOT NULL"),
+    ("empty", "chunks = 0 AND pending = 0"),
+):  # not as sa.Index, which imports the dialects of both databases for its conditions
+    _index = f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"
+    sa.event.listen(documents, "after_create", sa.DDL(_index))  # type: ignore[no-untyped-call]
+
+_NO: sa.ColumnElement[int] = sa.literal_column("0")  # with bound values a query would not match an index
+_YES: sa.ColumnElement[int] = sa.literal_column("1")
+PENDING = documents.c.pending == _YES
+HELD = documents.c.held_at.is_not(None)
+EMPTY = (documents.c.chunks == _NO) & (documents.c.pending == _NO)
+"""The conditions of these indexes, for queries that they answer (`LedgerConnection._is_in_index`)."""
+
+failed_documents = _table(
+    "failed_documents",
+    primary(collection_id=Integer, key=Text),
+    filled(text_hash=LargeBinary, reason=Text, tries=Integer, first_at=Float, last_at=Float),
+    filled("failed", kind=Text),
+    optional(bucket=BigInteger),
+)
+
+buckets = _table("buckets", primary(collection_id=Integer, bucket=BigInteger), filled(digest=Text), rowid=False)
+
+runs = _table(
+    "runs",
+    primary(id=Text),
+    [sa.Column("alias", Text, nullable=False, index=True)],
+    filled(number=Integer, host=Text, pid=Integer, started_at=Float),
+    optional(ended_at=Float),
+    filled(state=Text, message=Text, report=Text),
+)
+
+leases = _table(
+    "leases",
+    primary(name=Text),
+    optional(run_id=Text),
+    filled(host=Text, pid=Integer, process_started=Float, epoch=Integer, since=Float, renewed_at=Float),
+)
+
+scan_states = _table(
+    "scan_states", primary(collection_id=Integer), filled(watermark=Text, settings=Text, full_at=Float)
+)
+
+file_hashes = _table(
+    "file_hashes",
+    primary(collection_id=Integer, key=Text),
+    filled(stamp=Text, text_hash=LargeBinary, payload_hash=LargeBinary),
+    rowid=False,
+)
+
+sizes = _table(
+    "sizes",
+    primary(collection_id=Integer, day=Integer),
+    [sa.Column("part", Text, primary_key=True, server_default="")],
+    filled(documents=Integer),
+)
+
+batch_deletions = _table("batch_deletions", primary(collection_id=Integer, hour=Integer), filled(documents=Integer))
+
+inbox = _table(
+    "inbox",
+    primary(alias=Text, document_id=Text),
+    filled(number=BigInteger, changed_at=Float, received_at=Float),
+    filled("0", first_number=BigInteger),
+)
+sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
+sa.Index("rag_index_inbox_first_numbers", inbox.c.alias, inbox.c.first_number)
+
+look_ups = _table(
+    "look_ups",
+    primary(alias=Text, column_name=Text, value=Text),
+    filled(number=BigInteger, changed_at=Float),
+    filled("0", first_number=BigInteger),
+)
+
+milestones = _table("milestones", primary(alias=Text, number=BigInteger), filled(at=Float, position=Text, how=Text))
+
+positions = _table(
+    "positions",
+    primary(alias=Text),
+    filled(collection_id=Integer, commits=Integer),
+    optional(number=BigInteger),
+    filled(at=Float, position=Text, how=Text),
+)
+
+watches = _table(
+    "watches",
+    primary(alias=Text),
+    filled(since=Float, last_number=BigInteger),
+    optional(full_number=BigInteger),
+    filled(state=Text, message=Text),
+    optional(caught_up_at=Float, applied_at=Float),
+    filled("", blind=Text, compared=Text),
+    filled("0", unkept=Integer, looked_up=BigInteger),
+)
+
+erasures = _table(
+    "erasures",
+    primary(alias=Text, hash=Text),
+    filled(named=Integer),
+    optional(pending_since=Float, pieces=LargeBinary),
+)
+"""Documents by the hash of their key: those whose former texts the store's files may keep (`PendingErasures`), and
+those that a person had erased (`named`)."""
+
+tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
+"""Documents that a person had erased, by the marks of their keys (`keys.key_mark`) and by what names the source's
+table, or the index (`indexing.diff`): they stay away although the source may have them."""
+
+contexts = _table(
+    "contexts",
+    primary(document=LargeBinary, chunk=LargeBinary, recipe=Text),
+    filled(context=Text, made_at=Float),
+    rowid=False,
+)
+
+slots = _table("slots", primary(name=Text), filled(position=Text))
+
+mended = _table(
+    "mended",
+    primary(alias=Text, document_id=Text),
+    filled(change=Text, run_id=Text, begun=BigInteger, number=BigInteger, found_at=Float),
+    optional(missed_at=Float),
+)
+
+scans = _table("scans", [sa.Column("number", Integer, primary_key=True, autoincrement=True)], filled(alias=Text))
+
+scan_metadata = sa.MetaData()
+
+
+def scan_table(name: str, *columns: Columns) -> sa.Table:
+    """Return a table of what scans of source and store find; `LedgerConnection.new_scan` gives the number of a scan."""
+    numbered = chain(primary(scan=Integer), *columns)
+    return sa.Table(f"rag_index_{name}", scan_metadata, *numbered, sqlite_with_rowid=False)
+
+
+intact = scan_table("intact")
+"""The scans of which these tables still have all: a crash empties them."""
+seen = scan_table("seen", primary(key=Text), optional(page=Integer, bucket=BigInteger))
+lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
+"""Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones."""
+texts = scan_table("texts", primary(text_hash=LargeBinary), optional(key=Text))
+"""A document of each text of one collection."""
+unread = scan_table("unread", primary(bucket=BigInteger))
+"""Buckets whose documents count as seen although they were not read."""
+tallies = scan_table("tallies", primary(key=Text), filled(points=Integer, miscounted=Integer, altered=Integer))
+rebuilt = scan_table(
+    "rebuilt",
+    primary(key=Text),
+    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, points=Integer, doubtful=Integer),
+)
+orphans = scan_table("orphans", primary(id=Text), optional(key=Text), filled(unknown=Integer))
+source_keys = scan_table("source_keys", primary(key=Text))
+not_empty = scan_table("not_empty", primary(key=Text))
+"""What every point was compared with, and found to be (`indexing.reconcile`)."""
+
+
+VERSION = 18
+"""Raise it with each change of a table: a ledger of another version is refused."""
+
+
+def create_tables(connection: Connection, *, redacted_url: str) -> None:
+    """Create the tables of a new ledger. Raises LedgerError if there are tables of another version.
+
+    `redacted_url` is for messages.
+    """
+    if (version := version_of(connection)) is None:
+        # One run at a time creates the ledger; a second one then finds the tables. On SQLite this also begins the
+        # transaction, because Python does not begin one for statements that create tables.
+        exclude = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7041776)"}
+        connection.exec_driver_sql(exclude[connection.dialect.name])
+        if (version := version_of(connection)) is None:
+            metadata.create_all(connection)
+            if connection.dialect.name == "postgresql":
+                create_scan_tables(connection, "UNLOGGED")
+            connection.execute(schema_version.insert().values(version=VERSION))
+            return
+    if version != VERSION:
+        raise LedgerError(
+            f"ledger {redacted_url} has version {version}, and this rag-index reads version {VERSION}: move the file "
+            "away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it from the store"
+        )
+
+
+def create_scan_tables(connection: Connection, kind: Literal["TEMPORARY", "UNLOGGED"]) -> None:
+    """Create the tables of scans: for this connection alone, or in PostgreSQL for all, without a log.
+
+    A pooler may give each transaction another session, and with it other temporary tables.
+    """
+    for table in scan_metadata.sorted_tables:
+        create = str(CreateTable(table, if_not_exists=True).compile(dialect=connection.dialect))
+        connection.exec_driver_sql(create.replace("CREATE", f"CREATE {kind}", 1))
+
+
+def version_of(connection: Connection) -> int | None:
+    """Return the version of the ledger; None if there is none."""
+    if not sa.inspect(connection).has_table(schema_version.name):
+        return None
+    return int(connection.scalar(sa.select(sa.func.max(schema_version.c.version))) or 1)
+
+
+PositionKind = Literal["log position", "number", "time"]
+"""A place in PostgreSQL's log (`0/16B3748`), a number of a queue (`4711`, or with its time `4711@1764080000.123`), or a
+time (ISO 8601)."""
+PAGE, SEGMENT = 8192, 1 << 20
+"""The size of a page of PostgreSQL's log, and of its smallest segment, whose first page has a longer header."""
+HEADER, LONG_HEADER = 24, 40
+
+
+class Known(NamedTuple):
+    """The ledger's row of a document. A pending document is treated as changed."""
+
+    text_hash: bytes
+    payload_hash: bytes
+    chunks: int
+    pending: int
+
+
+class Totals(NamedTuple):
+    """Numbers of a collection: documents and points that are written, and documents that are pending."""
+
+    documents: int
+    points: int
+    pending: int
+
+
+class Counts(NamedTuple):
+    """Numbers of documents with points: all, those that were there when the index was last whole, and held-back ones.
+
+    Only documents of `whole` are counted as `held`.
+    """
+
+    all: int
+    whole: int
+    held: int
+
+
+class ScanRecord(NamedTuple):
+    """The state that a complete scan leaves for the next one; `full_at` is when one last read every document."""
+
+    watermark: str
+    settings: str
+    full_at: float
+
+
+class WaitingChange(NamedTuple):
+    """A document of the inbox, which has to be read again. `number` grows each time that it arrives."""
+
+    document_id: str
+    number: int
+
+
+class WaitingLookUp(NamedTuple):
+    """Documents to be looked up by a value that they have, or had, in a column (see `changes.DocumentChange`)."""
+
+    column: str
+    value: str
+    number: int
+    """Grows each time that the same look-up arrives."""
+    changed_at: float
+    first_number: int
+    """The number of the first arrival that is not indexed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a source was seen: every change that was committed before `at`, or up to `text`, is known.
+
+    A text can be compared with others (`parse_position`), and a time with the moment at which the source was looked at.
+    """
+
+    at: float
+    """In seconds since 1970, by the clock of whoever looked, before the look."""
+    text: str = ""
+    """The place in the log or the number; "" where the source has neither."""
+    how: str = "run"
+    """How it is known: `wal`, `queue`, `poll`, `files` or `run`."""
+
+
+def parse_position(text: str) -> tuple[PositionKind, float]:
+    """Return what kind of position a text is, and a number that grows with it. Raises ValueError."""
+    given = text.strip()
+    high, slash, low = given.partition("/")
+    if slash:
+        number = int(high, 16) << 32 | int(low, 16)
+        # at the start of a page, the server names the place after the header, before anything is written there
+        header = LONG_HEADER if number % SEGMENT == LONG_HEADER else HEADER
+        return "log position", number - header if number % PAGE == header else number
+    row, _, changed_at = given.partition("@")
+    if row.isascii() and row.isdigit():
+        float(changed_at or 0)
+        return "number", int(row)
+    time = dt.datetime.fromisoformat(given)
+    if time.tzinfo is None:
+        raise ValueError("a time needs its zone")
+    return "time", time.timestamp()
+
+
+def includes(position: str, other: str) -> bool:
+    """Return whether a place or a number is not before another of its kind.
+
+    The time of a number has to be included too: after the source was put back to an older copy, numbers come again.
+    """
+    if parse_position(position)[1] < parse_position(other)[1]:
+        return False
+    times = [float(one.partition("@")[2] or 0) for one in (position, other)]
+    return times[0] >= times[1]
+
+
+class Reached(NamedTuple):
+    """Up to where an index is complete: everything that its source had committed by then is found by a search."""
+
+    alias: str
+    collection: str
+    """The name of the collection that this is true of, and of no other of the index."""
+    commits: int
+    """The number of the commit that a reader of this collection has to see."""
+    number: int | None
+    """Arrivals in the inbox up to this number are indexed; None if only runs say what is complete."""
+    at: float
+    position: str
+    """The place in the source's log, or the number of its queue; "" if there is none."""
+    how: str
+
+    def age(self, now: float) -> float | None:
+        """Return how old the position is; None if its clock was ahead, so that nobody knows."""
+        return now - self.at if self.at <= now else None
+
+
+class MissedDocument(NamedTuple):
+    """A document that a run mended although its change (`new`, `changed`, `deleted`) had to come by the watch."""
+
+    document_id: str
+    change: str
+    run_id: str
+    found_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRecord:
+    """What the ledger keeps about the watch of an index."""
+
+    alias: str
+    since: float
+    """Since when the watch has followed the index without a gap."""
+    last_number: int
+    full_number: int | None
+    """A complete scan that begins at this number or later is needed, since nobody knows what changed; or None."""
+    state: str
+    """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`; `message` says why."""
+    message: str
+    caught_up_at: float | None
+    """When every change that was known was last in the index."""
+    applied_at: float | None
+    blind: str
+    """What the watch cannot see of this index; "" if it has to see every change."""
+    compared: str
+    """The hash of the settings with which all documents were last compared; "" if the next scan cannot rely on it."""
+    unkept: int
+    """How many documents the last scan found changed beyond `inbox.MAX_KEPT`."""
+    looked_up: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection of the store, as the ledger knows it."""
+
+    id: int
+    alias: str
+    name: str
+    store_id: str
+    embedder_fingerprint: str
+    embedder: str
+    """A description of the embedder for messages."""
+    chunking: str
+    dimension: int
+    state: str
+    """`ready`, or `building` while another collection is live."""
+    created_at: float
+    chars_per_second: float | None
+    whole_in: int
+    """The commit by which it last had everything that the source had, and nothing else; 0 if it never had."""
+    commits: int
+    committed_at: str
+    written_by: str = ""
+    """A hash of the settings by which it was last written, or a run began to; "" if nobody knows."""
+
+    @property
+    def outdated(self) -> str:
+        """Why the collection must be rebuilt although the settings are the same; "" if it needs not."""
+        made = re.search(r"/(?:canonical|index)-(\d+)$", self.chunking)
+        if made is None or int(made[1]) == INDEX_VERSION:
+            return ""
+        if int(made[1]) > INDEX_VERSION:
+            return f"{self.name} was made by a newer rag-index"
+        return f"{self.name} was made by an older rag-index; {INDEX_CHANGES}"
+
+    @property
+    def commit_mark(self) -> CommitMark:
+        """The last commit. The store has the same one, unless one of the two was restored from an older copy."""
+        return CommitMark(self.commits, self.committed_at)
+
+
+class PendingErasures(NamedTuple):
+    """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
+
+    hashes: list[str]
+    """Those of their keys."""
+    since: float | None
+    named: bool
+    """Whether a person had one of them erased, and that did not end."""
+    pieces: dict[str, bytes]
+    """By hash, of those that a person had erased: the pieces that a scanner of files looks for, or b"" if nobody knows
+    all texts that the document had since the last erasure."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDocument:
+    """A document that could not be indexed, with its reason and number of tries."""
+
+    key: str
+    text_hash: bytes
+    reason: str
+    tries: int
+    first_at: float
+    last_at: float
+    kind: FailureKind = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run of one index. Runs are ordered by their `number`, whatever the clock said."""
+
+    id: str
+    alias: str
+    number: int
+    host: str
+    pid: int
+    started_at: float
+    ended_at: float | None
+    state: str
+    message: str
+    report: dict[str, Any]

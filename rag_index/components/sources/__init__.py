@@ -1,0 +1,183 @@
+"""Sources: where documents are read from, page by page. `open_source` opens the source of an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rag_index.core.database.drivers import redacted_url
+from rag_index.core.documents.batches import DocumentBatch, Failure
+from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
+from rag_index.core.documents.keys import encode_key
+from rag_index.core.settings.index import CODE, SQL
+from rag_index.core.settings.plugins import SOURCES, load_plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rag_index.components.sources.digest import RowDigest
+    from rag_index.core.settings import IndexSettings, Settings
+
+__all__ = [
+    "ScanState", "SingleDocumentSource", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of",
+    "scan_settings",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""
+
+    documents: DocumentBatch
+    cursor: Any
+    """The argument for the next call of `page`; None after the last page."""
+    unreadable: list[Failure] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
+    stamps: dict[str, str] = field(default_factory=dict)
+    """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
+    digests: Mapping[str, RowDigest] = field(default_factory=dict)
+    """The bucket and the digest of each row that was read, by key, of a source with digests (`sources.digest`)."""
+    unread_buckets: Mapping[int, int] = field(default_factory=dict)
+    """Buckets that stay unread, with the number of their rows, because their digests are those of the last scan."""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
+
+
+class ScanState(Protocol):
+    """The results of earlier scans, with which a source can leave unchanged documents unread.
+
+    A source that knows times of change uses the watermark. One that sees another sign of each document, such as the
+    size and time of a file, uses stamps.
+    """
+
+    @property
+    def watermark(self) -> str | None:
+        """The watermark that the last complete scan set; None means that everything has to be read."""
+
+    @property
+    def last_watermark(self) -> str | None:
+        """The last watermark, even if everything has to be read again; None if the settings of the index changed."""
+
+    def digests(self) -> Mapping[int, str]:
+        """Return the digests that complete scans left, by bucket. Those of buckets that must be read are left out."""
+
+    def set_watermark(self, watermark: str) -> None:
+        """Keep this watermark for the next scan, if the scan that begins now reaches its end."""
+
+    def must_read(self, keys: Sequence[str]) -> bool:
+        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
+
+    def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
+        """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
+
+    def keys_under(self, prefix: str) -> list[str]:
+        """Return the keys of the known documents whose typed key begins with `prefix`."""
+
+
+class Source(Protocol):
+    """Documents in pages. Reading a page twice gives the same documents, so that a retry is harmless."""
+
+    def check(self) -> None:
+        """Check that everything that the settings name exists and fits.
+
+        Raises SettingsError or SourceError, or SourceUnavailable, after which it is tried again for as long as `--wait`
+        says. So may all methods.
+        """
+
+    def use_scan_state(self, state: ScanState) -> None:
+        """Prepare for a scan. A run calls this once, before the first page.
+
+        A source that always reads everything does nothing. Raises as `page`.
+        """
+
+    def count(self) -> int:
+        """Return how many documents the source has now, without reading them."""
+
+    def page(self, cursor: Any, rows: int) -> SourcePage:
+        """Return at most `rows` documents after `cursor`; None as the cursor means from the start.
+
+        Raises SourceUnavailable or SourceError.
+        """
+
+    def close(self) -> None:
+        """Close connections and files."""
+
+
+@runtime_checkable
+class SingleDocumentSource(Protocol):
+    """The additional method of a source that can return single documents (`index --id`)."""
+
+    def documents(self, ids: Sequence[str]) -> SourcePage:
+        """Return the documents with these ids (the form that people see), as far as they exist; the cursor is None.
+
+        Raises SourceUnavailable, SourceError (several rows have an id) or SettingsError (a text cannot be an id).
+        """
+
+
+def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
+    """Yield all pages of a source, of at most so many rows each. Raises as `Source.page`."""
+    page = source.page(None, rows)
+    yield page
+    while page.cursor is not None:
+        page = source.page(page.cursor, rows)
+        yield page
+
+
+def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:
+    """Return a batch of these documents (key, text, payload). A key is text, a number, or a tuple of these.
+
+    Raises SourceError if it is anything else.
+    """
+    batch = DocumentBatch.empty()
+    for key, text, payload in documents:
+        without_nul = text.replace("\0", " ")  # tokenizers written in C end a text there
+        batch.keys.append(encode_key(key if isinstance(key, tuple) else (key,)))
+        batch.texts.append("" if without_nul.isspace() else without_nul)
+        batch.payloads.append(encode_payload(dict(payload)))
+    batch.text_hashes.extend(map(hash_text, batch.texts))
+    batch.payload_hashes.extend(map(hash_bytes, batch.payloads))
+    return batch
+
+
+def scan_settings(settings: Settings, index: IndexSettings) -> str:
+    """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
+    database = redacted_url(settings.source_url) if index.kind == SQL else ""
+    digests = "digests" if has_digests(settings, index) else ""
+    decides = index.model_dump_json(exclude={"gate", "full_compare_days"})
+    return hash_text(decides + database + digests).hex()
+
+
+def open_source(settings: Settings, index: IndexSettings, *, first: int | None = None) -> Source:
+    """Return the source of an index, for a caller who reads all of it, or no more than about the `first` documents.
+
+    Raises SettingsError if there is no source of its kind.
+    """
+    if index.kind == SQL:
+        from rag_index.components.sources.changed_rows import ChangedSource
+        from rag_index.components.sources.digest import DigestSource
+        from rag_index.components.sources.row_file import FOLDER, remove_leftovers
+        from rag_index.components.sources.sql import SqlSource
+
+        if index.files is not None:
+            index = index.model_copy(update={"files": settings.folder / index.files.expanduser()})
+        changed = SqlSource if index.changed_since is None else ChangedSource
+        source = DigestSource if has_digests(settings, index) else changed
+        folder = settings.data / FOLDER
+        remove_leftovers(folder)
+        return source(settings.source_url, index, timeout=settings.source.timeout, folder=folder, first=first)
+    if index.kind == CODE:
+        from rag_index.components.sources.code import CodeSource
+
+        return CodeSource(settings.root(index), index)
+    found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(settings, index)
+    return found
+
+
+def has_digests(settings: Settings, index: IndexSettings) -> bool:
+    """Return whether digests tell which documents of an index have to be read: `[source] digest`.
+
+    Who may see a document is in no digest if a query of its own says it; then `changed_since` tells it, or all is read.
+    Nor is the content of files that rows name.
+    """
+    return settings.source.digest and index.kind == SQL and index.access_query is None and index.files is None

@@ -1,0 +1,186 @@
+"""A folder of source code: each file is a document, and its id is the path from the root.
+
+Files are read by language, the largest first, a page of bytes at a time. A file whose size and times are the ones in
+the ledger stays unread. A time is not trusted if it is so recent that the file may change again within it, as with
+git's "racily clean" entries (https://git-scm.com/docs/racy-git).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.chunking.code.languages import TEXT, require_grammars
+from rag_index.components.sources import ScanState, SourcePage
+from rag_index.components.sources.listing import File, Listing, list_files, open_below, open_file
+from rag_index.core.documents.batches import DocumentBatch, Failure
+from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
+from rag_index.core.documents.keys import document_id, encode_key
+from rag_index.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rag_index.core.settings import IndexSettings
+
+PAGE_BYTES = 16_000_000
+RACY_SECONDS = 2.0
+"""The coarsest resolution of times on file systems."""
+WATERMARK = "files/1"
+"""The watermark of every scan. It only says that there was a scan before."""
+HEAD_CHARS = 2000
+MIN_MINIFIED_CHARS = 5000
+MAX_LINE_CHARS = 300
+"""The average characters per line of a file written by hand; a minified file has more."""
+_COMMENT = re.compile(r"^\s*(?:#|//|/\*|\*|--|<!--|%|;)(.*)$", re.M)
+_GENERATED = re.compile(
+    r"@generated\b|\bgenerated\b.{0,200}\bdo not (?:edit|modify|change)\b"
+    r"|\bdo not (?:edit|modify|change)\b.{0,200}\bgenerated\b",
+    re.I | re.S,
+)
+
+
+class CodeSource:
+    """The files of a folder, as a `Source`."""
+
+    def __init__(self, root: Path, index: IndexSettings) -> None:
+        self._root = root
+        self._index = index
+        self._scan_state: ScanState | None = None
+        self._listing: Listing | None = None
+        self._scanning = False
+
+    def check(self) -> None:
+        require_grammars()
+        if not self._root.is_dir():
+            raise SettingsError(f"index {self._index.name}: root {self._root} is not a folder; correct it")
+
+    def use_scan_state(self, state: ScanState) -> None:
+        """Prepare for a scan, which leaves files unread that are known by size and time."""
+        self._scan_state = state
+        state.set_watermark(WATERMARK)
+
+    def count(self) -> int:
+        """Return how many files there are. The next scan reads the files that are listed here."""
+        self._listing, self._scanning = self._list(), False
+        return len(self._listing)
+
+    def page(self, cursor: Any, rows: int) -> SourcePage:
+        """Return a page of files. The cursor is a position in the list of files, which each new scan makes again."""
+        if self._listing is None or (cursor is None and self._scanning):
+            self._listing = self._list()
+        self._scanning = True
+        listing, first = self._listing, int(cursor or 0)
+        page = SourcePage(DocumentBatch.empty(), None)
+        if cursor is None:
+            page.unreadable.extend(listing.failures)
+            known = self._scan_state.keys_under if self._scan_state is not None else lambda prefix: []
+            for folder in listing.unreadable_folders:
+                page.unread.extend(known(encode_key([folder])[:-1]))
+        end = self._read(page, listing.files[first : first + rows], listing.listed_at) + first
+        return replace(page, cursor=end if end < len(listing.files) else None)
+
+    def documents(self, ids: Sequence[str]) -> SourcePage:
+        """Return files by their path, if the rules of the folder include them."""
+        listing, wanted = self._list(), set(ids)
+        page = SourcePage(DocumentBatch.empty(), None)
+        page.unreadable.extend(failure for failure in listing.failures if document_id(failure.key) in wanted)
+        for file in listing.files:
+            if file.path in wanted:
+                self._read_file(page, encode_key([file.path]), file, listing.listed_at)
+        return page
+
+    def stamps(self) -> tuple[dict[str, str], set[str]]:
+        """Return the stamp of each file by typed key, and the folders that are unreadable.
+
+        Folders are paths from the root with / at the end. Raises SourceUnavailable.
+        """
+        listing = self._list()
+        return {encode_key([file.path]): file.stamp for file in listing.files}, set(listing.unreadable_folders)
+
+    def close(self) -> None:
+        """Forget the list of files; no file is open."""
+        self._listing = None
+
+    def _list(self) -> Listing:
+        return list_files(self._root, self._index.include, self._index.exclude, self._index.languages)
+
+    def _read(self, page: SourcePage, files: list[File], listed_at: float) -> int:
+        """Read files into a page until it is full, and return how many of them it covers."""
+        by_key = {encode_key([file.path]): file for file in files}
+        unchanged: set[str] = set()
+        if self._scan_state is not None and self._scan_state.watermark is not None:
+            unchanged = self._scan_state.unchanged({key: file.stamp for key, file in by_key.items()})
+        size = 0
+        for number, (key, file) in enumerate(by_key.items()):
+            if key in unchanged:
+                page.unread.append(key)
+            else:
+                size += self._read_file(page, key, file, listed_at)
+            if size >= PAGE_BYTES:
+                return number + 1
+        return len(files)
+
+    def _read_file(self, page: SourcePage, key: str, file: File, listed_at: float) -> int:
+        """Add a file to the page, or the reason why it is not indexed; return how many bytes were read."""
+        max_bytes, size, data = self._index.max_file_bytes, file.size, b""
+        try:
+            if size <= max_bytes:
+                folder, _, name = file.path.rpartition("/")
+                with (
+                    open_below(self._root, f"{folder}/" if folder else "") as inside,
+                    os.fdopen(open_file(name, inside), "rb") as opened,
+                ):
+                    data = opened.read(max_bytes + 1)
+                    size = opened.seek(0, os.SEEK_END)  # it may have grown after it was listed
+        except FileNotFoundError:  # deleted after it was listed
+            return 0
+        except OSError as exc:
+            page.unreadable.append(
+                Failure(key, f"it cannot be read: {exc.strerror}; check its permissions, and that it is no link")
+            )
+            return 0
+        if size > max_bytes:
+            reason = f"it has {size:,} bytes, more than max_file_bytes ({max_bytes:,})"
+            page.unreadable.append(Failure(key, reason, kind="skipped"))
+            return len(data)
+        if b"\0" in data:
+            page.unreadable.append(Failure(key, "it is binary: it holds NUL bytes", kind="skipped"))
+            return len(data)
+        text = decode_text(data)
+        # parsed as another language, a file has other chunks
+        text_hash = hash_text(f"{file.language}\n{text}" if text and not text.isspace() else "")
+        if file.language != TEXT and (reason := _generated_reason(text)):
+            page.unreadable.append(Failure(key, reason, text_hash, "skipped"))
+            return len(data)
+        payload, documents = encode_payload({"path": file.path, "language": file.language}), page.documents
+        documents.keys.append(key)
+        documents.texts.append("" if text.isspace() else text)
+        documents.payloads.append(payload)
+        documents.text_hashes.append(text_hash)
+        documents.payload_hashes.append(hash_bytes(payload))
+        if file.changed_at < listed_at - RACY_SECONDS:
+            page.stamps[key] = file.stamp
+        return len(data)
+
+
+def decode_text(data: bytes) -> str:
+    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored.
+
+    A byte order mark stays as the first character.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _generated_reason(text: str) -> str:
+    if _GENERATED.search("\n".join(_COMMENT.findall(text[:HEAD_CHARS]))):
+        return "it says that it is generated"
+    if len(text) >= MIN_MINIFIED_CHARS and len(text) > MAX_LINE_CHARS * (text.count("\n") + 1):
+        return "it is minified: its lines are very long"
+    return ""

@@ -1,0 +1,355 @@
+"""What documents have beside their row: parts, such as the comments of tickets, and the groups that may see them.
+
+There is one query for each table of parts and page of documents. Rows are read as a stream, and matched with documents
+here. If the parts of a page have more characters than a page may
+have, the page gets fewer documents. So what is in memory is bounded, unless one document alone has more.
+"""
+
+from __future__ import annotations
+
+import decimal
+import re
+import unicodedata
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from rag_index.components.sources.attachments import FileReader, start_of
+from rag_index.components.sources.pages import (
+    FETCH_ROWS,
+    Composer,
+    DocumentParts,
+    LinkComposer,
+    PayloadMaker,
+    stream_rows,
+    with_any_text,
+)
+from rag_index.components.sources.source_tables import (
+    batches,
+    equals_any,
+    first_rows,
+    looked_up,
+    part_from,
+    single_select,
+)
+from rag_index.components.sources.text import NotText
+from rag_index.core.documents.batches import TextPart
+from rag_index.core.documents.canonical import plain_decimal
+from rag_index.core.documents.groups import groups_of
+from rag_index.core.documents.keys import document_id, encode_key
+from rag_index.core.settings.parts import TEXT_FORMATS, PartSettings, file_columns, split_name
+from rag_index.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql.selectable import FromClause, Select
+
+    from rag_index.core.settings import IndexSettings
+
+MAX_PARAMETERS = 30_000
+"""The values that one query compares with: databases limit them."""
+
+
+class PartRows:
+    """Reads the rows of one table of parts, and adds them to documents."""
+
+    def __init__(
+        self, part: PartSettings, index: IndexSettings, files: FileReader | None = None, *, filtered: bool = True
+    ) -> None:
+        """Read the rows of a part, of which `files` takes the files."""
+        self._part = part
+        self.label = part.label
+        pairs = part.pairs(index.key_columns)
+        self.on = [column for column, _ in pairs]
+        """The columns of the part that are compared."""
+        self.of_document = [column for _, column in pairs]
+        """The columns of the document that have the same values."""
+        self.rows: FromClause = part_from(part, index, filtered=filtered)
+        named = [name.removeprefix(f"{part.label}.") for name in index.not_secret]
+        self.composer = Composer(part.text, part.format, not_secret=named)
+        self._link = LinkComposer(part.link)
+        self._payload = PayloadMaker(part.payload, part.joins)
+        order = [name for name, _ in part.order]
+        groups = [self.on, part.key_columns, self.composer.columns, part.payload, self._link.columns, order]
+        self.columns = [name for group in groups for name in group]
+        """The columns that are read, those of `on` first."""
+        self._files = files
+        file_names = file_columns(part.format)
+        self.fetch_rows = 1 if file_names else FETCH_ROWS
+        self.read_columns: list[sa.ColumnElement[Any]] = [
+            start_of(self.rows.c[name]) if name in file_names else self.rows.c[name] for name in self.columns
+        ]
+        ends = [sum(map(len, groups[: number + 1])) for number in range(len(groups))]
+        _, self._key, self._text, self._fields, self._links, _ = (
+            slice(end - len(group), end) for end, group in zip(ends, groups, strict=True)
+        )
+
+    def select(self, *more: sa.ColumnElement[Any]) -> Select[Any]:
+        """Return the rows of the part, and more columns of them; none whose value to compare with is NULL."""
+        known = [self.rows.c[name].is_not(None) for name in self.on]
+        return sa.select(*self.read_columns, *more).where(*known)
+
+    def order(self) -> list[sa.ColumnElement[Any]]:
+        """Return the order of the rows: that of the settings within each document, with the least first, NULL last.
+
+        Rows that the settings leave without an order are ordered by all that is read of them.
+        """
+        columns = self.rows.c
+        order: list[sa.ColumnElement[Any]] = [columns[name] for name in self.on]
+        for name, descending in self._part.order:
+            order += [columns[name].is_(None), columns[name].desc() if descending else columns[name]]
+        if self._part.key_columns:
+            return order + [columns[name] for name in self._part.key_columns]
+        return order + [sa.cast(columns[name], sa.Text) for name in dict.fromkeys(self.columns)]
+
+    def add(self, row: Sequence[Any], documents: Iterable[DocumentParts]) -> int:
+        """Add a row to the documents that it belongs to, and return how many characters that are."""
+        key = row[self._key]
+        row_id = document_id(encode_key(key)) if key and None not in key else ""
+        try:
+            text = self.composer.compose(row[self._text]).strip()
+        except NotText as error:
+            reason = f"{' '.join(filter(None, ['part', self.label, row_id]))}: {error}"
+            for document in documents:
+                document.failure = document.failure or reason
+            return 0
+        link, payload = self._link.compose(row[self._links]), self._payload.payload(row[self._fields])
+        part, chars, files = TextPart(0, 0, self.label, row_id, link, payload), 0, []
+        for name, value in zip(self.composer.columns, row[self._text], strict=True):
+            form = self._part.format.get(name, "plain")
+            if self._files is not None and form not in TEXT_FORMATS:
+                chars += len(value) if isinstance(value, bytes | str) else 0
+                files.append(self._files.take(value, form, part))
+        for document in documents:
+            document.files += filter(None, files)
+            chars += len(text)
+            if self._part.inline:
+                _gather(document.fields.setdefault(self.label, {}), payload)
+            if text and self._part.inline:
+                document.inline.setdefault(self._part.name, []).append(text)
+            elif text:
+                document.parts.append((text, part))
+        return chars
+
+
+class PartsReader:
+    """Reads all parts of the documents of a page."""
+
+    def __init__(self, index: IndexSettings, positions: Mapping[str, int], files: FileReader | None = None) -> None:
+        """Read the parts of rows that have the columns of documents at these positions; `files` takes the files."""
+        self.tables = [PartRows(part, index, files) for part in index.parts]
+        self._positions = positions
+        self.digest_columns: Callable[[PartRows], list[sa.ColumnElement[Any]]] = lambda table: []
+        """What is read beside the columns of a part, for `digest`."""
+        self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
+
+    def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Sequence[Any]]) -> None:
+        """Check that the queries of parts can be run, also for the values of some rows of documents.
+
+        Raises SettingsError if one cannot.
+        """
+        for table in self.tables:
+            what = f"the query of part {table.label!r}"
+            first_rows(connection, index, table.select(), what)
+            values = [[row[self._positions[name]] for name in table.of_document] for row in rows]
+            for statement in self._statements(connection, table, [some for some in values if None not in some]):
+                first_rows(connection, index, statement, what)
+
+    def read(self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float) -> list[DocumentParts]:
+        """Return the parts of the first rows, of so few that they have at most `max_chars`, unless one alone has more.
+
+        Raises the driver's errors.
+        """
+
+        def read() -> list[DocumentParts] | None:
+            documents = [DocumentParts() for _ in rows]
+            chars = 0
+            for table in self.tables:
+                places = [self._positions[name] for name in table.of_document]
+                owners = _Owners([[row[place] for place in places] for row in rows])
+                for statement in self._statements(connection, table, owners.values):
+                    for row in stream_rows(connection, statement, table.fetch_rows):
+                        key = comparable_key(row[: len(table.on)])
+                        found = [documents[position] for position in owners.find(key)]
+                        chars += table.add(row, found)
+                        if self.digest is not None:
+                            first, second = self.digest(row)
+                            for one in found:
+                                one.digest = one.digest[0] + first, one.digest[1] + second
+                        if chars > max_chars and len(rows) > 1:
+                            return None
+            return documents
+
+        found = with_any_text(connection, read)
+        return found if found is not None else self.read(connection, rows[: len(rows) // 2], max_chars)
+
+    def _statements(
+        self, connection: Connection, table: PartRows, values: Sequence[Sequence[Any]]
+    ) -> Iterator[Select[Any]]:
+        """Yield the queries for the rows with these values: one, unless the database would refuse as many values."""
+        statement = table.select(*self.digest_columns(table)).order_by(*table.order())
+        columns = [table.rows.c[name] for name in table.on]
+        size = MAX_PARAMETERS // len(columns)
+        for first in range(0, len(values), size):
+            some = values[first : first + size]
+            if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
+                some = [[str(value) if type(value) is int else value for value in one] for one in some]
+            yield statement.where(equals_any(columns, some, connection.dialect.name))
+
+
+def owners_of(
+    connection: Connection, part: PartSettings, index: IndexSettings, column: str, values: Sequence[Any]
+) -> Iterator[Sequence[Any]]:
+    """Yield which documents have, or may have had, a row of a part with one of these values in a column.
+
+    These are values of the columns of documents that `part.pairs` names, and may occur several times. Where the row may
+    be deleted, and a join says which document it belonged to, the row of the join is asked as well. Raises the driver's
+    errors.
+    """
+    table = PartRows(part, index, filtered=False)
+    places = [split_name(name, part.joins) for name in table.on]
+    asked = [(table.rows, column, table.on, values)]
+    [join, *others] = {join for join, _ in places}
+    if join is not None and not others:
+        settings, names = part.joins[join], [name for _, name in places]
+        for (own, other), prefix in zip(settings.pairs, settings.prefixes, strict=True):
+            if other == column:
+                columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
+                joined: FromClause = sa.table(settings.table, *columns, schema=settings.db_schema)
+                asked.append((joined, own, names, _after(prefix, values) if prefix else values))
+    for rows, name, wanted, asked_for in asked:
+        known = [rows.c[one].is_not(None) for one in wanted]
+        for some in batches(asked_for):
+            condition = equals_any([looked_up(rows, name)], [[value] for value in some])
+            yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
+
+
+def _after(prefix: str, values: Sequence[Any]) -> list[int]:
+    """Return the numbers that follow a text in those values that begin with it, as `number_after` does."""
+    texts = [bytes(v).decode(errors="replace") if isinstance(v, bytes | memoryview) else str(v) for v in values]
+    return [int(found[1]) for text in texts if (found := re.match(re.escape(prefix) + r"(\d{1,18})", text))]
+
+
+class _Owners:
+    """Finds the documents that have some values, as the database compares them."""
+
+    def __init__(self, values: Sequence[Sequence[Any]]) -> None:
+        """Find documents by their values; those with a NULL among them have no parts."""
+        self._exact: dict[tuple[str, ...], list[int]] = {}
+        self._folded: dict[tuple[str, ...], list[int]] = {}
+        distinct: dict[tuple[str, ...], Sequence[Any]] = {}
+        for number, some in enumerate(values):
+            if None not in some:
+                key = comparable_key(some)
+                distinct.setdefault(key, some)
+                self._exact.setdefault(key, []).append(number)
+                self._folded.setdefault(_folded(key), []).append(number)
+        self.values = list(distinct.values())
+
+    def find(self, key: tuple[str, ...]) -> list[int]:
+        """Return the documents with these values; where none is equal, with those that differ in case or accents."""
+        return self._exact.get(key) or self._folded.get(_folded(key), [])
+
+
+def _gather(lists: dict[str, Any], payload: Mapping[str, Any]) -> None:
+    for name, value in payload.items():
+        if isinstance(value, dict) and isinstance(inner := lists.setdefault(name, {}), dict):
+            _gather(inner, value)
+        else:
+            lists.setdefault(name, []).append(value)
+
+
+def comparable_key(values: Sequence[Any]) -> tuple[str, ...]:
+    """Return values in a form that is equal for values that a database takes for equal, whatever their types."""
+    return tuple(map(_comparable, values))
+
+
+def _comparable(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, decimal.Decimal):
+        return plain_decimal(value)
+    return f"\\x{bytes(value).hex()}" if isinstance(value, bytes | bytearray | memoryview) else str(value)
+
+
+def _folded(key: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a key as collations compare it that know neither case, accents nor spaces at the end."""
+    plain = [value if value.isascii() else unicodedata.normalize("NFKD", value) for value in key]
+    bare = ["".join(one for one in value if not unicodedata.combining(one)) for value in plain]
+    return tuple(value.casefold().rstrip(" ") for value in bare)
+
+
+class AccessReader:
+    """Reads the groups of documents, as `access` of an index says. Not for an index without it."""
+
+    def __init__(self, index: IndexSettings) -> None:
+        self._index = index
+        self._width = len(index.key_columns)
+        self._pairs: FromClause | None = None
+
+    def check(self, connection: Connection, key: Sequence[Any] | None) -> None:
+        """Check that the query of pairs runs, and that its keys can be compared with `key`, that of some document.
+
+        Raises SettingsError if it does not, or they cannot.
+        """
+        if self._index.access_query is None:
+            return
+        pairs, what = self._pairs_of(connection), "the query of access"
+        _, rows = first_rows(connection, self._index, sa.select(*pairs.c), what, limit=1)
+        if key is None:
+            return
+        first_rows(connection, self._index, self._select(connection, pairs, [key]), what, limit=1)
+        for own, other, name in zip(rows[0] if rows else (), key, self._index.key_columns, strict=False):
+            if own is not None and _kind(own) != _kind(other):
+                raise SettingsError(
+                    f"index {self._index.name}: access gives keys of type {type(own).__name__} ({own!r:.40}), but "
+                    f"{name} is {type(other).__name__} ({other!r:.40}); cast one of them in its query"
+                )
+
+    def groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+        """Return the groups of each row, which begins with its key, and ends with the column that has them, if one has.
+
+        Raises the driver's errors.
+        """
+        if self._index.asks_database:  # which is asked in each search; whoever does not ask it sees nothing
+            return [[] for _ in rows]
+        if self._index.access_query is None:
+            return [groups_of(row[-1], self._index.access_separator) for row in rows]
+        pairs = self._pairs_of(connection)
+        keys = [row[: self._width] for row in rows]
+        found: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+        for some in batches(keys):
+            for pair in stream_rows(connection, self._select(connection, pairs, some)):
+                found[_typed_key(pair[: self._width])].append(pair[self._width])
+        return [groups_of(found.get(_typed_key(key))) for key in keys]
+
+    def _select(self, connection: Connection, pairs: FromClause, keys: Sequence[Sequence[Any]]) -> Select[Any]:
+        return sa.select(*pairs.c).where(equals_any(list(pairs.c)[: self._width], keys, connection.dialect.name))
+
+    def _pairs_of(self, connection: Connection) -> FromClause:
+        if self._pairs is None:
+            query = single_select(str(self._index.access_query), self._index.name)
+            every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query.columns().subquery("pairs"))
+            names, _ = first_rows(connection, self._index, every, "the query of access", limit=0)
+            if len(set(names)) != self._width + 1:
+                wanted = ", ".join([*self._index.key_columns, "group"])
+                raise SettingsError(
+                    f"index {self._index.name}: the query of access gives {len(names)} columns ({', '.join(names)}); "
+                    f"it should give {wanted}, each under a name of its own"
+                )
+            self._pairs = query.columns(*[sa.column(name) for name in names]).subquery("pairs")
+        return self._pairs
+
+
+def _typed_key(key: Sequence[Any]) -> tuple[Any, ...]:
+    """Return a key in a form that is equal for equal keys whatever the type of number; a number never equals a text."""
+    return tuple(zip(map(_kind, key), comparable_key(key), strict=True))
+
+
+def _kind(value: Any) -> str:
+    """Return what kind of values of a key a value can be compared with."""
+    kind = "number" if isinstance(value, int | float | decimal.Decimal) else type(value).__name__
+    return "bytes" if isinstance(value, bytearray | memoryview) else kind

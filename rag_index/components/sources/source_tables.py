@@ -1,0 +1,530 @@
+"""The rows that documents and their parts are read from, as subqueries: a table or a query, conditions, and joins.
+
+Whatever an index declares becomes a subquery with the columns that it names, so that paging, digests, look-ups and
+checks know of one kind of source. Each table with a condition stands in a subquery of its own, in which the condition
+can name columns as they are. All of it can be flattened by a database: there is no aggregate, no order and no limit.
+
+A column of a join is named `NAME.column` in the result. `check_columns` checks that all of it exists and can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TupleType, UserDefinedType
+
+from rag_index.components.sources.pages import valid_rows, with_any_text
+from rag_index.core.database.drivers import did_you_mean
+from rag_index.core.database.failures import failure_of
+from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
+from rag_index.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql.selectable import FromClause, Select
+
+    from rag_index.core.settings import IndexSettings
+
+T = TypeVar("T")
+OF_PART = ": "
+"""What stands between the name of a part and one of its columns, where documents are looked up by the latter."""
+ROWS = "_rows"
+"""The rows of the table itself beside those that are joined, none of which has such a name."""
+Needed = dict[str | None, tuple[str, ...]]
+"""The columns that are needed of the table itself (None) and of each join."""
+CHECKED_ROWS = 5
+"""Rows that tell what texts and keys are. One value that is no text costs its document alone."""
+VALUES = 200
+"""Values, or keys, that one statement compares with: databases limit the parameters of a statement."""
+_END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
+"""Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
+_NAME = r'(?:"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]()]*+\]|\w++)'
+_TOKENS = re.compile(
+    rf"(?:\b[eE]'(?:[^'\\]|\\.|'')*+|'(?:[^']|'')*+)'|\$(?P<tag>\w*+)\$.*?(?:\$(?P=tag)\$|\Z)|--[^\n]*+"
+    rf"|/\*.*?(?:\*/|\Z)|{_NAME}(?:\s*\.\s*{_NAME})*+|[(),]",
+    re.DOTALL,
+)
+"""Names, parentheses and commas of a query, and the texts and comments that have none of these."""
+_WORDS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?")
+_NO_NAME = re.compile(r"[eE]?'|\$|--|/\*")
+_END_OF_TABLES = frozenset([
+    "EXCEPT", "FETCH", "FOR", "GROUP", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ORDER", "SELECT", "UNION", "VALUES",
+    "WHERE", "WINDOW",
+])  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """A table that an index reads, with the columns that it needs."""
+
+    table: str
+    schema: str | None
+    columns: tuple[str, ...]
+    """The columns that the settings name, once each, without those of conditions."""
+    where: tuple[str, ...]
+    place: str
+    """What the settings call it, for a message: "", "join customer", "part remark"."""
+    keys: tuple[str, ...] = ()
+    """Columns that lead from a changed row to its documents: those that make the id, or one that is looked up."""
+    look_up: str | None = None
+    """What the value of that column is looked up in (see `looked_up`); None if the values make the id."""
+
+
+def document_columns(index: IndexSettings) -> list[str]:
+    """Return all columns of documents that the settings of an index name, those of joins as `NAME.column`."""
+    return _unique([*_content_columns(index), index.changed_since, *[entry.column for entry in index.depends_on]])
+
+
+def _content_columns(index: IndexSettings) -> list[str]:
+    """Return the columns that decide what documents say, who sees them, and which parts and joined rows they have."""
+    on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
+    return _unique([*index.shown_columns, index.access_column, index.language_column, *on, *_on(index.joins)])
+
+
+def own_columns(index: IndexSettings) -> tuple[str, ...]:
+    """Return the columns of its own table or query that an index needs."""
+    return _needed(document_columns(index), index.joins)[None]
+
+
+def used_columns(index: IndexSettings, table: SourceTable) -> set[str]:
+    """Return the columns of a table whose change matters, without those of conditions."""
+    if table.place:
+        return set(table.columns)
+    return {*_needed(_content_columns(index), index.joins)[None], *filter(None, [index.newest])}
+
+
+def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
+    on = [column for column, _ in part.pairs(key)]
+    return _unique([*on, *part.shown_columns, *[name for name, _ in part.order], *_on(part.joins)])
+
+
+def _document_tables(index: IndexSettings) -> list[SourceTable]:
+    """Return the table of an index, without a name if it has a query, and those that are joined."""
+    columns = _unique([*document_columns(index), index.newest])
+    return _tables(index, columns, "", _known(index.where))
+
+
+def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
+    return _tables(part, _part_columns(part, key), f"part {part.label}", _known(part.where))
+
+
+def _tables(
+    rows: IndexSettings | PartSettings, columns: Iterable[str], place: str, where: tuple[str, ...]
+) -> list[SourceTable]:
+    needed = _needed(columns, rows.joins)
+    found = [SourceTable(rows.table or "", rows.db_schema, needed[None], where, place)]
+    for name, join in rows.joins.items():
+        inside = ", ".join(_known(place, f"join {name}"))
+        found.append(SourceTable(join.table, join.db_schema, needed[name], _known(join.where), inside))
+    return found
+
+
+def source_tables(index: IndexSettings) -> list[SourceTable]:
+    """Return the tables that an index declares, its own first; a query is none of them."""
+    key = index.key_columns
+    own, *joined = _document_tables(index)
+    found = [replace(own, keys=tuple(key))] if index.table is not None else []
+    found += [_join_route(*one, key) for one in zip(index.joins.values(), joined, strict=True)]
+    for part in index.parts:
+        table, *joined = _part_tables(part, key)
+        of_part = f"{part.label}{OF_PART}"
+        found.append(_part_route(part, table, key))
+        found += [_join_route(*one, key, of_part) for one in zip(part.joins.values(), joined, strict=True)]
+    return found
+
+
+def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> SourceTable:
+    """Return a joined table with its route, over the first of its columns that equals another, or the number in it."""
+    (own, other), prefix = join.pairs[0], join.prefixes[0]
+    other = f"{of_part}{prefix}{{{other}}}" if prefix else f"{of_part}{other}"
+    return replace(table, keys=(own,), look_up=None if [other] == key else other)
+
+
+def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:
+    """Return the column of rows that `look_up` of a route names, or the number in it: `tt:{content_address}`."""
+    prefix, column = ("", name) if name in rows.c else split_prefix(name)
+    return number_after(prefix, rows.c[column]) if prefix else rows.c[column]
+
+
+def look_up_columns(index: IndexSettings) -> set[str]:
+    """Return what documents may be looked up by: columns of documents, and those of parts (`PART: COLUMN`)."""
+    return {
+        *filter(None, [table.look_up for table in source_tables(index)]),
+        *[entry.column for entry in index.depends_on],
+    }
+
+
+def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> SourceTable:
+    """Return the table of a part with its route."""
+    pairs = part.pairs(key)
+    by_column = {column: own for own, column in pairs}
+    joins = [split_name(own, part.joins)[0] for own, _ in pairs]
+    if joins[0] is not None:
+        first = _first_on(part, joins[0])
+        return replace(table, keys=(first,), look_up=f"{part.label}{OF_PART}{first}")
+    if by_column.keys() == set(key) and not any(joins):
+        return replace(table, keys=tuple(by_column[name] for name in key))
+    return replace(table, keys=(pairs[0][0],), look_up=pairs[0][1])
+
+
+def _first_on(part: PartSettings, join: str) -> str:
+    """Return the column of the table of a part itself that decides which row of a join it has."""
+    other = part.joins[join].pairs[0][1]
+    before, _ = split_name(other, part.joins)
+    return other if before is None else _first_on(part, before)
+
+
+def relation(schema: str | None, table: str) -> str:
+    """Return the name of a table as SQL has it, whatever is in it."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in (schema, table) if name)
+
+
+def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Iterator[str]:
+    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions.
+
+    With `doubtful`, every word of a query counts: for what must not be missed, whatever texts the query has.
+    """
+    if section.get("table"):
+        yield relation(section.get("schema"), section["table"])
+    for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
+        yield from relations_read(inner, doubtful=doubtful)
+    for entry in section.get("depends_on") or ():
+        schema, _, table = entry["table"].rpartition(".")
+        yield relation(schema, table)
+    for key in ("query", "access", "where"):
+        query = str(section.get(key) or "")
+        yield from tables_named(query)
+        if doubtful:
+            yield from _WORDS.findall(query)
+
+
+def tables_named(query: str) -> Iterator[str]:
+    """Yield what a query, or a part of one, names as tables: after FROM and JOIN, and after a comma behind these."""
+    lists, wanted = [False], False  # whether each open parenthesis has a list of tables, and whether a table is next
+    for token in _TOKENS.finditer(query):
+        word = token[0].upper()
+        if word == "(":
+            lists.append(wanted)
+        elif word == ")":
+            lists, wanted = lists[:-1] or [False], False
+        elif word == ",":
+            wanted = lists[-1]
+        elif word in ("FROM", "JOIN", "STRAIGHT_JOIN"):
+            lists[-1] = wanted = True
+        elif word in _END_OF_TABLES:
+            lists[-1] = wanted = False
+        elif wanted and word not in ("ONLY", "LATERAL") and not _NO_NAME.match(word):
+            yield token[0]
+            wanted = False
+
+
+def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Return the names, without schemas, of those of these relations that are tables, and of the tables below views."""
+    inspector: Any = sa.inspect(connection)
+    found, waiting = set[str](), list(names)
+    schemas = {name.lower(): name for name in inspector.get_schema_names()}
+    for one in waiting:  # which grows
+        *before, name = (part[1:-1] if part[0] in '"`[' else part for part in re.findall(_NAME, one))
+        schema = schemas.get(before[-1].lower()) if before else None
+        if before and schema is None:
+            continue
+        tables = inspector.get_table_names(schema=schema)
+        if connection.dialect.name == "postgresql":
+            tables += inspector.get_materialized_view_names(schema=schema)
+            tables += inspector.get_foreign_table_names(schema=schema)
+        if (table := as_known(name, tables)) is not None:
+            found.add(table)
+        elif (view := as_known(name, inspector.get_view_names(schema=schema))) is not None:
+            with suppress(exc.DBAPIError, NotImplementedError):  # MariaDB shows it only to who has SHOW VIEW
+                below = tables_named(inspector.get_view_definition(view, schema=schema) or "")
+                waiting += [read for read in below if read not in waiting]
+    return found
+
+
+def as_known(name: str, names: Sequence[str]) -> str | None:
+    """Return a name as the database has it: most ignore the case of names that are not quoted."""
+    return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
+
+
+def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause:
+    """Return the rows of documents. If not `filtered`, those that conditions and joins leave out are there, too."""
+    name = ROWS if index.joins else "documents"
+    if index.query is not None:
+        base = query_from(index, name)
+    else:
+        table, conditions = _table(_document_tables(index)[0]), _conditions(index.where, index.name)
+        if index.newest is not None:
+            newer, newest = table.alias("newer"), table.c[index.newest]
+            same = [newer.c[key] == table.c[key] for key in index.key_columns]
+            later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
+            later = later.where(*same, newer.c[index.newest] > newest)
+            conditions = [newest.is_not(None), ~sa.exists(later), *conditions]
+        base = _rows(table, conditions if filtered else [], name)
+    return _with_joins(base, document_columns(index), index.joins, index.name, "documents", filtered=filtered)
+
+
+def query_from(index: IndexSettings, name: str = "documents") -> FromClause:
+    """Return the rows of the query of an index, without its joins."""
+    query = single_select(str(index.query), index.name)
+    return query.columns(*map(sa.column, own_columns(index))).subquery(name)
+
+
+def part_from(part: PartSettings, index: IndexSettings, *, filtered: bool = True) -> FromClause:
+    """Return the rows of a part. If not `filtered`, those that conditions and joins leave out are there, too."""
+    own, *_ = _part_tables(part, index.key_columns)
+    conditions = _conditions(part.where if filtered else None, index.name)
+    base = _rows(_table(own), conditions, ROWS if part.joins else part.label)
+    columns = _part_columns(part, index.key_columns)
+    return _with_joins(base, columns, part.joins, index.name, part.label, filtered=filtered)
+
+
+def _table(table: SourceTable) -> sa.TableClause:
+    return sa.table(table.table, *map(sa.column, table.columns), schema=table.schema)
+
+
+def _rows(table: sa.TableClause, conditions: Sequence[sa.ColumnElement[bool]], name: str) -> FromClause:
+    return sa.select(*table.c).where(*conditions).subquery(name) if conditions else table.alias(name)
+
+
+def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:
+    if where is None:
+        return []
+    return [sa.text(f"({single_select(where, index, 'condition').text})")]  # type: ignore[list-item]
+
+
+def _with_joins(
+    base: FromClause,
+    columns: list[str],
+    joins: Mapping[str, JoinSettings],
+    index: str,
+    name: str,
+    *,
+    filtered: bool,
+) -> FromClause:
+    """Return a subquery `name` of the columns of `base` and of its joins; `base` itself if there are none."""
+    if not joins:
+        return base
+    froms: dict[str | None, FromClause] = {None: base}
+    joined = base
+
+    def column(name: str) -> sa.ColumnElement[Any]:
+        join, own = split_name(name, joins)
+        return froms[join].c[own]
+
+    needed = _needed(columns, joins)
+    for join_name, join in joins.items():
+        table = sa.table(join.table, *map(sa.column, needed[join_name]), schema=join.db_schema)
+        rows = _rows(table, _conditions(join.where if filtered else None, index), join_name)
+        others = [column(other) for _, other in join.pairs]
+        equal = [number_after(*one) if one[0] else one[1] for one in zip(join.prefixes, others, strict=True)]
+        condition = sa.and_(*[rows.c[own] == other for (own, _), other in zip(join.pairs, equal, strict=True)])
+        joined = joined.join(rows, condition, isouter=not (join.required and filtered))
+        froms[join_name] = rows
+    return sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
+
+
+def _needed(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> Needed:
+    """Return which columns are needed of the table itself (None) and of each join, those of conditions among them."""
+    found: dict[str | None, list[str]] = {None: []}
+    for name, join in joins.items():
+        found[name] = [own for own, _ in join.pairs]
+    for name in [*columns, *_on(joins)]:
+        join_name, column = split_name(name, joins)
+        found[join_name].append(column)
+    return {name: tuple(_unique(columns)) for name, columns in found.items()}
+
+
+def _on(joins: Mapping[str, JoinSettings]) -> list[str]:
+    return [other for join in joins.values() for _, other in join.pairs]
+
+
+def _unique(names: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def _known(*texts: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, texts))
+
+
+def check_columns(connection: Connection, index: IndexSettings) -> None:
+    """Check that the query and all tables of an index have the columns that the settings name, and texts are texts.
+
+    Raises SettingsError if one does not.
+    """
+    limit = 1 if index.has_files else CHECKED_ROWS
+    if index.query is not None:
+        every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query_from(index))
+        names, rows = first_rows(connection, index, every, "the query", limit=limit)
+        for name in own_columns(index):
+            if name not in names:
+                near = did_you_mean(name, names, all_of_them=True)
+                raise SettingsError(f"index {index.name}: there is no column {name!r} in the query; {near}")
+        _check_texts(index, names, rows, "the query")
+    for table in source_tables(index):
+        place = f"table {table.table!r}{f' ({table.place})' if table.place else ''}"
+        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in table.columns]
+        statement = sa.select(sa.table(table.table, *columns, schema=table.schema))
+        names, rows = first_rows(connection, index, statement, place, table=table, limit=limit)
+        if not table.place:
+            _check_texts(index, names, rows, place)
+
+
+def first_rows(
+    connection: Connection,
+    index: IndexSettings,
+    statement: Select[Any],
+    what: str,
+    *,
+    limit: int = CHECKED_ROWS,
+    table: SourceTable | None = None,
+) -> tuple[list[str], Sequence[Sequence[Any]]]:
+    """Return the names of the columns of a statement that the settings decide, and its first rows.
+
+    Raises SettingsError if it cannot be run, and says `what` it is, and what is like a missing name of its `table`.
+    """
+
+    def read() -> tuple[list[str], Sequence[Sequence[Any]]]:
+        with connection.execute(statement.limit(limit)) as result:
+            return list(result.keys()), list(valid_rows(connection, result.fetchall()))
+
+    try:
+        return with_any_text(connection, read)
+    except exc.DBAPIError as error:
+        failure = failure_of(error, connection.engine.url, "[source] url")
+        if failure.transient:
+            raise
+        near = "" if table is None else _similar(connection, table)
+        raise SettingsError(f"index {index.name}: {what} cannot be read: {failure.said}{near}") from error
+
+
+def _similar(connection: Connection, table: SourceTable) -> str:
+    """Return what the names of a table or of its columns may mean that are not there; "" if all are."""
+    connection.rollback()
+    with suppress(exc.SQLAlchemyError):
+        inspector = sa.inspect(connection)
+        tables = [*inspector.get_table_names(table.schema), *inspector.get_view_names(table.schema)]
+        if not inspector.has_table(table.table, table.schema):
+            return f"; {near}" if (near := did_you_mean(table.table, tables, all_of_them=True)) else ""
+        there = [column["name"] for column in inspector.get_columns(table.table, table.schema)]
+        for name in table.columns:
+            if name not in there:
+                return f"; {did_you_mean(name, there, all_of_them=True)}"
+    return ""
+
+
+def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Sequence[Any]], place: str) -> None:
+    for name in index.text_columns:
+        if name not in names or name in index.format:
+            continue
+        values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
+        if values and not any(isinstance(value, str | dict | list) for value in values):
+            raise SettingsError(
+                f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__} ({values[0]!r:.40}), "
+                "not text; cast it in a query, or give it a format"
+            )
+
+
+def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
+    """Return the query without semicolons and comments at its end, ready to be put in parentheses.
+
+    There the database refuses several statements. A colon in it stays a colon and never begins a parameter. `what`
+    names it in a message. Raises SettingsError if the query is empty.
+    """
+    end = _END.search(query)
+    text = query[: end.start() if end else None].strip()
+    if not text:
+        raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
+    newline = "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""  # ends what may be a comment
+    return sa.text(text.replace(":", "\\:") + newline)
+
+
+def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield as many of the values at a time as one statement compares with."""
+    return (values[first : first + VALUES] for first in range(0, len(values), VALUES))
+
+
+class Untyped(UserDefinedType[Any]):
+    """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the column."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any] | None:
+        """Give PostgreSQL floats as text, which takes the column's type: a `real` equals no float8 of its digits."""
+        return _float_as_text if dialect.name == "postgresql" else None
+
+
+def _float_as_text(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def untyped(value: Any) -> sa.ColumnElement[Any]:
+    """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
+    return sa.literal(value, Untyped())
+
+
+def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the text of a column of MySQL, which is ordered and compared by its characters alone."""
+    return sa.cast(column, mysql.CHAR(charset="utf8mb4")).collate("utf8mb4_bin")
+
+
+def equals_any(
+    columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]], dialect: str = ""
+) -> sa.ColumnElement[bool]:
+    """Return the condition for rows that have one of these values (a value for each column) in the columns.
+
+    PostgreSQL would compare each row with each value of a list of rows, and has no stack for many. Rows of values are
+    joined instead, the first of which has no values: it gives the others the types of the columns. Other databases may
+    have no rows of values, and MariaDB does not convert the charset of those that it has.
+    """
+    if len(columns) == 1:
+        plain = [value for [value] in values]
+        return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
+    if dialect == "postgresql":
+        types = [sa.select(column).correlate(None).where(sa.false()).scalar_subquery() for column in columns]
+        names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
+        wanted = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
+        return sa.tuple_(*columns).in_(sa.select(wanted))
+    if dialect == "sqlite":
+        row_type = TupleType(*[Untyped()] * len(columns))
+        return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True))
+    rows = [zip(columns, row, strict=True) for row in values]
+    return sa.or_(sa.false(), *[sa.and_(*[column == untyped(value) for column, value in row]) for row in rows])
+
+
+class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
+    """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key.
+
+    Rows with that key are found by their index, as they would not be if the text were put before each key.
+    """
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+    def __init__(self, prefix: str, column: sa.ColumnElement[Any]) -> None:
+        """`prefix` is one of `settings.parts.PREFIX`, so it can stand in SQL as it is."""
+        super().__init__(sa.literal_column(f"'{prefix}'"), column)
+        self.length = len(prefix)
+
+
+@compiles(number_after)
+def _compile_number_after(element: number_after, compiler: Any, **options: Any) -> str:
+    prefix, column = element.clauses
+    if compiler.dialect.name == "sqlite":  # to which no text is equal to bytes
+        column = sa.cast(column, sa.Text)
+    number: Any = sa.func.substr(column, sa.literal_column(str(element.length + 1)))
+    if compiler.dialect.name == "postgresql":  # where a text that is no number is an error
+        number = sa.func.substring(number, sa.literal_column("'^[0-9]{1,18}'"))
+    starts = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(element.length))) == prefix
+    return str(compiler.process(sa.case((starts, sa.cast(number, sa.BigInteger))), **options))

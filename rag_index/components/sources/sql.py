@@ -1,0 +1,525 @@
+"""A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages.
+
+Keyset paging is `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination").
+If that would sort everything again for each page (a query on a server), all rows are copied into a file first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import math
+import re
+import sys
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+
+from rag_index.components.sources import ScanState, SourcePage
+from rag_index.components.sources.attachments import start_of
+from rag_index.components.sources.engine import (
+    begin_snapshot,
+    column_kinds,
+    errors_as_ours,
+    limit_on_server,
+    limited,
+    open_read_only,
+)
+from rag_index.components.sources.pages import (
+    FETCH_ROWS,
+    NO_PARTS,
+    PAGE_CHARS,
+    STREAMED,
+    DocumentParts,
+    RowReader,
+    read_columns,
+    read_page,
+    require_all,
+    stream_rows,
+    valid_rows,
+    with_any_text,
+)
+from rag_index.components.sources.part_reader import AccessReader, PartsReader, owners_of
+from rag_index.components.sources.policies import RowPolicies, read_policies
+from rag_index.components.sources.row_file import RowFile
+from rag_index.components.sources.source_tables import (
+    CHECKED_ROWS,
+    OF_PART,
+    batches,
+    check_columns,
+    documents_from,
+    equals_any,
+    exact_text,
+    first_rows,
+    looked_up,
+    relations_read,
+    untyped,
+)
+from rag_index.core.database.drivers import redacted_url
+from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
+from rag_index.core.outages import asking
+from rag_index.core.settings.parts import file_columns
+from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.sql.selectable import Select
+
+    from rag_index.core.settings import IndexSettings
+
+USUAL_SECONDS = 10.0
+"""Seconds after which the progress says that the database does not answer."""
+_BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
+"""A date or a time that Python cannot hold, as drivers give it: as a text."""
+INT64 = 2**63
+
+
+def not_unique(index: IndexSettings, key: str) -> SourceError:
+    """Return the error for a key that several rows have."""
+    return SourceError(
+        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) occurs more than "
+        "once; name a key that is unique, of several columns if necessary"
+    )
+
+
+class Cursor(NamedTuple):
+    """Where a page begins: after the row with this key. So many rows were read until there, the last ones as a page."""
+
+    key: tuple[Any, ...]
+    rows: int = 0
+    size: int = 0
+
+
+class SqlSource:
+    """The table or the query of an index, as a `Source`."""
+
+    def __init__(
+        self, url: URL, index: IndexSettings, *, timeout: float, folder: Path | None = None, first: int | None = None
+    ) -> None:
+        """`folder` is for the rows of a query. Whoever reads no more than the `first` rows says so."""
+        self._index, self._folder, self._first = index, folder, first
+        self._url = url
+        self._timeout = timeout
+        self._name = f"source {redacted_url(url)}"
+        self._engine = open_read_only(url)
+        self._reader = RowReader(index)
+        self._access = None if index.access is None else AccessReader(index)
+        self._parts = PartsReader(index, self._reader.positions, self._reader.files) if index.parts else None
+        self._fetch_rows = 1 if index.has_files else FETCH_ROWS
+        self._fitting = sys.maxsize
+        """The documents whose parts are expected to fit into a page."""
+        self._from = documents_from(index)
+        self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
+        self._key_types: list[set[type]] = []
+        """The types of values that the first rows have in each key column; empty until a row was seen."""
+        backend = url.get_backend_name()
+        self._copies = index.query is not None and backend != "sqlite"
+        self._row_values = backend in ("sqlite", "postgresql")
+        self._exact = backend == "sqlite"
+        self._order: list[sa.ColumnElement[Any]] = []
+        """What rows are ordered by and compared with, key column by key column (`_learn_order`)."""
+        self._counted: int | None = None
+        self._scanned: Cursor | None = None
+        """How far the last scan in pages came, at its end."""
+        self._copy: RowFile | None = None
+
+    def check(self) -> None:
+        index = self._index
+        if self._reader.files:
+            self._reader.files.check()
+        with self._connect() as connection:
+            check_columns(connection, index)
+            if index.joins or index.parts or index.where is not None or index.newest is not None:
+                _, rows = first_rows(connection, index, self._select(), "the query of its documents")
+                if self._parts is not None:
+                    self._parts.check(connection, index, rows)
+            self._learn_order(connection)
+            nulls = self._count_without_key(connection)
+            if self._access is not None:
+                self._access.check(connection, next(iter(self._first_keys(connection)), None))
+        if nulls:
+            raise SourceError(
+                f"index {index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
+                f"({', '.join(index.key_columns)}); name another key, or exclude them with a query"
+            )
+
+    def use_scan_state(self, state: ScanState) -> None:
+        """Do nothing: everything is read each time."""
+
+    def count(self) -> int:
+        """Return how many rows have a key."""
+        with self._connect() as connection:
+            self._counted = self._count(connection)
+        return self._counted
+
+    def count_parts(self) -> dict[str, int]:
+        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`."""
+        found: dict[str, int] = {}
+        if self._parts is None:
+            return found
+        with self._connect(patience=self._timeout) as connection:
+            for table in self._parts.tables:
+                rows = table.select().with_only_columns(sa.func.count(), maintain_column_froms=True)
+                found[table.label] = int(connection.scalar(rows) or 0)
+        return found
+
+    def lost_letters(self) -> dict[tuple[str, str], float]:
+        """Return the share of letters outside of marks that each format dropped so far, by column and format."""
+        parts = self._parts.tables if self._parts is not None else []
+        named = [("", one) for one in self._reader.composers] + [(f"{one.label}.", one.composer) for one in parts]
+        return {
+            (f"{before}{name}", form): one.lost[name, form] / letters
+            for before, one in named
+            for (name, form), letters in one.letters.items()
+            if letters
+        }
+
+    def row_policies(self) -> RowPolicies:
+        """Return the row level security of all tables that the index reads. Raises as `page`."""
+        if self._url.get_backend_name() != "postgresql":  # no other database has any
+            return RowPolicies()
+        with self._connect() as connection:
+            return read_policies(connection, relations_read(self._index.model_dump(by_alias=True), doubtful=True))
+
+    def page(self, cursor: Any, rows: int) -> SourcePage:
+        rows = min(rows, self._fitting)
+        if self._copies:
+            return self._page_of_copy(cursor, rows)
+        with self._connect() as connection:
+            statement = self._in_order(connection, self._select(), cursor).limit(rows + 1)
+            found, following = self._fetch(connection, statement, rows)
+            parts = self._read_parts(connection, found, PAGE_CHARS)
+            if len(parts) < len(found):
+                found, following = found[: len(parts)], found[len(parts)]
+            end = self._end(connection, cursor, found, following)
+        return self._read(found, end, parts)
+
+    def documents(self, ids: Sequence[str]) -> SourcePage:
+        wanted = {}
+        for given in ids:
+            parts = key_parts(given, self._index.key_columns)
+            wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
+        with self._connect() as connection:
+            found: list[Sequence[Any]] = []
+            for some in batches(list(wanted.items())):
+                found += self._find(connection, dict(some))
+            return self._read(found, None, self._read_parts(connection, found))
+
+    def same_ids(self, ids: Sequence[str]) -> Iterator[str]:
+        """Yield the ids of the documents whose keys the database takes for these: for most collations, "A" for "a"."""
+        keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
+        with self._connect() as connection:
+            for some in batches(ids):
+                values = self._key_values(connection, [key_parts(given, self._index.key_columns) for given in some])
+                if any(isinstance(part, str) for value in values for part in value):
+                    same = keys.where(equals_any(self._keys, values, connection.dialect.name))
+                    yield from (document_id(encode_key(row)) for row in stream_rows(connection, same))
+
+    def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
+        """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
+
+        Documents that conditions leave out are among them: a change may have done that. The keys are fetched as they
+        are consumed. Raises SourceUnavailable or SourceError.
+        """
+        label, of_part, name = column.partition(OF_PART)
+        part = next((one for one in self._index.parts if of_part and one.label == label), None)
+        rows = documents_from(self._index, filtered=False)
+        key = self._index.key_columns
+        with self._connect() as connection:
+            if part is None:
+                wanted = looked_up(rows, column)
+            else:
+                columns = [of_document for _, of_document in part.pairs(key)]
+                owners = owners_of(connection, part, self._index, name, values)
+                if set(columns) == set(key):
+                    order = [columns.index(one) for one in key]
+                    yield from (encode_key([found[place] for place in order]) for found in owners)
+                    return
+                wanted, values = rows.c[columns[0]], list(dict.fromkeys(found[0] for found in owners))
+            keys = [rows.c[one] for one in key]
+            for some in batches(values):
+                condition = equals_any([wanted], [[value] for value in some])
+                statement = sa.select(*keys).where(condition, *[one.is_not(None) for one in keys])
+                yield from map(encode_key, stream_rows(connection, statement))
+
+    def close(self) -> None:
+        self._remove_copy()
+        if self._reader.files:
+            self._reader.files.close()
+        self._engine.dispose()
+
+    def _select(self) -> Select[Any]:
+        names = [*read_columns(self._index), *filter(None, [self._index.access_column])]
+        files = file_columns(self._index.format)
+        columns = [start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names]
+        return sa.select(*self._keys, *columns).where(*self._keys_not_null())
+
+    def _keys_not_null(self) -> list[sa.ColumnElement[bool]]:
+        return [key.is_not(None) for key in self._keys]
+
+    def _learn_order(self, connection: Connection) -> None:
+        """Choose the expressions by which rows are ordered and compared. Raises SettingsError for a FLOAT of MySQL.
+
+        SQLite's "a" and "A" may be one key for the column's own collation. MySQL orders an ENUM or a SET by numbers and
+        compares it as text, and writes a FLOAT with six digits.
+        """
+        if self._order:
+            return
+        if self._exact:
+            self._order = [sa.collate(key, "BINARY") for key in self._keys]
+            return
+        kinds = column_kinds(connection, sa.select(*self._keys)) or [""] * len(self._keys)
+        if "float" in kinds:
+            name = self._index.key_columns[kinds.index("float")]
+            raise SettingsError(
+                f"index {self._index.name}: key column {name!r} is a FLOAT, of which the database shows six digits and "
+                "finds no value again; cast it to DOUBLE in a query, or name another key"
+            )
+        self._order = [exact_text(key) if kind == "enum" else key for key, kind in zip(self._keys, kinds, strict=True)]
+
+    def _in_order(self, connection: Connection, statement: Select[Any], cursor: Cursor | None) -> Select[Any]:
+        self._learn_order(connection)
+        statement = statement.order_by(*self._order)
+        return statement if cursor is None else statement.where(self._after(cursor.key))
+
+    def _after(self, key: Sequence[Any]) -> sa.ColumnElement[bool]:
+        values = [untyped(value) for value in key]
+        if len(values) == 1:
+            return self._order[0] > values[0]
+        if self._row_values:
+            return sa.tuple_(*self._order) > sa.tuple_(*values)
+        condition = self._order[-1] > values[-1]
+        for column, value in reversed(list(zip(self._order[:-1], values[:-1], strict=True))):
+            condition = sa.and_(column >= value, sa.or_(column > value, condition))  # the first can use an index
+        return condition
+
+    def _end(
+        self,
+        connection: Connection,
+        cursor: Cursor | None,
+        rows: Sequence[Sequence[Any]],
+        following: Sequence[Any] | None,
+    ) -> Cursor | None:
+        """Return the cursor of the page after these rows of the page at `cursor`; None without a row that follows.
+
+        Raises SourceError if several rows have the last key, for the database perhaps ("a" and "A") and not for Python,
+        and if rows were lost between pages.
+        """
+        read = len(rows) + (cursor.rows if cursor is not None else 0)
+        if following is None:
+            self._scanned = Cursor((), read, max(1, len(rows)) if cursor is None else cursor.size)
+            if cursor is not None and read != self._counted:
+                for _ in self.keys_now():
+                    pass
+            return None
+        width = len(self._keys)
+        last = tuple(rows[-1][:width])
+        shared = last == tuple(following[:width])
+        if not shared and not self._exact and any(isinstance(value, str) for value in last):
+            same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
+            count = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same))
+            shared = int(count or 0) > 1  # 0 if it was deleted meanwhile
+        if shared:
+            raise not_unique(self._index, encode_key(last))
+        return Cursor(last, read, len(rows))
+
+    def _count(self, connection: Connection) -> int:
+        every = self._select().with_only_columns(sa.func.count(), maintain_column_froms=True)
+        return int(connection.scalar(every) or 0)
+
+    def _count_without_key(self, connection: Connection) -> int:
+        """Return how many rows have NULL in the key. For MySQL, `IS NULL` is true of the date 0000-00-00, too."""
+        rows = sa.select(sa.func.count()).select_from(self._from)
+        nulls = int(connection.scalar(rows.where(sa.or_(*[key.is_(None) for key in self._keys]))) or 0)
+        if nulls and connection.dialect.name in ("mysql", "mariadb"):
+            known = sa.case((sa.and_(*self._keys_not_null()), 1))
+            counts = sa.select(sa.func.count(), sa.func.count(known)).select_from(self._from)
+            every, with_key = connection.execute(counts).one()
+            return int(every - with_key)
+        return nulls
+
+    def keys_now(self) -> Iterator[list[str]]:
+        """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer rows than there are.
+
+        No document of these may be deleted because the scan did not see it. Raises SourceError if keys are missing that
+        no writer explains, and as `page`.
+        """
+        if self._scanned is None:
+            return
+        with self._connect(patience=self._timeout, snapshot=True) as connection:
+            there, read = self._count(connection), 0
+            if there == self._scanned.rows:
+                return
+            keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
+            statement = self._in_order(connection, keys, None).limit(self._scanned.size)
+            while found := connection.execute(statement).fetchall():
+                yield list(map(encode_key, found))
+                read += len(found)
+                statement = self._in_order(connection, keys, Cursor(tuple(found[-1]))).limit(self._scanned.size)
+        if read != there:
+            raise SourceError(
+                f"index {self._index.name}: {there:,} rows are there, and {read:,} are found by their key "
+                f"({', '.join(self._index.key_columns)}), which the database orders in another way than it compares: "
+                "name another key, or cast it to text in a query"
+            )
+
+    def _first_keys(self, connection: Connection) -> Sequence[Sequence[Any]]:
+        statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(CHECKED_ROWS)
+        return connection.execute(statement).fetchall()
+
+    def _key_values(self, connection: Connection, wanted: Iterable[list[Any]]) -> list[tuple[Any, ...]]:
+        """Return the values that the parts of ids may stand for."""
+        if not self._key_types:
+            self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
+        values: list[tuple[Any, ...]] = []
+        for parts in wanted if self._key_types else ():
+            values += itertools.product(*map(self._candidates, parts, self._key_types))
+        return values
+
+    def _find(self, connection: Connection, wanted: dict[str, list[Any]]) -> list[Sequence[Any]]:
+        """Return the rows of the documents with these ids, whose parts are given.
+
+        An id does not tell the type of the key. In SQLite, where a column may hold several, all values are asked for
+        that it may stand for, and elsewhere those of the type that the column has.
+        """
+        values = self._key_values(connection, wanted.values())
+        if not values:
+            return []
+        statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
+        return [
+            row
+            for row in self._fetch_all(connection, statement)
+            if document_id(encode_key(row[: len(self._keys)])) in wanted
+        ]
+
+    def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
+        if self._url.get_backend_name() != "sqlite":
+            is_text = _BEYOND_PYTHON.fullmatch(str(part)) if kinds & {dt.date, dt.datetime} else str in kinds
+            kinds = {*kinds, str} if is_text else kinds - {str}
+            return [value for value in values_of(part) if type(value) in kinds]
+        found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
+        return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
+
+    def _unique(self, keys: list[str]) -> list[str]:
+        if len(set(keys)) < len(keys):
+            raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
+        return keys
+
+    def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
+        return None if self._access is None else self._access.groups(connection, rows)
+
+    def _read(
+        self, rows: Sequence[Sequence[Any]], cursor: Cursor | int | None, parts: Sequence[DocumentParts]
+    ) -> SourcePage:
+        documents, unreadable = self._reader.read(rows, parts)
+        self._unique([*documents.keys, *(failure.key for failure in unreadable)])
+        page = SourcePage(documents, cursor, unreadable)
+        if self._access is None or not unreadable:
+            return page
+        groups = {encode_key(row[: len(self._keys)]): one.groups or () for row, one in zip(rows, parts, strict=True)}
+        return replace(page, groups={failure.key: groups[failure.key] for failure in unreadable})
+
+    def _read_parts(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float = math.inf
+    ) -> Sequence[DocumentParts]:
+        """Return what is read beside the first of these rows, of as many as have parts of at most `max_chars`."""
+        if self._parts is None and self._access is None:
+            return [NO_PARTS] * len(rows)
+        if self._parts is None:
+            parts = [DocumentParts() for _ in rows]
+        else:
+            parts = self._parts.read(connection, rows, max_chars)
+        # the next page does not ask for rows whose parts would not fit
+        self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
+        for one, groups in zip(parts, self._groups(connection, rows[: len(parts)]) or (), strict=False):
+            one.groups = groups
+        return parts
+
+    def _fetch(
+        self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
+    ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+        """Return the rows of a page and the row after it, as `read_page`."""
+
+        def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+            with connection.execute(statement, execution_options=STREAMED) as result:
+                page, following = read_page(result, rows, self._fetch_rows)
+            if following is None:  # also where a limit of this page would allow for more
+                require_all(connection, statement, len(page))
+            return list(valid_rows(connection, page, len(self._keys))), following
+
+        return with_any_text(connection, read)
+
+    def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
+        """Return all rows of a statement that has few, however long they are."""
+        given = connection, statement, self._fetch_rows, len(self._keys)
+        return with_any_text(connection, lambda: list(map(self._reader.keep_files, stream_rows(*given))))
+
+    def _page_of_copy(self, position: int | None, rows: int) -> SourcePage:
+        if position is None:
+            self._copy_rows()
+        if self._copy is None:
+            raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
+        found, ends = self._copy.page(position or 0, rows, PAGE_CHARS)
+        asks = self._parts is not None or self._index.access_query is not None
+        connected: AbstractContextManager[Any] = self._connect() if asks else nullcontext()
+        with connected as connection:
+            parts = self._read_parts(connection, found, PAGE_CHARS)
+        end = ends[len(parts) - 1] if parts else self._copy.size
+        page = self._read(found[: len(parts)], end if end < self._copy.size else None, parts)
+        if page.cursor is None:
+            self._remove_copy()
+        return page
+
+    def _copy_rows(self) -> None:
+        """Copy all rows into a file as fast as the database gives them. Raises as `page`."""
+        self._remove_copy()
+        self._copy = RowFile(self._folder)
+        with closing(self._all_rows()) as rows:
+            self._copy.write(rows, self._counted)
+
+    def _all_rows(self) -> Generator[Sequence[Any], None, None]:
+        """Yield the rows of one transaction. Each answer of the database has the time of a query."""
+        statement, read = self._select().limit(self._first), 0
+        with (
+            self._errors_as_ours(),
+            asking(self._name, patience=USUAL_SECONDS) as call,
+            self._engine.connect() as connection,
+        ):
+            begin_snapshot(connection)
+            with limited(connection, self._timeout, self._name):
+                limit_on_server(connection, self._timeout, streams=True)
+                result = connection.execute(statement, execution_options=STREAMED)
+            while True:
+                with limited(connection, self._timeout, self._name):
+                    some = result.fetchmany(self._fetch_rows)
+                call.answered()
+                if not some:
+                    break
+                read += len(some)
+                yield from some
+            if read not in (self._counted, self._first):
+                with limited(connection, self._timeout, self._name):
+                    require_all(connection, statement, read)
+
+    def _remove_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+        self._copy = None
+
+    @contextmanager
+    def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
+        """Yield a connection, of which all statements see one state if asked so, and raise its errors as ours."""
+        with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
+            if snapshot or connection.dialect.name != "sqlite":
+                begin_snapshot(connection)
+            with limited(connection, self._timeout, self._name):
+                limit_on_server(connection, self._timeout, streams=False)
+                yield connection
+
+    def _errors_as_ours(self) -> AbstractContextManager[None]:
+        return errors_as_ours(self._url, f"index {self._index.name}")

@@ -1,0 +1,216 @@
+"""Stores of points: embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one `protocol`.
+
+Here are the keys of a collection's metadata, and how a store is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from rag_index.errors import StoreMismatch
+
+if TYPE_CHECKING:
+    from rag_index.components.stores.protocol import Store, StoreNames, StoreReader
+    from rag_index.components.stores.server.server_store import ServerStore
+    from rag_index.core.documents.batches import CommitMark
+    from rag_index.core.settings import StoreSettings
+
+REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
+"""What to do if a server does not answer gRPC."""
+RENAME = "give this project another name (`project`, the first line of the settings)"
+"""What to do if another project or program has a name that this one needs."""
+LOOK_SECONDS = 2.0
+"""How long a request of a command that only shows the status may take; it is repeated for half as long."""
+
+SPARSE = "bm25"
+"""The name of a point's sparse vector."""
+BM25 = "bm25"
+"""Key for the model that made the sparse vectors; a collection without them does not have it."""
+CALIBRATION = "calibration"
+"""Key for the weights of the calibrated score; a collection that has not learned any does not have it."""
+UNLEARNED = "documents"
+"""Stands there instead of weights if nothing could be learned: how many documents the collection had."""
+BULK = "indexing_threshold"
+"""Key for what a server's `indexing_threshold` was before a run turned it off to load the collection; else missing."""
+MAKER_KEYS = ("embedder_fingerprint", "chunking")
+"""Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
+UNKNOWN = "unknown"
+"""Value of a maker key if neither ledger nor store knows the maker, or nobody can read the points."""
+NAME = "name"
+"""Key for the collection's own name, for whoever may read it by its alias alone."""
+LEFT = "rolled_back"
+"""Key that is true if a rollback has left this collection for an older one; else missing."""
+SEAL = "citation_seal"
+"""Key for what seals the citations of an index, in this collection and in those that take its place."""
+KEPT_OUT = "kept_out"
+"""Key for the tombstones of the index (`indexing.diff`); missing if nobody had a document erased."""
+REPLACES = "replaces"
+"""Key for the `store_id` of the collection whose place a copy takes that an erasure made; else missing."""
+MOVED_TO = "moved_to"
+"""Key in the metadata of a collection that was moved: the location of the store that holds it now."""
+MOVED_ID = "moved_store_id"
+"""Key for the `store_id` that a collection had before it was moved, or will get when the move is complete."""
+
+
+def on_server(store: StoreReader) -> ServerStore | None:
+    """Return the store as one on a server, whose collections have settings, and None if it is embedded."""
+    return None if store.embedded else cast("ServerStore", store)
+
+
+class _Lent:
+    """A store without its `close`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        pass
+
+
+def lend(store: Store) -> Store:
+    """Return the store for somebody who closes what they use, such as a Retriever; it is the owner's to close."""
+    return cast("Store", _Lent(store))
+
+
+class LiveName(NamedTuple):
+    """The live collection of an alias: its name, and the name to read it by.
+
+    That is the alias if the API key may read no more; whose lists then leave the alias and the collection out.
+    """
+
+    name: str
+    readable: str
+
+
+def location(settings: StoreSettings) -> str:
+    """Return the address of the server, or the folder."""
+    return settings.url or str(settings.path.absolute().resolve())
+
+
+def open_store(settings: StoreSettings, *, wait: float = 0.0, writes: bool = False) -> Store:
+    """Open the store that the settings name.
+
+    Each collection of the embedded one is locked when it is first used; `wait` is how long to wait for its holder. With
+    `writes`, each is made ready to be written by then. A request to a server with a passing fault is retried for 30
+    seconds, and for as long as the server asks for pauses.
+    """
+    if settings.url is None:
+        from rag_index.components.stores.edge.store import EdgeStore
+
+        return EdgeStore(settings.path, wait=wait, writes=writes)
+    return _open_server(settings)
+
+
+def open_reader(
+    settings: StoreSettings, *, wait: float = 0.0, timeout: float | None = None, patience: float | None = None
+) -> StoreReader:
+    """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
+
+    `wait` is how long that process may take to let go of a collection. A request to a server may take `timeout`
+    seconds (default: as the settings say), and is retried for `patience` seconds (default: as for `open_store`). An
+    embedded store with a `timeout` is read in other processes, because nothing else can end a call.
+    """
+    if settings.url is None:
+        from rag_index.components.stores.edge.reader import EdgeReader
+
+        return EdgeReader(settings.path, wait=wait, timeout=timeout)
+    return _open_server(settings, timeout=timeout, patience=patience)
+
+
+def _open_server(
+    settings: StoreSettings, *, timeout: float | None = None, patience: float | None = None
+) -> ServerStore:
+    from rag_index.components.stores.server.server_store import ServerStore
+
+    timeout, key = settings.timeout if timeout is None else timeout, settings.secret_api_key()
+    return ServerStore(str(settings.url), api_key=key, timeout=timeout, patience=patience, settings=settings.server)
+
+
+@contextmanager
+def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[StoreNames]:
+    """Open the names in the store. A server has `LOOK_SECONDS` to answer if `brief`, else as long as for a run."""
+    if settings.url is None:
+        from rag_index.components.stores.edge.catalog_file import Catalog
+
+        yield Catalog(settings.path)
+        return
+    limits = {"timeout": min(settings.timeout, LOOK_SECONDS), "patience": LOOK_SECONDS / 2} if brief else {}
+    with closing(_open_server(settings, **limits)) as store:
+        yield store
+
+
+def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str, str]:
+    """Return the collection of each alias, without locking the embedded store. Those `asked` need not be listed.
+
+    A server has `LOOK_SECONDS` to answer, because a person waits. Raises as `find_unlisted`.
+    """
+    with open_names(settings, brief=True) as store:
+        found = store.aliases()
+        for alias in asked:
+            if alias not in found and (live := find_unlisted(store, alias)) is not None:
+                found[alias] = live.name
+        return found
+
+
+def find_live(store: StoreNames, alias: str) -> LiveName | None:
+    """Return the live collection of an alias, None if the store says that there is none.
+
+    Raises StoreMismatch if the alias points at a collection of another index, and as `find_unlisted`.
+    """
+    if (name := store.aliases().get(alias)) is not None:
+        check_alias(alias, name, store.find(name) or {})
+        return LiveName(name, name)
+    return find_unlisted(store, alias)
+
+
+def check_alias(alias: str, collection: str, metadata: Mapping[str, Any]) -> None:
+    """Raise StoreMismatch if a collection, whose metadata is given, was made for another alias than the one it has."""
+    if (made_for := metadata.get("alias") or alias) != alias:
+        raise StoreMismatch(
+            f"alias {alias} points at {collection}, which was made for {made_for}: another program moved it, and "
+            "`rag-index doctor --repair` moves it back"
+        )
+
+
+def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
+    """Return the live collection of an alias that the store does not list, None if there is none.
+
+    Raises StoreRefused if the API key may not ask for the alias, and StoreMismatch if a collection of another program
+    has its name.
+    """
+    if (metadata := store.find(alias)) is None:
+        return None
+    if metadata.get("alias") != alias:
+        raise StoreMismatch(
+            f"the store has a collection named {alias}, which rag-index did not make, and searches need this name as "
+            f"an alias: remove that collection, or {RENAME}"
+        )
+    return LiveName(metadata.get(NAME, alias), alias)
+
+
+def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:
+    """Return about how many points of each of these collections a server's search index has.
+
+    It is empty for the embedded store, and leaves collections out that do not exist. A server has `LOOK_SECONDS` to
+    answer. Raises as `StoreReader`.
+    """
+    if settings.url is None:
+        return {}
+    with open_names(settings, brief=True) as store:
+        there, server = store.names(), cast("ServerStore", store)
+        return {name: server.count_indexed(name) for name in names if name in there}
+
+
+def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:
+    """Return the marks of the last commits of those of these collections that exist, without locking an embedded store.
+
+    A server has `LOOK_SECONDS` to answer. Raises as `StoreReader`.
+    """
+    with open_names(settings, brief=True) as store:
+        there = store.names()
+        return {name: store.commit_mark(name) for name in names if name in there}

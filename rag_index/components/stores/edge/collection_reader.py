@@ -1,0 +1,314 @@
+"""What can be read of the embedded store, and of one collection: a shard folder of qdrant-edge, opened when needed.
+
+Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
+work is split into short calls, made one at a time under the collection's own lock, and other threads run in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import numpy as np
+import qdrant_edge as e
+
+from rag_index.components.stores import SPARSE
+from rag_index.components.stores.conditions import Json, match_any, payload_filter, payload_path
+from rag_index.components.stores.edge.catalog_file import Catalog
+from rag_index.components.stores.edge.folder import engine_errors, require_space
+from rag_index.components.stores.points import (
+    MAX_PLACES,
+    SEARCH_EF,
+    LookUp,
+    best_points,
+    check_ids,
+    count_having,
+    parts,
+    stored_point,
+    unit_query,
+    words_in,
+)
+from rag_index.components.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
+from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.errors import StoreError
+
+BATCH_POINTS = 500
+"""Points per call of the engine, which bounds how long other threads stand still."""
+KEYS_PER_FILTER = 10_000
+LOAD_BYTES = 32 << 20
+"""What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk kills it (SIGBUS)."""
+MAX_SCANNED_KB = 10_000
+"""Vectors up to this size are scanned without a search index (the engine's own threshold)."""
+
+
+def engine_filter(given: Json) -> e.Filter:
+    """Return a filter as the engine takes it."""
+    found: dict[str, Any] = {kind: [*map(_engine_condition, some)] for kind, some in given.items() if some}
+    return e.Filter(**found)
+
+
+def _filter_of(conditions: Conditions) -> e.Filter | None:
+    return engine_filter(found) if (found := payload_filter(conditions)) else None
+
+
+def _engine_condition(given: Json) -> Any:
+    match given:
+        case {"key": field, "match": {"any": values}}:
+            return e.FieldCondition(field, match=e.MatchAny(values))
+        case {"key": field, "match": {"value": truth}}:
+            # The binding treats a Python bool as an integer, and a numpy bool as a boolean.
+            return e.FieldCondition(field, match=e.MatchValue(cast("bool", np.bool_(truth))))
+        case {"key": field, "range": bounds}:
+            times = {key: bound.isoformat() for key, bound in bounds.items() if isinstance(bound, datetime)}
+            return e.FieldCondition(field, range=e.RangeDateTime(**times) if times else e.RangeFloat(**bounds))
+        case {"is_empty": {"key": field}}:
+            return e.IsEmptyCondition(field)
+        case {"has_id": ids}:
+            return e.HasIdCondition(set(ids))
+        case _:
+            return engine_filter(given)
+
+
+def key_filters(keys: Sequence[str]) -> Iterator[e.Filter]:
+    """Yield filters that together name each document key once."""
+    for some in parts(list(dict.fromkeys(keys)), KEYS_PER_FILTER):
+        yield engine_filter({"must": [match_any(f"{RESERVED_KEY}.key", some)]})
+
+
+class CollectionReader:
+    """The points of one shard folder. Safe to use from several threads; raises the errors of the Store protocol.
+
+    Its methods do what those of the protocol do.
+    """
+
+    def __init__(self, name: str, folder: Path, dimension: int, *, sparse: bool = False) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.sparse = sparse
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._shard: e.EdgeShard | None = None
+        self._closed = False
+
+    def load(self) -> None:
+        """Open the shard now, so that no search has to."""
+        with self._open():
+            pass
+
+    def count(self, *, keys: Sequence[str] | None = None) -> int:
+        return sum(map(self._count, [None] if keys is None else key_filters(keys)))
+
+    def _count(self, which: e.Filter | None) -> int:
+        with self._open() as shard:
+            return int(shard.count(e.CountRequest(exact=True, filter=which)))
+
+    def retrieve(self, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()) -> list[StoredPoint]:
+        check_ids(ids)
+        found: list[StoredPoint] = []
+        meeting = payload_filter(conditions)
+        for some in parts(ids, BATCH_POINTS):
+            if meeting:
+                which = engine_filter({"must": [{"has_id": some}, meeting]})
+                found += self._scroll(which, vectors=vectors, page=len(some))
+                continue
+            with self._open() as shard:
+                found += map(stored_point, shard.retrieve(list(some), True, vectors))
+        return found
+
+    def scroll(self, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()) -> Iterator[StoredPoint]:
+        return self._scroll(_filter_of(conditions), vectors=vectors, page=page)
+
+    def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
+        offset: e.PointId | None = None
+        while True:
+            request = e.ScrollRequest(offset=offset, limit=page, filter=which, with_payload=True, with_vector=vectors)
+            with self._open() as shard:
+                records, offset = shard.scroll(request)
+            yield from map(stored_point, records)
+            if offset is None:
+                return
+
+    def search(self, query: VectorQuery) -> list[StoredPoint]:
+        near = e.Query.Nearest(unit_query(query.vector, self.dimension, self.name))
+        which, corpus = _filter_of(query.conditions), _filter_of(query.corpus)
+        sparse = query.sparse if self.sparse else None
+        words = sparse and e.Query.Nearest(e.SparseVector(list(sparse.indices), list(sparse.values)), using=SPARSE)
+
+        def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
+            return [
+                self._query(
+                    query=words if one.sparse else near,
+                    limit=one.limit,
+                    filter=engine_filter({"must": [{"has_id": one.ids}]}) if one.ids else which,
+                    params=e.SearchParams(
+                        hnsw_ef=SEARCH_EF,
+                        exact=query.exact or bool(one.ids),
+                        idf=e.IdfParams(corpus) if one.sparse else None,
+                    ),
+                    with_payload=(query.payload or not words) and not one.ids,
+                )
+                for one in wanted
+            ]
+
+        return best_points(look_up, query.limit, hybrid=bool(words))
+
+    def _query(self, **request: Any) -> list[StoredPoint]:
+        with self._open() as shard:
+            return [stored_point(point, point.score) for point in shard.query(e.QueryRequest(**request))]
+
+    def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
+        if not self.sparse:
+            return NO_WORDS
+        if which := _filter_of(conditions):
+            points = self._count(e.Filter(must=[which, e.HasVectorCondition(SPARSE)]))
+        else:
+            with self._open() as shard:
+                points = shard.info().points_count
+        found = zip(words, self._having([[word] for word in words], 1, which), strict=True)
+        return WordCounts(points, {word: count_having(points, word, one) for word, one in found})
+
+    def find_words(self, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
+        which = _filter_of(conditions)
+        some = words if self.sparse else ()
+        return words_in(lambda left: self._having([left], MAX_PLACES, which)[0], some, MAX_PLACES)
+
+    def _having(self, asked: Sequence[list[int]], limit: int, which: e.Filter | None) -> list[list[StoredPoint]]:
+        """Return for each list the best points that have any of its words, with their sparse vectors.
+
+        All are asked in one call, which counts the points of a filter once.
+        """
+        words = [e.SparseVector(some, [1.0] * len(some)) for some in asked]
+        requests = [
+            e.QueryRequest(
+                limit=limit, query=e.Query.Nearest(one, using=SPARSE), filter=which, with_payload=False,
+                with_vector=[SPARSE], params=e.SearchParams(idf=e.IdfParams(which)),
+            )
+            for one in words
+        ]  # fmt: skip
+        with self._open() as shard:
+            answers = shard.query_batch(e.QueryBatchRequest(requests))
+        return [[stored_point(point, point.score) for point in points] for points in answers]
+
+    def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
+        which = _filter_of(conditions)
+        with self._open() as shard:
+            found = shard.facet(e.FacetRequest(payload_path(field), limit=limit, filter=which))
+        return {str(hit.value): hit.count for hit in found}
+
+    def indexed(self) -> bool:
+        with self._open() as shard:
+            info = shard.info()
+        sparse = self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if self.sparse else 0
+        indexed = info.indexed_vectors_count - sparse  # sparse vectors are always indexed
+        unindexed = max(0, info.points_count - indexed)
+        return bool(unindexed * self.dimension * 4 <= MAX_SCANNED_KB * 1024)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._close_shard()
+
+    @contextmanager
+    def _open(self) -> Iterator[e.EdgeShard]:
+        with self._lock, engine_errors(self.name, self._folder):
+            yield self._loaded()
+
+    def _loaded(self) -> e.EdgeShard:
+        self._check_open()
+        if self._shard is None:
+            require_space(self._folder.parent, LOAD_BYTES)
+            self._shard = e.EdgeShard.load(str(self._folder))
+        return self._shard
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"collection {self.name} was closed or dropped")
+
+    def _close_shard(self) -> None:
+        shard, self._shard = self._shard, None
+        if shard is not None:
+            with engine_errors(self.name, self._folder):
+                shard.flush()
+                shard.close()
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Return the method of a store that calls this method of its catalog, as it is on disk now."""
+
+    def call(store: EdgeReads, /, *args: P.args, **named: P.kwargs) -> R:
+        return method(store.known(), *args, **named)
+
+    return call
+
+
+def of_collection(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, str, P], R]:
+    """Return the method of a store that calls this method of one of its collections, which has to be named first."""
+
+    def call(store: EdgeReads, name: str, /, *args: P.args, **named: P.kwargs) -> R:
+        with store.lend(name) as collection:
+            found: R = getattr(collection, method.__name__)(*args, **named)
+            return found
+
+    return call
+
+
+class EdgeReads(ABC):
+    """The reading part of the Store protocol. Subclasses open collections."""
+
+    embedded = True
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._catalog = path, Catalog(path)
+        self._closed = threading.Event()
+
+    def known(self) -> Catalog:
+        """Return the catalog as it is on disk now. Raises StoreError if the store is closed."""
+        if self._closed.is_set():
+            raise StoreError(f"the store at {self._path} is closed")
+        self._catalog.refresh()
+        return self._catalog
+
+    @abstractmethod
+    def lend(self, name: str) -> AbstractContextManager[CollectionReader]:
+        """Lend a collection or alias for the time of the block."""
+
+    collections = of_catalog(Catalog.collections)
+    names = of_catalog(Catalog.names)
+    find = of_catalog(Catalog.find)
+    aliases = of_catalog(Catalog.aliases)
+    commit_mark = of_catalog(Catalog.commit_mark)
+    count = of_collection(CollectionReader.count)
+    retrieve = of_collection(CollectionReader.retrieve)
+    search = of_collection(CollectionReader.search)
+    word_counts = of_collection(CollectionReader.word_counts)
+    find_words = of_collection(CollectionReader.find_words)
+    facet = of_collection(CollectionReader.facet)
+    indexed = of_collection(CollectionReader.indexed)
+
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
+    ) -> Iterator[StoredPoint]:
+        with self.lend(name) as collection:
+            yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
+
+    def wanted(self) -> bool:
+        return False
+
+    def prepare(self, name: str) -> None:
+        with self.lend(name):
+            pass
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        return dict(self.known().entry(name).metadata)
+
+    def dimension(self, name: str) -> int:
+        return self.known().entry(name).dimension

@@ -1,0 +1,289 @@
+"""The folder of the embedded store: its locks, free space and errors, and the files of a shard folder.
+
+In a shard folder are marks beside the engine's own files, copies that a writer changes, and views of readers. The
+engine writes its files in place, so a file that two folders share must not be written. What it corrects when it loads a
+shard (versions of deleted points, counters) is in small files. A view has copies of those, and shares the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rag_index.core.database.files import replace_file, sync_path
+from rag_index.core.documents.batches import CommitMark
+from rag_index.errors import RagIndexError, StoreBusy, StoreError
+
+POLL = 0.02
+COMMAND_CHARS = 120
+PATIENCE = 2.0
+"""How long the writer of a collection is waited for in any case: it may be about to close."""
+LET_GO_SECONDS = 0.3
+"""How long a writer waits for an idle reader to let go of a collection, before it writes a copy."""
+LOCK_SECONDS = 10.0
+"""How long to wait for another process that locks the store, which takes milliseconds."""
+MARK = "commit.json"
+"""The file with the collection's last commit. It is in the shard folder, so whoever copies that copies it too."""
+UNWRITTEN = "unwritten"
+"""The file that says that the shard never had a point. A view of it keeps nobody from writing in place."""
+UNFLUSHED = "unflushed"
+"""The file that says that the log has writes that the rest of the files may lack: loading the shard repeats them."""
+CONFIG = "edge_config.json"
+LOG = "wal"
+CORRECTED = (".versions",)
+"""The ends of the names of files that the engine may correct when it loads a shard."""
+MIN_LINKED = 256 * 1024
+"""Smaller files are copied into a view, which takes no longer than linking them."""
+
+
+class FileLock:
+    """A lock on a file, or on a folder that exists, held from `take` until `release` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.descriptor = -1
+        """That of the file while this object holds the lock. A child process that inherits it keeps the file locked."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self.descriptor >= 0
+
+    def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
+        """Return whether the lock was free within `wait` seconds. Raises OSError if there is no such file."""
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        deadline = time.monotonic() + wait
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    self.descriptor = descriptor
+                    return True
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(POLL)
+        finally:
+            if self.descriptor != descriptor:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Release the lock, which a forked child may have inherited. A second call does nothing."""
+        if self.held:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Let no other process change the catalog or the readers of a store for the time of the block."""
+    lock = FileLock(store)
+    with folder_errors(store):
+        if not lock.take(wait=LOCK_SECONDS):
+            raise StoreBusy(f"the store at {store} is locked by a process that hangs: end that process")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class WriterLock(FileLock):
+    """The lock of the one process that writes a collection, held until `release` or the end of the process.
+
+    Its file names the process. Locking waits up to `wait` seconds, then raises StoreBusy with that name.
+    """
+
+    def __init__(self, store: Path, name: str, *, wait: float = 0.0) -> None:
+        file = writer_file(store, name)
+        super().__init__(file)
+        with folder_errors(store):
+            file.touch(0o600)
+            if not self.take(wait=wait):
+                raise StoreBusy(
+                    f"collection {name} of the store at {store} is open in {writer(store, name)}: "
+                    "wait for it (--wait SECONDS) or use a Qdrant server"
+                )
+        given = zip(sys.argv[1:], sys.argv, strict=False)  # an option or its value may be what nobody should keep
+        words = [word for word, before in given if not (word.startswith("-") or before.startswith("-"))]
+        name = Path(sys.argv[0] if sys.argv else "").name
+        command = shlex.join([name, *(re.sub(r"://.*", "://…", word) for word in words)])[:COMMAND_CHARS]
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
+            file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
+
+
+def writer_file(store: Path, name: str) -> Path:
+    """Return the file that the writer of a collection locks."""
+    return store / "writers" / name
+
+
+def writer(store: Path, name: str) -> str:
+    """Return who writes a collection, in words."""
+    try:
+        found = json.loads(writer_file(store, name).read_bytes())
+        pid, command, since = (found[key] for key in ("pid", "command", "since"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+    return f"process {pid} ({command}) since {since}"
+
+
+def last_writer(store: Path, name: str) -> int:
+    """Return a number that changes when a process comes to write a collection."""
+    try:
+        return writer_file(store, name).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk.
+
+    The engine writes through memory maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead
+    of returning an error, so space must be checked before it is used.
+    """
+    with folder_errors(folder):
+        disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed:
+        raise StoreError(
+            f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
+            "needed to continue safely; free some, then run again"
+        )
+
+
+def disk_full(text: str) -> bool:
+    """Return whether an error's text says that a disk is full."""
+    return any(sign in text.lower() for sign in ("no space left", "disk full", "storagefull", "out of disk"))
+
+
+@contextmanager
+def folder_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StoreError that names the folder and the remedy."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"no space left for the store at {folder}: free some, then run again") from exc
+        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"cannot write to the store at {folder}: {exc.strerror}; a search keeps files there, too: "
+                "make it writable for this user, set `data` to a folder that is, or set another [store] path"
+            ) from exc
+        raise StoreError(
+            f"the store at {folder} cannot be used: {exc}; set `data` to a folder that can, or set another [store] path"
+        ) from exc
+
+
+@contextmanager
+def engine_errors(name: str, folder: Path) -> Iterator[None]:
+    """Turn the engine's bare exceptions and panics into errors of ours, for collection `name` with its shard folder."""
+    try:
+        yield
+    except RagIndexError:
+        raise
+    except BaseException as exc:
+        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+            raise
+        if disk_full(str(exc)):
+            raise StoreError(f"no space left for collection {name} at {folder}: free some, then run again") from exc
+        if not folder.exists():
+            raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`") from exc
+        raise StoreError(f"the embedded Qdrant failed on {name} at {folder}: {exc}") from exc
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Return how much of the disk a folder takes; the engine's files are sparse."""
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+
+
+def read_mark(folder: Path) -> CommitMark:
+    """Return the mark of the last commit whose points the folder has. Raises OSError."""
+    try:
+        return CommitMark.parse(json.loads((folder / MARK).read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return CommitMark()
+
+
+def write_mark(folder: Path, mark: CommitMark) -> None:
+    """Write the mark of the last commit, so that a power cut leaves the old or the new one. Raises OSError."""
+    replace_file(folder / MARK, json.dumps(asdict(mark)).encode())
+
+
+def note_writing(folder: Path) -> None:
+    """Note, durably, that the shard is about to be written. Raises OSError."""
+    (folder / UNFLUSHED).touch()
+    (folder / UNWRITTEN).unlink(missing_ok=True)
+    sync_path(folder)
+
+
+def copy_shard(source: Path, target: Path) -> None:
+    """Copy a shard folder that nobody writes, its log too. The copy is on disk when this returns. Raises OSError."""
+    for file, copy in _walk(source, target):
+        _copy(file, copy, sync=True)
+    for folder in (target.parent, target, *(path for path in target.rglob("*") if path.is_dir())):
+        sync_path(folder)
+
+
+def link_shard(source: Path, target: Path) -> None:
+    """Fill an empty folder with hard links to the shard's large files, and copies of the small ones but the log.
+
+    Nobody may write the source's files as long as this view exists, unless the shard never had a point: then all are
+    copied. The engine keeps no log for it, so that it reserves no space. Raises OSError.
+    """
+    small = sys.maxsize if (source / UNWRITTEN).exists() else MIN_LINKED
+    for file, copy in _walk(source, target, without=LOG):
+        if file.stat().st_blocks * 512 < small or file.name.endswith(CORRECTED):
+            _copy(file, copy)
+        else:
+            os.link(file, copy)
+    with suppress(ValueError):  # the engine says that it is damaged
+        config = json.loads((target / CONFIG).read_bytes())
+        (target / CONFIG).write_text(json.dumps({**config, "wal_enabled": False}))
+
+
+def _walk(source: Path, target: Path, *, without: str = "") -> Iterator[tuple[Path, Path]]:
+    """Create the folders of the source in the target; yield each file and the path that it has there."""
+    for folder, folders, files in os.walk(source, onerror=_raise):
+        here = target / os.path.relpath(folder, source)
+        here.mkdir(exist_ok=True)
+        if without in folders and here == target:
+            folders.remove(without)
+        for name in files:
+            yield Path(folder, name), here / name
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
+    """Copy a file without its holes. The kernel shares the data where the filesystem can (Btrfs, XFS)."""
+    with source.open("rb") as old, target.open("xb") as new:
+        size, end = os.fstat(old.fileno()).st_size, 0
+        os.ftruncate(new.fileno(), size)
+        while end < size:
+            try:
+                start = os.lseek(old.fileno(), end, os.SEEK_DATA)
+            except OSError as exc:
+                if exc.errno != errno.ENXIO:
+                    raise
+                break  # nothing but a hole
+            end = os.lseek(old.fileno(), start, os.SEEK_HOLE)
+            while start < end:
+                copied = os.copy_file_range(old.fileno(), new.fileno(), end - start, start, start)
+                if not copied:
+                    raise OSError(errno.EIO, "a file of the store became shorter while it was copied")
+                start += copied
+        if sync:
+            os.fsync(new.fileno())

@@ -1,0 +1,194 @@
+"""The embedded store: Qdrant inside this process (qdrant-edge). One process writes a collection, others may search it.
+
+    PATH/catalog.json       collections, metadata, aliases
+    PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
+    PATH/writers/NAME       locked by the process that writes the collection
+    PATH/readers/ID         the view of a process that searches, see `reader.py`
+    PATH/trash/             shard folders that are being deleted
+
+The catalog decides which collections exist. A crash left behind any folder that has no entry.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rag_index.components.stores.edge.catalog_file import Catalog
+from rag_index.components.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
+from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog, of_collection
+from rag_index.components.stores.edge.folder import (
+    PATIENCE,
+    UNFLUSHED,
+    FileLock,
+    WriterLock,
+    folder_errors,
+    locked,
+    note_writing,
+)
+from rag_index.core.database.files import leftovers, private_folder
+from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+MIN_FREE = 128 * 1024 * 1024
+
+
+class EdgeStore(EdgeReads):
+    """The Store protocol on a folder of this machine.
+
+    The first use of a collection locks it until the store is closed, and raises StoreBusy if another process does not
+    release it within `wait` seconds. Other processes search it meanwhile with an `EdgeReader`. Other threads can search
+    while points are written; during `optimize` the calls on that one collection wait. Writes raise StoreError while
+    fewer than `min_free` bytes are free on the disk. A store that `writes` each collection that it uses makes ready for
+    that before it loads the collection.
+    """
+
+    def __init__(self, path: Path, *, wait: float = 0.0, writes: bool = False, min_free: int = MIN_FREE) -> None:
+        self._wait, self._writes, self._min_free = wait, writes, min_free
+        self._trash = path / "trash"
+        with folder_errors(path):
+            for folder in (path, path / "collections", path / "writers", path / "readers", self._trash):
+                private_folder(folder)
+        super().__init__(path)
+        self._mutex = threading.RLock()
+        self._open: dict[str, EdgeCollection] = {}
+        self._clean_up()
+
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        if not NAME.fullmatch(name):
+            raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
+        with self._mutex:
+            if name not in self.known().names():
+                lock = WriterLock(self._path, name, wait=self._wait)
+                try:
+                    if name not in self.known().names():  # else another process has made it meanwhile
+                        folder = self._catalog.folder(name)
+                        self._discard(folder)
+                        create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
+                        self._catalog.add(name, dimension, metadata, sparse=sparse)
+                finally:
+                    lock.release()
+            found = self._catalog.entry(name)
+            if found.dimension != dimension:
+                raise StoreMismatch(
+                    f"collection {name} holds {found.dimension}-d vectors, not {dimension}-d: run `rag-index rebuild`"
+                )
+            if sparse and not found.sparse:
+                raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
+            self._catalog.merge_metadata(name, metadata)
+
+    def drop(self, name: str) -> None:
+        with self._mutex:
+            if name not in self.known().names():
+                return
+            collection = self._get(name)
+            entry = self._catalog.entry(name)
+            with folder_errors(self._path), suppress(FileNotFoundError):
+                note_writing(self._catalog.folder(entry.folder))  # so that the next opening finds it after a kill
+            self._catalog.remove(name)
+            del self._open[name]
+            collection.abandon()
+            for folder in {entry.folder, entry.newest}:
+                self._discard(self._catalog.folder(folder))
+
+    set_metadata = of_catalog(Catalog.merge_metadata)
+    point_alias = of_catalog(Catalog.point_alias)
+    index_fields = of_collection(EdgeCollection.index_fields)
+    upsert = of_collection(EdgeCollection.upsert)
+    update_payloads = of_collection(EdgeCollection.update_payloads)
+    delete_points = of_collection(EdgeCollection.delete_points)
+    delete_chunks = of_collection(EdgeCollection.delete_chunks)
+    set_commit_mark = of_collection(EdgeCollection.set_commit_mark)
+    flush = of_collection(EdgeCollection.flush)
+    optimize = of_collection(EdgeCollection.optimize)
+    complete = of_collection(EdgeCollection.complete)
+
+    def seen_commits(self, name: str) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """Flush, close, let readers have what was written, and release the locks."""
+        with self._mutex, ExitStack() as stack:
+            self._closed.set()
+            while self._open:
+                stack.callback(self._open.popitem()[1].close)
+
+    @contextmanager
+    def lend(self, name: str) -> Iterator[EdgeCollection]:
+        """Lend a collection or alias for the time of the block; this process alone has it from now on."""
+        yield self._get(name)
+
+    def _get(self, name: str) -> EdgeCollection:
+        with self._mutex:
+            name = self.known().resolve(name)
+            if name not in self._open:
+                lock = WriterLock(self._path, name, wait=max(self._wait, PATIENCE))
+                self._open[name] = self._collection(name, lock)
+                if self._writes:
+                    self._open[name].move_from_readers()
+            return self._open[name]
+
+    def _collection(self, name: str, lock: WriterLock) -> EdgeCollection:
+        try:
+            self._catalog.refresh()
+            return EdgeCollection(name, self._catalog, lock, min_free=self._min_free, discard=self._discard)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _clean_up(self) -> None:
+        """Complete what killed writers wrote, let readers have it, and delete what dead processes left."""
+        with locked(self._path):
+            for leftover in leftovers(self._path / "catalog.json"):
+                leftover.unlink()
+            for view in (self._path / "readers").iterdir():
+                lock = FileLock(view)
+                with suppress(FileNotFoundError):  # its reader has just closed it
+                    if lock.take():
+                        shutil.rmtree(view, ignore_errors=True)
+                lock.release()
+        self._empty_trash()
+        published = {entry.folder for entry in self._catalog.entries().values()}
+        for folder in self._catalog.folder("").iterdir():
+            copied = COPY_MARK in folder.name and folder.name not in published
+            if copied or (folder / UNFLUSHED).exists():
+                with suppress(StoreBusy):  # its writer lives
+                    self._finish(folder)
+
+    def _finish(self, folder: Path) -> None:
+        """Complete what a killed writer wrote to a folder, or delete the copy that it did not finish."""
+        name = folder.name.partition(COPY_MARK)[0]
+        lock = WriterLock(self._path, name)
+        self._catalog.refresh()
+        entry = self._catalog.entries().get(name)
+        if entry is not None and folder.name == entry.newest:
+            collection = self._collection(name, lock)
+            try:
+                collection.complete()
+                collection.close()
+            except RagIndexError:  # whoever uses the collection is told
+                collection.abandon()
+            return
+        try:
+            if entry is None or folder.name != entry.folder:
+                self._discard(folder)
+        finally:
+            lock.release()
+
+    def _discard(self, folder: Path) -> None:
+        """Delete a shard folder. It is renamed first, so that half a folder is never taken for a collection."""
+        with folder_errors(self._path), suppress(FileNotFoundError):  # perhaps another process discards it too
+            folder.rename(self._trash / f"{folder.name}-{uuid.uuid4().hex}")
+        self._empty_trash()
+
+    def _empty_trash(self) -> None:
+        for folder in self._trash.iterdir():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,219 @@
+"""Points in either store: checked before a write, scaled to length one, read back, and found by two vectors."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from rag_index.components.stores import SPARSE
+from rag_index.components.stores.protocol import WordPlaces
+from rag_index.core.documents.batches import PointBatch, StoredPoint
+from rag_index.core.documents.vectors import SparseVector, SparseVectors
+from rag_index.errors import PointsRefused, StoreError, StoreMismatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
+"""The point in which a server keeps the mark of a collection's last commit. It has no vector, so no search finds it.
+
+The metadata would not do: where a snapshot is recovered into a collection that exists, its points go back and its
+metadata stays."""
+
+SEARCH_EF = 400
+"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest short texts in
+200,000 points (static embeddings, 256-d). 400 finds 99 %, in 0.5 to 1.2 ms a search instead of 0.3 to 0.5."""
+
+ROUNDED = 1e-7
+"""A length this close to one differs only by rounding. Such a vector stays unchanged, so a copy is equal bit by bit."""
+
+MAX_PLACES = 100
+"""Points that are looked at to see which words there are."""
+
+NUMBER_TEXT = re.compile(r"0|[1-9][0-9]{0,19}")
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the items in parts of at most `size`, as one request may have them."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise PointsRefused for ids that are not UUID text in its usual form (lower case, with dashes)."""
+    bad = tuple(str(i) for i in ids if not (isinstance(i, str) and UUID_TEXT.fullmatch(i)))
+    if bad:
+        raise PointsRefused(f"{len(bad)} point ids are not UUIDs, the first is {bad[0]!r}", bad)
+
+
+def engine_ids(ids: Sequence[str]) -> list[int | str]:
+    """Return ids, as a store returns them in text, in the form that the engine takes: UUIDs, and numbers as integers.
+
+    rag-index makes UUIDs alone, but other programs may have added points with numbers. Raises PointsRefused for others.
+    """
+    found: list[int | str] = [int(i) if NUMBER_TEXT.fullmatch(i) else i for i in ids]
+    check_ids([i for i in found if isinstance(i, str)])
+    return found
+
+
+def require_payloads(bad: Sequence[tuple[str, Exception]]) -> None:
+    """Raise PointsRefused if there are points, each with the reason, whose payloads cannot be stored."""
+    if bad:
+        first, reason = bad[0]
+        raise PointsRefused(
+            f"payloads of {len(bad)} points cannot be stored, the first is {first}: {reason}",
+            tuple(point_id for point_id, _ in bad),
+        )
+
+
+def require_present(missing: Sequence[str], name: str) -> None:
+    """Raise StoreMismatch if points of a collection are missing, whose payloads should have been replaced."""
+    if missing:
+        raise StoreMismatch(
+            f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
+            "run `rag-index doctor`"
+        )
+
+
+def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32]:
+    """Check the vectors of a batch and return them with length one (float32, shape (len(points), dimension)).
+
+    The engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long
+    ones, so it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values
+    that are not finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`).
+    """
+    vectors, problem = np.asarray(points.vectors), ""
+    if points.sparse is not None and not sparse:
+        problem = "has no sparse vectors"
+    if vectors.shape[1:] != (dimension,):
+        problem = f"holds {dimension}-d vectors and the shape of these is {vectors.shape}"
+    if problem:
+        message = f"collection {name} {problem}: run `rag-index rebuild` for this index after a change of model"
+        raise PointsRefused(message, tuple(points.ids))
+    check_ids(points.ids)
+    return _unit(vectors, points.ids)
+
+
+def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) -> list[float]:
+    """Check a query vector and return it with length one. Raises StoreError if it cannot be searched with.
+
+    Without a dimension, the server decides whether it fits.
+    """
+    query = np.asarray(vector)
+    if query.ndim != 1 or dimension not in (None, len(query)):
+        raise StoreError(
+            f"collection {name} has no vectors of the query's shape {query.shape}: "
+            "search with the model that made the index"
+        )
+    try:
+        return list(_unit(query[np.newaxis, :], ["query"])[0].tolist())
+    except PointsRefused as exc:
+        raise StoreError("the query's vector is all zero or not finite: check the embedder") from exc
+
+
+def _unit(vectors: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
+    wide = vectors.astype(np.float64)
+    finite = np.logical_and.reduce(np.isfinite(wide), axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    usable = finite & (lengths > 0) & np.isfinite(lengths)
+    if not usable.all():
+        bad: list[int] = np.flatnonzero(~usable).tolist()
+        what = "all zero" if bool(finite[bad[0]]) else "not finite"
+        raise PointsRefused(
+            f"{len(bad)} vectors cannot be stored, the first (point {ids[bad[0]]}) is {what}: check the embedder",
+            tuple(ids[i] for i in bad),
+        )
+    unit: NDArray[np.float32] = (wide / lengths[:, np.newaxis]).astype(np.float32)
+    kept = np.abs(lengths - 1) <= ROUNDED
+    unit[kept] = vectors[kept]
+    return unit
+
+
+def stored_point(record: Any, score: float = 0.0) -> StoredPoint:
+    """Return a point that either engine gave (id, payload, vector), with what it has of payload and vectors."""
+    vector, sparse = record.vector, None
+    if isinstance(vector, dict):
+        found = vector.get(SPARSE)
+        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
+        vector = vector.get("")
+    return StoredPoint(str(record.id), record.payload or {}, vector, score, sparse)
+
+
+def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
+    """Return how many points have a word, from the best point that a search for it alone found, if any.
+
+    Its score is its own weight of the word times idf = ln((n - m + 0.5) / (m + 0.5) + 1): m points of n have the word.
+    """
+    if not found or found[0].sparse is None:
+        return 0
+    weight = dict(zip(found[0].sparse.indices, found[0].sparse.values, strict=True)).get(word, 0.0)
+    return max(1, round((points + 1) / math.exp(found[0].score / weight) - 0.5)) if weight else 0
+
+
+def words_in(look_up: Callable[[list[int]], list[StoredPoint]], words: Sequence[int], limit: int) -> WordPlaces:
+    """Return the ids of at least `limit` points for each of these words that points have, or of all that have it.
+
+    `look_up` returns the `limit` best points that have any of some words, with their sparse vectors. Rare words come
+    first, so it is asked again for the words that the points so far do not have.
+    """
+    left, places = set(words), WordPlaces()
+    while left:
+        found = look_up(sorted(left))
+        new = WordPlaces()
+        for point in found:
+            for word in left.intersection(point.sparse.indices if point.sparse else ()):
+                new.setdefault(word, []).append(point.id)
+        places |= new
+        left -= new.keys()
+        if len(found) < limit or not new:
+            break
+    return places
+
+
+def batch_of(points: Sequence[StoredPoint]) -> PointBatch:
+    """Return points that were read with their vectors as a batch to write."""
+    vectors = np.asarray([point.vector for point in points], dtype=np.float32)
+    rows = [point.sparse or SparseVector((), ()) for point in points]
+    sparse = SparseVectors.from_rows(rows) if any(rows) else None
+    return PointBatch([point.id for point in points], vectors, [point.payload for point in points], sparse)
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """A search by one of the two vectors: the best points of all, with payload, or the scores of some, without."""
+
+    sparse: bool
+    limit: int
+    ids: tuple[str, ...] = ()
+
+
+def best_points(
+    look_up: Callable[[Sequence[LookUp]], list[list[StoredPoint]]], limit: int, *, hybrid: bool
+) -> list[StoredPoint]:
+    """Return the `limit` nearest points, or if `hybrid` the best by either vector, each once, with both scores.
+
+    `look_up` does some searches in one round, and returns the points of each. Raises what it raises.
+    """
+    nearest = LookUp(sparse=False, limit=limit)
+    if not hybrid:
+        return look_up([nearest])[0]
+    near, worded = look_up([nearest, LookUp(sparse=True, limit=limit)])
+    cosines = {point.id: point.score for point in near}
+    bm25 = {point.id: point.score for point in worded}
+    wanted: list[LookUp] = []
+    if len(worded) == limit and (ids := tuple(cosines.keys() - bm25.keys())):  # fewer: no other point has the words
+        wanted.append(LookUp(sparse=True, limit=len(ids), ids=ids))
+    if ids := tuple(bm25.keys() - cosines.keys()):
+        wanted.append(LookUp(sparse=False, limit=len(ids), ids=ids))
+    for asked, points in zip(wanted, look_up(wanted) if wanted else (), strict=True):
+        (bm25 if asked.sparse else cosines).update((point.id, point.score) for point in points)
+    candidates = {point.id: point for point in (*near, *worded) if point.id in cosines}  # else deleted between rounds
+    for point in candidates.values():
+        point.score, point.bm25 = cosines[point.id], bm25.get(point.id, 0.0)
+    return list(candidates.values())

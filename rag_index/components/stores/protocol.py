@@ -1,0 +1,242 @@
+"""What every store can do, embedded or on a server: its protocol, and the conditions and queries of searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.core.documents.batches import CommitMark, PointBatch, StoredPoint
+    from rag_index.core.documents.vectors import SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on a payload field. A point is found if it meets all conditions of a search.
+
+    `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers or ISO times),
+    `exists` (no value: present, not null, not an empty list) and `not` (value: the field is not equal to it, or is
+    missing; a list: to none of its values). The value None is equal to what is missing, null or an empty list. Dots in
+    `field` lead into nested objects. Numbers are compared by value (1 matches 1.0; Qdrant's own match would not),
+    booleans are not numbers, a list matches by any of its elements, a time without an offset is UTC, and one without a
+    time of day midnight.
+    """
+
+    field: str
+    op: str
+    value: Any = None
+
+
+Conditions = Sequence[Condition]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """A search for the `limit` nearest points to a vector. With `sparse` it is hybrid: see `StoreReader.search`."""
+
+    vector: NDArray[np.float32]
+    limit: int
+    sparse: SparseVector | None = None
+    conditions: Conditions = ()
+    exact: bool = False
+    """Whether every vector is compared, whatever search index there is."""
+    payload: bool = True
+    """Whether the points of a hybrid search come with their payloads; those of others always do."""
+    corpus: Conditions = ()
+    """What the points meet among which words are counted. A server before 1.19 counts all."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordCounts:
+    """The number of points of a collection, and by word (a dimension of the sparse vectors) of those that have it."""
+
+    points: int
+    having: Mapping[int, int]
+
+
+WordPlaces = dict[int, list[str]]
+"""The ids of points by a word that they have."""
+NO_WORDS = WordCounts(0, {})
+
+
+class StoreNames(Protocol):
+    """The names in a store: what can be read without a lock."""
+
+    def aliases(self) -> dict[str, str]:
+        """Return the collection that each alias points at."""
+
+    def names(self) -> set[str]:
+        """Return the names of all collections."""
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return all collections by name, with their metadata."""
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if the store says of this very name that there is none.
+
+        A server's lists leave out what the API key may not read, so a name that is missing there proves nothing. Raises
+        StoreRefused if the key may not ask.
+        """
+
+    def commit_mark(self, name: str) -> CommitMark:
+        """Return what `Store.set_commit_mark` wrote last, or a mark of no commit."""
+
+
+class StoreReader(StoreNames, Protocol):
+    """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
+
+    A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
+    the inverse document frequency in the collection, or in a part of it.
+
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or StoreError for others.
+    A call that reads points takes an alias in place of a collection. Empty lists of ids or keys do nothing and are not
+    an error. All calls may be made from several threads.
+    """
+
+    embedded: bool
+    """True if only one process at a time can write a collection, so that workers cannot."""
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
+
+    def wanted(self) -> bool:
+        """Return whether another process has come to write what this reader keeps from being written in place."""
+
+    def prepare(self, name: str) -> None:
+        """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
+
+    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
+        """Return the exact number of points, of these document keys if given."""
+
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions, in any order."""
+
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
+
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1).
+
+        With a sparse vector, return the `limit` nearest points and the `limit` best by sparse vector, each once, with
+        both scores and in no order. A point that has none of the words scores 0 by them. If the collection has no
+        sparse vectors, or the query none, only the nearest are searched for.
+        """
+
+    def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
+        """Return how many points that meet the conditions have each word, as the inverse document frequency tells.
+
+        A server before 1.19 counts all points, but 0 for a word that none has which meets the conditions. It costs a
+        small search for each word. A collection without sparse vectors has no words.
+        """
+
+    def find_words(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
+        """Return which of these words points have that meet the conditions, each with the ids of 100 points, or of all.
+
+        It costs a search or two, however many words are asked for.
+        """
+
+    def facet(self, name: str, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
+        """Return about how many points that meet the conditions have each value of a field, the `limit` most frequent.
+
+        The most frequent comes first. A point with a list of values counts for each. Raises StoreError if the field has
+        no keyword index.
+        """
+
+    def indexed(self, name: str) -> bool:
+        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
+
+    def seen_commits(self, name: str) -> int | None:
+        """Return the number of the last commit that the last read of this thread has seen; None if it saw all."""
+
+    def dimension(self, name: str) -> int:
+        """Return the dimension of the collection's vectors."""
+
+    def close(self) -> None:
+        """Close the store."""
+
+
+class Store(StoreReader, Protocol):
+    """A store that this process may also write.
+
+    Every call raises as those of `StoreReader`, or PointsRefused. Every write is complete when the call returns: a
+    server has completed it; in the embedded engine it survives the end of the process, and a power cut once `flush` has
+    returned. A call that writes points takes an alias in place of a collection, and empty lists do nothing. Vectors are
+    stored with length one; payloads are JSON objects.
+    """
+
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
+
+        With `sparse`, points can have sparse vectors. On a server it gets what was set by hand on the collection
+        `like`: HNSW, quantization, disk, payload indexes.
+
+        An existing collection of that name and kind is kept, and the metadata is merged into its own. One of another
+        dimension, or without sparse vectors where they are wanted, raises StoreMismatch.
+        """
+
+    def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
+        """Merge into the collection's metadata, key by key; a value of None removes the key."""
+
+    def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
+        """Create payload indexes by field: keyword, integer, float, bool or datetime; None removes one.
+
+        They spare filters from reading every payload. An index of the same kind is kept; one of another kind is
+        replaced. They do not change what a search finds, as long as it compares with values of that kind.
+        """
+
+    def drop(self, name: str) -> None:
+        """Delete a collection and the aliases that point at it. A missing collection is not an error."""
+
+    def upsert(self, name: str, points: PointBatch) -> None:
+        """Write points, replacing those of the same id as a whole, in as many requests as the store needs.
+
+        Raises PointsRefused before anything is written if a vector is of another dimension, not finite or all zero.
+        """
+
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Replace the whole payload of each (point id, payload).
+
+        Raises StoreMismatch for ids that do not exist, once all others are written.
+        """
+
+    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+        """Delete points by id, as `scroll` returns it: the number of a point of another program too.
+
+        A missing id is not an error.
+        """
+
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete the points of these documents, by key, from the given chunk number on.
+
+        The embedded store reads every payload for this. Use `delete_points` if the ids are known.
+        """
+
+    def set_commit_mark(self, name: str, mark: CommitMark) -> None:
+        """Write the mark of a collection's last commit, durably, and where it stays with the points.
+
+        If an older copy of the points is put in their place, the mark of that time comes with them. All points that the
+        commit wrote must be durable already.
+        """
+
+    def flush(self, name: str) -> None:
+        """Make all writes durable. The embedded store writes them to disk; a server has done so before it answers."""
+
+    def optimize(self, name: str) -> None:
+        """Return once the search index (HNSW) is built; until then searches scan.
+
+        The embedded store builds it in a child process, and other calls on this collection wait. A server builds it
+        by itself, and this call waits for that.
+        """
+
+    def point_alias(self, alias: str, collection: str) -> None:
+        """Point the alias at this collection in one step: a reader sees the old or the new one."""

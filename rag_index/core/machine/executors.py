@@ -1,0 +1,99 @@
+"""Executors of the standard library's kind for a plain run: this thread, a thread beside it, or one process.
+
+with Process() as process:
+    process.submit(embed, job).result()
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.core.machine import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+
+class Here(Executor):
+    """Makes each call at once, in the thread of the caller."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - whoever asks the future raises it
+            future.set_exception(error)
+        return future
+
+
+class Beside(Executor):
+    """Makes each call in a daemon thread of its own: Ctrl-C does not wait for it, as for that of a thread pool."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return in_thread(partial(fn, *args, **kwargs), "beside")
+
+
+class Process(Executor):
+    """One process, which starts with the first call, and again after a death. It ends with `shutdown` or its parent.
+
+    What it was doing when it died, and what waited for it, raises BrokenExecutor. With `memory`, in bytes, a call that
+    needs more raises MemoryError, or ends the process.
+    """
+
+    def __init__(self, memory: int = 0) -> None:
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+        self._lifeline: Connection | None = None
+        self._ended = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Raises BrokenExecutor after `shutdown`."""
+        with self._lock:
+            if self._ended:  # by a run that failed while a thread was on its way here
+                raise BrokenExecutor("the run has ended")
+            if self._pool is not None:
+                with suppress(BrokenExecutor):
+                    return self._pool.submit(fn, *args, **kwargs)
+                self._end()
+            context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+            theirs, self._lifeline = context.Pipe(duplex=False)
+            begin = partial(_begin, theirs, self._memory)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the process at once, whatever it is doing."""
+        with self._lock:
+            self._ended = True
+            self._end()
+
+    def _end(self) -> None:
+        pool, lifeline, self._pool, self._lifeline = self._pool, self._lifeline, None, None
+        if lifeline is not None:
+            lifeline.close()
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(lifeline: Connection, memory: int) -> None:
+    """Limit this process, and let it end when its parent closes the other end of the pipe, or dies."""
+    if memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
+
+    def wait() -> None:
+        with suppress(EOFError, OSError):
+            lifeline.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,142 @@
+"""Processors and memory that this process may use, by affinity and cgroup limits, and the workers that they allow."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import resource
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from rag_index.core.settings import EmbedderSettings, ParallelSettings, Settings
+
+# dask.system reads the limits of one cgroup only, and distributed.system those of the root only: both miss limits that
+# are set on a group in between, so the groups are read here.
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+MB = 1_000_000
+WORKER_MEMORY = {"local": 300 * MB, "ollama": 200 * MB, "openai": 200 * MB, "sentence-transformers": 800 * MB}
+"""Bytes that a worker process needs, by kind of embedder. Two are measured: `local` with shards of 5 million
+characters; `ollama`, which has no model in the process like `openai`, takes 60 MB less and has small shards. The last
+is an estimate for torch, to which the model's weights are added, and for plug-ins."""
+UNKNOWN_WEIGHTS = 500 * MB
+"""Assumed weights of a sentence-transformers model that is not a local folder: the name does not tell its size."""
+RESERVED_MEMORY = 700 * MB
+"""Bytes for the flow's process and the Prefect server together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The facts that decide the number of workers."""
+
+    affinity: int
+    """Processors that this process may run on."""
+    quota: float | None
+    """Processors by the tightest cgroup quota; None without one."""
+    memory: int
+    """Bytes of memory that this process and its children may use."""
+
+    @property
+    def processors(self) -> int:
+        """Return the minimum of affinity and quota, at least 1."""
+        return max(1, self.affinity if self.quota is None else min(self.affinity, math.ceil(self.quota)))
+
+    def max_workers(self, worker_bytes: int) -> int:
+        """Return one less than the processors, or fewer if memory is short; at least 1."""
+        return max(1, min(self.processors - 1, self.workers_that_fit(worker_bytes)))
+
+    def workers_that_fit(self, worker_bytes: int) -> int:
+        """Return how many workers of this size fit into memory beside the flow and the Prefect server."""
+        return max(0, self.memory - RESERVED_MEMORY) // worker_bytes
+
+
+def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, installed: int | None = None) -> Machine:
+    """Return the resources of this machine as they are now; `installed` replaces its bytes of memory.
+
+    The limits are those of the process's own cgroup and of every group above it. A container has its limit at the
+    root, a systemd service with CPUQuota or MemoryMax some levels below.
+    """
+    cpu_groups, memory_groups = (_cgroup_folders(name, cgroup, membership) for name in ("cpu", "memory"))
+    # The files of version 2, and of version 1. A limit that is no number is "max".
+    cpu = [_numbers(group, ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]) for group in cpu_groups]
+    quotas = [found[0] / found[1] for found in cpu if len(found) == 2 and min(found) > 0]
+    limits = [_numbers(group, ["memory.max"], ["memory.limit_in_bytes"]) for group in memory_groups]
+    installed = installed or int(psutil.virtual_memory().total)
+    memory = min([installed, *(found[0] for found in limits if found and found[0] > 0)])
+    affinity = len(os.sched_getaffinity(0))
+    return Machine(affinity, min(quotas, default=None), memory)
+
+
+def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """Return the processors that this process may use: the minimum of affinity and cgroup quotas, at least 1."""
+    return detect_machine(cgroup, membership).processors
+
+
+def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
+    """Return how many workers a run starts: as the settings say, or one less than the processors.
+
+    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. It is 0 only if
+    memory has room for none.
+    """
+    if parallel.workers != "auto":
+        return parallel.workers
+    machine, worker_bytes = machine or detect_machine(), memory_per_worker(parallel, worker_bytes)
+    return machine.max_workers(worker_bytes) if machine.workers_that_fit(worker_bytes) else 0
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many workers a run of these settings starts; 0 only if memory has room for none."""
+    return choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder))
+
+
+def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
+    """Return the bytes that each worker may have: `worker_memory` of the settings, or else the estimate."""
+    return estimate if parallel.worker_memory == "auto" else parallel.worker_memory * MB
+
+
+def estimate_worker_memory(embedder: EmbedderSettings) -> int:
+    """Return the bytes that a worker process with this embedder is expected to need."""
+    needed = WORKER_MEMORY.get(embedder.kind, WORKER_MEMORY["sentence-transformers"])
+    if embedder.kind != "sentence-transformers":
+        return needed
+    folder = Path(embedder.model)
+    files = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin"))
+    return needed + (sum(file.stat().st_size for file in files) or UNKNOWN_WEIGHTS)
+
+
+def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> list[Path]:
+    """Return the folders of this process's cgroups up to the root, of version 2 and of the version 1 controller."""
+    folders = {cgroup, cgroup / controller}
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = membership.read_text().splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = cgroup / controller if controllers else cgroup
+        own = top / path.lstrip("/")
+        folders.update(folder for folder in (own, *own.parents) if folder.is_relative_to(top))
+    return sorted(folders)
+
+
+def _numbers(group: Path, *ways: list[str]) -> list[int]:
+    """Return the numbers in the files of a group: those of the first way in which all can be read."""
+    for names in ways:
+        with suppress(OSError, ValueError):
+            return [int(word) for name in names for word in (group / name).read_text().split()]
+    return []
+
+
+def peak_memory() -> int:
+    """Return the peak of this process's resident memory since it began its program, in bytes."""
+    with suppress(OSError):  # psutil has no peak on Linux, and getrusage includes the process that started this one
+        if match := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(match[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

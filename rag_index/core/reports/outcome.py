@@ -1,0 +1,396 @@
+"""The outcome of a run: one per index, their sum, and both as sentences; what a gate found, and a watch missed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from rag_index.errors import RagIndexError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rag_index.core.documents.batches import Failure, WrittenShard
+
+State = Literal["completed", "partial", "failed"]
+COUNTS = (
+    "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
+)  # fmt: skip
+CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
+FIRST_IDS = 10
+SLOW_SECONDS = 60.0
+_EXIT = {"completed": 0, "failed": 1, "partial": 3}
+
+SEARCH, MEANING, WORDS = "search", "meaning", "words"
+BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
+NAMED = 3
+EPSILON = 1e-9
+"""Losses that differ by less are equal: they are means of floats."""
+MAX_QUERY = 60
+
+
+@dataclass(frozen=True, slots=True)
+class WorseQuery:
+    """A query that the rebuilt collection answers worse: its measure before and after.
+
+    `lost` has the relevant documents, by id, that only the live collection found.
+    """
+
+    query: str
+    before: float
+    after: float
+    lost: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return dict(rounded(asdict(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class WayVerdict:
+    """How one way of searching compares. `before` and `after` are the means of the metric over all queries.
+
+    `p` is how probable such a loss is if nothing was lost, and `passed` whether this way may go live. `needed` is how
+    many queries would stop a loss of twice `max_loss` 9 times in 10 if answers change as these did; None if `max_loss`
+    is 0. `better` counts the queries that got better; `worse` has those that got worse, the worst first.
+    """
+
+    way: str
+    before: float
+    after: float
+    p: float
+    passed: bool
+    needed: int | None
+    better: int
+    worse: tuple[WorseQuery, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """How much the mean fell; negative if it rose."""
+        return self.before - self.after
+
+    @property
+    def by(self) -> str:
+        """The way as the end of a name, "" for the index as it is searched."""
+        return f" {BY[self.way]}" if self.way in BY else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints, without the queries."""
+        values = {**asdict(self), "worse": len(self.worse)}
+        del values["way"]
+        return dict(rounded(values))
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """The verdict of a gate.
+
+    `ways` has the index as it is searched first; then meaning alone and words alone, if both collections have words.
+    `gone` has documents of the golden file, by id, that the source does not have. They do not count.
+    """
+
+    metric: str
+    queries: int
+    max_loss: float
+    ways: tuple[WayVerdict, ...]
+    gone: tuple[str, ...] = ()
+
+    @property
+    def search(self) -> WayVerdict:
+        """The index as it is searched."""
+        return self.ways[0]
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether no query found a relevant document in either collection."""
+        return not self.search.before and not self.search.after
+
+    @property
+    def passed(self) -> bool:
+        """Whether no way of searching lost too much, and something was found at all."""
+        return not self.found_nothing and all(way.passed for way in self.ways)
+
+    @property
+    def poorest(self) -> WayVerdict:
+        """The way that the verdict is about: the first that did not pass, or else the index as it is searched."""
+        return next((way for way in self.ways if not way.passed), self.search)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "metric": self.metric,
+            "queries": self.queries,
+            "max_loss": self.max_loss,
+            **self.search.to_json(),
+            "passed": self.passed,
+            "worse": [one.to_json() for one in self.poorest.worse],
+            "ways": {way.way: way.to_json() for way in self.ways},
+            "gone": list(self.gone),
+        }
+
+    def sentence(self) -> str:
+        """Return the numbers in one line."""
+        first = self.search
+        changed = f"{len(first.worse):,} worse, {first.better:,} better" if first.worse or first.better else ""
+        alone = "".join(f";{way.by} {way.before:.3f} and {way.after:.3f}" for way in self.ways[1:])
+        means = f"{first.before:.3f} before, {first.after:.3f} now"
+        return f"{self.metric} of {self._asked} {means} ({changed or 'none changed'}){alone}"
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a person should know besides whether it passed."""
+        for way in self.ways:
+            if way.passed and way.loss > self.max_loss + EPSILON:
+                changed = f"{len(way.worse):,} queries got worse and {way.better:,} better"
+                yield f"the gate took a loss of {way.loss:.3f}{way.by} for chance (p = {way.p:.2g}): {changed}"
+        if self.too_few:
+            yield self.too_few
+        if self.gone:
+            named = ", ".join(self.gone[:NAMED]) + (", …" if len(self.gone) > NAMED else "")
+            count = count_of(len(self.gone), "document")
+            yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
+
+    @property
+    def too_few(self) -> str:
+        """A sentence about what these queries cannot notice; "" if there are enough."""
+        short = [way for way in self.ways if way.needed is not None and way.needed > self.queries]
+        if not short:
+            return ""
+        needed = ", ".join(f"{way.needed:,}{way.by}" for way in short)
+        return (
+            f"{self._asked} would not stop a loss of {2 * self.max_loss:g} (twice max_loss) 9 times in 10, "
+            f"as often as their answers changed: it takes {needed}"
+        )
+
+    def refusal(self, collection: str, index: str) -> str:
+        """Return why the rebuilt collection is not published, and what to do."""
+        if self.found_nothing:
+            return (
+                f"none of {self._asked} finds a relevant document in the live collection or in the rebuilt "
+                f"{collection}, which was not published: correct the ids in the golden file and run again, or run "
+                f"`rag-index rebuild {index} --allow-loss`"
+            )
+        return (
+            f"{self.fall()}, so the rebuilt {collection} was not published: if that is acceptable, run "
+            f"`rag-index rebuild {index} --allow-loss`"
+        )
+
+    def fall(self) -> str:
+        """Return what was lost by more than the gate allows, with the queries that got worst."""
+        way = self.poorest
+        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:NAMED])
+        more = f" and {len(way.worse) - NAMED:,} more" if len(way.worse) > NAMED else ""
+        return (
+            f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
+            f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
+            "(`rag-index report` lists them)"
+        )
+
+    @property
+    def _asked(self) -> str:
+        return f"{self.queries:,} golden quer{'ies' if self.queries != 1 else 'y'}"
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Return the value with its floats rounded, those of dictionaries in it too."""
+    if isinstance(value, dict):
+        return {name: rounded(inner, digits) for name, inner in value.items()}
+    return round(value, digits) if isinstance(value, float) else value
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run of one index does with its documents, or would do.
+
+    Each document counts as exactly one of new, changed, payload_only, unchanged, empty, failed and skipped.
+    """
+
+    index: str
+    documents: int = 0
+    new: int = 0
+    changed: int = 0
+    payload_only: int = 0
+    unchanged: int = 0
+    empty: int = 0
+    held_back: int = 0
+    """Documents that the source no longer has and that the delete guard keeps in the index."""
+    failed: int = 0
+    """Documents that cannot be read or embedded, or that failed too often to be tried again."""
+    skipped: int = 0
+    """Documents that a rule of the source excludes. They are listed with the failed ones."""
+    message: str = ""
+    """Sentences that a person should know: why a run was not completed, or what the index lacks although it was."""
+
+    def say(self, message: str) -> None:
+        """Add a sentence to the message. An empty one changes nothing."""
+        self.message = "; ".join(filter(None, [self.message, message]))
+
+    def count(self, failures: Sequence[Failure]) -> None:
+        """Count documents that failed, were skipped, or are incomplete."""
+        for failure in failures:
+            self._add_to(failure.kind, 1)
+
+    def _add_to(self, name: str, number: int) -> None:
+        setattr(self, name, getattr(self, name) + number)
+
+
+@dataclass(slots=True)
+class IndexOutcome(Counts):
+    """The outcome of a run of one index."""
+
+    deleted: int = 0
+    incomplete: int = 0
+    """New and changed documents that are indexed but lack something. They are listed with the failed ones."""
+    chunks_embedded: int = 0
+    contexts_made: int = 0
+    contexts_cached: int = 0
+    contexts_missing: int = 0
+    seconds: float = 0.0
+    state: State = "completed"
+    verified: str = ""
+    gate: GateVerdict | None = None
+    advice: str = ""
+    error_class: str = ""
+
+    def add(self, written: WrittenShard, *, new: int) -> None:
+        """Count a committed shard, `new` of whose documents the ledger did not have."""
+        stats = written.stats
+        self.new += new
+        self.changed += len(written.keys) - new
+        self.count(written.failures)
+        self.chunks_embedded += sum(written.chunk_counts) - stats.reused
+        for name in CONTEXTS:
+            self._add_to(name, getattr(stats, name))
+
+    def hold(self, message: str) -> None:
+        """Set the state to partial, and add the reason to the message."""
+        self.say(message)
+        self.state = "partial"
+
+    def hold_back(self, documents: int, message: str) -> None:
+        """Count the documents that the delete guard holds back, and say why; nothing if there are none."""
+        self.held_back = documents
+        if documents:
+            self.hold(message)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys; keys such as `message` only if they have a value."""
+        values = asdict(self)
+        del values["advice"]
+        values["gate"] = self.gate.to_json() if self.gate else None
+        values["seconds"] = round(self.seconds, 3)
+        for name in ("message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
+            if not values[name]:
+                values.pop(name)
+        return values
+
+    @property
+    def error(self) -> RagIndexError | None:
+        """The error that ended the run of this index; None if none did."""
+        return RagIndexError.of_class(self.error_class, self.message) if self.state == "failed" else None
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the index was already up to date."""
+        done = self.new or self.changed or self.payload_only or self.deleted or self.failed or self.verified
+        return self.state == "completed" and not done
+
+    @property
+    def missing_contexts(self) -> str:
+        """A sentence about chunks that are indexed without a context; "" if there are none."""
+        if not self.contexts_missing:
+            return ""
+        chunks = f"{self.contexts_missing:,} chunks are" if self.contexts_missing > 1 else "1 chunk is"
+        return (
+            f"{chunks} without context: `rag-index failed {self.index}` says why, "
+            f"`rag-index retry-failed {self.index}` tries again"
+        )
+
+    def sentence(self, *, reason: bool = True) -> str:
+        """Return the numbers as one line for a person; of a failed index the reason, unless the run says it anyway."""
+        if self.state == "failed":
+            return f"{self.index}: failed: {self.message}" if reason else f"{self.index}: failed"
+        parts = [f"{count:,} {name.replace('_', ' ')}" for name in COUNTS if (count := getattr(self, name))]
+        counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
+        chunks = f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
+        contexts = ((self.contexts_made, "written"), (self.contexts_cached, "from the cache"))
+        chunks += "".join(f", {count_of(count, 'context')} {origin}" for count, origin in contexts if count)
+        notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
+        return f"{self.index}: {count_of(self.documents, 'document')}: {counts}{chunks} in {self.seconds:.1f} s{notes}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or the plural."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def missed_sentence(name: str, ids: Sequence[str], blind: str, *, unkept: int = 0) -> str:
+    """Return what a person should know about documents that the watch missed, and what to do.
+
+    `blind` is what the watch cannot see, `unkept` how many more documents the run found changed than are kept.
+    """
+    s = "s" if len(ids) > 1 else ""
+    first = ", ".join(ids[:FIRST_IDS]) + (", …" if len(ids) > FIRST_IDS else "")
+    more = f" (and {unkept:,} more were changed, which nobody has looked at)" if unkept else ""
+    told = f"index {name}: a run had to mend {len(ids):,} document{s} that the watch missed: {first}{more}"
+    if blind:
+        return f"{told}. That is expected: {blind}"
+    return (
+        f"{told}. The index is right again. See `rag-index doctor` and `rag-index report`: a trigger or a publication "
+        "may be incomplete or was switched off, or depends_on does not list a table or column that the documents show"
+    )
+
+
+def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:
+    """Return the outcome of an index whose run could not be opened."""
+    return IndexOutcome(index, state="failed", message=str(error), error_class=type(error).__name__)
+
+
+@dataclass(slots=True)
+class RunReport:
+    """The outcomes of all indexes of a run."""
+
+    indexes: list[IndexOutcome] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"indexes": [outcome.to_json() for outcome in self.indexes], "seconds": round(self.seconds, 3)}
+
+    @property
+    def state(self) -> State:
+        """`failed` if any index failed, else `partial` if any is partial, else `completed`."""
+        states = {outcome.state for outcome in self.indexes}
+        return "failed" if "failed" in states else "partial" if "partial" in states else "completed"
+
+    @property
+    def exit_code(self) -> int:
+        """0 for completed, 1 for failed, 2 if wrong settings made every index fail, 3 for partial."""
+        if self.indexes and all(outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes):
+            return 2
+        return _EXIT[self.state]
+
+    @property
+    def advice(self) -> str:
+        """A sentence about the index that took longest, if it was slow to embed; else ""."""
+        slow = [one for one in self.indexes if one.seconds >= SLOW_SECONDS and one.chunks_embedded and one.advice]
+        slowest = max(slow, key=lambda one: one.seconds, default=None)
+        return f"{slowest.index}: {slowest.advice} (`rag-index report` says more)" if slowest else ""
+
+    def sentence(self) -> str:
+        """Return the sums as one line, which Prefect displays as the message of the run's state."""
+        outcomes = self.indexes
+        done = sum(o.new + o.changed + o.payload_only for o in outcomes)
+        others = {name: sum(getattr(o, name) for o in outcomes) for name in ("failed", "deleted", "unchanged")}
+        counts = [f"{count_of(done, 'document')} indexed"] if done else []
+        counts += [f"{count:,} {name}" for name, count in others.items() if count]
+        said = ", ".join(counts) or "no documents"
+        notes = [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
+        reasons = [
+            o.message if o.message.startswith(f"index {o.index}: ") else f"{o.index} failed: {o.message}"
+            for o in outcomes
+            if o.state == "failed"
+        ]
+        if len(reasons) == len(outcomes) > 0 and not counts:
+            return "; ".join(reasons)
+        numbers = f"{len(outcomes)} index{'es' if len(outcomes) != 1 else ''}: {said}"
+        return "; ".join([*reasons, numbers, *notes])

@@ -1,0 +1,326 @@
+"""Progress of a run: one state per index, in words and figures, shown as a bar in a terminal and as lines elsewhere."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Protocol, TextIO
+
+from rag_index.core.outages import Outage, longest_first, outages
+from rag_index.core.reports.outcome import count_of
+from rag_index.errors import printable
+
+FLOW = "flow"
+RECENT_SECONDS = 30.0
+MIN_MEASURED = 2.0
+MAX_ETA = 1000
+"""A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
+until now: the first documents may be those that need no embedding."""
+
+LINE_SECONDS = 5.0
+LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
+INTERVAL_SECONDS = 1.0
+
+
+class Progress:
+    """The progress of one index. It updates its displays at most every `interval` seconds.
+
+    While a service does not answer, it says so instead of a rate and the time left.
+    """
+
+    def __init__(self, index: str, *, interval: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+        self.index = index
+        self.total = self.done = self.failed = 0
+        self.note = ""
+        self.displays: list[Display] = []
+        self._workers = self._busy = self._queued = 0
+        self._processes: dict[str, tuple[int, tuple[Outage, ...]]] = {}
+        """What each process was last known to do: requests in flight, and services that it waits for."""
+        self._updating, self._noting = threading.RLock(), threading.RLock()
+        self._clock = clock
+        self._begun = False
+        self._interval = interval
+        self._started = self._updated = clock()
+        self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
+
+    def start(self, total: int) -> None:
+        """Set the total, and start measuring time."""
+        self.total, self._begun, self._started = total, True, self._clock()
+        self._recent = deque([(self._started, 0)])
+        self.tick(force=True)
+
+    def advance(self, done: int, *, failed: int = 0) -> None:
+        """Count `done` more documents as processed, `failed` of which could not be indexed."""
+        self.done += done
+        self.failed += failed
+        self.note = ""
+        now = self._clock()
+        self._recent.append((now, self.done))
+        while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
+            self._recent.popleft()
+        self.tick()
+
+    def under_way(self, shards: int, workers: int) -> None:
+        """Record that `workers` workers have `shards` shards, one at a time each. This updates no displays."""
+        self._workers, self._busy, self._queued = workers, min(shards, workers), max(0, shards - workers)
+
+    def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
+        """Record how many requests to an embedder a process has in flight, and which services it waits for.
+
+        Any thread may call this. It updates no displays.
+        """
+        with self._noting:
+            self._processes[process] = requests, outages
+
+    def keep_workers(self, addresses: Collection[str]) -> None:
+        """Forget the workers that are not among these: one that died waits for nothing any more."""
+        with self._noting:
+            kept = {FLOW, *addresses}
+            self._processes = {name: state for name, state in self._processes.items() if name in kept}
+
+    @property
+    def outages(self) -> list[Outage]:
+        """The services that some process waits for, each once, the longest silent first."""
+        with self._noting:
+            return longest_first(outage for _, outages in self._processes.values() for outage in outages)
+
+    def note_later(self, note: str) -> None:
+        """Set a note for the next update of the displays. Any thread may call this."""
+        self.note = note
+
+    def say(self, note: str) -> None:
+        """Display a note at once, such as what the run is waiting for."""
+        self.note = note
+        self.tick(force=True)
+
+    def tick(self, *, force: bool = False) -> None:
+        """Update the displays, if they were not just updated. Call it while no document is finished."""
+        with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
+            now = self._clock()
+            if force or now - self._updated >= self._interval:
+                self._updated = now
+                for display in self.displays:
+                    display.show(self)
+
+    def finish(self, sentence: str) -> None:
+        """Finish all displays with this sentence."""
+        with self._updating:
+            for display in self.displays:
+                display.finish(self, sentence)
+            self.displays = []
+
+    @property
+    def rate(self) -> float:
+        """Documents per second in the recent past. It falls while no document is finished."""
+        (first, before), now = self._recent[0], self._clock()
+        return (self.done - before) / (now - first) if now > first else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at the recent rate; None if that is unknown, or a service is away."""
+        measured = self._recent[-1][0] - self._recent[0][0]
+        if not self.rate or self.total < self.done or self.outages:
+            return None
+        left = (self.total - self.done) / self.rate
+        known = measured >= MIN_MEASURED and left <= MAX_ETA * (self._clock() - self._started)
+        return left if known else None
+
+    def sentence(self) -> str:
+        """Return documents done, rates, time left, busy workers and failures as one line."""
+        note = f" ({self._note()})" if self._note() else ""
+        said = _joined(self._share(), self._rate(), self._left(), self._workload(), self._failed())
+        return f"{self.index}: {said}{note}"
+
+    def headline(self) -> str:
+        """Return what a person needs to see in any case: documents done, failures and time left."""
+        return _joined(self._share(), self._failed(), self._left())
+
+    def details(self) -> str:
+        """Return what the headline leaves out: the note, the rates and the workload."""
+        return _joined(self._note(), self._rate(), self._workload())
+
+    def card(self) -> str:
+        """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
+        return _joined(self.headline().replace(" documents", "", 1), self.details())
+
+    def percent(self) -> float:
+        """Return how much is done, from 0 to 100."""
+        return min(100.0, 100.0 * self.done / (self.total or self.done or 1))
+
+    def _share(self) -> str:
+        if not self._begun and not self.done:
+            return "not begun"
+        return f"{self.done:,} of {max(self.total, self.done):,} documents"
+
+    def _failed(self) -> str:
+        return f"{self.failed:,} failed" if self.failed else ""
+
+    def _note(self) -> str:
+        asking = "" if self._begun or self.done else "its services are being checked"
+        return "; ".join(outage.sentence() for outage in self.outages) or self.note or asking
+
+    def _left(self) -> str:
+        eta = self.eta  # another thread may change what it is computed of
+        if eta is None or self.done >= self.total:
+            return ""
+        minutes = round(eta / 60)
+        longer = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        return f"{eta:.0f} s left" if eta < 90 else f"{longer} left"
+
+    def _rate(self) -> str:
+        """Return the recent and the average rate; "" if nothing was finished recently, or a search index is left."""
+        if not self.rate or self.outages or (self.total and self.done >= self.total):
+            return ""
+        now = f"{self.rate:,.0f}/s"
+        mean = f"{self.done / (self._clock() - self._started):,.0f}/s"
+        return now + (f" ({mean} on average)" if mean != now else "")
+
+    def _workload(self) -> str:
+        if not self._busy or self.outages:
+            return ""
+        with self._noting:
+            sent = sum(requests for requests, _ in self._processes.values())
+        queued = f"{count_of(self._queued, 'shard')} queued" if self._queued else ""
+        requests = f"{count_of(sent, 'request')} in flight" if sent else ""
+        return _joined(f"{self._busy} of {count_of(self._workers, 'worker')} busy", queued, requests)
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
+
+
+class Display(Protocol):
+    """The interface of a display of progress."""
+
+    def show(self, progress: Progress) -> None:
+        """Display the current state. `Progress` calls this a few times per second at most."""
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """End the display with this sentence about the outcome."""
+
+
+class Lines:
+    """A display that prints a plain line every few seconds."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._last = clock() - LINE_SECONDS
+
+    def show(self, progress: Progress) -> None:
+        """Print a line if the last one is old enough."""
+        now = self._clock()
+        if now - self._last >= LINE_SECONDS:
+            self._last = now
+            print(printable(progress.sentence()), file=self._stream, flush=True)
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """Print the last line."""
+        print(printable(sentence), file=self._stream, flush=True)
+
+
+class Bar:
+    """A display that draws a live bar in a terminal: a line that fits any width, and a second one with details."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+        from rich.table import Column
+        from rich.text import Text
+
+        self._console = Console(file=stream)
+        name = TextColumn("{task.fields[index]}", markup=False, table_column=Column(overflow="ellipsis"))
+        headline = TextColumn("{task.fields[headline]}", markup=False, table_column=Column(no_wrap=True))
+        self._bar = RichProgress(name, BarColumn(None), headline, console=self._console)
+        self._task = self._bar.add_task("", total=None, visible=False, index="", headline="")
+        self._details = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._bar, self._details), console=self._console, transient=True)
+        self._live.start()
+        atexit.register(self._live.stop)  # the terminal gets its cursor back however the run ends
+
+    def show(self, progress: Progress) -> None:
+        """Move the bar."""
+        self._details.plain = printable(progress.details())
+        done, total, headline = progress.done, progress.total or None, progress.headline()
+        self._bar.update(self._task, completed=done, total=total, visible=True, index=progress.index, headline=headline)
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """Replace the bar by a line."""
+        self._live.stop()
+        atexit.unregister(self._live.stop)
+        print(printable(sentence), file=self._console.file, flush=True)
+
+
+def open_display(stream: TextIO | None = None) -> Display:
+    """Return a bar if the stream (standard error by default) is a terminal, and lines if not."""
+    stream = stream or sys.stderr
+    return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+class LogNotes(logging.Handler):
+    """A handler that gives each warning to `say`."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say the message of a record."""
+        self._say(record.getMessage())
+
+
+@contextmanager
+def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
+    """Give what this process logs to `say`, which may be called from any thread."""
+    handler = LogNotes(say)
+    for logger in LOGGERS:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in LOGGERS:
+            logger.removeHandler(handler)
+
+
+@contextmanager
+def watched_outages(
+    progress: Progress, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+) -> Iterator[None]:
+    """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
+
+    def look() -> Sequence[Outage]:
+        progress.set_process(FLOW, outages=outages())
+        progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
+        return progress.outages
+
+    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look):
+        yield
+
+
+@contextmanager
+def said_outages(say: Callable[[str], object], *, look: Callable[[], Sequence[Outage]] = outages) -> Iterator[None]:
+    """Say who does not answer, once an outage, for the time of the block. A thread looks once a second."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        known: set[str] = set()
+        while not ended.wait(INTERVAL_SECONDS):
+            now = {outage.service: outage for outage in look()}
+            for service in now.keys() - known:
+                say(now[service].sentence())
+            known = set(now)
+
+    context = copy_context()  # displays talk to Prefect, which finds the run in the context
+    threading.Thread(target=context.run, args=(watch,), daemon=True, name="outages").start()
+    try:
+        yield
+    finally:
+        ended.set()

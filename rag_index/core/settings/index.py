@@ -1,0 +1,356 @@
+"""The table `[[indexes]]` of a settings file: what is indexed, and from which source."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
+
+from rag_index.core.settings.parts import (
+    Format,
+    JoinName,
+    JoinSettings,
+    PartSettings,
+    as_list,
+    check_format,
+    check_joins,
+    check_link,
+    check_parts,
+    check_text,
+    file_columns,
+    template_columns,
+)
+from rag_index.core.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD, RESERVED, PayloadKind, kind_for
+from rag_index.core.settings.sections import (
+    ContextSettings,  # noqa: TC001 - pydantic looks it up
+    DependsOn,  # noqa: TC001 - pydantic looks it up
+    GateSettings,  # noqa: TC001 - pydantic looks it up
+)
+from rag_index.core.settings.values import Int, Number, PositiveInt, Section
+
+SQL, CODE = "sql", "code"
+"""The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
+DATABASE = "database"
+"""The `access` of an index of which the database itself says who sees what."""
+NO_LANGUAGE = "none"
+LANGUAGES = (
+    "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish",
+    "french", "german", "greek", "hebrew", "hinglish", "hungarian", "indonesian", "italian", "japanese", "kazakh",
+    "nepali", "norwegian", "portuguese", "romanian", "russian", "slovene", "spanish", "swedish", "tajik", "turkish",
+)  # fmt: skip
+"""The languages whose stop words Qdrant knows; it stems some of them."""
+SQL_KEYS = {
+    "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
+    "access_separator", "depends_on", "not_secret", "where", "newest", "title", "link",
+    "format", "files", "joins", "parts", "language_column",
+}  # fmt: skip
+CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes"}
+"""Keys that belong to one kind only."""
+CODE_FIELDS = (
+    "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
+)  # fmt: skip
+"""The payload fields of source code."""
+CodeLanguage = Literal[
+    "c", "cpp", "go", "java", "javascript", "python", "ruby", "rust", "text", "tsx", "typescript",
+]  # fmt: skip
+"""The languages that source code is parsed as; `text` is split at lines."""
+SECRET = re.compile(
+    r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
+    r"|(?:\w*_)?(?:pass|mdp|contrase[nñ]a|wachtwoord|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session"
+    r"|activation|actkey|security_?answer"
+    r"|(?:activation|access|api|auth|backup|confirm(?:ation)?|deploy|encryption|gpg|invit(?:e|ation)|licen[cs]e|login"
+    r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
+    r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
+)
+"""The names of columns that hold secrets, in small letters with `_` between words: what the last words name counts."""
+
+
+def is_named_like_a_secret(column: str) -> bool:
+    """Return whether the name of a column says that it holds a password, a key, a token or the like."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", "_", column)
+    return SECRET.fullmatch(words.strip("_").lower()) is not None
+
+
+def split_languages(language: str) -> tuple[str, ...]:
+    """Return the languages that the setting `language` names, in order, once each."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in language.split(",")))))
+
+
+def _is_select(access: str) -> bool:
+    return re.match(r"\s*(select|with)\s", access, re.IGNORECASE) is not None
+
+
+class IndexSettings(Section):
+    """`[[indexes]]`: an index of a table or query, of a folder of source code, or of a custom source."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
+    """The name of the index: letters, digits, `-` and single `_`."""
+    kind: str = Field(default=SQL, min_length=1)
+    """Where documents come from. `sql`: a table or query of the database. `code`: a folder of [source
+    code](sources.md#source-code). Any other name: an installed [source of your own](sources.md#a-source-of-your-own). A
+    key that belongs to another kind is an error."""
+    table: str | None = None
+    """The table or view to read. Set either this or `query`."""
+    db_schema: str | None = Field(default=None, alias="schema")
+    """The schema of the table."""
+    query: str | None = None
+    """One SELECT without parameters, in place of `table`. The rows of a server's query are first copied into a private
+    file in `queries/` below `data`, for the time of a run. Prefer a table or a view."""
+    key: str | list[str] | None = None
+    """The columns that identify a document: never NULL, unique, and of a type that can be ordered (not `FLOAT` of
+    MariaDB and MySQL; with their `ENUM` and `SET`, the database reads all rows for each page). Required with kind
+    `sql`."""
+    where: str | None = Field(default=None, min_length=1)
+    """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`. Parts and joins
+    have their own. With a `query`, write it there."""
+    newest: str | None = Field(default=None, min_length=1)
+    """The column whose greatest value wins if several rows have the same `key`, such as the versions of a note. `where`
+    decides about that row alone: a note whose newest version is withdrawn is not shown in an older one."""
+    joins: dict[JoinName, JoinSettings] = Field(default={})
+    """Other tables with at most one row for each document: [`[indexes.joins.NAME]`](#indexesjoinsname)."""
+    parts: list[PartSettings] = Field(default=[])
+    """Tables with many rows for one document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
+    title: str | None = Field(default=None, min_length=1)
+    """The title of a document. It is embedded with each chunk, stands above each hit, and is found by its words; its
+    column need not be in `text`. A document with parts and without a title gets the beginning of its first text."""
+    link: str | None = Field(default=None, min_length=1)
+    """The address at which a person reads the document, such as `"https://desk.example.org/t/{id}"`. Values are quoted.
+    `"{url}"` takes a column with addresses; only http, https and paths make a link."""
+    text: str | list[str] | None = None
+    r"""The text that is embedded: a column, several columns joined by line breaks (empty ones are left out), or a
+    template such as `"{subject}\n{body}"`, in which literal braces are doubled. Required with kind `sql`, unless there
+    is a `title` or `parts`."""
+    format: dict[str, Format] = Field(default={})
+    """The [format](sources.md#text-as-people-read-it) of columns: `plain` (the default), `html`, `markdown`, `bbcode`,
+    `json`, `auto`, `file` ([attachments](sources.md#attachments)), or a [plug-in](plugins.md)."""
+    files: Path | None = None
+    """The folder of the files that columns of format `file` name. Not set: the column holds the files themselves."""
+    payload: list[str] = Field(default=[])
+    """The columns that a hit returns beside its text."""
+    not_secret: list[str] = Field(default=[])
+    """Columns of `key`, `text` and `payload` that are named like secrets but hold none. `plan` warns of all others.
+    [Secrets](#what-init-proposes) in a text with such a column are not masked."""
+    payload_indexes: dict[str, PayloadKind] = Field(default={})
+    """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`, `integer`, `float`, `bool`
+    or `datetime`."""
+    required_filter: dict[str, Any] = Field(default={})
+    """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its caller says."""
+    access: str | None = Field(default=None, min_length=1)
+    """Who may see a document: the column with its group or groups, or a SELECT of pairs of key and group ([who may see
+    what](access.md)). With `"database"`, PostgreSQL is [asked in each
+    search](access.md#rights-that-the-database-decides), under the caller's role."""
+    access_separator: str = ","
+    """The separator of several groups in a text column. If it is empty, the whole text is one group."""
+    changed_since: str | None = None
+    """The column with the time of a row's last change. A run then reads only rows that changed since the last complete
+    run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest` a run
+    reads everything, and a watch that polls sees changes of the table alone: use
+    [digests](operations.md#large-tables-digest)."""
+    changed_overlap: Number = Field(default=3600.0, ge=0)
+    """How much later than its own time a change may be committed, in seconds."""
+    depends_on: list[DependsOn] = Field(default=[])
+    """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
+    key = "id", column = "customer_id"}]`. `column` of the index's table or query holds the value of `key`. With a
+    `query` or a view, list each table that it reads; `table` may be `schema.table`."""
+    full_compare_days: Number = Field(default=7.0, ge=0)
+    """How often everything is read although `digest`, `changed_since` or kind `code` would allow less, in days."""
+    root: Path | None = None
+    """With kind `code`, which requires it: the folder whose files are indexed."""
+    include: list[str] = Field(default=[])
+    """With kind `code`: patterns of the files, as in a `.gitignore` at `root`. Empty: all of a known language."""
+    exclude: list[str] = Field(default=[])
+    """With kind `code`: patterns of files and folders to leave out, besides those of `.gitignore`."""
+    languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
+    """With kind `code`: the language of files by their suffix, where it differs from the
+    [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
+    max_file_bytes: PositiveInt = 1_000_000
+    """With kind `code`: the size above which files are skipped and listed, in bytes."""
+    file_timeout: Number = Field(default=30.0, gt=0)
+    """The time limit for reading a file, in seconds. With kind `code`, a file that exceeds it is listed as failed; the
+    rest of an [attachment](sources.md#attachments) is left out, and its document listed as incomplete."""
+    options: dict[str, Any] = Field(default={})
+    """Options for an installed source, or for the plug-in `chunker`."""
+    chunker: str | None = Field(default=None, min_length=1)
+    """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the built-in way."""
+    chunk_chars: Int = Field(default=1000, ge=20)
+    """The maximum length of a chunk, at least 20 characters. A chunk ends at a paragraph, else a sentence, a line or a
+    word."""
+    chunk_overlap: Int = Field(default=100, ge=0)
+    """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`; in source code none."""
+    search: Literal["hybrid", "dense"] = "hybrid"
+    """How searches find: `hybrid` by [meaning and words](retrieval.md#meaning-and-words), `dense` by meaning alone."""
+    language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = "english"
+    """The language of the texts, whose endings and frequent words make no difference to a search by words: `arabic`,
+    `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`, `english`, `finnish`, `french`,
+    `german`, `greek`, `hebrew`, `hinglish`, `hungarian`, `indonesian`, `italian`, `japanese`, `kazakh`, `nepali`,
+    `norwegian`, `portuguese`, `romanian`, `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`, or `none`.
+    With a list, `["english", "german"]`, the words of each chunk decide which of them it is in."""
+    language_column: str | None = Field(default=None, min_length=1)
+    """The column that says in which of several languages a document is, by code (`de`, `de_AT`) or name; `JOIN.column`
+    works too. Not set: the words of each chunk decide."""
+    context: ContextSettings | None = None
+    """The model that writes for each chunk a sentence on its place in the document:
+    [`[indexes.context]`](#indexescontext)."""
+    gate: GateSettings | None = None
+    """What a rebuilt collection must still find before it goes live: [`[indexes.gate]`](#indexesgate)."""
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _check_language(cls, value: Any) -> Any:
+        """Return several languages as one text."""
+        if not isinstance(value, str | list):
+            return value
+        names = split_languages(value if isinstance(value, str) else ",".join(map(str, value)))
+        known = LANGUAGES if len(names) > 1 else (*LANGUAGES, NO_LANGUAGE)
+        for name in names or ("",):
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is not a known language; use {NO_LANGUAGE} or one or several of {', '.join(LANGUAGES)}"
+                )
+        return ", ".join(names)
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> IndexSettings:
+        if "__" in self.name:
+            raise ValueError(f"the name {self.name!r} must not contain two underscores in a row")
+        self._check_kind()
+        if self.kind == SQL:
+            self._check_columns()
+        if self.kind != CODE and self.chunk_overlap * 2 > self.chunk_chars:
+            raise ValueError(
+                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars {self.chunk_chars}; lower it"
+            )
+        for key in ("payload_indexes", "required_filter"):
+            for field in getattr(self, key):
+                if not self.has_field(field):
+                    known = ", ".join(self.fields or ()) or "none"
+                    remedy = "; add it there" if self.kind == SQL else ""
+                    raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
+        return self
+
+    def _check_kind(self) -> None:
+        """Refuse keys that belong to another kind."""
+        own_kind = self.kind if self.kind in (SQL, CODE) else ""
+        fields = type(self).model_fields
+        given = {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
+        for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (set() if self.chunker else {"options"}, "")):
+            if kind != own_kind and (wrong := sorted(keys & given)):
+                key = fields[wrong[0]].alias or wrong[0]
+                owner = f"kind {kind!r}" if kind else "the kind of a custom source"
+                raise ValueError(f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one of them")
+        if self.kind == CODE and self.root is None:
+            raise ValueError("root is missing: name the folder with the files")
+        if self.kind == CODE and self.chunk_overlap and "chunk_overlap" in self.model_fields_set:
+            raise ValueError("chunk_overlap cannot be used with kind 'code', whose chunks do not overlap; remove it")
+
+    def _check_columns(self) -> None:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("needs either table or query")
+        for key, value in (("schema", self.db_schema), ("where", self.where), ("newest", self.newest)):
+            if self.query is not None and value is not None:
+                raise ValueError(f"{key} belongs to table; with a query, write it inside the query")
+        if not self.key or not (self.text or self.title or self.parts):
+            raise ValueError("key and text must name at least one column each")
+        self._check_declaration()
+        if RESERVED in self.payload:
+            raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
+        for number, entry in enumerate(self.depends_on):
+            if entry in self.depends_on[:number]:
+                raise ValueError(f"depends_on has table {entry.table!r} with column {entry.column!r} twice; remove one")
+
+    def _check_declaration(self) -> None:
+        """Check what documents consist of beside their own row."""
+        for key in ("text", "title"):
+            check_text(getattr(self, key), key)
+        check_link(self.link)
+        check_joins(self.joins)
+        check_format(self.format, [*self.title_columns, *self.text_columns])
+        if title := set(file_columns(self.format)) & set(self.title_columns):
+            raise ValueError(f"the title cannot be a file ({', '.join(title)}); name a column of text")
+        check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
+        if self.language_column is not None and len(split_languages(self.language)) < 2:
+            raise ValueError(
+                f"language_column chooses among several languages, but language is {self.language!r}; "
+                f"list all languages of column {self.language_column!r} there"
+            )
+        if self.db_schema is not None:
+            self.joins.update({name: join.in_schema(self.db_schema) for name, join in self.joins.items()})
+            self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]
+        for name in self.joins.keys() & set(self.payload):
+            raise ValueError(f"payload column {name!r} has the name of a join; give the join another name")
+
+    @property
+    def has_files(self) -> bool:
+        """Return whether a column of the table or of a part has files."""
+        return any(map(file_columns, [self.format, *(part.format for part in self.parts)]))
+
+    @property
+    def shown_columns(self) -> list[str]:
+        """Return the columns of a document, without those of its parts, that a search may show."""
+        text = [*self.title_columns, *self.text_columns]
+        return list(dict.fromkeys([*self.key_columns, *text, *self.payload, *template_columns(self.link, "link")]))
+
+    @property
+    def secret_columns(self) -> list[str]:
+        """Return the columns that searches would show and that are named like secrets, but for `not_secret`."""
+        of_parts = [f"{part.label}.{name}" for part in self.parts for name in part.shown_columns]
+        return [
+            name
+            for name in [*self.shown_columns, *of_parts]
+            if name not in self.not_secret and is_named_like_a_secret(name.rpartition(".")[2])
+        ]
+
+    @property
+    def fields(self) -> tuple[str, ...] | None:
+        """Return the payload fields that filters may name, or None if only a custom source knows them."""
+        if self.kind == SQL:
+            return (*self.payload, *[f"{part.label}.{name}" for part in self.parts for name in part.payload])
+        return CODE_FIELDS if self.kind == CODE else None
+
+    def has_field(self, field: str) -> bool:
+        """Return whether filters may name this payload field; dots lead into the value of a field."""
+        return self.fields is None or any(field == known or field.startswith(f"{known}.") for known in self.fields)
+
+    @property
+    def indexed_fields(self) -> dict[str, PayloadKind]:
+        """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`.
+
+        Where values of keyword fields can be counted, so are the numbers of chunks: a document counts by its first.
+        """
+        required = {field: kind_for(value) for field, value in self.required_filter.items()}
+        found = {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes}
+        if self.kind != CODE and "keyword" in self.payload_indexes.values():
+            found[CHUNK_FIELD] = "integer"
+        return {**found, **({GROUPS_FIELD: "keyword"} if self.access is not None else {})}
+
+    @property
+    def access_column(self) -> str | None:
+        """Return the column that has the groups of each document, if there is one."""
+        return None if self.access in (None, DATABASE) or _is_select(str(self.access)) else self.access
+
+    @property
+    def asks_database(self) -> bool:
+        """Return whether the database says for each search which documents the caller may see."""
+        return self.access == DATABASE
+
+    @property
+    def access_query(self) -> str | None:
+        """Return the query that gives pairs of key and group, if there is one."""
+        return self.access if self.access is not None and _is_select(self.access) else None
+
+    @property
+    def key_columns(self) -> list[str]:
+        """Return the column or columns of the key."""
+        return as_list(self.key)
+
+    @property
+    def title_columns(self) -> list[str]:
+        """Return the columns that the title consists of."""
+        return template_columns(self.title, "title")
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Return the columns that the text consists of, in order, once each."""
+        return template_columns(self.text)

@@ -1,0 +1,271 @@
+"""What a document consists of beside its own row: `[indexes.joins.NAME]` and `[[indexes.parts]]`, and its templates.
+
+A name with a dot, such as `customer.name`, is a column of a join.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from rag_index.core.settings.plugins import FORMATS, installed
+from rag_index.core.settings.values import Section
+
+TEXT_FORMATS = ("plain", "html", "markdown", "bbcode", "json", "auto")
+FILE = "file"
+
+
+def _check_format_name(form: str) -> str:
+    if form not in TEXT_FORMATS and form != FILE and form not in (others := installed(FORMATS)):
+        known = ", ".join((*TEXT_FORMATS, FILE, *others))
+        raise ValueError(f"{form!r} is no format; use one of {known}")
+    return form
+
+
+Format = Annotated[
+    str,
+    AfterValidator(_check_format_name),
+    WithJsonSchema({"anyOf": [{"enum": [*TEXT_FORMATS, FILE]}, {"type": "string"}]}),
+]
+"""How a column is written: as text, as a file, or as a plug-in of this name reads it."""
+Template = list[tuple[str, str | None]]
+"""The parts of a template: the literal before a column, and the column (None at the end)."""
+PREFIX = re.compile(r"[ !-$&(-\[\]-~]+")
+"""What may stand before a key that another table names: no quote, no percent sign and no backslash."""
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+JoinName = Annotated[str, Field(pattern=NAME)]
+ADDRESS = re.compile(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\\x00-\x1f]*")
+"""An address of http or https, or of a path of the service's own host: a page opens no other."""
+DESCENDING = " desc"
+"""The end of a column in `order_by` whose greatest value comes first."""
+
+
+def read_template(text: str | Sequence[str] | None, key: str = "text") -> Template | None:
+    """Return the parts of a template; None if the value of the setting `key` is a column or a list of columns.
+
+    Raises:
+        ValueError: the template is not well formed.
+    """
+    if not isinstance(text, str) or not {"{", "}"} & set(text):
+        return None
+    parts: Template = []
+    try:
+        for literal, name, form, conversion in string.Formatter().parse(text):
+            if form or conversion or name == "":
+                raise ValueError("braces may contain only the name of a column")
+            parts.append((literal, name))
+    except ValueError as exc:
+        raise ValueError(f"{key} {text!r} is not a template: {exc}; write a literal brace as {{{{") from None
+    return parts
+
+
+def template_columns(text: str | Sequence[str] | None, key: str = "text") -> list[str]:
+    """Return the columns that a text consists of, in order, once each. Raises ValueError like `read_template`."""
+    template = read_template(text, key)
+    if template is not None:
+        return list(dict.fromkeys(name for _, name in template if name))
+    return [text] if isinstance(text, str) else list(dict.fromkeys(text or ()))
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Return the columns of a setting that is one column or a list of them."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def check_text(text: str | Sequence[str] | None, key: str = "text") -> None:
+    """Raise ValueError if a text or a template names no column."""
+    if isinstance(text, str) and read_template(text, key) is not None and not template_columns(text, key):
+        raise ValueError(f'{key} {text!r} is a template that names no column; write it as "{{column}}"')
+
+
+def check_link(link: str | None) -> None:
+    """Raise ValueError if a link is no template, or may become an address that a page must not open."""
+    template = read_template(link, "link")
+    if link is not None and template is None:
+        raise ValueError(f'link {link!r} names no column; write it as "https://…/{{id}}"')
+    example = "".join(literal + ("x" if name else "") for literal, name in template or ())
+    if template and not ADDRESS.fullmatch(example if template[0][0] else f"https://{example}"):
+        raise ValueError(f"link {link!r} should begin with https://, http://, / or a column that holds an address")
+
+
+def split_prefix(name: str) -> tuple[str, str]:
+    """Return the text before the column of a template such as `tt:{old_id}`, and the column; "" if there is none."""
+    template = read_template(name, "on")
+    return (template[0][0], str(template[0][1])) if template else ("", name)
+
+
+def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None, str]:
+    """Return the join and the column that a name means; the join is None for a column of the table itself."""
+    join, dot, column = name.partition(".")
+    return (join, column) if dot and join in joins else (None, name)
+
+
+class JoinSettings(Section):
+    """`[indexes.joins.NAME]`: another table, of which a row gives columns `NAME.column` to the document or part."""
+
+    table: str = Field(min_length=1)
+    """The table or view that is joined."""
+    db_schema: str | None = Field(default=None, alias="schema")
+    """The schema of the table; without one, that of the index."""
+    on: str | dict[str, str] = Field(min_length=1)
+    """The column that holds the `id` of the joined row. Otherwise columns of `table`, each with the column that it
+    equals: `{code = "customer.region"}`. It may name a column of an earlier join. If the other column has a text before
+    the number, put the column behind it: `{"tt:{old_id}" = "content.content_address"}`."""
+    where: str | None = Field(default=None, min_length=1)
+    """The condition for the rows of `table` that count, in SQL."""
+    required: bool = False
+    """Whether documents that join with no row are left out, such as the posts of a topic that `where` hides."""
+
+    def in_schema(self, schema: str) -> JoinSettings:
+        """Return the same with a table in this schema, unless it names its own."""
+        return self if self.db_schema else self.model_copy(update={"db_schema": schema})
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the columns of `table`, each with the column that it equals."""
+        given = {"id": self.on} if isinstance(self.on, str) else self.on
+        return [(split_prefix(own)[1], other) for own, other in given.items()]
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Return the texts that the other columns of `pairs` have before the value; "" where they equal it."""
+        return [""] if isinstance(self.on, str) else [split_prefix(own)[0] for own in self.on]
+
+    @field_validator("on")
+    @classmethod
+    def _check_prefix(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        for own in value if isinstance(value, dict) else ():
+            template = read_template(own, "on")
+            if template is not None and (len(template) != 1 or not PREFIX.fullmatch(template[0][0])):
+                raise ValueError(
+                    f'on {own!r} should be a column of the table, or a column after a text: "tt:{{old_id}}" (the text '
+                    "in ASCII, without quotes, percent signs and backslashes)"
+                )
+        return value
+
+
+class PartSettings(Section):
+    """An entry of `[[indexes.parts]]`: a table of which many rows may belong to one document."""
+
+    name: str = Field(default="", pattern=r"^$|" + NAME)
+    """What hits, filters and payloads call such a part. Empty: the name of the table."""
+    table: str = Field(min_length=1)
+    """The table or view with the rows."""
+    db_schema: str | None = Field(default=None, alias="schema")
+    """The schema of the table; without one, that of the index."""
+    on: str | list[str] | dict[str, str] = Field(min_length=1)
+    """The columns that have the document's key, in its order; otherwise columns of the part, each with the column of
+    the document that it equals: `{topic_id = "id"}`."""
+    where: str | None = Field(default=None, min_length=1)
+    """The condition, in SQL, for the rows that belong to documents: `"about_type = 'Ticket' AND internal = 0"`."""
+    joins: dict[JoinName, JoinSettings] = Field(default={})
+    """Other tables with at most one row for each row of the part."""
+    key: str | list[str] | None = None
+    """The columns by which a hit names the row."""
+    order_by: str | list[str] = Field(default=[])
+    """The columns that order the rows of a document; `"created_at desc"` begins with the latest."""
+    text: str | list[str] = Field(min_length=1)
+    """The text of a part."""
+    format: dict[str, Format] = Field(default={})
+    """How the text of a column is written, as for an index."""
+    payload: list[str] = Field(default=[])
+    """The columns that a hit in such a part returns: `author` of `remark` is the field `remark.author`."""
+    link: str | None = Field(default=None, min_length=1)
+    """The address of a part, from its own columns."""
+    inline: bool = False
+    """Whether the rows, such as tags, stand in the text of the document; `payload` then holds the values of all."""
+
+    def in_schema(self, schema: str) -> PartSettings:
+        """Return the same with tables in this schema, unless they name their own."""
+        joins = {name: join.in_schema(schema) for name, join in self.joins.items()}
+        return self.model_copy(update={"db_schema": self.db_schema or schema, "joins": joins})
+
+    @property
+    def label(self) -> str:
+        """Return the name of such a part."""
+        return self.name or self.table
+
+    @property
+    def key_columns(self) -> list[str]:
+        """Return the columns by which a hit names the row."""
+        return as_list(self.key)
+
+    @property
+    def order(self) -> list[tuple[str, bool]]:
+        """Return the columns that order the rows, and whether the greatest value comes first."""
+        names = as_list(self.order_by)
+        return [(n[: -len(DESCENDING)].strip(), True) if n.lower().endswith(DESCENDING) else (n, False) for n in names]
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Return the columns that the text consists of."""
+        return template_columns(self.text)
+
+    @property
+    def shown_columns(self) -> list[str]:
+        """Return the columns that a search may show."""
+        return list(
+            dict.fromkeys([*self.key_columns, *self.text_columns, *self.payload, *template_columns(self.link, "link")])
+        )
+
+    def pairs(self, key: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the columns of the part, each with the column of the document that it equals; `key` is its key."""
+        return list(self.on.items()) if isinstance(self.on, dict) else list(zip(as_list(self.on), key, strict=True))
+
+    @field_validator("text", "link")
+    @classmethod
+    def _check_template(cls, value: str | list[str] | None) -> str | list[str] | None:
+        check_text(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> PartSettings:
+        check_joins(self.joins)
+        check_format(self.format, self.text_columns)
+        check_link(self.link)
+        if self.inline and file_columns(self.format):
+            raise ValueError(f"part {self.label!r} cannot be inline: files are parts of their own; remove inline")
+        if self.inline and self.link is not None:
+            raise ValueError(f"link cannot be used with inline: part {self.label!r} has no hits of its own")
+        return self
+
+
+def check_joins(joins: Mapping[str, JoinSettings]) -> None:
+    """Raise ValueError if a join equals columns of a join that does not come before it."""
+    for number, (name, join) in enumerate(joins.items()):
+        before = list(joins)[:number]
+        for _, column in join.pairs:
+            other = column.partition(".")[0]
+            if "." in column and other in joins and other not in before:
+                raise ValueError(f"joins.{name} is on {column!r}, but join {other!r} does not come before it; move it")
+
+
+def check_format(form: Mapping[str, Format], columns: Iterable[str]) -> None:
+    """Raise ValueError if `format` names a column that no text has."""
+    names = list(dict.fromkeys(columns))
+    for name in form:
+        if name not in names:
+            raise ValueError(f"format names {name!r}, which is no column of the text ({', '.join(names)}); correct it")
+
+
+def file_columns(form: Mapping[str, str]) -> list[str]:
+    """Return the columns with files."""
+    return [name for name, one in form.items() if one not in TEXT_FORMATS]
+
+
+def check_parts(parts: Sequence[PartSettings], key: Sequence[str], taken: Iterable[str]) -> None:
+    """Raise ValueError if a part is not joined by the whole key, or has a name that another field has (`taken`)."""
+    used = set(taken)
+    for part in parts:
+        if not isinstance(part.on, dict) and len(as_list(part.on)) != len(key):
+            raise ValueError(
+                f"part {part.label!r}: on names {len(as_list(part.on))} columns, but the key has {len(key)} "
+                f'({", ".join(key)}); name one for each, or write on = {{column = "column of the document"}}'
+            )
+        if part.label in used:
+            raise ValueError(f"two parts, joins or payload columns are named {part.label!r}; give the part a name")
+        used.add(part.label)

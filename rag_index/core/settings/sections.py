@@ -1,0 +1,493 @@
+"""The tables of a settings file as models: their keys, defaults and checks."""
+
+from __future__ import annotations
+
+import os
+import re
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from rag_index.core.database.drivers import database_url
+from rag_index.core.settings.plugins import EMBEDDERS, installed
+from rag_index.core.settings.prompts import known_prompts
+from rag_index.core.settings.values import (
+    Auto,
+    DaskAddress,
+    DatabaseUrl,
+    HttpUrl,
+    Int,
+    Number,
+    PositiveInt,
+    Section,
+    Share,
+)
+
+Port = Annotated[Int, Field(ge=0, le=65_535)]
+QUEUES = {
+    "postgresql": "postgres:PostgresQueue",
+    "mariadb": "mariadb:MariadbQueue",
+    "mysql": "mariadb:MariadbQueue",
+    "sqlite": "sqlite:SqliteQueue",
+}
+"""The databases whose triggers can note changes, each with its feed in `rag_index.watch.changes.queues`."""
+CHANGES = {"wal": ["postgresql"], "queue": [*QUEUES]}
+"""The databases in which each way to see changes works."""
+ON_SERVERS = ("ollama", "openai")
+EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
+"""The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
+DOCUMENT, CHUNK = "{document}", "{chunk}"
+"""Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
+
+
+class ServerSettings(Section):
+    """`[store.server]`: how collections on a server are made. A key that is not set is left to the server."""
+
+    grpc_port: Port | None = None
+    """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
+    shard_number: PositiveInt | None = None
+    """How many shards a collection has. An existing collection keeps its number until a rebuild, and a run says so."""
+    replication_factor: PositiveInt | None = None
+    """How many replicas each shard has."""
+    write_consistency_factor: PositiveInt | None = None
+    """How many replicas must have taken a write before it counts as done. At most `replication_factor`."""
+    on_disk_vectors: bool | None = None
+    """Whether vectors are read from disk instead of memory."""
+    on_disk_payload: bool | None = None
+    """Whether payloads are read from disk instead of memory."""
+    hnsw_m: PositiveInt | None = None
+    """How many edges a point has in the search index. More find more, and take more memory."""
+    hnsw_ef_construct: Annotated[Int, Field(ge=4)] | None = None
+    """How many neighbours, at least 4, are considered when a point is added. More find more, and take longer."""
+    quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
+    """The compressed copy of the vectors that searches read first: `scalar` (a quarter of the size), `turbo` (an
+    eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove one."""
+    bulk: bool = False
+    """Whether a new collection is loaded without its search index, which the server builds before it is published."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether collections get compressed vectors."""
+        return self.quantization not in (None, "none")
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> ServerSettings:
+        replicas, needed = self.replication_factor, self.write_consistency_factor
+        if replicas is not None and needed is not None and needed > replicas:
+            raise ValueError(
+                f"write_consistency_factor {needed} is more than replication_factor {replicas}; no write could be "
+                "completed, lower it"
+            )
+        return self
+
+
+def _check_role(value: str) -> str:
+    if value.strip().lower() in ("", "none", "default"):
+        raise ValueError(f"{value!r} is no role: PostgreSQL takes it for the role that reads")
+    return value
+
+
+class SourceSettings(Section):
+    """`[source]`: the database that is read and never written."""
+
+    url: DatabaseUrl | None = None
+    """The database to read; required with kind `sql`. Nothing is written to it: SQLite is opened read-only, and servers
+    are read in read-only transactions. Settings of the server that would change or cut off what is read, such as
+    `DateStyle` or `sql_select_limit`, are overridden. Sessions use UTC, unless the URL names a zone: `?options=-c
+    TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the others). The drivers are
+    the [extras](#install) `postgresql` and `mariadb`; for another database, install its SQLAlchemy driver. Texts of a
+    PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1` says."""
+    page_rows: PositiveInt = 20_000
+    """The maximum number of rows of one query. A page also ends at about 4 million characters."""
+    timeout: Number = Field(default=600.0, gt=0)
+    """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
+    changes: Literal["wal", "queue", "poll"] = "poll"
+    """How a [watch](watching.md) learns of changes. `wal`: from PostgreSQL's write-ahead log. `queue`: from a table
+    that triggers fill. `poll`: by repeated queries (`changed_since`)."""
+    digest: bool = False
+    """Whether the database computes [digests of its rows](operations.md#large-tables-digest), so that a run reads only
+    rows near a change. PostgreSQL, MariaDB, MySQL and SQLite can."""
+    caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
+    """The roles under which a database may [decide what a caller sees](access.md#rights-that-the-database-decides)."""
+    caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
+    """The database settings that policies read, each with the claim of the caller that it gets: `{"app.tenant" =
+    "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
+
+    @model_validator(mode="after")
+    def _check_changes(self) -> SourceSettings:
+        if self.url is None or self.changes not in CHANGES:
+            return self
+        kind = database_url(self.url.get_secret_value(), Path()).get_backend_name()
+        if kind not in CHANGES[self.changes]:
+            possible = [way for way, databases in CHANGES.items() if kind in databases] or ["poll"]
+            raise ValueError(f'changes = "{self.changes}" does not work with {kind}; set it to "{possible[0]}"')
+        return self
+
+
+USUAL_TEXTS, USUAL_CHARS, MAX_GROWTH = 64, 16_000, 4
+
+
+class EmbedderSettings(Section):
+    """`[embedder]`: the model that turns text into vectors."""
+
+    kind: str = "local"
+    """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions). `ollama`: on Ollama
+    servers. `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `sentence-transformers`:
+    in each worker's process, on a GPU or one core; needs the [extra](#install) of that name. Any other name is a
+    [plug-in](plugins.md)."""
+    model: str = "wordllama"
+    """The name of the model, or with `sentence-transformers` its folder. Required with any kind but `local`."""
+    hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
+    """The servers (ollama, openai). All must have the same model."""
+    url: HttpUrl | None = None
+    """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
+    api_key_env: str | None = Field(default=None, min_length=1)
+    """The environment variable that holds the server's key (openai). It must be set where settings are read."""
+    dimensions: PositiveInt | None = None
+    """The length to which vectors are shortened, with [models that were trained for it](servers.md#shorter-vectors)."""
+    document_prefix: str | None = None
+    """The text before each chunk. Not set: the prefix that the [model](servers.md#prefixes) was trained with."""
+    query_prefix: str | None = None
+    """The text before each query. Not set: the prefix that the model was trained with."""
+    timeout: Number = Field(default=120.0, gt=0)
+    """The time limit of one embedding request, in seconds."""
+    start_timeout: Number = Field(default=60.0, gt=0)
+    """How long a server may take to load its model and embed a short text, in seconds: at the start of a run, and after
+    it failed (ollama, openai)."""
+    price: Number | None = Field(default=None, ge=0)
+    """The [cost](costs.md#money) of embedding a million characters, in any currency."""
+    batch_texts: PositiveInt | Auto = "auto"
+    """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers). `auto`:
+    64, and to a server [up to four times as many](servers.md#what-is-sent) as long as it embeds more by that."""
+    batch_chars: PositiveInt | Auto = "auto"
+    """The maximum number of characters in a request or a call. A longer text is sent alone. `auto`: 16,000, which grow
+    with `batch_texts`."""
+    requests_in_flight: PositiveInt | Auto = "auto"
+    """How many requests are under way at once, for each process that embeds and each of its own hosts (ollama, openai).
+    `auto`: 2, and [up to 32](servers.md#what-is-sent) as long as the host embeds more by that."""
+    num_thread: PositiveInt | None = None
+    """How many threads Ollama uses for a request. Not set: Ollama chooses."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where sentence-transformers models run, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
+    keep_alive: str = "30m"
+    """How long Ollama keeps the model loaded."""
+    wait_for_recovery: Number = Field(default=600.0, ge=0)
+    """How long a run waits for a server that goes down while it is embedding, in seconds."""
+    options: dict[str, Any] = Field(default={})
+    """Options for the [plug-in](plugins.md)."""
+
+    _api_key: SecretStr | None = PrivateAttr(default=None)
+
+    @property
+    def api_key(self) -> SecretStr | None:
+        """The key that the variable `api_key_env` held when the settings were read; None if there is none."""
+        return self._api_key
+
+    def cost(self, chars: float) -> float:
+        """Return what it costs to embed this many characters, by `price`."""
+        return chars * (self.price or 0.0) / 1e6
+
+    @property
+    def usual_request(self) -> tuple[int, int]:
+        """How many texts and characters a request or call has at most, until something was measured."""
+        texts, chars = self.batch_texts, self.batch_chars
+        return USUAL_TEXTS if texts == "auto" else texts, USUAL_CHARS if chars == "auto" else chars
+
+    @property
+    def growth(self) -> int:
+        """How many times larger than usual requests may become."""
+        return MAX_GROWTH if self.batch_texts == self.batch_chars == "auto" else 1
+
+    @property
+    def on_servers(self) -> bool:
+        """Whether the model is on servers."""
+        return self.kind in ON_SERVERS
+
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, value: str) -> str:
+        if value not in EMBEDDER_KINDS and value not in (plugins := installed(EMBEDDERS)):
+            known = ", ".join(map(repr, (*EMBEDDER_KINDS, *plugins)))
+            raise ValueError(f"should be {known} or another plug-in's name, once it is installed")
+        return value
+
+    @model_validator(mode="after")
+    def _check_model(self) -> EmbedderSettings:
+        if self.kind == "local" and self.model != "wordllama":
+            raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
+        if self.kind in EMBEDDER_KINDS[1:] and self.model in ("wordllama", ""):
+            raise ValueError(f"kind {self.kind!r} needs a model: the name by which its server or library knows it")
+        if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
+            raise ValueError("url and hosts name servers twice: give one of them")
+        if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
+            raise ValueError("kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\"")
+        if self.url is not None:
+            object.__setattr__(self, "hosts", [self.url])
+        if self.api_key_env is not None and (key := os.environ.get(self.api_key_env, "").strip()):
+            self._api_key = SecretStr(key)
+        if self.kind == "sentence-transformers":  # the model may bring its own, which are known once it is loaded
+            return self
+        document, query = known_prompts(self.model) or ("", "")
+        if self.document_prefix is None:
+            object.__setattr__(self, "document_prefix", document)
+        if self.query_prefix is None:
+            object.__setattr__(self, "query_prefix", query)
+        return self
+
+
+class StoreSettings(Section):
+    """`[store]`: a folder for the embedded Qdrant, or the URL of a server."""
+
+    path: Path = Path(".rag-index/qdrant")
+    """The folder of the embedded Qdrant, on a local disk, if there is no `url`. By default it is in the folder
+    `data`."""
+    url: HttpUrl | None = None
+    """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
+    api_key: SecretStr | None = None
+    """The API key of the Qdrant server."""
+    timeout: Number = Field(default=60.0, gt=0)
+    """The time limit of one request to the server, in seconds."""
+    keep_previous: Int = Field(default=1, ge=0)
+    """How many older collections of an index a rebuild keeps for `rollback`."""
+    erase: bool = False
+    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what it deleted or changed. It then
+    keeps no collection for `rollback`."""
+    server: ServerSettings = ServerSettings()
+    """How collections on a Qdrant server are made: [`[store.server]`](#storeserver)."""
+
+    def secret_api_key(self) -> str | None:
+        """Return the key in clear text, for the client only."""
+        return self.api_key.get_secret_value() if self.api_key else None
+
+
+class LedgerSettings(Section):
+    """`[ledger]`: the database that records what is indexed."""
+
+    url: DatabaseUrl = SecretStr("sqlite:///.rag-index/ledger.db")
+    """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs start on several
+    machines. By default it is `ledger.db` in the folder `data`."""
+
+
+class ParallelSettings(Section):
+    """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
+
+    workers: PositiveInt | Auto = "auto"
+    """How many Dask workers a run starts. `auto`: one fewer than the processors that this process may use, as far as
+    memory allows. [Small work](how-it-works.md#how-the-data-flows) starts none: a process beside the command or flow
+    embeds. Where servers embed, this is the most: one begins, and more follow if it computes all the time."""
+    shard_documents: PositiveInt | Auto = "auto"
+    """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as take five seconds at
+    the measured rate."""
+    worker_memory: PositiveInt | Auto = "auto"
+    """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and the document that it was
+    embedding is listed as failed. `auto`: the expected need limits the number of workers, and none is ended."""
+    process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
+    """The time limit of one shard, in seconds. A worker that exceeds it is ended, and the document is listed as failed.
+    `auto`: 10 minutes and 30 times what the shard should take at the measured rate, plus what the embedder's timeouts
+    allow (about half an hour with Ollama). A serial run has no limit."""
+    serial: bool = False
+    """Whether a run embeds in its own process, one shard after another."""
+    dashboard: bool = False
+    """Whether a run with workers has [Dask's dashboard](operations.md#who-may-look-at-dasks-dashboard)."""
+    address: DaskAddress | None = None
+    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then ignored."""
+    tls_ca_file: Path | None = None
+    """With a `tls://` address: the certificate authority that vouches for scheduler and workers."""
+    tls_cert: Path | None = None
+    """With a `tls://` address: the flow's certificate."""
+    tls_key: Path | None = None
+    """With a `tls://` address: the certificate's key."""
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> ParallelSettings:
+        files = (self.tls_ca_file, self.tls_cert, self.tls_key)
+        if (self.address or "").startswith("tls://") and None in files:
+            raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
+        if any(files) and not (self.address or "").startswith("tls://"):
+            raise ValueError("tls_ca_file, tls_cert and tls_key need an address that begins with tls://")
+        return self
+
+
+def _check_suffix(value: Path) -> Path:
+    if value.suffix != ".prom":
+        raise ValueError("should end with .prom: it is Prometheus's text format, and `report --json` prints JSON")
+    return value
+
+
+class RunSettings(Section):
+    """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes metrics."""
+
+    delete_guard: Share = 0.2
+    """The largest share of an index, or of the rows of a part, that may be lost in 30 days before [the delete
+    guard](how-it-works.md#the-delete-guard) holds deletions back."""
+    tolerate_failed: Share = 0.0
+    """The share of documents that may fail while the run still counts as completed."""
+    wait: Number = Field(default=0.0, ge=0)
+    """How long a run waits at its start for services that are down, or for an embedded store in use, in seconds."""
+    keep_days: Number = Field(default=90.0, ge=1)
+    """How long the history is kept, in days, at least 1: runs, and contexts that no document needs. Each run deletes
+    [older ones](operations.md#what-is-pruned)."""
+    max_cost: Number | None = Field(default=None, gt=0)
+    """The maximum [cost](costs.md#money) of a run, for all its indexes together. A run fails before it exceeds it."""
+    metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
+    """The file into which each run writes the metrics of every index's last run, in Prometheus's text format
+    (`.prom`)."""
+
+
+def _check_prompt(prompt: str) -> str:
+    if any(prompt.count(name) != 1 for name in (DOCUMENT, CHUNK)):
+        raise ValueError(f"should contain {DOCUMENT} and {CHUNK} exactly once each")
+    return prompt
+
+
+class ContextSettings(Section):
+    """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the document."""
+
+    model: str = Field(min_length=1)
+    """The name of a generating model on the Ollama servers, such as `llama3.2`."""
+    hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
+    """The Ollama servers. Not set: those of `[embedder]`, or `http://127.0.0.1:11434` if it is of another kind."""
+    concurrency: PositiveInt = 10
+    """How many contexts a worker asks for at once, over all hosts. An overloaded server gets fewer."""
+    max_chars: Int = Field(default=300, ge=20)
+    """The maximum length of a context, at least 20 characters. Longer contexts are cut after the last sentence that
+    fits."""
+    prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
+    """The question, with `{document}` and `{chunk}` once each. Not set: [the default](sources.md#the-prompt)."""
+    timeout: Number = Field(default=120.0, gt=0)
+    """The time limit of one question, in seconds."""
+    required: bool = False
+    """Whether a document fails if one of its chunks gets no context. Otherwise it is listed as incomplete."""
+    num_ctx: Int = Field(default=8192, ge=1024)
+    """The maximum length of question and answer, at least 1024 tokens; less if the model takes less. If a document does
+    not fit, the model sees the part around the chunk."""
+    keep_alive: str = "30m"
+    """How long Ollama keeps the model loaded."""
+
+
+class GateSettings(Section):
+    """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""
+
+    queries: Path
+    """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the folder of the settings
+    file."""
+    metric: str = Field(default="recall@10", pattern=r"^[^@\s]+( [^@\s]+)*@[1-9]\d{0,3}$")
+    """The measure of a search: `recall@k`, `MRR@k` or `nDCG@k`."""
+    max_loss: Share = 0.02
+    """How far the mean of the metric may fall in the rebuilt collection: 0.02 is 2 points of recall."""
+
+
+class RetrieveSettings(Section):
+    """`[retrieve]`: how several indexes are searched together."""
+
+    timeout: Number = Field(default=10.0, gt=0)
+    """The time limit of a whole search, in seconds."""
+    index_timeout: Number = Field(default=5.0, gt=0)
+    """The time limit of each index within a search, in seconds."""
+    concurrency: PositiveInt = 32
+    """How many requests go to the store at once, over all searches. On a server, each index has at least one."""
+    dense_weight: Number | None = Field(default=None, ge=0, le=1)
+    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 for the local embedder,
+    0.9 for others, and 0.4 for a name in source code."""
+    reranker: str | None = Field(default=None, min_length=1)
+    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
+    `http://gpu:8080`, a CrossEncoder of sentence-transformers (a folder, or a name on the model hub), or a
+    [plug-in](plugins.md)."""
+    rerank_top: PositiveInt = Field(default=50, le=1000)
+    """How many of the best documents the reranker reads, at most 1,000."""
+    cache_size: Int = Field(default=1000, ge=0)
+    """How many query vectors are kept in memory; 0 keeps none."""
+    idle_seconds: Number = Field(default=300.0, gt=0)
+    """The time without a search after which an embedded store is closed, in seconds; ten if a run wants to write."""
+
+
+def _check_origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s*@]+", value):
+        raise ValueError(f"{value!r} is not an origin; write it as https://intranet.example.com, without a path")
+    return value.lower()
+
+
+def _check_host(value: str) -> str:
+    if not re.fullmatch(r"[^/\s:@*]+|\[[0-9A-Fa-f:.]+\]", value):
+        raise ValueError(f"{value!r} is not the name of a host; write it without scheme and port")
+    return value.lower()
+
+
+Network = Annotated[str, AfterValidator(lambda value: str(ip_network(value)))]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+HostName = Annotated[str, AfterValidator(_check_host)]
+
+
+class ServeSettings(Section):
+    """`[serve]`: where `rag-index serve` listens, who may ask, and how much."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """The address to listen on. Any address but this machine's own (`127.0.0.1`, `::1`, `localhost`) needs tokens."""
+    port: Port = 8765
+    """The port to listen on; 0 takes a free one."""
+    tokens: list[str] = Field(default=[])
+    """The tokens that may ask: a line for each, as `rag-index serve --new-token NAME` prints it."""
+    tokens_file: Path | None = None
+    """A file with such lines. It is read again when it changes, so that a token can be revoked at once."""
+    jwt_keys: str | None = Field(default=None, min_length=1)
+    """The https address of the public keys (JWKS) of an issuer, whose JWTs are then accepted as tokens: [single
+    sign-on](service.md#single-sign-on)."""
+    jwt_audience: str | None = Field(default=None, min_length=1)
+    """The audience that a JWT must name. Required with `jwt_keys`."""
+    jwt_issuer: str | None = Field(default=None, min_length=1)
+    """The issuer that a JWT must name. Not set: any issuer whose signature is valid."""
+    jwt_groups: str = Field(default="groups", min_length=1)
+    """The claim that holds the groups, a list or one text. Dots lead into objects, as in `realm_access.roles`."""
+    jwt_role: str | None = Field(default=None, min_length=1)
+    """The claim with the role of a JWT's owner [in the database](access.md#rights-that-the-database-decides). Not set:
+    the first of `caller_roles`."""
+    proxy: list[Network] = Field(default=[])
+    """The addresses or networks of reverse proxies that authenticate the caller."""
+    proxy_groups: str | None = Field(default=None, min_length=1)
+    """The header in which such a proxy names the caller's groups, separated by commas."""
+    hosts: list[HostName] = Field(default=[])
+    """The host names under which the service is reached, such as that of a reverse proxy. It refuses any other."""
+    cors: list[Origin] = Field(default=[])
+    """The origins of other web pages that may ask from a browser, such as `https://intranet.example.com`."""
+    timeout: Number = Field(default=30.0, gt=0)
+    """The time limit of a request, in seconds."""
+    max_body_bytes: Int = Field(default=100_000, gt=0)
+    """The maximum size of a request's body, in bytes."""
+    max_requests: Int = Field(default=256, ge=1)
+    """How many requests are answered at the same time. More get status 503."""
+    log_queries: bool = False
+    """Whether the log contains the queries."""
+
+    @model_validator(mode="after")
+    def _check_sign_on(self) -> ServeSettings:
+        if self.jwt_keys and not self.jwt_audience:
+            raise ValueError("jwt_keys needs jwt_audience: else tokens that are meant for other services are good here")
+        if self.jwt_keys and not re.match(r"https://|http://(localhost[:/]|127\.|\[::1\])", self.jwt_keys):
+            raise ValueError("jwt_keys must be an https address: on the way from another machine keys can be replaced")
+        if bool(self.proxy) != bool(self.proxy_groups):
+            raise ValueError("proxy and proxy_groups need each other: whose header counts, and which")
+        return self
+
+
+class DependsOn(Section):
+    """An entry of `[[indexes]] depends_on`: a table whose rows the documents of the index show."""
+
+    table: str = Field(min_length=1)
+    """The table whose changes are followed; `schema.table` where it is not in the default schema."""
+    key: str = Field(min_length=1)
+    """The column of that table whose value tells which documents show a row."""
+    column: str = Field(min_length=1)
+    """The column of the index's `table` or `query` that holds the same value."""
+
+
+class WatchSettings(Section):
+    """`[watch]`: how `rag-index watch` follows changes."""
+
+    poll_seconds: Number = Field(default=2.0, gt=0)
+    """The time between two looks at the source, in seconds, if nothing wakes the watch earlier."""
+    batch_documents: PositiveInt = 5_000
+    """The maximum number of documents in a batch. A batch has fewer if they take longer than two seconds."""
+    burst_documents: PositiveInt = 100_000
+    """How many documents one change, such as a large transaction, may concern before an ordinary run takes over."""

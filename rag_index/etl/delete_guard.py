@@ -1,0 +1,299 @@
+"""The delete guard of one scan: what it would delete is held back if that looks like a mistake.
+
+A document that is held back stays in the index until the source has it again or a person allows its deletion
+(`--allow-deletes`, or `index --id`, which names it). The rule is in `Loss`.
+
+A lost part of a document cannot be held back: if a table of parts lost too many rows, nothing is written at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from rag_index.components.ledger import Collection, Counts, Ledger
+from rag_index.components.ledger.scans import DAYS, HOURS
+from rag_index.components.sources.sql import SqlSource
+from rag_index.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.components.sources import Source
+    from rag_index.core.settings import IndexSettings
+    from rag_index.etl.run import IndexRun
+
+UNGUARDED_DELETES = 100
+"""Up to this many deletions, or lost rows of a part, are never guarded."""
+REMEDY = "if the source is right, run again with --allow-deletes"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What an index would lose: `deletions` of the documents that it had `before` the run."""
+
+    deletions: Counts
+    before: Counts
+    largest: int
+
+    def sentence(self, share: float) -> str:
+        """Return what would be lost if that is more than `share`; "" if it is not.
+
+        The guard compares with the documents of the last complete run, so that new documents of a wrong source cannot
+        hide the loss of old ones. Later documents count too, unless too many of the first are held back: if so, the
+        later documents come from the same faulty source.
+        """
+        lost, earlier = self.deletions.whole, self._earlier
+        if self.is_of_whole(share):
+            if not earlier:
+                return f"{lost:,} of {self.largest:,} documents"
+            together = f"{earlier + lost:,} of {self.largest:,} with those lost in the last {DAYS} days"
+            return f"{lost:,} documents ({together})"
+        suspected = _too_many(earlier + self.before.held, self.largest, share)
+        if not suspected and _too_many(self.deletions.all, self.before.all, share):
+            return f"{self.deletions.all:,} of {self.before.all:,} documents"
+        return ""
+
+    def is_of_whole(self, share: float) -> bool:
+        """Return whether too much would be lost of what was in the index when it was last whole."""
+        lost = self.deletions.whole
+        return lost > 0 and _too_many(self._earlier + lost, self.largest, share)
+
+    @property
+    def since_shown(self) -> Loss:
+        """The same without what is held back, which a person was shown and allows, with all that was lost before."""
+        held = self.deletions.held
+        after = Counts(*(count - held for count in self.before))
+        return Loss(Counts(self.deletions.all - held, self.deletions.whole - held, 0), after, after.whole)
+
+    @property
+    def _earlier(self) -> int:
+        return max(0, self.largest - self.before.whole)
+
+
+def held_back(documents: int, index: str) -> str:
+    """Return the sentence about documents that earlier runs held back; "" if there are none."""
+    if not documents:
+        return ""
+    which = "1 document is" if documents == 1 else f"{documents:,} documents are"
+    return (
+        f"{which} held back, because the source lost more than delete_guard allows, or its policies changed: "
+        f"`rag-index index {index} --allow-deletes` deletes what the source no longer has"
+    )
+
+
+def _too_many(lost: int, documents: int, share: float) -> bool:
+    return lost > UNGUARDED_DELETES and lost > share * documents
+
+
+class DeleteGuard:
+    """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""
+
+    def __init__(self, ledger: Ledger, collection: Collection, share: float, *, hidden: str = "") -> None:
+        self._ledger, self._collection, self.share = ledger, collection, share
+        self.hidden = hidden
+        """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
+
+    @cached_property
+    def _before(self) -> Counts:
+        return self._ledger.count_documents(self._collection)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return self._ledger.largest_sizes(self._collection.id)
+
+    @property
+    def any_documents(self) -> bool:
+        """Whether the index had documents with points before the scan."""
+        return self._before.all > 0
+
+    def note_size(self) -> None:
+        """Record how large the index is now, so that later runs notice if it shrinks little by little."""
+        self._ledger.note_size(self._collection.id, self._before.whole)
+
+    def may_lose_parts(self, keys: Sequence[str]) -> bool:
+        """Return whether these documents have so many chunks that, without them, `count_parts` may raise."""
+        largest = self.parts.values()
+        chunks = sum(row.chunks for row in self._ledger.known(self._collection.id, keys).values()) if largest else 0
+        return any(_too_many(chunks, rows, self.share) for rows in largest)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The most rows that each part had."""
+        return {part: rows for part, rows in self._sizes.items() if part}
+
+    def _loss(self, deletions: Counts) -> Loss:
+        return Loss(deletions, self._before, max(self._before.whole, self._sizes.get("", 0)))
+
+    def _refused(self, lost: str, then: str) -> str:
+        """Return why what is `lost` is not deleted, and what is done with it; "" if that is nothing."""
+        return lost and f"{lost} would be deleted, more than delete_guard ({self.share:.0%}) allows; {then}"
+
+    def foresee(self, index: str) -> tuple[int, str]:
+        """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
+        loss = self._loss(self._ledger.count_deletions(self._collection))
+        if self.hidden and loss.since_shown.deletions.all:
+            return loss.deletions.all, f"the run would hold back {loss.deletions.all:,} documents: {self.hidden}"
+        if lost := loss.sentence(self.share):
+            held = loss.deletions.whole if loss.is_of_whole(self.share) else loss.deletions.all
+            return held, f"the run would hold back {lost}, more than delete_guard ({self.share:.0%}) allows"
+        return loss.deletions.held, held_back(loss.deletions.held, index)
+
+    def hold_back(self) -> str:
+        """Hold back what the scan would delete if it is too much, and return the reason; "" if it is not."""
+        loss = self._loss(self._ledger.count_deletions(self._collection))
+        hidden = self._hidden_sentence(loss.since_shown.deletions.all)
+        if refused := hidden or self._refused(loss.sentence(self.share), f"nothing was deleted: {REMEDY}"):
+            with self._ledger.transaction():
+                self._ledger.release(self._collection.id)
+                self._ledger.hold_back(self._collection, whole=not hidden and loss.is_of_whole(self.share))
+        return refused
+
+    def _hidden_sentence(self, lost: int) -> str:
+        remedy = "if they are to go, run again with --allow-deletes"
+        return f"{lost:,} documents would be deleted, but {self.hidden}; {remedy}" if self.hidden and lost else ""
+
+    def hold_back_batch(self) -> tuple[int, str]:
+        """Hold back what a batch would delete if it is too much; return how many documents that are, and why.
+
+        What the batches of a day delete counts together, or many small ones would be a way around the guard.
+        """
+        cid, share = self._collection.id, self.share
+        deletions = self._ledger.count_deletions(self._collection, held=False)
+        if not deletions.all:
+            return 0, ""
+        earlier = self._ledger.count_batch_deletions(cid)
+        lost, together = self._loss(deletions).sentence(share), earlier + deletions.all
+        if not lost and _too_many(together, self._before.all + earlier, share):
+            lost = f"{deletions.all:,} documents ({together:,} with those deleted in the last {HOURS} hours)"
+        hidden = self._hidden_sentence(deletions.all)
+        if not (lost or hidden):
+            self._ledger.note_batch_deletions(cid, deletions.all)
+            return 0, ""
+        self._ledger.hold_back(self._collection)
+        remedy = "if the source is right, `rag-index index` with --allow-deletes deletes them"
+        return deletions.all, hidden or self._refused(lost, f"they are held back: {remedy}")
+
+    def allow(self) -> str:
+        """Hold nothing back, because a person allowed it or because nobody reads the collection yet.
+
+        A person who was shown what is held back allowed that. What was lost since is held back in its place if it is
+        too much, and the reason is returned; else "".
+        """
+        if self._ledger.count_held(self._collection.id):
+            since = self._loss(self._ledger.count_deletions(self._collection)).since_shown.sentence(self.share)
+            if since:
+                self._ledger.hold_back_others(self._collection)
+                return self._refused(since, f"what was held back before is deleted, and nothing else: {REMEDY}")
+        self._ledger.release_all(self._collection.id)
+        return ""
+
+    def finish(self) -> int:
+        """Record that all was deleted but what is still held back, and return how many documents that is."""
+        with self._ledger.transaction():
+            self._ledger.release(self._collection.id)
+            self._ledger.note_whole(self._collection.id)
+        return self._ledger.count_held(self._collection.id)
+
+    def replacement_refused(self, rebuilt: Collection) -> str:
+        """Return why `rebuilt` cannot replace the collection, if it lacks too much of it, or what is held back."""
+        loss, share = self._loss(self._ledger.count_unmatched(self._collection, rebuilt)), self.share
+        lost, count = loss.sentence(share), loss.deletions.all if self.hidden else loss.deletions.held
+        if not lost and not count:
+            return ""
+        reason = f"more than delete_guard ({share:.0%}) allows" if lost else self.hidden or "which are held back"
+        lost = lost or f"{count:,} documents"
+        return (
+            f"the rebuilt {rebuilt.name} lacks {lost} of the live collection, {reason}; it was not published: "
+            "if that is right, run again with --allow-deletes"
+        )
+
+
+def policy_digest(source: Source) -> str:
+    """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
+    policies = source.row_policies() if isinstance(source, SqlSource) else None
+    return policies.digest if policies and policies.tables else ""
+
+
+def hidden_by_policies(ledger: Ledger, alias: str, *digests: str) -> str:
+    """Return why what an index lacks may only be hidden, if one of the digests is not that of its last run."""
+    known = ledger.defined(alias, "policies")
+    return "" if {*digests} == {known} else "row level security, or the role that reads, changed since the last run"
+
+
+def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
+    """Return how many rows the source has of each part of an index now.
+
+    Raises as the source, and SourceError if a part of the live collection, whose guard this is, lost too many.
+    """
+    rows = source.count_parts() if isinstance(source, SqlSource) else {}
+    share, parts = (guard.share, guard.parts) if guard is not None else (1.0, {})
+    for part, largest in parts.items():
+        now = rows.get(part, largest)
+        hidden = guard.hidden if guard is not None and now < largest else ""
+        if hidden or _too_many(largest - now, largest, share):
+            why = hidden or f"which is a loss of more than delete_guard ({share:.0%}) allows"
+            raise SourceError(
+                f"index {index.name}: part {part} has {now:,} rows where it had {largest:,}, {why}; nothing was "
+                f"written: if the source is right, `rag-index index {index.name} --allow-deletes` goes on"
+            )
+    return rows
+
+
+def delete_gone(run: IndexRun) -> None:
+    """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses.
+
+    Call it after the last page, when the whole source was seen.
+    """
+    ledger, cid, guard = run.ledger, run.collection.id, run.guard
+    with run.stopwatch.stage("delete"):
+        run.lease.check()
+        if ledger.find_gone(cid) and isinstance(run.source, SqlSource):
+            for keys in run.source.keys_now():
+                ledger.see(keys, page=0)
+            ledger.find_gone(cid)
+        guard.hidden, refused = hidden(run), ""
+        if run.rebuild or run.options.allow_deletes:
+            refused = guard.allow()
+        elif refused := guard.hold_back():
+            run.outcome.hold_back(ledger.count_held(cid), refused)
+            ledger.define(run.alias, run.policies, "policies")
+            return
+        _delete_lost(run)
+        if not run.rebuild:
+            ledger.define(run.alias, run.policies, "policies")
+        ledger.forget_unseen_failures(cid)
+        held = guard.finish()
+        run.outcome.hold_back(held, refused or held_back(held, run.index.name))
+        run.diff.all_deleted = not ledger.count_emptied()  # those must be read again
+
+
+def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> None:
+    """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
+
+    `named` documents may be deleted without the guard: the caller listed them. For a batch of changes, which nobody
+    named, `delete_guard` holds, and counts all batches of a day together.
+    """
+    ledger, cid = run.ledger, run.collection.id
+    with run.stopwatch.stage("delete"):
+        run.lease.check()
+        ledger.note_gone(gone)
+        ledger.release(cid, [*seen, *gone], even_lost=named)
+        if not named:
+            run.guard.hidden = hidden(run)
+            run.outcome.hold_back(*run.guard.hold_back_batch())
+        _delete_lost(run)
+
+
+def hidden(run: IndexRun) -> str:
+    """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
+    return hidden_by_policies(run.ledger, run.alias, run.policies, policy_digest(run.source))
+
+
+def _delete_lost(run: IndexRun) -> None:
+    if not run.ledger.lost(run.collection.id):
+        return
+    for deleted in run.committer.delete_lost(note=run.diff.note_deleted):
+        run.outcome.deleted += deleted
+    run.ledger.fail(run.collection.id, run.diff.excluded)  # deleting their points took them off the list

@@ -1,0 +1,449 @@
+"""The diff: a page of the source compared with what the ledger knows, and which documents need not be read at all.
+
+A `Comparison` collects changes that a full run found and the watch has not delivered.
+Only changes of the source count. A document that is embedded again because the settings changed, or because it failed,
+is no news; neither is one whose write was interrupted, which the interrupted run has noted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.sources import Source, SourcePage, has_digests, scan_settings
+from rag_index.components.sources.attachments import with_files
+from rag_index.components.sources.digest import BucketDigest, BucketLayout, add_rows
+from rag_index.components.sources.sql import not_unique
+from rag_index.core.documents.canonical import byte_count, decode_payload
+from rag_index.core.documents.keys import document_id
+from rag_index.core.settings.index import CODE
+from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.etl.commit import outdated_groups, update_payloads
+from rag_index.etl.sharding import Sharder
+from rag_index.etl.tombstones import without_erased
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rag_index.components.ledger import Collection, FailedDocument, Known, Ledger
+    from rag_index.core.documents.batches import DocumentBatch, Failure, Shard
+    from rag_index.core.reports.outcome import Counts
+    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.etl.run import IndexRun
+
+DAY = 86_400
+PAYLOADS = 100
+"""Payloads of the first page in which the fields of payload indexes are looked for."""
+MAX_TRIES = 5
+"""Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageDiff:
+    """What to do with the documents of a page. Each document is counted once."""
+
+    to_embed: DocumentBatch
+    """New and changed documents, of which `new` are new."""
+    new: int
+    payload_only: DocumentBatch
+    unchanged: int
+    empty: int
+    """Documents without text, whatever has to be done with them."""
+    emptied: list[tuple[str, bytes, bytes]]
+    """Those of the empty documents that have points: (key, text hash, payload hash)."""
+    newly_empty: list[tuple[str, bytes, bytes, int]]
+    """Ledger rows for those of the empty documents that have no points and that the ledger does not know as empty."""
+    given_up: int
+    recovered: list[str]
+    """Unchanged and empty documents that are listed as failed, and are again as the ledger has them."""
+
+
+def diff(
+    page: DocumentBatch,
+    known: Mapping[str, Known],
+    failed: Mapping[str, FailedDocument],
+    *,
+    retry: bool = False,
+) -> PageDiff:
+    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes.
+
+    With `retry`, failed documents are tried however often they were tried, and incomplete ones are embedded again.
+    """
+    embed: list[int] = []
+    payload: list[int] = []
+    emptied: list[tuple[str, bytes, bytes]] = []
+    newly_empty: list[tuple[str, bytes, bytes, int]] = []
+    recovered: list[str] = []
+    new = unchanged = empty = given_up = 0
+    for i, (key, text_hash, payload_hash) in enumerate(
+        zip(page.keys, page.text_hashes, page.payload_hashes, strict=True)
+    ):
+        row, failure = known.get(key), failed.get(key)
+        same_text = row is not None and row.text_hash == text_hash and not row.pending
+        incomplete = failure is not None and failure.kind == "incomplete"
+        tried = failure is not None and failure.tries >= MAX_TRIES and failure.text_hash == text_hash
+        if same_text and retry and incomplete:
+            embed.append(i)
+        elif row is not None and same_text and row.payload_hash == payload_hash:
+            unchanged += row.chunks > 0
+            empty += row.chunks == 0
+            if failure is not None and not incomplete:
+                recovered.append(key)
+        elif page.is_empty(i):
+            empty += 1
+            if row is not None and (row.chunks or row.pending):
+                emptied.append((key, text_hash, payload_hash))
+            else:
+                newly_empty.append((key, text_hash, payload_hash, 0))
+        elif same_text:
+            payload.append(i)
+        elif tried and not retry and not (row is not None and row.pending):
+            given_up += 1
+        else:
+            embed.append(i)
+            new += row is None or not row.text_hash
+    return PageDiff(
+        page.take(embed), new, page.take(payload), unchanged, empty, emptied, newly_empty, given_up, recovered
+    )
+
+
+def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each payload index, by field and kind, that none of these payloads has a value for.
+
+    A database may give numbers or text where people expect something else: SQLite has neither booleans nor JSON.
+    """
+    decoded = [decode_payload(payload) for payload in payloads[:PAYLOADS]] if fields else []
+    for field, kind in fields.items():
+        values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
+        if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):
+            yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives other values"
+
+
+def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
+    """Yield what a payload has at a path, element by element; a value that the path cannot go into, as a tuple."""
+    if isinstance(value, list):
+        for element in value:
+            yield from _values_at(element, path)
+    elif path and isinstance(value, dict):
+        yield from _values_at(value.get(path[0]), path[1:])
+    elif value is not None:
+        yield (value,) if path else value
+
+
+class Diff:
+    """The pages of one run, compared with the ledger: which documents have to be embedded, in shards.
+
+    What needs no embedding is done on the way: payloads that changed alone, documents that are empty now or failed too
+    often. Each document is counted in the outcome once.
+    """
+
+    def __init__(self, run: IndexRun) -> None:
+        """Begin to compare: what arrives from here on may be seen."""
+        settings, index, ledger, collection = run.settings, run.index, run.ledger, run.collection
+        self._run, self._cid = run, collection.id
+        ledger.begin_scan(run.alias)
+        self._comparison = Comparison(run, collection, rebuild=run.rebuild)
+        full = run.rebuild or (self._comparison.must_read_all and not run.single)
+        self._state = LedgerScanState(
+            settings, index, run.source, ledger, collection.id,
+            full=full, retry=run.options.retry_failed, single=run.single,
+        )  # fmt: skip
+        self._any_failures = ledger.count_failures(collection.id) > 0
+        """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+        self.to_embed = self.chars = 0
+        """Documents that have to be embedded, and their characters, as far as the source was read."""
+        self.excluded: list[Failure] = []
+        """Indexed documents that a rule of the source now keeps out."""
+        self.all_deleted = False
+        """Whether nothing that the source no longer has is left in the index."""
+        self.sharder = Sharder.of(settings, index, run.identity.kind, collection, workers=run.metrics.workers)
+
+    def shards(self, page: SourcePage) -> Iterator[Shard]:
+        """Compare a page with the ledger, and yield the shards of what has to be embedded that are full now.
+
+        The files of documents that have to be embedded are read now.
+        """
+        run = self._run
+        if run.ledger.any_tombstones():
+            page = without_erased(run.ledger, run.settings, run.index, page)
+        with run.stopwatch.stage("diff"):
+            to_embed = self._compare(page)
+        for documents in with_files(to_embed) if to_embed.files else [to_embed]:
+            yield from self.sharder.add(documents, self._state.pages)
+
+    def note_deleted(self, keys: list[str]) -> None:
+        """Record documents that the source no longer has, before they are deleted."""
+        self._comparison.note_deleted(keys)
+
+    def complete(self, *, all_read: bool) -> None:
+        """End the comparison of a run that has committed everything, so that the next run may rely on it.
+
+        With `all_read`, readers have what was read: a rebuilt collection may not have been published.
+        """
+        if self.all_deleted:
+            self._state.complete()
+        if all_read:
+            read_all = self._state.read_all or self._run.index.kind == CODE
+            self._comparison.complete(read_all=read_all, all_deleted=self.all_deleted)
+
+    def _compare(self, page: SourcePage) -> DocumentBatch:
+        """Compare a page with the ledger, do what needs no embedding, and return what has to be embedded."""
+        run, cid, documents, outcome = self._run, self._cid, page.documents, self._run.outcome
+        ledger, committer = run.ledger, run.committer
+        run.lease.check()
+        unread = self._record(page)
+        known = ledger.known(cid, documents.keys)
+        failed = ledger.failures(cid, documents.keys) if self._any_failures else {}
+        self.sharder.suspects.update(key for key, row in known.items() if row.pending)
+        self.sharder.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
+        changes = diff(documents, known, failed, retry=run.options.retry_failed or run.rebuild)
+        self._comparison.note_page(changes, known, failed)
+        if run.index.access is not None:  # points of documents that are not up to date soon get their groups now
+            known_too = {**known, **ledger.known(cid, list(page.groups))}
+            if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
+                updated = update_payloads(committer, outdated, known_too, alone=False)
+                known.update(ledger.known(cid, sorted(updated & known.keys())))
+        self._settle(changes)
+        payloads = dict(zip(changes.payload_only.keys, changes.payload_only.payloads, strict=True))
+        updated = update_payloads(committer, payloads, known) if payloads else set()
+        damaged = [row for row, key in enumerate(payloads) if key not in updated]
+        outcome.unchanged += changes.unchanged
+        outcome.empty += changes.empty
+        outcome.failed += changes.given_up
+        outcome.payload_only += len(changes.payload_only) - len(damaged)
+        to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
+        self.to_embed += len(to_embed)
+        self.chars += sum(map(len, to_embed.texts))
+        done = len(documents) + len(page.unreadable) + unread - len(to_embed)
+        run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
+        self.sharder.expect(max(0, run.progress.total - outcome.documents))
+        return to_embed
+
+    def _record(self, page: SourcePage) -> int:
+        """Note what the page holds, and return how many of its documents were not read."""
+        run, documents = self._run, page.documents
+        unread, excluded = self._state.see(page, run.outcome)
+        self._state.note(page)
+        run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
+        run.ledger.fail(self._cid, page.unreadable)
+        self.excluded += excluded
+        if self._state.pages == 1 and not run.single:
+            for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
+                run.outcome.say(sentence)
+        return unread
+
+    def _settle(self, changes: PageDiff) -> None:
+        """Write the ledger's rows of documents that have no text, or are again as the ledger has them."""
+        ledger, cid = self._run.ledger, self._cid
+        ledger.note_emptied(changes.emptied)
+        with ledger.transaction():
+            ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
+            ledger.record(cid, changes.newly_empty)
+            if changes.recovered:
+                ledger.clear_failures(cid, changes.recovered)
+
+
+class Comparison:
+    """The comparison of one scan with what the watch has given."""
+
+    def __init__(self, run: IndexRun, collection: Collection, *, rebuild: bool) -> None:
+        """Begin it. Call this before the first page: what arrives later may be seen."""
+        self._ledger, self._alias, self._run_id, self._cid = run.ledger, run.alias, run.run_id, collection.id
+        watch = run.ledger.watch(run.alias)
+        self.must_read_all = watch is not None and watch.full_number is not None
+        """Whether nobody knows what changed, so that rows which `changed_since` would leave unread count."""
+        self._inbox_number = 0 if watch is None else watch.last_number
+        self._began = run.ledger.clock()
+        self._settings = ""
+        """The hash of what decides about the content of a document; "" if nobody watched when the scan began."""
+        self.judged = False
+        """Whether everything that is found changed had to come by the watch."""
+        if watch is not None:
+            self._settings = f"{collection.id} {scan_settings(run.settings, run.index)}"
+            if run.single:
+                run.ledger.note_settings(run.alias, self._settings)
+            elif not (rebuild or run.options.allow_deletes):  # what was held back is nothing new
+                self.judged = run.ledger.begin_comparison(run.alias, self._settings)
+
+    def note_page(self, page: PageDiff, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
+        """Record the documents of a page whose content is not what the ledger has, before anything is written."""
+        if not self.judged:
+            return
+        found: dict[str, str] = {}
+        some = (page.to_embed, page.payload_only)
+        columns = (zip(batch.keys, batch.text_hashes, batch.payload_hashes, strict=True) for batch in some)
+        empty = (row[:3] for row in page.newly_empty)
+        for key, text_hash, payload_hash in chain(*columns, page.emptied, empty):
+            row, failure = known.get(key), failed.get(key)
+            if row is not None and (row.pending or (row.text_hash, row.payload_hash) == (text_hash, payload_hash)):
+                continue
+            if failure is None or failure.text_hash != text_hash:
+                found[key] = "new" if row is None else "changed"
+        self._note(found)
+
+    def note_deleted(self, keys: Sequence[str]) -> None:
+        """Record documents that the source no longer has, before they are deleted."""
+        if self.judged:
+            known = self._ledger.known(self._cid, keys)
+            self._note({key: "deleted" for key, row in known.items() if not row.pending})
+
+    def complete(self, *, read_all: bool, all_deleted: bool) -> None:
+        """End the comparison: the watch need not read again what had arrived when the scan began, if it read all.
+
+        If the delete guard refused deletions, the next scan finds them once more, and the watch gives them no more.
+        """
+        number, began = self._inbox_number, self._began
+        with self._ledger.transaction():
+            if read_all:
+                self._ledger.clear_changes(self._alias, number, compared=self._settings if all_deleted else "")
+            if all_deleted:
+                self._ledger.complete_scan(self._alias, self._cid, number=number, began=began, read_all=read_all)
+        self._ledger.forget_missed(self._alias, self._run_id)
+
+    def _note(self, found: dict[str, str]) -> None:
+        held = self._ledger.held_of(self._cid, list(found)) if found else ()  # a batch read them, and was refused
+        if changes := [(document_id(key), change) for key, change in found.items() if key not in held]:
+            self._ledger.note_mended(self._alias, self._run_id, self._inbox_number, changes)
+
+
+class LedgerScanState:
+    """The `sources.ScanState` of one run, kept in the ledger. A source that reads everything does not use it.
+
+    Everything is read when nothing is known yet, when the settings of the index changed, for a rebuild, from another
+    database, and every `full_compare_days`: that finds changes which cannot be seen without reading.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        index: IndexSettings,
+        source: Source,
+        ledger: Ledger,
+        collection_id: int,
+        *,
+        full: bool,
+        retry: bool = False,
+        single: bool = False,
+    ) -> None:
+        self._index, self._ledger, self._cid, self._retry = index, ledger, collection_id, retry
+        self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
+        before = ledger.scan_state(collection_id)
+        self._is_outdated = before is not None and before.settings != self._settings
+        self._full_at = ledger.clock()
+        self.watermark: str | None = None
+        """The watermark that the last complete scan set; None if everything has to be read."""
+        self.last_watermark: str | None = None
+        """The last watermark, even if everything has to be read; None if the settings of the index changed."""
+        if before is not None and not (self._is_outdated or full):
+            self.last_watermark = before.watermark
+            if 0 <= self._full_at - before.full_at < index.full_compare_days * DAY:
+                self.watermark, self._full_at = before.watermark, before.full_at
+        self._next_watermark: str | None = None
+        self._gives_stamps = False
+        self._read: dict[int, BucketDigest] = {}
+        self._unread: set[int] = set()
+        self.pages = 0
+        if not single:
+            source.use_scan_state(self)
+
+    @property
+    def read_all(self) -> bool:
+        """Whether the source reads every document, as far as this state decides it."""
+        return self.watermark is None
+
+    def digests(self) -> dict[int, str]:
+        """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
+        unfinished = self._ledger.unfinished_buckets(self._cid, max_tries=None if self._retry else MAX_TRIES)
+        return {bucket: found for bucket, found in self._ledger.digests(self._cid).items() if bucket not in unfinished}
+
+    def set_watermark(self, watermark: str) -> None:
+        """Keep this watermark for the next scan, if this one reaches its end."""
+        self._next_watermark = watermark
+
+    def must_read(self, keys: Sequence[str]) -> bool:
+        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
+        known, failed = self._ledger.known(self._cid, keys), self._ledger.failures(self._cid, keys)
+        if any((one.kind == "failed" and one.tries < MAX_TRIES) or self._retry for one in failed.values()):
+            return True
+        return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
+
+    def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
+        """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
+        committed = self._ledger.committed_stamps(self._cid, list(stamps))
+        same = {key for key, stamp in committed.items() if stamps[key] == stamp}
+        return same - self._ledger.failures(self._cid).keys() if self._retry else same
+
+    def keys_under(self, prefix: str) -> list[str]:
+        """Return the keys of the known documents whose typed key begins with `prefix`."""
+        return self._ledger.keys_under(self._cid, prefix)
+
+    def see(self, page: SourcePage, counts: Counts) -> tuple[int, list[Failure]]:
+        """Let the scan see the documents of a page, and count them, but for those that are compared with the ledger.
+
+        Return how many were not read, and those that a rule of the source keeps out although they are indexed: their
+        points are recorded as to be deleted. Raises SourceError if a key occurs twice.
+        """
+        self.pages += 1
+        keys = [*page.documents.keys, *(failure.key for failure in page.unreadable), *page.unread]
+        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
+        if twice := self._ledger.see(keys, page=self.pages, buckets=buckets):
+            raise not_unique(self._index, twice[0])
+        unread = self._leave_unread(page, counts)
+        counts.documents += len(page.documents) + len(page.unreadable)
+        counts.count(page.unreadable)
+        skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
+        known = self._ledger.known(self._cid, list(skipped)) if skipped else {}
+        excluded = [skipped[key] for key, row in known.items() if row.chunks or row.pending]
+        self._ledger.note_emptied([(failure.key, b"", b"") for failure in excluded])
+        return unread, excluded
+
+    def note(self, page: SourcePage) -> None:
+        """Keep the stamps and the digests of a page, once it was seen."""
+        if self._is_outdated and self.pages == 1:
+            self._ledger.forget_scan(self._cid)  # what is written now would stay unread under the settings before
+        if self._digests and self.pages == 1:
+            before = BucketLayout.decode(self.watermark)
+            if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
+                self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
+        if page.digests:
+            add_rows(self._read, page.digests.values())
+        documents, stamps = page.documents, page.stamps
+        rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
+        self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
+        self._gives_stamps = self._gives_stamps or bool(stamps)
+
+    def complete(self) -> None:
+        """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""
+        if (watermark := self._next_watermark) is not None:
+            with self._ledger.transaction():
+                if self._digests:
+                    digests = {bucket: digest.encode() for bucket, digest in self._read.items()}
+                    self._ledger.record_digests(self._cid, digests, unread=self._unread)
+                self._ledger.record_scan(self._cid, watermark, settings=self._settings, full_at=self._full_at)
+        if self._gives_stamps:
+            self._ledger.forget_unseen_files(self._cid)
+
+    def _leave_unread(self, page: SourcePage, counts: Counts) -> int:
+        """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
+
+        Return how many these are.
+        """
+        documents, empty, failed, skipped = len(page.unread), 0, 0, 0
+        if page.unread_buckets:
+            self._unread.update(page.unread_buckets)
+            self._ledger.leave_unread(page.unread_buckets)
+            documents = sum(page.unread_buckets.values())
+            empty, failed, skipped = self._ledger.count_unread(self._cid)
+        elif page.unread:
+            known = self._ledger.known(self._cid, page.unread)
+            listed = self._ledger.failures(self._cid, page.unread)  # tried often enough, and not changed since
+            kinds = {key: failure.kind for key, failure in listed.items() if failure.kind != "incomplete"}
+            skipped = sum(kind == "skipped" for kind in kinds.values())
+            failed, empty = len(kinds) - skipped, sum(not row.chunks for key, row in known.items() if key not in kinds)
+        counts.documents += documents
+        counts.empty += empty
+        counts.failed += failed
+        counts.skipped += skipped
+        counts.unchanged += documents - empty - failed - skipped
+        return documents

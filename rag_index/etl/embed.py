@@ -1,0 +1,256 @@
+"""Embed a shard: chunk its documents, embed or reuse each text once, and split what is too long.
+
+`embed` is what a run calls, in whatever process embeds: its own, a child, or a Dask worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.components.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
+from rag_index.core.documents.batches import (
+    ChunkedDocument,
+    DocumentBatch,
+    EmbeddedShard,
+    Failure,
+    Shard,
+    ShardStats,
+    TextLayout,
+)
+from rag_index.core.documents.canonical import byte_count, decode_payload
+from rag_index.core.documents.keys import document_id
+from rag_index.core.machine import collect_seldom, end_process_after
+from rag_index.core.machine.resources import peak_memory
+from rag_index.errors import BadVectors, RagIndexError, TextTooLong
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rag_index.components.chunking import Chunker
+    from rag_index.core.documents.vectors import SparseVectors
+    from rag_index.core.settings import EmbedderSettings
+
+NO_FIELDS = b"{}"
+NO_TEXT = "no text is left after white space"
+CODE_NAMES = ("name", "qualified_name", "path")
+"""The payload fields that name a chunk of source code as a whole."""
+Vectors = dict[str, "NDArray[np.float32] | Exception"]
+ChunkedDocuments = list[ChunkedDocument | RagIndexError]
+REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
+
+logger = logging.getLogger("rag_index.indexing.embed")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedJob:
+    """A shard, and how to embed it."""
+
+    shard: Shard
+    chunker: Chunker
+    embedder: EmbedderSettings
+    identity: EmbedderIdentity
+    bm25: Bm25Model | None = None
+    workers: int = 1
+    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def on_all_hosts(self) -> EmbedJob:
+        """Return the job for one of few processes, which all ask every host."""
+        return replace(self, workers=1)
+
+    def embed(self, embedder: Embedder) -> EmbeddedShard:
+        """Chunk and embed the shard's documents; texts in `known` take the vector given there.
+
+        If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
+        Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
+        """
+        shard, started, computed = self.shard, time.perf_counter(), time.process_time()
+        before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
+        vectors: Vectors = dict(self.known)
+        chunked = self.chunker.chunk(shard.documents)
+        chunk_seconds = time.perf_counter() - started
+        contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
+        sent = _embed(chunked, vectors, self.chunker, embedder)
+        documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
+        sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
+        after = embedder.stats
+        made = [text for text in texts if text not in self.known]
+        elapsed = time.perf_counter() - started
+        stats = ShardStats(
+            seconds=elapsed - (after.waited_seconds - before.waited_seconds),
+            embed_seconds=after.busy_seconds - before.busy_seconds,
+            texts=len(sent),
+            sent_chars=sum(map(len, sent)),
+            sent_bytes=sum(map(byte_count, sent)),
+            repeated=len(made) - len(set(made)),
+            reused=len(texts) - len(made),
+            **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},
+            chars=shard.chars,
+            chunk_seconds=chunk_seconds,
+            contexts_made=sum(counts.made for counts in contexts),
+            contexts_cached=sum(counts.cached for counts in contexts),
+            contexts_missing=sum(counts.missing for counts in contexts),
+            host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
+            peak_memory=peak_memory(),
+            held_back=after.held_back,
+            process_load=(time.process_time() - computed) / max(elapsed, 1e-9),
+        )
+        return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
+
+
+class _Process:
+    """The one global: a model takes seconds and memory to load, so a process keeps its embedder from shard to shard."""
+
+    turn = threading.Lock()
+    made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None
+    embedder: Embedder | None = None
+
+
+def process_embedder(job: EmbedJob, home: int = 0) -> Embedder:
+    """Return this process's embedder, opened on first use, and again when a job asks for another."""
+    wanted = job.embedder, job.identity, job.workers
+    with _Process.turn:
+        if _Process.embedder is None or _Process.made_for != wanted:
+            _close()
+            _Process.embedder = open_embedder(job.embedder, home=home, workers=job.workers, expected=job.identity)
+            _Process.made_for = wanted
+        return _Process.embedder
+
+
+def close_process_embedder() -> None:
+    """Close this process's embedder, if it has one. A thread that it embeds for gets an error."""
+    with _Process.turn:
+        _close()
+
+
+def requests_in_flight() -> int:
+    """Return how many requests this process's embedder has sent and not had answered."""
+    embedder = _Process.embedder
+    return embedder.stats.in_flight if embedder else 0
+
+
+def _close() -> None:
+    embedder, _Process.embedder = _Process.embedder, None
+    if embedder is not None:
+        embedder.close()
+
+
+def embed(job: EmbedJob, *, home: int = 0, limited: bool = False) -> EmbeddedShard:
+    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`.
+
+    A `limited` process that takes longer than the shard's `limit` ends itself: its shard is then tried alone.
+    """
+    with end_process_after(job.shard.limit if limited else None), collect_seldom():
+        return job.embed(process_embedder(job, home))
+
+
+def embed_apart(job: EmbedJob, *, home: int = 0) -> EmbeddedShard:
+    """Embed for another process, which has the documents already: they are not sent back to it if all succeeded."""
+    embedded = embed(job, home=home, limited=True)
+    if embedded.documents is job.shard.documents:
+        return replace(embedded, documents=DocumentBatch.empty())
+    return embedded
+
+
+def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
+    """Embed the texts that have no vector yet, split in `chunked` those that are too long; return what was sent."""
+    sent: list[str] = []
+    too_long: set[str] = set()
+    texts = {
+        text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
+    }
+    while new := sorted(texts - vectors.keys()):
+        found = embedder.embed_documents(new)
+        if len(found) != len(new):
+            raise BadVectors(f"the embedder gave {len(found)} vectors for {len(new)} texts")
+        sent += new
+        vectors.update(zip(new, found, strict=True))
+        too_long.update(text for text in new if isinstance(vectors[text], TextTooLong))
+        texts = set()
+        for i, document in enumerate(chunked if too_long else ()):
+            if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(document.texts_to_embed()):
+                chunked[i] = shorter = _split_long(document, too_long, chunker)
+                texts.update(shorter.texts_to_embed() if isinstance(shorter, ChunkedDocument) else ())
+    return sent
+
+
+def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
+    """Return the document with each of these texts split in two, and split again if a half is among them."""
+    while numbers := [i for i, text in enumerate(document.texts_to_embed()) if text in too_long]:
+        for number in reversed(numbers):
+            shorter = chunker.split_chunk(document, number)
+            if shorter is None:
+                return RagIndexError(f"one character is too long for the embedder ({document.chunks[number]!r:.20})")
+            document = shorter
+    return document
+
+
+def _gather(
+    documents: DocumentBatch, chunked: ChunkedDocuments, vectors: Vectors
+) -> tuple[DocumentBatch, list[ChunkedDocument], NDArray[np.float32], list[str], list[Failure]]:
+    """Return the documents all of whose chunks have vectors, with chunks, vectors and embedded texts; and failures."""
+    done: list[int] = []
+    whole: list[ChunkedDocument] = []
+    texts: list[str] = []
+    failures: list[Failure] = []
+    for i, document in enumerate(chunked):
+        key, text_hash = documents.keys[i], documents.text_hashes[i]
+        if not isinstance(document, ChunkedDocument):
+            failures.append(Failure(key, str(document), text_hash))
+            continue
+        sent = document.texts_to_embed()
+        wrong = [str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)]
+        if wrong or not sent:
+            failures.append(Failure(key, wrong[0] if wrong else document.incomplete or NO_TEXT, text_hash))
+            continue
+        if document.incomplete:
+            failures.append(Failure(key, document.incomplete, text_hash, "incomplete"))
+        done.append(i)
+        whole.append(document)
+        texts.extend(sent)
+    rows = [vectors[text] for text in texts]
+    matrix = np.asarray(rows, dtype=np.float32) if rows else np.empty((0, 0), dtype=np.float32)
+    return documents.take(done) if len(done) < len(documents) else documents, whole, matrix, texts, failures
+
+
+def _sparse_vectors(
+    bm25: Bm25Model, documents: DocumentBatch, chunked: list[ChunkedDocument], texts: list[str]
+) -> SparseVectors:
+    """Return a sparse vector for each chunk, of what is embedded, and of the document's key or the code's names."""
+    rows = [row for row, document in enumerate(chunked) for _ in document.chunks]
+    if bm25.identifiers:
+        own = [payload for one in chunked for payload in one.payloads or [NO_FIELDS] * len(one.chunks)]
+        payloads = [
+            {**decode_payload(documents.payloads[row]), **decode_payload(payload)}
+            for row, payload in zip(rows, own, strict=True)
+        ]
+        heads = [f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}" for payload in payloads]
+        names = [tuple(str(payload.get(field, "")) for field in CODE_NAMES) for payload in payloads]
+    else:
+        words = [key_words(document_id(key)) for key in documents.keys]
+        heads = [words[row] for row in rows]
+        names = [
+            own if number == 0 else ()
+            for own, document in zip(_names(documents), chunked, strict=True)
+            for number, _ in enumerate(document.chunks)
+        ]
+    texts = [f"{head}\n{text}" if head else text for head, text in zip(heads, texts, strict=True)]
+    encoder = Bm25Encoder(bm25)
+    if len(encoder.languages) == 1 or not documents.layouts:
+        return encoder.documents(texts, names=names)
+    languages = [TextLayout.decode(layout).language if layout else "" for layout in documents.layouts]
+    return encoder.documents(texts, [languages[row] for row in rows], names)
+
+
+def _names(documents: DocumentBatch) -> list[tuple[str, ...]]:
+    """Return the names by which each document is found as a whole: its key, its title, and the first line."""
+    layouts = documents.layouts or [b""] * len(documents)
+    titles = [TextLayout.decode(layout).title if layout else "" for layout in layouts]
+    lines = [text.lstrip()[: MAX_NAME + 1].partition("\n")[0] for text in documents.texts]
+    return list(zip(map(document_id, documents.keys), titles, lines, strict=True))

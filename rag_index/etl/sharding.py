@@ -1,0 +1,208 @@
+"""Shards: changed documents, collected until they are worth some seconds of a worker's time.
+
+A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
+worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many of them are under
+way at a time is said in `indexing.run`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from rag_index.core.documents.batches import DocumentBatch, Shard
+from rag_index.core.machine.retries import ProcessLimit
+from rag_index.core.settings.index import CODE
+from rag_index.etl.policies import EMBED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rag_index.components.ledger import Collection
+    from rag_index.core.settings import IndexSettings, Settings
+
+MAX_CHARS = 4_000_000
+"""The number of characters for which the local embedder takes two seconds. The tasks of a shard cost some tenths of a
+second of processor time in flow, worker and Prefect's server."""
+MAX_CHARS_OF_CODE = 700_000
+"""Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
+SECONDS = 5.0
+"""How long a shard should take."""
+MIN_SECONDS = 1.0
+FIRST_SECONDS = 0.25
+"""How long the first shard of each worker should take where much is to come, so that what writes has something to write
+soon; each that follows takes twice as long, up to `SECONDS`. For servers it is a full request at least."""
+DOUBLINGS = 20
+"""After so many, it is more than `SECONDS`, whatever is measured."""
+MAX_DOCUMENTS = 12_000
+"""Even short documents take memory in flow and worker."""
+WINDOW_BYTES = 256_000_000
+"""What the vectors of all shards under way may take, about four for each worker."""
+SMOOTHING = 0.5
+MEASURABLE_CHARS = 10_000
+"""A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a model; it may be faster
+than was assumed, but cannot show that the embedder is slower."""
+MEAN_CHARS = 400.0
+FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 10_000.0}
+"""Characters per second that a worker is assumed to embed before anything was measured; others are like `ollama`."""
+
+FIRST_RATE_OF_CONTEXTS = 1_000.0
+MAX_CHARS_WITH_CONTEXTS = 100_000
+
+
+def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float:
+    """Return the characters per second that a worker should manage with this kind of embedder.
+
+    That is the rate measured before, except where contexts may not have been written when it was measured.
+    """
+    rate = measured or FIRST_RATE.get(kind, FIRST_RATE["ollama"])
+    return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
+
+
+def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
+    """Return the characters and documents that a shard has at most, however fast earlier shards were.
+
+    With contexts an earlier shard may have been fast because all its contexts were in the cache. A document has a
+    vector for each chunk, and at least one: half of those that memory has room for are allowed for either.
+    """
+    vectors = WINDOW_BYTES // (4 * workers * 4 * max(1, dimension)) // 2
+    chars = MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
+    if index.context is not None:
+        chars = MAX_CHARS_WITH_CONTEXTS
+    return min(chars, vectors * (index.chunk_chars - index.chunk_overlap)), max(1, min(MAX_DOCUMENTS, vectors))
+
+
+def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_second: float) -> float:
+    """Return `process_timeout`; if `auto`, what the policy adds to all that the settings allow a shard to wait."""
+    given, embedder = settings.parallel.process_timeout, settings.embedder
+    if given != "auto":
+        return given
+    limit = EMBED.process or ProcessLimit()
+    waits = limit.times_slower * chars / max(1.0, chars_per_second)
+    if embedder.on_servers:
+        waits += limit.requests * embedder.timeout + embedder.wait_for_recovery
+    if index.context is not None:
+        waits += limit.requests * index.context.timeout + embedder.wait_for_recovery
+    return limit.spare + waits
+
+
+class Sharder:
+    """Collects documents into shards.
+
+    `documents` (`[parallel] shard_documents`) fixes the size of a shard. If it is `auto`, a shard aims at five seconds
+    by the measured rate, as far as there are documents and memory allows.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        documents: int | Literal["auto"],
+        *,
+        chars_per_second: float,
+        workers: int,
+        most: tuple[int, int] = (MAX_CHARS, MAX_DOCUMENTS),
+        limit: Callable[[int, float], float | None] = lambda chars, chars_per_second: None,
+    ) -> None:
+        """`most` has the characters and documents of a shard, `limit` how long so many characters may take."""
+        self._index, self._workers = index, workers
+        self._max_chars, self._max_documents = most
+        self._documents, self._limit = None if documents == "auto" else documents, limit
+        self.suspects: set[str] = set()
+        """Keys of documents that may kill the process that embeds them."""
+        self.chars_per_second = chars_per_second
+        self.measured: float | None = None
+        """The characters per second that shards of this run showed; None if no shard said anything."""
+        self._waiting = DocumentBatch.empty()
+        self._pages: list[int] = []
+        """The page of each document that waits."""
+        self._chars = 0
+        self._number = 0
+        self._coming: float | None = None
+        self._grows, self._least = False, 0
+        self._mean = MEAN_CHARS
+
+    @classmethod
+    def of(
+        cls, settings: Settings, index: IndexSettings, kind: str, collection: Collection, *, workers: int
+    ) -> Sharder:
+        """Return the sharder of a run whose embedder is of this kind, and embeds `workers` shards at a time."""
+        rate = first_rate(kind, index, collection.chars_per_second)
+        return cls(
+            index.name, settings.parallel.shard_documents, chars_per_second=rate, workers=workers,
+            most=most(index, collection.dimension, workers), limit=partial(hang_limit, settings, index),
+        )  # fmt: skip
+
+    def begin_small(self, least: int = 0) -> None:
+        """Have the first shards take less time than the others, as much is to come; at `least` so many characters."""
+        self._grows, self._least = True, least
+
+    def expect(self, documents: int) -> None:
+        """Take note that at most `documents` will follow those of the next `add`."""
+        self._coming = documents * self._mean
+
+    def observe(self, chars: int, seconds: float) -> None:
+        """Take note that a worker embedded `chars` characters in `seconds`."""
+        if seconds <= 0 or not chars:
+            return
+        rate = chars / seconds
+        if chars < MEASURABLE_CHARS and rate < self.chars_per_second:
+            return
+        self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self.measured else rate
+        self.measured = self.chars_per_second
+
+    def add(self, batch: DocumentBatch, page: int = 1) -> Iterator[Shard]:
+        """Add documents of the page of this number, and yield the shards that are full."""
+        self._pages += [page] * len(batch)
+        yield from self._divide(batch)
+
+    def _divide(self, batch: DocumentBatch) -> Iterator[Shard]:
+        given = float(sum(map(len, batch.texts)))
+        if len(batch):
+            self._mean = given / len(batch)
+        target, first = self._target(given), 0
+        for row, text in enumerate(batch.texts):
+            self._chars += len(text)
+            given -= len(text)
+            if self._is_full(len(self._waiting) + row + 1 - first, target):
+                yield self._next_shard(batch.take(list(range(first, row + 1))))
+                target, first = self._target(given), row + 1
+        self._waiting = self._waiting.plus(batch.take(list(range(first, len(batch)))))
+
+    def rest(self) -> list[Shard]:
+        """Return what is left, divided among all workers if that is worth it, the smallest shards last."""
+        self.expect(0)
+        waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
+        shards = list(self._divide(waiting))
+        return [*shards, self._next_shard(DocumentBatch.empty())] if len(self._waiting) else shards
+
+    def _target(self, given: float) -> float:
+        """Return the characters that fill a shard, when `given` more are there beside those that wait."""
+        target = self.chars_per_second * SECONDS
+        if self._grows:
+            first = max(self._least, self.chars_per_second * FIRST_SECONDS)
+            target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
+        if self._coming is not None:
+            left = self._chars + given + self._coming
+            target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
+        return min(target, self._max_chars)
+
+    def _is_full(self, documents: int, target: float) -> bool:
+        if self._documents is not None:
+            return documents >= self._documents
+        return self._chars >= target or documents >= self._max_documents
+
+    def _next_shard(self, last: DocumentBatch) -> Shard:
+        """Return a shard of the documents that wait, and of these."""
+        self._number += 1
+        documents = self._waiting.plus(last)
+        pages, self._pages = self._pages[: len(documents)], self._pages[len(documents) :]
+        shard = Shard(
+            self._index, self._number, documents, self._chars,
+            pages=tuple(sorted(set(pages))), suspect=self._is_suspect(documents),
+            limit=self._limit(self._chars, self.chars_per_second),
+        )  # fmt: skip
+        self._waiting, self._chars = DocumentBatch.empty(), 0
+        return shard
+
+    def _is_suspect(self, documents: DocumentBatch) -> bool:
+        return not self.suspects.isdisjoint(documents.keys)

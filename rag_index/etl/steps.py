@@ -1,0 +1,93 @@
+"""The steps of a run, and where they are carried out: plainly, or as tasks of Prefect (`tasks.steps`).
+
+`indexing.run` says in which order. Each step has a policy (`indexing.policies`), whoever carries it out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from rag_index.components.sources import SourcePage
+    from rag_index.core.documents.batches import WrittenShard
+    from rag_index.core.machine.retries import Policy
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.embed import EmbedJob
+    from rag_index.etl.run import IndexRun
+
+T = TypeVar("T")
+BUSY = 0.8
+"""A process that computes for this share of a shard's time has none left to ask servers: another one helps."""
+
+
+class Steps(ABC):
+    """Where the steps of runs are carried out. `close` ends what is under way."""
+
+    workers = 1
+    """How many processes embed, once there are several shards. It grows if servers embed, and these are too busy."""
+    size = 2
+    """How many shards may be under way."""
+    count_workers: Callable[[], int] | None = None
+    """What counts the workers of a cluster that others have started, and checks that they can be used."""
+    started = False
+    """Whether what embeds several shards was started."""
+
+    @abstractmethod
+    def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
+        """Ask a service of the run whether it can be used, and return its answer."""
+
+    @abstractmethod
+    def fetch(self, run: IndexRun, number: int, cursor: object, rows: int) -> SourcePage:
+        """Read the page of this number from the source. A retry reads the same rows again, which is harmless."""
+
+    @abstractmethod
+    def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
+        """Embed a shard, upsert it, and return the future of what the ledger needs once the points are durable.
+
+        It raises ProcessDied if a process died under the shard, and otherwise as `EmbedJob.embed` and `write_shard`.
+        """
+
+    @abstractmethod
+    def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
+        """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
+
+    @abstractmethod
+    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
+        """Delete what the source no longer has."""
+
+    @abstractmethod
+    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
+        """Verify what was written, and let readers have it."""
+
+    @abstractmethod
+    def erase(self, run: IndexRun) -> None:
+        """Erase what was deleted from the store's files."""
+
+    @abstractmethod
+    def build_search_index(self, run: IndexRun) -> None:
+        """Build the search index of a large embedded collection."""
+
+    def prepare(self) -> None:  # noqa: B027 - many have nothing to do
+        """Begin to start what embeds several shards: it is sure that there will be some."""
+
+    def start(self) -> str:
+        """Start what embeds several shards; return why there is none, in which case this process embeds; or ""."""
+        self.started = True
+        return ""
+
+    def warm_up(self, job: EmbedJob) -> None:
+        """Start what embeds several shards, and have each process embed a job, so that it has its model."""
+        self.start()
+
+    def observe(self, written: WrittenShard) -> None:  # noqa: B027
+        """Take note of a shard that is written."""
+
+    def tick(self) -> None:  # noqa: B027
+        """Take note that a second has passed without a result. What this raises ends the run."""
+
+    def close(self) -> None:  # noqa: B027
+        """End what is under way, and what was started."""

@@ -1,0 +1,358 @@
+"""Which collection a run writes to, and whether it is the one that the ledger knows.
+
+The alias alone says which collection is live. A first collection is live from the start; a rebuild makes a new one
+beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders.bm25 import bm25_model
+from rag_index.components.ledger import reconciled_by
+from rag_index.components.sources import scan_settings
+from rag_index.components.stores import (
+    BM25,
+    KEPT_OUT,
+    MAKER_KEYS,
+    MOVED_TO,
+    NAME,
+    RENAME,
+    REPLACES,
+    REST_REMEDY,
+    SEAL,
+    find_live,
+    on_server,
+)
+from rag_index.core.documents import INDEX_VERSION
+from rag_index.core.documents.vectors import PROBE
+from rag_index.core.reports.outcome import count_of
+from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.etl.reconcile import reconcile
+from rag_index.etl.tombstones import restore, scopes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders.bm25 import Bm25Model
+    from rag_index.components.ledger import Collection, Ledger
+    from rag_index.components.stores.protocol import Store, StoreNames
+    from rag_index.etl.run import IndexRun
+
+logger = logging.getLogger("rag_index.indexing")
+
+
+def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
+    """Return the live collection of an alias, None where nothing is indexed yet.
+
+    Raises StoreMismatch if store and ledger do not belong together, or a collection of another program has the alias's
+    name, and StoreRefused if the API key may not see what the alias points at.
+    """
+    live = find_live(store, alias)
+    if live is None:
+        lost = [c for c in ledger.collections(alias) if c.state == "ready"]
+        if lost:
+            raise StoreMismatch(
+                f"the ledger knows collection {lost[-1].name}, the store has none live as {alias}: another store? "
+                "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
+            )
+        return None
+    metadata = store.find(live.name) or {}
+    if moved_to := metadata.get(MOVED_TO):  # first: a ledger that was lost is made from the other store
+        raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
+    collection = ledger.collection(live.name)
+    if collection is None and (former := _copied(ledger, metadata)):  # an erasure was killed
+        collection = take_name(ledger, former, live.name, metadata)
+    if collection is None:
+        raise StoreMismatch(
+            f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: name the "
+            "ledger that does, or let `rag-index doctor --repair` make its rows from the store; "
+            "`rag-index rebuild --allow-loss` starts afresh"
+        )
+    if metadata.get("store_id") != collection.store_id:
+        raise StoreMismatch(
+            f"collection {live.name} of the store is not the one that the ledger knows (its id is "
+            f"{metadata.get('store_id')}, not {collection.store_id}): is it another store or another ledger? "
+            "`rag-index doctor` looks closer, `rag-index rebuild --allow-loss` starts afresh"
+        )
+    return collection
+
+
+def next_name(ledger: Ledger, store: StoreNames, alias: str) -> str:
+    """Return the name of the next collection of an alias: neither store nor ledger has it or a later one."""
+    names = [*store.collections(), *(collection.name for collection in ledger.collections(alias))]
+    found = (re.fullmatch(rf"{re.escape(alias)}__(\d+)", name) for name in names)
+    return f"{alias}__{max((int(match[1]) for match in found if match), default=0) + 1}"
+
+
+def take_name(ledger: Ledger, former: Collection, name: str, metadata: Mapping[str, Any]) -> Collection | None:
+    """Let the ledger's rows of a collection explain its copy, whose name and metadata are given, and return that."""
+    ledger.update_collection(former.id, name=name, store_id=str(metadata["store_id"]))
+    return ledger.collection(name)
+
+
+def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
+    return next((one for one in ledger.collections() if one.store_id == metadata.get(REPLACES)), None)
+
+
+def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
+    """Return the identity as a collection records it, if one was made by the same model, and otherwise as it is.
+
+    A model without a digest is known by a vector that is never the same to the last bit. The one that was recorded
+    first counts, so that equal models have one fingerprint, and no difference adds up. Those of `alias` come first.
+    """
+    if not identity.digest.startswith(PROBE):
+        return identity
+    for collection in sorted(ledger.collections(), key=lambda one: (one.alias != alias, -one.id)):
+        metadata: Mapping[str, Any] = {}
+        with suppress(StoreRefused):  # an index of others, which the key may not read
+            metadata = store.find(collection.name) or {}
+        recorded = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        if recorded is not None and recorded.same_model(identity):
+            return recorded
+    return identity
+
+
+def check_fits(
+    collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
+) -> None:
+    """Raise FingerprintChanged if the settings would not make the vectors and chunks that the collection has."""
+    if reason := _mismatch(collection, identity, chunker, bm25):
+        otherwise = "" if collection.outdated else ", or restore the settings"
+        raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`{otherwise}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The choice of a collection for a run of one index, and its creation."""
+
+    ledger: Ledger
+    store: Store
+    alias: str
+    identity: EmbedderIdentity
+    chunker: Chunker
+    bm25: Bm25Model | None = None
+    index: str = ""
+    scopes: Callable[[], Sequence[str]] = tuple
+    """Returns those of the index's tombstones, which a new collection gets."""
+
+    def current(self) -> Collection:
+        """Return the collection to bring up to date: the live one, created now if there is none.
+
+        Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`.
+        """
+        live = live_collection(self.ledger, self.store, self.alias)
+        self._restore_tombstones((self.store.find(live.name) if live else None) or {})
+        is_new = live is None
+        if live is None:
+            unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
+            live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
+            self.store.point_alias(self.alias, live.name)
+        if is_new or live.state == "building":  # the last publishing died in the middle
+            self.ledger.update_collection(live.id, state="ready")
+        check_fits(live, self.identity, self.chunker, self.bm25, index=self.index or self.alias)
+        return live
+
+    def beside(self, *, allow_loss: bool = False) -> Collection:
+        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones.
+
+        It gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
+        `allow_loss`: another machine may keep it up to date.
+        """
+        found = find_live(self.store, self.alias)
+        live = found and found.name
+        metadata = (self.store.find(live) if live else None) or {}
+        self._restore_tombstones(metadata)
+        if live is not None and not allow_loss:
+            known = self.ledger.collection(live)
+            if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
+                raise StoreMismatch(
+                    f"{live} is live as {self.alias}, and ledger {self.ledger.redacted_url} did not make it: another "
+                    "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
+                    f"`rag-index rebuild {self.index or self.alias} --allow-loss` takes its place"
+                )
+        # a live one that is building: its publishing died in the middle
+        building = [c for c in self.ledger.collections(self.alias) if c.state == "building" and c.name != live]
+        fitting = [c for c in building if self.fits(c) and self._is_whole(c)][-1:]
+        for collection in building:
+            if collection not in fitting:
+                self.store.drop(collection.name)
+                self.ledger.drop_collection(collection.id)
+        return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
+
+    def _restore_tombstones(self, metadata: Mapping[str, Any]) -> None:
+        if metadata.get(KEPT_OUT):
+            restore(self.ledger, self.scopes(), metadata)
+
+    def fits(self, collection: Collection) -> bool:
+        """Return whether the settings would make the vectors and chunks that the collection has."""
+        return not _mismatch(collection, self.identity, self.chunker, self.bm25)
+
+    def _add_to_ledger(self) -> Collection:
+        return self.ledger.add_collection(
+            alias=self.alias,
+            name=next_name(self.ledger, self.store, self.alias),
+            store_id=str(uuid.uuid4()),
+            embedder_fingerprint=self.identity.fingerprint,
+            embedder=str(self.identity),
+            chunking=_chunking(self.chunker, self.bm25),
+            dimension=self.identity.dimension,
+            state="building",
+        )
+
+    def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
+        """Create the collection in the store, unless it is there under this id, and return it."""
+        metadata = self.store.find(collection.name)
+        if metadata is not None and metadata.get("store_id") != collection.store_id:
+            raise StoreMismatch(
+                f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
+                f"or {RENAME}"
+            )
+        made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+        made[SEAL] = ((self.store.find(like) if like else None) or {}).get(SEAL, collection.store_id)
+        made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
+        if out := self.ledger.tombstones(self.scopes()):
+            made[KEPT_OUT] = sorted(out)
+        words = {BM25: asdict(self.bm25)} if self.bm25 else {}
+        sparse = self.bm25 is not None
+        self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
+        return collection
+
+    def _is_whole(self, collection: Collection) -> bool:
+        metadata = self.store.find(collection.name)
+        if metadata is None or metadata.get("store_id") != collection.store_id:
+            return False
+        return not self.ledger.different_commits(collection, self.store.commit_mark(collection.name))
+
+
+def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
+    """Return everything that decides the chunks of a collection and their words, as the ledger keeps it."""
+    return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"index-{INDEX_VERSION}"])
+
+
+def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
+    """Return how the collection differs from what the settings would make; "" if it does not."""
+    if collection.outdated:
+        return collection.outdated
+    chunking = _chunking(chunker, bm25)
+    if collection.chunking != chunking:
+        return (
+            f"{collection.name} was chunked as {collection.chunking} (kind/chunk_chars/chunk_overlap/context/bm25/"
+            f"version), settings say {chunking}"
+        )
+    if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
+        return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The collection that a run writes to, and what it is to the index."""
+
+    collection: Collection
+    identity: EmbedderIdentity
+    """The embedder, as the collection records it."""
+    rebuild: bool
+    """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
+    first: bool
+    epoch: int | None
+    """Written into a server's collection: a server refuses workers of an earlier run by it. An embedded store has none.
+    """
+
+
+def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Chosen:
+    """Choose the collection of a run, and bring it and the ledger together.
+
+    Raises as `Target`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents.
+    """
+    settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
+    live, identity = run.alias in store.aliases(), recognised(identity, ledger, store, run.alias)
+    target = Target(
+        ledger, store, run.alias, identity, chunker, bm25_model(index), index.name, partial(scopes, settings, index)
+    )
+    first = settings.store.server.bulk and not (store.embedded or run.single or live)
+    rebuild = first or (run.options.full and (live or bool(ledger.collections(run.alias))))
+    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
+    if not (rebuild or _was_restored(run, collection)):
+        verify_counts(ledger, store, collection)
+    if not run.single and collection.written_by != (written_by := scan_settings(settings, index)):
+        ledger.write_by(collection, written_by, new=rebuild)
+    epoch = _configure_server(run, collection.name)
+    make_searchable(store, collection.name, identity, index.indexed_fields)
+    return Chosen(collection, identity, rebuild, first, epoch)
+
+
+def _was_restored(run: IndexRun, collection: Collection) -> bool:
+    """Return whether store and ledger were at different commits, after bringing them together.
+
+    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
+    """
+    difference = run.ledger.different_commits(collection, run.store.commit_mark(collection.name))
+    if not difference:
+        return False
+    if run.single:
+        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
+    run.progress.say("comparing every point with the ledger, because one of them was restored")
+    deleted, again = reconcile(run.ledger, run.store, run.index.name, collection, check=run.lease.check)
+    run.outcome.deleted += deleted
+    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
+    run.outcome.say(f"{difference}; every point was compared: {found}")
+    return True
+
+
+def _configure_server(run: IndexRun, name: str) -> int | None:
+    """Give a server's collection a new epoch, which is returned, and what `[store.server]` says.
+
+    The epoch is higher than any there, as a ledger may be new. The outcome says what cannot be done and is slow.
+    """
+    if (server := on_server(run.store)) is None:
+        return None
+    epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
+    run.store.set_metadata(name, {"epoch": epoch})
+    run.outcome.say(server.configure(name))
+    if reason := server.fallback():
+        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
+        logger.warning("%s", slow)
+        if run.settings.store.server.grpc_port is not None:
+            run.outcome.say(slow)  # somebody means it to be used
+    return epoch
+
+
+def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
+    """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
+
+    Indexes that somebody else made are left alone. Call it at the beginning of a run: it only does something if the
+    collection is new or the settings changed.
+    """
+    metadata = store.metadata(collection)
+    before: Mapping[str, str] = metadata.get("payload_indexes") or {}
+    if dict(before) != dict(fields):
+        store.index_fields(collection, {**dict.fromkeys(before), **fields})
+    wanted = {NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    if any(metadata.get(key) != value for key, value in wanted.items()):
+        store.set_metadata(collection, wanted)
+
+
+def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
+    """Return the number of documents and points, after checking that the store holds what the ledger says.
+
+    Points of pending documents may be there or not. Raises StoreMismatch if it does not.
+    """
+    totals, name = ledger.totals(collection.id), collection.name
+    stored = store.count(name)
+    if totals.pending:
+        stored -= store.count(name, keys=ledger.pending_keys(collection.id))
+    if stored == totals.points:
+        return totals.documents, stored
+    raise StoreMismatch(
+        f"{name} holds {stored:,} points, the ledger explains {totals.points:,}: does another program write to it? "
+        "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it"
+    )

@@ -1,0 +1,14 @@
+"""What `init` knows of a database that nobody described: what people look for, what belongs together, who may see it.
+
+`propose` is the face: it reads a catalog and returns a `Proposal`, whose text `scaffold` writes.
+"""
+
+from rag_index.first_run.schema.catalog import DatabaseCatalog, read_catalog
+from rag_index.first_run.schema.proposal import Proposal, Question, propose
+from rag_index.first_run.schema.proposed_index import ProposedIndex
+from rag_index.first_run.schema.scaffold import Scaffold, proposed_settings, scaffold
+
+__all__ = [
+    "DatabaseCatalog", "Proposal", "ProposedIndex", "Question", "Scaffold", "propose", "proposed_settings",
+    "read_catalog", "scaffold",
+]  # fmt: skip

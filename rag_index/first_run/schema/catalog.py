@@ -1,0 +1,401 @@
+"""What a database holds, read in seconds: its tables with keys and foreign keys, and a bounded sample of their rows."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections import Counter
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.types import NullType, _Binary
+
+from rag_index.components.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
+from rag_index.components.sources.pages import accept_any_text
+from rag_index.components.sources.policies import RowPolicies, read_policies
+from rag_index.components.sources.source_tables import relation
+from rag_index.core.database.failures import failure_of
+from rag_index.errors import SourceTimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy.engine import URL, Connection
+
+Kind = Literal["text", "number", "time", "bool", "bytes", "json", "id", "other"]
+SAMPLED_ROWS = 300
+MAX_CHARS = 1500
+"""What is read of one value."""
+MAX_ROWS = 20_000
+"""Rows of a table that are counted at most."""
+SECONDS = 5.0
+"""How long one query may take. What takes longer is left out."""
+CHECKED_VALUES = 60
+"""Values of a column that are looked up in another table's key."""
+SYSTEM_SCHEMAS = re.compile(r"information_schema|pg_.*|sys|mysql|performance_schema")
+
+
+KINDS: tuple[tuple[Any, Kind], ...] = (
+    (sa.JSON, "json"),
+    (sa.Uuid, "id"),
+    (TSVECTOR, "other"),
+    (sa.String | sa.Enum, "text"),
+    (sa.Boolean, "bool"),
+    (sa.Numeric | sa.Integer, "number"),
+    (sa.DateTime | sa.Date, "time"),
+    (_Binary, "bytes"),
+)
+"""The kinds of types: the first that fits counts. `TSVECTOR` is a `String`, and no text."""
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column with the values of the sampled rows, of which texts are cut at `MAX_CHARS`."""
+
+    name: str
+    sql: str
+    """The name as it stands in SQL."""
+    kind: Kind
+    nullable: bool
+    values: tuple[Any, ...]
+
+    @cached_property
+    def filled(self) -> list[Any]:
+        """Return the values that are neither NULL nor empty."""
+        return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Columns that name a row of another table: a declared foreign key."""
+
+    columns: tuple[str, ...]
+    schema: str | None
+    table: str
+    referred: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class DatabaseTable:
+    """A table with a sample of its rows."""
+
+    schema: str | None
+    """None for the schema that is meant if none is named."""
+    name: str
+    key: tuple[str, ...]
+    """The primary key, or else columns that a unique index has, none of them NULL."""
+    columns: dict[str, Column]
+    references: tuple[Reference, ...]
+    sql: str
+    """The name as it stands in SQL, with its schema."""
+    rows: int
+    """The number of rows; one more than `MAX_ROWS` if there are more."""
+    problem: str = ""
+    """Why its rows could not be read."""
+
+    @property
+    def full_name(self) -> str:
+        """Return the name with its schema, if there is one."""
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
+        """Return the sampled values of some columns, a tuple for each row."""
+        return list(zip(*[self.columns[name].values for name in names], strict=True))
+
+
+@dataclass(slots=True)
+class DatabaseCatalog:
+    """The tables of a database. Each question about its rows is asked once, over a new connection if need be."""
+
+    tables: list[DatabaseTable]
+    views: list[str]
+    connection: Connection
+    url: URL
+    policies: RowPolicies = field(default_factory=RowPolicies)
+    _known: dict[Any, Any] = field(default_factory=dict)
+
+    def _ask(self, question: tuple[Any, ...], answer: Callable[[Connection], Any]) -> Any:
+        """Return the answer to a question about rows, from the database if it was not asked before."""
+        if question not in self._known:
+            is_open = not self.connection.closed
+            with nullcontext(self.connection) if is_open else _connected(self.url) as connection:
+                self._known[question] = answer(connection)
+        return self._known[question]
+
+    @property
+    def seconds_now(self) -> str:
+        """Return the time in seconds since 1970, in SQL."""
+        known = {
+            "sqlite": "(julianday('now') - 2440587.5) * 86400",
+            "postgresql": "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)",
+        }
+        return known.get(self.connection.dialect.name, "UNIX_TIMESTAMP()")
+
+    def is_key(self, table: DatabaseTable, names: Sequence[str]) -> bool:
+        """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
+        rows = table.rows_of(*names)
+        distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
+        asked = ("key", table.full_name, *names)
+        return distinct and self._ask(asked, lambda connection: _is_key(connection, table, names))
+
+    def chars(self, table: DatabaseTable, names: Sequence[str]) -> dict[str, int]:
+        """Return how many characters each column has, in the first `MAX_ROWS` rows."""
+        sampled = [[str(value) for value in table.columns[name].filled] for name in names]
+        if table.rows <= SAMPLED_ROWS and all(len(text) < MAX_CHARS for texts in sampled for text in texts):
+            return {name: sum(map(len, texts)) for name, texts in zip(names, sampled, strict=True)}
+        columns = [sa.cast(sa.column(name), sa.Text).label(f"c{number}") for number, name in enumerate(names)]
+        rows = sa.select(*columns).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS).subquery()
+        counted = sa.select(*[sa.func.sum(sa.func.length(one)) for one in rows.c])
+        found = self._ask(("chars", table.full_name, *names), lambda connection: _rows(connection, counted))
+        return {name: int(value or 0) for name, value in zip(names, *found or [[0] * len(names)], strict=True)}
+
+    def share_shown(self, table: DatabaseTable, conditions: str) -> float | None:
+        """Return the share of rows of which conditions are true, as the database says; None if that takes too long."""
+        if not 0 < table.rows <= MAX_ROWS:
+            return None
+        where = sa.text(conditions.replace(":", "\\:"))
+        statement = sa.select(sa.func.count()).select_from(sa.table(table.name, schema=table.schema)).where(where)
+        rows = self._ask(("shown", table.full_name, conditions), lambda connection: _rows(connection, statement))
+        return min(1.0, rows[0][0] / table.rows) if rows else None
+
+    def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
+        """Return the share of these values that a column of the table has."""
+        asked = list(dict.fromkeys(values))
+        asked = asked[:: 1 + len(asked) // CHECKED_VALUES]  # from all over the sample: the first keys are in each table
+        if not asked:
+            return 0.0
+        if table.rows <= SAMPLED_ROWS:
+            return len({*map(str, table.columns[column].values)} & {*map(str, asked)}) / len(asked)
+        name: sa.ColumnClause[Any] = sa.column(column)
+        where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
+        place = sa.table(table.name, schema=table.schema)
+        statement = sa.select(name).distinct().select_from(place).where(where).limit(len(asked))
+        rows = self._ask(("found", table.full_name, column, *asked), lambda connection: _rows(connection, statement))
+        return len({str(row[0]) for row in rows or []}) / len(asked)
+
+
+@contextmanager
+def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
+    """Yield the tables of all schemas of a database that are not its own. Nothing is written, and no table is scanned.
+
+    Raises:
+        SettingsError: there is no such file, or no driver.
+        SourceUnavailable, SourceError: the database does not answer, or cannot be read.
+    """
+    with _connected(url) as connection:
+        inspector = sa.inspect(connection)
+        default = inspector.default_schema_name
+        tables: list[DatabaseTable] = []
+        views: list[str] = []
+        for schema in _schemas(connection, inspector):
+            named = None if schema == default else schema
+            tables += _tables(connection, inspector, named)
+            views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
+        policies = read_policies(connection, [relation(one.schema, one.name) for one in tables])
+        for table in tables:
+            if not (table.rows or table.problem):
+                table.problem = "; ".join(policies.of([relation(table.schema, table.name)]).notes())
+        yield DatabaseCatalog(tables, views, connection, url, policies)
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Connection]:
+    """Yield a connection that cannot write, with limits."""
+    engine = open_read_only(url)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(errors_as_ours(url, "init"))
+            connection = stack.enter_context(engine.connect())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
+            if connection.dialect.name == "sqlite":
+                accept_any_text(connection)
+            else:
+                limit_on_server(connection, SECONDS, streams=False)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
+    """Return the schemas to read. What MariaDB and MySQL call schemas are other databases."""
+    if connection.dialect.name in ("sqlite", "mysql", "mariadb"):
+        return [inspector.default_schema_name]
+    found = [name for name in inspector.get_schema_names() if not SYSTEM_SCHEMAS.fullmatch(name)]
+    return sorted(found, key=lambda name: (name != inspector.default_schema_name, name))
+
+
+def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
+    broken = _broken(connection, inspector, schema) if connection.dialect.name == "sqlite" else {}
+    given: Any = {"schema": schema}
+    if broken:
+        given["filter_names"] = [name for name in inspector.get_table_names(schema) if name not in broken]
+    columns = inspector.get_multi_columns(**given)
+    keys = inspector.get_multi_pk_constraint(**given)
+    references = inspector.get_multi_foreign_keys(**given)
+    partitions: set[str] = set()
+    if connection.dialect.name == "postgresql":
+        names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
+        bound = {"name": schema or inspector.default_schema_name}
+        partitions = {str(row[0]) for row in connection.execute(sa.text(names), bound)}
+    quote, tables = connection.dialect.identifier_preparer.quote, []
+    for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
+        if place[1] in partitions:
+            continue
+        key = list((keys.get(place) or {}).get("constrained_columns") or [])
+        declared = tuple(filter(None, [_reference(one, columns) for one in references.get(place) or []]))
+        sql = ".".join(map(quote, filter(None, [schema, place[1]])))
+        table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, sql, 0)
+        _read_rows(connection, table, found)
+        if not table.key and table.rows:
+            table.key = _unique(connection, inspector, table)
+        tables.append(table)
+    return tables + [DatabaseTable(schema, name, (), {}, (), name, 0, problem) for name, problem in broken.items()]
+
+
+def _broken(connection: Connection, inspector: Any, schema: str | None) -> dict[str, str]:
+    """Return why the columns of tables are not known: SQLite lacks the module of a virtual table."""
+    found = {}
+    for name in inspector.get_table_names(schema):
+        try:
+            inspector.get_columns(name, schema)
+        except exc.DBAPIError as error:
+            found[name] = failure_of(error, connection.engine.url, "[source] url").said
+    return found
+
+
+def _reference(declared: Any, columns: Mapping[Any, Sequence[Any]]) -> Reference | None:
+    """Return a foreign key with the names that the tables have: SQLite takes any case; None if it names no key."""
+    named, own = str(declared["referred_table"]), tuple(declared["constrained_columns"])
+    referred = tuple(declared["referred_columns"]) or own
+    for place, found in columns.items():
+        if place[0] == declared["referred_schema"] and str(place[1]).lower() == named.lower():
+            known = {one["name"].lower(): one["name"] for one in found}
+            named, referred = str(place[1]), tuple(known[name.lower()] for name in referred if name.lower() in known)
+    return Reference(own, declared["referred_schema"], named, referred) if len(referred) == len(own) else None
+
+
+def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tuple[str, ...]:
+    """Return the columns of a unique index or constraint of which no row has a NULL; () if there is none."""
+    unique = [one for one in inspector.get_indexes(table.name, schema=table.schema) if one.get("unique")]
+    unique += inspector.get_unique_constraints(table.name, schema=table.schema)
+    found = [tuple(one["column_names"]) for one in unique]
+    usable = [names for names in found if names and {*names} <= table.columns.keys()]
+    return next((names for names in sorted(usable, key=len) if _is_key(connection, table, names)), ())
+
+
+def _is_key(connection: Connection, table: DatabaseTable, names: Sequence[str]) -> bool:
+    """Return whether each row has other values in these columns, none of them NULL. All rows are read."""
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in names]
+    place = sa.table(table.name, *columns, schema=table.schema)
+    missing = sa.select(sa.literal(1)).select_from(place).where(sa.or_(*[one.is_(None) for one in columns])).limit(1)
+    again = sa.select(sa.literal(1)).select_from(place).group_by(*columns).having(sa.func.count() > 1).limit(1)
+    return _rows(connection, missing) == [] and _rows(connection, again) == []
+
+
+def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[Any]) -> None:
+    """Count the rows of a table, and add its columns with a sample of them."""
+    kinds = {column["name"]: _kind(column["type"]) for column in columns}
+    sqlite = connection.dialect.name == "sqlite"
+    read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other" or sqlite}
+    rows: list[Any] = []
+    try:
+        rows = _sample(connection, table, read)
+    except exc.DBAPIError as error:
+        failure = failure_of(error, connection.engine.url, "[source] url")
+        if failure.lost:
+            raise
+        connection.rollback()
+        table.problem = failure.said
+    values = dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
+    quote = connection.dialect.identifier_preparer.quote
+    for column in columns:
+        name = column["name"]
+        sampled = values.get(name, (None,) * len(rows))
+        kind = _kind_of_values(kinds[name], sampled) if sqlite else kinds[name]
+        if sqlite and kind != "bytes":  # a column of SQLite takes bytes, whatever it was declared as
+            sampled = tuple(None if isinstance(value, bytes) else value for value in sampled)
+        table.columns[name] = Column(name, quote(name), kind, bool(column.get("nullable", True)), sampled)
+
+
+def _kind(kind: Any) -> Kind:
+    """Return the kind of a column's type."""
+    kind = getattr(kind, "data_type", kind)  # a DOMAIN of PostgreSQL
+    if getattr(kind, "display_width", None) == 1:  # what MariaDB and MySQL make of BOOLEAN
+        return "bool"
+    return next((name for types, name in KINDS if isinstance(kind, types)), "other")
+
+
+def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
+    """Return the kind of a column of SQLite, which is that of its values, whatever type was declared."""
+    types = Counter(type(value) for value in values if value is not None)
+    if types.keys() == {bytes}:
+        return "bytes"
+    if kind in ("number", "other", "bool") and str in types:  # `false` is a text if it was written as one
+        return "text" if kind == "bool" or 2 * types[str] >= types.total() else "other"
+    if kind == "other" and types:
+        return "number" if types.keys() <= {int, float} else kind
+    return kind
+
+
+def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]) -> list[Any]:
+    """Count the rows of a table, and return some: from the beginning, the middle and the end of the key.
+
+    They are the first ones if there is no key, and all if they are few, for which one statement is enough.
+    """
+    columns = [_value(connection, column, kind) for column, kind in kinds.items()]
+    place = sa.table(table.name, schema=table.schema)
+    statement = sa.select(*columns).select_from(place)
+    rows = _rows(connection, statement.limit(SAMPLED_ROWS + 1)) if columns else None
+    if rows is not None and len(rows) <= SAMPLED_ROWS:
+        table.rows = len(rows)
+        return list(rows)
+    first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS + 1)
+    counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
+    table.rows = int(counted[0][0]) if counted else MAX_ROWS + 1
+    if not table.key or not set(table.key) <= kinds.keys():
+        return list(rows or [])[:SAMPLED_ROWS]
+    ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in table.key]
+    pages = [statement.order_by(*ordered), statement.order_by(*[one.desc() for one in ordered])]
+    if len(ordered) == 1 and kinds[table.key[0]] == "number":
+        ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(place)
+        low, high = (_rows(connection, ends) or [(0, 0)])[0]
+        if not all(isinstance(end, int | float | Decimal) and math.isfinite(end) for end in (low, high)):
+            low = high = 0  # SQLite orders texts and bytes behind numbers
+        pages.append(statement.where(ordered[0] >= sa.literal((low + high) // 2, NullType())).order_by(*ordered))
+    found: dict[Any, Any] = {}
+    places = [list(kinds).index(column) for column in table.key]
+    for page in pages:
+        for row in _rows(connection, page.limit(SAMPLED_ROWS // 3)) or []:
+            found[tuple(row[number] for number in places)] = row
+    return list(found.values())
+
+
+def _value(connection: Connection, name: str, kind: Kind) -> Any:
+    """Return what is read of a column: of long values only the beginning."""
+    column: sa.ColumnClause[Any] = sa.column(name)
+    if connection.dialect.name == "postgresql" and kind in ("json", "text"):
+        return sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
+    return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
+
+
+def spoken_rows(rows: int) -> str:
+    """Return the number of rows of a table for people, which is not known of a large one."""
+    return f"more than {MAX_ROWS:,} rows" if rows > MAX_ROWS else f"{rows:,} row{'s' * (rows != 1)}"
+
+
+def _rows(connection: Connection, statement: Any) -> Sequence[Any] | None:
+    """Return the rows of a statement; None if it takes too long."""
+    try:
+        with limited(connection, SECONDS, "the source"):
+            return connection.execute(statement).fetchall()
+    except SourceTimedOut:
+        connection.rollback()
+        return None

@@ -1,0 +1,347 @@
+"""What an answer is true of: up to where its indexes are complete, and how a search demands that they are.
+
+The ledger knows what an index has reached; one thread of the process reads it, for all searches, and only while there
+are any. A search reads the position before it asks the store, so that it finds everything up to there. A reader of the
+embedded store may have loaded an older state: then it claims the position that this state has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import re
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_index.components.ledger import Ledger, Reached, Totals
+from rag_index.components.ledger.runs import run_state
+from rag_index.components.ledger.tables import PositionKind, includes, parse_position
+from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, open_names
+from rag_index.core.settings.index import SQL
+from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
+from rag_index.search.concurrency import CLOSED, only_waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from rag_index.core.settings import Settings
+    from rag_index.search.live import LiveCollection
+
+PATIENCE = 0.5
+"""How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
+REST_SECONDS = 0.5
+"""How long the ledger is left alone if nobody waits for a position, or it cannot be read."""
+FOLLOW_SECONDS = 0.05
+"""How long it is left alone if somebody waits."""
+OLD_SECONDS = 10.0
+"""A search waits for the ledger if the last reading is older."""
+CHECK_SECONDS = 5.0
+"""Between two looks at the last runs, and at whether store and ledger belong together."""
+KEPT = 50
+"""Positions of an index that are remembered, for a reader that has an older state."""
+AHEAD = "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
+AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
+UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """What an answer of an index is true of: everything that its source had committed by then is in the index.
+
+    `at` is that time (ISO, UTC). `position` is the place in the source's log, or the number of its queue, None if it
+    has neither. `known_by` is `wal`, `queue`, `poll`, `files`, or `run` for the start of the last complete run.
+    `not_seen` says what this way cannot see; "" if nothing. `last_run` is the state of the newest run: running,
+    completed, partial, failed or, if its process died, interrupted. What is not known is None.
+    """
+
+    position: str | None = None
+    at: str | None = None
+    seconds_behind: float | None = None
+    known_by: str | None = None
+    not_seen: str = ""
+    last_run: str | None = None
+
+
+UNKNOWN = AsOf()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger said at one moment, by index."""
+
+    reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
+    """The last positions, the newest last."""
+    last_runs: Mapping[str, str] = field(default_factory=dict)
+    not_seen: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    live: Mapping[str, str] = field(default_factory=dict)
+    totals: Mapping[str, Totals] = field(default_factory=dict)
+    """How much is in these, as far as the ledger knows them and somebody asked."""
+
+    def newest(self, index: str) -> Reached | None:
+        """Return the last position of an index."""
+        return self.reached[index][-1] if self.reached.get(index) else None
+
+    def claim(self, index: str, live: LiveCollection | None, commits: int | None) -> Reached | None:
+        """Return the last position that holds for a collection as a reader saw it (None: with all commits)."""
+        for one in reversed(self.reached.get(index, ())):
+            same = live is not None and live.collection in (one.collection, one.alias)
+            if same and (commits is None or commits >= one.commits):
+                return one
+        return None
+
+    def as_of(self, index: str, reached: Reached | None) -> AsOf:
+        """Return what an answer with this position says of an index."""
+        run = self.last_runs.get(index)
+        if reached is None:
+            return replace(UNKNOWN, last_run=run)
+        at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if (age := reached.age(time.time())) is None:
+            return AsOf(reached.position or None, not_seen=f"how old this is: {at} is {AHEAD}", last_run=run)
+        behind = round(age, 3)
+        not_seen = self.not_seen.get(index, "") if reached.how != "run" else ""
+        return AsOf(reached.position or None, at, behind, reached.how, not_seen, run)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a search demands of the positions of its indexes: to have reached `after`, to be at most `max_age` old."""
+
+    settings: Settings
+    after: str
+    kind: PositionKind | None
+    number: float
+    max_age: float | None
+
+    @classmethod
+    def of(cls, settings: Settings, after: str | None, max_age: float | str | None) -> Demand | None:
+        """Return what the options of a search demand, None if nothing. Raises SettingsError."""
+        if after is None and max_age is None:
+            return None
+        kind: PositionKind | None = None
+        number = 0.0
+        if after is not None:
+            with suppress(ValueError):
+                kind, number = parse_position(after)
+            source = settings.source
+            log = source.changes == "wal" or settings.source_url.get_backend_name() == "postgresql"
+            own = {"wal": "log position", "queue": "log position" if log else "number"}.get(source.changes, "time")
+            if kind not in (own, "time"):
+                example = {"log position": "0/16B3748", "number": "4711@1764080000.123"}.get(own)
+                forms = f"a {own} of its source, such as {example}, or a time" if example else "a time"
+                raise SettingsError(f"after = {after!r}: it has to be {forms}, such as 2026-11-22T10:15:00Z")
+        return cls(settings, after or "", kind, number, None if max_age is None else _seconds(max_age))
+
+    def unmet(self, claims: Mapping[str, Reached | None], known: Known, seconds: float) -> IndexBehind | None:
+        """Return the error of the first index that is not where it should be within these seconds, None if all are."""
+        late = [index for index, reached in claims.items() if not self._is_met(index, reached)]
+        if not late:
+            return None
+        as_of = known.as_of(late[0], claims[late[0]])
+        state = "nothing is known of how far it is; a complete run tells"
+        if as_of.not_seen and as_of.at is None:
+            state = f"nobody knows {as_of.not_seen}"
+        if as_of.at is not None:
+            place, age = as_of.position or as_of.at, as_of.seconds_behind
+            state = f"it is at {place}, {age:g} s behind, as its {as_of.known_by} says"
+        wanted = [f"reached {self.after}"] if self.after else []
+        wanted += [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
+        message = f"index {late[0]} has not {' and '.join(wanted)} within {seconds:g} s: {state}"
+        return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: asdict(as_of)})
+
+    def _is_met(self, index: str, reached: Reached | None) -> bool:
+        """Return whether a position is enough. An index that is not of the source has no place in its log."""
+        position, age = (reached.position, reached.age(time.time())) if reached else ("", None)
+        if self.kind == "time" and (reached is None or age is None or reached.at < self.number):
+            return False
+        in_log = self.kind in ("log position", "number") and self.settings.index(index).kind == SQL
+        if in_log and not (position and includes(position, self.after)):
+            return False
+        return self.max_age is None or (age is not None and age <= self.max_age)
+
+
+def _seconds(given: float | str) -> float:
+    found = AGE.fullmatch(str(given).strip())
+    if found is None:
+        raise SettingsError(f"max_age = {given!r}: give seconds, or a text such as '10 s', '5 min' or '1 h'")
+    return float(found[1]) * UNITS[found[2]]
+
+
+class Positions:
+    """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop.
+
+    It is read in a thread of its own, whenever somebody asks and the last reading is not young enough. The ledger is
+    opened again for each check, since its file may have been replaced.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
+        self._lock = threading.Lock()
+        self._reading: Future[None] | None = None
+        self._ledger: Ledger | None = None
+        self._begun_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
+        self._to_count = self._closed = False
+        self._history: dict[str, deque[Reached]] = {}
+        self._known = Known()
+
+    async def current(self) -> Known:
+        """Return what is known, read within the last moments if the ledger answers at once; raises nothing.
+
+        The first call waits until it is known whether store and ledger belong together.
+        """
+        now = time.monotonic()
+        if now - self._read_at >= REST_SECONDS:
+            reading, patience = self._start(), PATIENCE if self._read_at > -float("inf") else CHECK_SECONDS
+            if now - self._read_at > OLD_SECONDS and (left := self._begun_at + patience - now) > 0:
+                with suppress(TimeoutError, RagIndexError):
+                    await asyncio.wait_for(_shared(reading), left)
+        return self._known
+
+    async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
+        """Return what is known once it is `ready`, or when the seconds have passed.
+
+        Raises SearchBusy, and StoreError once the positions are closed.
+        """
+        if not ready(self._known):
+            with only_waiting(), suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while not ready(self._known):
+                        reading = self._start(follow=True)
+                        with suppress(RagIndexError):
+                            await _shared(reading)
+        return self._known
+
+    async def checked(self, *, counts: bool = False) -> Known:
+        """Return what ledger and store say, looked at within the last `CHECK_SECONDS`, with `totals` if asked for them.
+
+        However many ask, one looks. Raises what both raise.
+        """
+        due = time.monotonic() - CHECK_SECONDS
+        while (self._counted_at if counts else self._checked_at) < due:
+            self._to_count = self._to_count or counts
+            await _shared(self._start())
+        return self._known
+
+    def close(self) -> None:
+        """Read no more, and close the ledger. A second call does nothing."""
+        with self._lock:
+            self._closed = True
+            reading = self._reading is not None and not self._reading.done()
+        if not reading:
+            self._close_ledger()
+
+    def _start(self, *, follow: bool = False) -> Future[None]:
+        """Return the reading that is under way, or start one, which first pauses if it is to `follow`."""
+        with self._lock:
+            if self._closed:
+                raise StoreError(CLOSED)
+            if self._reading is None or self._reading.done():
+                self._reading, self._begun_at = Future(), time.monotonic()
+                work = threading.Thread(
+                    target=self._read, args=(self._reading, follow), name="rag-index-positions", daemon=True
+                )
+                work.start()
+            return self._reading
+
+    def _read(self, reading: Future[None], follow: bool) -> None:
+        failure = None
+        try:
+            if follow:
+                time.sleep(FOLLOW_SECONDS if self._ledger else REST_SECONDS)
+            due = self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS
+            if due or self._ledger is None:
+                self._close_ledger()
+                url = self._settings.ledger_url
+                if url.get_backend_name() != "sqlite" or Path(str(url.database)).exists():
+                    self._ledger = Ledger(url)  # else there is none yet: whoever searches creates no file
+            if self._ledger is not None:
+                self._read_positions(self._ledger)
+            if due:
+                failure = self._check(self._ledger)
+                if failure:
+                    self._close_ledger()  # whoever waits rests then
+        except (RagIndexError, OSError) as error:
+            self._close_ledger()
+            failure = error if isinstance(error, RagIndexError) else LedgerError(f"the ledger cannot be read: {error}")
+            self._known = Known()
+        finally:
+            self._read_at = time.monotonic()
+            with self._lock:
+                if failure:
+                    reading.set_exception(failure)
+                else:
+                    reading.set_result(None)
+            if self._closed:
+                self._close_ledger()
+
+    def _read_positions(self, ledger: Ledger) -> None:
+        known = ledger.reached()
+        for index, alias in self._aliases.items():
+            history = self._history.setdefault(index, deque(maxlen=KEPT))
+            reached = known.get(alias)
+            last = history[-1] if history else None
+            if last and (reached is None or reached.at < last.at or (last.position and not reached.position)):
+                history.clear()  # the ledger was restored, or forgot it
+            if reached is not None and (not history or history[-1] != reached):
+                history.append(reached)
+        newest = {index: tuple(history) for index, history in self._history.items()}
+        self._known = replace(self._known, reached=newest)
+
+    def _check(self, ledger: Ledger | None) -> RagIndexError | None:
+        """Look at the last runs and watches, and at the store; count what is in it if somebody asked.
+
+        Return what is wrong with the store, which whoever searches is told.
+        """
+        settings, known = self._settings, self._known
+        if ledger is not None:
+            runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
+            states = {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
+            watches = {index: ledger.watch(alias) for index, alias in self._aliases.items()}
+            blind = {index: watch.blind for index, watch in watches.items() if watch is not None}
+            self._known = known = replace(known, last_runs=states, not_seen=blind)
+        try:
+            there = live_aliases(settings.store, settings.aliases)
+            live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
+            problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
+            for index, name in live.items():
+                with open_names(settings.store, brief=True) as stored:
+                    place = (stored.find(name) or {}).get(MOVED_TO)
+                if place:
+                    problems[index] = f"index {index} was moved to {place}: name that store in [store] of the settings"
+                names = [one.name for one in ledger.collections(self._aliases[index])] if ledger else []
+                if names and name not in names:
+                    problems[index] = (
+                        f"{name} of the store is none of the collections of {index} in the ledger "
+                        f"({', '.join(names)}): name the store and the ledger that belong together"
+                    )
+            known = replace(known, live=live, problems=problems)
+        except RagIndexError as error:
+            return error
+        if self._to_count:
+            found = {index: ledger.collection(name) for index, name in live.items()} if ledger else {}
+            totals = {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
+            known, self._to_count = replace(known, totals=totals), False
+            self._counted_at = time.monotonic()
+        self._known, self._checked_at = known, time.monotonic()
+        return None
+
+    def _close_ledger(self) -> None:
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            with suppress(Exception):
+                ledger.close()
+
+
+def _shared(reading: Future[None]) -> Awaitable[None]:
+    """Await a reading that others share: giving up one wait leaves it running, whose error nobody may read then."""
+    waiting = asyncio.wrap_future(reading)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return asyncio.shield(waiting)

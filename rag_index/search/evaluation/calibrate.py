@@ -1,0 +1,174 @@
+"""What a collection answers to queries that fit something, and to queries that fit nothing: the lesson of its scores.
+
+Both kinds are made of its own texts. A query that fits is some words of one text that stand near each other, a third of
+which are replaced, since people use other words than the text. One that fits nothing has each of its words from another
+text, and some of them are spelled backwards.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.embedders import EmbedderIdentity, open_embedder
+from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
+from rag_index.components.stores import CALIBRATION, UNLEARNED
+from rag_index.components.stores.protocol import Store, VectorQuery
+from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.core.documents.keys import point_id
+from rag_index.core.machine import in_thread
+from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
+from rag_index.search.calibration import Calibration
+from rag_index.search.filters import required_conditions
+from rag_index.search.fusion import BEST_BY_MEANING, agree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
+
+    from rag_index.components.ledger import Collection, Ledger
+    from rag_index.core.documents.vectors import SparseVector
+    from rag_index.core.reports.metrics import Stopwatch
+    from rag_index.core.settings import IndexSettings, Settings
+
+Asked = tuple[list[str], list[str], dict[str, Any]]
+"""Queries that fit something, queries that fit nothing, and their vectors."""
+MIN_DOCUMENTS = 500
+"""A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
+TEXTS, KNOWN, STRANGE = 200, 25, 40
+"""Texts that words are taken from, and queries of both kinds."""
+REPLACED, BACKWARDS = 0.3, 0.3
+WORDS, SHORT, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
+"""How long queries are; how many of these lengths are too short to tell a text that fits; the words of a text at least.
+"""
+LETTERS = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
+"""A word, or a piece of a text without spaces."""
+AGREEMENT = 0.5
+"""The share of queries about whose best chunks meaning and words agree, where meaning is trusted."""
+
+
+def calibrate(
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    store: Store,
+    collection: Collection,
+    identity: EmbedderIdentity,
+    stopwatch: Stopwatch,
+    begun: Future[Asked] | None = None,
+) -> None:
+    """Learn what the scores of a collection mean, again once one without a result has doubled.
+
+    Before, the weights of others stand. `begun` has the queries that `begin` embedded.
+    """
+    if not (documents := _due(ledger, store, collection)):
+        return
+    with stopwatch.stage("gate"), suppress(RagIndexError):
+        learned = ask_own_texts(settings, index, ledger, store, collection, identity, begun)
+        recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
+        store.set_metadata(collection.name, {CALIBRATION: recorded})
+
+
+def begin(
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    store: Store,
+    collection: Collection,
+    identity: EmbedderIdentity,
+) -> Future[Asked] | None:
+    """Have servers embed the queries of `calibrate` beside the last documents of a run, since alone they only wait.
+
+    They are made of the documents that are committed by now. Returns None if these are too few.
+    """
+    with suppress(RagIndexError):
+        if settings.embedder.on_servers and _due(ledger, store, collection):
+            texts = _words(index, ledger, store, collection)
+            return in_thread(partial(_embedded, settings, identity, texts), "calibration")
+    return None
+
+
+def _due(ledger: Ledger, store: Store, collection: Collection) -> int:
+    """Return the documents of a collection that should learn now; 0 for any other."""
+    known = store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
+    documents = ledger.totals(collection.id).documents
+    return documents if UNLEARNED in known and documents >= max(MIN_DOCUMENTS, 2 * known[UNLEARNED]) else 0
+
+
+def ask_own_texts(
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    store: Store,
+    collection: Collection,
+    identity: EmbedderIdentity,
+    begun: Future[Asked] | None = None,
+) -> Calibration | None:
+    """Ask a collection for its own texts, and for some that it does not have, and return what that taught.
+
+    That is None if its texts are too few. `identity` is that of the embedder that made the collection. Raises what
+    store and embedder raise.
+    """
+    asked = begun.result() if begun else _embedded(settings, identity, _words(index, ledger, store, collection))
+    own, strange, vectors = asked
+    model, conditions = bm25_model(index), required_conditions(index)
+    encoder = Bm25Encoder(model) if model else None
+
+    def nearest(query: str, limit: int, words: SparseVector | None = None) -> list[StoredPoint]:
+        return store.search(collection.name, VectorQuery(vectors[query], limit, words, conditions, payload=False))
+
+    found = [
+        nearest(query, BEST_BY_MEANING, encoder.query(query) if encoder else None) for query in own if query in vectors
+    ]
+    known = [max(one.score for one in points) for points in found if points]
+    nothing = [points[0].score for query in strange if query in vectors and (points := nearest(query, 1))]
+    if not (known and nothing):
+        return None
+    trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
+    return replace(Calibration.learn(known, nothing, words=encoder is not None), trusted=trusted)
+
+
+def _words(index: IndexSettings, ledger: Ledger, store: Store, collection: Collection) -> dict[str, list[str]]:
+    """Return the words of some documents of a collection, by id; none of those with few."""
+    ids = [point_id(index.name, key, 0) for key in ledger.sample(collection.id, TEXTS)]
+    ours = [point.payload[RESERVED_KEY] for point in store.retrieve(collection.name, ids)]
+    texts = {str(one["document_id"]): LETTERS.findall(one["text"]) for one in ours}
+    return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
+
+
+def _embedded(settings: Settings, identity: EmbedderIdentity, texts: Mapping[str, Sequence[str]]) -> Asked:
+    """Return queries that fit these texts, queries that fit none, and the vectors of both; nothing if texts are few."""
+    if len(texts) < TEXTS // 4:
+        return [], [], {}
+    own, strange = _queries(random.Random(TEXTS), texts)  # noqa: S311 - the same each time
+    patience = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
+    with closing(open_embedder(patience, expected=identity)) as embedder:
+        entries = dict(zip([*own, *strange], embedder.embed_queries([*own, *strange]), strict=True))
+    for entry in entries.values():
+        if isinstance(entry, RagIndexError) and not isinstance(entry, (BadVectors, TextRefused, TextTooLong)):
+            raise entry  # a server that is down teaches nothing
+    return own, strange, {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
+
+
+def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return a query for each of some texts, of some of its words; and some that fit nothing.
+
+    `texts` has the words of each text, by the id of its document.
+    """
+    own, ids = list[str](), sorted(texts)
+    for document_id, length in zip(chance.sample(ids, min(KNOWN, len(ids))), cycle(WORDS[SHORT:])):
+        words = texts[document_id]
+        start = chance.randrange(max(1, len(words) - 2 * length))
+        around = words[start : start + 2 * length]
+        some = [around[place] for place in sorted(chance.sample(range(len(around)), min(length, len(around))))]
+        replaced = [chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in some]
+        own.append(" ".join(replaced))
+    strange = [
+        [chance.choice(texts[one]) for one in chance.choices(ids, k=length)] for length in islice(cycle(WORDS), STRANGE)
+    ]
+    return own, [" ".join(word[::-1] if chance.random() < BACKWARDS else word for word in words) for words in strange]

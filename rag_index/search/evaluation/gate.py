@@ -1,0 +1,137 @@
+"""The gate of a rebuild: the live and the rebuilt collection are asked the same queries before the alias moves.
+
+They are asked as the index is searched, and by meaning alone and by words alone: golden queries that words answer would
+not notice that meaning is lost. The rebuilt one is refused if it measures worse in one of these ways by more than
+`max_loss`, unless chance explains that: queries whose answers change back and forth lose as often as they gain. The
+test (see `significance`) is of the metric plus the reciprocal rank of the first relevant document, since ranks change
+before answers are lost. The ways share its level, so a rebuild that lost nothing is refused at most once in 20. With
+`max_loss` 0, chance is given no credit. Nor is a collection published if no query finds anything in either one, because
+then the golden file's ids are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rag_index.core.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
+from rag_index.errors import SettingsError
+from rag_index.search.evaluation.evaluation import ask_collections
+from rag_index.search.evaluation.golden import GoldenQuery, possible_keys, read_golden
+from rag_index.search.evaluation.measures import (
+    EPSILON,
+    LEVEL,
+    Metric,
+    chance_of_loss,
+    measure,
+    needed_queries,
+    parse_metric,
+)
+from rag_index.search.fusion import ranked
+
+if TYPE_CHECKING:
+    from rag_index.components.ledger import Ledger
+    from rag_index.components.stores.protocol import Store
+    from rag_index.core.settings import GateSettings, IndexSettings, Settings
+
+WAYS: dict[str, float | None] = {SEARCH: None, MEANING: 1.0, WORDS: 0.0}
+"""The weight of meaning by way of searching; None is that of the settings."""
+Ranking = tuple[str, ...]
+"""The documents found, by id, best first."""
+Answers = Mapping[str, Sequence[Ranking]]
+"""What each query finds, by way of searching."""
+
+
+def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
+    """Return the golden queries of an index's gate; none if it has no gate.
+
+    Raises SettingsError if the golden file or the metric cannot be used.
+    """
+    path = settings.golden_file(index)
+    if path is None or index.gate is None:
+        return []
+    place = f"index {index.name}, [indexes.gate]"
+    try:
+        parse_metric(index.gate.metric)
+        queries = read_golden(path, index.name)
+    except SettingsError as error:
+        raise SettingsError(f"{place}: {error}") from error
+    if not queries:
+        raise SettingsError(f"{place}: {path} has no query for this index; leave out their index, or name {index.name}")
+    return queries
+
+
+def gone_documents(
+    ledger: Ledger, index: IndexSettings, collection_id: int, queries: Sequence[GoldenQuery]
+) -> tuple[str, ...]:
+    """Return the relevant documents, by id, that the source does not have, as far as a collection's scan has seen."""
+    possible = {one: possible_keys(index, one) for one in sorted({one for query in queries for one in query.relevant})}
+    every = [key for keys in possible.values() for key in keys]
+    there = ledger.known(collection_id, every).keys() | ledger.failures(collection_id, every).keys()
+    return tuple(document_id for document_id, keys in possible.items() if there.isdisjoint(keys))
+
+
+def ask(
+    settings: Settings, index: IndexSettings, queries: Sequence[GoldenQuery], store: Store, collections: Sequence[str]
+) -> list[Answers]:
+    """Return what each query finds in each of these collections of an index, by each way of searching.
+
+    Each is searched as the index is, with the model that made it, and by meaning and words alone if it has both. The
+    store stays open. Raises what a search raises.
+    """
+    gate = index.gate
+    if gate is None:
+        raise SettingsError(f"index {index.name} has no gate: add a table [indexes.gate] to it")
+    limit, texts = parse_metric(gate.metric).cutoff, [query.query for query in queries]
+    answers: list[Answers] = []
+    for found in ask_collections(settings, index, store, collections, texts, limit):
+        ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
+        answers.append({way: [tuple(name for _, name in ranked(one, ways[way])) for one in found] for way in ways})
+    return answers
+
+
+def judge(
+    gate: GateSettings, queries: Sequence[GoldenQuery], before: Answers, after: Answers, gone: Sequence[str] = ()
+) -> GateVerdict:
+    """Return the verdict on what the queries found before and after, by the ways that both have."""
+    metric = parse_metric(gate.metric)
+    ways = [way for way in WAYS if way in before and way in after]
+    level = LEVEL / len(ways)
+    found = tuple(
+        _judge_way(gate, metric, level, way, list(zip(queries, before[way], after[way], strict=True))) for way in ways
+    )
+    return GateVerdict(str(metric), len(queries), gate.max_loss, found, tuple(gone))
+
+
+def _judge_way(
+    gate: GateSettings, metric: Metric, level: float, way: str, found: Sequence[tuple[GoldenQuery, Ranking, Ranking]]
+) -> WayVerdict:
+    first, count = Metric("MRR", metric.cutoff), len(found)
+    measured = [(measure(metric, old, one.relevant), measure(metric, new, one.relevant)) for one, old, new in found]
+    ranked = [
+        (was + measure(first, old, one.relevant), now + measure(first, new, one.relevant))
+        for (one, old, new), (was, now) in zip(found, measured, strict=True)
+    ]
+    worse = [
+        WorseQuery(query.query, was, now, tuple(one for one in old if one in query.relevant and one not in new))
+        for (query, old, new), (was, now) in zip(found, measured, strict=True)
+        if now < was - EPSILON
+    ]
+    differences = [new - old for old, new in ranked]
+    total, found_before = sum(old for old, _ in measured), sum(old for old, _ in ranked)
+    p, loss = chance_of_loss(differences), (total - sum(new for _, new in measured)) / count
+    return WayVerdict(
+        way=way,
+        before=total / count,
+        after=total / count - loss,
+        p=p,
+        passed=loss <= gate.max_loss + EPSILON or (p > level and gate.max_loss > 0),
+        needed=needed_queries(
+            2 * gate.max_loss,
+            level=level,
+            lost=found_before / total if total else 1.0,
+            squares=sum(difference**2 for difference in differences) / count,
+        ),
+        better=sum(new > old + EPSILON for old, new in measured),
+        worse=tuple(sorted(worse, key=lambda one: one.after - one.before)),
+    )

@@ -1,0 +1,494 @@
+"""One question to several indexes, step by step: which collections are live, how often they have its words, its vector,
+the search itself, and the payloads of the best candidates.
+
+An index that fails, or is too slow in a step, gets an error, and the others go on. An embedded store is asked about one
+index after another in one thread, since a search uses one of its processes; a server about all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from rag_index.components.embedders.bm25 import name_dimension
+from rag_index.components.stores.protocol import NO_WORDS, StoreReader, VectorQuery, WordCounts
+from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    FingerprintChanged,
+    RagIndexError,
+    SearchBusy,
+    SearchTimedOut,
+    StoreBusy,
+    StoreError,
+    StoreMismatch,
+)
+from rag_index.search.calibration import UNCOUNTED
+from rag_index.search.concurrency import Deadline, FairThreads, StoreHolder
+from rag_index.search.fusion import best_candidates, document_key, scorings
+from rag_index.search.live import LiveCollection, LiveCollections
+from rag_index.search.query_model import QueryVectors
+from rag_index.search.question import NAMED, Asked, IndexAnswer, Question
+from rag_index.search.soft_match import add_soft_match, idf_of, together
+from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rag_index.components.embedders import Embedder
+    from rag_index.core.settings import Settings
+    from rag_index.search.access import AccessRules
+    from rag_index.search.search_metrics import Metrics
+
+T = TypeVar("T")
+X = TypeVar("X")
+
+MAX_LOAD_SECONDS = 300.0
+COUNT_SHARE = 0.25
+"""The share of its time that an index has to count words, and another to look for typing errors. The words of one that
+is slower are not in the idf."""
+READ_SHARE = 0.2
+"""The share of the time that is kept to read what was found, should an index take all the rest."""
+MAX_POINTS, MAX_OF_PHRASE, MORE = 10_000, 2000, 4
+"""Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
+STORE, ALIASES, WORDS = "the store", "the aliases", "words"
+"""Names of threads besides those of the indexes; those for words compute in this process."""
+
+
+class FanOut:
+    """The store, embedders and threads of a Retriever. Safe to use from several threads and event loops."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        access: AccessRules,
+        metrics: Metrics,
+        *,
+        open_store: Callable[[], StoreReader],
+        open_embedder: Callable[..., Embedder] | None,
+        collections: Mapping[str, str] | None = None,
+    ) -> None:
+        retrieve, self._embedded = settings.retrieve, settings.store.url is None
+        self._wait = settings.run.wait if self._embedded else 0.0
+        self._access, self._open_store = access, open_store
+        self._live = LiveCollections(settings, pinned=collections)
+        self._store = StoreHolder(self._open_afresh, idle=retrieve.idle_seconds if self._embedded else None)
+        self._vectors = QueryVectors(settings, metrics, opener=open_embedder)
+        share = max(1, retrieve.concurrency // max(1, len(settings.indexes)))
+        widths = {index.name: share for index in settings.indexes} | {STORE: retrieve.concurrency, ALIASES: 2, WORDS: 2}
+        self._threads = {name: FairThreads(width, f"rag-index-{name}") for name, width in widths.items()}
+
+    async def ask(self, question: Question, indexes: Sequence[str] | None, problems: Mapping[str, str]) -> Asked:
+        """Return the candidates of the indexes; the best of them alone, unless the question is for all `payloads`.
+
+        If `indexes` is None, all that hold something are asked. Those that are closed to the caller are left
+        out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
+        live collection may be another one by now.
+
+        Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the store raises
+        instead of answering.
+        """
+        names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
+        wanted = [one for one in indexes or names if self._access.is_open(one, question.caller)]
+        if indexes is None and not wanted:
+            raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
+        asked = Asked(question, wanted)
+        for index in problems.keys() & wanted:
+            asked.fail(index, StoreMismatch(problems[index]))
+        await self._ask(asked, [index for index in wanted if index not in problems], names)
+        failed = [
+            name
+            for name, error in asked.errors.items()
+            if name not in problems
+            and isinstance(error, StoreError | FingerprintChanged | BadVectors)
+            and not isinstance(error, StoreBusy)
+        ]
+        if failed:  # their live collections may be others by now
+            with suppress(RagIndexError):
+                names = await self._names(question.deadline, fresh=True)
+            self._live.forget(failed)
+            for index in failed:
+                del asked.errors[index]
+            await self._ask(asked, failed, names)
+        await self._think(question, add_soft_match, asked)
+        return asked
+
+    async def read(
+        self,
+        index: str,
+        deadline: Deadline,
+        call: Callable[[StoreReader, LiveCollection], T],
+        problems: Mapping[str, str],
+    ) -> T:
+        """Return what a function returns that gets the store and the index's live collection.
+
+        It runs in a thread of the index. Raises StoreMismatch if the index has one of the `problems`, StoreError if it
+        is empty, SearchTimedOut, and what the function raises.
+        """
+        if index in problems:
+            raise StoreMismatch(problems[index])
+        names = await self._names(deadline)
+
+        def read(store: StoreReader) -> T:
+            live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
+            return call(store, live)
+
+        limit = Deadline(deadline.seconds, deadline.at + self._wait)
+        return await limit.result_of(self._threads[index].submit(self._with_store, read))
+
+    def close(self) -> None:
+        """Close the store and the embedders, and start no more calls; those already running finish."""
+        for threads in self._threads.values():
+            threads.close()
+        self._vectors.close()
+        self._store.close()
+        self._access.close()
+
+    # The steps of a search
+
+    async def _ask(self, asked: Asked, indexes: Sequence[str], names: Mapping[str, str]) -> None:
+        """Ask these indexes for candidates, and read the best of all.
+
+        A writer that is waited for may take `[run] wait`, which does not count.
+        """
+        question, deadline, began = asked.question, asked.question.deadline, time.monotonic()
+        live = {index: self._live.cached(index, names.get(index)) for index in indexes}
+        unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
+        if unknown:
+            until = min(began + question.index_seconds, _before_reading(deadline)) + self._wait
+            loaded = await self._each(question, unknown, self._load, until, apart=True)
+            live |= self._settled(asked, unknown, loaded, " while the index was opened")
+            deadline.at += time.monotonic() - began if self._wait else 0.0
+        for index, collection in live.items():
+            if collection is not None:
+                try:
+                    own = self._access.conditions(collection, question.caller)
+                except StoreError as exc:
+                    asked.fail(index, exc)
+                else:
+                    hybrid = collection.bm25 is not None and question.dense_weight < 1
+                    asks = self._access.asks(index, question.caller)
+                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks)
+        await self._count_words(asked)
+        if await self._correct(asked):
+            await self._count_words(asked)
+        by_model: dict[str, list[IndexAnswer]] = {}
+        for answer in (asked.answers[index] for index in indexes if index in asked.answers):
+            by_model.setdefault(answer.live.fingerprint, []).append(answer)
+        await asyncio.gather(*(self._embed_and_search(asked, answers) for answers in by_model.values()))
+        await self._read_best(asked)
+
+    async def _count_words(self, asked: Asked) -> None:
+        """Count the words of the question in each index that has not done so. The idf is that of all together.
+
+        Where the database hides documents, nobody knows how rare a word is in the others: such an index does not count.
+        """
+        question = asked.question
+        hybrid = {one.index: one for one in asked.answered if one.hybrid and one.counts is NO_WORDS}
+
+        def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
+            words = {one for word in answer.words(question.text).values() for one in word.dimensions}
+            name = name_dimension(question.text)
+            words.update(() if name is None else (name,))
+            return store.word_counts(answer.live.collection, sorted(words), answer.own)
+
+        if hybrid:
+            until = time.monotonic() + COUNT_SHARE * min(question.index_seconds, question.deadline.seconds)
+            for index, counts in (await self._each(question, hybrid, count, until)).items():
+                if isinstance(counts, Exception):
+                    if not isinstance(counts, SearchBusy):
+                        asked.fail(index, counts)
+                else:
+                    hybrid[index].counts = counts
+            hidden = {word: UNCOUNTED for one in asked.answered if one.asks for word in one.counts.having}
+            asked.counts = together(answer.counts for answer in asked.answered if not answer.asks)
+            asked.idf = hidden | idf_of(asked.counts)
+        for one in hybrid.values():  # its store would weigh words by those that the caller may not see
+            one.hybrid = not (one.asks and one.counts is NO_WORDS)
+
+    async def _correct(self, asked: Asked) -> bool:
+        """Replace words of the question that are typing errors, and return whether there are any.
+
+        The question stays as it is if an index does not say in time what it has, may not say it, or fails.
+        """
+        question, hybrid = asked.question, {one.index: one for one in asked.answered if one.hybrid}
+        counted = all(answer.counts is not NO_WORDS for answer in hybrid.values())
+        counted = counted and not asked.errors
+        silent = question.exact or any(answer.asks for answer in asked.answered)
+        typed = suspects(question.text, hybrid.values()) if counted and not silent else {}
+        typed = {word: count for word, count in typed.items() if not question.quotes(word)}
+        possible = await self._think(question, possible_spellings, typed) if typed else {}
+        words = list(dict.fromkeys(spelling for some in possible.values() for spelling in some))
+        if not words:
+            return False
+
+        def count(store: StoreReader, answer: IndexAnswer) -> Mapping[str, tuple[int, int, str]]:
+            return count_spellings(store, answer, words, question.text)
+
+        until = time.monotonic() + COUNT_SHARE * question.deadline.seconds
+        found = await self._each(question, hybrid, count, until)
+        counts = [one for one in found.values() if not isinstance(one, Exception)]
+        corrected = chosen_spellings(possible, typed, counts) if len(counts) == len(hybrid) else {}
+        if corrected:
+            text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
+            asked.question = replace(question, text=text, corrected=corrected)
+            for answer in hybrid.values():
+                answer.counts = NO_WORDS
+        return bool(corrected)
+
+    async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Make the vector of the question for the indexes of one model, and search them; by words alone without it.
+
+        Loading a model into this process does not count in the time of the search.
+        """
+        live, text, deadline, began = answers[0].live, asked.question.text, asked.question.deadline, time.monotonic()
+        try:
+            loaded = self._vectors.loaded(live)
+            limit = (
+                Deadline(deadline.seconds, _before_reading(deadline)) if loaded else Deadline.after(MAX_LOAD_SECONDS)
+            )
+            making = self._vectors.get(live, text)
+            vector = await limit.wait_for(making, " while the query was embedded")
+            took = time.monotonic() - began
+            deadline.at += 0.0 if loaded else took
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
+            by_words = asked.question.dense_weight == 0 and isinstance(exc, EmbedderUnavailable | SearchTimedOut)
+            for answer in answers:
+                if by_words and answer.hybrid:
+                    asked.lacking[answer.index] = f"was searched by words alone, since its embedder fails: {exc}"
+                else:
+                    asked.fail(answer.index, exc)
+            took = 0.0
+        else:
+            asked.vectors[live.fingerprint] = vector
+        if answers := [one for one in answers if one.index in asked.answers]:
+            asked.embed_seconds = max(asked.embed_seconds, took)
+            await self._search(asked, answers)
+
+    async def _search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Search indexes for candidates, for more than before if that was done."""
+        question = asked.question
+        for answer in answers:
+            first = answer.first(question) * (MORE if answer.asks else 1)
+            answer.limit = min(MAX_POINTS, answer.limit * MORE or first)
+
+        def search(store: StoreReader, answer: IndexAnswer) -> tuple[list[StoredPoint], int | None, float]:
+            sparse, named, began = None, math.inf, time.perf_counter()
+            if answer.hybrid:
+                sparse, named = answer.query(question.text, asked.counts, asked.idf)
+            vector, conditions = asked.vectors.get(answer.live.fingerprint), (*answer.own, *question.conditions)
+            any_vector = np.ones(answer.live.identity.dimension, dtype=np.float32) if vector is None else vector
+            whole = question.payloads or answer.asks
+            query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=whole, corpus=answer.own)
+            found = store.search(answer.live.collection, query)
+            answer.full = len(found) >= answer.limit
+            points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
+            for point in points:
+                if named < point.bm25:
+                    point.bm25, point.exact = max(0.0, point.bm25 - NAMED * named), True
+                if vector is None:
+                    point.score = 0.0
+            return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
+
+        searched = {answer.index: answer for answer in answers}
+        found = await self._each(question, searched, search, _before_reading(question.deadline))
+        for index, result in self._settled(asked, searched, found).items():
+            answer = searched[index]
+            answer.points, answer.commits, answer.seconds = result
+            answer.whole = question.payloads or (not answer.asks and all(point.payload for point in answer.points))
+        await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
+
+    async def _ask_database(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Leave the candidates that the caller may see, in time for reading them. An index that cannot ask fails.
+
+        How many documents the database is asked for, and how often, depends on the meaning of the query, and not on the
+        words that documents have: the time that it takes would tell of words in those that the caller may not see.
+        """
+        question, began = asked.question, time.perf_counter()
+        until = _before_reading(question.deadline)
+
+        def ask(_: StoreReader, answer: IndexAnswer) -> set[str]:
+            limit = min(question.index_seconds, until - time.monotonic())
+            return self._access.permitted(answer.index, question.caller, _documents_to_ask(answer), limit)
+
+        asking = {answer.index: answer for answer in answers}
+        permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
+        asked.rights_seconds += time.perf_counter() - began if asking else 0.0
+        for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
+            answer = asking[index]
+            seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]
+            answer.enough = len(seen) >= answer.first(question) and len(set(seen)) >= question.limit
+            answer.points = [one for one in answer.points if document_key(one) in keys and question.admits(one.payload)]
+
+    async def _read_best(self, asked: Asked) -> None:
+        """Read the payloads of the best candidates, and ask for more where these belong to too few documents.
+
+        The answers are left with the best alone, unless all came with their payloads.
+        """
+        question, missing = asked.question, dict[str, set[str]]()
+
+        def read(store: StoreReader, answer: IndexAnswer) -> dict[str, dict[str, Any]]:
+            conditions = (*answer.own, *question.conditions)
+            points = store.retrieve(answer.live.collection, list(missing[answer.index]), conditions=conditions)
+            return {one.id: one.payload or {RESERVED_KEY: {}} for one in points if question.admits(one.payload)}
+
+        asked.scoring = scorings(asked.answered, question)
+        while True:
+            answered = asked.answered
+            best, few = best_candidates(answered, question, asked.scoring)
+            whole = all(one.whole for one in answered)
+            missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
+            unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
+            if unread:
+                found = await self._each(question, unread, read, question.deadline.at)
+                for index, payloads in self._settled(asked, unread, found).items():
+                    for point in unread[index].points:
+                        point.payload = payloads.get(point.id, point.payload)
+                    gone = missing[index] - payloads.keys()  # or not what is asked for
+                    unread[index].points = [one for one in unread[index].points if one.id not in gone]
+                continue
+            short = [
+                answer
+                for answer in answered
+                if (whole or answer.asks or answer.index in few)
+                and answer.full
+                and answer.limit < (MAX_OF_PHRASE if question.phrases else MAX_POINTS)
+                and not (answer.enough if answer.asks and not question.phrases else _has_documents(answer, question))
+            ]
+            if not short:
+                break
+            await self._search(asked, short)
+            asked.scoring = scorings(asked.answered, question)
+        for answer in answered if not whole else ():
+            answer.points = best[answer.index]
+
+    # What the steps are made of
+
+    async def _each(
+        self,
+        question: Question,
+        targets: Mapping[str, X],
+        call: Callable[[StoreReader, X], T],
+        until: float,
+        *,
+        apart: bool = False,
+    ) -> dict[str, T | Exception]:
+        """Return what a call returns or raises for the target of each index, if it is done `until` a monotonic time.
+
+        Each index has its own time within that. Of an embedded store, all calls are made in one thread, and its
+        processes set that limit, unless the calls are to be made `apart`.
+        """
+        found: dict[str, T | Exception] = {}
+        groups: dict[str, Sequence[str]] = {STORE: list(targets)}
+        if apart or not self._embedded:
+            groups = {index: [index] for index in targets}
+            until = min(until, time.monotonic() + question.index_seconds + self._wait)
+
+        def work(indexes: Sequence[str]) -> None:
+            for index in indexes:
+                try:
+                    if time.monotonic() < until:
+                        found[index] = self._with_store(call, targets[index])
+                except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+                    found[index] = exc
+
+        async def turn(name: str, indexes: Sequence[str]) -> None:
+            try:
+                limit = Deadline(until - time.monotonic(), until)
+                await limit.result_of(
+                    self._threads[name].submit(work, indexes), patience=question.index_seconds + self._wait
+                )
+            except SearchBusy as exc:
+                found.update(dict.fromkeys(indexes, exc))
+            except SearchTimedOut:
+                pass  # what there is not is late
+
+        try:
+            await asyncio.gather(*(turn(*one) for one in groups.items()))
+        finally:
+            until = -math.inf  # nobody waits for the others
+        return found.copy()
+
+    def _settled(
+        self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = ""
+    ) -> dict[str, T]:
+        """Return what was found in time, by index; the others get an error."""
+        seconds = min(asked.question.deadline.seconds, asked.question.index_seconds)
+        late = SearchTimedOut(f"timed out after {seconds:g} s{during}; search again, or with a longer timeout")
+        settled = {}
+        for index in indexes:
+            result = found.get(index, late)
+            if isinstance(result, Exception):
+                asked.fail(index, result)
+            else:
+                settled[index] = result
+        return settled
+
+    async def _think(self, question: Question, call: Callable[..., T], *args: Any) -> T:
+        """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
+        thinking = self._threads[WORDS].submit(call, *args)
+        try:
+            return await question.deadline.result_of(thinking, patience=question.index_seconds)
+        except asyncio.CancelledError:
+            question.deadline.at = -math.inf  # nobody waits for it
+            raise
+
+    def _with_store(self, call: Callable[..., T], *args: Any) -> T:
+        with self._store.borrow() as store:
+            return call(store, *args)
+
+    async def _names(self, deadline: Deadline, *, fresh: bool = False) -> Mapping[str, str]:
+        """Return the name of each index's live collection, read now if `fresh`."""
+        since = time.monotonic() - (0 if fresh else self._live.seconds)
+        if (known := self._live.names(since)) is not None:
+            return known
+        reading = self._threads[ALIASES].submit(self._with_store, self._live.read_names, since)
+        return await deadline.result_of(reading, " while the store was opened")
+
+    def _open_afresh(self) -> StoreReader:
+        store = self._open_store()
+        self._live.forget()  # another process may have changed anything while nobody had the store open
+        return store
+
+    def _load(self, store: StoreReader, named: tuple[str, str | None]) -> LiveCollection:
+        index, name = named
+        if name is None:
+            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
+        return self._live.load(store, index, name)
+
+
+def _has_documents(answer: IndexAnswer, question: Question) -> bool:
+    """Return whether the candidates belong to as many documents as are asked for."""
+    return len(set(map(document_key, answer.points))) >= question.limit
+
+
+def _nearest(answer: IndexAnswer, count: int) -> list[StoredPoint]:
+    return sorted(answer.points, key=lambda point: -point.score)[:count]
+
+
+def _always_asked(answer: IndexAnswer) -> int:
+    return answer.limit * 3 // 4
+
+
+def _documents_to_ask(answer: IndexAnswer) -> list[str]:
+    """Return the typed keys of as many documents as the nearest candidates have, whatever the others are.
+
+    Three quarters of these candidates come first, then the best by words, and then the rest.
+    """
+    near, worded = _nearest(answer, answer.limit), [one for one in answer.points if one.exact or one.bm25 > 0]
+    worded.sort(key=lambda point: (-point.exact, -point.bm25))
+    ordered = [*near[: _always_asked(answer)], *worded, *near]
+    return list(dict.fromkeys(map(document_key, ordered)))[: len(set(map(document_key, near)))]
+
+
+def _before_reading(deadline: Deadline) -> float:
+    """Return the moment by which candidates have to be there, if one index takes all the time that there is."""
+    return deadline.at - READ_SHARE * deadline.left

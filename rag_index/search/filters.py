@@ -1,0 +1,161 @@
+"""Filters as people write them, in Python, in settings and on the command line, turned into conditions for stores.
+
+    {"priority": "high"}                            equal
+    {"priority": ["high", "urgent"]}                any of these
+    {"created_at": {"gte": "2024-01-01", "lt": …}}  range (gte, gt, lte, lt) of numbers or times
+    {"author": {"exists": True}}                    present and not null; False: missing, null or empty
+    {"priority": {"not": "low"}}                    not equal, or missing; a list: none of these
+
+All fields must match. On the command line: `priority=high`, `priority=high,urgent`, `created_at>=2024-01-01`,
+`ticket_id<=20`, `priority!=low`, `author` (exists) and `!author` (does not). There a value that looks like a number,
+or is true or false, also matches numbers or booleans, besides text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.stores.conditions import BOUNDS, INT64, payload_filter
+from rag_index.components.stores.protocol import Condition
+from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from rag_index.core.settings import IndexSettings
+
+Filter = Mapping[str, Any] | str | Iterable[Condition | str]
+"""A table of fields, conditions, or text as on the command line."""
+
+WORDS = (*BOUNDS, "eq", "any", "not", "exists")
+COMPARISON = re.compile(r"(?P<field>[^=<>!]+)(?P<op>>=|<=|!=|==|=|>|<)(?P<value>.*)", re.DOTALL)
+EXISTENCE = re.compile(r"(?P<no>!?)(?P<field>[^=<>!]+)")
+MAX_DIGITS = 1000
+"""Python converts no integer that is much longer."""
+MAX_CONDITIONS, MAX_VALUES = 30, 1000
+"""What a filter may have. Each condition on a field without a payload index costs a reading of all payloads."""
+NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
+
+
+def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
+    """Return the conditions of a filter. Raises SettingsError if it is not valid."""
+    if isinstance(given, Mapping):
+        found = [one for field, wanted in given.items() for one in _field_conditions(str(field), wanted)]
+    else:
+        items = [] if given is None else given if _is_list(given) else [given]
+        found = [item if isinstance(item, Condition) else _parse(item) for item in items]
+    values = sum(len(one.value) if _is_list(one.value) else 1 for one in found)
+    if len(found) > MAX_CONDITIONS or values > MAX_VALUES:
+        raise SettingsError(
+            f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_VALUES:,} values in all, and this one has "
+            f"{len(found):,} with {values:,}: search several times, or put what belongs together into one field"
+        )
+    try:
+        payload_filter(found)
+    except StoreError as exc:
+        raise SettingsError(str(exc)) from exc
+    return tuple(found)
+
+
+def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
+    """Return the conditions that the index's settings add to every search of it.
+
+    Raises SettingsError if the required filter is not valid, or names a field that the index does not have.
+    """
+    try:
+        conditions = conditions_of(index.required_filter)
+        check_fields(conditions, [index])
+    except SettingsError as exc:
+        raise SettingsError(f"required_filter of index {index.name}: {exc}") from exc
+    return conditions
+
+
+def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSettings]) -> None:
+    """Raise SettingsError unless an index has each field, and no payload index answers a comparison wrongly."""
+    for condition in conditions:
+        check_field(condition.field, indexes, "filter")
+        for index in indexes:
+            _check_kind(condition, index.indexed_fields.get(condition.field))
+
+
+def check_field(field: str, indexes: Sequence[IndexSettings], purpose: str) -> None:
+    """Raise SettingsError unless an index has a field, which none has for our own part of the payload."""
+    ours = field.partition(".")[0] == RESERVED_KEY
+    if ours or not any(index.has_field(field) for index in indexes):
+        fields = sorted({known for index in indexes for known in index.fields or ()})
+        owner = f"index {indexes[0].name} has" if len(indexes) == 1 else "the indexes have"
+        known = f": {', '.join(fields)}" if fields else " none; `payload` in the settings names them"
+        raise SettingsError(f"there is no field {field!r} to {purpose} by; {owner}{known}")
+
+
+def _check_kind(condition: Condition, kind: str | None) -> None:
+    """Check a comparison against the kind of payload index, which answers for the whole field.
+
+    An index of times would take numbers for times, and an index of numbers would take times for numbers.
+    """
+    compared = condition.value
+    is_range = condition.op == "range"
+    values = compared.values() if is_range else compared if _is_list(compared) else [compared]
+    numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    times = any(isinstance(value, date) or (is_range and isinstance(value, str)) for value in values)
+    ordered = PAYLOAD_KINDS[kind].ordered if kind else ""
+    if (ordered == "times" and numbers) or (ordered == "numbers" and times):
+        raise SettingsError(f"field {condition.field} has a payload index of kind {kind}: compare it with {ordered}")
+
+
+def _field_conditions(field: str, wanted: Any) -> Iterable[Condition]:
+    if not isinstance(wanted, Mapping):
+        wanted = {"any": list(wanted)} if _is_list(wanted) else {"eq": wanted}
+    unknown = [word for word in wanted if word not in WORDS]
+    if unknown or not wanted:
+        raise SettingsError(
+            f"filter on {field}: {unknown[0] if unknown else 'an empty table'!r} is not known; use {', '.join(WORDS)}"
+        )
+    if bounds := {word: value for word, value in wanted.items() if word in BOUNDS}:
+        yield Condition(field, "range", bounds)
+    for word in ("eq", "any", "not"):
+        if word in wanted:
+            value = wanted[word]
+            yield Condition(field, word, list(value) if word == "not" and _is_list(value) else value)
+    if "exists" in wanted:
+        if not isinstance(wanted["exists"], bool):
+            raise SettingsError(f"filter on {field}: exists is true or false, not {wanted['exists']!r}")
+        yield Condition(field, "exists") if wanted["exists"] else Condition(field, "eq", None)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+
+
+def _parse(text: object) -> Condition:
+    if not isinstance(text, str):
+        example = 'a table such as {"priority": "high"}, or "priority=high"'
+        raise SettingsError(f"a filter cannot be {text!r}: give {example}")
+    found = COMPARISON.fullmatch(text.strip())
+    if found is None:
+        existence = EXISTENCE.fullmatch(text.strip())
+        if existence is None:
+            raise SettingsError(f"filter {text!r} is not known; write it as field=value, field>=value or field!=value")
+        field = existence["field"].strip()
+        return Condition(field, "eq", None) if existence["no"] else Condition(field, "exists")
+    field, op, value = found["field"].strip(), found["op"], found["value"].strip()
+    if op[0] in "><":
+        word = {">": "gt", "<": "lt"}[op[0]] + ("e" if op.endswith("=") else "")
+        return Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
+    values: list[str | float | bool] = []
+    for part in map(str.strip, value.split(",")):
+        values.append(part)
+        if NUMBER.fullmatch(part) and math.isfinite(float(part)):
+            is_whole = isinstance(number := _number(part), int) and -INT64 <= number < INT64
+            values.append(number if is_whole else float(number))
+        elif part in ("true", "false"):
+            values.append(part == "true")
+    return Condition(field, "not" if op == "!=" else "any", values)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if len(text) < MAX_DIGITS and re.fullmatch(r"[+-]?\d+", text) else float(text)

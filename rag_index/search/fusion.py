@@ -1,0 +1,239 @@
+"""Fusion: points become documents, and the documents of several indexes become one list.
+
+A chunk of a **hybrid** search has two scores, the cosine c and the BM25 score b, which become one: a·c + (1 - a)·b / B,
+where B is the best BM25 score that the query has in any of the indexes asked, and a is `[retrieve] dense_weight`. Such
+a convex combination orders better than reciprocal ranks do (Bruch, Gai and Ingber: An Analysis of Fusion Functions for
+Hybrid Retrieval, ACM TOIS 42, 2023), and as B is one number for all indexes, so do the scores of different indexes. The
+best candidates by this score are read. Their soft match s (`soft_match.py`) is added with a weight w, and the sum
+divided by 1 + w, so that a score is at most about 1. With a of 0 or 1, only words or only meaning count.
+
+The weight a is for an embedder that knows the texts. One that does not would move noise before what the words find. It
+shows: for most of the collection's own texts, none of the ten best chunks by words is among its 25 best (`agree`). Then
+a is lowered in all searches of the collection.
+
+There are two ways to fuse indexes. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion
+outperforms Condorcet and individual Rank Learning Methods, SIGIR 2009): a document at rank r of a list, counted from 1,
+scores 1 / (k + r) there, and the sum over all lists orders the documents, with k = 60 as in the paper. It looks at
+ranks alone, so it works whatever the scores mean. **Score**: the score itself, which is comparable only among vectors
+of one model, if all the indexes are searched in the same way.
+
+A document is in one index. So reciprocal rank puts the first hit of each index first, then the second of each, and so
+on. Sorting is stable: equal hits keep the order in which the indexes were asked, and their ranks within an index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
+from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
+from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question
+from rag_index.search.results import ChunkHit, SearchHit
+from rag_index.search.soft_match import soft_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Scored = tuple[float, StoredPoint]
+
+K = 60
+MAX_CHUNKS = 3
+"""The chunks that a hit holds at most."""
+MAX_SHORT_CHUNKS, SHORT_CHARS = 12, 2000
+"""Chunks that a hit holds if they have no more characters together: the answer to a ticket is seldom like the question,
+and stands in one of its remarks, as what one looks for in a recipe stands in one of its steps."""
+
+DISTRUST = 0.15
+"""The share of the weight of meaning that is left where meaning and words agree about few of a collection's texts."""
+NAME_WEIGHT = 0.4
+"""The weight of meaning at most in a search of source code for a name: words know its definition."""
+MIN_READ, MIN_READ_OF_PHRASE, MORE = 50, 400, 4
+"""Candidates read at least and compared by soft match, and how many times as many in each further round."""
+
+BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
+"""The chunks of which at least one is expected to be in both. Random vectors have one in a quarter of all searches of
+a thousand chunks, and in a fortieth of those of ten thousand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The one score of a chunk's two. `best_bm25` is the best BM25 score of all candidates; 0 if none has a word."""
+
+    dense_weight: float = 1.0
+    best_bm25: float = 0.0
+    soft_weight: float = 0.0
+
+    def score(self, point: StoredPoint, *, soft: bool = True) -> float:
+        """Return the score of a point, from -1 to about 1, and 1 more if one of its names is the query."""
+        if self.dense_weight == 1:
+            return point.score
+        score = self.dense_weight * point.score + (1 - self.dense_weight) * point.bm25 / (self.best_bm25 or 1.0)
+        weight = self.soft_weight if self.dense_weight else 0.0
+        return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact
+
+
+def agree(points: Sequence[StoredPoint]) -> bool:
+    """Return whether meaning and words agree about any of these candidates, which have both scores."""
+    worded = sorted([one for one in points if one.bm25 > 0], key=lambda one: (-one.bm25, -one.score))[:BEST_BY_WORDS]
+    near = sorted(points, key=lambda one: -one.score)[:BEST_BY_MEANING]
+    return not {one.id for one in worded}.isdisjoint(one.id for one in near)
+
+
+def compares_scores(answered: Sequence[IndexAnswer]) -> bool:
+    """Return whether the hits of these indexes are fused by score, and not by rank.
+
+    Scores of different models cannot be compared, and those of an index that was searched by words too cannot be
+    compared with those of one that was not. Then each index orders its own hits, and takes turns with the others.
+    """
+    return len({(answer.live.fingerprint, answer.hybrid) for answer in answered}) <= 1
+
+
+def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, Scoring]:
+    """Return by index how the two scores of each of its candidates become one."""
+    best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
+    code = all(answer.live.bm25 and answer.live.bm25.identifiers for answer in answered)
+    weight = min(question.dense_weight, NAME_WEIGHT) if question.name and code else question.dense_weight
+    if any(answer.hybrid and not answer.live.calibration.trusted for answer in answered):  # one scale for all
+        weight *= DISTRUST
+    soft = soft_weight(max([len(one.words(question.text)) for one in answered if one.hybrid], default=0))
+    return {answer.index: Scoring(weight if answer.hybrid else 1.0, best, soft) for answer in answered}
+
+
+def best_candidates(
+    answered: Sequence[IndexAnswer], question: Question, scoring: Mapping[str, Scoring]
+) -> tuple[dict[str, list[StoredPoint]], set[str]]:
+    """Return the candidates by index that a search would read and compare by soft match.
+
+    With them come the indexes whose candidates, together with all that theirs are compared with, belong to fewer
+    documents than are asked for.
+    """
+    best: dict[str, list[StoredPoint]] = {answer.index: [] for answer in answered}
+    short: set[str] = set()
+    for group in [answered] if answered and compares_scores(answered) else [[answer] for answer in answered]:
+        scored = [
+            (scoring[answer.index].score(point, soft=False), point.score, answer.index, point)
+            for answer in group
+            for point in answer.points
+        ]
+        scored.sort(key=itemgetter(0, 1), reverse=True)
+        count = max(MIN_READ_OF_PHRASE if question.phrases else MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
+        while True:
+            end = count
+            while end < len(scored) and scored[end][:2] == scored[count - 1][:2]:
+                end += 1
+            documents = {(index, document_key(point)) for _, _, index, point in scored[:end]}
+            if len(documents) >= question.limit or end >= len(scored):
+                break
+            count *= MORE
+        for _, _, index, point in scored[:end]:
+            best[index].append(point)
+        if len(documents) < question.limit:
+            short.update(answer.index for answer in group)
+    return best, short
+
+
+def order_answers(
+    answered: Sequence[IndexAnswer], question: Question, scoring: Mapping[str, Scoring]
+) -> tuple[list[SearchHit], bool]:
+    """Return the best hits of all indexes that answered, best first, and whether they are fused by score, not by rank.
+
+    `scoring` is that of all candidates; the answers may have only the best of them.
+    """
+    by_score = compares_scores(answered)
+    documents = [
+        (found[0][0] if by_score else 1 / (K + rank), answer.index, rank, found)
+        for answer in answered
+        for rank, found in enumerate(_documents(answer, scoring[answer.index], question.limit), 1)
+    ]
+    documents.sort(key=lambda one: -one[0])
+    return [_hit(index, rank, found, fused) for fused, index, rank, found in documents[: question.limit]], by_score
+
+
+def ranked(
+    asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None
+) -> list[tuple[str, str]]:
+    """Return index and document id of each hit of a search of these indexes (default: all), best first.
+
+    The answers must be those of `Retriever.candidates`, and `dense_weight` is the weight of meaning. Without one, it is
+    a search that leaves the weight to the settings.
+    """
+    question = asked.question
+    if dense_weight is not None:
+        question = replace(question, dense_weight=dense_weight, name=False)
+    chosen = [
+        replace(answer, hybrid=answer.hybrid and question.dense_weight < 1)
+        for answer in asked.answered
+        if indexes is None or answer.index in indexes
+    ]
+    scoring = scorings(chosen, question)
+    best, _ = best_candidates(chosen, question, scoring)
+    chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
+    hits, _ = order_answers(chosen, question, scoring)
+    return [(hit.index, hit.document_id) for hit in hits]
+
+
+def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[Scored]]:
+    """Return the scored points of the best documents of an index, of the best document and point first.
+
+    Points with equal scores are ordered by cosine, then by document and chunk number, so that the result does not
+    depend on the order in which a store returns them.
+    """
+    scored = []
+    for point in answer.points:
+        chunk = point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
+        scored.append((-scoring.score(point), -point.score, document_key(point), chunk, point))
+    by_document: dict[str, list[Scored]] = {}
+    for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
+        by_document.setdefault(key, []).append((-negative, point))
+    return list(islice(by_document.values(), limit))
+
+
+def document_key(point: StoredPoint) -> str:
+    """Return the typed key of the document that a point is a chunk of; the point's id if its payload was not read."""
+    return str(point.payload.get(RESERVED_KEY, {}).get("key", point.id))
+
+
+def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> SearchHit:
+    score, best = scored[0]
+    ours = best.payload.get(RESERVED_KEY, {})
+    best_chunks = [(value, point.payload.get(RESERVED_KEY, {})) for value, point in scored[:MAX_SHORT_CHUNKS]]
+    chunks = [ChunkHit(own.get("chunk", 0), value, own.get("text", "")) for value, own in best_chunks]
+    together = accumulate(len(chunk.text) for chunk in chunks)
+    kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
+    return SearchHit(
+        index=index,
+        document_id=str(ours.get("document_id", best.id)),
+        citation="",  # until it is known what the answer is true of
+        score=score,
+        relevance=0.0,
+        text=chunks[0].text,
+        chunk=chunks[0].chunk,
+        total_chunks=ours.get("chunks", 1),
+        payload={name: value for name, value in best.payload.items() if name != RESERVED_KEY},
+        title=ours.get(TITLE, ""),
+        link=ours.get(LINK, ""),
+        part=ours.get(PART, {}),
+        rank=rank,
+        fused=fused,
+        cosine=best.score,
+        bm25=best.bm25,
+        soft=best.soft,
+        chunks=tuple(chunks[:kept]),
+        exact=best.exact,
+        text_hash=ours.get("text_hash", ""),
+    )
+
+
+def failure_of(asked: Asked) -> Exception:
+    """Return the error that all indexes have in common, or else one with the reasons of all."""
+    errors = [asked.errors[index] for index in asked.indexes if index in asked.errors]
+    if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], SearchTimedOut):
+        return errors[0]
+    reasons = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+    codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
+    all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
+    late = all(isinstance(error, SearchTimedOut) for error in errors)
+    return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1, late)

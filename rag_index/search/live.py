@@ -1,0 +1,132 @@
+"""The live collection of each index, and the model that made its vectors."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders.bm25 import Bm25Model
+from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
+from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.errors import StoreError
+from rag_index.search.calibration import WITH_WORDS, Calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rag_index.components.stores.protocol import StoreReader
+    from rag_index.core.settings import Settings
+
+ALIAS_SECONDS = 1.0
+"""How long what a server says of aliases and collections is cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCollection:
+    """The collection that an index's alias points at."""
+
+    index: str
+    collection: str
+    fingerprint: str
+    embedder: str
+    identity: EmbedderIdentity
+    bm25: Bm25Model | None = None
+    """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
+    calibration: Calibration = WITH_WORDS
+    """What the calibrated score of its hits is made of."""
+    restricted: bool = False
+    """Whether its documents have groups that may see them, as the collection itself says."""
+    seal: str = ""
+    """What seals citations; "" if the collection does not say it, so that none is known."""
+
+
+class LiveCollections:
+    """The live collections of all indexes, as the store said within the last second: a moved alias, or groups that
+    documents got, may go unnoticed so long. An embedded store is asked for each search.
+
+    A search goes to the collection that was looked up, not to the alias, so that the query's vector and those of the
+    collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
+    """
+
+    def __init__(self, settings: Settings, *, pinned: Mapping[str, str] | None = None) -> None:
+        """`pinned` names the collection of an index in place of the live one."""
+        self.seconds = 0.0 if settings.store.url is None else ALIAS_SECONDS
+        self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
+        self._pinned = dict(pinned or {})
+        self._names: Mapping[str, str] = {}
+        self._names_read_at = -float("inf")
+        self._hidden = {index.name for index in settings.indexes if index.asks_database}
+        self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
+
+    def names(self, since: float) -> Mapping[str, str] | None:
+        """Return the collection's name by index, None if that was not read since a moment of time.monotonic()."""
+        return self._names if self._names_read_at > since else None
+
+    def read_names(self, store: StoreReader, since: float) -> Mapping[str, str]:
+        """Return the name to read each index's collection by, without empty indexes, unless it was read since.
+
+        That is the alias for a collection that the API key does not list. Raises what the store raises.
+        """
+        if (known := self.names(since)) is not None:
+            return known
+        began = time.monotonic()
+        aliases = store.aliases()
+        live = {}
+        for index, alias in self._aliases.items():
+            with suppress(StoreError):  # if the store may not be asked, `load` says so
+                if alias not in aliases and find_unlisted(store, alias) is None:
+                    continue
+            live[index] = aliases.get(alias, alias)
+        self._names = names = live | self._pinned
+        if store.embedded:  # it has the metadata at hand
+            for index, (_, loaded, metadata) in self._loaded.copy().items():
+                with suppress(StoreError):  # a search of the index says so
+                    if names.get(index) == loaded.collection and store.metadata(loaded.collection) == metadata:
+                        self._loaded[index] = began, loaded, metadata
+        self._names_read_at = began
+        return names
+
+    def cached(self, index: str, collection: str | None) -> LiveCollection | None:
+        """Return what is known of an index's collection, or None if it must be loaded."""
+        known = self._loaded.get(index)
+        if known is None or known[0] < self._names_read_at or known[1].collection != collection:
+            return None
+        return known[1]
+
+    def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
+        """Read from a collection's metadata which model made it, and whether its documents have groups; prepare it.
+
+        Raises StoreError if it is of another index, or was moved to another store, and what the store raises.
+        """
+        began = time.monotonic()
+        if collection == self._aliases[index]:
+            find_unlisted(store, collection)
+        metadata = store.metadata(collection)
+        if index not in self._pinned:
+            check_alias(self._aliases[index], collection, metadata)
+        if place := metadata.get(MOVED_TO):  # no run writes it any more: it gets old, and so do the groups that see it
+            raise StoreError(f"index {index} was moved to {place}: name that store in [store] of the settings")
+        if metadata.get(MOVED_ID):
+            raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
+        fingerprint = str(metadata.get("embedder_fingerprint"))
+        identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        if identity is None or identity.fingerprint != fingerprint:
+            raise StoreError(f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`")
+        embedder = str(metadata.get("embedder", "another embedder"))
+        bm25 = Bm25Model.from_metadata(metadata.get(BM25))
+        restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
+        recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
+        calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
+        seal = str(metadata.get(SEAL, ""))
+        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted, seal)
+        store.prepare(collection)
+        self._loaded[index] = began, live, metadata
+        return live
+
+    def forget(self, indexes: Iterable[str] | None = None) -> None:
+        """Drop the cached metadata of some indexes, or of all, so that it is loaded again when needed."""
+        for name in list(self._loaded) if indexes is None else indexes:
+            self._loaded.pop(name, None)

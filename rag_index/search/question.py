@@ -1,0 +1,276 @@
+"""A search as the indexes are asked it, and what each of them answers."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from rag_index.components.embedders.bm25 import (
+    UNSPACED,
+    Bm25Encoder,
+    K,
+    QueryWord,
+    is_compound_name,
+    name_dimension,
+    names_of,
+)
+from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
+from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
+from rag_index.core.documents.vectors import SparseVector
+from rag_index.errors import SettingsError
+from rag_index.search.access import NOBODY, Caller, Groups, caller_of
+from rag_index.search.concurrency import Deadline
+from rag_index.search.filters import Filter, check_fields, conditions_of
+from rag_index.search.soft_match import relative_idf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.core.settings import Settings
+    from rag_index.search.fusion import Scoring
+    from rag_index.search.live import LiveCollection
+
+MAX_HITS, DEFAULT_LIMIT = 1000, 10
+_WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
+_QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
+_EXCLUDED = re.compile(r"(?<!\S)-([^\W\d_]{3}[^\s\"]*)")
+MAX_TYPED = 12
+"""Words of a query at most in which quotes and minuses say what must be there."""
+NAMED = 1.01
+"""How far a name lifts its document above whatever words could give it."""
+CHUNKS_PER_DOCUMENT = 3
+"""Chunks requested for each document wanted, since several chunks of one document may match."""
+MIN_CANDIDATES = 50
+"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """The options of a search."""
+
+    indexes: Sequence[str] | None
+    """The indexes to search; by default all."""
+    limit: int
+    """The maximum number of documents, by default 10."""
+    filter: Filter | None
+    """The payload fields that a document must match, such as `{"priority": "high"}` or `"priority=high"`. An index's
+    `required_filter` applies in any case."""
+    groups: Groups
+    """The groups of the caller. An index with `access` answers with documents that one of them may see, and with
+    nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their place has a role and claims too, for
+    which a database with `access = "database"` is asked."""
+    timeout: float | None
+    """The time limit of the whole search and of each index within it, in seconds; by default those of `[retrieve]`."""
+    dense_weight: float | None
+    """The weight of meaning against words, 1 for meaning alone."""
+    rerank: bool | None
+    """False leaves the reranker out."""
+    after: str | None
+    """A position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search waits,
+    within the time limit, until each index has everything that was committed by then."""
+    max_age: float | str | None
+    """How many seconds an index may be behind, or a text such as "10 s"."""
+    min_score: float | None
+    """The lowest `relevance` of a hit, from 0 to 1."""
+    collapse: str | None
+    """Fold hits with the same value of this payload field, or with the same "text", into the best."""
+    exact: bool
+    """Search for what was typed, and correct no typing error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
+
+    With a `dense_weight` of 1, words are not searched for. `name` says that the query is one compound name, and that
+    neither the caller nor the settings chose a weight: source code is then searched with `fusion.NAME_WEIGHT`.
+    Without `payloads`, the candidates of a hybrid search come without theirs, and those of the best are read.
+    """
+
+    text: str
+    limit: int
+    conditions: tuple[Condition, ...]
+    deadline: Deadline
+    dense_weight: float = 1.0
+    name: bool = False
+    caller: Caller = NOBODY
+    payloads: bool = True
+    phrases: tuple[str, ...] = ()
+    """What a passage must have, as words in small letters between spaces."""
+    excluded: tuple[str, ...] = ()
+    exact: bool = False
+    corrected: Mapping[str, str] = field(default_factory=dict)
+    """What is searched for in place of words of the query that no index has: see `spelling`."""
+    index_seconds: float = math.inf
+    """How long each index may take."""
+
+    def quotes(self, word: str) -> bool:
+        """Return whether a word stands in quotes."""
+        return any(spaced(word) in phrase for phrase in self.phrases)
+
+    def admits(self, payload: Mapping[str, Any]) -> bool:
+        """Return whether a passage has all phrases, and none of the words that it must not have."""
+        if not (self.phrases or self.excluded):
+            return True
+        text = spaced(text_of(payload))
+        return all(one in text for one in self.phrases) and not any(one in text for one in self.excluded)
+
+
+@dataclass(slots=True)
+class IndexAnswer:
+    """The candidates of one index, in any order.
+
+    If it is searched by words too (`hybrid`), every candidate has both scores, the one by words with the inverse
+    document frequency in all the indexes asked.
+    """
+
+    index: str
+    live: LiveCollection
+    own: tuple[Condition, ...]
+    """The conditions that the settings and the caller's groups add."""
+    hybrid: bool
+    asks: bool = False
+    """Whether the database says which of the candidates the caller may see."""
+    enough: bool = True
+    """Whether it shows enough of them, if it does."""
+    counts: WordCounts = NO_WORDS
+    points: list[StoredPoint] = field(default_factory=list)
+    whole: bool = True
+    """Whether the points came with their payloads."""
+    limit: int = 0
+    """How many points were asked for by each vector."""
+    full: bool = False
+    """Whether there were as many, so that there may be more."""
+    commits: int | None = None
+    """The number of the last commit that the search saw; None if it saw all."""
+    seconds: float = 0.0
+
+    def first(self, question: Question) -> int:
+        """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
+        return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
+
+    def words(self, text: str) -> Mapping[str, QueryWord]:
+        """Return the words of a text as the collection has them."""
+        return Bm25Encoder(self.live.bm25).words(text) if self.live.bm25 else {}
+
+    def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
+        """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.
+
+        A word counts as often as it stands, with its idf in all indexes in place of that in this one.
+        """
+        values, bound = dict[int, float](), 1.0
+        factors = relative_idf(self.counts, idf)
+        for word in self.words(text).values():
+            for one in word.known(all_counts.having):
+                values[one] = values.get(one, 0.0) + word.count * factors.get(one, 1.0)
+                bound += word.count * idf.get(one, 0.0) * (K + 1)
+        name = name_dimension(text)
+        if name is None or not self.counts.having.get(name):
+            bound = math.inf
+        else:
+            values[name] = NAMED * bound * factors[name] / idf[name]
+        return SparseVector(tuple(sorted(values)), tuple(values[one] for one in sorted(values))), bound
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an error."""
+
+    question: Question
+    indexes: list[str]
+    answers: dict[str, IndexAnswer] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
+    """What is missing of an index, and why, although it is no error that it is."""
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """The vector of the question, by the fingerprint of the model."""
+    counts: WordCounts = NO_WORDS
+    """The words of the question as all indexes together count them."""
+    idf: Mapping[int, float] = field(default_factory=dict)
+    scoring: Mapping[str, Scoring] = field(default_factory=dict)
+    embed_seconds: float = 0.0
+    rights_seconds: float = 0.0
+    """How long the database was asked what the caller may see."""
+
+    @property
+    def answered(self) -> list[IndexAnswer]:
+        """Return the answers in the order in which the indexes were asked."""
+        return [self.answers[index] for index in self.indexes if index in self.answers]
+
+    def fail(self, index: str, error: Exception) -> None:
+        """Take an error for the answer of an index."""
+        self.errors[index] = error
+        self.answers.pop(index, None)
+
+
+def text_of(payload: Mapping[str, Any]) -> str:
+    """Return all of a chunk that words are looked for in: the names of a definition, its id, title and text."""
+    ours = payload.get(RESERVED_KEY, {})
+    return "\n".join([names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))])
+
+
+def spaced(text: str) -> str:
+    """Return the words of a text in small letters without accents, with their signs, each between two spaces.
+
+    What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
+    """
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    words = _WORDS.findall(_ACCENTS.sub("", unicodedata.normalize("NFKD", plain)).lower())
+    return f" {' '.join(words)} "
+
+
+def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
+    """Return what is to be searched for, the phrases in quotes, and the words after a minus.
+
+    A query of nothing but minuses is searched for as it stands, and so are a quote without its end and a longer text,
+    whose quotes are its own.
+    """
+    if len(query.split()) > MAX_TYPED:
+        return query, [], []
+    phrases = [one for found in _QUOTED.findall(query) if (one := spaced("".join(found))).strip()]
+    rest = _QUOTED.sub(" ", query)
+    excluded = [spaced(word) for word in _EXCLUDED.findall(rest)]
+    text = " ".join(_EXCLUDED.sub(" ", _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)).split())
+    return (text, phrases, excluded) if _WORDS.search(text) else (query, [], [])
+
+
+def make_question(settings: Settings, query: str, options: SearchOptions) -> tuple[Question, list[str] | None]:
+    """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
+
+    Raises SettingsError for an argument that is not valid, and TypeError for one that does not exist.
+    """
+    if unknown := options.keys() - SearchOptions.__annotations__.keys():
+        raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
+    indexes, limit = options.get("indexes"), options.get("limit", DEFAULT_LIMIT)
+    timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
+    if not query.strip():
+        raise SettingsError("the text to search for is empty")
+    if not 1 <= limit <= MAX_HITS:
+        raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
+    if timeout is not None and not timeout > 0:
+        raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
+    if dense_weight is not None and not 0 <= dense_weight <= 1:
+        raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
+    if indexes is not None and not indexes:
+        raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
+    searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
+    conditions = conditions_of(options.get("filter"))
+    check_fields(conditions, searched)
+    retrieve = settings.retrieve
+    weight = settings.dense_weight if dense_weight is None else dense_weight
+    name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
+    deadline = Deadline.after(timeout or retrieve.timeout)
+    text, phrases, excluded = taken_apart(query)
+    question = Question(
+        text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
+        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
+        index_seconds=timeout or retrieve.index_timeout,
+    )  # fmt: skip
+    return question, [index.name for index in searched] if indexes else None

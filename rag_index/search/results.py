@@ -1,0 +1,465 @@
+"""The result of a search: hits, the reasons of the indexes that gave none, and how long each stage took.
+
+And documents, how somebody cites one in a word that can be checked later, and what became of what was cited.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import quote, unquote
+
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
+
+from rag_index.components.stores.protocol import Condition, StoreReader
+from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
+from rag_index.core.documents.keys import point_id, possible_document_keys
+from rag_index.core.settings.index import CODE
+from rag_index.core.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD
+from rag_index.errors import RagIndexError, SettingsError, StoreError
+from rag_index.search.as_of import UNKNOWN, AsOf
+
+if TYPE_CHECKING:
+    from rag_index.core.settings import IndexSettings
+
+MAX_FACET_VALUES = 100
+"""Values of a field that each index is asked for: those of several indexes are added up."""
+HASH_CHARS, SEAL_CHARS = 10, 6
+"""Hexadecimal digits of a text's hash (two texts of one document never share 40 bits by chance), and of the seal."""
+_DIGITS = rf"([0-9a-f]{{{HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
+_FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]+)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
+
+State = Literal["unchanged", "changed", "deleted", "unknown"]
+DIGITS = 6
+EXPLAINED = {"explained": True}
+"""Metadata of a field that is answered to those alone who ask for explanations."""
+
+
+class Answered:
+    """What is answered as JSON, by the service and by commands with `--json`."""
+
+    __slots__ = ()
+
+    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
+        """Return the object. Fields that its JSON schema skips are not in it, nor those with a default without a value.
+
+        With `explain`, those that explain are, whatever they hold but None.
+        """
+        plain, kind = {}, cast("Any", type(self))
+        for name, optional, explains in _members(kind):
+            value = getattr(self, name)
+            if (explain and value is not None) if explains else (value or not optional):
+                plain[name] = _plain(value, explain=explain)
+        return plain
+
+
+@cache
+def _members(kind: Any) -> list[tuple[str, bool, bool]]:
+    """Return the fields that are answered: the name, whether there is a default, and whether it explains."""
+    return [
+        (one.name, one.default is not MISSING or one.default_factory is not MISSING, bool(one.metadata))
+        for one in fields(kind)
+        if not str(one.type).startswith("SkipJsonSchema")
+    ]
+
+
+def _plain(value: Any, *, explain: bool) -> Any:
+    """Return a value of an answer for JSON. Numbers of a payload are not rounded."""
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, tuple):
+        return [_plain(one, explain=explain) for one in value]
+    if isinstance(value, dict):
+        return {key: one if isinstance(one, float) else _plain(one, explain=explain) for key, one in value.items()}
+    if isinstance(value, Answered):
+        return value.to_json(explain=explain)
+    return asdict(value) if isinstance(value, AsOf) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A chunk of a document as an index held it: `text_hash` is of the document's whole text, in hexadecimal digits.
+
+    The `seal` tells it from one that was never given: nobody can make that without what the index keeps for it. `at` is
+    the position or the time up to which the index was complete, "" if that is not known.
+    """
+
+    index: str
+    document_id: str
+    chunk: int
+    text_hash: str
+    seal: str
+    at: str = ""
+
+    @classmethod
+    def of(cls, found: SearchHit | Document, as_of: AsOf, key: str) -> Citation:
+        """Return the citation of a hit's best chunk, or a document's first, in an answer that is true of `as_of`.
+
+        `key` is what its collection seals citations with.
+        """
+        chunk = found.chunk if isinstance(found, SearchHit) else found.chunks[0].chunk
+        at = as_of.position or as_of.at or ""
+        made = cls(found.index, found.document_id, chunk, found.text_hash[:HASH_CHARS], "", at)
+        return replace(made, seal=made._seal(key))
+
+    def is_sealed(self, key: str) -> bool:
+        """Return whether this chunk with this text was once cited from an index with this key."""
+        return bool(key) and hmac.compare_digest(self.seal, self._seal(key))
+
+    def _seal(self, key: str) -> str:
+        said = json.dumps([self.index, self.document_id, self.chunk, self.text_hash])
+        return hmac.digest(key.encode(), said.encode(), "sha256").hex()[:SEAL_CHARS]
+
+    @classmethod
+    def parse(cls, text: str) -> Citation:
+        """Return what `str` made of a citation, in brackets or not. Raises SettingsError if it is none."""
+        found = _FORM.fullmatch(text.strip())
+        if not found:
+            raise SettingsError(f"{text!r} is no citation; one reads comments/4711#0:0123456789abcdef@POSITION")
+        index, document_id, chunk, text_hash, seal, at = found.groups(default="")
+        return cls(index, unquote(document_id), int(chunk), text_hash, seal, unquote(at))
+
+    def __str__(self) -> str:
+        """Return the citation as one word."""
+        at = f"@{_word(self.at)}" if self.at else ""
+        return f"{self.index}/{_word(self.document_id)}#{self.chunk}:{self.text_hash}{self.seal}{at}"
+
+
+def _word(text: str) -> str:
+    """Return a text as a person would write it, with percent codes for what would end it."""
+    return "".join(one if one.isprintable() and one not in " %#]" else quote(one, safe="") for one in text)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkHit(Answered):
+    """A chunk that was found in a document: its number, its score and its text."""
+
+    chunk: int
+    score: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit(Answered):
+    """A document that was found. The attributes from `rank` on are in an answer with `explain` alone.
+
+    Attributes:
+        index: The index that holds the document.
+        document_id: The document's key, as text.
+        citation: What `Retriever.verify` takes, to check later what was found.
+        score: The score of the best chunk (-1 to 1): its cosine similarity, and in a hybrid search a weighted mean of
+            that, of BM25 as a share of the query's best, and of the soft match.
+        relevance: How likely the document fits the query (0 to 1). It means the same in every index.
+        text: The text of the best chunk.
+        chunk: The number of that chunk, from 0.
+        total_chunks: How many chunks the document has.
+        payload: The columns of the source that the index names.
+        title: The title, "" if the index declares none.
+        link: The address at which a person reads the document, "" if the index declares none.
+        folded: How many hits that repeat this one are left out.
+        part: The part of the document that the text is of: its name, and its id and link if it has these.
+        rank: The place in its own index, from 1.
+        fused: The value that orders the hits of several indexes.
+        cosine: What meaning gave the best chunk.
+        bm25: What words gave the best chunk.
+        soft: What the soft match gave the best chunk.
+        matched: The words of the query that the best chunk has.
+        chunks: The best chunks, best first.
+        rerank_score: The reranker's number for the best chunk, None if it did not read it.
+    """
+
+    index: str
+    document_id: str
+    citation: str
+    score: float
+    relevance: float
+    text: str
+    chunk: int
+    total_chunks: int
+    payload: Mapping[str, Any]
+    title: str = ""
+    link: str = ""
+    folded: int = 0
+    part: Mapping[str, str] = field(default_factory=dict)
+    rank: int = field(default=0, metadata=EXPLAINED)
+    fused: float = field(default=0.0, metadata=EXPLAINED)
+    cosine: float = field(default=0.0, metadata=EXPLAINED)
+    bm25: float = field(default=0.0, metadata=EXPLAINED)
+    soft: float = field(default=0.0, metadata=EXPLAINED)
+    matched: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
+    chunks: tuple[ChunkHit, ...] = field(default=(), metadata=EXPLAINED)
+    rerank_score: float | None = field(default=None, metadata=EXPLAINED)
+    exact: SkipJsonSchema[bool] = False
+    """Whether the query is its key, title or first line."""
+    text_hash: SkipJsonSchema[str] = ""
+    """The hash of its whole text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult(Answered):
+    """The result of one search.
+
+    Attributes:
+        hits: The documents, best first.
+        as_of: Up to where each index that answered is complete.
+        corrected: The words that were searched for in place of words of the query.
+        nothing_fits: Whether no document is likely to fit, so that the hits are the nearest of those that do not. An
+            answer that lacks something never says so.
+        missing: What the answer lacks, and why, in sentences; "" if nothing.
+        errors: The reason of each index that gave no answer.
+        timings_ms: The milliseconds of `embed`, each index by its name, `rights` (if the database was asked), `fuse`,
+            `rerank` (if there is a reranker) and `total`.
+        fusion: What the hits are ordered by, `score` or `rank`.
+        dense_weight: The weight of meaning that the scores have, 1 if words were not searched for.
+        collections: The collection that was searched, by index.
+        reranked: Whether the best hits are in the order of the reranker.
+        rerank_error: Why they are not, although there is a reranker; "" otherwise.
+    """
+
+    hits: tuple[SearchHit, ...]
+    as_of: Mapping[str, AsOf]
+    corrected: Mapping[str, str] = field(default_factory=dict)
+    nothing_fits: bool = False
+    missing: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict, metadata=EXPLAINED)
+    fusion: str = field(default="", metadata=EXPLAINED)
+    dense_weight: float = field(default=1.0, metadata=EXPLAINED)
+    collections: Mapping[str, str] = field(default_factory=dict, metadata=EXPLAINED)
+    reranked: bool = field(default=False, metadata=EXPLAINED)
+    rerank_error: str = ""
+
+    @property
+    def correction(self) -> str:
+        """Say what was searched for in place of words of the query, or nothing."""
+        instead = ", ".join(f"{right} instead of {wrong}" for wrong, right in self.corrected.items())
+        return f"Searched for {instead}" if instead else ""
+
+
+def missing_text(errors: Mapping[str, str], lacking: Mapping[str, str], answered: Sequence[str]) -> str:
+    """Say which indexes gave no answer, or lack something, and why, and whose hits there are; "" if nothing is missing.
+
+    tickets did not answer: timed out after 5 s. This is only what articles has.
+    """
+    said = [f"{index} did not answer: {reason.rstrip('.')}." for index, reason in errors.items()]
+    said += [f"{index} {reason.rstrip('.')}." for index, reason in lacking.items()]
+    if answered and not {*errors, *lacking} <= set(answered):
+        said.append(f"This is only what {', '.join(answered)} {'has' if len(answered) == 1 else 'have'}.")
+    return " ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChunk(Answered):
+    """A chunk of a document. `payload` holds the fields that the chunk has for itself, as those of source code have."""
+
+    chunk: int
+    text: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    part: Mapping[str, str] = field(default_factory=dict)
+    """The part of the document that it is of, as `SearchHit.part`."""
+    matched: tuple[str, ...] = ()
+    """The words that were looked for in the document and that it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Answered):
+    """A document as the index holds it: its chunks in order, or those that were asked for, and its payload."""
+
+    index: str
+    document_id: str
+    citation: str
+    """How to cite its first chunk of those that were asked for."""
+    payload: Mapping[str, Any]
+    chunks: tuple[DocumentChunk, ...]
+    as_of: AsOf
+    total_chunks: int
+    next_chunk: int | None
+    """The chunk after those that were asked for, None after the last."""
+    title: str = ""
+    link: str = ""
+    key: SkipJsonSchema[str] = ""
+    """Its typed key."""
+    text_hash: SkipJsonSchema[str] = ""
+    """The hash of its whole text."""
+    seal_key: SkipJsonSchema[str] = field(default="", repr=False)
+    """What its citations are sealed with."""
+    matching_chunks: SkipJsonSchema[int | None] = None
+    """How many chunks have words that were looked for, also those left out; None if none were looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Answered):
+    """What became of a citation, as of a position.
+
+    `state` is `unknown` if nothing like it was ever cited, or if the document is not there for a caller from whom some
+    may be kept: whether it is not for them, was deleted or never was is not told. `since` is the position after which
+    the document changed or was deleted: that of the citation. If it changed, `text` is the cited chunk of today, and
+    `new_citation` cites that.
+    """
+
+    citation: str
+    state: State
+    as_of: AsOf
+    since: str = ""
+    text: str = ""
+    new_citation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue(Answered):
+    """A value of a field, and about how many documents have it."""
+
+    value: str
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets(Answered):
+    """The most frequent values of each field, the most frequent first; and the reasons of failed indexes."""
+
+    fields: Mapping[str, tuple[FacetValue, ...]]
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answers: Mapping[str, Mapping[str, Mapping[str, int]] | BaseException], limit: int) -> Facets:
+        """Add up what each index answered, by field and value. Raises an error that is none of rag-index."""
+        fields, errors = dict[str, Counter[str]](), dict[str, str]()
+        for index, answer in answers.items():
+            if isinstance(answer, RagIndexError):
+                errors[index] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                for name, values in answer.items():
+                    fields.setdefault(name, Counter()).update(values)
+        most = {name: values.most_common(limit) for name, values in fields.items()}
+        return cls({name: tuple(FacetValue(*one) for one in values) for name, values in most.items()}, errors)
+
+
+def facet_fields(indexes: Sequence[IndexSettings], fields: Sequence[str] | None) -> dict[str, list[str]]:
+    """Return the fields whose values each index can count: the keyword fields of its `payload_indexes`.
+
+    Raises SettingsError if one of `fields` is none of them.
+    """
+    found = {one.name: [name for name, kind in one.payload_indexes.items() if kind == "keyword"] for one in indexes}
+    known = sorted({name for names in found.values() for name in names})
+    for field_ in fields or ():
+        if field_ not in known:
+            raise SettingsError(
+                f"the values of field {field_!r} cannot be counted: give it a keyword index in `payload_indexes`, or "
+                f"ask for {', '.join(known) or 'none'}"
+            )
+    return {index: [name for name in names if fields is None or name in fields] for index, names in found.items()}
+
+
+def count_values(
+    store: StoreReader, collection: str, index: IndexSettings, fields: Sequence[str], conditions: Sequence[Condition]
+) -> dict[str, dict[str, int]]:
+    """Return the most frequent values of each field, with about how many documents have each. Raises what a store does.
+
+    A document counts by its first chunk; of source code, each chunk does, since fields are those of a definition.
+    """
+    first = () if index.kind == CODE else (Condition(CHUNK_FIELD, "eq", 0),)
+    found = {}
+    for name in fields:
+        try:
+            found[name] = store.facet(collection, name, limit=MAX_FACET_VALUES, conditions=(*conditions, *first))
+        except StoreError as exc:
+            if name in (store.metadata(collection).get("payload_indexes") or {}):
+                raise
+            missing = f"field {name} has no keyword index yet: run `rag-index index {index.name}`, which makes it"
+            raise StoreError(missing) from exc
+    return found
+
+
+def read_document(
+    store: StoreReader,
+    collection: str,
+    index: IndexSettings,
+    document_id: str,
+    conditions: Sequence[Condition] = (),
+    choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    max_chars: int | None = None,
+) -> Document | None:
+    """Return the document of this id with the chunks that meet the conditions; None if there are none.
+
+    Chunks are read by the ids of their points, as many as the first one says, which needs no search. `choose` returns
+    those of their numbers that are wanted, the most wanted first; as many whole chunks as fit into `max_chars`
+    characters are given, and one at least. With a `required_filter`, which may keep back any of the chunks, all are
+    read first. Raises SettingsError if the id cannot be one of this index, because its key has several columns, and
+    what `choose` and the store raise.
+    """
+    keys, each_judged = possible_document_keys(index.key_columns, document_id), bool(index.required_filter)
+    ids = [point_id(index.name, key, 0) for key in keys]
+    given = [one for one in conditions if one.field == GROUPS_FIELD] if each_judged else conditions
+    firsts = {
+        key: point
+        for point in store.retrieve(collection, ids, conditions=given)
+        if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
+    }
+
+    def read(numbers: Sequence[int]) -> dict[int, StoredPoint]:
+        ids = [point_id(index.name, key, number) for number in numbers]
+        points = store.retrieve(collection, ids, conditions=conditions)
+        return {int(_ours(point).get("chunk", 0)): point for point in points}
+
+    for key in (key for key in keys if key in firsts):
+        numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
+        if each_judged:
+            numbers = sorted(read(numbers))
+        wanted = choose(numbers) if choose and numbers else numbers
+        if fitting := _read_fitting(read, wanted, max_chars, index.chunk_chars):
+            return _document(index.name, document_id, key, fitting, numbers)
+    return None
+
+
+def _read_fitting(
+    read: Callable[[Sequence[int]], Mapping[int, StoredPoint]],
+    wanted: Sequence[int],
+    max_chars: int | None,
+    chunk_chars: int,
+) -> list[StoredPoint]:
+    """Read as many of the chunks as `max_chars` can be, twice as many if these were short, and so on."""
+    size = len(wanted) if max_chars is None else max_chars // chunk_chars + 1
+    left = math.inf if max_chars is None else max_chars
+    fitting: list[StoredPoint] = []
+    while wanted and left > 0:
+        found = read(wanted[:size])
+        for point in (found[number] for number in wanted[:size] if number in found):
+            left -= len(str(_ours(point).get("text", "")))
+            if left >= 0 or not fitting:
+                fitting.append(point)
+        wanted, size = wanted[size:], 2 * size
+    return fitting
+
+
+def _document(
+    index: str, document_id: str, key: str, points: Sequence[StoredPoint], numbers: Sequence[int]
+) -> Document:
+    own = {name for point in points for name in _ours(point).get("own", ())}
+    chunks = tuple(
+        DocumentChunk(
+            int(_ours(point).get("chunk", 0)),
+            str(_ours(point).get("text", "")),
+            {name: value for name, value in point.payload.items() if name in own},
+            _ours(point).get(PART, {}),
+        )
+        for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
+    )
+    shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
+    title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
+    later = (number for number in numbers if number > chunks[-1].chunk)
+    total, following = len(numbers), next(later, None)
+    return Document(index, document_id, "", shared, chunks, UNKNOWN, total, following, title, link, key, text_hash)
+
+
+def _ours(point: StoredPoint) -> Mapping[str, Any]:
+    found = point.payload.get(RESERVED_KEY)
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,480 @@
+"""Searching several indexes at once, from asynchronous code, from threads, or from a script."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+from rag_index.components.hosts.event_loop import EventLoopThread
+from rag_index.components.stores import open_reader
+from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.core.settings import Settings, run_settings
+from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
+from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
+from rag_index.search.as_of import UNKNOWN, AsOf, Demand, Known, Positions
+from rag_index.search.calibration import BY_TEXT, FITS, collapsed, with_relevance
+from rag_index.search.concurrency import CLOSED, Deadline
+from rag_index.search.fan_out import FanOut
+from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
+from rag_index.search.fusion import failure_of, order_answers
+from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, make_question
+from rag_index.search.rerankers import Reranker, reranker_opener
+from rag_index.search.reranking import Reranking
+from rag_index.search.results import (
+    Citation,
+    Document,
+    Facets,
+    SearchResult,
+    Verified,
+    count_values,
+    facet_fields,
+    missing_text,
+    read_document,
+)
+from rag_index.search.search_metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+    from rag_index.components.embedders import Embedder
+    from rag_index.components.stores.protocol import StoreReader
+    from rag_index.search.live import LiveCollection
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+HYBRID = 0.5
+"""A weight with which an index is asked for candidates by meaning and by words."""
+RETRY_SECONDS = 0.02
+"""Between two searches of a reader that has loaded an older state than is demanded."""
+UNFILLED = {
+    "running": "is still being filled",
+    "failed": "was never filled, since its last run failed",
+    "interrupted": "was never filled, since its last run died",
+}
+"""What is said of an index that was never complete, by the state of its last run."""
+PLACE = ("key", "document_id", "chunk")
+"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
+WIDER = 3
+"""Documents asked for, for each that is wanted, where some may be folded."""
+REQUEST_PATIENCE = 2.0
+"""Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
+
+
+class Retriever:
+    """A searcher of the indexes of a project.
+
+        async with Retriever.from_settings("rag-index.toml") as retriever:
+            result = await retriever.search("printer offline", indexes=["comments", "solutions"])
+
+    One object serves any number of callers at once: `search` in any event loop, `search_sync` in any thread. Store
+    and models are opened when they are first needed. An embedded store may be written by another process at any time.
+    It is closed after `[retrieve] idle_seconds` without a search, and the next search opens it again. `close` (or the
+    end of the `with` block) closes everything.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_store: Callable[[], StoreReader] | None = None,
+        open_embedder: Callable[..., Embedder] | None = None,
+        collections: Mapping[str, str] | None = None,
+        open_reranker: Callable[[], Reranker] | None = None,
+    ) -> None:
+        """Check each `required_filter`. Nothing is opened yet.
+
+        `open_store`, `open_embedder` and `open_reranker` replace those that the settings name. `collections` names a
+        collection by index, which is searched in place of the live one. Raises SettingsError.
+        """
+        self._settings = settings
+        self._metrics = Metrics()
+        self._access = AccessRules(settings)
+        self._fan_out = FanOut(
+            settings,
+            self._access,
+            self._metrics,
+            open_store=open_store
+            or partial(
+                open_reader,
+                settings.store,
+                wait=settings.run.wait,
+                timeout=min(settings.store.timeout, settings.retrieve.index_timeout),
+                patience=REQUEST_PATIENCE,
+            ),
+            open_embedder=open_embedder,
+            collections=collections,
+        )
+        opener = open_reranker or reranker_opener(settings)
+        self._reranking = Reranking(opener, settings.retrieve.rerank_top) if opener else None
+        self._background = EventLoopThread("rag-index-search")
+        # of another store, or of other collections than the live ones, the ledger says nothing
+        self._positions = None if open_store or collections else Positions(settings)
+
+    @classmethod
+    def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
+        """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
+
+        `wait` is how many seconds to wait for a collection that another process writes in an embedded store and does
+        not let go of, by default `[run] wait`. Raises SettingsError.
+        """
+        return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
+
+    @property
+    def reranks(self) -> bool:
+        """Return whether there is a reranker."""
+        return self._reranking is not None
+
+    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
+        """Return the documents that fit a query best, by meaning and words, from all indexes or those that are named.
+
+            result = await retriever.search("printer offline", indexes=["comments"], filter={"priority": "high"})
+
+        The options are those of `SearchOptions`. Each passage has every `"phrase in quotes"` of the query, and no word
+        that stands after a minus (`-word`). Indexes that fail are in `errors`.
+
+        Raises:
+            SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
+                `rerank` is True and there is no reranker.
+            IndexBehind: an index did not reach `after`, or is older than `max_age`.
+            SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
+        """
+        began = time.perf_counter()
+        rerank, collapse, min_score = options.get("rerank"), options.get("collapse"), options.get("min_score") or 0.0
+        if rerank and self._reranking is None:
+            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
+        if not 0 <= min_score <= 1:
+            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        reranking = None if rerank is False else self._reranking
+        question, names = make_question(self._settings, query, options)
+        if collapse and collapse != BY_TEXT:
+            check_field(collapse, self._settings.named(names), "collapse")
+        limit = question.limit
+        wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse else 0)
+        question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
+        demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
+        asked, as_of = await self._demanded(question, names, demand)
+        result = await self._result(asked, reranking, min_score, began)
+        hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
+        keys = {answer.index: answer.live.seal for answer in asked.answered}
+        cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index], keys[hit.index]))) for hit in hits)
+        closed = {*self.closed(question.caller)} & {one.name for one in self._settings.named(names)}
+        return replace(result, hits=cited, as_of=as_of, nothing_fits=result.nothing_fits and not closed)
+
+    async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
+        """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
+
+        `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
+        """
+        question, names = make_question(self._settings, query, options)
+        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, {})
+        if asked.errors and not asked.answers:
+            raise failure_of(asked)
+        asked.question = replace(asked.question, dense_weight=question.dense_weight)
+        for answer in asked.answered:
+            for point in answer.points:
+                ours = point.payload.get(RESERVED_KEY, {})
+                point.payload = {RESERVED_KEY: {name: ours[name] for name in PLACE if name in ours}}
+        return asked
+
+    def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
+        """Call `search` and wait for it, from any thread: `retriever.search_sync("printer offline", limit=5)`."""
+        return self.run(self.search(query, **options))
+
+    async def document(
+        self,
+        index: str,
+        document_id: str,
+        *,
+        groups: Groups = None,
+        timeout: float | None = None,
+        choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        max_chars: int | None = None,
+    ) -> Document:
+        """Return a document of the live collection of an index: its chunks in order, and its payload.
+
+            document = await retriever.document("comments", "17")
+
+        Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers of all, and returns
+        those that are wanted, the most wanted first. As many whole ones come as fit into `max_chars`, one at least.
+
+        A document that the index's `required_filter` keeps from searches is not found here either, and one that none
+        of the caller's `groups` may see looks as if it were not there.
+
+        Raises:
+            UnknownIndex: the settings have no index of this name.
+            SettingsError: a group is not a text, or the key has several columns and the id is no array of them.
+            DocumentNotFound: the index has no such document.
+            StoreError: the index is empty, or the store refuses.
+        """
+        given = caller_of(groups)
+        found, _, _ = await self._read(index, document_id, given, timeout, choose=choose, max_chars=max_chars)
+        if found is None:
+            raise DocumentNotFound(f"index {index} has no document {document_id!r}")
+        return found
+
+    async def verify(
+        self, citation: str | Citation, *, groups: Groups = None, timeout: float | None = None
+    ) -> Verified:
+        """Return what became of a cited document, by its key and without a search, and as of which position.
+
+            verified = await retriever.verify(hit.citation)
+
+        Whether it was deleted is told only where nothing is kept from the caller. Raises SettingsError if the text is
+        no citation, and what `document` raises but for DocumentNotFound.
+        """
+        cited = Citation.parse(citation) if isinstance(citation, str) else citation
+
+        def cited_chunk(numbers: Sequence[int]) -> Sequence[int]:
+            return [cited.chunk] if cited.chunk in numbers else numbers[:1]
+
+        found, as_of, key = await self._read(
+            cited.index, cited.document_id, caller_of(groups), timeout, choose=cited_chunk
+        )
+        if not cited.is_sealed(key):
+            return Verified(str(cited), "unknown", as_of)
+        if found is None:
+            return Verified(str(cited), "deleted", as_of, cited.at)
+        [chunk] = found.chunks
+        if chunk.chunk == cited.chunk and found.text_hash.startswith(cited.text_hash):
+            return Verified(str(cited), "unchanged", as_of)
+        return Verified(str(cited), "changed", as_of, cited.at, chunk.text, found.citation)
+
+    def verify_sync(self, citation: str | Citation, *, groups: Groups = None) -> Verified:
+        """Call `verify` and wait for it, as `run` does."""
+        return self.run(self.verify(citation, groups=groups))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work of this object, from any thread. An event loop that runs the calling code stands still."""
+        try:
+            return self._background.run(work)
+        except CancelledError:
+            raise StoreError(CLOSED) from None
+
+    async def _read(
+        self, index: str, document_id: str, caller: Caller, timeout: float | None, **part: Any
+    ) -> tuple[Document | None, AsOf, str]:
+        """Return a document, if the caller may see it, what that is true of, and what its citations are sealed with.
+
+        The last is "" where there is no document and the caller may not be told why. `part` says which chunks, as for
+        `read_document`. Raises as `document`.
+        """
+        settings, known = self._settings.index(index), await self._known()
+
+        def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf, str]:
+            store.prepare(live.collection)  # what is read then is not older
+            as_of = known.as_of(index, known.claim(index, live, store.seen_commits(live.collection)))
+            conditions = self._access.conditions(live, caller)
+            found = read_document(store, live.collection, settings, document_id, conditions, **part)
+            if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
+                keys = [found.key] if found else []
+                found = found if self._access.permitted(index, caller, keys, deadline.left) else None
+            if found is None:
+                return None, as_of, "" if self._access.restricts(live, caller) else live.seal
+            cited = str(Citation.of(found, as_of, live.seal))
+            return replace(found, as_of=as_of, citation=cited, seal_key=live.seal), as_of, live.seal
+
+        if not self._access.is_open(index, caller):
+            return None, UNKNOWN, ""
+        deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
+        return await self._fan_out.read(index, deadline, read, known.problems)
+
+    def closed(self, groups: Groups) -> list[str]:
+        """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
+        given = caller_of(groups)
+        return [index.name for index in self._settings.indexes if not self._access.is_open(index.name, given)]
+
+    async def facets(
+        self,
+        fields: Sequence[str] | None = None,
+        *,
+        indexes: Sequence[str] | None = None,
+        limit: int = 10,
+        filter: Filter | None = None,  # noqa: A002 - the word of the field
+        groups: Groups = None,
+        timeout: float | None = None,
+    ) -> Facets:
+        """Return the most frequent values of keyword fields, with about how many documents have each.
+
+            facets = await retriever.facets(["priority"], filter={"author": "ann"})
+
+        All documents that meet the filter count, of those that a search may find for the caller: `groups` and
+        `required_filter` apply as in `search`. Of source code, chunks count. `fields` are by default all that have a
+        keyword index in `payload_indexes`. An index that fails is in `errors`. So is one with `access = "database"`,
+        since the values of what the caller may not see would count.
+
+        Raises:
+            SettingsError: an index does not exist, a field has no keyword index, or the filter is not valid.
+        """
+        searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_of(groups)
+        check_fields(conditions, searched)
+        known = await self._known()
+        limits = self._settings.retrieve
+        deadline = Deadline.after(timeout or min(limits.timeout, limits.index_timeout))
+
+        async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
+            if self._access.asks(index, given):
+                raise StoreError(f"index {index} counts no values, since its database says who sees what")
+
+            def read(store: StoreReader, live: LiveCollection) -> dict[str, dict[str, int]]:
+                own = self._access.conditions(live, given)
+                return count_values(store, live.collection, self._settings.index(index), wanted, (*own, *conditions))
+
+            return await self._fan_out.read(index, deadline, read, known.problems)
+
+        wanted = {
+            name: of for name, of in facet_fields(searched, fields).items() if of and self._access.is_open(name, given)
+        }
+        counted = await asyncio.gather(*(count(*one) for one in wanted.items()), return_exceptions=True)
+        return Facets.of(dict(zip(wanted, counted, strict=True)), limit)
+
+    async def checked(self, *, counts: bool = False) -> Known:
+        """Return what ledger and store say of the indexes, looked at within the last seconds. Raises what both raise.
+
+        With `counts`, it has how much is in them.
+        """
+        return await self._positions.checked(counts=counts) if self._positions else Known()
+
+    async def warm_up(self) -> None:
+        """Load models and open collections, so that the first search does not have to.
+
+        Counts as no search in the metrics, and raises nothing.
+        """
+        deadline = Deadline.after(self._settings.retrieve.timeout)
+        with suppress(RagIndexError):
+            question = Question("warm up", 1, (), deadline, caller=caller_of(ALL_GROUPS))
+            await self._fan_out.ask(question, None, {})
+        if self._reranking:
+            try:
+                await self._reranking.load()
+            except Exception as exc:  # noqa: BLE001 - each search says so too
+                logger.warning("searches are not reranked: %s", exc)
+
+    def metrics(self) -> CollectorRegistry:
+        """Return how often and how long embed, each index, fuse and total took so far, as prometheus_client has it."""
+        return self._metrics.registry
+
+    def close(self) -> None:
+        """Close store, models and threads; searches under way end with an error. A second call does nothing."""
+        self._background.stop()
+        if self._positions:
+            self._positions.close()
+        self._fan_out.close()
+        if self._reranking:
+            self._reranking.close()
+
+    async def aclose(self) -> None:
+        """Close without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Retriever:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _demanded(
+        self, question: Question, names: list[str] | None, demand: Demand | None
+    ) -> tuple[Asked, dict[str, AsOf]]:
+        """Ask the indexes once they have what is demanded; return what they answer, and what that is true of.
+
+        The position is read before the store is asked. If the store's reader had loaded an older state, it is asked
+        again. Raises as `search`.
+        """
+        too_old: RagIndexError | None = None
+        wanted = names or [index.name for index in self._settings.indexes]
+        wanted = [name for name in wanted if self._access.is_open(name, question.caller)]
+        while True:
+            known = await (self._reached(question, wanted, demand) if demand else self._known())
+            try:
+                asked = await self._ask(question, names, wanted, known)
+            except RagIndexError as error:
+                raise too_old or error from None
+            claims = {one.index: known.claim(one.index, one.live, one.commits) for one in asked.answered}
+            too_old = demand.unmet(claims, known, question.deadline.seconds) if demand else None
+            if too_old is None:
+                return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
+            if question.deadline.left <= 0:
+                raise too_old
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _known(self) -> Known:
+        return await self._positions.current() if self._positions else Known()
+
+    async def _reached(self, question: Question, wanted: Sequence[str], demand: Demand) -> Known:
+        """Return what is known of positions, once it is what is demanded. Raises IndexBehind."""
+        if self._positions is None:
+            raise SettingsError("after and max_age need the ledger, which knows only the live collections")
+
+        def find(known: Known) -> IndexBehind | None:
+            reached = {index: known.newest(index) for index in wanted}
+            return demand.unmet(reached, known, question.deadline.seconds)
+
+        known = await self._positions.wait(lambda now: find(now) is None, question.deadline.left)
+        if error := find(known):
+            raise error
+        return known
+
+    async def _ask(self, question: Question, names: list[str] | None, wanted: Sequence[str], known: Known) -> Asked:
+        """Ask the indexes that are open to the caller, and count their answers. Raises as `search`, if none answers."""
+        if not wanted:
+            return Asked(question, [])
+        try:
+            asked = await self._fan_out.ask(question, names, known.problems)
+        except RagIndexError:
+            self._metrics.add_answers(dict.fromkeys(wanted))
+            raise
+        seconds: dict[str, float | None] = {answer.index: answer.seconds for answer in asked.answered}
+        self._metrics.add_answers(seconds | dict.fromkeys(asked.errors))
+        if asked.errors and not asked.answers:
+            raise failure_of(asked)
+        for index in wanted:
+            run, filled = known.last_runs.get(index), known.newest(index) is not None
+            if index not in asked.indexes or (not filled and run in UNFILLED):
+                asked.lacking[index] = UNFILLED.get(run or "", "is not indexed yet")
+        return asked
+
+    async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float, began: float) -> SearchResult:
+        """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
+        question, answered, fusing = asked.question, asked.answered, time.perf_counter()
+        hits, by_score = order_answers(answered, question, asked.scoring)
+        judged = with_relevance(hits, asked)
+        errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+        missing = missing_text(errors, asked.lacking, [one.index for one in answered])
+        hits, failure = [hit for hit in judged if hit.relevance >= min_score], ""
+        stages = {"embed": asked.embed_seconds, "fuse": time.perf_counter() - fusing}
+        if reranking and hits:
+            hits, failure, stages["rerank"] = await reranking.rerank(question.text, hits, question.deadline)
+        stages |= {"rights": asked.rights_seconds} if asked.rights_seconds else {}
+        stages["total"] = time.perf_counter() - began
+        self._metrics.add_search(stages)
+        timings = {"embed": stages["embed"], **{answer.index: answer.seconds for answer in answered}, **stages}
+        return SearchResult(
+            tuple(hits),
+            {},
+            question.corrected,
+            nothing_fits=bool(judged) and not missing and all(hit.relevance < FITS for hit in judged),
+            missing=missing,
+            errors=errors,
+            timings_ms={name: round(1000 * seconds, 3) for name, seconds in timings.items()},
+            fusion="score" if by_score else "rank",
+            dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
+            collections={answer.index: answer.live.collection for answer in answered},
+            reranked="rerank" in stages and not failure,
+            rerank_error=failure,
+        )

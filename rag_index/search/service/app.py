@@ -1,0 +1,221 @@
+"""The web application: routes, agents' interface and page, behind one guard."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+
+from rag_index.core.extras import install_command
+from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.errors import RagIndexError, StoreError
+from rag_index.search import Caller, Document, Retriever, SearchResult
+from rag_index.search.results import Facets
+from rag_index.search.service.guard import Guard, HttpMetrics
+from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
+from rag_index.search.service.models import (
+    ChoicesBody,
+    DocumentQuery,
+    FacetsBody,
+    IndexesModel,
+    ProblemModel,
+    SearchBody,
+    SearchQuery,
+    VerifyBody,
+    VerifyModel,
+)
+from rag_index.search.service.problems import add_problem_handlers
+from rag_index.search.service.search_service import SearchService
+from rag_index.search.service.tokens import TokenRegister
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from rag_index.core.settings import Settings
+
+FILES = Path(__file__).parent / "static"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+logger = logging.getLogger(__name__)
+CORS_SECONDS = 600
+KINDS = {name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemModel, "description": description, "content": {"application/problem+json": {}}}
+    for status, description in (
+        (400, "An index, a field or a filter that does not exist or is not valid."),
+        (401, "There is no valid token."),
+        (413, "The body is too large."),
+        (422, "A parameter is missing, unknown or out of bounds."),
+        (503, "Nothing could be searched; the detail says why."),
+        (504, "The time limit of the request or of every index has passed, also to reach a demanded position."),
+    )
+}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": ProblemModel, "description": "There is no such index or document for the caller."},
+}
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who asks; the guard has found that out."""
+    found = getattr(request.state, "caller", None)
+    return found if isinstance(found, Caller) else Caller()
+
+
+def make_router(service: SearchService) -> APIRouter:
+    """Return the routes over a service."""
+    router = APIRouter(responses=PROBLEMS)
+
+    async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
+        found = await service.search(asked.query, caller_of(request), **asked.options())
+        return JSONResponse(found.to_json(explain=asked.explain))
+
+    @router.post("/search", response_model=SearchResult, summary="Search")
+    async def post_search(body: SearchBody, request: Request) -> JSONResponse:
+        """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
+        return await answer(body, request)
+
+    @router.get("/search", response_model=SearchResult, summary="Search by address")
+    async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
+        """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
+        return await answer(query, request)
+
+    @router.post("/facets", response_model=Facets, summary="Count values")
+    async def facets(body: FacetsBody, request: Request) -> JSONResponse:
+        """Count the documents with each value of a field, among those that match and that the caller may see."""
+        found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())
+        return JSONResponse(found.to_json())
+
+    @router.get(
+        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=Document, summary="A document"
+    )
+    async def get_document(
+        index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
+    ) -> JSONResponse:
+        """Return a document as it is indexed: its payload, and its chunks in order, or the chunks that you choose.
+
+        The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
+        """
+        wanted = document_id or query.id
+        return JSONResponse((await service.document(index, wanted, caller_of(request), query)).to_json())
+
+    @router.post("/verify", response_model=VerifyModel, summary="Check citations")
+    async def verify(body: VerifyBody, request: Request) -> JSONResponse:
+        """Say whether each cited document is unchanged, changed, deleted, or unknown to the caller."""
+        found = await service.verify(caller_of(request), body.citations)
+        return JSONResponse({"citations": [one.to_json() for one in found]})
+
+    @router.get("/indexes", response_model=IndexesModel, summary="Indexes")
+    async def get_indexes(request: Request) -> JSONResponse:
+        """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
+        found = [asdict(one) for one in await service.indexes(caller_of(request))]
+        return JSONResponse({"indexes": found, "kinds": KINDS})
+
+    return router
+
+
+def make_choices(
+    proposal: Callable[[ChoicesBody], dict[str, Any]], keep: Callable[[ChoicesBody], dict[str, Any]]
+) -> APIRouter:
+    """Return the routes of a trial: what becomes of the tables with what was chosen, and settings to keep."""
+    router = APIRouter()
+
+    @router.post("/proposal")
+    def post_proposal(body: ChoicesBody) -> JSONResponse:
+        return JSONResponse(proposal(body))
+
+    @router.post("/keep")
+    def post_keep(body: ChoicesBody) -> JSONResponse:
+        return JSONResponse(keep(body))
+
+    return router
+
+
+def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRouter:
+    """Return the routes that say how the process is, and what was measured."""
+    router = APIRouter()
+
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz", summary="Liveness")
+    async def healthz() -> JSONResponse:
+        """Return 200 while the process is running."""
+        return JSONResponse({"status": "alive"})
+
+    @router.head("/readyz", include_in_schema=False)
+    @router.get("/readyz", responses={503: PROBLEMS[503]}, summary="Readiness")
+    async def readyz() -> JSONResponse:
+        """Return 200 if the store answers and at least one index is live, otherwise 503. The log says what is wrong."""
+        try:
+            await service.check_ready()
+        except RagIndexError as error:
+            logger.warning("not ready: %s", error)
+            raise StoreError("the service is not ready; its log says why") from None
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
+    async def metrics() -> PlainTextResponse:
+        """Return the times and counts of searches and requests in Prometheus' text format."""
+        return PlainTextResponse(b"".join(map(generate_latest, measured)), media_type=METRICS_TYPE)
+
+    return router
+
+
+def make_app(
+    settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None, more: APIRouter | None = None
+) -> FastAPI:
+    """Return the application over a retriever, which stays the caller's to close.
+
+    Every request goes through the guard, which says who asks (`request.state.caller`). By default the tokens are
+    those of the settings. `more` are routes of a trial, to which the page then leads. Raises SettingsError if a token
+    is not valid.
+    """
+    service, metrics = SearchService(settings, retriever), HttpMetrics()
+    agents = mcp_endpoint(service, caller_of) if mcp_installed() else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
+            if agents is None:
+                logger.warning("agents cannot ask at /mcp: it needs the package mcp (%s)", install_command("mcp"))
+            else:
+                await stack.enter_async_context(agents[1]())
+            yield
+
+    app = FastAPI(
+        title="rag-index",
+        summary="Search the indexes of a project by meaning and by words.",
+        lifespan=lifespan,
+        docs_url=None,  # the pages of FastAPI load scripts from elsewhere
+        redoc_url=None,
+    )
+    add_problem_handlers(app)
+    app.include_router(make_router(service))
+    app.include_router(make_probes(service, retriever.metrics(), metrics.registry))
+    app.router.routes.extend([agents[0]] if agents else [])
+    if more is not None:
+        app.include_router(more, include_in_schema=False)
+    page = (FILES / "index.html").read_text(encoding="utf-8")
+    page = page if more is None else page.replace('id="choose" hidden', 'id="choose"')
+    app.router.add_route("/", lambda _: HTMLResponse(page), methods=["GET", "HEAD"], include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=FILES), name="static")
+    register = tokens or TokenRegister(settings.serve, settings.source.caller_roles)
+    app.add_middleware(Guard, serve=settings.serve, tokens=register, metrics=metrics)
+    if settings.serve.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.serve.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            max_age=CORS_SECONDS,
+        )
+    return app

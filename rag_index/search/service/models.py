@@ -1,0 +1,229 @@
+"""The requests and answers of HTTP and of the tools as models: what is checked, and what OpenAPI and MCP show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
+
+from rag_index.core.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
+from rag_index.search.as_of import AsOf  # noqa: TC001 - pydantic looks it up
+from rag_index.search.question import MAX_HITS
+from rag_index.search.results import MAX_FACET_VALUES, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_QUERY_CHARS = 10_000
+MAX_INDEXES = 1000
+MAX_FACETS = 100
+MAX_CITATIONS = 100
+MAX_CHARS = 200_000
+FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
+
+
+def _check_unicode(value: Any) -> Any:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("has text that is not valid Unicode") from None
+    return value
+
+
+def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the field and the message of each error of pydantic; the field is "" if it is of several.
+
+    pydantic reports one error for each type of a union. Keep one for the field, without the type.
+    """
+    found = []
+    for error in errors:
+        if error["type"] != "none_required":
+            parts = [part for place, part in enumerate(error["loc"]) if not place or isinstance(part, int)]
+            found.append((".".join(map(str, parts)), error["msg"].removeprefix("Value error, ")))
+    return found
+
+
+FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(_check_unicode)]
+
+
+class Asked(BaseModel):
+    """A request over HTTP or by a tool. The text below each field is its description for clients and agents."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class SearchArguments(Asked):
+    """The arguments of a search that HTTP and the tools of agents have in common."""
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
+    """Words, a question, or an exact name; "a phrase" must be there, and -word must not."""
+    indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | SkipJsonSchema[None] = Field(
+        default=None, examples=[["comments", "solutions"]]
+    )
+    """The indexes to search; by default all."""
+    limit: int = Field(default=10, ge=1, le=MAX_HITS)
+    """The maximum number of documents."""
+    rerank: bool | SkipJsonSchema[None] = None
+    """Whether a model reorders the best hits, which takes longer."""
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
+    """The lowest relevance of a document, from 0 to 1, such as 0.5."""
+    collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
+    """Fold documents with the same value of this field, or the same "text", into the best of them."""
+    exact: bool = False
+    """Whether to search for the words as they are, without correcting typing errors."""
+    after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])
+    """A position or time that the indexes must have reached; the search waits for it."""
+    max_age: Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | SkipJsonSchema[None] = Field(
+        default=None, examples=["10 s"]
+    )
+    """The maximum age of the indexes, such as "10 s"; the search waits for it."""
+
+
+class _Search(SearchArguments):
+    """The arguments of both ways to search over HTTP."""
+
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The time limit of the search, in seconds."""
+    dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
+    explain: bool = False
+    """Whether to add ranks, scores, chunks and timings."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the search that this asks for, as `Retriever.search` takes them."""
+        return self.model_dump(exclude={"query", "explain"})
+
+
+class SearchBody(_Search):
+    """The body of `POST /search`."""
+
+    filter: FilterField = Field(default=None, examples=[FILTER])
+    """The payload fields that a document must match: an object, or text such as `priority=high`."""
+
+
+class SearchQuery(_Search):
+    """The parameters of `GET /search`."""
+
+    filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
+    """Payload fields that a document must match, as on the command line. All conditions must hold."""
+
+
+class FacetsBody(Asked):
+    """The body of `POST /facets`."""
+
+    fields: Annotated[list[str], Field(min_length=1, max_length=MAX_FACETS)] | None = Field(
+        default=None, examples=[["priority"]]
+    )
+    """The fields to count; by default all that have a keyword index."""
+    indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | None = Field(default=None, examples=[["comments"]])
+    """The indexes to search; by default all."""
+    filter: FilterField = Field(default=None, examples=[FILTER])
+    """The payload fields that a document must match, as for a search."""
+    limit: int = Field(default=10, ge=1, le=MAX_FACET_VALUES)
+    """The maximum number of values of each field."""
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The time limit, in seconds."""
+
+
+class VerifyBody(Asked):
+    """The body of `POST /verify`."""
+
+    citations: Annotated[list[str], Field(min_length=1, max_length=MAX_CITATIONS)]
+    """The `citation` of hits and documents."""
+
+
+class ChoicesBody(Asked):
+    """What a person chose on the page of a trial; `show` names the table of which one document is shown."""
+
+    tables: dict[str, bool] = {}
+    columns: dict[str, Literal["title", "text", "secret", "out"]] = {}
+    show: str | None = None
+
+
+class VerifyModel(BaseModel):
+    """The state of each citation, in the order of the request."""
+
+    citations: list[Verified]
+
+
+class DocumentQuery(Asked):
+    """The chunks of a document to return: from `first_chunk` on, around one, or with some words.
+
+    The answer has as many whole chunks as fit into `max_chars`, and at least one.
+    """
+
+    id: str = Field(default="", description="The id, if it is `.` or `..`; the path then ends with a slash.")
+    first_chunk: int = Field(default=0, ge=0, description="The first chunk: `next_chunk` of the answer before.")
+    around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        default=None, description="The number of a chunk to return with its neighbours."
+    )
+    find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="Words; the answer has the chunks with the most of them."
+    )
+    max_chars: Annotated[int, Field(ge=1, le=MAX_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="The maximum number of characters of text."
+    )
+
+    @model_validator(mode="after")
+    def _check_one_way(self) -> DocumentQuery:
+        if sum((self.first_chunk > 0, self.around is not None, self.find is not None)) > 1:
+            raise ValueError("first_chunk, around and find exclude each other: give one of them")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """A payload field that filters may name; `kind` is that of its payload index, None without one."""
+
+    name: str
+    kind: PayloadKind | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """An index of the settings: what can be asked of it, and what it holds.
+
+    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where the
+    ledger does not know the collection, and for an index with access rights, whose counts are not told.
+    """
+
+    name: str
+    kind: str
+    language: str
+    search: str
+    fields: tuple[FieldInfo, ...] | None
+    live: bool
+    """Whether the index can be searched; False before its first run."""
+    documents: int | None
+    chunks: int | None
+    as_of: AsOf
+    closed: bool = False
+    """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
+
+
+class KindModel(BaseModel):
+    """The JSON type of a kind's values, and how ranges compare them: as `numbers`, as `times`, or "" if they cannot."""
+
+    type: Literal["string", "integer", "number", "boolean"]
+    ordered: Literal["", "numbers", "times"]
+
+
+class IndexesModel(BaseModel):
+    """All indexes, and the kinds that their fields may have."""
+
+    indexes: list[IndexInfo]
+    kinds: dict[PayloadKind, KindModel]
+
+
+class ProblemModel(BaseModel):
+    """Problem details (RFC 9457). `code` names the problem for programs."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str | None = None
+    errors: Any = None

@@ -1,0 +1,261 @@
+"""Changes of rows: the tables that are watched, what their rows mean, and what the feeds of a database share."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
+from rag_index.core.documents.keys import document_id, encode_key
+from rag_index.errors import SettingsError, SourceError
+from rag_index.watch.changes import DocumentChange, Received
+from rag_index.watch.changes.statements import object_name
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection, Engine
+
+    from rag_index.components.ledger.tables import Position
+
+DEFINITIONS = {
+    "postgresql": """
+        WITH t AS (
+            SELECT c.oid AS id, c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relname = :name AND
+                  CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
+        )
+        SELECT a.attname, id, a.attnum, a.atttypid, a.atttypmod, a.xmin::text, pg_get_expr(d.adbin, d.adrelid),
+               array(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = a.atttypid ORDER BY e.enumsortorder)
+        FROM t JOIN pg_attribute a ON a.attrelid = id AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attrdef d ON d.adrelid = id AND d.adnum = a.attnum
+        UNION ALL
+        SELECT NULL, id, NULL, p.oid, relforcerowsecurity::int, p.xmin::text, NULL, NULL
+        FROM t LEFT JOIN pg_policy p ON p.polrelid = id WHERE relrowsecurity
+        UNION ALL
+        SELECT NULL, c.oid, NULL, c.relfilenode, NULL, NULL, NULL, NULL
+        FROM t, pg_partition_tree(id) p JOIN pg_class c ON c.oid = p.relid WHERE t.relkind = 'p'
+        ORDER BY 2, 3, 4""",
+    "sqlite": """
+        SELECT NULL, type, name, rootpage, sql FROM sqlite_master
+        WHERE tbl_name = :name COLLATE NOCASE AND type IN ('table', 'trigger') ORDER BY type, name""",
+    "mysql": """
+        SELECT c.COLUMN_NAME, t.CREATE_TIME, c.COLUMN_TYPE, c.COLLATION_NAME, c.COLUMN_DEFAULT, c.GENERATION_EXPRESSION
+        FROM information_schema.COLUMNS c JOIN information_schema.TABLES t USING (TABLE_SCHEMA, TABLE_NAME)
+        WHERE c.TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND c.TABLE_NAME = :name ORDER BY c.ORDINAL_POSITION""",
+}
+"""What a table is: for each column its name and what changes whenever a statement makes other values of it without
+writing rows. Rows without a name concern the whole table. `xmin` of a column is the transaction that last altered it;
+a partition that was emptied has another file, and a policy decides which rows there are."""
+SETUP = "run the SQL that `rag-index watch --setup` prints"
+TIMEOUT = 600.0
+PROBE_SECONDS = 0.2
+"""The time between two looks whether anything has changed, which cost the source next to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedTable:
+    """A table whose changes are followed. Each table of the source occurs once, whatever indexes need it."""
+
+    name: str
+    """The name of a table, which is never a view."""
+    schema: str | None
+    columns: tuple[str, ...]
+    """The columns whose values tell which documents show a row, sorted."""
+    used: frozenset[str] | None = None
+    """The columns whose update matters (`columns` among them); None: all."""
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    def require(self, kind: str | None, columns: Iterable[str]) -> None:
+        """Raise SettingsError if the source has no such table: it has a `kind` (None: nothing) with these columns."""
+        if kind is None:
+            raise SettingsError(f"there is no table {str(self)!r} in the source whose changes could be followed")
+        if kind != "table":
+            raise SettingsError(
+                f"{str(self)!r} is a {kind}, whose changes cannot be followed: name its tables in depends_on"
+            )
+        for column in sorted({*self.columns, *(self.used or ())}.difference(columns)):
+            raise SettingsError(f"table {str(self)!r} has no column {column!r}, which the settings name")
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """A row that was inserted, updated or deleted.
+
+    An update that changes one of `table.columns` gives two of these: the values before, and the values after.
+    """
+
+    table: WatchedTable
+    values: tuple[Any, ...]
+    """The values of `table.columns`, of the type that the driver gives when it reads these."""
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRows:
+    """What a feed of rows gave at once: `Received` before it is known which documents show these rows."""
+
+    changes: Sequence[RowChange]
+    position: Any = None
+    more: bool = False
+    overflow: Iterable[WatchedTable] = ()
+    """Tables whose changes the feed cannot name, such as after TRUNCATE or when it has just been set up."""
+    through: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowRoute:
+    """What rows of a table mean for the documents of one index."""
+
+    index: str
+    table: str
+    """The name of the table, with its schema unless that is the default one."""
+    keys: tuple[str, ...]
+    """The columns of the table whose values make the document id, or the value of `column`."""
+    column: str | None = None
+    """The column of the index to look up; None if the values of `keys` are the document's key."""
+
+
+@dataclass(eq=False)
+class RowFeed(ABC):
+    """Follows rows of a database's tables, and tells which documents show them, as a `ChangeFeed`.
+
+    A row of an index's own table is the document of its key. For a row of a table in `depends_on`, the documents that
+    show it have the same value in `column`. If that column is the key, the value is the id. Otherwise it becomes a
+    look-up.
+    """
+
+    url: URL
+    tables: Sequence[WatchedTable]
+    project: str
+    routes: Sequence[RowRoute] = ()
+    timeout: float = field(default=TIMEOUT, kw_only=True)
+    clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
+    _rest_until: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.name = object_name(self.project)
+        self._routes: dict[str, list[RowRoute]] = {}
+        for route in self.routes:
+            self._routes.setdefault(route.table, []).append(route)
+        self._engine = open_read_only(self.url)
+
+    @abstractmethod
+    def problems(self) -> dict[WatchedTable, SettingsError]:
+        """Return why changes of some of the tables are not seen.
+
+        Raises SourceUnavailable, SourceError, or SettingsError if none is seen."""
+
+    @abstractmethod
+    def warnings(self) -> list[str]:
+        """Return what may become a problem, a sentence each, such as changes that nobody takes."""
+
+    @abstractmethod
+    def rows(self, limit: int) -> ReceivedRows:
+        """Return about `limit` changes that are not acknowledged yet, without waiting for any."""
+
+    @abstractmethod
+    def acknowledge(self, received: Received | ReceivedRows) -> None:
+        pass
+
+    @abstractmethod
+    def _look(self, connection: Connection) -> bool:
+        """Return whether there may be changes."""
+
+    def check(self) -> dict[str, SettingsError]:
+        return {name: error for table, error in self.problems().items() for name in self.indexes([table])}
+
+    def indexes(self, tables: Iterable[WatchedTable] | None = None) -> list[str]:
+        """Return the names of the indexes that show rows of these tables, by default of any."""
+        names = self._routes if tables is None else map(str, tables)
+        return sorted({route.index for name in names for route in self._routes.get(name, ())})
+
+    def receive(self, limit: int) -> Received:
+        """Return about `limit` changes that are not acknowledged yet, without waiting for any.
+
+        What the tables are is read last: a claim must not reach beyond a statement that altered one.
+        """
+        received = self.route(self.rows(limit))
+        if not (received.changes or received.overflow or received.through):
+            return received
+        definitions: dict[str, str] = {}
+        with self._connect("the definition of the watched tables") as connection:
+            for table in sorted(self.tables, key=str):
+                found = definition(connection, [table])
+                for index in self.indexes([table]):
+                    definitions[index] = f"{definitions.get(index, '')} {found}".lstrip()
+        return replace(received, definitions=definitions)
+
+    def route(self, rows: ReceivedRows) -> Received:
+        """Return what these rows mean."""
+        changes, overflow = [], set(self.indexes(rows.overflow))
+        for row in rows.changes:
+            values = dict(zip(row.table.columns, row.values, strict=True))
+            for route in self._routes.get(str(row.table), ()):
+                parts = [values[key] for key in route.keys]
+                if None in parts:  # a document has a whole key, and NULL joins with nothing
+                    continue
+                try:
+                    key = encode_key(parts)
+                except SourceError:  # a value of a type that no key has
+                    overflow.add(route.index)
+                    continue
+                sought = document_id(key) if route.column is None else key
+                changes.append(DocumentChange(route.index, sought, row.changed_at, route.column))
+        through = dict.fromkeys(self.indexes(), rows.through) if rows.through is not None else {}
+        return Received(changes, rows.position, rows.more, sorted(overflow), through)
+
+    def wait(self, seconds: float) -> None:
+        until, looking = self.clock() + seconds, self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with suppress(exc.SQLAlchemyError), looking.connect() as connection:  # `rows` says what is wrong
+            while (left := until - self.clock()) > 0:
+                if self.clock() >= self._rest_until and self._look(connection):
+                    return
+                time.sleep(min(left, PROBE_SECONDS))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _connect(self, what: str, engine: Engine | None = None) -> Iterator[Connection]:
+        """Yield a connection, and raise its errors as ours; `what` names what is read."""
+        with (
+            errors_as_ours(self.url, what),
+            (engine or self._engine).connect() as connection,
+            limited(connection, self.timeout, what),
+        ):
+            yield connection
+
+
+@contextmanager
+def connected(url: URL, what: str) -> Iterator[Connection]:
+    """Yield a connection to a source that cannot write, for the time of the block. Raises as `errors_as_ours`."""
+    engine = open_read_only(url)
+    try:
+        with errors_as_ours(url, what), engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def definition(connection: Connection, tables: Iterable[WatchedTable]) -> str:
+    """Return a digest of what tables are: each itself, and the names, types and defaults of the columns that are used.
+
+    It changes with each statement that makes other values without writing rows, as triggers and logs understand that.
+    """
+    backend, digest = connection.dialect.name, hashlib.sha256()
+    statement = sa.text(DEFINITIONS["mysql" if backend == "mariadb" else backend])
+    for table in tables:
+        wanted = None if table.used is None else {None, *table.used, *table.columns}
+        rows = connection.execute(statement, {"schema": table.schema, "name": table.name}).fetchall()
+        said = [tuple(map(str, row)) for row in rows if wanted is None or row[0] in wanted]
+        digest.update(repr((str(table), said)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,20 @@
+"""What all tests of runs share."""
+
+import sys
+
+import pytest
+
+from rag_index.etl.sharding import Sharder
+from rag_index.search.evaluation import calibrate
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(monkeypatch):
+    """Leave out the searches at the end of a first run; `tests.search.test_calibration` has them."""
+    monkeypatch.setattr(calibrate, "MIN_DOCUMENTS", sys.maxsize)
+
+
+@pytest.fixture(autouse=True)
+def suspects_here(monkeypatch):
+    """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
+    monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)

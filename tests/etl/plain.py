@@ -1,0 +1,103 @@
+"""Whole runs without Prefect and Dask, by the plain driver: the steps and the order of the flow."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import closing
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from rag_index.components.chunking import open_chunker
+from rag_index.components.embedders import identify
+from rag_index.components.ledger import Ledger
+from rag_index.etl import run as run_module
+from rag_index.etl.changed import BatchIndexer, serially
+from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.plain import Plainly
+from rag_index.etl.publish import publish
+from rag_index.etl.run import AllDocuments, RunOptions, open_run
+from rag_index.search.evaluation.hooks import SearchHooks
+from tests.project import run_here
+
+if TYPE_CHECKING:
+    from rag_index.core.reports.outcome import IndexOutcome
+    from rag_index.etl.changed import Applied
+    from tests.project import Project
+
+NIGHT = 86_400.0
+
+
+class Nights:
+    """A clock of the ledger that says night after night; the time within a night does not stand still."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def sleep(self, nights: float = 1) -> None:
+        self.now += nights * NIGHT
+
+
+def run_plain(
+    project: Project,
+    *,
+    full: bool = False,
+    allow_deletes: bool = False,
+    allow_loss: bool = False,
+    clock: Nights | None = None,
+    delete: bool = True,
+) -> IndexOutcome:
+    """Run an index; without `delete` the run dies before it deletes."""
+    settings = project.settings
+
+    def ledger(url):
+        return Ledger(url, clock=clock) if clock else Ledger(url)
+
+    options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss)
+    with (
+        mock.patch.object(run_module, "Ledger", ledger),
+        open_run(settings, "notes", options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as run,
+        closing(Plainly(serially(settings))) as steps,
+    ):
+        run.source.check()
+        run.count_parts()
+        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+        run_module.index_pages(run, steps, AllDocuments())
+        if not delete:
+            raise Died
+        delete_gone(run)
+        publish(run)
+        return run.finish()
+
+
+def batch(project: Project) -> Applied:
+    """Index what waits in the inbox, as a process of its own does."""
+    with closing(BatchIndexer(project.settings)) as indexer:
+        return indexer.index("notes")
+
+
+def counts(outcome: IndexOutcome) -> dict:
+    """Return what a completed run did with its documents: the numbers that are not 0."""
+    assert outcome.state == "completed", outcome
+    names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")
+    found = {name: number for name in names if (number := getattr(outcome, name))}
+    assert outcome.documents == sum(found.values()) - outcome.deleted
+    return found
+
+
+def printed(project: Project, *arguments: str) -> dict:
+    """Run a command in this process, and return the document that --json prints."""
+    return json.loads(run_here(project.config, *arguments, "--json")[0])
+
+
+class Died(BaseException):
+    """The death of the process."""
+
+
+def die(*_, **__):
+    """Die in place of a call."""
+    raise Died

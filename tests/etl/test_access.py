@@ -1,0 +1,254 @@
+"""A change of rights is in force after the next run, or at once, and embeds nothing, whatever else happens."""
+
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rag_index.care.doctor import examine
+from rag_index.care.status.index_status import failed
+from rag_index.care.status.plan import plan_runs
+from rag_index.components.ledger import Ledger
+from rag_index.core.documents.batches import CommitMark, PointBatch
+from rag_index.core.documents.groups import stored_groups
+from rag_index.core.documents.keys import point_id
+from rag_index.etl import delete_guard, diff
+from rag_index.etl.changed import index_documents
+from rag_index.etl.commit import Committer
+from tests.etl.plain import printed, run_plain
+from tests.project import SETTINGS, Project, run_here
+from tests.twin import STORE, back_up, restore, twin
+
+COLUMN = 'access = "acl"\n'
+PAIRS = 'access = "SELECT note_id, name FROM acl"\n'
+COUNT = 30
+
+
+def make_project(folder, access: str, extra: str = "") -> Project:
+    """Return a project whose notes 1 to 30 are for staff; every tenth has several chunks."""
+    project = Project(folder, extra=extra)
+    project.write_settings(SETTINGS.format(extra=extra) + access)
+    project.execute("ALTER TABLE note ADD COLUMN acl TEXT")
+    project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2024-01-01'")
+    project.execute("CREATE TABLE acl (note_id INTEGER, name TEXT)")
+    with project.source() as db:
+        rows = [(i, f"Note {i}", f"text {i} " * (60 if i % 10 == 0 else 1), "ann", 1) for i in range(1, COUNT + 1)]
+        db.executemany("INSERT INTO note (id, title, body, author, priority) VALUES (?, ?, ?, ?, ?)", rows)
+        db.execute("UPDATE note SET acl = 'staff'")
+        db.execute("INSERT INTO acl SELECT id, 'staff' FROM note")
+    return project
+
+
+def grant(project: Project, number: int, *names: str) -> None:
+    """Give a note to these groups, in the column and in the pairs."""
+    project.execute("UPDATE note SET acl = ? WHERE id = ?", ",".join(names) or None, number)
+    project.execute("DELETE FROM acl WHERE note_id = ?", number)
+    for name in names:
+        project.execute("INSERT INTO acl VALUES (?, ?)", number, name)
+
+
+def groups(project: Project) -> dict[str, list[str]]:
+    """Return the groups of each document's points, which must all have the same."""
+    found: dict[str, list[str]] = {}
+    for payload, _ in project.points().values():
+        own = stored_groups(payload)
+        assert own is not None
+        assert found.setdefault(payload["_rag"]["document_id"], own) == own
+        assert "acl" not in payload
+    return found
+
+
+def doctor_finds(project: Project) -> list[str]:
+    kinds = [finding.kind for finding in examine(project.settings).findings]
+    return [kind for kind in kinds if kind != "failed_documents"]
+
+
+@pytest.fixture(scope="module", params=[COLUMN, PAIRS], ids=["column", "pairs"])
+def clean(request, tmp_path_factory) -> Project:
+    project = make_project(tmp_path_factory.mktemp("access") / "project", request.param)
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(clean, tmp_path) -> Project:
+    return twin(clean, tmp_path / "project")
+
+
+def test_a_change_of_rights_is_a_payload_update(project):
+    before = {point: vector for point, (_, vector) in project.points().items()}
+    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)}
+    grant(project, 10, "board", "staff")
+    grant(project, 11)
+    plan = plan_runs(project.settings, project.settings.indexes)[0]
+    assert (plan.payload_only, plan.changed, plan.unchanged) == (2, 0, COUNT - 2)
+    outcome = run_plain(project)
+    assert (outcome.payload_only, outcome.changed, outcome.unchanged) == (2, 0, COUNT - 2)
+    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)} | {"10": ["board", "staff"], "11": []}
+    assert {point: vector for point, (_, vector) in project.points().items()} == before
+    assert run_plain(project).unchanged == COUNT
+    assert doctor_finds(project) == []
+
+
+def test_a_change_is_in_force_in_a_moment_with_index_id_and_after_a_rebuild(project):
+    grant(project, 3, "board")
+    grant(project, 4, "board")
+    outcome = index_documents(project.settings, "notes", ["3"])
+    assert (outcome.state, outcome.payload_only) == ("completed", 1)
+    assert (groups(project)["3"], groups(project)["4"]) == (["board"], ["staff"])
+    assert run_plain(project, full=True).state == "completed"
+    assert (groups(project)["3"], groups(project)["4"]) == (["board"], ["board"])
+    with project.store() as store:
+        assert store.metadata("test_notes")["payload_indexes"] == {"_rag.groups": "keyword"}
+
+
+def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_away(project, tmp_path):
+    """The document cannot be read, so its groups alone were written."""
+    kept = back_up(project, tmp_path / "kept", STORE)
+    project.execute("UPDATE note SET body = x'00ff' WHERE id = 3")
+    grant(project, 3, "board")
+    run_plain(project)
+    assert groups(project)["3"] == ["board"]
+    restore(project, kept, STORE)
+    assert groups(project)["3"] == ["staff"]
+    assert "put back to an older copy" in run_plain(project).message
+    assert groups(project)["3"] == ["board"]
+
+
+def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
+    run_plain(project, full=True)
+    grant(project, 10, "board")
+    grant(project, 4)
+    project.execute("DELETE FROM note WHERE id = 5")
+    run_plain(project)
+    now = groups(project)
+    back = printed(project, "rollback", "notes")
+    assert (back["live"], back["returned"]) == ("test_notes__1", 1)
+    assert groups(project) == now | {"5": []}
+    assert (now["10"], now["4"]) == (["board"], [])
+    again = run_plain(project)
+    assert (again.unchanged, again.deleted, again.payload_only) == (COUNT - 1, 1, 0)
+    assert groups(project) == now
+    assert "no longer had" not in run_here(project.config, "rollback", "notes")[0], (
+        "the newer one has nothing that is gone"
+    )
+    grant(project, 11, "board")
+    run_plain(project)
+    project.write_settings(SETTINGS.format(extra=""))
+    printed(project, "rollback", "notes")
+    assert groups(project)["11"] == ["board"], "whatever the settings say now"
+
+
+def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(project, ledger):
+    run_plain(project, full=True)
+    with project.store() as store:
+        old = ledger.collection("test_notes__1")
+        ledger.mark_pending(old.id, ["10", "77"])
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql(
+                "UPDATE rag_index_documents SET chunks = 1 WHERE key = '10' AND collection_id = 1"
+            )
+        left = store.retrieve(old.name, [point_id("notes", "10", 0)], vectors=True)[0]
+        ours = {**left.payload["_rag"], "key": "77", "chunk": 0}
+        vectors = np.asarray([left.vector], dtype=np.float32)
+        store.upsert(old.name, PointBatch([point_id("notes", "77", 0)], vectors, [{**left.payload, "_rag": ours}]))
+        grant(project, 10, "board")
+    run_plain(project)
+    printed(project, "rollback", "notes")
+    found = groups(project)
+    assert (found["10"], "77" in found, len(project.texts()["10"])) == (["board"], False, 1)
+
+
+def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
+    run_plain(project, full=True)
+    with project.store() as store:
+        store.set_commit_mark("test_notes__1", CommitMark())
+    refused = run_here(project.config, "rollback", "notes", code=1)[1]
+    assert "put back to an older copy, so it may show what nobody may see: `rag-index rebuild notes`" in refused
+    assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"
+
+
+def test_an_index_gets_access_later_and_loses_it_again(tmp_path):
+    project = make_project(tmp_path / "project", "")
+    run_plain(project)
+    assert all(stored_groups(payload) is None for payload, _ in project.points().values())
+    project.write_settings(SETTINGS.format(extra="") + COLUMN)
+    assert run_plain(project).payload_only == COUNT
+    assert groups(project)["1"] == ["staff"]
+    project.write_settings(SETTINGS.format(extra=""))
+    assert run_plain(project).payload_only == COUNT
+    assert all(stored_groups(payload) is None for payload, _ in project.points().values())
+    assert doctor_finds(project) == []
+
+
+@pytest.mark.parametrize("clean", [PAIRS], indirect=True)
+def test_pairs_that_change_alone_are_found_with_changed_since(project):
+    project.write_settings(project.config.read_text() + 'changed_since = "at"\n')
+    project.execute("UPDATE note SET at = date('now', '-2 days') WHERE id = 30")
+    run_plain(project)
+    grant(project, 5, "board")
+    outcome = run_plain(project)
+    assert (outcome.payload_only, outcome.changed, outcome.documents) == (1, 0, COUNT)
+    assert groups(project)["5"] == ["board"]
+
+
+# Documents that cannot be brought up to date
+
+
+@pytest.fixture
+def hosted(tmp_path, fake) -> Project:
+    project = make_project(tmp_path / "project", COLUMN, fake.settings + "wait_for_recovery = 5\n")
+    run_plain(project)
+    return project
+
+
+def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_embedded(hosted, fake, monkeypatch):
+    monkeypatch.setattr(diff, "MAX_TRIES", 2)
+    fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+    hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 10")
+    grant(hosted, 10, "board")
+    assert run_plain(hosted).state == "partial"
+    assert groups(hosted)["10"] == ["board"]
+    assert "text 10" in hosted.texts()["10"][0], "the text is the old one"
+    assert doctor_finds(hosted) == []
+    run_plain(hosted)
+    grant(hosted, 10)
+    run_plain(hosted)
+    assert groups(hosted)["10"] == []
+    assert {one.document_id: one.tries for one in failed(hosted.settings, hosted.settings.indexes)} == {"10": 2}
+    assert doctor_finds(hosted) == []
+    fake.clear()
+    hosted.execute("UPDATE note SET body = 'good again' WHERE id = 10")
+    grant(hosted, 10, "staff")
+    assert run_plain(hosted).changed == 1
+    assert (groups(hosted)["10"], hosted.texts()["10"]) == (["staff"], ["Note 10\ngood again"])
+
+
+def test_a_text_that_kills_its_process_costs_the_document_nothing_if_its_rights_changed_too(hosted, fake, monkeypatch):
+    commit = Committer.commit
+    killed = lambda shard: replace(shard, failures=[replace(one, died=True) for one in shard.failures])  # noqa: E731
+    monkeypatch.setattr(Committer, "commit", lambda self, shard: commit(self, killed(shard)))
+    fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+    hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 11")
+    grant(hosted, 11, "board")
+    assert run_plain(hosted).state == "partial"
+    assert (groups(hosted)["11"], hosted.texts()["11"]) == (["board"], ["Note 11\ntext 11"])
+
+
+def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
+    monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 5)
+    project.execute("UPDATE note SET title = '', body = ''")
+    grant(project, 10)
+    assert run_plain(project).held_back == COUNT
+    assert len(groups(project)) == COUNT, "the guard keeps them"
+    assert groups(project)["10"] == []
+
+
+def test_rights_of_what_a_dead_run_left_follow_the_source(hosted, fake):
+    with closing(Ledger(hosted.settings.ledger_url)) as ledger:
+        ledger.mark_pending(ledger.collections("test_notes")[-1].id, ["10"])
+    fake.fault("status", code=400, marker="Note 10")
+    grant(hosted, 10, "board")
+    run_plain(hosted)
+    assert groups(hosted).get("10", ["board"]) == ["board"]

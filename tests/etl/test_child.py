@@ -1,0 +1,152 @@
+"""Children that embed end with their parent, whatever they are doing, and the document that kills them is found."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import BrokenExecutor
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.embedders import identify
+from rag_index.components.sources import page_of
+from rag_index.core.documents.batches import Shard, WrittenShard
+from rag_index.core.machine.executors import Process
+from rag_index.core.settings import EmbedderSettings
+from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
+from rag_index.etl.embed import EmbedJob, embed_apart
+from rag_index.etl.plain import answer
+from rag_index.etl.window import in_parts
+from tests.waiting import eventually
+
+LOCAL = EmbedderSettings()
+
+
+class Chunker(TextChunker):
+    """A chunker that does what its first text says."""
+
+    def chunk(self, documents):
+        if documents.texts[0] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif documents.texts[0] == "hang":
+            time.sleep(3600)
+        elif documents.texts[0] == "down":
+            raise EmbedderUnavailable("down")
+        elif documents.texts[0] == "divide":
+            raise ZeroDivisionError
+        return super().chunk(documents)
+
+
+def shard_of(*texts: str) -> Shard:
+    return Shard("notes", 1, page_of([(number, text, {}) for number, text in enumerate(texts)]), sum(map(len, texts)))
+
+
+def job(text: str, limit: float | None = None) -> EmbedJob:
+    return EmbedJob(replace(shard_of(text), limit=limit), Chunker(100, 10), LOCAL, identify(LOCAL))
+
+
+def embedded(child: Process, wanted: EmbedJob):
+    return answer(child.submit(embed_apart, wanted), wanted)
+
+
+def test_a_child_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
+    with Process() as child:
+        assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
+        with pytest.raises(EmbedderUnavailable, match="down"):
+            embedded(child, job("down"))
+        with pytest.raises(TerminalError, match="ZeroDivisionError"):
+            embedded(child, job("divide"))
+        with pytest.raises(ProcessDied):
+            embedded(child, job("kill"))
+        found = embedded(child, job("The printer is out of paper."))
+        assert (found.chunk_counts, found.documents.texts) == ([1], ["The printer is out of paper."])
+        with pytest.raises(ProcessDied):
+            embedded(child, job("hang", limit=0.5))
+
+
+def test_what_is_asked_after_its_end_starts_no_process():
+    child = Process()
+    child.shutdown()
+    before = set(multiprocessing.active_children())
+    with pytest.raises(BrokenExecutor, match="the run has ended"):
+        child.submit(embed_apart, job("late"))
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_a_death_ends_what_waits_for_the_same_child_and_a_shutdown_what_it_does():
+    with Process() as child:
+        dying = [child.submit(embed_apart, job(text)) for text in ("kill", "The printer is out of paper.")]
+        for one in dying:
+            with pytest.raises(BrokenExecutor):
+                one.result(60)
+        assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
+        hanging = child.submit(embed_apart, job("hang"))
+    with pytest.raises(BrokenExecutor):
+        hanging.result(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_child_outlives_its_parent(number):
+    """Whatever the child is doing: it hangs here."""
+    code = (
+        "from tests.etl.test_child import *\n"
+        "if __name__ == '__main__':\n"
+        "    with Process() as child:\n"
+        "        embedded(child, job('text'))\n"
+        "        print('ready', flush=True)\n"
+        "        embedded(child, job('hang'))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"ready\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    time.sleep(0.2)  # let it begin to hang; the test holds either way
+    parent.send_signal(number)
+    parent.wait(30)
+    eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
+
+
+def test_a_shard_that_kills_is_split_until_the_document_is_found():
+    alone = []
+
+    def write_alone(shard: Shard) -> list[str]:
+        alone.append(shard)
+        if "kill" in shard.documents.texts:
+            raise ProcessDied("it died")
+        return shard.documents.texts
+
+    found = list(in_parts(shard_of(*"abcdefghijkl", "kill", "m"), write_alone))
+    [poison] = [one for one in found if isinstance(one, WrittenShard)]
+    assert [(one.key, one.died) for one in poison.failures] == [("12", True)]
+    assert not poison.keys
+    assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm"]
+    assert len(alone) <= 1 + 8 + 2
+
+
+HANGS = """
+import threading, time
+from rag_index.core.machine import end_process_after
+def short():
+    with end_process_after(60):
+        pass
+with end_process_after({seconds}):
+    one = threading.Thread(target=short)
+    one.start()
+    one.join()
+    time.sleep({sleep})
+"""
+
+
+def test_a_block_that_ends_leaves_the_limit_of_another_thread_as_it_is():
+    def code(seconds, sleep):
+        program = HANGS.format(seconds=seconds, sleep=sleep)
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode
+
+    assert code(0.2, 60) == 1
+    assert code(60, 0) == 0

@@ -1,0 +1,205 @@
+"""Runs of an index whose source has digests: nothing is lost by what they leave unread."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from rag_index.care.doctor import repair
+from rag_index.care.status.plan import plan_runs
+from rag_index.components.sources.digest import DigestSource
+from rag_index.core.documents.keys import encode_key
+from rag_index.etl import diff
+from rag_index.etl.changed import index_documents
+from tests.etl.plain import counts, run_plain
+from tests.project import Project
+
+DOCUMENTS = 400
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    project = with_digests(Project(tmp_path / "project").fill(DOCUMENTS))
+    assert figures(project) == {"new": DOCUMENTS}
+    return project
+
+
+def with_digests(project: Project) -> Project:
+    project.write_settings(project.config.read_text().replace("[source]", "[source]\ndigest = true"))
+    return project
+
+
+@pytest.fixture(autouse=True)
+def rows_read(monkeypatch) -> list[int]:
+    """The rows that each page of the source had."""
+    found: list[int] = []
+    page = DigestSource.page
+
+    def counted(self, cursor, rows):
+        read = page(self, cursor, rows)
+        found.append(len(read.documents) + len(read.unreadable))
+        return read
+
+    monkeypatch.setattr(DigestSource, "page", counted)
+    return found
+
+
+def figures(project, **parameters) -> dict:
+    return counts(project.run(**parameters).indexes[0])
+
+
+def change(project, number: int, body: str = "Another story.") -> None:
+    project.execute("UPDATE note SET body = ? WHERE id = ?", body, number)
+
+
+def ledger_of(project) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db", isolation_level=None))
+
+
+def compare_all(project) -> None:
+    """Let the last complete comparison be long ago."""
+    with ledger_of(project) as db:
+        db.execute("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
+
+
+def test_changes_of_every_kind_are_found_little_is_read_and_a_plan_says_so(project, rows_read):
+    rows_read.clear()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert sum(rows_read) == 0
+    change(project, 7)
+    project.execute("DELETE FROM note WHERE id IN (40, 41)")
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1), (902, 'Two', 'came later', 'a', 1)")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 50")
+    project.execute("UPDATE note SET author = 'nobody' WHERE id = 60")
+    project.execute("UPDATE note SET id = 77000 WHERE id = 77")
+    [plan] = plan_runs(project.settings, project.settings.indexes)
+    assert (plan.documents, plan.new, plan.changed, plan.payload_only, plan.gone) == (400, 3, 1, 1, 3)
+    expected = {"new": 3, "changed": 1, "payload_only": 1, "unchanged": 394, "empty": 1, "deleted": 4}
+    assert figures(project) == expected
+    assert 0 < sum(rows_read) < 120
+    assert project.texts()["7"] == ["Note 7\nAnother story."]
+    assert not {"40", "41", "50", "77"} & project.texts().keys()
+    assert figures(project) == {"unchanged": 399, "empty": 1}
+    project.execute("DELETE FROM note WHERE id = 50")
+    assert figures(project) == {"unchanged": 399}, "it had no points, as the plan says"
+
+
+def test_single_documents_that_were_indexed_and_are_as_before_are_read_again(project):
+    before = project.texts()["7"]
+    change(project, 7)
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
+    assert index_documents(project.settings, "notes", ["7", "901"]).state == "completed"
+    assert project.texts()["7"] == ["Note 7\nAnother story."]
+    change(project, 7, before[0].split("\n", 1)[1])
+    project.execute("DELETE FROM note WHERE id = 901")
+    assert figures(project) == {"changed": 1, "unchanged": DOCUMENTS - 1, "deleted": 1}
+    assert project.texts()["7"] == before
+
+
+def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again(project):
+    lost = project.folder / "whole.db"
+    shutil.copy(project.folder / "source.db", lost)
+    project.execute("DELETE FROM note WHERE id > 250")
+    assert project.run().indexes[0].held_back == 150
+    change(project, 7)
+    assert project.run().indexes[0].held_back == 150
+    shutil.copy(lost, project.folder / "source.db")
+    outcome = project.run().indexes[0]
+    assert (outcome.state, outcome.held_back, outcome.unchanged, outcome.changed) == ("completed", 0, 399, 1)
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert len(project.texts()) == DOCUMENTS
+
+
+def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(project, ledger, rows_read):
+    def read():
+        rows_read.clear()
+        found = figures(project)
+        return found, sum(rows_read)
+
+    compare_all(project)
+    assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
+    settings = project.config.read_text().replace('["title", "body"]', '["body", "title"]')
+    project.write_settings(settings)
+    assert read() == ({"changed": DOCUMENTS}, DOCUMENTS)
+    assert read() == ({"unchanged": DOCUMENTS}, 0)
+    project.execute("CREATE TABLE copied AS SELECT * FROM note")
+    project.execute("CREATE UNIQUE INDEX key_of_copied ON copied (id)")
+    project.write_settings(settings.replace('table = "note"', 'table = "copied"'))
+    assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
+    project.execute("DELETE FROM copied WHERE id = 40")
+    project.execute("INSERT INTO copied VALUES (25000, 'New', 'came later', 'a', 1)")  # the source has grown
+    before = len(ledger.digests(1))
+    compare_all(project)
+    assert read()[0] == {"new": 1, "unchanged": 399, "deleted": 1}
+    assert len(ledger.digests(1)) < before / 2
+    assert read() == ({"unchanged": DOCUMENTS}, 0)
+
+
+def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project, monkeypatch):
+    with project.source() as db:
+        [(before,)] = db.execute("SELECT body FROM note WHERE id = 8").fetchall()
+    change(project, 7)
+    digests = DigestSource._digests
+
+    def compute_and_change(self, connection):
+        found = digests(self, connection)
+        change(project, 8, "Only for this run.")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DigestSource, "_digests", compute_and_change)
+        assert figures(project) == {"changed": 2, "unchanged": 398}
+    change(project, 8, before)
+    assert figures(project) == {"changed": 1, "unchanged": 399}
+    assert figures(project) == {"unchanged": DOCUMENTS}
+
+
+def test_doctor_repairs_what_digests_would_leave_unread(project):
+    with ledger_of(project) as db:
+        assert db.execute("DELETE FROM rag_index_documents WHERE key = ?", (encode_key((7,)),)).rowcount == 1
+    assert repair(project.settings, None, lambda names, rebuild: run_plain(project)).findings == []
+    assert "7" in project.texts()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+
+
+def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_off_and_on(project):
+    settings = project.config.read_text()
+    project.execute("ALTER TABLE note RENAME TO kept")
+    project.execute("CREATE TABLE note AS SELECT * FROM kept WHERE 0")
+    assert figures(project, allow_deletes=True) == {"deleted": DOCUMENTS}
+    project.execute("DROP TABLE note")
+    project.execute("ALTER TABLE kept RENAME TO note")
+    assert figures(project) == {"new": DOCUMENTS}
+    project.write_settings(settings.replace("digest = true", ""))
+    change(project, 7)
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
+    assert figures(project) == {"new": 1, "changed": 1, "unchanged": 399}
+    project.write_settings(settings)
+    project.execute("DELETE FROM note WHERE id = 901")
+    assert figures(project) == {"unchanged": DOCUMENTS, "deleted": 1}
+    project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2024-01-01 00:00:00'")
+    project.write_settings(settings.replace("[[indexes]]", "[[indexes]]\nchanged_since = 'at'"))
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    change(project, 7, "changed without a new time")
+    assert figures(project) == {"changed": 1, "unchanged": 399}, "digests find more than times"
+
+
+def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
+    monkeypatch.setattr(diff, "MAX_TRIES", 2)
+    project = with_digests(Project(tmp_path / "p", extra=fake.settings + "wait_for_recovery = 5\n").fill(50))
+    project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
+    project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
+    fake.fault("status", code=400, marker="POISON")
+    for _ in range(2):
+        assert project.run().indexes[0].failed == 2
+    rows_read.clear()
+    given_up = project.run().indexes[0]
+    assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
+    again = project.run(retry_failed=True).indexes[0]
+    assert (again.failed, again.unchanged, sum(rows_read) > 0) == (2, 48, True), "it reads what was given up"
+    fake.clear()
+    assert index_documents(project.settings, "notes", ["17"]).state == "completed"
+    assert figures(project) == {"unchanged": 49, "failed": 1}, "a document that had failed is not taken for gone"
+    project.execute("DELETE FROM note WHERE id = 40")
+    assert figures(project) == {"unchanged": 49}

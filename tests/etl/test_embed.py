@@ -1,0 +1,193 @@
+"""A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone."""
+
+import hashlib
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.hosts.host_pool import RequestStats
+from rag_index.core.documents.batches import DocumentBatch, Shard
+from rag_index.core.documents.canonical import hash_text
+from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
+from rag_index.etl.embed import EmbedJob
+from rag_index.etl.sharding import hang_limit
+from tests.project import Project
+
+DIMENSION = 4
+
+
+def vector_of(text):
+    digest = hashlib.blake2b(text.encode(), digest_size=DIMENSION).digest()
+    return np.frombuffer(digest, dtype=np.uint8).astype(np.float32) + 1
+
+
+class HashEmbedder:
+    """An embedder whose vectors say which text they are of, with a longest text and a word that it refuses."""
+
+    def __init__(self, longest=1000, refused="poison"):
+        self.longest, self.refused = longest, refused
+        self.stats = RequestStats()
+        self.sent = []
+
+    def embed_documents(self, texts):
+        assert all(texts), "an empty text was sent"
+        self.sent.append(list(texts))
+        self.stats.requests += 1
+        self.stats.busy_seconds += 0.5
+        return [self._entry(text) for text in texts]
+
+    def _entry(self, text):
+        if len(text) > self.longest:
+            return TextTooLong(f"{len(text)} characters are too long")
+        if self.refused in text:
+            return TextRefused(f"the text {text!r:.20} is refused")
+        return vector_of(text)
+
+    @property
+    def all_sent(self):
+        return [text for texts in self.sent for text in texts]
+
+
+def shard_of(texts, number=1):
+    page = DocumentBatch(
+        [f'"{i}"' for i in range(len(texts))], list(texts), [b"{}"] * len(texts), [hash_text(text) for text in texts],
+        [b"p"] * len(texts),
+    )  # fmt: skip
+    return Shard("notes", number, page, sum(map(len, texts)))
+
+
+def embed_shard(shard, chunker, embedder, **known):
+    return EmbedJob(shard, chunker, None, None, **known).embed(embedder)
+
+
+def check(embedded):
+    """What holds for every embedded shard: columns of one length, and each vector that of its chunk."""
+    assert len(embedded.chunk_counts) == len(embedded.documents)
+    assert sum(embedded.chunk_counts) == len(embedded.chunks) == len(embedded.vectors)
+    assert embedded.vectors.dtype == np.float32
+    for chunk, vector in zip(embedded.chunks, embedded.vectors, strict=True):
+        assert (vector == vector_of(chunk)).all()
+    return embedded
+
+
+def chunks_by_key(embedded):
+    found, first = {}, 0
+    for key, count in zip(embedded.documents.keys, embedded.chunk_counts, strict=True):
+        found[key] = embedded.chunks[first : first + count]
+        first += count
+    return found
+
+
+texts = st.lists(
+    st.lists(
+        st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30]), min_size=1, max_size=30
+    ).map(" ".join),
+    max_size=8,
+)
+
+
+@hypothesis_settings(deadline=None)
+@given(texts, st.integers(20, 60), st.integers(1, 50))
+def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest):
+    """Whatever is too long for the embedder is cut further; only what it refuses fails, with its document alone."""
+    embedder = HashEmbedder(longest)
+    embedded = check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder))
+    failed = {failure.key: failure for failure in embedded.failures}
+    assert sorted([*embedded.documents.keys, *failed]) == sorted(f'"{i}"' for i in range(len(texts)))
+    assert len(set(embedder.all_sent)) == len(embedder.all_sent), "a text was sent twice"
+    for key, chunks in chunks_by_key(embedded).items():
+        assert all(len(chunk) <= min(longest, chars) and "poison" not in chunk for chunk in chunks)
+        assert "".join("".join(chunks).split()) == "".join(texts[int(key.strip('"'))].split())
+    for key, failure in failed.items():
+        text = texts[int(key.strip('"'))]
+        assert "poison" in text
+        assert "refused" in failure.reason
+        assert failure.text_hash == hash_text(text)
+    if longest >= 24:  # a half has 12 characters, and ends between words if there is a space in its second half
+        assert len(failed) == sum("poison" in text for text in texts)
+
+
+def embed(texts, chars=100, **given):
+    """Embed texts, check the shard, and return it with the embedder."""
+    embedder = HashEmbedder(**given)
+    return check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder)), embedder
+
+
+def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
+    texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
+    embedded, embedder = embed(texts)
+    assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
+    assert embedded.chunks == texts
+    for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
+        assert (stats.texts, stats.repeated, stats.reused, stats.requests) == (3, 2, 0, 1)
+        assert (stats.embed_seconds, stats.chars) == (0.5, sum(map(len, texts)))
+        assert stats.seconds > 0
+
+
+def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_not_sent_again():
+    embedded, embedder = embed(["one two three four five six", "ten"], longest=10)
+    assert " ".join(embedded.chunks) == "one two three four five six ten"
+    assert embedded.stats.texts == len(embedder.all_sent) > len(embedded.chunks)
+    assert embedded.stats.requests == len(embedder.sent)
+    embedded, embedder = embed(["thank you thank you", "thank you"], longest=9)
+    assert embedded.chunks == ["thank you"] * 3
+    assert embedder.sent == [["thank you", "thank you thank you"]]
+    assert (embedded.stats.texts, embedded.stats.repeated) == (2, 2)
+
+
+def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their_documents():
+    embedded, _ = embed(["ab", "c"], longest=0)
+    assert [failure.key for failure in embedded.failures] == ['"0"', '"1"']
+    assert "too long for the embedder" in embedded.failures[0].reason
+    assert embedded.vectors.shape == (0, 0)
+    embedded, embedder = embed([" \n"])
+    assert embedded.failures[0].reason == "no text is left after white space"
+    assert (embedder.sent, len(embed([])[0].documents)) == ([], 0), "no empty request"
+
+
+def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
+    known = {"one": np.full(DIMENSION, 7, dtype=np.float32), "elsewhere": np.ones(DIMENSION, dtype=np.float32)}
+    embedder = HashEmbedder()
+    embedded = embed_shard(shard_of(["one", "two", "one", "two"]), TextChunker(50, 0), embedder, known=known)
+    assert (embedded.vectors[0] == 7).all()
+    assert (embedded.vectors[1] == vector_of("two")).all()
+    assert embedder.all_sent == ["two"]
+    stats = embedded.stats
+    assert (stats.texts, stats.repeated, stats.reused) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (Mock(side_effect=EmbedderUnavailable("it does not answer")), EmbedderUnavailable, "does not answer"),
+        (Mock(return_value=[vector_of("b")]), BadVectors, "1 vectors for 2"),
+    ],
+)
+def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, error, message):
+    embedder = HashEmbedder()
+    embedder.embed_documents = answer
+    with pytest.raises(error, match=message):
+        embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
+
+
+OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\nwait_for_recovery = 1000\n'
+
+
+@pytest.mark.parametrize(
+    ("extra", "chars", "seconds"),
+    [
+        ("", 0, 600),
+        ("", 100_000, 600 + 30 * 1000),
+        (OLLAMA, 0, 600 + 4 * 100 + 1000),
+        ("[parallel]\nprocess_timeout = 5\n", 100_000, 5),
+    ],
+    ids=["default", "a large shard of a slow embedder", "what a server may be waited for", "as the settings say"],
+)
+def test_a_limit_is_longer_than_all_that_a_shard_may_wait_for(tmp_path, extra, chars, seconds):
+    settings = Project(tmp_path / "p", extra=extra).settings
+    assert hang_limit(settings, settings.indexes[0], chars=chars, chars_per_second=100.0) == seconds

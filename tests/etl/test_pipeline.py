@@ -1,0 +1,272 @@
+"""The pipeline: one shard is written while the next is embedded, and nothing that was written is lost."""
+
+import re
+import sys
+import threading
+import uuid
+from collections import Counter
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+import rag_index.etl
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources.sql import SqlSource
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.machine import retries
+from rag_index.errors import StoreError, StoreUnavailable, TerminalError
+from rag_index.etl import commit as commit_module
+from rag_index.etl import plain
+from rag_index.etl import run as run_module
+from rag_index.etl.changed import serially
+from rag_index.etl.checks import shared_checks
+from rag_index.etl.diff import Diff
+from rag_index.etl.embed import EmbedJob
+from rag_index.etl.plain import Plainly
+from rag_index.etl.run import AllDocuments, RunOptions, execute, open_run
+from rag_index.etl.window import Window
+from rag_index.orchestration import launch
+from tests.project import Project
+
+SHARDS = "[parallel]\nshard_documents = 10\n"
+WAIT = 60.0
+
+
+@pytest.fixture
+def project(qdrant, tmp_path):
+    return Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n{SHARDS}').fill(30)
+
+
+class Failing(Plainly):
+    """Steps whose source fails after the first page."""
+
+    def fetch(self, run, number, cursor, rows):
+        if cursor is not None:
+            raise TerminalError("the source is gone")
+        return super().fetch(run, number, cursor, 20)
+
+
+class Broken(Plainly):
+    """Steps with an error that is not ours, as one of Prefect's client would be."""
+
+    def fetch(self, run, number, cursor, rows):
+        raise ConnectionError("the server went away")
+
+
+def run_with(project, steps=Plainly, *, child=False):
+    """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
+    settings = project.settings
+    with (
+        open_run(settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run,
+        closing(steps(settings if child else serially(settings))) as made,
+    ):
+        return execute(run, made)
+
+
+def committed(project, *, pending: bool = False) -> int:
+    """Return how many documents the ledger has as committed, or as pending."""
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        [collection] = ledger.collections("test_notes")
+        totals = ledger.totals(collection.id)
+        return totals.pending if pending else totals.documents
+
+
+@pytest.mark.parametrize("store", ["a server", "an embedded store"])
+def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch, store):
+    if store == "an embedded store":
+        project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
+    embedded, write, answer = threading.Semaphore(0), commit_module.write_shard, plain.answer
+
+    def answer_next(*args):
+        made = answer(*args)
+        embedded.release()
+        return made
+
+    def write_shard(store, collection, shard, **options):
+        assert embedded.acquire(timeout=WAIT)  # its own
+        assert shard.number == 3 or embedded.acquire(timeout=WAIT), "nothing is embedded meanwhile"
+        embedded.release()
+        return write(store, collection, shard, **options)
+
+    monkeypatch.setattr(plain, "answer", answer_next)
+    monkeypatch.setattr(commit_module, "write_shard", write_shard)
+    assert run_with(project, child=True).new == len(project.texts()) == 30
+
+
+def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatch):
+    """A worker may write them to a server before this process hears of it."""
+    job, seen = Window._job, []
+
+    def checked(window, shard):
+        run = window._run
+        rows = run.ledger.known(run.collection.id, shard.documents.keys)
+        seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
+        return job(window, shard)
+
+    monkeypatch.setattr(Window, "_job", checked)
+    run_with(project)
+    assert seen == [True, True, True]
+
+
+def test_what_is_under_way_when_the_source_fails_is_committed(project):
+    outcome = run_with(project, Failing)
+    assert (outcome.state, outcome.message, outcome.new) == ("failed", "the source is gone", 20)
+    assert committed(project) == 20
+    again = run_with(project)
+    assert (again.unchanged, again.new) == (20, 10)
+
+
+def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypatch):
+    project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
+    write, flush, written = commit_module.write_shard, EdgeStore.flush, []
+
+    def write_shard(store, collection, shard, **options):
+        written.append(shard.number)
+        return write(store, collection, shard, **options)
+
+    def flush_once(store, name):
+        if written[-1:] == [2]:
+            raise StoreError("the disk is full")
+        flush(store, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit_module, "write_shard", write_shard)
+        patch.setattr(EdgeStore, "flush", flush_once)
+        outcome = run_with(project)
+    assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
+    assert run_with(project).new == 20
+    assert len(project.texts()) == 30
+
+
+def test_nothing_is_written_after_the_store_has_failed(project, monkeypatch):
+    """What is embedded by then is embedded again by the next run: a store that is down would be asked in vain."""
+    project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
+    asked = []
+
+    def write_shard(store, collection, shard, **options):
+        asked.append(shard.number)
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(commit_module, "write_shard", write_shard)
+    assert run_with(project).message == "the disk is full"
+    assert len(asked) == 1
+
+
+def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pending(project, monkeypatch):
+    let_go = threading.Event()
+
+    def write_shard(*args, **options):
+        let_go.wait(WAIT)
+        raise StoreError("nobody reads this")
+
+    class Interrupted(Diff):
+        def shards(self, page):
+            yield next(super().shards(page))
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit_module, "write_shard", write_shard)
+        patch.setattr(run_module, "Diff", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_with(project)
+    let_go.set()
+    assert (committed(project), committed(project, pending=True)) == (0, 10)
+    assert run_with(project).new == 30
+
+
+@pytest.mark.parametrize("step", ["fetch", "embed", "upsert", "delete", "publish"])
+def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step):
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    failed = []
+
+    def once(function):
+        def call(*args, **named):
+            if not failed:
+                failed.append(step)
+                raise StoreUnavailable("it is away")
+            return function(*args, **named)
+
+        return call
+
+    owner, name = {
+        "fetch": (SqlSource, "page"), "embed": (EmbedJob, "embed"), "upsert": (commit_module, "write_shard"),
+        "delete": (AllDocuments, "delete"), "publish": (AllDocuments, "publish"),
+    }[step]  # fmt: skip
+    tried = once(getattr(owner, name))
+    monkeypatch.setattr(owner, name, staticmethod(tried) if owner is AllDocuments else tried)
+    assert run_with(project).new == 30
+    assert failed
+
+
+def test_a_changed_row_goes_through_few_files(tmp_path):
+    """Whoever follows a row reads the files of the run one after the other."""
+    project = Project(tmp_path / "project").fill(30)
+    project.run()
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
+    settings, folder, calls = project.settings, str(Path(rag_index.etl.__file__).parent), {}
+
+    def note(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(folder) and code.co_name != "<module>":
+            calls.setdefault(threading.get_ident(), []).append((Path(code.co_filename).stem, code.co_name))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        launch.run_plainly(settings, settings.indexes, RunOptions())
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    def entered(some):
+        return [file for file, _ in groupby(file for file, _ in some)][1:]
+
+    whole = [file for some in calls.values() for file in entered(some)]
+    main, *others = sorted(calls.values(), key=len, reverse=True)
+    last = max(place for place, (_, name) in enumerate(main) if name == "committing")
+    way = [*entered(main[main.index(("plain", "fetch")) : last]), *(file for some in others for file in entered(some))]
+    assert 10 < len(way) <= 15, way
+    assert 20 < len(whole) <= 40, whole
+    assert max(Counter(way).values()) <= 3, way
+
+
+def test_an_error_that_is_not_ours_is_raised_and_recorded(project, ledger):
+    with pytest.raises(ConnectionError):
+        run_with(project, Broken)
+    last = ledger.last_run("test_notes")
+    assert (last.state, last.message) == ("failed", "ConnectionError: the server went away")
+
+
+def test_an_index_whose_run_breaks_does_not_stop_the_others(project, monkeypatch):
+    text = project.config.read_text()
+    second = text.partition("[[indexes]]")[2].replace('"notes"', '"second"')
+    project.write_settings(f"{text}\n[[indexes]]{second}")
+    page, made = SqlSource.page, []
+
+    def breaks(source, *args):
+        made.append(source)
+        if len(made) == 1:
+            raise ConnectionError("the server went away")
+        return page(source, *args)
+
+    monkeypatch.setattr(SqlSource, "page", breaks)
+    report = project.run()
+    assert ([one.state for one in report.indexes], report.exit_code) == (["failed", "completed"], 1)
+
+
+def test_a_run_ends_before_it_costs_more_than_max_cost_and_the_next_one_goes_on(tmp_path):
+    costs = "[embedder]\nprice = 100\n[run]\nmax_cost = 0.35\n"  # 60 notes cost 0.9
+    project = Project(tmp_path / "project", extra=f"{costs}{SHARDS}").fill(60)
+    outcome = run_with(project)
+    assert "more than [run] max_cost = 0.35: what was embedded is kept" in outcome.message
+    assert 0 < (first := committed(project)) < 40
+    with shared_checks(0):  # all indexes of a run together
+        assert run_with(project).state == "failed"
+        assert first < (second := committed(project)) < 60
+        assert run_with(project).state == "failed"
+    assert committed(project) == second
+    project.write_settings(project.config.read_text().replace("0.35", "35"))
+    outcome = run_with(project)
+    assert (outcome.state, outcome.unchanged, committed(project)) == ("completed", second, 60)

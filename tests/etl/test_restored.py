@@ -1,0 +1,262 @@
+"""A store or a ledger that was put back to an older copy is noticed by whoever looks, and a run mends it."""
+
+import os
+import uuid
+from contextlib import nullcontext
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from rag_index.care.doctor import examine, repair
+from rag_index.care.status.index_status import status
+from rag_index.care.status.plan import plan_runs
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.documents.batches import CommitMark
+from rag_index.errors import StoreRestored, StoreUnavailable
+from rag_index.etl import commit
+from rag_index.etl.changed import index_documents
+from rag_index.etl.reconcile import Scratch
+from tests.etl.plain import Died, batch, die, run_plain
+from tests.project import Project, run_here
+from tests.twin import LEDGER, POINTS, STORE, back_up, restore, twin
+
+pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+
+OLDER = "put back to an older copy"
+
+
+def edit(project: Project) -> None:
+    """Change texts, a payload and the number of chunks, and delete, empty and add a document; points stay as many."""
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id IN (5, 6, 20)")
+    project.execute("UPDATE note SET author = 'somebody else' WHERE id = 7")
+    project.execute("DELETE FROM note WHERE id = 8")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 9")
+    project.execute("INSERT INTO note SELECT 31, title, body, author, priority FROM note WHERE id = 10")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("restored") / "project").fill(30)
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(clean, tmp_path) -> Project:
+    return twin(clean, tmp_path / "project")
+
+
+@pytest.fixture
+def stale(project, tmp_path) -> Project:
+    """A project whose store was put back to what it was before the last run."""
+    kept = back_up(project, tmp_path / "kept", STORE)
+    edit(project)
+    run_plain(project)
+    restore(project, kept, STORE)
+    return project
+
+
+def assert_right(project: Project) -> None:
+    """Check that the index is as one that is made of the source now, and that nobody finds anything to say."""
+    fresh = Project(project.folder.parent / f"fresh-{uuid.uuid4().hex}")
+    with project.source() as db, fresh.source() as other:
+        rows = db.execute("SELECT id, title, body, author, priority FROM note").fetchall()
+        other.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows)
+    run_plain(fresh)
+    assert _contents(project) == _contents(fresh)
+    assert examine(project.settings).findings == []
+    assert status(project.settings).indexes[0].restored == ""
+    assert run_plain(project).message == ""
+
+
+def _contents(project: Project):
+    found = project.points().values()
+    ours = [(payload["_rag"], payload["author"]) for payload, _ in found]
+    return sorted((one["document_id"], one["chunk"], one["text"], author) for one, author in ours)
+
+
+@pytest.mark.parametrize("part", [STORE, POINTS])
+@pytest.mark.parametrize("digest", [False, True])
+def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, part, digest):
+    if digest:  # which would leave unread what has not changed in the source
+        project.write_settings(project.config.read_text().replace("[source]", "[source]\ndigest = true"))
+        run_plain(project)
+    kept = back_up(project, tmp_path / "kept", part)
+    edit(project)
+    run_plain(project)
+    restore(project, kept, part)
+    outcome = run_plain(project)
+    assert "the store was " + OLDER in outcome.message
+    assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
+    assert (outcome.state, outcome.changed + outcome.payload_only, outcome.deleted) == ("completed", 5, 2)
+    assert_right(project)
+
+
+@pytest.mark.parametrize(("column", "died"), [("body", False), ("author", True)])
+def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(project, tmp_path, monkeypatch, column, died):
+    """The ledger says what the source has again, the points are as many, and a run may die before its first commit."""
+    kept = back_up(project, tmp_path / "kept", LEDGER)
+    old = project.source().execute(f"SELECT {column} FROM note WHERE id = 5").fetchone()
+    project.execute(f"UPDATE note SET {column} = 'another' WHERE id = 5")
+    with monkeypatch.context() as patch:
+        if died:
+            patch.setattr(EdgeStore, "flush", die)
+        with pytest.raises(Died) if died else nullcontext():
+            run_plain(project)
+    project.execute(f"UPDATE note SET {column} = ? WHERE id = 5", *old)
+    restore(project, kept, LEDGER)
+    assert "the ledger was " + OLDER in run_plain(project).message
+    assert_right(project)
+
+
+def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(project, tmp_path, monkeypatch):
+    kept = back_up(project, tmp_path / "kept", LEDGER)
+    edit(project)
+    project.fill(1, first=32)
+    run_plain(project)
+    restore(project, kept, LEDGER)
+    project.execute("DELETE FROM note WHERE id = 31")
+    with monkeypatch.context() as patch:
+        patch.setattr("rag_index.etl.target.make_searchable", die)
+        with pytest.raises(Died):
+            run_plain(project)
+    assert {"31", "32"} <= project.texts().keys()
+    assert run_plain(project).deleted == 3, "8, which an older ledger has, 9 without text, and 31"
+    assert_right(project)
+
+
+def test_a_store_of_another_history_with_as_many_commits_is_noticed(project, tmp_path):
+    first = back_up(project, tmp_path / "first", STORE, LEDGER)
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    run_plain(project)
+    abandoned = back_up(project, tmp_path / "abandoned", STORE)
+    restore(project, first, STORE, LEDGER)
+    project.execute("UPDATE note SET body = 'the valve is mended' WHERE id = 5")
+    run_plain(project)
+    restore(project, abandoned, STORE)
+    assert OLDER in run_plain(project).message
+    assert_right(project)
+
+
+def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
+    said = status(stale.settings).indexes[0].restored
+    assert "the store was " + OLDER in said
+    assert "`rag-index index notes` compares every point" in said
+    assert f"notes: {said}\n" in run_here(stale.config, "status")[0]
+    assert plan_runs(stale.settings, stale.settings.indexes)[0].message == said
+    assert "restored" in examine(stale.settings).kinds("notes")
+    repaired = repair(stale.settings, None, lambda names, rebuild: run_plain(stale))
+    assert (repaired.findings, "restored" in {one.kind for one in repaired.repaired}) == ([], True)
+    assert_right(stale)
+
+
+def test_a_run_that_commits_between_two_looks_is_no_difference(ledger):
+    now = {"test_notes__1": ledger.collections("test_notes")[0].commit_mark}
+    looks = [now, {"test_notes__1": CommitMark(7, "earlier")}]
+    assert ledger.find_restored({"notes": "test_notes__1"}, lambda _: looks.pop()) == {}
+
+
+def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale, ledger):
+    refused = index_documents(stale.settings, "notes", ["5"])
+    assert (refused.state, OLDER in refused.message) == ("failed", True)
+    ledger.put_changes([("test_notes", "5", 0.0)])
+    assert isinstance(batch(stale).error, StoreRestored)
+    record = ledger.watch("test_notes")
+    assert (record.full_number is not None, ledger.count_waiting("test_notes")) == (True, 1)
+    assert OLDER in run_plain(stale).message
+    assert_right(stale)
+
+
+def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Scratch, "mark_wrong_as_pending", die)
+        with pytest.raises(Died):
+            run_plain(stale)
+    assert OLDER in run_plain(stale).message
+    assert_right(stale)
+
+
+def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(project, monkeypatch):
+    write, late = EdgeStore.set_commit_mark, []
+
+    def slow(store, name, mark):
+        if not late:
+            late.append(mark)
+            raise StoreUnavailable("no answer within 60 s")
+        write(store, name, mark)
+        write(store, name, late.pop())
+
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeStore, "set_commit_mark", slow)
+        assert run_plain(project).state == "completed"
+    assert_right(project)
+
+
+def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
+    """Otherwise the next commit would write its mark over the only trace."""
+    write = commit.write_shard
+
+    def put_back(store, collection, shard, **how):
+        written = write(store, collection, shard, **how)
+        store.set_commit_mark(collection, CommitMark())
+        return written
+
+    edit(project)
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "write_shard", put_back)
+        with pytest.raises(StoreRestored, match="while a run wrote it"):
+            run_plain(project)
+    assert OLDER in run_plain(project).message
+    assert_right(project)
+
+
+def test_a_rebuild_does_not_resume_a_collection_that_was_put_back(project, tmp_path):
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
+    with pytest.raises(Died):
+        run_plain(project, full=True, delete=False)
+    kept = back_up(project, tmp_path / "kept", STORE)
+    edit(project)
+    with pytest.raises(Died):
+        run_plain(project, full=True, delete=False)
+    restore(project, kept, STORE)
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.new, outcome.unchanged) == ("completed", 29, 0)
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+
+
+# On a server
+
+
+@pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
+def served(request, qdrant, tmp_path):
+    """An indexed project on a server, and a client that stands for who restores a snapshot."""
+    if request.param == "real" and "QDRANT_URL" not in os.environ:
+        pytest.skip("needs a Qdrant server: set QDRANT_URL")
+    url = qdrant.url if request.param == "loopback" else os.environ["QDRANT_URL"]
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{url}"').fill(30)
+    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
+    run_plain(project)
+    yield project, QdrantClient(url, timeout=120), f"{name}_notes__1", request.param == "real"
+    with project.store() as store:
+        store.drop(f"{name}_notes__1")
+
+
+def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(served):
+    """A server then puts the points back, and leaves the metadata as it is."""
+    project, client, name, real = served
+    kept = client.create_snapshot(name) if real else client.scroll(name, limit=1000, with_vectors=True)[0]
+    edit(project)
+    run_plain(project)
+    if real:
+        location = f"{os.environ['QDRANT_URL']}/collections/{name}/snapshots/{kept.name}"
+        client.recover_snapshot(name, location, wait=True)
+    else:
+        client.delete(name, models.Filter())
+        points = [models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload) for one in kept]
+        client.upsert(name, points)
+    assert OLDER in status(project.settings).indexes[0].restored
+    outcome = run_plain(project)
+    assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
+    assert_right(project)

@@ -1,0 +1,157 @@
+"""Shards: no document lost or doubled, each worth its seconds, and no worker idle at the end."""
+
+import heapq
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_index.core.documents.batches import DocumentBatch
+from rag_index.core.settings import IndexSettings
+from rag_index.etl.sharding import (
+    MAX_CHARS,
+    MAX_DOCUMENTS,
+    MEASURABLE_CHARS,
+    MIN_SECONDS,
+    WINDOW_BYTES,
+    Sharder,
+    most,
+)
+
+
+def page_of(texts, first=0):
+    keys = [str(first + i) for i in range(len(texts))]
+    return DocumentBatch(
+        keys, list(texts), [f"p{k}".encode() for k in keys], [f"t{k}".encode() for k in keys], [b"h"] * len(keys)
+    )
+
+
+def sharder(*, documents="auto", rate=1000.0, workers=2):
+    return Sharder("notes", documents, chars_per_second=rate, workers=workers)
+
+
+def shards_of(made, pages, *, total=None):
+    """All shards of these pages, as a run asks for them; with a total, what is to come is said."""
+    shards, seen = [], 0
+    for number, texts in enumerate(pages, 1):
+        page = page_of(texts, seen)
+        seen += len(texts)
+        if total is not None:
+            made.expect(max(0, total - seen))
+        shards += made.add(page, number)
+    return [*shards, *made.rest()]
+
+
+def sizes(made, count, chars):
+    """How many documents the shards of so many documents of this length have."""
+    return [len(shard.documents) for shard in made.add(page_of(["x" * chars] * count))]
+
+
+def test_where_much_is_to_come_the_first_shards_are_smaller_for_each_worker():
+    made = sharder(workers=2)
+    made.begin_small()
+    assert sizes(made, 200, 100)[:12] == [3, 3, 5, 5, 10, 10, 20, 20, 40, 40]
+    assert set(sizes(made, 150_000, 100)) == {50}, "for thousands of shards"
+    assert sizes(sharder(), 200, 100) == [50] * 4, "others have all of their seconds"
+
+
+pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
+
+
+@settings(deadline=None)
+@given(
+    pages, st.just("auto") | st.integers(1, 7), st.integers(1, 5), st.sampled_from([1.0, 500.0, 1e9]),
+    st.sampled_from([None, 0, -20, 300]),
+)  # fmt: skip
+def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, workers, rate, wrong):
+    """Rows may come and go after they were counted: what is told of the end is `wrong` by so many."""
+    total = None if wrong is None else sum(map(len, pages)) + wrong
+    made = sharder(documents=documents, rate=rate, workers=workers)
+    shards = shards_of(made, pages, total=total)
+    assert [key for shard in shards for key in shard.documents.keys] == [str(i) for i in range(sum(map(len, pages)))]
+    assert [text for shard in shards for text in shard.documents.texts] == [text for page in pages for text in page]
+    assert [shard.number for shard in shards] == list(range(1, len(shards) + 1))
+    if documents != "auto":
+        assert all(len(shard.documents) == documents for shard in shards[:-1]), "a fixed size is kept"
+    page_of_key = {str(key): number for key, number in enumerate(n for n, page in enumerate(pages, 1) for _ in page)}
+    for shard in shards:
+        assert shard.index == "notes"
+        assert set(shard.pages) == {page_of_key[key] for key in shard.documents.keys}
+        assert len(shard.documents) > 0
+        assert shard.chars == sum(map(len, shard.documents.texts))
+        assert shard.documents.payloads == [f"p{key}".encode() for key in shard.documents.keys]
+        assert shard.documents.text_hashes == [f"t{key}".encode() for key in shard.documents.keys]
+        assert len(shard.documents.payload_hashes) == len(shard.documents)
+
+
+def test_shards_are_worth_their_seconds_by_the_measured_rate():
+    made = sharder(rate=100)
+    assert sizes(made, 10, 100) == [5, 5]
+    made.observe(20_000, 10)
+    assert made.chars_per_second == 2000
+    assert sizes(made, 250, 100) == [100, 100]
+    made.observe(10_000, 10)
+    assert 1000 < made.chars_per_second < 2000, "one slow shard does not decide alone"
+
+
+def test_measures_that_say_nothing_change_nothing():
+    made = sharder(rate=50_000)
+    for chars, seconds in ((0, 1.0), (100, 0.0), (100, -1.0), (40, 3.0)):  # the last one loaded a model
+        made.observe(chars, seconds)
+    assert (made.chars_per_second, made.measured) == (50_000, None)
+    made.observe(40, 0.0001)
+    assert made.chars_per_second == 400_000, "a small shard can show that the embedder is faster"
+    made.observe(MEASURABLE_CHARS, 1.0)
+    assert made.chars_per_second < 400_000, "one of some size can show that it is slower"
+
+
+def test_shards_are_bounded_however_fast_the_embedder_is():
+    assert sizes(sharder(rate=1e12), MAX_DOCUMENTS + 10, 1) == [MAX_DOCUMENTS]
+    assert sizes(sharder(rate=1e12), 9, MAX_CHARS // 4) == [4, 4]
+    assert sizes(sharder(rate=10), 3, 1000) == [1, 1, 1], "one document longer than a shard is a shard"
+
+
+def makespan(shards, workers, rate):
+    """Seconds until the last worker is done, each taking the next shard when it is free."""
+    free = [0.0] * workers
+    for shard in shards:
+        heapq.heappush(free, heapq.heappop(free) + shard.chars / rate)
+    return max(free)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7, 15])
+@pytest.mark.parametrize("seconds_of_work", [6, 30, 400])
+@pytest.mark.parametrize("told", [True, False])
+def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
+    """Shards get smaller as the end comes: the whole takes little more than the work shared out evenly."""
+    rate, chars = 1000.0, 100
+    count = int(seconds_of_work * workers * rate / chars)
+    texts = ["x" * chars] * count
+    given = [texts[first : first + 500] for first in range(0, count, 500)]
+    shards = shards_of(sharder(rate=rate, workers=workers), given, total=count if told else None)
+    worst = 2.0 * MIN_SECONDS if told else 5.0
+    assert makespan(shards, workers, rate) <= seconds_of_work + worst
+    assert all(shard.chars <= 5 * rate + chars for shard in shards)
+    if told:
+        small = sum(shard.chars < MIN_SECONDS * rate for shard in shards)
+        assert small <= 1, "shards that cost more than they are worth"
+
+
+@pytest.mark.parametrize("workers", [1, 4, 15])
+@pytest.mark.parametrize("dimension", [256, 768, 4096])
+@pytest.mark.parametrize(("chars", "count"), [(40, 60_000), (900, 20_000), (20_000, 3000)])
+def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension, chars, count):
+    index = IndexSettings(name="notes", table="note", key="id", text=["body"])
+    made = Sharder("notes", "auto", chars_per_second=1e9, workers=workers, most=most(index, dimension, workers))
+    step = index.chunk_chars - index.chunk_overlap
+    for shard in made.add(page_of(["x" * chars] * count)):
+        vectors = len(shard.documents) * -(-chars // step)
+        assert 4 * workers * vectors * dimension * 4 <= WINDOW_BYTES * 1.1
+
+
+def test_where_servers_embed_the_first_shard_is_a_full_request():
+    made = sharder(workers=1, rate=4000)
+    made.begin_small(16_000)
+    assert sizes(made, 1000, 100)[:4] == [160, 200, 200, 200], "and no more is sent than the assumed rate allows"
+    made.observe(16_000, 0.16)
+    assert sizes(made, 20_000, 100)[:3] == [5000] * 3, "once an answer has shown what is possible, all of five seconds"

@@ -1,0 +1,176 @@
+"""The window keeps a bounded number of shards under way, and loses none, whatever becomes of one of them."""
+
+from concurrent.futures import Future
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from rag_index.errors import EmbedderUnavailable, ProcessDied, StoreError, TransientError
+from rag_index.etl import window as module
+from rag_index.etl.steps import Steps
+from rag_index.etl.window import Window
+from tests.etl.test_child import shard_of
+
+
+class Manual(Steps):
+    """Takes shards, by number, and is done with them when told to."""
+
+    check = fetch = delete_gone = publish = erase = build_search_index = None
+
+    def __init__(self, size: int = 2, why: str = "") -> None:
+        self.size, self.futures, self.alone, self._why, self.prepared = size, {}, [], why, False
+
+    def prepare(self):
+        self.prepared = True
+
+    def start(self):
+        super().start()
+        return self._why
+
+    def write(self, job, to):
+        number = job.shard.number
+        self.futures[number] = Future()
+        return self.futures[number]
+
+    def write_alone(self, job, to):
+        number = job.shard.number
+        self.alone.append(number)
+        return -number
+
+    def tick(self):
+        raise TransientError("no worker")
+
+    def finish(self, *numbers: int) -> None:
+        for number in numbers:
+            self.futures[number].set_result(-number)
+
+    def fail(self, number: int, error: Exception) -> None:
+        self.futures[number].set_exception(error)
+
+
+class Run(SimpleNamespace):
+    """As much of a run as a window asks."""
+
+    has_much, committer = False, SimpleNamespace(destination=None)
+
+    def __init__(self) -> None:
+        self.counts, self.said = [], []
+        progress = SimpleNamespace(
+            under_way=lambda shards, workers: self.counts.append(shards), tick=lambda: None, say=self.said.append
+        )
+        self.settings = SimpleNamespace(parallel=SimpleNamespace(serial=False), embedder=None)
+        self.index = SimpleNamespace(kind="sql", parts=(), has_files=False, search="dense")
+        self.metrics, self.outcome, self.progress = (
+            SimpleNamespace(workers=1),
+            SimpleNamespace(say=self.said.append),
+            progress,
+        )
+        self.stopwatch = SimpleNamespace(stage=lambda name: nullcontext())
+        self.logger = self.chunker = self.identity = None
+        self.ledger = self.store = None
+        self.rebuild = self.had_documents = False
+
+
+Manual.__abstractmethods__ = frozenset()
+
+
+def shard(number: int, **changed):
+    return replace(shard_of("text"), number=number, **changed)
+
+
+def filled(steps: Manual, *numbers: int) -> tuple[Window, Run]:
+    run = Run()
+    window = Window(run, steps)
+    for number in numbers:
+        assert not list(window.push(shard(number)))
+    return window, run
+
+
+def test_one_shard_starts_nothing_and_the_second_starts_what_embeds():
+    steps = Manual(size=3)
+    window, _ = filled(steps, 1)
+    assert (steps.started, steps.futures) == (False, {})
+    list(window.push(shard(2)))
+    assert (steps.started, list(steps.futures)) == (True, [1, 2])
+    alone = Manual()
+    alone.write = lambda job, to: Future()
+    window, run = filled(alone, 1)
+    with pytest.raises(TransientError):
+        list(window.rest())
+    assert (alone.started, run.counts) == (False, [1]), "all there is was embedded without workers"
+
+
+def test_where_much_is_to_come_the_first_shard_does_not_wait_for_the_second():
+    steps, run = Manual(), Run()
+    run.has_much = True
+    assert not list(Window(run, steps).push(shard(1)))
+    assert list(steps.futures) == [1]
+
+
+def test_a_run_without_workers_says_so_and_goes_on():
+    steps = Manual(size=3, why="the worker processes do not start")
+    _, run = filled(steps, 1, 2)
+    assert "it was indexed in one process: the worker processes do not start" in run.said
+    assert list(steps.futures) == [1, 2]
+
+
+def test_no_more_shards_are_under_way_than_there_is_room_for():
+    steps, run, found = Manual(), Run(), []
+    window = Window(run, steps)
+    list(window.push(shard(0)))
+    steps.write = lambda job, to: done(job.shard.number)
+
+    def done(number):
+        future = Future()
+        future.set_result(-number)
+        return future
+
+    for number in range(1, 10):
+        found += window.push(shard(number))
+    found += window.rest()
+    assert (sorted(found), max(run.counts), run.counts[-1]) == ([*range(-9, 1)], 2, 0)
+
+
+def test_an_error_is_raised_only_after_the_results_of_all_others():
+    steps, found = Manual(4), []
+    window, run = filled(steps, 1, 2, 3)
+    steps.fail(1, EmbedderUnavailable("down"))
+    steps.finish(2, 3)
+    with pytest.raises(EmbedderUnavailable, match="down"):
+        found.extend(window.rest())  # a list keeps what comes before the error
+    assert (sorted(found), run.counts[-1], list(window.rest())) == ([-3, -2], 0, [])
+
+
+def test_an_error_of_the_store_is_raised_at_once():
+    steps = Manual(4)
+    window, _ = filled(steps, 1, 2)
+    steps.fail(1, StoreError("the disk is full"))
+    with pytest.raises(StoreError):
+        list(window.rest())
+    assert not steps.futures[2].done()
+
+
+def test_what_the_steps_raise_while_nothing_comes_ends_the_waiting(monkeypatch):
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
+    window, _ = filled(Manual(3), 1, 2)
+    with pytest.raises(TransientError, match="no worker"):
+        list(window.rest())
+
+
+def test_a_shard_whose_process_dies_is_written_alone_once_the_others_are_done():
+    steps = Manual(4)
+    window, _ = filled(steps, 1, 2)
+    steps.fail(1, ProcessDied("it died"))
+    steps.finish(2)
+    written = window.rest()
+    assert (next(written), steps.alone) == (-2, [])
+    assert (list(written), steps.alone) == ([-1], [1])
+
+
+def test_a_suspect_is_written_alone_at_once():
+    steps = Manual()
+    window, _ = filled(steps)
+    assert list(window.push(shard(1, suspect=True))) == [-1]
+    assert (steps.alone, steps.futures) == ([1], {})

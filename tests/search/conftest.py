@@ -1,0 +1,92 @@
+"""The stores that searches are tested on: embedded, a fake server over HTTP, and the real server at QDRANT_URL."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rag_index.components.stores import open_store
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
+from tests.search.desk import PATIENT, Desk
+
+MODEL = "nomic-embed-text"
+SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30"
+"""Each test's retriever gives the embedded store up for the next."""
+KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filled embedded store: making one takes a second or two, copying it a twentieth of that."""
+    return Desk(tmp_path_factory.mktemp("template")).fill().settings.store.path
+
+
+@pytest.fixture(scope="session")
+def ollama_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with vectors of a fake Ollama server, which are equal wherever it listens."""
+    with FakeOllama(model=MODEL) as ollama:
+        desk = Desk(tmp_path_factory.mktemp("template"), extra=ollama.settings)
+        return desk.fill().settings.store.path
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Desk]:
+    """A filled desk that tests only read."""
+    for desk in _desk(request.param, tmp_path_factory.mktemp("desk"), template):
+        yield desk.fill()
+
+
+@pytest.fixture(params=KINDS)
+def empty(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Iterator[Desk]:
+    """A desk with nothing indexed."""
+    yield from _desk(request.param, tmp_path / "desk", template)
+
+
+@pytest.fixture
+def ollama() -> Iterator[FakeOllama]:
+    with FakeOllama(model=MODEL) as ollama:
+        yield ollama
+
+
+@pytest.fixture
+def ollama_desk(ollama: FakeOllama, tmp_path: Path, ollama_template: Path) -> Desk:
+    """A filled embedded desk whose vectors come from an Ollama server."""
+    return Desk(tmp_path / "ollama_desk", extra=f"{ollama.settings}\n{PATIENT}", template=ollama_template).fill()
+
+
+@pytest.fixture
+def served(qdrant: FakeQdrant, tmp_path: Path) -> Desk:
+    """A filled desk with the default time limits on a fake server, whose faults a test can dial in."""
+    return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"', "").fill()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, template: Path) -> Desk:
+    return Desk(tmp_path / "desk", template=template).fill()
+
+
+def _desk(kind: str, folder: Path, template: Path) -> Iterator[Desk]:
+    if kind == "edge":
+        yield Desk(folder, extra=SHARED, template=template)
+        return
+    if kind == "http":
+        with FakeQdrant() as qdrant:
+            yield Desk(folder, f'[store]\nurl = "{qdrant.url}"', SHARED)
+        return
+    if "QDRANT_URL" not in os.environ:
+        pytest.skip("needs a Qdrant server: set QDRANT_URL")
+    key = f'\napi_key = "{os.environ["QDRANT_API_KEY"]}"' if "QDRANT_API_KEY" in os.environ else ""
+    desk = Desk(
+        folder, f'[store]\nurl = "{os.environ["QDRANT_URL"]}"{key}', SHARED, project=f"test-{uuid.uuid4().hex[:12]}"
+    )
+    try:
+        yield desk
+    finally:
+        with closing(open_store(desk.settings.store)) as store:
+            for name in store.collections():
+                if name.startswith(f"{desk.project}_"):
+                    store.drop(name)

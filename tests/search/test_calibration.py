@@ -1,0 +1,150 @@
+"""The calibrated score: what it is learned from, that nothing fits nonsense, `min_score`, and folded hits."""
+
+import random
+from contextlib import closing
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.components.ledger import Ledger
+from rag_index.components.stores import open_store
+from rag_index.core.reports.metrics import Stopwatch
+from rag_index.errors import EmbedderUnavailable, SettingsError
+from rag_index.search import Retriever
+from rag_index.search.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration
+from rag_index.search.evaluation import calibrate
+from tests.etl.plain import run_plain
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+SUBJECTS = {
+    "printer": "paper jam toner tray cartridge ink roller scanner page feeder".split(),
+    "network": "router switch cable firewall packet gateway wireless antenna proxy tunnel".split(),
+    "payroll": "salary invoice tax bonus pension receipt employer deduction overtime wage".split(),
+    "kitchen": "coffee fridge kettle dishwasher sugar spoon oven sandwich microwave plate".split(),
+    "garden": "tree hedge lawn tulip spade compost fence greenhouse watering pond".split(),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("calibration") / "project").fill(600)
+    choose = random.Random(1)
+    for number in range(1, 601):
+        title = list(SUBJECTS)[number % 5]
+        body = " ".join(choose.choices(SUBJECTS[title], k=9))
+        project.execute("UPDATE note SET title = ?, body = ? WHERE id = ?", title, body, number)
+    project.execute("UPDATE note SET title = 'printer', body = 'The stapler  hides behind it' WHERE id IN (5, 10, 15)")
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture(scope="module")
+def retriever(project) -> Retriever:
+    with Retriever.from_settings(project.settings) as retriever:
+        yield retriever
+
+
+def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights_of_others(
+    project, tmp_path, monkeypatch
+):
+    with closing(open_store(project.settings.store)) as store:
+        recorded = store.metadata(store.aliases()["test_notes"])["calibration"]
+    learned = Calibration.from_metadata(recorded, words=True)
+    assert learned.trusted
+    assert learned not in (WITH_WORDS, WITHOUT_WORDS)
+    assert learned.relevance(0.9, 1.0) > 0.8 > FITS > learned.relevance(0.0, 0.0)
+    assert learned.relevance(0.5, 1.0) >= learned.relevance(0.5, 0.5) >= learned.relevance(0.2, 0.5)
+    monkeypatch.setattr(calibrate, "ask_own_texts", None)
+    assert run_plain(project).state == "completed", "it is not learned again"
+    small = Project(tmp_path / "project").fill(20)
+    assert run_plain(small).state == "completed"
+    with Retriever.from_settings(small.settings) as retriever:
+        assert 0 <= retriever.search_sync("Note 3").hits[0].relevance <= 1
+
+
+def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, monkeypatch):
+    class Noise:
+        def embed_queries(self, texts):
+            return list(np.random.default_rng(1).normal(size=(len(texts), 256)).astype(np.float32))
+
+        def close(self):
+            pass
+
+    settings = project.settings
+    with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+        [collection] = ledger.collections("test_notes")
+        keys = [key for key, _ in ledger.rows(collection.id, limit=200)]
+        monkeypatch.setattr(ledger, "sample", lambda *_: keys)
+        for embedder, trusted in ((LocalEmbedder(settings.embedder), True), (Noise(), False)):
+            monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
+            learned = calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
+            assert learned.trusted is trusted
+        down = SimpleNamespace(embed_queries=lambda texts: [EmbedderUnavailable("down")] * len(texts), close=bool)
+        monkeypatch.setattr(calibrate, "open_embedder", lambda *_, **__: down)
+        with pytest.raises(EmbedderUnavailable):  # so that nothing is recorded, and the next run asks again
+            calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
+
+
+def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
+    for query in ("zzqqxx wwvvuu", "qwfp zxcdv arstd neio"):
+        result = retriever.search_sync(query, limit=5)
+        assert result.nothing_fits
+        assert result.to_json()["nothing_fits"] is True
+        assert len(result.hits) == 5
+        assert max(hit.relevance for hit in result.hits) < FITS
+        least = retriever.search_sync(query, limit=5, min_score=FITS)
+        assert (least.hits, least.nothing_fits) == ((), True)
+    for weight in (None, 1.0, 0.0):
+        result = retriever.search_sync("wireless antenna router", dense_weight=weight)
+        assert "nothing_fits" not in result.to_json()
+        assert result.hits[0].relevance > 0.5
+        assert all(hit.title == "network" or "router" in hit.text for hit in result.hits[:3])
+
+
+def test_min_score_leaves_out_what_is_less_likely_and_collapse_folds_equal_texts(retriever):
+    every = retriever.search_sync("sugar coffee", limit=50).hits
+    bound = sorted(hit.relevance for hit in every)[25]
+    kept = retriever.search_sync("sugar coffee", limit=50, min_score=bound).hits
+    assert [hit.document_id for hit in kept] == [hit.document_id for hit in every if hit.relevance >= bound]
+    query = "the stapler hides"
+    assert len({hit.text for hit in retriever.search_sync(query, limit=3).hits}) == 1
+    by_text = retriever.search_sync(query, limit=3, collapse="text").hits
+    assert len(by_text) == len({hit.text for hit in by_text}) == 3
+    assert (by_text[0].folded, by_text[0].to_json()["folded"]) == (2, 2)
+    assert len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits}) > 1
+    for options, message in (
+        ({"min_score": 2}, "min_score is from 0 to 1, not 2"),
+        ({"collapse": "nosuch"}, "no field 'nosuch' to collapse by; index notes has: author, priority"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            retriever.search_sync(query, **options)
+
+
+def test_scale_and_threshold_are_those_of_the_collections_own_texts() -> None:
+    known, strange = [0.6, 0.7, 0.8], [0.2, 0.3, 0.4]
+    learned = Calibration.learn(known, strange, words=True)
+    assert learned.relevance(0.7, 1.0) > 0.5 > FITS > learned.relevance(0.2, -1.0)
+    assert Calibration.learn([0.31, 0.3], strange, words=True).cosine == 0, "cosines tell nothing apart"
+    assert Calibration.learn(known, strange, words=False).words == 0
+
+
+def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_again(tmp_path):
+    with FakeOllama(dimension=32) as server:
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        project = Project(tmp_path / "project", embedder).fill(600)
+        assert run_plain(project).state == "completed"
+        settings, index = project.settings, project.settings.indexes[0]
+        with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+            [collection] = ledger.collections("test_notes")
+            assert calibrate.begin(settings, index, ledger, store, collection, None) is None, "it has learned"
+            store.set_metadata(collection.name, {calibrate.CALIBRATION: {calibrate.UNLEARNED: 0}})
+            begun = calibrate.begin(settings, index, ledger, store, collection, None)
+            own, strange, vectors = begun.result(60)
+            assert vectors.keys() == {*own, *strange}
+            asked = len(server.requests)
+            calibrate.calibrate(settings, index, ledger, store, collection, None, Stopwatch(), begun)
+            assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
+            assert len(server.requests) == asked

@@ -1,0 +1,75 @@
+"""Calls wait for threads: callers take turns, and what nobody waits for is not begun."""
+
+import asyncio
+import threading
+from concurrent.futures import wait
+from contextlib import ExitStack, nullcontext, suppress
+
+import pytest
+
+from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
+from rag_index.search.concurrency import Deadline, FairThreads, Places, only_waiting
+
+
+@pytest.fixture
+def busy():
+    """One thread, which works until the event is set."""
+    threads, done = FairThreads(1, "busy"), threading.Event()
+    threads.submit(done.wait, 30)
+    yield threads, done
+    done.set()
+    threads.close()
+
+
+def test_a_call_whose_turn_has_not_come_is_given_up(busy):
+    threads, done = busy
+    begun = []
+
+    async def main():
+        waiting = asyncio.ensure_future(Deadline.after(30).result_of(threads.submit(begun.append, "cancelled")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        for seconds, patience in ((30, 0.01), (0.01, 30)):
+            with pytest.raises(SearchBusy, match="for its turn"):
+                await Deadline.after(seconds).result_of(threads.submit(begun.append, "late"), patience=patience)
+        with pytest.raises(SearchTimedOut, match=r"after 0\.01 s"):
+            await Deadline.after(0.01).result_of(FairThreads(1, "slow").submit(done.wait, 30), patience=30)
+        last = threads.submit(begun.append, "closed")
+        threads.close()
+        with pytest.raises(StoreError, match="closed"):
+            await Deadline.after(30).result_of(last)
+
+    asyncio.run(main())
+    assert begun == []
+
+
+def test_callers_take_turns(busy):
+    threads, done = busy
+    places, order = Places(100), []
+    calls = []
+    for caller in ["ann"] * 5 + ["bo"] * 2 + ["kim"]:
+        with places.take(caller):
+            calls.append(threads.submit(order.append, caller))
+    done.set()
+    wait(calls)
+    assert order == ["ann", "bo", "kim", "ann", "bo", "ann", "ann", "ann"]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_one_caller_has_a_share_of_the_places_and_whoever_waits_takes_none(waiting):
+    places, fitting = Places(8), ""
+    with ExitStack() as held:
+        for caller in "aaabcdefghi":
+            with suppress(SearchBusy), ExitStack() as holding:
+                holding.enter_context(places.take(caller))
+                holding.enter_context(only_waiting() if waiting else nullcontext())
+                held.push(holding.pop_all())
+                fitting += caller
+        assert fitting == "aabcdefg", "two of one caller, eight of all"
+        with nullcontext() if waiting else pytest.raises(SearchBusy), places.take("z"):
+            pass
+    with ExitStack() as again:  # each has given back what it had
+        for number in range(8):
+            again.enter_context(places.take(str(number)))

@@ -1,0 +1,89 @@
+"""What stands in a query: names as a whole, repeated words, and how much a long query may cost."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_index.components.embedders.bm25 import Bm25Model
+from rag_index.errors import SearchTimedOut
+from rag_index.search.concurrency import Deadline
+from rag_index.search.soft_match import near_scores, soft_scores
+from tests.search.desk import Desk, found
+
+COMMON = [
+    ("cl-fiveam", "A regression testing framework"),
+    ("t-2", "To be or not to be\nA play."),
+    ("t-3", "Let's Get It Up\nA song."),
+    ("t-4", "打印机的使用\n说明"),
+    ("t-5", "Die Übergabe\nein Text"),
+    *(
+        (n, f"Testing cl, fiveam and that it is to be up or not: let it get let's 打印 使用 的使 die Ubergab {n}")
+        for n in range(80)
+    ),
+]
+
+
+FIRST = {
+    "cl-fiveam": "cl-fiveam", "CL FIVEAM": "cl-fiveam", "to be, or not to be": "t-2", "lets get it up": "t-3",
+    "打印机的使用": "t-4", "die ubergabe": "t-5", "17": "17",
+}  # fmt: skip
+
+
+def test_a_key_or_a_first_line_is_first_however_common_its_words_are(empty: Desk) -> None:
+    empty.fill({"comments": COMMON[::2], "titles": COMMON[1::2]})
+    with empty.retriever() as retriever:
+        for query, first in FIRST.items():
+            for weight in (None, 0.0):
+                result = retriever.search_sync(query, dense_weight=weight)
+                assert found(result)[0][1] == first, query
+                assert result.hits[0].score >= 1 >= result.hits[1].score
+
+
+def test_a_long_query_costs_little_and_its_deadline_ends_it(tmp_path: Path) -> None:
+    """The processor time of this process: the store's is bounded by the number of words, which is compared."""
+    rows = [(n, " ".join(f"{word}{n % 7}" for word in ("alpha", "beta", "gamma", "delta"))) for n in range(60)]
+    long = " ".join(f"wordq{n}x{n * n}" for n in range(900))
+    with Desk(tmp_path, names=("comments",)).fill({"comments": rows}).retriever() as retriever:
+        retriever.search_sync("alpha1 and some others")
+        began = time.process_time()
+        retriever.search_sync("alpha1 and some others", limit=60)
+        short = time.process_time() - began
+        began = time.process_time()
+        result = retriever.search_sync(f"alpha1 {long}", limit=60)
+        assert time.process_time() - began < max(0.25, 10 * short)
+        assert result.hits
+    for scores in (
+        soft_scores,
+        lambda *given, **more: near_scores(Bm25Model("english"), [], [1.0, 1.0], given[1], **more),
+    ):
+        with pytest.raises(SearchTimedOut, match="while texts were compared"):
+            scores({"alpha": 1.0}, ["alpha"], deadline=Deadline.after(-1))
+
+
+SIGNED = [
+    (1, "ORA-01017: invalid password; logon denied"),
+    (2, "Version 6.1.55 of the kernel fixes a deadlock"),
+    (3, "CVE-2021-45046 is in log4j"),
+    (4, "Call json_decode to read the answer"),
+    (5, "The function jsonDecode reads it"),
+    (6, "We compile with g++"),
+    (7, "A letter g"),
+    *((n, f"The printer of room {n} prints blank pages, since toner {n} is old") for n in range(20, 120)),
+]
+
+
+FITTING = {
+    "ORA-01018": [], "ora-01017": ["1"], "6.1.56": [], "6.1.55": ["2"], "CVE-2021-44228": [], "CVE-2021-45046": ["3"],
+    "jsonDecode": ["4", "5"], "json_decode": ["4", "5"], "g++": ["6"],
+}  # fmt: skip
+
+
+def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(empty: Desk) -> None:
+    empty.fill({"comments": SIGNED})
+    with empty.retriever() as retriever:
+        for query, fitting in FITTING.items():
+            result = retriever.search_sync(query, limit=5, indexes=["comments"])
+            assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting, query
+            assert all(hit.matched == ((query,) if hit.document_id in fitting else ()) for hit in result.hits)
+            assert result.nothing_fits is not bool(fitting)

@@ -1,0 +1,134 @@
+"""Vectors of queries: made once, together by one thread, and kept; one bad query fails alone."""
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
+from rag_index.core.settings.sections import RetrieveSettings
+from rag_index.search.live import LiveCollection
+from rag_index.search.query_model import MAX_QUERIES, QueryVectors
+from rag_index.search.search_metrics import Metrics
+from tests.waiting import eventually
+
+TEXTS = [f"printer {number}" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def local():
+    embedder = LocalEmbedder(EmbedderSettings())
+    yield embedder
+    embedder.close()
+
+
+@pytest.fixture(scope="module")
+def live(local):
+    identity = local.identity()
+    return LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
+
+
+@dataclass
+class Gated:
+    """A model that works once its gate is open, and notes which queries it got together."""
+
+    inner: LocalEmbedder
+    gate: threading.Event = field(default_factory=threading.Event)
+    arrays: list[list[str]] = field(default_factory=list)
+    busy: bool = False
+
+    def identity(self):
+        return self.inner.identity()
+
+    def embed_queries(self, texts):
+        assert not self.busy, "two threads in a model that is not thread-safe"
+        self.busy = True
+        self.arrays.append(list(texts))
+        self.gate.wait(60)
+        self.busy = False
+        return self.inner.embed_queries(texts)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def opened():
+    """Vectors of one model."""
+    made = []
+
+    def make(model, **retrieve):
+        settings = Settings(
+            source=SourceSettings(url="sqlite:///source.db"),
+            indexes=[IndexSettings(name="notes", table="note", key="id", text="body")],
+            retrieve=RetrieveSettings(**retrieve),
+        )
+        made.append(QueryVectors(settings, Metrics(), opener=lambda *_, **__: model))
+        return made[-1]
+
+    yield make
+    for vectors in made:
+        vectors.close()
+
+
+def counted(vectors, what):
+    return vectors._metrics.registry.get_sample_value(f"rag_index_query_{what}_total")
+
+
+async def started(vectors, model, live, texts):
+    """Ask for a first vector, and for others once the model works on that; return the tasks, and open the gate."""
+    tasks = [asyncio.create_task(vectors.get(live, "first"))]
+    await asyncio.to_thread(eventually, lambda: model.arrays)
+    tasks += [asyncio.create_task(vectors.get(live, text)) for text in texts]
+    await asyncio.to_thread(eventually, lambda: counted(vectors, "vectors") == len(tasks))
+    return tasks
+
+
+def test_queries_that_wait_are_embedded_together_in_bounded_arrays_with_the_vectors_of_single_ones(opened, local, live):
+    model = Gated(local)
+    texts = [f"printer {number}" for number in range(MAX_QUERIES + 1)]
+
+    async def main():
+        tasks = await started(opened(model), model, live, texts)
+        model.gate.set()
+        return await asyncio.gather(*tasks)
+
+    for text, vector in zip(["first", *texts], asyncio.run(main()), strict=True):
+        assert np.array_equal(vector, local.embed_query(text))
+        with pytest.raises(ValueError, match="read-only"):
+            vector[0] = 1
+    assert model.arrays == [["first"], texts[:MAX_QUERIES], texts[MAX_QUERIES:]]
+
+
+def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(opened, local, live):
+    model = Gated(local)
+
+    async def main():
+        vectors = opened(model, cache_size=10)
+        first, *tasks, left, abandoned = await started(vectors, model, live, [*["same"] * 4, "given up"])
+        for task in (left, abandoned):
+            task.cancel()
+        await asyncio.wait([left, abandoned])
+        model.gate.set()
+        found = await asyncio.gather(first, *tasks)
+        assert all(vector is found[1] for vector in found[1:])
+        assert await vectors.get(live, "same") is found[1]
+        assert (await vectors.get(live, "given up")).shape == (256,), "asked for again, it is made"
+        assert (counted(vectors, "vectors"), counted(vectors, "embeds")) == (8, 4)
+
+    asyncio.run(main())
+    assert model.arrays == [["first"], ["same"], ["given up"]]
+
+
+def test_a_cache_of_size_0_keeps_nothing(opened, local, live):
+    model = Gated(local)
+    model.gate.set()
+
+    async def main():
+        vectors = opened(model, cache_size=0)
+        return [await vectors.get(live, "same") for _ in range(2)]
+
+    assert len(asyncio.run(main())) == len(model.arrays) == 2
