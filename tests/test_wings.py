@@ -1,0 +1,35 @@
+"""What each wing imports: a night knows no search, a search no night, and neither opens what it does not need."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+IMPORT_ALL = """
+import json, pkgutil, sys
+from importlib import import_module
+from importlib.util import find_spec
+wing = f"rag_index.{sys.argv[1]}"
+for module in pkgutil.walk_packages(import_module(wing).__path__, wing + "."):
+    if not module.name.startswith("rag_index.search.frameworks."):  # the frameworks are not installed
+        import_module(module.name)
+print(json.dumps(sorted(sys.modules)))
+"""
+BELOW = {
+    "core": set(),
+    "components": {"core"},
+    "etl": {"core", "components"},
+    "search": {"core", "components"},
+    "watch": {"core", "components", "etl"},
+    "first_run": {"core", "components"},
+}
+
+
+@pytest.mark.parametrize("wing", BELOW)
+def test_a_wing_imports_those_below_it_and_no_other(wing):
+    program = [sys.executable, "-c", IMPORT_ALL, wing]
+    modules = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+    came_along = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
+    assert came_along - {"errors", wing} <= BELOW[wing]
+    assert not {"prefect", "distributed"} & set(modules)
