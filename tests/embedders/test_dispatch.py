@@ -51,6 +51,28 @@ def test_a_wedged_host_is_found_out_by_short_probes_and_not_by_requests(warm):
     assert 600 + 2 * 60 + 30 <= hosts.loop.time() - began < 600 + 3 * 60 + 60
 
 
+def test_what_a_host_made_is_made_again_if_it_goes_away_before_its_model_was_compared(warm):
+    """Its model may have been pulled again meanwhile: nobody can tell any more of which one its vectors are."""
+    hosts = warm(2)
+    hosts.at(0.05, lambda: setattr(hosts[0], "digest", "e2" * 32))
+    hosts.at(0.15, hosts[0].stop)
+    assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+    assert hosts[0].others_embedded > 0
+
+
+def test_what_a_host_made_while_its_model_was_compared_is_made_again_too_if_it_goes_away(warm):
+    hosts = warm(2, batch_texts=64)
+    swapped = hosts[0]
+
+    def is_pulled_again() -> None:
+        swapped.digest, swapped.while_compared = "e2" * 32, lambda: None
+        hosts.at(swapped.seconds_to_compare + 0.001, swapped.stop)
+
+    swapped.while_compared, swapped.compare_seconds, swapped.seconds_to_compare = is_pulled_again, 0.1, 0.1
+    assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+    assert swapped.others_embedded > 0
+
+
 # Whose fault it is
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ILL = EmbedderUnavailable("answers 503: ill for a moment")
+OWN_DIGEST = "d1" * 32
 HANG = RequestTimedOut("gave no answer in time")
 """An outcome that is raised only after the host's timeout."""
 
@@ -70,11 +71,16 @@ class FakeHost:
         self.seconds_per_text = seconds_per_text
         self.seconds_per_request = 0.001
         self.timeout = timeout
-        self.digest = "d1" * 32
+        self.seconds_to_compare = 0.0
+        self.digest = OWN_DIGEST
+        self.while_compared: Callable[[], object] = lambda: None
+        """Called once it has looked at its model, before it says which one that is."""
         self.sent: list[list[str]] = []
         """The texts of each request that reached it."""
         self.embedded = 0
         """How many texts it has embedded, without the plain ones that try it out."""
+        self.others_embedded = 0
+        """How many of them with another model, which makes other vectors."""
         self._outcomes: list[tuple[str, deque[Exception | None]]] = []
         self._up = True
         self._stops = 0
@@ -104,7 +110,10 @@ class FakeHost:
     async def details(self) -> ModelDetails:
         """Return the details of the model, unless the host is down."""
         self._refuse_if_down()
-        return ModelDetails(self.digest, 2048)
+        digest = self.digest
+        self.while_compared()
+        await asyncio.sleep(self.seconds_to_compare)
+        return ModelDetails(digest, 2048)
 
     async def is_alive(self) -> bool:
         """Whether it answers others meanwhile."""
@@ -126,7 +135,9 @@ class FakeHost:
         if outcome is not None:
             raise outcome
         self.embedded += len(texts) * (texts != [PLAIN_TEXT])
-        return [np.asarray(vector_of(text), dtype=np.float32) for text in texts]
+        if is_other := self.digest != OWN_DIGEST:
+            self.others_embedded += len(texts)
+        return [np.asarray(vector_of(text), dtype=np.float32) * (-1 if is_other else 1) for text in texts]
 
     def _next_outcome(self, texts: Sequence[str]) -> Exception | None:
         for marker, outcomes in self._outcomes:
