@@ -143,6 +143,34 @@ def test_an_error_is_raised_only_after_the_results_of_all_others():
     assert (sorted(found), run.counts[-1], list(window.rest())) == ([-3, -2], 0, [])
 
 
+def test_the_first_error_of_several_is_told_and_nothing_stays_under_way():
+    steps, found = Manual(4), []
+    window, run = filled(steps, 1, 2, 3)
+    steps.fail(1, EmbedderUnavailable("down"))
+    steps.finish(2)
+    steps.fail(3, EmbedderUnavailable("later"))
+    write = steps.write
+
+    def finished(job, to):
+        future = write(job, to)
+        future.set_result(-job.shard.number)
+        return future
+
+    steps.write = finished
+    with pytest.raises(EmbedderUnavailable, match="down"):
+        found.extend(window.push(shard(4)))
+    assert (found, run.counts[-1]) == ([-2, -4], 0)
+
+
+def test_there_is_room_for_a_shard_before_the_next_one_is_asked_for(monkeypatch):
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
+    steps = Manual(2)
+    window, _ = filled(steps, 1)
+    with pytest.raises(TransientError, match="no worker"):  # it waits until one of two is done
+        list(window.push(shard(2)))
+    assert list(steps.futures) == [1, 2]
+
+
 def test_an_error_of_the_store_is_raised_at_once():
     steps = Manual(4)
     window, _ = filled(steps, 1, 2)
