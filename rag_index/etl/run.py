@@ -5,7 +5,7 @@
 `execute` is the run, and `index` its steps in the order in which anything is written. Any death is harmless by that
 order: documents are marked pending in the ledger, points are upserted and made durable, stale chunks are deleted, and
 the ledger's rows come last. Where the steps are carried out (here, in children, as tasks of Prefect on Dask workers) is
-given to it: see `indexing.steps`.
+given to it: see `etl.steps`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
 worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many of them are under
-way at a time is said in `indexing.run`.
+way at a time is said in `etl.run`.
 """
 
 from __future__ import annotations

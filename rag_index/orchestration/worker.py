@@ -20,7 +20,7 @@ NAME = "rag-index"
 
 @dataclass(frozen=True, slots=True)
 class WorkerDestination:
-    """The collection of a server that workers write to, as `indexing.commit.Destination` is for the run's process."""
+    """The collection of a server that workers write to, as `etl.commit.Destination` is for the run's process."""
 
     settings: StoreSettings
     collection: str

@@ -160,7 +160,7 @@ def follow(
 class _Reload:
     """Whether the file of some settings has changed, is written no more, and is valid: `found` is what it says then.
 
-    Until it is, a batch writes nothing (`indexing.run`): what a change would close must not stay open.
+    Until it is, a batch writes nothing (`etl.run`): what a change would close must not stay open.
     """
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:

@@ -4,7 +4,7 @@ A watch writes what a feed gave into the inbox before the source may forget it, 
 change. A document is in the inbox once; each arrival of it raises its number, by which a batch knows that the document
 changed once more while it was being indexed. Its `first_number` is that of its first change that is not indexed, which
 holds back the position of the index. Of a row that documents show the inbox keeps a look-up, until
-a batch that holds the lease finds these documents (see `indexing.changed`).
+a batch that holds the lease finds these documents (see `etl.changed`).
 
 What a run over all documents mended, although an index is watched, is kept until the watch has given it too.
 """

@@ -265,7 +265,7 @@ class ScanRows(LedgerConnection):
                 theirs = sa.select(c.bucket).where(c.collection_id == collection_id, self._is_in(c.key, keys))
                 self._write(buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(theirs)))
 
-    # What the delete guard decides by (`indexing.delete_guard`)
+    # What the delete guard decides by (`etl.delete_guard`)
 
     def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
         """Count the documents of a collection for which all conditions hold."""

@@ -178,7 +178,7 @@ those that a person had erased (`named`)."""
 
 tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
 """Documents that a person had erased, by the marks of their keys (`keys.key_mark`) and by what names the source's
-table, or the index (`indexing.diff`): they stay away although the source may have them."""
+table, or the index (`etl.diff`): they stay away although the source may have them."""
 
 contexts = _table(
     "contexts",
@@ -225,7 +225,7 @@ rebuilt = scan_table(
 orphans = scan_table("orphans", primary(id=Text), optional(key=Text), filled(unknown=Integer))
 source_keys = scan_table("source_keys", primary(key=Text))
 not_empty = scan_table("not_empty", primary(key=Text))
-"""What every point was compared with, and found to be (`indexing.reconcile`)."""
+"""What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
 VERSION = 18

@@ -147,7 +147,7 @@ class Shard:
     pages: tuple[int, ...] = ()
     """The numbers of the pages of the source that the documents are from."""
     suspect: bool = False
-    """Whether a document of it may kill the process that embeds it: see `indexing.window`."""
+    """Whether a document of it may kill the process that embeds it: see `etl.window`."""
     limit: float | None = None
     """Seconds after which a process of its own that embeds the shard ends itself."""
 

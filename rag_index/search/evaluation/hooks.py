@@ -1,6 +1,6 @@
 """What a run asks its collections by search: the gate of a rebuild, golden queries, and what scores mean.
 
-A caller hands these to a run (`indexing.hooks`), so that nothing of the run knows a search.
+A caller hands these to a run (`etl.hooks`), so that nothing of the run knows a search.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class DocumentChange:
     """A document that has to be read again: it was inserted, updated or deleted, or a row that it shows changed.
 
     Of such a row, a feed may give what it is looked up by. That is done under the lease of the index
-    (`indexing.changed`). While a run writes documents that it read before the change, neither the source nor the store
+    (`etl.changed`). While a run writes documents that it read before the change, neither the source nor the store
     need to know that these show the row.
     """
 
