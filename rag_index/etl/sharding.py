@@ -177,14 +177,24 @@ class Sharder:
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""
-        target = self.chars_per_second * SECONDS
+        target = self._full_chars
         if self._grows:
             first = max(self._least, self.chars_per_second * FIRST_SECONDS)
             target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
         if self._coming is not None:
             left = self._chars + given + self._coming
             target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
-        return min(target, self._max_chars)
+        return target
+
+    @property
+    def _full_chars(self) -> float:
+        return min(self.chars_per_second * SECONDS, self._max_chars)
+
+    def _fill(self, documents: int) -> float:
+        """Return the part of a full shard that the waiting characters are, in so many documents."""
+        if self._documents is not None:
+            return min(1.0, documents / self._documents)
+        return min(1.0, max(self._chars / self._full_chars, documents / self._max_documents))
 
     def _is_full(self, documents: int, target: float) -> bool:
         if self._documents is not None:
@@ -199,7 +209,7 @@ class Sharder:
         shard = Shard(
             self._index, self._number, documents, self._chars,
             pages=tuple(sorted(set(pages))), suspect=self._is_suspect(documents),
-            limit=self._limit(self._chars, self.chars_per_second),
+            limit=self._limit(self._chars, self.chars_per_second), fill=self._fill(len(documents)),
         )  # fmt: skip
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from rag_index.etl.run import IndexRun
     from rag_index.etl.steps import Steps
 
+WORTH_WORKERS = 2.0
+"""Full shards for which workers are started. It takes them some seconds, in which this process embeds about as much."""
 TICK_SECONDS = 1.0
 PARTS = 8
 POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
@@ -55,11 +57,11 @@ logger = logging.getLogger("rag_index.indexing")
 
 @dataclass(eq=False)
 class Window:
-    """The shards of one run that are under way. The first is kept until there is a second, which starts workers."""
+    """The shards of a run that are under way. The first are kept until they make two full ones: then workers start."""
 
     _run: IndexRun
     _steps: Steps
-    _kept: Shard | None = None
+    _kept: list[Shard] = field(default_factory=list)
     _under_way: dict[Future[WrittenShard], Shard] = field(default_factory=dict)
     _done: SimpleQueue[Future[WrittenShard]] = field(default_factory=SimpleQueue)
     _died: list[Shard] = field(default_factory=list)
@@ -76,13 +78,12 @@ class Window:
             with self._run.stopwatch.stage("embed"):
                 yield from in_parts(shard, self._write_alone)
             return
-        if not self._steps.started and self._kept is None and not self._run.has_much:
-            self._kept = shard
+        self._kept.append(shard)
+        full = sum(kept.fill for kept in self._kept)
+        if not (self._steps.started or self._run.has_much or full >= WORTH_WORKERS):
             return
         self._start()
         yield from self._submit_kept()
-        self._submit(shard)
-        yield from self._down_to(self._steps.size - 1)
         if not self._done.empty():
             yield from self._next()
 
@@ -105,9 +106,9 @@ class Window:
             run.progress.say("no workers, continuing in one process")
 
     def _submit_kept(self) -> Iterator[WrittenShard]:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._submit(kept)
+        kept, self._kept = self._kept, []  # an error leaves the rest of them to the next run
+        for shard in kept:
+            self._submit(shard)
             yield from self._down_to(self._steps.size - 1)
 
     def _submit(self, shard: Shard) -> None:

@@ -102,6 +102,33 @@ def test_one_shard_starts_nothing_and_the_second_starts_what_embeds():
     assert (alone.started, run.counts) == (False, [1]), "all there is was embedded without workers"
 
 
+def test_shards_that_make_no_two_full_ones_start_nothing_and_more_of_them_do():
+    steps, run = Manual(size=9), Run()
+    window = Window(run, steps)
+    for number in (1, 2, 3):
+        assert not list(window.push(shard(number, fill=0.6)))
+    assert (steps.started, steps.futures) == (False, {})
+    list(window.push(shard(4, fill=0.6)))
+    assert (steps.started, list(steps.futures)) == (True, [1, 2, 3, 4])
+
+
+def test_after_an_error_no_shard_is_begun_that_was_kept():
+    steps = Manual()
+    window, _ = filled(steps, 1)
+    list(window.push(shard(2, fill=0.5)))
+    write = steps.write
+
+    def fail(job, to):
+        future = write(job, to)
+        steps.fail(job.shard.number, EmbedderUnavailable("down"))
+        return future
+
+    steps.write, steps.size = fail, 1
+    with pytest.raises(EmbedderUnavailable):
+        list(window.rest())
+    assert (list(window.rest()), list(steps.futures)) == ([], [1])
+
+
 def test_where_much_is_to_come_the_first_shard_does_not_wait_for_the_second():
     steps, run = Manual(), Run()
     run.has_much = True

@@ -10,16 +10,18 @@ from distributed.utils import nbytes
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from rag_index.core.documents.batches import ShardStats, WrittenShard
-from rag_index.core.settings import ParallelSettings
+from rag_index.core.settings import ParallelSettings, run_settings
 from rag_index.errors import TerminalError
 from rag_index.etl.plain import Plainly
+from rag_index.etl.run import RunOptions
 from rag_index.etl.steps import BUSY
 from rag_index.orchestration.cluster import Workers, count_workers
+from rag_index.orchestration.launch import run_plainly
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
 from tests.fakes.ollama import FakeOllama
 from tests.flows.test_with_servers import OLLAMA, on_server
 from tests.ports import free_port
-from tests.project import Project
+from tests.project import WORDS, Project
 
 __all__ = ["on_server"]
 DIMENSION = 1024
@@ -33,6 +35,28 @@ def test_a_cluster_that_starts_its_workers_once_there_is_work_is_used(tmp_path, 
         extra = f'[parallel]\naddress = "{cluster.scheduler_address}"\n'
         report = Project(tmp_path / "project", extra).fill(60).index(shard_documents=10)
         assert (report.state, report.indexes[0].new) == ("completed", 60), report.sentence()
+
+
+@pytest.mark.parametrize("prefect", [False, pytest.param(True, id="a flow")])
+def test_two_small_shards_start_no_worker_and_two_full_ones_do(tmp_path, request, prefect):
+    def metrics_of(**options):
+        if prefect:
+            request.getfixturevalue("prefect_server")
+            assert project.index(**options).state == "completed"
+        else:
+            settings = run_settings(project.config, shard_documents=options.get("shard_documents"))
+            assert run_plainly(settings, settings.indexes, RunOptions(**options)).state == "completed"
+        return project.json("report")["runs"][0]["metrics"]
+
+    with FakeOllama() as fake:
+        project = Project(tmp_path / "project", fake.settings)
+        for number in (1, 2, 3):
+            text = " ".join(f"{word}{number}" for word in WORDS * 40)
+            project.execute("INSERT INTO note VALUES (?, ?, ?, ?, ?)", number, "", text, "", 0)
+        small = metrics_of()
+        assert (small["shards"], "workers" in small["stages"]) == (2, False)
+        full = metrics_of(full=True, shard_documents=1)
+        assert (full["shards"], "workers" in full["stages"]) == (3, True)
 
 
 def test_workers_that_do_not_reach_prefect_are_found_before_the_run_and_told_what_to_set(prefect_server):

@@ -71,8 +71,8 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
     """With five indexes, and a limit at the start that is short, and told soon."""
-    for name, value in (("indexing.checks.MIN_SECONDS", 3.0), ("indexing.checks.QUICK_SECONDS", 3.0),
-                        ("hosts.endpoint.MIN_SILENCE", 1.0)):  # fmt: skip
+    for name, value in (("etl.checks.MIN_SECONDS", 3.0), ("etl.checks.QUICK_SECONDS", 3.0),
+                        ("components.hosts.endpoint.MIN_SILENCE", 1.0)):  # fmt: skip
         monkeypatch.setattr(f"rag_index.{name}", value)
     head, one = project.config.read_text().split("[[indexes]]")
     indexes = [one.replace('"notes"', f'"notes{number}"') for number in range(5)]

@@ -150,6 +150,8 @@ class Shard:
     """Whether a document of it may kill the process that embeds it: see `etl.window`."""
     limit: float | None = None
     """Seconds after which a process of its own that embeds the shard ends itself."""
+    fill: float = 1.0
+    """The part of a full shard that it is. Near the end of a run shards are smaller, so that no worker idles."""
 
 
 @dataclass(frozen=True, slots=True)
