@@ -12,14 +12,20 @@ from rag_index.core.extras import install_command
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """What is said for an installation of which pip noted this."""
+    """What is said for an installation of which pip noted this; "" where nothing is installed."""
     (tmp_path / "rag index").mkdir()
 
     def install(noted):
         install_command.cache_clear()
         text = None if noted is None else json.dumps(noted)
         found = SimpleNamespace(read_text=lambda name: text if name == "direct_url.json" else None)
-        monkeypatch.setattr("rag_index.core.extras.distribution", lambda name: found)
+
+        def distribution(name):
+            if noted == "":
+                raise metadata.PackageNotFoundError(name)
+            return found
+
+        monkeypatch.setattr("rag_index.core.extras.distribution", distribution)
         return install_command("mcp")
 
     yield install
@@ -32,6 +38,7 @@ def test_it_names_the_place_that_pip_noted(command, tmp_path):
     assert command({"url": url, "dir_info": {"editable": True}}) == f"pip install -e '{place}[mcp]'"
     assert command({"url": url, "dir_info": {}}) == f"pip install '{place}[mcp]'"
     assert command({"url": f"{url}/gone.whl", "archive_info": {}}) == "pip install '.[mcp]' in a checkout of rag-index"
+    assert command("") == "pip install '.[mcp]' in a checkout of rag-index"
     assert command(None) == "pip install 'rag-index[mcp]'"
 
 

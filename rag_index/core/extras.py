@@ -16,13 +16,13 @@ def install_command(extra: str) -> str:
     """
     try:
         noted = json.loads(distribution("rag-index").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
-        noted = {}
+    except PackageNotFoundError:  # it runs from a folder that nothing installed
+        noted = {"url": "file:"}
     url = urlsplit(noted.get("url", ""))
     if url.scheme != "file":
         return f"pip install 'rag-index[{extra}]'"
     place = Path(unquote(url.path))
-    if not place.exists():
+    if not url.path or not place.exists():
         return f"pip install '.[{extra}]' in a checkout of rag-index"
     editable = "-e " if noted.get("dir_info", {}).get("editable") else ""
     return f"pip install {editable}{shlex.quote(f'{place}[{extra}]')}"
