@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from rag_index.errors import SearchFailed
 from rag_index.search.access import ALL_GROUPS, Caller
-from rag_index.search.as_of import AsOf
-from rag_index.search.results import ChunkHit, Citation, Document, DocumentChunk, SearchHit, SearchResult, Verified
+from rag_index.search.results import (
+    AsOf,
+    ChunkHit,
+    Citation,
+    Document,
+    DocumentChunk,
+    SearchHit,
+    SearchResult,
+    Verified,
+)
 from rag_index.search.retriever import Retriever
 
 __all__ = [

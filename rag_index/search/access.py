@@ -26,7 +26,7 @@ from rag_index.search.filters import required_conditions
 if TYPE_CHECKING:
     from rag_index.components.sources.policies import RowRights
     from rag_index.core.settings import Settings
-    from rag_index.search.live import LiveCollection
+    from rag_index.search.live_collections import LiveCollection
 
 logger = logging.getLogger(__name__)
 JSON_CLAIMS = "request.jwt.claims"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from rag_index.components.stores.protocol import StoreReader
 
@@ -25,6 +25,8 @@ T = TypeVar("T")
 CLOSED = "the retriever is closed"
 QUIET_SECONDS, LOOK_SECONDS = 10.0, 0.1
 """How long a store must be idle before a writer gets it, and how often it is looked for one then."""
+AT_ONCE = 16
+"""Texts that are compared between two looks at the clock."""
 SHARES = 4
 """One caller may have at most one place in this many."""
 
@@ -128,12 +130,15 @@ class FairThreads:
                 future.set_exception(exc)
 
 
-def in_time(items: Iterable[T], deadline: Deadline | None) -> Iterator[T]:
-    """Yield the items, in a thread that nothing else ends. Raises SearchTimedOut once the deadline has passed."""
-    for item in items:
+def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[T]]:
+    """Yield the items, some at a time, in a thread that nothing else ends.
+
+    Raises SearchTimedOut once the deadline has passed.
+    """
+    for start in range(0, len(items), AT_ONCE):
         if deadline is not None and deadline.left <= 0:
             raise SearchTimedOut(f"timed out after {deadline.seconds:g} s while texts were compared")
-        yield item
+        yield items[start : start + AT_ONCE]
 
 
 @dataclass(slots=True)

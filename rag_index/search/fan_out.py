@@ -31,19 +31,20 @@ from rag_index.errors import (
     StoreError,
     StoreMismatch,
 )
-from rag_index.search.calibration import UNCOUNTED
 from rag_index.search.concurrency import Deadline, FairThreads, StoreHolder
 from rag_index.search.fusion import best_candidates, document_key, scorings
-from rag_index.search.live import LiveCollection, LiveCollections
+from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.query_model import QueryVectors
-from rag_index.search.question import NAMED, Asked, IndexAnswer, Question
-from rag_index.search.soft_match import add_soft_match, idf_of, together
+from rag_index.search.question import NAMED, Asked, IndexAnswer, Question, idf_of, together
+from rag_index.search.relevance import UNCOUNTED
+from rag_index.search.soft_match import add_soft_match
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.components.embedders import Embedder
+    from rag_index.components.embedders.bm25 import QueryWord
     from rag_index.core.settings import Settings
     from rag_index.search.access import AccessRules
     from rag_index.search.search_metrics import Metrics
@@ -174,9 +175,10 @@ class FanOut:
                 except StoreError as exc:
                     asked.fail(index, exc)
                 else:
-                    hybrid = collection.bm25 is not None and question.dense_weight < 1
+                    hybrid = collection.encoder is not None and question.dense_weight < 1
                     asks = self._access.asks(index, question.caller)
-                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks)
+                    words = _words(collection, asked.question.text)
+                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, words=words)
         await self._count_words(asked)
         if await self._correct(asked):
             await self._count_words(asked)
@@ -195,7 +197,7 @@ class FanOut:
         hybrid = {one.index: one for one in asked.answered if one.hybrid and one.counts is NO_WORDS}
 
         def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
-            words = {one for word in answer.words(question.text).values() for one in word.dimensions}
+            words = {one for word in answer.words.values() for one in word.dimensions}
             name = name_dimension(question.text)
             words.update(() if name is None else (name,))
             return store.word_counts(answer.live.collection, sorted(words), answer.own)
@@ -223,7 +225,7 @@ class FanOut:
         counted = all(answer.counts is not NO_WORDS for answer in hybrid.values())
         counted = counted and not asked.errors
         silent = question.exact or any(answer.asks for answer in asked.answered)
-        typed = suspects(question.text, hybrid.values()) if counted and not silent else {}
+        typed = suspects(hybrid.values()) if counted and not silent else {}
         typed = {word: count for word, count in typed.items() if not question.quotes(word)}
         possible = await self._think(question, possible_spellings, typed) if typed else {}
         words = list(dict.fromkeys(spelling for some in possible.values() for spelling in some))
@@ -231,7 +233,7 @@ class FanOut:
             return False
 
         def count(store: StoreReader, answer: IndexAnswer) -> Mapping[str, tuple[int, int, str]]:
-            return count_spellings(store, answer, words, question.text)
+            return count_spellings(store, answer, words)
 
         until = time.monotonic() + COUNT_SHARE * question.deadline.seconds
         found = await self._each(question, hybrid, count, until)
@@ -240,8 +242,8 @@ class FanOut:
         if corrected:
             text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
             asked.question = replace(question, text=text, corrected=corrected)
-            for answer in hybrid.values():
-                answer.counts = NO_WORDS
+            for answer in asked.answered:
+                answer.words, answer.counts = _words(answer.live, text), NO_WORDS
         return bool(corrected)
 
     async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
@@ -463,6 +465,11 @@ class FanOut:
         if name is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         return self._live.load(store, index, name)
+
+
+def _words(live: LiveCollection, text: str) -> Mapping[str, QueryWord]:
+    """Return the words of a text as a collection has them."""
+    return live.encoder.words(text) if live.encoder else {}
 
 
 def _has_documents(answer: IndexAnswer, question: Question) -> bool:

@@ -23,14 +23,14 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
-from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question
+from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question, Scoring
 from rag_index.search.results import ChunkHit, SearchHit
 from rag_index.search.soft_match import soft_weight
 
@@ -58,21 +58,13 @@ BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
 a thousand chunks, and in a fortieth of those of ten thousand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """The one score of a chunk's two. `best_bm25` is the best BM25 score of all candidates; 0 if none has a word."""
-
-    dense_weight: float = 1.0
-    best_bm25: float = 0.0
-    soft_weight: float = 0.0
-
-    def score(self, point: StoredPoint, *, soft: bool = True) -> float:
-        """Return the score of a point, from -1 to about 1, and 1 more if one of its names is the query."""
-        if self.dense_weight == 1:
-            return point.score
-        score = self.dense_weight * point.score + (1 - self.dense_weight) * point.bm25 / (self.best_bm25 or 1.0)
-        weight = self.soft_weight if self.dense_weight else 0.0
-        return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact
+def score_of(point: StoredPoint, scoring: Scoring, *, soft: bool = True) -> float:
+    """Return the score of a point, from -1 to about 1, and 1 more if one of its names is the query."""
+    if scoring.dense_weight == 1:
+        return point.score
+    score = scoring.dense_weight * point.score + (1 - scoring.dense_weight) * point.bm25 / (scoring.best_bm25 or 1.0)
+    weight = scoring.soft_weight if scoring.dense_weight else 0.0
+    return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact
 
 
 def agree(points: Sequence[StoredPoint]) -> bool:
@@ -94,11 +86,11 @@ def compares_scores(answered: Sequence[IndexAnswer]) -> bool:
 def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, Scoring]:
     """Return by index how the two scores of each of its candidates become one."""
     best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
-    code = all(answer.live.bm25 and answer.live.bm25.identifiers for answer in answered)
+    code = all(answer.live.encoder and answer.live.encoder.model.identifiers for answer in answered)
     weight = min(question.dense_weight, NAME_WEIGHT) if question.name and code else question.dense_weight
     if any(answer.hybrid and not answer.live.calibration.trusted for answer in answered):  # one scale for all
         weight *= DISTRUST
-    soft = soft_weight(max([len(one.words(question.text)) for one in answered if one.hybrid], default=0))
+    soft = soft_weight(max([len(one.words) for one in answered if one.hybrid], default=0))
     return {answer.index: Scoring(weight if answer.hybrid else 1.0, best, soft) for answer in answered}
 
 
@@ -114,7 +106,7 @@ def best_candidates(
     short: set[str] = set()
     for group in [answered] if answered and compares_scores(answered) else [[answer] for answer in answered]:
         scored = [
-            (scoring[answer.index].score(point, soft=False), point.score, answer.index, point)
+            (score_of(point, scoring[answer.index], soft=False), point.score, answer.index, point)
             for answer in group
             for point in answer.points
         ]
@@ -184,7 +176,7 @@ def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[S
     scored = []
     for point in answer.points:
         chunk = point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
-        scored.append((-scoring.score(point), -point.score, document_key(point), chunk, point))
+        scored.append((-score_of(point, scoring), -point.score, document_key(point), chunk, point))
     by_document: dict[str, list[Scored]] = {}
     for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
         by_document.setdefault(key, []).append((-negative, point))

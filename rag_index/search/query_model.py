@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.core.settings import EmbedderSettings, Settings
-    from rag_index.search.live import LiveCollection
+    from rag_index.search.live_collections import LiveCollection
     from rag_index.search.search_metrics import Metrics
 
 MAX_QUERIES = 32

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from rag_index.components.embedders.bm25 import (
     UNSPACED,
-    Bm25Encoder,
     K,
     QueryWord,
     is_compound_name,
@@ -24,17 +24,15 @@ from rag_index.errors import SettingsError
 from rag_index.search.access import NOBODY, Caller, Groups, caller_of
 from rag_index.search.concurrency import Deadline
 from rag_index.search.filters import Filter, check_fields, conditions_of
-from rag_index.search.soft_match import relative_idf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from rag_index.core.settings import Settings
-    from rag_index.search.fusion import Scoring
-    from rag_index.search.live import LiveCollection
+    from rag_index.search.live_collections import LiveCollection
 
 MAX_HITS, DEFAULT_LIMIT = 1000, 10
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
@@ -123,6 +121,15 @@ class Question:
         return all(one in text for one in self.phrases) and not any(one in text for one in self.excluded)
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a chunk's two scores become one. `best_bm25` is the best BM25 of all candidates; 0 if none has a word."""
+
+    dense_weight: float = 1.0
+    best_bm25: float = 0.0
+    soft_weight: float = 0.0
+
+
 @dataclass(slots=True)
 class IndexAnswer:
     """The candidates of one index, in any order.
@@ -140,6 +147,8 @@ class IndexAnswer:
     """Whether the database says which of the candidates the caller may see."""
     enough: bool = True
     """Whether it shows enough of them, if it does."""
+    words: Mapping[str, QueryWord] = field(default_factory=dict)
+    """The words of the question as the collection has them."""
     counts: WordCounts = NO_WORDS
     points: list[StoredPoint] = field(default_factory=list)
     whole: bool = True
@@ -156,18 +165,14 @@ class IndexAnswer:
         """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
         return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
 
-    def words(self, text: str) -> Mapping[str, QueryWord]:
-        """Return the words of a text as the collection has them."""
-        return Bm25Encoder(self.live.bm25).words(text) if self.live.bm25 else {}
-
     def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
         """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.
 
         A word counts as often as it stands, with its idf in all indexes in place of that in this one.
         """
         values, bound = dict[int, float](), 1.0
-        factors = relative_idf(self.counts, idf)
-        for word in self.words(text).values():
+        factors = {word: idf[word] / own for word, own in idf_of(self.counts).items() if word in idf}
+        for word in self.words.values():
             for one in word.known(all_counts.having):
                 values[one] = values.get(one, 0.0) + word.count * factors.get(one, 1.0)
                 bound += word.count * idf.get(one, 0.0) * (K + 1)
@@ -208,6 +213,26 @@ class Asked:
         """Take an error for the answer of an index."""
         self.errors[index] = error
         self.answers.pop(index, None)
+
+
+def together(counts: Iterable[WordCounts]) -> WordCounts:
+    """Return what all these collections together count."""
+    points, having = 0, Counter[int]()
+    for one in counts:
+        points += one.points
+        having.update(one.having)
+    return WordCounts(points, having)
+
+
+def idf_of(counts: WordCounts) -> dict[int, float]:
+    """Return the inverse document frequency of each word, as the store computes it.
+
+    With n points, m of them with the word, that is ln((n - m + 0.5) / (m + 0.5) + 1).
+    """
+    return {
+        word: math.log((max(counts.points - count, 0) + 0.5) / (count + 0.5) + 1)
+        for word, count in counts.having.items()
+    }
 
 
 def text_of(payload: Mapping[str, Any]) -> str:

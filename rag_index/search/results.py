@@ -24,7 +24,6 @@ from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.settings.index import CODE
 from rag_index.core.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD
 from rag_index.errors import RagIndexError, SettingsError, StoreError
-from rag_index.search.as_of import UNKNOWN, AsOf
 
 if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
@@ -40,6 +39,27 @@ State = Literal["unchanged", "changed", "deleted", "unknown"]
 DIGITS = 6
 EXPLAINED = {"explained": True}
 """Metadata of a field that is answered to those alone who ask for explanations."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """What an answer of an index is true of: everything that its source had committed by then is in the index.
+
+    `at` is that time (ISO, UTC). `position` is the place in the source's log, or the number of its queue, None if it
+    has neither. `known_by` is `wal`, `queue`, `poll`, `files`, or `run` for the start of the last complete run.
+    `not_seen` says what this way cannot see; "" if nothing. `last_run` is the state of the newest run: running,
+    completed, partial, failed or, if its process died, interrupted. What is not known is None.
+    """
+
+    position: str | None = None
+    at: str | None = None
+    seconds_behind: float | None = None
+    known_by: str | None = None
+    not_seen: str = ""
+    last_run: str | None = None
+
+
+UNKNOWN = AsOf()
 
 
 class Answered:

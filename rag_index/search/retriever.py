@@ -17,16 +17,18 @@ from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.settings import Settings, run_settings
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
 from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
-from rag_index.search.as_of import UNKNOWN, AsOf, Demand, Known, Positions
-from rag_index.search.calibration import BY_TEXT, FITS, collapsed, with_relevance
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.search.fusion import failure_of, order_answers
+from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, make_question
+from rag_index.search.relevance import BY_TEXT, FITS, collapsed, with_relevance
 from rag_index.search.rerankers import Reranker, reranker_opener
 from rag_index.search.reranking import Reranking
 from rag_index.search.results import (
+    UNKNOWN,
+    AsOf,
     Citation,
     Document,
     Facets,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.embedders import Embedder
     from rag_index.components.stores.protocol import StoreReader
-    from rag_index.search.live import LiveCollection
+    from rag_index.search.live_collections import LiveCollection
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -11,26 +11,24 @@ stand in many words and mean nothing. So such a word is compared by its letters:
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from functools import cache, lru_cache, partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, key_words, split_identifiers, split_unspaced
+from rag_index.components.embedders.bm25 import key_words, split_identifiers, split_unspaced
 from rag_index.components.embedders.local import load_table
-from rag_index.components.stores.protocol import WordCounts
-from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
+from rag_index.core.documents.batches import RESERVED_KEY, TITLE
 from rag_index.search.concurrency import Deadline, in_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from rag_index.components.embedders.bm25 import Bm25Encoder
     from rag_index.search.question import Asked, IndexAnswer
 
 MAX_WEIGHT, MIN_WEIGHT, WEIGHT_WORDS = 0.7, 0.3, 5.0
@@ -61,32 +59,6 @@ ONE_THREAD = 2**18
 _WORD = re.compile(r"\w+")
 
 
-def together(counts: Iterable[WordCounts]) -> WordCounts:
-    """Return what all these collections together count."""
-    points, having = 0, Counter[int]()
-    for one in counts:
-        points += one.points
-        having.update(one.having)
-    return WordCounts(points, having)
-
-
-def idf_of(counts: WordCounts) -> dict[int, float]:
-    """Return the inverse document frequency of each word, as the store computes it.
-
-    With n points, m of them with the word, that is ln((n - m + 0.5) / (m + 0.5) + 1).
-    """
-    return {word: _idf(counts.points, count) for word, count in counts.having.items()}
-
-
-def relative_idf(own: WordCounts, idf: Mapping[int, float]) -> dict[int, float]:
-    """Return by what to multiply a collection's own idf of each word to get the one of all collections."""
-    return {word: idf[word] / _idf(own.points, count) for word, count in own.having.items() if word in idf}
-
-
-def _idf(points: int, having: int) -> float:
-    return math.log((max(points - having, 0) + 0.5) / (having + 0.5) + 1)
-
-
 def soft_weight(words: int) -> float:
     """Return the weight of soft match for a query of this many words: beside a long query, its parts say less."""
     return min(MAX_WEIGHT, max(MIN_WEIGHT, WEIGHT_WORDS / max(1, words)))
@@ -97,26 +69,24 @@ def add_soft_match(asked: Asked) -> None:
 
     Raises SearchTimedOut.
     """
-    by_model: dict[Bm25Model, list[IndexAnswer]] = {}
+    by_model: dict[str, list[IndexAnswer]] = {}
     for answer in asked.answered:
-        if answer.hybrid and answer.live.bm25:
-            by_model.setdefault(answer.live.bm25, []).append(answer)
-    for model, some in by_model.items():
-        words = {word: one.known(asked.counts.having) for word, one in some[0].words(asked.question.text).items()}
+        if answer.hybrid and answer.live.encoder:
+            by_model.setdefault(answer.live.encoder.model.fingerprint, []).append(answer)
+    for some in by_model.values():
+        if (encoder := some[0].live.encoder) is None:
+            continue
+        words = {word: one.known(asked.counts.having) for word, one in some[0].words.items()}
         weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
+        ours = [point.payload.get(RESERVED_KEY, {}) for answer in some for point in answer.points]
+        titles, keys = [str(one.get(TITLE, "")) for one in ours], [str(one.get("document_id", "")) for one in ours]
+        given = zip(map(key_words, keys), titles, [str(one.get("text", "")) for one in ours], strict=True)
+        texts, limit = ["\n".join(filter(None, one)) for one in given], asked.question.deadline
+        soft = partial(soft_scores, weights, identifiers=encoder.model.identifiers, deadline=limit)
+        near = near_scores(encoder, list(words.values()), list(weights.values()), texts, limit)
         points = [point for answer in some for point in answer.points]
-        titles = [str(point.payload.get(RESERVED_KEY, {}).get(TITLE, "")) for point in points]
-        texts, limit = list(map(_text_of, points, titles)), asked.question.deadline
-        soft = partial(soft_scores, weights, identifiers=model.identifiers, deadline=limit)
-        near = near_scores(model, list(words.values()), list(weights.values()), texts, limit)
         for point, title, one, own, other in zip(points, titles, soft(texts), soft(titles), near, strict=True):
             point.soft = one + (TITLE_SHARE * (own - one) if title else 0.0) + NEAR_WEIGHT * other
-
-
-def _text_of(point: StoredPoint, title: str) -> str:
-    """Return the text of a chunk after the words of its document's key and title."""
-    ours = point.payload.get(RESERVED_KEY, {})
-    return "\n".join(filter(None, [key_words(str(ours.get("document_id", ""))), title, str(ours.get("text", ""))]))
 
 
 def soft_scores(
@@ -137,7 +107,7 @@ def soft_scores(
             given.append(weight)
         if sum(map(len, ids)) >= MAX_TOKENS:
             break
-    found = [table.text(text, identifiers) for text in in_time(texts, deadline)]
+    found = [table.text(text, identifiers) for some in in_time(texts, deadline) for text in some]
     filled = [one for one in found if one.words]
     if not parts or not filled:
         return [0.0] * len(texts)
@@ -185,7 +155,7 @@ def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
 
 
 def near_scores(
-    model: Bm25Model,
+    encoder: Bm25Encoder,
     words: Sequence[frozenset[int]],
     weights: Sequence[float],
     texts: Sequence[str],
@@ -198,23 +168,27 @@ def near_scores(
     pairs = [one + other for one, other in pairwise(weights)]
     if not pairs:
         return [0.0] * len(texts)
-    encoder, known, scores = Bm25Encoder(model), dict[str, list[int]](), list[float]()
-    places = dict[int, list[int]]()
+    known, scores, places = dict[str, list[int]](), list[float](), dict[int, list[int]]()
     for number, some in enumerate(words):
         for one in some:
             places.setdefault(one, []).append(number)
-    for text in in_time(texts, deadline):
-        found, last = set[int](), list[tuple[int, int]]()
-        for place, word in enumerate(_WORD.findall(split_unspaced(text[:MAX_CHARS]))):
-            if (numbers := known.get(word)) is None:
-                own = encoder.dimensions(word)
-                numbers = known[word] = sorted({number for one in own for number in places.get(one, ())})
-            for number in numbers:
-                last = [one for one in last if place - one[0] <= NEAR_WORDS]
-                found.update(min(number, other) for _, other in last if abs(number - other) == 1)
-                last.append((place, number))
-        scores.append(sum(pairs[number] for number in found) / sum(pairs))
+    for few in in_time(texts, deadline):
+        split = [_WORD.findall(text) for text in map(split_unspaced, [text[:MAX_CHARS] for text in few])]
+        for word, own in encoder.dimensions_of(set(chain.from_iterable(split)) - known.keys()).items():
+            known[word] = sorted({number for one in own for number in places.get(one, ())})
+        scores += [_share_of_pairs([known[word] for word in text], pairs) for text in split]
     return scores
+
+
+def _share_of_pairs(text: Sequence[Sequence[int]], pairs: Sequence[float]) -> float:
+    """Return the share of pairs that stand near each other in a text, given the numbers of query words by place."""
+    found, last = set[int](), list[tuple[int, int]]()
+    for place, numbers in enumerate(text):
+        for number in numbers:
+            last = [one for one in last if place - one[0] <= NEAR_WORDS]
+            found.update(min(number, other) for _, other in last if abs(number - other) == 1)
+            last.append((place, number))
+    return sum(pairs[number] for number in found) / sum(pairs)
 
 
 def count_tokens(word: str) -> int:

@@ -21,7 +21,7 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rag_index.components.embedders.bm25 import Bm25Encoder, split_identifiers
+from rag_index.components.embedders.bm25 import split_identifiers
 from rag_index.search.question import IndexAnswer, text_of
 from rag_index.search.soft_match import count_tokens
 
@@ -47,12 +47,12 @@ SAMPLE = 20
 _ACCENTS, _LETTERS = re.compile("[\u0300-\u036f]"), re.compile(r"[^\W\d_]+")
 
 
-def suspects(text: str, answers: Iterable[IndexAnswer]) -> dict[str, int]:
+def suspects(answers: Iterable[IndexAnswer]) -> dict[str, int]:
     """Return the words of a query, in order, that may be typing errors, with the number of chunks that have each."""
     found = Counter[str]()
     answers = list(answers)
     for answer in answers:
-        for word, own in answer.words(text).items():
+        for word, own in answer.words.items():
             if MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha():
                 found[word] += max([answer.counts.having.get(one, 0) for one in own.whole], default=0)
     # an older server counts all documents, which says nothing where the caller may not see some
@@ -92,28 +92,25 @@ def spellings(word: str) -> dict[str, float]:
     return {one: weight for one, weight in found.items() if one != word}
 
 
-def count_spellings(
-    store: StoreReader, answer: IndexAnswer, words: Iterable[str], text: str
-) -> dict[str, tuple[int, int, str]]:
+def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str]) -> dict[str, tuple[int, int, str]]:
     """Count, for each of these words that the collection has, about how many chunks have it, and other query words too.
 
     With the counts comes the word as a chunk has it. Some of the chunks that have its stem are read: "holdes" has the
     stem of "hold", and is none of its forms.
     """
     live = answer.live
-    if live.bm25 is None:
+    if live.encoder is None:
         return {}
-    encoder = Bm25Encoder(live.bm25)
-    stems = {word: encoder.dimensions(word) for word in words}
+    stems = live.encoder.dimensions_of(words)
     places = store.find_words(live.collection, sorted(set().union(*stems.values())), answer.own)
     samples = {stem: ids[:SAMPLE] for stem, ids in places.items()}
     points = store.retrieve(live.collection, sorted(set().union(*samples.values())), conditions=answer.own)
     written: dict[str, dict[str, str]] = {}
     for point in points:  # its words, by what they are but for case and accents
         found = text_of(point.payload)
-        found = split_identifiers(found) if live.bm25.identifiers else found
+        found = split_identifiers(found) if live.encoder.model.identifiers else found
         written[point.id] = {_plain(word): word for word in _LETTERS.findall(unicodedata.normalize("NFC", found))}
-    others = {_plain(word) for word in answer.words(text)}
+    others = {_plain(word) for word in answer.words}
     # an older server counts all documents, of which the caller may not see some
     total = {} if answer.own else store.word_counts(live.collection, sorted(samples)).having
     counts: dict[str, tuple[int, int, str]] = {}

@@ -13,8 +13,9 @@ from rag_index.components.stores import open_store
 from rag_index.core.reports.metrics import Stopwatch
 from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.search import Retriever
-from rag_index.search.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration
 from rag_index.search.evaluation import calibrate
+from rag_index.search.live_collections import WITH_WORDS, WITHOUT_WORDS, Calibration
+from rag_index.search.relevance import FITS, relevance
 from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -55,8 +56,8 @@ def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights
     learned = Calibration.from_metadata(recorded, words=True)
     assert learned.trusted
     assert learned not in (WITH_WORDS, WITHOUT_WORDS)
-    assert learned.relevance(0.9, 1.0) > 0.8 > FITS > learned.relevance(0.0, 0.0)
-    assert learned.relevance(0.5, 1.0) >= learned.relevance(0.5, 0.5) >= learned.relevance(0.2, 0.5)
+    assert relevance(learned, 0.9, 1.0) > 0.8 > FITS > relevance(learned, 0.0, 0.0)
+    assert relevance(learned, 0.5, 1.0) >= relevance(learned, 0.5, 0.5) >= relevance(learned, 0.2, 0.5)
     monkeypatch.setattr(calibrate, "ask_own_texts", None)
     assert run_plain(project).state == "completed", "it is not learned again"
     small = Project(tmp_path / "project").fill(20)
@@ -125,10 +126,10 @@ def test_min_score_leaves_out_what_is_less_likely_and_collapse_folds_equal_texts
 
 def test_scale_and_threshold_are_those_of_the_collections_own_texts() -> None:
     known, strange = [0.6, 0.7, 0.8], [0.2, 0.3, 0.4]
-    learned = Calibration.learn(known, strange, words=True)
-    assert learned.relevance(0.7, 1.0) > 0.5 > FITS > learned.relevance(0.2, -1.0)
-    assert Calibration.learn([0.31, 0.3], strange, words=True).cosine == 0, "cosines tell nothing apart"
-    assert Calibration.learn(known, strange, words=False).words == 0
+    learned = calibrate.learn(known, strange, words=True)
+    assert relevance(learned, 0.7, 1.0) > 0.5 > FITS > relevance(learned, 0.2, -1.0)
+    assert calibrate.learn([0.31, 0.3], strange, words=True).cosine == 0, "cosines tell nothing apart"
+    assert calibrate.learn(known, strange, words=False).words == 0
 
 
 def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_again(tmp_path):

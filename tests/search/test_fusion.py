@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 
 from rag_index.core.documents.batches import StoredPoint
-from rag_index.search.calibration import WITH_WORDS
 from rag_index.search.concurrency import Deadline
-from rag_index.search.fusion import Scoring, agree, best_candidates, order_answers, scorings
-from rag_index.search.live import LiveCollection
-from rag_index.search.question import IndexAnswer, Question
+from rag_index.search.fusion import agree, best_candidates, order_answers, scorings
+from rag_index.search.live_collections import WITH_WORDS, LiveCollection
+from rag_index.search.question import IndexAnswer, Question, Scoring
 
 BY_MEANING = Scoring()
 

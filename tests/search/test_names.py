@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.components.embedders.bm25 import Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SearchTimedOut
 from rag_index.search.concurrency import Deadline
 from rag_index.search.soft_match import near_scores, soft_scores
@@ -55,7 +55,7 @@ def test_a_long_query_costs_little_and_its_deadline_ends_it(tmp_path: Path) -> N
         assert result.hits
     for scores in (
         soft_scores,
-        lambda *given, **more: near_scores(Bm25Model("english"), [], [1.0, 1.0], given[1], **more),
+        lambda *given, **more: near_scores(Bm25Encoder(Bm25Model("english")), [], [1.0, 1.0], given[1], **more),
     ):
         with pytest.raises(SearchTimedOut, match="while texts were compared"):
             scores({"alpha": 1.0}, ["alpha"], deadline=Deadline.after(-1))

@@ -10,7 +10,7 @@ import pytest
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
 from rag_index.core.settings.sections import RetrieveSettings
-from rag_index.search.live import LiveCollection
+from rag_index.search.live_collections import LiveCollection
 from rag_index.search.query_model import MAX_QUERIES, QueryVectors
 from rag_index.search.search_metrics import Metrics
 from tests.waiting import eventually

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from rag_index.care.transfer.move import move, target_settings
-from rag_index.search import as_of
+from rag_index.search import positions
+from rag_index.search.positions import Positions
 from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live
@@ -87,8 +88,8 @@ def test_ledger_and_store_are_looked_at_once_for_all_who_ask(qdrant, tmp_path):
     before = qdrant.requests("GET /aliases")
 
     async def main():
-        with closing(as_of.Positions(project.settings)) as positions:
-            return await asyncio.gather(*(positions.checked(counts=True) for _ in range(50)))
+        with closing(Positions(project.settings)) as known:
+            return await asyncio.gather(*(known.checked(counts=True) for _ in range(50)))
 
     known = asyncio.run(main())
     assert {(one.live["notes"], one.totals["notes"].documents) for one in known} == {("test_notes__1", 12)}
@@ -98,24 +99,24 @@ def test_ledger_and_store_are_looked_at_once_for_all_who_ask(qdrant, tmp_path):
 def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkeypatch):
     free = threading.Event()
 
-    class Hanging(as_of.Ledger):
+    class Hanging(positions.Ledger):
         def reached(self):
             free.wait(60)
             return super().reached()
 
-    monkeypatch.setattr(as_of, "Ledger", Hanging)
-    monkeypatch.setattr(as_of, "CHECK_SECONDS", 1.0)
+    monkeypatch.setattr(positions, "Ledger", Hanging)
+    monkeypatch.setattr(positions, "CHECK_SECONDS", 1.0)
 
     async def main():
-        positions = as_of.Positions(project.settings)
+        known = Positions(project.settings)
         try:
-            assert (await positions.current()).newest("notes") is None
-            async with asyncio.timeout(as_of.PATIENCE / 2):
-                assert (await positions.current()).newest("notes") is None
+            assert (await known.current()).newest("notes") is None
+            async with asyncio.timeout(positions.PATIENCE / 2):
+                assert (await known.current()).newest("notes") is None
             free.set()
-            assert (await positions.wait(lambda known: "notes" in known.last_runs, 60)).newest("notes").how == "run"
+            assert (await known.wait(lambda now: "notes" in now.last_runs, 60)).newest("notes").how == "run"
         finally:
-            positions.close()
+            known.close()
 
     asyncio.run(main())
 

@@ -322,10 +322,10 @@ class Bm25Encoder:
         """Return the words of a query that count, in order."""
         return _words(self.model, query)
 
-    def matched(self, words: Mapping[str, QueryWord], text: str) -> tuple[str, ...]:
-        """Return which of these words of a query the text has, in some form; of a compound, the whole of it."""
-        found = set(self._engine_for(text).embed_query(self._prepared(text, document=True)).indices)
-        return tuple(name for name, word in words.items() if word.is_in(found))
+    def matched(self, words: Mapping[str, QueryWord], texts: Iterable[str]) -> list[tuple[str, ...]]:
+        """Return which of these words of a query each text has, in some form; of a compound, the whole of it."""
+        found = (set(self._engine_for(one).embed_query(self._prepared(one, document=True)).indices) for one in texts)
+        return [tuple(name for name, word in words.items() if word.is_in(own)) for own in found]
 
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
         """Return the engine for the language of a text, which its words tell if it is none of the index's."""
@@ -342,6 +342,10 @@ class Bm25Encoder:
     def dimensions(self, text: str) -> frozenset[int]:
         """Return the dimensions of a text as it stands, as each language has it."""
         return frozenset(index for engine in self._engines for index in engine.embed_query(text).indices)
+
+    def dimensions_of(self, words: Iterable[str]) -> dict[str, frozenset[int]]:
+        """Return the dimensions of each of these words."""
+        return {word: self.dimensions(word) for word in words}
 
     def _query_word(self, word: str, count: int) -> QueryWord:
         """Return a word of a query; a name of source code has a word for its definition too."""

@@ -15,6 +15,8 @@ from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
 from rag_index.components.stores import CALIBRATION, UNLEARNED
@@ -23,9 +25,10 @@ from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.keys import point_id
 from rag_index.core.machine import in_thread
 from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
-from rag_index.search.calibration import Calibration
 from rag_index.search.filters import required_conditions
 from rag_index.search.fusion import BEST_BY_MEANING, agree
+from rag_index.search.live_collections import WITH_WORDS, Calibration
+from rag_index.search.relevance import DOUBT, THRESHOLD, logit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +51,11 @@ WORDS, SHORT, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
 """
 LETTERS = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
 """A word, or a piece of a text without spaces."""
+BETWEEN, UNSURE = 1 / 6, -0.9
+"""Where between the cosines of nonsense and of known texts a hit begins to fit, and the evidence that it needs where
+cosines tell nothing."""
+COSINE, MIN_GAP = 1.6, 0.12
+"""The weight of the range of cosines between nonsense and known texts, and that range at least."""
 AGREEMENT = 0.5
 """The share of queries about whose best chunks meaning and words agree, where meaning is trusted."""
 
@@ -130,7 +138,21 @@ def ask_own_texts(
     if not (known and nothing):
         return None
     trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
-    return replace(Calibration.learn(known, nothing, words=encoder is not None), trusted=trusted)
+    return replace(learn(known, nothing, words=encoder is not None), trusted=trusted)
+
+
+def learn(known: Sequence[float], strange: Sequence[float], *, words: bool) -> Calibration:
+    """Return the calibration of a collection, given the best cosine of each query of both kinds.
+
+    Weights and threshold are those of test collections, between the collection's own cosines. Medians alone are
+    learned: the quantiles of some dozen queries differ too much from one sample to another.
+    """
+    low, high = float(np.median(strange)), float(np.median(known))
+    gap = high - low
+    cosine = COSINE / gap if gap >= MIN_GAP else 0.0
+    weights = Calibration(0.0, round(cosine if words else 2 * cosine, 4), WITH_WORDS.words if words else 0.0)
+    bound = logit(weights, low + BETWEEN * gap, DOUBT if cosine else UNSURE)
+    return replace(weights, bias=round(THRESHOLD - bound, 4))
 
 
 def _words(index: IndexSettings, ledger: Ledger, store: Store, collection: Collection) -> dict[str, list[str]]:

@@ -10,9 +10,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.core.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
-from rag_index.search.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.search.question import MAX_HITS
-from rag_index.search.results import MAX_FACET_VALUES, Verified
+from rag_index.search.results import (
+    MAX_FACET_VALUES,
+    AsOf,
+    Verified,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.core.settings import IndexSettings, Settings
-    from rag_index.search.as_of import Known
+    from rag_index.search.positions import Known
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,9 @@ def _find(document: Document, words: str, max_chars: int | None, index: IndexSet
     wanted = encoder.words(words)
     if not wanted:
         raise SettingsError(f"find has no word that could be looked for: {words!r}")
-    judged = (replace(chunk, matched=encoder.matched(wanted, chunk.text)) for chunk in document.chunks)
-    found = sorted((chunk for chunk in judged if chunk.matched), key=lambda chunk: -len(chunk.matched))
+    matched = encoder.matched(wanted, [chunk.text for chunk in document.chunks])
+    judged = [replace(chunk, matched=own) for chunk, own in zip(document.chunks, matched, strict=True) if own]
+    found = sorted(judged, key=lambda chunk: -len(chunk.matched))
     sizes = accumulate(len(chunk.text) for chunk in found)
     fitting = sum(max_chars is None or size <= max_chars for size in sizes)
     chunks = tuple(sorted(found[: max(1, fitting)], key=lambda chunk: chunk.chunk))

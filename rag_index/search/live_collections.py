@@ -1,4 +1,4 @@
-"""The live collection of each index, and the model that made its vectors."""
+"""The live collection of each index: the model that made its vectors, and what its scores mean."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.embedders.bm25 import Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
 from rag_index.core.settings.payload_indexes import GROUPS_FIELD
 from rag_index.errors import StoreError
-from rag_index.search.calibration import WITH_WORDS, Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +24,29 @@ ALIAS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """The weights of a logistic regression, which makes one relevance of a hit's cosine and its words."""
+
+    bias: float
+    cosine: float
+    words: float
+    trusted: bool = True
+    """Whether meaning and words agree about the collection's own texts. If not, meaning counts less."""
+
+    @classmethod
+    def from_metadata(cls, recorded: Any, *, words: bool) -> Calibration:
+        """Return the recorded weights, or those that stand for a collection without, which may have `words` or not."""
+        try:
+            return cls(**recorded)
+        except TypeError:
+            return WITH_WORDS if words else WITHOUT_WORDS
+
+
+WITH_WORDS, WITHOUT_WORDS = Calibration(-3.7, 6.6, 2.1), Calibration(-3.0, 6.5, 0.0)
+"""About what the local embedder learns from test collections."""
+
+
+@dataclass(frozen=True, slots=True)
 class LiveCollection:
     """The collection that an index's alias points at."""
 
@@ -33,7 +55,7 @@ class LiveCollection:
     fingerprint: str
     embedder: str
     identity: EmbedderIdentity
-    bm25: Bm25Model | None = None
+    encoder: Bm25Encoder | None = None
     """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
     calibration: Calibration = WITH_WORDS
     """What the calibrated score of its hits is made of."""
@@ -117,11 +139,14 @@ class LiveCollections:
             raise StoreError(f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`")
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
+        encoder = Bm25Encoder(bm25) if bm25 else None
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
         calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
         seal = str(metadata.get(SEAL, ""))
-        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted, seal)
+        live = LiveCollection(
+            index, collection, fingerprint, embedder, identity, encoder, calibration, restricted, seal
+        )
         store.prepare(collection)
         self._loaded[index] = began, live, metadata
         return live

@@ -12,9 +12,9 @@ from rag_index.components.ledger import Ledger, Reached
 from rag_index.components.ledger.tables import Position
 from rag_index.components.stores.edge import reader as reader_module
 from rag_index.errors import IndexBehind, SettingsError, StoreError, StoreMismatch, StoreUnavailable
-from rag_index.search import Retriever, as_of
-from rag_index.search.as_of import Known
-from rag_index.search.live import LiveCollection
+from rag_index.search import Retriever, positions
+from rag_index.search.live_collections import LiveCollection
+from rag_index.search.positions import Known
 from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
@@ -103,7 +103,7 @@ def test_a_demand_that_is_not_met_or_cannot_be_meant_is_refused(project):
 
 def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypatch):
     """As each `rag-index search`, whose process answers once, however slow the look is."""
-    monkeypatch.setattr(as_of, "PATIENCE", 0.0)
+    monkeypatch.setattr(positions, "PATIENCE", 0.0)
     store, copy = project.settings.store.path, project.folder / "copy"
     shutil.copytree(store, copy)
     with Retriever(project.settings) as retriever:
@@ -119,17 +119,17 @@ def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypa
 @pytest.mark.parametrize("forget", ["drop_position", "need_full_scan"])
 def test_a_living_reader_forgets_the_positions_that_its_ledger_has_forgotten(project, monkeypatch, forget):
     """Such as after a restore: numbers of a new queue, or of another log, mean something else."""
-    monkeypatch.setattr(as_of, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(positions, "CHECK_SECONDS", 0.0)
     with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
 
-        def positions():
+        def places():
             known = retriever.run(retriever.checked())
             return [one.position for one in known.reached.get("notes", ())]
 
         ledger.note_position("test_notes", Position(time.time(), "4711", "queue"))
-        assert positions()[-1] == "4711"
+        assert places()[-1] == "4711"
         getattr(ledger, forget)("test_notes")
-        assert "4711" not in positions()
+        assert "4711" not in places()
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -139,10 +139,10 @@ def test_a_wait_for_a_position_ends_when_its_retriever_is_closed(tmp_path, made)
         run_plain(project)
 
     async def wait():
-        positions = as_of.Positions(project.settings)
-        waiting = asyncio.create_task(positions.wait(lambda known: False, 60))
+        known = positions.Positions(project.settings)
+        waiting = asyncio.create_task(known.wait(lambda now: False, 60))
         await asyncio.sleep(0.01)
-        positions.close()
+        known.close()
         await asyncio.wait_for(waiting, 30)
 
     with pytest.raises(StoreError, match="closed"):
@@ -157,11 +157,11 @@ def test_a_wait_asks_a_store_that_is_down_no_more_often_than_one_that_nobody_wai
         raise StoreUnavailable("the store is down")
 
     async def wait():
-        positions = as_of.Positions(project.settings)
-        with closing(positions):
-            await positions.wait(lambda known: len(asked) > 3, 60)
+        known = positions.Positions(project.settings)
+        with closing(known):
+            await known.wait(lambda now: len(asked) > 3, 60)
 
-    monkeypatch.setattr(as_of, "live_aliases", fail)
-    monkeypatch.setattr(as_of.time, "sleep", pauses.append)
+    monkeypatch.setattr(positions, "live_aliases", fail)
+    monkeypatch.setattr(positions.time, "sleep", pauses.append)
     asyncio.run(wait())
-    assert {*pauses} == {as_of.REST_SECONDS}
+    assert {*pauses} == {positions.REST_SECONDS}

@@ -27,12 +27,13 @@ from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, op
 from rag_index.core.settings.index import SQL
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.search.concurrency import CLOSED, only_waiting
+from rag_index.search.results import UNKNOWN, AsOf
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from rag_index.core.settings import Settings
-    from rag_index.search.live import LiveCollection
+    from rag_index.search.live_collections import LiveCollection
 
 PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
@@ -49,27 +50,6 @@ KEPT = 50
 AHEAD = "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
 UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
-
-
-@dataclass(frozen=True, slots=True)
-class AsOf:
-    """What an answer of an index is true of: everything that its source had committed by then is in the index.
-
-    `at` is that time (ISO, UTC). `position` is the place in the source's log, or the number of its queue, None if it
-    has neither. `known_by` is `wal`, `queue`, `poll`, `files`, or `run` for the start of the last complete run.
-    `not_seen` says what this way cannot see; "" if nothing. `last_run` is the state of the newest run: running,
-    completed, partial, failed or, if its process died, interrupted. What is not known is None.
-    """
-
-    position: str | None = None
-    at: str | None = None
-    seconds_behind: float | None = None
-    known_by: str | None = None
-    not_seen: str = ""
-    last_run: str | None = None
-
-
-UNKNOWN = AsOf()
 
 
 @dataclass(frozen=True, slots=True)

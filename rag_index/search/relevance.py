@@ -1,0 +1,131 @@
+"""The relevance of hits, from 0 to 1, that means the same in every index: how likely a hit fits its query.
+
+The score that orders hits cannot say that nothing fits: BM25 counts as a share of the query's best, so the best of a
+nonsense query gets as much of it as the best of any other. Two things about a hit are absolute: its cosine, and how
+little chance explains that it has these words of the query (`evidence`). A logistic regression makes one number of
+them. Each collection has its own, since every embedder has other cosines: it is learned from queries whose answer is
+known and from queries without one (`evaluation.calibrate`), and is kept in the collection's metadata. Only
+scale and threshold are learned: weights learned from a collection's own texts were worse on test collections.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
+from rag_index.search.soft_match import near_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rag_index.components.embedders.bm25 import Bm25Encoder
+    from rag_index.search.live_collections import Calibration
+    from rag_index.search.question import Asked, IndexAnswer
+    from rag_index.search.results import SearchHit
+
+NEIGHBOURS = 2.5
+"""The logarithm of the chance that two words of a text are neighbours."""
+UNCOUNTED = 7.0
+"""The idf of a word that was not counted, and the logarithm of the number of points."""
+MIN_EVIDENCE = -1.2
+DOUBT = -0.1
+"""The evidence with which a hit begins to fit."""
+FITS = 0.2
+"""Nothing fits if no hit has this relevance. See benchmarks/README.md for how often that is wrong."""
+THRESHOLD = math.log(FITS / (1 - FITS))
+BY_TEXT = "text"
+"""The name by which hits of equal text are folded; any other is that of a payload field."""
+
+
+def relevance(weights: Calibration, cosine: float | None, words: float) -> float:
+    """Return the relevance of a hit with this cosine, and this evidence of its words, from 0 to 1.
+
+    If the cosine is not known, the words alone decide.
+    """
+    odds = THRESHOLD + weights.words * (words - DOUBT) if cosine is None else logit(weights, cosine, words)
+    return float(1 / (1 + np.exp(-odds)))
+
+
+def logit(weights: Calibration, cosine: float, words: float) -> float:
+    """Return the logarithm of the odds that a hit fits."""
+    return weights.bias + weights.cosine * cosine + weights.words * words
+
+
+def evidence(words: int, found: int, rarity: float, neighbours: float, points: int) -> float:
+    """Return how unlikely it is that any point of an index has these words of a query by chance, from -1.2 to 4.
+
+    `rarity` is the sum of the idf of the words that were `found`, each of which is the logarithm of a chance. There
+    are points, and choices among the words of a long query, for as many chances; neighbours have one less. A query of
+    one word asks for nothing else.
+    """
+    if words == found == 1:
+        return 2.0
+    chances = math.lgamma(words + 1) - math.lgamma(found + 1) - math.lgamma(words - found + 1) + math.log(points)
+    return min(20.0, max(-6.0, rarity - chances + NEIGHBOURS * neighbours)) / 5
+
+
+def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
+    """Return the hits with their relevance, and with the words of the query that each has, if words were searched."""
+    judged: dict[int, tuple[tuple[str, ...], float]] = {}
+    for answer in asked.answered:
+        # where words were searched for, a hit without any has no BM25; meaning alone may find the words as well
+        own = [hit for hit in hits if hit.index == answer.index and (hit.bm25 or not answer.hybrid)]
+        if own and answer.live.encoder:
+            judged |= zip(map(id, own), _judged(own, asked, answer, answer.live.encoder), strict=True)
+    found = []
+    for hit in hits:
+        answer = asked.answers[hit.index]
+        matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
+        cosine = hit.cosine if answer.live.fingerprint in asked.vectors else None
+        likely = relevance(answer.live.calibration, *((1.0, 4.0) if hit.exact else (cosine, known)))
+        found.append(replace(hit, matched=matched if answer.hybrid else (), relevance=round(likely, 3)))
+    return found
+
+
+def _judged(
+    hits: Sequence[SearchHit], asked: Asked, answer: IndexAnswer, encoder: Bm25Encoder
+) -> list[tuple[tuple[str, ...], float]]:
+    """Return the words of the query that each hit of an index has, and the evidence that it is not by chance."""
+    words, counts = answer.words, asked.counts
+    known = {name: word.known(counts.having) for name, word in words.items()}
+    weights = {name: max([asked.idf.get(one, UNCOUNTED) for one in some]) for name, some in known.items()}
+    pairs = {name for name in words if is_pair(name)}  # each has a character of the next: two say what one word says
+    names, keys = [names_of(hit.payload) for hit in hits], [key_words(hit.document_id) for hit in hits]
+    texts = ["\n".join([*some, hit.title, hit.text]) for *some, hit in zip(names, keys, hits, strict=True)]
+    matched = encoder.matched(words, texts)
+    counting = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
+    own = [word.dimensions for word in words.values()]
+    near = iter(near_scores(encoder, own, list(weights.values()), [*compress(texts, counting)]))
+    points, judged = counts.points or round(math.exp(UNCOUNTED)), []
+    for found, counts_near in zip(matched, counting, strict=True):
+        rarity = sum([weights[name] / (2 if name in pairs else 1) for name in found])
+        neighbours = (next(near) if counts_near else 0.0) * (len(own) - 1)
+        judged.append((found, evidence(len(own), len(found), rarity, neighbours, points)))
+    return judged
+
+
+def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
+    """Return the hits without those that repeat a better one, which says in `folded` how many it stands for.
+
+    `by` is a payload field with equal values, or `BY_TEXT` for equal texts, whatever their spaces and capitals. A hit
+    that does not have the field stands for itself.
+    """
+    kept: dict[Any, SearchHit] = {}
+    for hit in hits:
+        value = " ".join(hit.text.split()).casefold() if by == BY_TEXT else _value_of(hit.payload, by)
+        key = (hit.index, hit.document_id) if value is None else repr(value)
+        kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
+    return list(kept.values())
+
+
+def _value_of(payload: Mapping[str, Any], field: str) -> Any:
+    """Return the value of a field; dots lead into the columns of a join or a part. None if there is none."""
+    if field in payload:
+        return payload[field]
+    name, _, inner = field.partition(".")
+    return _value_of(payload[name], inner) if inner and isinstance(payload.get(name), dict) else None
