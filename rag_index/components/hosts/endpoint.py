@@ -21,7 +21,6 @@ import httpx
 import numpy as np
 import orjson
 
-from rag_index.components.hosts.host_pool import MIN_SILENCE
 from rag_index.core.connections import proxy_remedy, tls_context, why_failed
 from rag_index.core.documents.vectors import PROBE, broken_reason, same_digest, shorten
 from rag_index.core.outages import Call, asking
@@ -51,6 +50,8 @@ MAX_ANSWER = 256 << 20
 """Bytes of an answer: a few thousand vectors of 4096 dimensions have as many as JSON."""
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
+MIN_SILENCE = 10.0
+"""Seconds without an answer of any host that are nothing unusual."""
 LOOK_SECONDS = 1.0
 """How often it is looked whether a server that is asked has been silent for long."""
 

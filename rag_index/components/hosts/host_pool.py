@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rag_index.components.hosts.endpoint import MIN_SILENCE
 from rag_index.components.hosts.load import Load
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ MAX_FAILURES = 3
 FIRST_REST = 1.0
 """Seconds of rest when a host goes down; doubled after each further failure, halved for each earlier one."""
 MAX_REST = 30.0
-MIN_SILENCE = 10.0
-"""Seconds without an answer of any host that are nothing unusual."""
 CAPACITY_STEP = 0.1
 """Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
