@@ -62,7 +62,6 @@ def test_prefixes_of_models_are_those_of_the_code():
     assert shown.keys() == {(document, query) for _, document, query in PROMPTS}
     for prompts, names in shown.items():
         assert {known_prompts(name) for name in re.findall("`([^`]*)`", names)} == {prompts}
-    assert all(row[3].startswith("[") for row in rows), "each row says where it is from"
 
 
 def test_the_prompt_for_contexts_is_that_of_the_code():

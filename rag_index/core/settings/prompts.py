@@ -1,6 +1,6 @@
 """What models were trained to read before each document and each query, by their names.
 
-From the models' cards and from `config_sentence_transformers.json` beside their weights; docs/servers.md links each.
+From the models' cards on Hugging Face, and from `config_sentence_transformers.json` beside their weights.
 """
 
 from __future__ import annotations
