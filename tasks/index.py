@@ -179,7 +179,10 @@ def erase(index: str, run: Opaque[IndexRun]) -> None:
 
 @task(name="build search index", task_run_name="build search index", **options_of(policies.SEARCH_INDEX))
 def build_search_index(index: str, run: Opaque[IndexRun]) -> None:
-    """Build the search index (HNSW) of a large embedded collection. The run is complete already."""
+    """Build the search index (HNSW) of a large embedded collection. The run is complete already.
+
+    It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
+    """
     publishing.build_search_index(run.value)
 
 

@@ -25,9 +25,7 @@ from rag_index.core.documents.groups import (
     with_groups,
 )
 from rag_index.core.documents.keys import document_id, point_id
-from rag_index.core.machine.retries import with_retries
 from rag_index.errors import IndexLocked, RagIndexError, StoreMismatch, StoreRestored
-from rag_index.etl.policies import UPSERT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -180,14 +178,9 @@ def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator
     if known is None:
         raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
     mark = next_mark(ledger, known.commit_mark)
-
-    def write() -> None:  # each try writes the same mark: a server may carry out one that timed out after a later one
-        now = store.commit_mark(name)
-        if now != mark and (difference := ledger.different_commits(known, now)):
-            raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
-        store.set_commit_mark(name, mark)
-
-    with_retries(write, UPSERT)
+    if difference := ledger.different_commits(known, store.commit_mark(name)):
+        raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
+    store.set_commit_mark(name, mark)
     with ledger.transaction():
         yield
         ledger.record_commit(collection.id, mark)

@@ -6,18 +6,19 @@ A plain run and the tasks of a flow (`tasks.index`) have the same.
 from __future__ import annotations
 
 from rag_index.core.machine.retries import Policy, ProcessLimit
-from rag_index.errors import EmbedderUnavailable
+from rag_index.errors import EmbedderUnavailable, StoreUnavailable
 
-VERY_LONG = 24 * 3600.0
-
+WAITED_FOR = (EmbedderUnavailable, StoreUnavailable)
+"""Embedder and store wait for their servers in each call: they know which request failed, and what pause it needs."""
 
 CHECK = Policy()
 FETCH = Policy()
-EMBED = Policy(retries=1, limit=None, process=ProcessLimit(), waits_for=(EmbedderUnavailable,))
+EMBED = Policy(retries=1, limit=None, process=ProcessLimit(), waits_for=WAITED_FOR)
 """A request ends after `[embedder] timeout`, and the step waits for servers that are down (`wait_for_recovery`)."""
-UPSERT = Policy(limit=None)
-"""A request ends after `[store] timeout`; each is repeated for 30 s if the server is down."""
-DELETE = Policy(limit=VERY_LONG)
-PUBLISH = Policy(limit=VERY_LONG)
-ERASE = Policy(limit=VERY_LONG)
-SEARCH_INDEX = Policy(retries=0, limit=VERY_LONG)
+UPSERT = Policy(retries=0, limit=None)
+"""A request ends after `[store] timeout`, and each is tried again for two minutes if the server does not answer."""
+DELETE = Policy(waits_for=WAITED_FOR)
+PUBLISH = Policy(waits_for=WAITED_FOR)
+ERASE = Policy(waits_for=WAITED_FOR)
+SEARCH_INDEX = Policy(retries=0, limit=None)
+"""Qdrant builds it in one call, which nothing interrupts. The run is complete already."""

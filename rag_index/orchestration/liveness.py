@@ -60,11 +60,7 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         """Write a shard by this worker's connection: to open one for each takes a tenth of a second."""
         if self._store is None or self._store[0] != to.settings:
             self._store = to.settings, open_store(to.settings)
-        try:
-            return write_shard(self._store[1], to.collection, shard, epoch=to.epoch)
-        except BaseException:
-            self._store = None  # the server may speak another protocol now
-            raise
+        return write_shard(self._store[1], to.collection, shard, epoch=to.epoch)
 
     def _send(self, worker: Worker) -> None:
         last: tuple[int, tuple[Outage, ...]] = (0, ())

@@ -12,7 +12,7 @@ from rag_index.care.status.index_status import status
 from rag_index.care.status.plan import plan_runs
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import CommitMark
-from rag_index.errors import StoreRestored, StoreUnavailable
+from rag_index.errors import StoreRestored
 from rag_index.etl import commit
 from rag_index.etl.changed import index_documents
 from rag_index.etl.reconcile import Scratch
@@ -174,23 +174,6 @@ def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
             run_plain(stale)
     assert OLDER in run_plain(stale).message
     assert_right(stale)
-
-
-def test_a_mark_that_timed_out_and_arrives_after_its_second_try_is_the_same(project, monkeypatch):
-    write, late = EdgeStore.set_commit_mark, []
-
-    def slow(store, name, mark):
-        if not late:
-            late.append(mark)
-            raise StoreUnavailable("no answer within 60 s")
-        write(store, name, mark)
-        write(store, name, late.pop())
-
-    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
-    with monkeypatch.context() as patch:
-        patch.setattr(EdgeStore, "set_commit_mark", slow)
-        assert run_plain(project).state == "completed"
-    assert_right(project)
 
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):

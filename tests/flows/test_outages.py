@@ -4,11 +4,13 @@ import socket
 import socketserver
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from rag_index.components import stores
 from rag_index.errors import TransientError
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
@@ -67,6 +69,18 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
         assert report.state == "completed", report.sentence()
         assert_no_eta(shown)
         assert len(project.texts()) == 200
+
+
+@pytest.mark.parametrize("of", ["PUT /collections/test_notes__1/points", "/points/count"], ids=["upsert", "publish"])
+def test_what_a_store_has_waited_for_is_not_tried_again_by_the_step(tmp_path, monkeypatch, of):
+    monkeypatch.setattr(stores, "_open_server", partial(stores._open_server, patience=0.0))
+    with FakeQdrant() as qdrant:
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
+        if of.startswith("PUT"):
+            qdrant.break_next(of)  # the mark with which a run begins its writes is answered
+        fault = qdrant.break_next(of, times=None, status=500)
+        assert project.run().state == "failed"
+        assert fault.met == 1
 
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):

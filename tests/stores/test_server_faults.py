@@ -163,6 +163,20 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
     store.close()
 
 
+def test_a_server_that_has_answered_is_given_the_time_of_a_restart(qdrant):
+    with closing(ServerStore(qdrant.url, timeout=1)) as store:
+        pauses = stop_time(store)
+        for seconds in (30, 120):
+            qdrant.stop()
+            with pytest.raises(StoreUnavailable):
+                store.collections()
+            assert seconds - 6 < sum(pauses) <= seconds
+            qdrant.start()
+            pauses.clear()
+            store.collections()
+            pauses.clear()
+
+
 # Faults that stay
 
 
@@ -218,7 +232,7 @@ def test_a_run_makes_every_pause_that_the_server_asks_for(qdrant):
         qdrant.break_next(UPSERT, times=None, **limited)
         with pytest.raises(StoreUnavailable, match="Rate limiting"):
             store.upsert("c", points(10))
-        assert 3500 <= sum(pauses[5:]) <= 3640
+        assert 3500 <= sum(pauses[5:]) <= 3720
 
 
 # Refusals

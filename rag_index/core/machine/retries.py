@@ -16,7 +16,7 @@ MAX_RETRIES = 3
 MAX_TIMED_OUT = 1
 """How often a query is tried again that took all of its time."""
 JITTER = 0.5
-LONG = 6 * 3600.0
+LONG = 24 * 3600.0
 """Seconds after which a task of a flow ends, if nothing below it has. Drivers and requests have limits of their own,
 which end sooner and say more; this is for what has none, such as a file system that does not answer."""
 logger = logging.getLogger("rag_index.indexing")

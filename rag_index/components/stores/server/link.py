@@ -77,8 +77,9 @@ WEB_PORTS = (80, 443)
 """Ports of proxies, beside which no gRPC port can be guessed."""
 MIN_VERSION = (1, 16)
 """The first version that stores metadata of a collection."""
-PATIENCE = 30.0
-"""Seconds for which a call is retried, if its caller does not say otherwise."""
+PATIENCE, RESTART_PATIENCE = 30.0, 120.0
+"""Seconds for which a call is retried, if its caller does not say otherwise, and if the server has answered before: it
+is being restarted, and reads its collections."""
 MAX_ASKED = 3600.0
 """Seconds for which the server may ask one call to wait in all. Qdrant's own rate limits are by the minute."""
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0
@@ -185,7 +186,8 @@ def _server_message(exc: UnexpectedResponse) -> str:
 class Link:
     """A connection that retries a call while that may help, for at most `patience` seconds.
 
-    By default that is 30, and pauses that the server asks for do not count: there is nobody who waits for an answer.
+    By default that is 30, or 120 once the server has answered, and pauses that the server asks for do not count: there
+    is nobody who waits for an answer.
 
     It uses gRPC if the same server answers on `grpc_port`, and REST otherwise. By default that is the URL's port plus
     one, as for a server with Qdrant's own ports; 0 means REST alone. Each request may take `timeout` seconds, so a call
@@ -226,7 +228,8 @@ class Link:
 
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
-        deadline = self.clock() + (PATIENCE if self.patience is None else self.patience)
+        usual = RESTART_PATIENCE if self._version else PATIENCE
+        deadline = self.clock() + (usual if self.patience is None else self.patience)
         latest = deadline + MAX_ASKED
         pause = MIN_PAUSE
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
