@@ -26,14 +26,14 @@ def benchmark(
     workers: list[Annotated[int, Field(ge=1)]] | None = None,
     change: str | None = None,
 ) -> State[BenchmarkReport]:
-    """Compare the serial way with each number of workers, or value of a setting. Real collections are not touched.
+    """Compare a serial script with each number of workers, or each value of a setting, on a sample of an index.
 
     Args:
-        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
-        index: The name of an index; the first where none is given.
-        sample_size: How many documents are embedded each time.
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        index: The index to sample; by default the first.
+        sample_size: How many documents to embed each time.
         workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
-        change: A setting and the values to try, such as embedder.num_thread=1,2; by default in one process each.
+        change: A setting and the values to try, such as embedder.num_thread=1,2, each in one process.
     """
     with stoppable() as stop, failing(stop):
         settings = run_settings(config)
@@ -47,7 +47,7 @@ def benchmark(
 
 @flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False, **OWN_END)
 def benchmark_serially(bench: Opaque[Bench]) -> None:
-    """Embed and write the sample one text after another in this process, as the usual script does."""
+    """Embed and write the sample one text after another, in this process, as a plain script does."""
     bench.value.run_serially(flow_run_id())
 
 
@@ -59,7 +59,7 @@ def benchmark_serially(bench: Opaque[Bench]) -> None:
     **OWN_END,
 )
 def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:
-    """Embed and write the sample in this way, as a run does; its workers are ready before the clock starts."""
+    """Embed and write the sample as a run does. The workers are ready before the clock starts."""
     with (
         run_workers(way.value.settings) as given,
         bench.value.begun(way.value, flow_run_id()) as run,

@@ -1,4 +1,4 @@
-"""Check that store, ledger and source agree, and say what to do. This changes nothing."""
+"""Doctor: compare source, ledger and store, and say what to do. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def doctor(
     indexes: list[str] | None = None,
     wait: Annotated[float, Field(ge=0)] | None = None,
 ) -> State[Diagnosis]:
-    """Check each index, while no run of it is in progress.
+    """Compare source, ledger and store of each index, and say what to do. Nothing is changed.
 
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.
-        wait: Seconds to wait for services that are down at the start.
+        wait: How long to wait for services that are down at the start, in seconds.
     """
     with stoppable() as stop, failing(stop):
         settings = run_settings(config, wait=wait)

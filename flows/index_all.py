@@ -32,12 +32,12 @@ def index_all(
     indexes: list[str] | None = None,
     options: RunOptions | None = None,
 ) -> State[RunReport]:
-    """Bring all indexes up to date with their source; one that fails does not stop the others.
+    """Bring all indexes up to date with their source, one after another. One that fails does not stop the others.
 
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.
-        options: What this run does differently from the settings, such as {"full": true} or {"workers": 2}.
+        options: What to do differently from the settings, such as {"full": true} or {"workers": 2}.
     """
     started = time.monotonic()
     options, report = options or RunOptions(), RunReport()

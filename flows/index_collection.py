@@ -33,7 +33,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
     Args:
         index: The name of an index in the settings file.
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
-        options: What this run does differently from the settings, such as {"full": true} or {"workers": 2}.
+        options: What to do differently from the settings, such as {"full": true} or {"workers": 2}.
     """
     try:
         options = options or RunOptions()

@@ -24,8 +24,8 @@ def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -
 
     Args:
         index: The name of the index.
-        changes: How many changes wait in the inbox; the batch may leave some of many to the next one.
-        batch: Indexes the batch.
+        changes: How many changes wait in the inbox. A large number is split over several batches.
+        batch: The call that indexes them.
     """
     outcome = batch()
     return report_state(RunReport([outcome], outcome.seconds))
@@ -33,12 +33,12 @@ def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -
 
 @flow(name="watch", flow_run_name=run_name, **OWN_END)
 def watch(config: str | None = None, indexes: list[str] | None = None, once: bool = False) -> State[bool]:
-    """Follow changes of the source, and index them within seconds.
+    """Follow changes of the source and index them within seconds, until the run is cancelled.
 
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.
-        once: Index what has changed until now, and end.
+        once: Whether to index what has changed until now, and end.
     """
     flag, caught_up = Stop(), False
     with stoppable() as stop, failing(stop), stopped_by_signals(flag):  # it ends after its batch

@@ -100,10 +100,10 @@ def error_of(state: State[Any]) -> BaseException | None:
 
 @task(name="check", task_run_name="check {service}", **options_of(policies.CHECK))
 def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
-    """Ask a service that the run needs (source, store, embedder, …) whether it can be used, and return its answer.
+    """Check that a service that the run needs (source, store, embedder, …) can be used, and return its answer.
 
-    The embedder answers with its model and digest, for which it embeds one text. A service that is down is asked again
-    for as long as the run may wait (`[run] wait`).
+    The embedder embeds one text, and tells its model and digest. If a service is down, it is asked again for as long as
+    `[run] wait` says.
     """
     return Opaque(ask.value())
 
@@ -118,10 +118,10 @@ def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any
 
 @task(name="embed", task_run_name="embed {index} {number}", **options_of(policies.EMBED))
 def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[EmbeddedShard]:
-    """Chunk the documents of a shard and embed their texts: on a Dask worker, or in the flow's process if that is all.
+    """Chunk and embed the documents of a shard: on a Dask worker, or in the flow's process if there is one shard.
 
-    Requests to servers have a time limit, and wait for servers that are down (`[embedder] wait_for_recovery`). A worker
-    that takes far too long ends itself.
+    Requests to servers have a time limit. If all servers are down, the task waits for `[embedder] wait_for_recovery`. A
+    worker that hangs ends itself.
     """
     try:
         embedded = embed_in_worker(job.value)
@@ -135,7 +135,7 @@ def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[Embedd
 def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[Executor]) -> Opaque[EmbeddedShard]:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
-    Ends as Crashed if the child dies. Then the documents are tried in parts, until the one that does it is found.
+    If the child dies, the task ends as Crashed, and the documents are tried in halves until the one at fault is found.
     """
     try:
         embedded = answer(child.value.submit(embed_apart, job.value), job.value)
@@ -151,7 +151,7 @@ def upsert_shard(
 ) -> Opaque[WrittenShard]:
     """Write the points of a shard to Qdrant, and return what the ledger needs once they are durable.
 
-    It runs where the vectors are: on a worker if the store is a server, in the flow's process if it is embedded.
+    If the store is a server, the worker that embedded the shard writes it; otherwise the flow's process does.
     """
     written = to.value.write(embedded.value)
     get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
@@ -167,19 +167,19 @@ def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[Inde
 
 @task(name="verify and publish", task_run_name="verify and publish", **options_of(policies.PUBLISH))
 def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], None]]) -> None:
-    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
+    """Check that the store holds what the ledger says. After a rebuild, also check a sample, then move the alias."""
     publish.value(run.value)
 
 
 @task(name="erase", task_run_name="erase", **options_of(policies.ERASE))
 def erase(index: str, run: Opaque[IndexRun]) -> None:
-    """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
+    """Remove deleted and changed texts from the files of the store (`[store] erase`)."""
     erase_after(run.value)
 
 
 @task(name="build search index", task_run_name="build search index", **options_of(policies.SEARCH_INDEX))
 def build_search_index(index: str, run: Opaque[IndexRun]) -> None:
-    """Build the search index (HNSW) of a large embedded collection. The run is complete already.
+    """Build the search index (HNSW) of a large embedded collection, once the run is complete.
 
     It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
     """

@@ -42,7 +42,9 @@ ALL = "all"
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
 @click.option("--query-column", type=UnicodeText(), metavar="NAME", help="Make queries of this column of the source.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
-@click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Poor queries to show.")
+@click.option(
+    "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="How many poor queries to show."
+)
 @search_options("Evaluate")
 def evaluate(
     context: Context,
@@ -127,7 +129,9 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
 
 @command(example="benchmark --sample-size 2000 --set embedder.num_thread=null,1")
 @click.option("--index", "name", type=UnicodeText(), metavar="NAME", help="The index to sample [the first].")
-@click.option("--sample-size", type=POSITIVE, default=1000, show_default=True, help="Number of documents.")
+@click.option(
+    "--sample-size", type=POSITIVE, default=1000, show_default=True, help="How many documents to embed each time."
+)
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
 @click.option(
     "--set", "change", type=UnicodeText(), metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process]."

@@ -54,8 +54,13 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 @command(quiet=True, example="erase comments --key 4711")
 @name_argument
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="Delete this document first (may be repeated).")
-@click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="Read all files, and write a new FILE.")
-@click.option("--look-for", type=click.Path(path_type=Path), metavar="FILE", help="Also look for each line of FILE.")
+@click.option(
+    "--proof",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read all files of the store, and write to FILE what they hold.",
+)
+@click.option("--look-for", type=click.Path(path_type=Path), metavar="FILE", help="Look for each line of FILE, too.")
 @click.option(
     "--folder", "folders", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Also read the files of this folder, such as a server's storage (may be repeated).",
@@ -149,7 +154,7 @@ def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
     )
     if unknown:
         yield (
-            f"It does not name {count_of(unknown, 'document')}, whose former texts nobody knows any more: runs deleted "
+            f"It does not name {count_of(unknown, 'document')}, whose former texts are unknown: runs deleted "
             "or changed them, or they are short. Look for them with --look-for."
         )
     yield f"Not read: {'; '.join(proved['not_read'])}. Kept nowhere, the key of its hashes: {proved['key']}"

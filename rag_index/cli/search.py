@@ -46,15 +46,20 @@ TEXT = UnicodeText()
     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
 @caller_options("Search as a member of this group: without one, indexes with access find nothing")
-@click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the search.")
+@click.option("--all-groups", is_flag=True, help="See the documents of all groups.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the search."
+)
 @click.option("--dense-weight", type=SHARE, metavar="A", help="Weight of meaning against words: 1 for meaning alone.")
 @click.option("--min-score", type=SHARE, metavar="R", help="Leave out documents of a lower relevance, from 0 to 1.")
 @click.option(
-    "--collapse", metavar="FIELD", type=TEXT, help="Fold documents with an equal value of this field, or text."
+    "--collapse",
+    metavar="FIELD",
+    type=TEXT,
+    help="Show one of several documents with an equal value of this field, or with equal text.",
 )
 @click.option(
-    "--after", metavar="POSITION", type=TEXT, help="Wait until each index has all up to this position or time."
+    "--after", metavar="POSITION", type=TEXT, help="Wait until each index is complete up to this position or time."
 )
 @click.option("--max-age", metavar="AGE", type=TEXT, help='Wait until no index is older than this, such as "10 s".')
 @click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
@@ -107,7 +112,7 @@ def search(
 @command(example="verify comments/4711#0:0123456789abcdef")
 @click.argument("citations", type=TEXT, nargs=-1, required=True, metavar="CITATION…")
 @caller_options("Ask as a member of this group")
-@click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
+@click.option("--all-groups", is_flag=True, help="See the documents of all groups.")
 @json_option
 def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_groups: bool, as_json: bool) -> int:
     """Say whether what was cited is unchanged, changed, deleted or unknown.
@@ -210,7 +215,7 @@ def serve(
         from rag_index.search.service import tokens
 
         if not new_token.strip():
-            raise click.UsageError("--new-token needs the name of whoever gets the token")
+            raise click.UsageError("--new-token needs a name for the owner of the token")
         token = tokens.new_token()
         line = tokens.token_line(new_token, token, groups, role or "")
         say(f"The token, which is shown only now:\n\n  {token}\n")

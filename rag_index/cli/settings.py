@@ -49,12 +49,12 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 
 
 @command(example="init --source sqlite:///shop.db")
-@click.option("--source", metavar="URL", help="A database to read: what people look for in it becomes an index.")
+@click.option("--source", metavar="URL", help="The database to propose indexes for.")
 @repeated("--include", "include", "Propose only these tables", metavar="PATTERN")
 @repeated("--exclude", "exclude", "Do not look at these tables", metavar="PATTERN")
 @repeated("--add", "add", "Make an index of this table, too", metavar="TABLE")
 @click.option("--files", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Read columns that name files in this folder as these files.")  # fmt: skip
+              help="Read the files in this folder that columns name.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
 @click.option("--yes", is_flag=True, help="Ask no question: write a guess and the question into the file.")
 def init(context: Context, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:

@@ -39,12 +39,12 @@ PROGRAM = "from rag_index.cli import main; main()"
 @command("try", example="try shop.db")
 @click.argument("url", metavar="URL|FILE")
 @click.option("--newest", type=click.IntRange(min=1), default=NEWEST, show_default=True, metavar="N",
-              help="Documents of each index that are indexed before the page opens.")  # fmt: skip
+              help="How many documents of each index are indexed before the page opens.")  # fmt: skip
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="The port of the page [a free one]."
 )
 @click.option("--write", is_flag=True, help="Keep settings and indexes in the current folder.")
-@click.option("--once", is_flag=True, help="Index the newest, and end.")
+@click.option("--once", is_flag=True, help="Index the newest documents, and end without a page.")
 def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> None:
     """Search a database at once, without a settings file.
 

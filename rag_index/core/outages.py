@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
 MAX_PAUSE = 15.0
-"""Seconds between two calls that belong to one outage: whoever gave up tries again after a pause."""
+"""Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Outage:
     answered: bool = False
     """Whether the last error is an answer of the service, such as one that asks for a pause."""
     limit: float = 0.0
-    """Seconds for which the caller waits at most; 0 if nobody knows."""
+    """Seconds for which the caller waits at most; 0 if that is unknown."""
 
     def sentence(self) -> str:
         """Return who is waited for, since when, and why."""
@@ -145,7 +145,7 @@ class Calls:
 
 
 _CALLS = Calls()
-"""The only global: whoever watches must see every call of the process, in whatever object and thread it is made."""
+"""The only global: a watcher must see every call of the process, in whatever object and thread it is made."""
 
 asking = _CALLS.asking
 outages = _CALLS.outages

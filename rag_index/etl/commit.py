@@ -376,7 +376,7 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
     """
     if difference := ledger.different_commits(other, store.commit_mark(other.name)):
         raise StoreRestored(
-            f"{difference}, so it may show what nobody may see: `rag-index rebuild {index}` replaces it"
+            f"{difference}, so it may show what is closed to everyone: `rag-index rebuild {index}` replaces it"
         )
     after, committer = "", Committer(index, ledger, store, other)
     while rows := ledger.rows(other.id, after=after, limit=AT_A_TIME):

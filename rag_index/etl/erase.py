@@ -68,7 +68,7 @@ OUTSIDE = (
     "folders of other machines",
     "blocks that deleted files leave in a file system or on a disk",
     "the database itself, with its logs and replicas",
-    "what model servers, proxies and terminals logged, and what somebody copied out of an answer",
+    "what model servers, proxies and terminals logged, and what people copied out of answers",
 )
 """What no erasure reaches: the proof names it."""
 

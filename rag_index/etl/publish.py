@@ -93,7 +93,7 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     if access or GROUPS_FIELD in (store.metadata(live).get("payload_indexes") or {}):
         if before is None:
             raise StoreMismatch(
-                f"the ledger does not know {live}, so nobody knows who may see what {now.name} holds: "
+                f"the ledger does not know {live}, so it is unknown who may see the documents of {now.name}: "
                 "run `rag-index doctor --repair` first"
             )
         carry_access(index, ledger, store, before, now)

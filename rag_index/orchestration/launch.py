@@ -104,7 +104,7 @@ def trusted_folder() -> AbstractContextManager[None]:
     """Leave the current folder for the time of the block if other users can write there.
 
     Prefect obeys a `prefect.toml`, `.env` or `pyproject.toml` in the folder in which it is imported. These can name a
-    configuration of logging, which names what to call. Give it the root folder, in which nobody leaves files.
+    configuration of logging, which names what to call. Give it the root folder, in which no other user leaves files.
     """
     return chdir("/") if other_writer(Path()) else nullcontext()
 

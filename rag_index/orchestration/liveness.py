@@ -97,7 +97,7 @@ class Liveness:
         now = self._clock()
         if now - self._checked < CHECK_SECONDS:
             return
-        if now - self._checked > GONE_SECONDS / 2:  # nobody checked in between, so nothing is known of that time
+        if now - self._checked > GONE_SECONDS / 2:  # there was no check in between, so nothing is known of that time
             self._seen = now
         self._checked = now
         try:

@@ -241,7 +241,7 @@ def end_with_state() -> None:
     """Let the log of this process end with the sentence of the run's state: call it as the flow returns that state.
 
     For a state other than Completed the engine would go on to log an "unexpected exception" with a stack of 45 lines,
-    all of it Prefect's own. There is nobody to catch that exception in a process that a worker has started.
+    all of it Prefect's own. Nothing catches that exception in a process that a worker has started.
     """
     logging.getLogger("prefect.flow_runs").addFilter(_repeats_no_state)  # the same function is added once
 

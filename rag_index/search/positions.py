@@ -127,7 +127,7 @@ class Demand:
         as_of = known.as_of(late[0], claims[late[0]])
         state = "nothing is known of how far it is; a complete run tells"
         if as_of.not_seen and as_of.at is None:
-            state = f"nobody knows {as_of.not_seen}"
+            state = f"it is unknown {as_of.not_seen}"
         if as_of.at is not None:
             place, age = as_of.position or as_of.at, as_of.seconds_behind
             state = f"it is at {place}, {age:g} s behind, as its {as_of.known_by} says"

@@ -132,7 +132,7 @@ class Collector(threading.Thread):
         """Check the feed. Of an index whose changes are not seen, all is compared once they are again.
 
         That is recorded by each check: a run that comes in between has not seen what changes after it. The position is
-        forgotten, since nobody knows how long changes were not seen.
+        forgotten, since it is unknown how long changes were not seen.
         """
         unseen: dict[str, RagIndexError] = {}
         try:

@@ -49,7 +49,7 @@ GAP_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 """Between two looks whether an ordinary run has ended, of this watch or another that holds index or store."""
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
-"""Between two tries while a service is down or somebody has to act, doubled each time."""
+"""Between two tries while a service is down or a person has to act, doubled each time."""
 FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 """Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
 NOTE_SECONDS = 30.0
@@ -262,7 +262,7 @@ class Watch:
         """Say what the watch missed of an index, if that can be told now, and return the record of its watch.
 
         What runs have mended is judged once the feed has given all that was committed some time after. Nothing is
-        judged while a run writes the index, or if nobody knows what changed.
+        judged while a run writes the index, or if it is unknown what changed.
         """
         record, last = self._ledger.watch(index.alias), self._ledger.last_mended(index.alias)
         if record is None or last is None or record.full_number is not None or holder(self._ledger, index.alias):

@@ -64,7 +64,7 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
         db.execute("UPDATE rag_index_shop SET changed_at = ?", (time.time() - 7200,))
         db.commit()
         [warning] = feed_health(settings).warnings
-        assert "nobody has read the queue of changes for 2.0 hours: start `rag-index watch`" in warning
+        assert "the queue of changes has not been read for 2.0 hours: start `rag-index watch`" in warning
         [warning] = feed_health(settings_of(tmp_path, sqlite_file, "poll")).warnings
         assert "queue rag_index_shop is left from" in warning
         db.executescript(removal(script))
@@ -98,7 +98,7 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, postgres, 
         for other in {"wal", "queue", "poll"} - {changes}:
             found = feed_health(settings_of(tmp_path, url, other)).warnings
             [left] = [one for one in found if "is left from" in one]
-            assert f'rag_index_shop is left from changes = "{changes}": nobody reads it' in left
+            assert f'rag_index_shop is left from changes = "{changes}" and not read' in left
             assert f"RAG_INDEX_SOURCE__CHANGES={changes} rag-index watch --setup" in left
         through_the_client(url, removal(script))
         assert feed_health(settings_of(tmp_path, url, "poll")).warnings == []

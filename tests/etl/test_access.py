@@ -165,7 +165,7 @@ def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
     with project.store() as store:
         store.set_commit_mark("test_notes__1", CommitMark())
     refused = run_here(project.config, "rollback", "notes", code=1)[1]
-    assert "put back to an older copy, so it may show what nobody may see: `rag-index rebuild notes`" in refused
+    assert "put back to an older copy, so it may show what is closed to everyone: `rag-index rebuild notes`" in refused
     assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"
 
 

@@ -180,7 +180,7 @@ class Checkup:
             for tallies, orphans in compare_points(ledger, store, index, current):
                 scratch.add_tallies(tallies)
                 scratch.add_orphans(orphans)
-        except (StoreBusy, StoreRefused):  # the collection may be in order: nobody could look
+        except (StoreBusy, StoreRefused):  # the collection may be in order: it could not be read
             raise
         except StoreError as error:
             diagnosis.findings.append(finding(index, "unreadable_collection", str(error), [name]))
@@ -215,7 +215,7 @@ class Checkup:
             count, since = len(pending.hashes), dt.datetime.fromtimestamp(pending.since, dt.UTC)
             texts = f"texts of {count_of(count, 'deleted or changed document')}"
             message = f"the store's files may keep {texts} since {since:%Y-%m-%d %H:%M} UTC"
-            if resources.settings.store.erase or pending.named:  # somebody wants them erased
+            if resources.settings.store.erase or pending.named:  # they are to be erased
                 diagnosis.findings.append(finding(name, "pending_erasures", message, count=count))
             else:
                 messages.append(f"{message}; `rag-index erase {name}` leaves no file with them")

@@ -50,7 +50,7 @@ class IndexStatus:
     as_of: dict[str, Any] | None = None
     """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
     erasable: int = 0
-    """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
+    """Documents deleted or changed since the last erasure, whose texts the store's files may keep."""
     erasable_since: str | None = None
 
 
@@ -179,7 +179,7 @@ def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> di
     """Return how the watch of an index is; None if it was never watched.
 
     `seconds_behind` counts from the earliest change that waits, that failed, or that the delete guard holds back. If
-    there is none, it counts from the last catching up if nobody watches now, or if changes are not received.
+    there is none, it counts from the last catching up if no watch runs now, or if changes are not received.
     """
     alias = settings.alias(index.name)
     record = ledger.watch(alias)

@@ -145,7 +145,7 @@ class RunPlan(Counts):
 
     gone: int = 0
     embedder: str = ""
-    """The model with its prefixes, and a warning if nobody knows which it needs; empty if it does not answer."""
+    """The model with its prefixes, and a warning if it is unknown which it needs; empty if it does not answer."""
     cost: RunCost | None = None
     error: str = ""
     """Why a run would end before it changes anything. All numbers are 0 then."""

@@ -1,4 +1,4 @@
-"""Known items: queries that are made of a column of the documents, each of which should find its own document.
+"""Known items: queries made of a column of the documents. Each should find its own document.
 
 A column such as the title is a query that a person might type. But a text that contains the title is found by it
 trivially. So samples of the indexes are indexed without the column, in a store that is thrown away, and searched there.

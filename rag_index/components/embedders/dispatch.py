@@ -53,7 +53,7 @@ class Text:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for the vector."""
+        """Whether a caller waits for the vector."""
         return self.entry is None
 
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:
@@ -268,7 +268,7 @@ class Dispatch(HostCalls[Batch]):
 
 @dataclass(slots=True, eq=False)
 class Query(Text):
-    """A text without its prefix, and the future of its vector. Whoever cancels the future wants it no longer."""
+    """A text without its prefix, and the future of its vector. Cancel the future if the vector is no longer wanted."""
 
     future: Future[NDArray[np.float32]] = field(default_factory=Future)
 
@@ -277,7 +277,7 @@ class Query(Text):
         return not self.future.done()
 
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:
-        """Give the query its vector or its error, unless it has one, or nobody waits. One thread may do this."""
+        """Give the query its vector or its error, unless it has one, or no caller waits. One thread may do this."""
         if self.future.done() or not self.future.set_running_or_notify_cancel():
             return
         if isinstance(entry, Exception):
@@ -291,7 +291,7 @@ class QueryStream(Dispatch):
 
     It treats queries as `Dispatch` treats the texts of documents, except that they come one by one:
 
-    - A query that nobody waits for any more is not sent, and not sent again.
+    - A query without a waiting caller is not sent, and not sent again.
     - A host with another model gets no queries, as long as another host is well.
     - If no host can be used, every query says why, and the next one tries all of them afresh: the pauses between tries
       suit runs, which can wait. Only a pause that the hosts asked for is kept.
@@ -313,7 +313,7 @@ class QueryStream(Dispatch):
         asyncio.get_running_loop().call_later(SAME_MOMENT, self._go_on)
 
     async def close(self) -> None:
-        """Wait until nobody waits for a query any more, and end the requests under way."""
+        """Wait until no caller waits for a query, and end the requests under way."""
         while any(query.wanted for query in self._all_queries()):
             await asyncio.sleep(CLOSING_POLL)
         if self._serving is not None:

@@ -394,7 +394,7 @@ async def survey_hosts(
 
     `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A host has
     `seconds` for everything together, the loading of its model included. A message names the `setting` to raise for
-    more. No RagIndexError is raised: errors are in the reports, and whoever can wait asks again.
+    more. No RagIndexError is raised: errors are in the reports, and a caller that can wait asks again.
     """
 
     async def survey(endpoint: Endpoint) -> HostReport:

@@ -25,7 +25,7 @@ FIRST_REQUESTS, MAX_REQUESTS = 2, 32
 
 @dataclass(slots=True)
 class Lever:
-    """One thing of which a host may get more: `now` of it, at most `most`."""
+    """One thing that a host may get more of: `now` of it, at most `most`."""
 
     name: str
     now: float
@@ -45,7 +45,7 @@ class Load:
     size: Lever
     """How many times as large as usual a request is."""
     held_back: str = ""
-    """The lever of which a host should get more than it may; HOST if more at a time is not answered faster."""
+    """The lever that a host should get more of than it may; HOST if more at a time is not answered faster."""
     _untried: list[Lever] = field(default_factory=list)
     _before: tuple[float, float] | None = None
     """The rate and the value of the lever before it was changed."""
@@ -72,7 +72,7 @@ class Load:
         self._untried.clear()
 
     def answered(self, chars: int, started: float, now: float) -> None:
-        """Take note of an answer for so many characters, to a request that was sent at `started`."""
+        """Take note of an answer for this number of characters, to a request that was sent at `started`."""
         if not self._untried or started < self._changed:
             return
         if self._since is None:

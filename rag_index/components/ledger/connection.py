@@ -53,7 +53,7 @@ class LedgerConnection:
         """Open a ledger, and create it if it is missing.
 
         With `read_only`, none is created: an empty one in memory takes the place of one that is missing. So the URL may
-        be mistyped, and a ledger of this version may be on a read-only mount or belong to somebody else.
+        be mistyped, and a ledger of this version may be on a read-only mount or belong to another user.
         """
         self.redacted_url = redacted_url(url)
         self._url = url
@@ -162,7 +162,7 @@ class LedgerConnection:
     def _check_unchanged(self) -> None:
         """Raise LedgerUnavailable if SQLite takes the file for unchanging, and it has changed: pages may be mixed.
 
-        Raises LedgerError if the file is another one than when it was opened: what is written now, nobody will read.
+        Raises LedgerError if the file is another one than when it was opened: what is written now would never be read.
         """
         if self._file_stamp() == self._stamp:
             return

@@ -150,7 +150,7 @@ class DocumentRows(ScanRows):
             self._write(documents.delete().where(ours, self._is_in(d.key, new)))
 
     def note_erasable(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Record documents of which the store's files keep a content that is no longer in the index, or known."""
+        """Record documents whose former content the store's files still keep."""
         of_collection = sa.select(collections.c.alias).where(collections.c.id == collection_id)
         if keys and (alias := self._value(of_collection)):
             self._put_erasures([(alias, key_hash(key), 0, self.clock(), None) for key in keys])
@@ -170,7 +170,7 @@ class DocumentRows(ScanRows):
             self._put_erasures(rows)
 
     def _put_erasures(self, rows: list[tuple[Any, ...]]) -> None:
-        """Write rows of erasures. One that somebody had erased stays so, and one that is pending keeps its time."""
+        """Write rows of erasures. One that was erased on request stays so, and one that is pending keeps its time."""
         names = ("alias", "hash", "named", "pending_since", "pieces")
         insert = self._insert(erasures).values({name: sa.bindparam(name) for name in names})
         new = insert.excluded
@@ -221,7 +221,7 @@ class DocumentRows(ScanRows):
         self._write(tombstones.delete().where(t.scope.in_(scopes), self._is_in(t.hash, hashes)))
 
     def forget_named(self, alias: str, keys: Sequence[str]) -> None:
-        """Record that nobody wants these documents erased any more. What the files keep of them stays pending."""
+        """Record that these documents need not be erased any more. What the files keep of them stays pending."""
         ours = (e.alias == alias) & self._is_in(e.hash, map(key_hash, keys))
         self._write(erasures.update().where(ours).values(named=0, pieces=None))
 

@@ -83,7 +83,7 @@ class InboxRows(LedgerConnection):
         self._put_row(slots, {"name": name}, {"position": position})
 
     def defined(self, alias: str, what: str) -> str:
-        """Return what the `tables` or the `policies` of an index were; "" if nobody knows."""
+        """Return what the `tables` or the `policies` of an index were; "" if that is unknown."""
         return self.slot_position(f"{what} of {alias}") or ""  # no slot has a name with blanks
 
     def define(self, alias: str, definition: str, what: str = "tables") -> bool:
@@ -150,7 +150,7 @@ class InboxRows(LedgerConnection):
         return int(self._value(insert.returning(watches.c.last_number)))
 
     def need_full_scan(self, alias: str) -> None:
-        """Record that nobody knows what changed up to now, so that a complete scan is needed.
+        """Record that changes up to now are unknown, so that a complete scan is needed.
 
         The place in the log, or the number, is forgotten: a new queue, or another log, may begin at lower ones.
         """
@@ -241,7 +241,7 @@ class InboxRows(LedgerConnection):
             self._explain(alias, mended.c.document_id.in_(sa.select(inbox.c.document_id).where(arrived)))
             self._write(inbox.delete().where(arrived))
             if self._write(look_ups.delete().where(look_ups.c.alias == alias, look_ups.c.number <= number)):
-                self._explain(alias, sa.true())  # nobody knows which documents they would have found
+                self._explain(alias, sa.true())  # it is unknown which documents they would have found
             for table in WAITING:
                 seen = (table.c.alias == alias) & (table.c.first_number <= number)
                 self._write(table.update().where(seen).values(first_number=number + 1))
@@ -252,7 +252,7 @@ class InboxRows(LedgerConnection):
     # What runs mended
 
     def _forget_comparison(self, alias: str) -> None:
-        """Forget which changes the watch has to explain, and let the next scan note none: nobody knows what changed."""
+        """Forget which changes the watch has to explain, and let the next scan note none, since changes are unknown."""
         self.update_watch(alias, compared="", unkept=0)
         self._explain(alias, sa.true())
 
@@ -333,7 +333,7 @@ class InboxRows(LedgerConnection):
         return [MissedDocument(*row) for row in self._select(statement)]
 
     def forget_missed(self, alias: str, run_id: str) -> None:
-        """Delete what was missed before this run: nobody looks at it once the next run is complete."""
+        """Delete what was missed before this run: it is not shown once the next run is complete."""
         self._write(mended.delete().where(mended.c.alias == alias, ~OPEN, mended.c.run_id != run_id))
 
     # Positions. A feed says how far it has seen its source; the number of the last arrival makes that a milestone. Once

@@ -208,7 +208,7 @@ def scan_table(name: str, *columns: Columns) -> sa.Table:
 
 
 intact = scan_table("intact")
-"""The scans of which these tables still have all: a crash empties them."""
+"""The scans whose rows these tables still have: a crash empties them."""
 seen = scan_table("seen", primary(key=Text), optional(page=Integer, bucket=BigInteger))
 lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
 """Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones."""
@@ -343,7 +343,7 @@ class Position:
     """
 
     at: float
-    """In seconds since 1970, by the clock of whoever looked, before the look."""
+    """In seconds since 1970, by the clock of the process that looked, before it did."""
     text: str = ""
     """The place in the log or the number; "" where the source has neither."""
     how: str = "run"
@@ -396,7 +396,7 @@ class Reached(NamedTuple):
     how: str
 
     def age(self, now: float) -> float | None:
-        """Return how old the position is; None if its clock was ahead, so that nobody knows."""
+        """Return how old the position is; None if its clock was ahead, so that it is unknown."""
         return now - self.at if self.at <= now else None
 
 
@@ -418,7 +418,7 @@ class WatchRecord:
     """Since when the watch has followed the index without a gap."""
     last_number: int
     full_number: int | None
-    """A complete scan that begins at this number or later is needed, since nobody knows what changed; or None."""
+    """A complete scan that begins at this number or later is needed, since it is unknown what changed; or None."""
     state: str
     """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`; `message` says why."""
     message: str
@@ -456,7 +456,7 @@ class Collection:
     commits: int
     committed_at: str
     written_by: str = ""
-    """A hash of the settings by which it was last written, or a run began to; "" if nobody knows."""
+    """A hash of the settings by which it was last written, or a run began to; "" if that is unknown."""
 
     @property
     def outdated(self) -> str:
@@ -475,7 +475,7 @@ class Collection:
 
 
 class PendingErasures(NamedTuple):
-    """Documents deleted or changed since the last erasure, of which the store's files may keep the texts."""
+    """Documents deleted or changed since the last erasure, whose texts the store's files may keep."""
 
     hashes: list[str]
     """Those of their keys."""

@@ -116,7 +116,7 @@ class SingleDocumentSource(Protocol):
 
 
 def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
-    """Yield all pages of a source, of at most so many rows each. Raises as `Source.page`."""
+    """Yield all pages of a source, of at most `rows` rows each. Raises as `Source.page`."""
     page = source.page(None, rows)
     yield page
     while page.cursor is not None:

@@ -4,7 +4,7 @@ A row belongs to a bucket by its key alone. Keys that are whole numbers are divi
 added and changed together are in few buckets; others are hashed. The digest of a row is 128 bits of a hash over its key
 and all columns that the index reads. Values of any type, NULL and empty texts differ in the form that is hashed. The
 digest of a bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each. A change
-leaves it as it was with a probability of 2^-128, if nobody makes values for that purpose.
+leaves it as it was with a probability of 2^-128, unless values are made for that purpose.
 
 The database computes the digests in one pass over the rows, with read rights alone. A run then reads those buckets
 whose digest is not the one that the ledger has. So it finds every change: deletions, rows that are committed late, and

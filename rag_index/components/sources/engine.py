@@ -132,7 +132,7 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
 def _open_unchanging(file: Path, _dialect: object, record: Any, arguments: list[str], _options: object) -> None:
     """Open a file without the ones beside it if SQLite cannot make these: closed cleanly, on a read-only mount, say.
 
-    `limited` checks that nobody has written it meanwhile.
+    `limited` checks that it was not written meanwhile.
     """
     log, shared = Path(f"{file}-wal"), Path(f"{file}-shm")
     if os.access(file.parent, os.W_OK) or (log.exists() and (shared.exists() or log.stat().st_size)):

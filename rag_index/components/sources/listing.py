@@ -216,8 +216,8 @@ def _patterns(lines: Iterable[str]) -> tuple[Rule, ...]:
 def _ignored_above(root: Path) -> tuple[str, tuple[Rule, ...]]:
     """Return the path to the root from the top of its repository, and the rules of the ignore files above it.
 
-    Only a repository counts that belongs to whoever runs this, to whoever owns the root, or to the system: others could
-    empty an index. There are no rules if they exclude the root itself: whoever names it in the settings wants it.
+    Only a repository counts that belongs to this user, to the owner of the root, or to the system: others could empty
+    an index. There are no rules if they exclude the root itself: the settings name it on purpose.
     """
     owners = {0, os.geteuid(), root.stat().st_uid} if root.exists() else set[int]()
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / GIT)), root)

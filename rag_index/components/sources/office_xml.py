@@ -79,7 +79,7 @@ class _OfficeText(HtmlText):
             super().data(text)
 
     def _look_at(self, tag: str) -> tuple[str, bool, bool]:
-        """Return the name of an element, whether it has text, and whether nobody reads it."""
+        """Return the name of an element, whether it has text, and whether it is invisible."""
         space, _, name = tag.rpartition("}")
         texts = (
             ("p", "h") if "opendocument" in space else ("t", "text", "v", "pt") if self._is_string else ("t", "text")

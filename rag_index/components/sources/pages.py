@@ -64,7 +64,7 @@ FETCH_ROWS = 100
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
 COUNTED = 1000
-"""Values of a column of which the letters that a format drops are counted."""
+"""How many values of a column are read to count the letters that a format drops."""
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
 HEADING_CHARS = 100
@@ -107,7 +107,7 @@ def stream_rows(
 
 
 def require_all(connection: Connection, statement: Select[Any], read: int) -> None:
-    """Raise SourceUnavailable if a statement gave fewer rows than the database counts: nobody may take them for gone.
+    """Raise SourceUnavailable if a statement gave fewer rows than the database counts: they must not be taken for gone.
 
     A proxy, or a limit that is set for everybody, cuts results off without a word. Nothing does so within this process.
     """
@@ -219,7 +219,7 @@ class Composer:
         return self.clean("".join(literal + found[name] if name else literal for literal, name in self._template))
 
     def clean(self, text: str) -> str:
-        """Return a text without signs that nobody sees, and without secrets."""
+        """Return a text without invisible signs, and without secrets."""
         return clean(without_secrets(text) if self._masks else text)
 
     def _part(self, value: Any, form: str | None, name: str) -> str:
@@ -444,7 +444,7 @@ class RowReader:
 
 
 def clean(text: str) -> str:
-    """Return a text without signs that nobody sees; NUL, at which tokenizers written in C end a text, becomes a space.
+    """Return a text without invisible signs; NUL, at which tokenizers written in C end a text, becomes a space.
 
     White space alone becomes "".
     """

@@ -314,7 +314,7 @@ class AccessReader:
 
         Raises the driver's errors.
         """
-        if self._index.asks_database:  # which is asked in each search; whoever does not ask it sees nothing
+        if self._index.asks_database:  # which is asked in each search; a caller who does not ask it sees nothing
             return [[] for _ in rows]
         if self._index.access_query is None:
             return [groups_of(row[-1], self._index.access_separator) for row in rows]

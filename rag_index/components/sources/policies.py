@@ -63,14 +63,14 @@ ORDER BY 1, 2, 3, 5
 """)
 """Each table with row level security that is read, the role whose policies count, and those for what it reads.
 
-A rule has the text of its functions and the settings that it reads: whoever changes these changes it.
+A rule has the text of its functions and the settings that it reads: a change of these changes it.
 """
 MIN_SECONDS = 0.001
 _BEGIN = sa.text("""
     SELECT set_config('statement_timeout', :timeout, true),
         (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(:relation))
 """)
-"""The limit, and whether a relation is a table, of which nothing but whole rows can be hidden."""
+"""The limit, and whether a relation is a table, of which only whole rows can be hidden."""
 _AS_CALLER = sa.text("""
     SELECT set_config('search_path', coalesce((
         SELECT string_agg(quote_ident(name), ', ') FROM unnest(current_schemas(false)) AS name), ''), true),
@@ -142,7 +142,7 @@ class RowPolicies:
         )
 
     def notes(self) -> list[str]:
-        """Return a sentence for each table of which the reader sees his rows alone."""
+        """Return a sentence for each table in which the reader sees only some rows."""
         return list(dict.fromkeys(table.sentence() for table in self.tables if not table.sees_all))
 
 

@@ -97,7 +97,7 @@ _SHORTCODE = re.compile(
 )
 """The marks of WordPress and of its page builders."""
 _INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])")
-"""Signs within words that nobody sees; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
+"""Invisible signs within words; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3}")
 _ESCAPES = re.compile(rb"\x1b(?:\$|\([BIJ])|~\{[!-}]")
@@ -124,7 +124,7 @@ _MARKS_OF_ELEMENTS = re.compile(r"<([se])>[^<>]*+</\1>")
 """The marks themselves, as newer forums keep them."""
 _MARKDOWN = re.compile(r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]++\*\*|\[[^\[\]\n]++\]\(\S|^\|[^\n]*\|$")
 _DEFINITION = re.compile(r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w-]+\.\w)", re.IGNORECASE)
-"""A definition of a link in Markdown. Other words in brackets with a colon are said by somebody."""
+"""A definition of a link in Markdown. Other words in brackets with a colon are quoted speech."""
 _SERIALISED = re.compile(
     r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|--- !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z", re.DOTALL
 )
@@ -187,7 +187,7 @@ def _php_texts(value: bytes) -> Iterator[str]:
 
 
 def visible(text: str) -> str:
-    """Return a text without soft hyphens and other signs within words that nobody sees."""
+    """Return a text without soft hyphens and other invisible signs within words."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
@@ -321,7 +321,7 @@ class HtmlText:
             self._break(tag)
 
     def data(self, text: str) -> None:
-        """Add text, unless nobody reads it."""
+        """Add text, unless it is invisible."""
         if not self._left_out:
             self._heard.append(text)
 
@@ -515,7 +515,7 @@ def decode(value: bytes) -> str:
 
 
 def decode_text(value: bytes, charset: str = "") -> str | None:
-    """Return the text of bytes in the charset that somebody names, or that they look like; None if they are no text.
+    """Return the text of bytes in the charset that is given, or that they look like; None if they are no text.
 
     A mark at the beginning comes first, and then UTF-8: programs that name another charset for it are more frequent
     than texts that happen to be valid UTF-8, unless they are short, or have two bytes a character.

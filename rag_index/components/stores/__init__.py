@@ -37,15 +37,15 @@ BULK = "indexing_threshold"
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"
-"""Value of a maker key if neither ledger nor store knows the maker, or nobody can read the points."""
+"""Value of a maker key if neither ledger nor store knows the maker, or the points cannot be read."""
 NAME = "name"
-"""Key for the collection's own name, for whoever may read it by its alias alone."""
+"""Key for the collection's own name, for a reader who may read it by its alias alone."""
 LEFT = "rolled_back"
 """Key that is true if a rollback has left this collection for an older one; else missing."""
 SEAL = "citation_seal"
 """Key for what seals the citations of an index, in this collection and in those that take its place."""
 KEPT_OUT = "kept_out"
-"""Key for the tombstones of the index (`etl.diff`); missing if nobody had a document erased."""
+"""Key for the tombstones of the index (`etl.diff`); missing if no document was erased on request."""
 REPLACES = "replaces"
 """Key for the `store_id` of the collection whose place a copy takes that an erasure made; else missing."""
 MOVED_TO = "moved_to"
@@ -73,7 +73,7 @@ class _Lent:
 
 
 def lend(store: Store) -> Store:
-    """Return the store for somebody who closes what they use, such as a Retriever; it is the owner's to close."""
+    """Return the store for a user who closes what they use, such as a Retriever; its owner closes the store."""
     return cast("Store", _Lent(store))
 
 

@@ -66,7 +66,7 @@ class Scanner:
         self._shapes: list[NDArray[np.float32]] = []
 
     def add_text(self, text: str) -> bytes:
-        """Look for pieces of a text; one that is shorter than a piece is also somebody else's. Return the pieces."""
+        """Look for pieces of a text; a text shorter than a piece may be part of other texts. Return the pieces."""
         found = b""
         for encoded in (text.encode("utf-8", "replace"), text.encode("utf-16-le", "replace")):
             found += self.add_pieces(_hashes(encoded)[_telling(encoded, range(0, len(encoded) - PIECE + 1, STEP))])
@@ -79,7 +79,7 @@ class Scanner:
         return self._pieces[-1].tobytes()
 
     def add_words(self, words: str) -> None:
-        """Look for these words as they are, whoever has them."""
+        """Look for these words as they are, in all files."""
         self._words += [words.encode("utf-8", "replace"), words.encode("utf-16-le", "replace")]
         self.texts += 1
 
@@ -138,7 +138,7 @@ class Scanner:
         return found
 
     def living(self, texts: Iterable[str], vectors: Iterable[Iterable[float]]) -> set[Any]:
-        """Return what of these texts and vectors, which somebody still has, a scan would find."""
+        """Return what of these texts and vectors, which are still in use, a scan would find."""
         found: set[Any] = set()
         for text in texts:
             found.update(_hashes(text.encode("utf-8", "replace")).tolist())

@@ -43,9 +43,9 @@ _POOLER = "set pool_mode of the pooler to transaction or session, or name the se
 _DISK = "make room on the disk of the database"
 _OTHER_SERVER = "a foreign table needs a server that does not answer: start that one, or correct its definition"
 _LOCKED = "another session holds a lock: wait for its end, or raise {} of this user"
-_TIME = "raise {} of this user, if nobody ended the query"
+_TIME = "raise {} of this user, unless a person ended the query"
 _IDLE = "raise {} of this user"
-_ENDED = "somebody, or a restart, ended the connection: run again"
+_ENDED = "an administrator or a restart ended the connection: run again"
 _AGAIN = "another transaction was in the way: run again"
 
 _Meaning = tuple[bool, str]
@@ -75,7 +75,7 @@ REFUSALS: tuple[tuple[str, str], ...] = (
 
 MYSQL: Mapping[int, _Meaning] = {
     1969: (True, _TIME.format("max_statement_time")), 3024: (True, _TIME.format("max_execution_time")),
-    1317: (True, "somebody ended the query: run again"), 1205: (True, _LOCKED.format("innodb_lock_wait_timeout")),
+    1317: (True, "the query was ended by hand: run again"), 1205: (True, _LOCKED.format("innodb_lock_wait_timeout")),
     1213: (True, _AGAIN), 1412: (True, _AGAIN), 1047: (True, "wait until this node of the cluster is ready"),
     1053: (True, _ENDED), 1927: (True, _ENDED), 4031: (True, _IDLE.format("wait_timeout")),
     1021: (True, _DISK), 1114: (True, _DISK), 3: (True, _DISK), 28: (True, _DISK),
@@ -141,7 +141,7 @@ def _code(origin: Any) -> str | int | None:
 
 
 def _meaning(origin: Any, code: str | int | None) -> _Meaning | None:
-    """Return whether another try may help and the remedy; None if nobody knows."""
+    """Return whether another try may help and the remedy; None if that is unknown."""
     if isinstance(origin, sqlite3.Error):
         if NOT_OURS.search(str(origin)):
             return False, _COLLATION if "collation" in str(origin) else _OWN

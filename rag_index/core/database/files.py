@@ -26,7 +26,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def leftovers(path: Path) -> Iterator[Path]:
-    """Yield the temporary files that crashes left beside a file. Remove them only while nobody else writes it."""
+    """Yield the temporary files that crashes left beside a file. Remove them only while no other process writes it."""
     return path.parent.glob(f".{path.name}.*.tmp")
 
 
@@ -61,7 +61,7 @@ def sync_path(path: Path) -> None:
 def private_folder(folder: Path) -> None:
     """Create a folder, and the missing ones above it, for the owner alone; close an existing one to all others.
 
-    An existing folder that others may not enter keeps its mode: if a group may, somebody chose that. Raises OSError.
+    An existing folder that others may not enter keeps its mode: if a group may, a person chose that. Raises OSError.
     """
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     for path in reversed(missing):
@@ -84,9 +84,9 @@ def private_file(path: Path) -> None:
 
 
 def other_writer(path: Path, *, sticky: bool = False) -> str:
-    """Return who may write a file or folder besides this user and root, in words; "" if nobody may.
+    """Return who may write a file or folder besides this user and root, in words; "" if no other may.
 
-    With `sticky`, nobody may write a folder with that bit, as /tmp has it, but its owner: others can add to it, and
+    With `sticky`, only its owner may write a folder with that bit, as /tmp has it: others can add to it, and
     replace nothing there. A symbolic link is judged by its owner. A group without another member counts as its user,
     as in Debian's OpenSSH: where each user has such a group, the umask lets it write. Raises OSError.
     """

@@ -326,7 +326,7 @@ class PointBatch:
 
 @dataclass(slots=True)
 class StoredPoint:
-    """A point read from the store, which belongs to whoever read it: a search gives its candidates what it learns.
+    """A point read from the store, which belongs to its reader: a search gives its candidates what it learns.
 
     `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is
     the cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact`

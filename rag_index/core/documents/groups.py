@@ -1,7 +1,7 @@
 """Groups that may see a document: read from the values of a source, and kept in our own part of its payload.
 
 The part of a document's payload with its groups is hashed with the rest, so a change of rights is a payload update.
-Nothing is guessed: a value that cannot be read gives no group, and nobody sees a document without groups.
+Nothing is guessed: a value that cannot be read gives no group, and no caller sees a document without groups.
 """
 
 from __future__ import annotations

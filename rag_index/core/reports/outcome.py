@@ -330,7 +330,7 @@ def missed_sentence(name: str, ids: Sequence[str], blind: str, *, unkept: int = 
     """
     s = "s" if len(ids) > 1 else ""
     first = ", ".join(ids[:FIRST_IDS]) + (", …" if len(ids) > FIRST_IDS else "")
-    more = f" (and {unkept:,} more were changed, which nobody has looked at)" if unkept else ""
+    more = f" (and {unkept:,} more changes were not examined)" if unkept else ""
     told = f"index {name}: a run had to mend {len(ids):,} document{s} that the watch missed: {first}{more}"
     if blind:
         return f"{told}. That is expected: {blind}"

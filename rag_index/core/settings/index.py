@@ -33,7 +33,7 @@ from rag_index.core.settings.values import Int, Number, PositiveInt, Section
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
 DATABASE = "database"
-"""The `access` of an index of which the database itself says who sees what."""
+"""The `access` of an index for which the database itself says who sees what."""
 NO_LANGUAGE = "none"
 LANGUAGES = (
     "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish",

@@ -105,7 +105,7 @@ def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None
 
 
 class JoinSettings(Section):
-    """`[indexes.joins.NAME]`: another table, of which a row gives columns `NAME.column` to the document or part."""
+    """`[indexes.joins.NAME]`: another table, whose row gives columns `NAME.column` to the document or part."""
 
     table: str = Field(min_length=1)
     """The table or view that is joined."""
@@ -149,7 +149,7 @@ class JoinSettings(Section):
 
 
 class PartSettings(Section):
-    """An entry of `[[indexes.parts]]`: a table of which many rows may belong to one document."""
+    """An entry of `[[indexes.parts]]`: a table with many rows for one document."""
 
     name: str = Field(default="", pattern=r"^$|" + NAME)
     """What hits, filters and payloads call such a part. Empty: the name of the table."""

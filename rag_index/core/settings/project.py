@@ -305,7 +305,7 @@ def find_config(given: str | Path | None = None) -> Path:
 
 
 def _check_writers(path: Path) -> None:
-    """Check that nobody else decides what a file says that was found, and not named, or what is beside it.
+    """Check that no other user can write a file that was found, and not named, or what is beside it.
 
     Settings say where keys are sent, and the ledger beside them says what is deleted.
 

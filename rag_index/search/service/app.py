@@ -61,7 +61,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": ProblemModel, "description": "There is no such index or document for the caller."},
+    404: {"model": ProblemModel, "description": "The index or document does not exist, or the caller may not see it."},
 }
 
 
@@ -86,7 +86,7 @@ def make_router(service: SearchService) -> APIRouter:
 
     @router.get("/search", response_model=SearchResult, summary="Search by address")
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
-        """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
+        """Find documents as `POST /search` does. Write `filter` as on the command line, such as `priority=high`."""
         return await answer(query, request)
 
     @router.post("/facets", response_model=Facets, summary="Count values")
@@ -101,7 +101,7 @@ def make_router(service: SearchService) -> APIRouter:
     async def get_document(
         index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
     ) -> JSONResponse:
-        """Return a document as it is indexed: its payload, and its chunks in order, or the chunks that you choose.
+        """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
         """

@@ -62,7 +62,7 @@ class SearchArguments(Asked):
     """The arguments of a search that HTTP and the tools of agents have in common."""
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
-    """Words, a question, or an exact name; "a phrase" must be there, and -word must not."""
+    """Words, a question, or an exact name. A "phrase" in quotes must occur, and a -word after a minus must not."""
     indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | SkipJsonSchema[None] = Field(
         default=None, examples=[["comments", "solutions"]]
     )
@@ -70,9 +70,9 @@ class SearchArguments(Asked):
     limit: int = Field(default=10, ge=1, le=MAX_HITS)
     """The maximum number of documents."""
     rerank: bool | SkipJsonSchema[None] = None
-    """Whether a model reorders the best hits, which takes longer."""
+    """Whether the reranker of the settings reorders the best hits, which takes longer; by default it does."""
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
-    """The lowest relevance of a document, from 0 to 1, such as 0.5."""
+    """Leave out documents of a lower relevance, from 0 to 1, such as 0.5."""
     collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
     """Fold documents with the same value of this field, or the same "text", into the best of them."""
     exact: bool = False
@@ -139,7 +139,7 @@ class VerifyBody(Asked):
 
 
 class ChoicesBody(Asked):
-    """What a person chose on the page of a trial; `show` names the table of which one document is shown."""
+    """What a person chose on the page of a trial; `show` names a table whose first document to show."""
 
     tables: dict[str, bool] = {}
     columns: dict[str, Literal["title", "text", "secret", "out"]] = {}

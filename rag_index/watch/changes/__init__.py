@@ -51,7 +51,7 @@ class Received:
     through: Mapping[str, Position] = field(default_factory=dict)
     """Up to where this and what was given before has every change, for indexes of which that is known. An index that
     the feed did not look at in this call is not among them, or has its earlier position. Without any, answers claim no
-    position, and nobody finds out what the watch missed."""
+    position, and what the watch missed is not found out."""
     definitions: Mapping[str, str] = field(default_factory=dict)
     """What the tables of an index are, such as their columns and types, as of a moment after `through`. If that is not
     what it was, rows have changed that no feed gives, and the index needs a full scan."""

@@ -64,11 +64,11 @@ def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
 
 
 def _left_behind(settings: Settings) -> Iterator[str]:
-    """Yield a warning for a slot or a queue of this project that nobody reads, since `changes` says otherwise."""
+    """Yield a warning for a slot or a queue of this project that is not read, since `changes` says otherwise."""
     url, changes, name = settings.source_url, settings.source.changes, object_name(settings.project)
     ways = [way for way, databases in CHANGES.items() if way != changes and url.get_backend_name() in databases]
     left = (
-        '{} is left from changes = "{}": nobody reads it, so {}. The last lines of '
+        '{} is left from changes = "{}" and not read, so {}. The last lines of '
         "`RAG_INDEX_SOURCE__CHANGES={} rag-index watch --setup` remove it"
     )
     try:
@@ -164,13 +164,13 @@ def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Led
         for index in indexes:
             if index.kind == CODE:
                 feed = FileFeed(settings, index, ledger)
-                blind = "nobody keeps what happens in a folder while it is not watched"
+                blind = "changes in a folder are not recorded while it is not watched"
                 opened.add(feed, index.name, blind=blind)
             elif index.kind != SQL:
                 source = open_source(settings, index)
                 stack.callback(source.close)
                 if isinstance(source, WatchableSource):
-                    blind = "the feed of its source may not keep what happens while nobody watches"
+                    blind = "the feed of its source may not record changes while no watch runs"
                     opened.add(source.open_feed(), index.name, blind=blind)
                 else:
                     opened.unwatched[index.name] = f"its source, of kind {index.kind!r}, does not tell what changed"

@@ -113,7 +113,7 @@ class PollFeed(IndexFeed):
 
     @property
     def blind(self) -> str:
-        """What is never seen, or not while nobody watches."""
+        """What is never seen, or not while no watch runs."""
         others = ", and no changes of joined rows and of parts" if self._index.joins or self._index.parts else ""
         groups = ", and new groups only after a while" if self._index.access else ""
         return (

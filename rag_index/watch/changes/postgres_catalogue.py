@@ -184,7 +184,7 @@ class SlotState:
     def follows(self, position: str | None) -> bool:
         """Return whether the slot gives everything after a position that was acknowledged.
 
-        One that was made again by hand begins later, and so does one that somebody else has read; the log of a server
+        One that was made again by hand begins later, and so does one that another program has read; the log of a server
         that was put back to an earlier state ends sooner.
         """
         return position is not None and lsn_number(self.start) <= lsn_number(position) <= lsn_number(self.end)
@@ -310,5 +310,5 @@ def _slot(name: str) -> Iterator[Step]:
     )
     yield Step(
         f"SELECT pg_logical_emit_message(true, '{name}', 'set up')",
-        "It tells the watch to compare everything once: nobody knows what changed before the slot was there.",
+        "It tells the watch to compare everything once, because changes before the slot are unknown.",
     )

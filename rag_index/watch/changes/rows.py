@@ -156,7 +156,7 @@ class RowFeed(ABC):
 
     @abstractmethod
     def warnings(self) -> list[str]:
-        """Return what may become a problem, a sentence each, such as changes that nobody takes."""
+        """Return what may become a problem, a sentence each, such as changes that no watch takes."""
 
     @abstractmethod
     def rows(self, limit: int) -> ReceivedRows:

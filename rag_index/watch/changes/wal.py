@@ -96,7 +96,7 @@ class WalFeed(RowFeed):
             )
         if state.exists and state.max_bytes < 0:
             found.append(
-                "the source has no max_slot_wal_keep_size, so its log fills the disk while nobody watches: "
+                "the source has no max_slot_wal_keep_size, so its log fills the disk while no watch runs: "
                 "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'; SELECT pg_reload_conf()"
             )
         return found
@@ -307,7 +307,7 @@ class _Reading:
                 if row is None or table in self.overflow:
                     continue
                 texts = tuple(row[one] if row[one] is not UNCHANGED or not old else old[one] for one in columns)
-                if not whole or UNCHANGED in texts:  # nobody knows which row this is
+                if not whole or UNCHANGED in texts:  # the row is unknown
                     self.overflow.add(table)
                 elif texts not in rows:
                     rows[texts] = RowChange(table, reader.values(texts), self._committed_at)

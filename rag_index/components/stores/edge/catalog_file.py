@@ -137,7 +137,7 @@ class Catalog:
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[dict[str, CatalogEntry], dict[str, str]]]:
-        """Give the block what is on disk, while nobody else may change it, and write what the block has changed."""
+        """Give the block what is on disk, and write what it has changed. No other process may change it meanwhile."""
         with self._lock, locked(self._store):
             self.refresh()
             entries, aliases = dict(self._state[0]), dict(self._state[1])

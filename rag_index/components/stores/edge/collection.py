@@ -59,7 +59,7 @@ shard.close()
 COPY_MARK = "~"
 """What follows the collection in the name of a copied folder. No collection's name contains it."""
 FLUSH_POINTS = 20_000
-"""Points written between flushes, where nobody asks for one before; more would make the next open slow."""
+"""Points written between flushes, unless the caller asks for one before; more would make the next open slow."""
 
 
 def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -> None:

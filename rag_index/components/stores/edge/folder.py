@@ -34,9 +34,9 @@ LET_GO_SECONDS = 0.3
 LOCK_SECONDS = 10.0
 """How long to wait for another process that locks the store, which takes milliseconds."""
 MARK = "commit.json"
-"""The file with the collection's last commit. It is in the shard folder, so whoever copies that copies it too."""
+"""The file with the collection's last commit. It is in the shard folder, so a copy of the folder has it too."""
 UNWRITTEN = "unwritten"
-"""The file that says that the shard never had a point. A view of it keeps nobody from writing in place."""
+"""The file that says that the shard never had a point. A view of it keeps no process from writing in place."""
 UNFLUSHED = "unflushed"
 """The file that says that the log has writes that the rest of the files may lack: loading the shard repeats them."""
 CONFIG = "edge_config.json"
@@ -228,7 +228,7 @@ def note_writing(folder: Path) -> None:
 
 
 def copy_shard(source: Path, target: Path) -> None:
-    """Copy a shard folder that nobody writes, its log too. The copy is on disk when this returns. Raises OSError."""
+    """Copy a shard folder that no process writes, with its log, and flush the copy to disk. Raises OSError."""
     for file, copy in _walk(source, target):
         _copy(file, copy, sync=True)
     for folder in (target.parent, target, *(path for path in target.rglob("*") if path.is_dir())):
@@ -238,7 +238,7 @@ def copy_shard(source: Path, target: Path) -> None:
 def link_shard(source: Path, target: Path) -> None:
     """Fill an empty folder with hard links to the shard's large files, and copies of the small ones but the log.
 
-    Nobody may write the source's files as long as this view exists, unless the shard never had a point: then all are
+    No process may write the source's files while this view exists, unless the shard never had a point: then all are
     copied. The engine keeps no log for it, so that it reserves no space. Raises OSError.
     """
     small = sys.maxsize if (source / UNWRITTEN).exists() else MIN_LINKED

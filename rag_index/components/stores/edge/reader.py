@@ -1,8 +1,8 @@
 """The embedded store for a process that only searches: any number of them read while one process writes a collection.
 
 A reader has a view of each collection that it uses: a folder of its own in `readers`, and a shared lock on the shard
-folder, so that nobody writes that. When a writer is done, the catalog names another folder, or the same one was written
-in place before anybody had a view; the next search then loads a new view, and searches go on in the old one meanwhile.
+folder, so that no process writes it. When a writer is done, the catalog names another folder, or the same one was
+written in place before there was a view. The next search then loads a new view; others go on in the old one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class View:
     entry: CatalogEntry
     path: Path
     locks: tuple[FileLock, FileLock]
-    """On its own folder, which says that its process lives, and on the shard folder, so that nobody writes that."""
+    """On its own folder, which says that its process lives, and on the shard folder, so that no process writes it."""
     collection: CollectionReader
     written_by: object = None
     """The `last_writer` of the collection when the view was made."""
@@ -202,7 +202,7 @@ class EdgeReader(EdgeReads):
                 if not shared.take(shared=True):
                     return None
                 if (folder / UNFLUSHED).exists():
-                    shared.release()  # a killed writer left it; whoever completes it now is waited for
+                    shared.release()  # a killed writer left it; a process that completes it now is waited for
                     with suppress(StoreBusy), closing(EdgeStore(self._path)) as store:
                         if (folder / UNFLUSHED).exists():  # not even opening the store has done it
                             store.complete(name)
@@ -230,7 +230,7 @@ class EdgeReader(EdgeReads):
         return same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
 
     def _retire(self, view: View | None) -> None:
-        """Close a view that is no longer used, once nobody uses it."""
+        """Close a view that is no longer used, once no search uses it."""
         if view is not None:
             view.retired = True
             if not view.users:

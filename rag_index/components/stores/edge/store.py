@@ -174,7 +174,7 @@ class EdgeStore(EdgeReads):
             try:
                 collection.complete()
                 collection.close()
-            except RagIndexError:  # whoever uses the collection is told
+            except RagIndexError:  # a use of the collection raises it
                 collection.abandon()
             return
         try:

@@ -49,7 +49,7 @@ def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[
     """Return the arguments of `update_collection` that give the new collection what the old one has."""
     was, now = old.config, new.config
     optimizers, paused = was.optimizer_config, (was.metadata or {}).get(BULK)
-    if paused is not None:  # rag-index turned its search index off, nobody by hand
+    if paused is not None:  # rag-index turned its search index off, not a person
         optimizers = optimizers.model_copy(update={"indexing_threshold": int(paused)})
     found: dict[str, Any] = {
         "hnsw_config": difference(models.HnswConfigDiff, was.hnsw_config, now.hnsw_config),
@@ -262,7 +262,7 @@ class Collections(Requests):
             self._set_threshold(name, 0, metadata={BULK: before})
 
     def resume_indexing(self, name: str) -> None:
-        """Undo `pause_indexing`, whoever called it. It does nothing where nobody has."""
+        """Undo `pause_indexing`, whichever process called it. Does nothing if none has."""
         if (before := self.metadata(name).get(BULK)) is not None:
             self._set_threshold(name, int(before), metadata={BULK: None})
 

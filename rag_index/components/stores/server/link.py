@@ -186,8 +186,8 @@ def _server_message(exc: UnexpectedResponse) -> str:
 class Link:
     """A connection that retries a call while that may help, for at most `patience` seconds.
 
-    By default that is 30, or 120 once the server has answered, and pauses that the server asks for do not count: there
-    is nobody who waits for an answer.
+    By default that is 30, or 120 once the server has answered, and pauses that the server asks for do not count: no
+    person waits for an answer.
 
     It uses gRPC if the same server answers on `grpc_port`, and REST otherwise. By default that is the URL's port plus
     one, as for a server with Qdrant's own ports; 0 means REST alone. Each request may take `timeout` seconds, so a call
@@ -337,7 +337,7 @@ class Link:
 
 
 def refuse_compressed(response: httpx.Response) -> None:
-    """Refuse an answer whose size nobody knows before it is in memory, and which was not asked for."""
+    """Refuse an answer whose size is unknown before it is in memory, and which was not asked for."""
     if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
         raise httpx.DecodingError(f"the answer is compressed ({encoding}), which was not asked for")
 

@@ -179,7 +179,7 @@ class QueueFeed(RowFeed):
             *rights,
             Step(
                 f"INSERT INTO {queue} ({columns}) VALUES {', '.join(rows)}",
-                "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
+                "It tells the watch to compare everything once, because changes before the triggers are unknown.",
             ),
             *([Step("COMMIT")] if self.begin else []),
         ]
@@ -211,7 +211,7 @@ class QueueFeed(RowFeed):
             unread = [row.changed_at for row in self._read(connection, 2) if row.mark != self._mark()]
         age = max((time.time() - changed_at for changed_at in unread[:1]), default=0.0)
         remedy = "start `rag-index watch`, or remove the triggers as `rag-index watch --setup` says"
-        said = f"nobody has read the queue of changes for {age / 3600:.1f} hours: {remedy}"
+        said = f"the queue of changes has not been read for {age / 3600:.1f} hours: {remedy}"
         return [said] if age > UNREAD_SECONDS else []
 
     def rows(self, limit: int) -> ReceivedRows:
@@ -271,7 +271,7 @@ class QueueFeed(RowFeed):
         return connection.execute(sa.text(f"SELECT 1 FROM {self.named}{condition} LIMIT 1"), given).first() is not None
 
     def _mark(self) -> str | None:
-        """Return the mark of the newest row that was acknowledged; "" if there was none, None if nobody knows."""
+        """Return the mark of the newest row that was acknowledged; "" if there was none, None if that is unknown."""
         if self._marked is None:
             self._marked = "" if self.ledger is None else self.ledger.slot_position(self._slot)
         return self._marked

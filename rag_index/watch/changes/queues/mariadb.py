@@ -177,7 +177,7 @@ def _differs(columns: Sequence[str]) -> str:
 
 
 def _values(key: str | None, kinds: Sequence[str] | None) -> tuple[Any, ...] | None:
-    """Return the values of a key as the driver gives them; None if there is none, or nobody knows their types."""
+    """Return the values of a key as the driver gives them; None if there is none, or their types are unknown."""
     if key is None or kinds is None:
         return None
     return tuple(_value(one, kind) for one, kind in zip(json.loads(key), kinds, strict=False))

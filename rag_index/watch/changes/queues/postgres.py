@@ -3,7 +3,7 @@
 The table has no sequence, because `lastval()` of an application would return its number. A row is known by its place
 (`ctid`) and its time. Inserts and deletes have statement triggers with transition tables, which cost bulk writers less.
 A subscription fires none of these, so its rows have row triggers that fire for them alone. Updates have row triggers,
-whose condition skips rows of which no document shows a change. There is no NOTIFY: it makes all commits of the database
+whose condition skips changes that no document shows. There is no NOTIFY: it makes all commits of the database
 wait for each other (`benchmarks/watch_writers.py` measures it).
 """
 
@@ -41,7 +41,7 @@ FIRES = {
 }  # fmt: skip
 """Whose changes each trigger fires for: of sessions, of a subscription (REPLICA), or of both (ALWAYS)."""
 ENABLED = {"": "O", "REPLICA": "R", "ALWAYS": "A"}
-"""The same as `pg_trigger.tgenabled`. Another state says that somebody switched a trigger off, perhaps for a while."""
+"""The same as `pg_trigger.tgenabled`. Another state says that a trigger was switched off, perhaps for a while."""
 _RUNNING = sa.text("""
     SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted
 """)
@@ -201,7 +201,7 @@ def _mark(at: str, source: str, key: Sequence[str | None] | None) -> str:
 
 
 def _values(key: Sequence[str | None] | None, reader: TextReader | None) -> tuple[Any, ...] | None:
-    """Return the values of a key; None if there is none, or nobody knows their types."""
+    """Return the values of a key; None if there is none, or their types are unknown."""
     if key is None or reader is None or len(key) != reader.width:
         return None
     return reader.values([None if one is None else one.encode() for one in key])
