@@ -262,10 +262,8 @@ def reusable(run: IndexRun) -> VectorReuse | None:
     """
     ledger, store, index, identity = run.ledger, run.store, run.index, run.identity
     if run.rebuild and (live := ledger.collection(store.aliases().get(run.alias, ""))) is not None:
-        metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
-        made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
-        same = made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix))  # in no vector
-        if same and metadata.get("store_id") == live.store_id:
+        made_by = EmbedderIdentity.from_metadata(store.metadata(live.name).get("embedder_identity"))
+        if made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # in no vector
             return VectorReuse(index.name, ledger, store, live)
     if run.had_documents and (index.kind == CODE or index.parts or index.has_files):
         return VectorReuse(index.name, ledger, store, run.collection, own=True)
