@@ -5,6 +5,7 @@ import sys
 import threading
 import uuid
 from collections import Counter
+from concurrent.futures import CancelledError, Future
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ from rag_index.etl import plain
 from rag_index.etl import run as run_module
 from rag_index.etl.changed import serially
 from rag_index.etl.checks import shared_checks
+from rag_index.etl.commit import Destination
 from rag_index.etl.diff import Diff
 from rag_index.etl.embed import EmbedJob
 from rag_index.etl.plain import Plainly
@@ -111,7 +113,7 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
 
 
 def test_what_is_under_way_when_the_source_fails_is_committed(project):
-    outcome = run_with(project, Failing)
+    outcome = run_with(project, Failing, child=True)
     assert (outcome.state, outcome.message, outcome.new) == ("failed", "the source is gone", 20)
     assert committed(project) == 20
     again = run_with(project)
@@ -152,6 +154,51 @@ def test_nothing_is_written_after_the_store_has_failed(project, monkeypatch):
     monkeypatch.setattr(commit_module, "write_shard", write_shard)
     assert run_with(project).message == "the disk is full"
     assert len(asked) == 1
+
+
+def test_a_run_ends_at_once_when_the_store_has_failed_whatever_is_under_way(project):
+    class Half(Plainly):
+        """Steps of which the first shard cannot be written, and the next ones take for ever."""
+
+        size = 3
+
+        def write(self, job, to):
+            future = Future()
+            if job.shard.number == 1:
+                future.set_exception(StoreError("the disk is full"))
+            return future
+
+        def tick(self):
+            raise AssertionError("it waits for what cannot be written")
+
+    outcome = run_with(project, Half)
+    assert (outcome.state, outcome.message) == ("failed", "the disk is full")
+
+
+def test_a_store_is_not_closed_while_a_shard_is_written_and_nothing_is_written_then():
+    to, inside, let_go, done = Destination(None, "notes", None), threading.Event(), threading.Event(), []
+
+    def write() -> None:
+        with to.turn():
+            inside.set()
+            let_go.wait(WAIT)
+            done.append("written")
+
+    def close() -> None:
+        to.close()
+        done.append("closed")
+
+    threads = threading.Thread(target=write), threading.Thread(target=close)
+    threads[0].start()
+    inside.wait(WAIT)
+    threads[1].start()
+    threads[1].join(0.2)  # it would be done by then
+    let_go.set()
+    for thread in threads:
+        thread.join(WAIT)
+    assert done == ["written", "closed"]
+    with pytest.raises(CancelledError), to.turn():
+        pass
 
 
 def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pending(project, monkeypatch):

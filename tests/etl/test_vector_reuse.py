@@ -69,3 +69,30 @@ def test_a_rebuild_for_another_embedder_reuses_nothing(tmp_path, fake):
     assert run_plain(project).chunks_embedded == 3
     project.write_settings(project.config.read_text().replace("hosts =", 'document_prefix = "passage: "\nhosts ='))
     assert run_plain(project, full=True).chunks_embedded == 3
+
+
+def test_a_rebuild_for_another_prefix_of_queries_embeds_nothing(tmp_path, fake):
+    """It is in no vector of a document."""
+    project = Project(tmp_path / "project", extra=f'{fake.settings}query_prefix = "query: "\n').fill(3)
+    assert run_plain(project).chunks_embedded == 3
+    project.write_settings(project.config.read_text().replace('"query: "', '"question: "'))
+    assert run_plain(project, full=True).chunks_embedded == 0
+
+
+def test_a_rebuild_does_not_believe_a_payload_that_another_program_changed(project):
+    """Its vector is that of the text that was there before."""
+    project.execute("UPDATE note SET title = 'printer', body = 'It prints again.' WHERE id = 7")
+    with project.store() as store:
+        found = next(one for one in store.scroll("test_notes") if one.payload["_rag"]["key"] == "7")
+        found.payload["_rag"]["text"] = "printer\nIt prints again."
+        store.update_payloads("test_notes", [(found.id, found.payload)])
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.chunks_embedded, outcome.verified[-9:]) == ("completed", 1, "hemselves")
+
+
+def test_a_rebuild_replaces_a_collection_that_cannot_be_read(tmp_path, qdrant):
+    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
+    run_plain(project)
+    qdrant.break_next("POST /collections/test_notes__1/points", times=None, status=400, error="a segment is broken")
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 3, 3)

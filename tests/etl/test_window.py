@@ -198,6 +198,13 @@ def test_there_is_room_for_a_shard_before_the_next_one_is_asked_for(monkeypatch)
     assert list(steps.futures) == [1, 2]
 
 
+def test_a_shard_that_is_written_is_committed_although_there_is_room_for_more():
+    steps = Manual(9)
+    window, _ = filled(steps, 1, 2)
+    steps.finish(1)
+    assert list(window.push(shard(3))) == [-1]
+
+
 def test_an_error_of_the_store_is_raised_at_once():
     steps = Manual(4)
     window, _ = filled(steps, 1, 2)

@@ -25,6 +25,8 @@ class Watch:
         self._unflushed: set[tuple[str, str]] = set()
         """The collections and keys that were written; a shard is recorded while the next one is written."""
         self.checked: dict[str, int] = {}
+        self._complete: set[int] = set()
+        """The collections whose scan was recorded as complete."""
 
     def name(self, collection_id: int) -> str:
         with self._ledger.transaction() as connection:
@@ -79,8 +81,12 @@ class Watch:
             assert [one["chunk"] for one in ours] == list(range(chunks)), f"{key} has stale or missing chunks"
             assert {(one["text_hash"], one["payload_hash"]) for one in ours} <= {(text_hash.hex(), payload_hash.hex())}
 
+    def before_complete_scan(self, _alias: str, collection_id: int, *_) -> None:
+        self._complete.add(collection_id)
+
     def before_forget(self, collection_id: int, keys) -> None:
         name = self.name(collection_id)
+        assert collection_id not in self._complete, "the next run would not look for what is still to be deleted"
         assert not self.written(name), "documents are forgotten before their deletion is durable"
         assert self._store.count(name, keys=list(keys)) == 0, "documents are forgotten that have points"
 
@@ -135,7 +141,8 @@ def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):
     checked = run_watched(project, embedder, full=full)
     assert checked["record"] > 3
     if scene == "second":
-        assert {"upsert", "update_payloads", "delete_points", "record", "forget"} <= checked.keys()
+        written = {"upsert", "update_payloads", "delete_points", "record", "forget", "complete_scan"}
+        assert written <= checked.keys()
 
 
 def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):
