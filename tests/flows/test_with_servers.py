@@ -1,7 +1,7 @@
 """The same flow with servers that only the settings name: a Qdrant server that workers write to, and a real Ollama."""
 
 import os
-import uuid
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,32 +10,17 @@ import pytest
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.errors import IndexLocked
 from rag_index.etl.commit import write_shard
-from tests.fakes.qdrant import FakeQdrant
+from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
 
 OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{url}"]\n'
 
 
-@pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
+@pytest.fixture(params=SERVERS)
 def on_server(request, tmp_path):
-    """A project whose store is a server: a fake one, or the real one at QDRANT_URL."""
-    if request.param == "loopback":
-        with FakeQdrant() as fake:
-            yield Project(tmp_path / "server", extra=f'[store]\nurl = "{fake.url}"')
-        return
-    if "QDRANT_URL" not in os.environ:
-        pytest.skip("needs a Qdrant server: set QDRANT_URL")
-    key = f'\napi_key = "{os.environ["QDRANT_API_KEY"]}"' if "QDRANT_API_KEY" in os.environ else ""
-    project = Project(tmp_path / "server", extra=f'[store]\nurl = "{os.environ["QDRANT_URL"]}"{key}')
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
-    try:
+    """A project whose store is a server."""
+    with project_on(request.param, partial(Project, tmp_path / "server")) as project:
         yield project
-    finally:
-        with project.store() as store:
-            for collection in store.collections():
-                if collection.startswith(f"{name}_"):
-                    store.drop(collection)
 
 
 @pytest.mark.long
@@ -97,14 +82,15 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     assert not found
 
 
-def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, qdrant):
-    project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
+def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
+    project = on_server.fill(10)
     project.run()
     page = DocumentBatch(["99"], ["late"], [b"{}"], [b"h"], [b"h"])
     late = EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
     with project.store() as store:
-        epoch = store.metadata("test_notes")["epoch"]
+        name = store.aliases()[project.settings.alias("notes")]
+        epoch = store.metadata(name)["epoch"]
         project.run()
         with pytest.raises(IndexLocked, match="written by a later run"):
-            write_shard(store, "test_notes__1", late, epoch=epoch)
-        write_shard(store, "test_notes__1", late, epoch=epoch + 1)
+            write_shard(store, name, late, epoch=epoch)
+        write_shard(store, name, late, epoch=epoch + 1)

@@ -13,6 +13,8 @@ import signal
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,7 +24,9 @@ from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
+from tests.live.qdrant import project_on
 from tests.prefect_api import temporary_server
+from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import Victim, file_stamps, kill_qdrant, ledger_rows, project_in
 from tests.waiting import eventually
@@ -62,8 +66,8 @@ class Case:
     target: str
     run: str = "first"
     embedder: str = "local"
-    server: bool = False
-    """Whether the store is a server."""
+    store: str = "embedded"
+    """One of `STORES`."""
     workers: int = 2
     plain: bool = False
     """Whether the run has no Prefect server, as for a user without one."""
@@ -75,12 +79,15 @@ CASES = (
     Case("flow", "second", plain=True),
     Case("flow", "first", workers=1),
     Case("group", "first", embedder="ollama"),
-    Case("group", "second", server=True),
+    Case("group", "second", store="loopback"),
     Case("worker", "first"),
     Case("ollama", "second", embedder="ollama"),
-    Case("qdrant", "first", server=True),
-    Case("worker", "second", server=True, plain=True),
+    Case("qdrant", "first", store="loopback"),
+    Case("worker", "second", store="loopback", plain=True),
     Case("prefect-external", "first"),
+    Case("flow", "first", store="real"),
+    Case("worker", "second", store="real"),
+    Case("prefect-external", "second", store="real"),
 )
 
 
@@ -124,7 +131,11 @@ def clean(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.target}, {case.run} run")
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.qdrant_server] * (case.store == "real")) for case in CASES],
+    ids=lambda case: f"{case.target}, {case.run} run, {case.store}",
+)
 def test_the_run_after_a_kill_loses_nothing(tmp_path, prefect_server, request, clean, case):
     random_ = random.Random(f"{SEED} {case}")
     share, delay = random_.uniform(0.0, 0.9), random_.uniform(0.0, 0.1)
@@ -135,34 +146,35 @@ def test_the_run_after_a_kill_loses_nothing(tmp_path, prefect_server, request, c
     for number, earlier in enumerate((1.0, 0.7, 0.4, 0.0)):  # if the run ends too soon
         case = replace(case, share=share * earlier, delay=delay)
         print(case)
-        with FakeQdrant() as qdrant:
+        make = partial(made, case, tmp_path / f"p{number}", clean, settings)
+        with FakeQdrant() as qdrant, project_on(case.store, make, qdrant) as project:
             try:
-                Trial(case, tmp_path / f"p{number}", clean, settings, ollama, qdrant).run()
+                Trial(case, clean, settings, ollama, qdrant, project).run()
             except TooLate:
                 continue
             return
     pytest.fail("each run ended before the kill")
 
 
+def made(case: Case, folder: Path, clean, settings: str, store: str) -> Project:
+    """Make the project of a case; for a second run the indexed one, where that can be copied."""
+    if case.run == "first" or store:
+        return make_project(folder, DOCUMENTS, extra=settings + store)
+    shutil.copytree(clean("first", settings).folder, folder)
+    return project_in(folder)
+
+
 class Trial:
     """One kill, from start to judgement."""
 
-    def __init__(self, case: Case, folder, clean, settings: str, ollama, qdrant) -> None:
-        self.case, self.ollama, self.qdrant = case, ollama, qdrant
+    def __init__(self, case: Case, clean, settings: str, ollama, qdrant, project: Project) -> None:
+        self.case, self.ollama, self.qdrant, self.project = case, ollama, qdrant, project
         expected = clean(case.run, settings)
         self.points, self.rows = expected.points(), ledger_rows(expected)
-        if case.server:
-            self.project = make_project(folder, DOCUMENTS, extra=f'{settings}[store]\nurl = "{qdrant.url}"\n')
-            if case.run == "second":
-                assert self.project.run().state == "completed"
-        elif case.run == "second":
-            shutil.copytree(clean("first", settings).folder, folder)
-            self.project = project_in(folder)
-        else:
-            self.project = make_project(folder, DOCUMENTS, extra=settings)
         if case.run == "second":
-            edit_corpus(self.project)
-        self.before = ledger_rows(self.project)
+            assert ledger_rows(project) or project.run().state == "completed"
+            edit_corpus(project)
+        self.before = ledger_rows(project)
         keys = {*self.before, *self.rows}
         self.changes = {key for key in keys if self.before.get(key) != self.rows.get(key)}
 
@@ -238,7 +250,9 @@ class Trial:
         with_text = {key: row for key, row in self.rows.items() if row.chunks}
         left = {key for key, row in with_text.items() if key not in rows or rows[key].text_hash != row.text_hash}
         again = outcome.new + outcome.changed - sum(not (key in rows and rows[key].pending) for key in left)
-        shards = 3 * case.workers if case.server else 2 * case.workers + 1  # workers have them, one is made durable
+        shards = (
+            3 * case.workers if case.store != "embedded" else 2 * case.workers + 1
+        )  # workers have them, one is made durable
         window = shards * SHARD_DOCUMENTS[case.run]
         payloads = sum(
             key in self.before and self.before[key].text_hash == row.text_hash and self.before[key] != row
@@ -248,7 +262,7 @@ class Trial:
         assert ledger_rows(self.project) == self.rows
         found = self.project.points()
         assert found.keys() == self.points.keys()
-        exact = case.embedder == "local" and not case.server
+        exact = case.embedder == "local" and case.store == "embedded"
         for i, (payload, vector) in self.points.items():
             assert found[i][0] == payload
             assert found[i][1] == (vector if exact else pytest.approx(vector, abs=1e-5)), i

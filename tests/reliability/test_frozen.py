@@ -1,0 +1,92 @@
+"""Processes that stand still in the middle of a run and go on later, and another run meanwhile.
+
+With an embedded store no other run could begin: a process that lives has it open.
+"""
+
+import sqlite3
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from tests.fakes.ollama import FakeOllama
+from tests.live.qdrant import SERVERS, project_on
+from tests.project import Project
+from tests.reliability.victim import Victim, ledger_rows
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.long
+DOCUMENTS = 200
+
+
+@pytest.fixture
+def fake():
+    with FakeOllama() as server:
+        server.seconds_per_text = 0.05
+        yield server
+
+
+@pytest.fixture(params=SERVERS)
+def project(request, tmp_path, fake):
+    def make(store: str) -> Project:
+        return Project(tmp_path / "project", extra=fake.settings + store).fill(DOCUMENTS)
+
+    with project_on(request.param, make) as project:
+        yield project
+
+
+def committed(project: Project) -> int:
+    return sum(not row.pending for row in ledger_rows(project).values())
+
+
+def begun(project: Project) -> bool:
+    """Whether some shards are committed and others are under way."""
+    return 0 < committed(project) < len(ledger_rows(project))
+
+
+def assert_right(project: Project, fake: FakeOllama) -> None:
+    fake.seconds_per_text = 0
+    texts = project.texts()
+    assert len(texts) == DOCUMENTS
+    assert texts["7"] == ["Note 7\nnow it prints"]
+    assert not any(row.pending for row in ledger_rows(project).values())
+    assert project.run().indexes[0].unchanged == DOCUMENTS
+    project.json("doctor")
+
+
+def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, project, fake):
+    """As a virtual machine that was paused: the run, its workers and what they were about to write go on later."""
+    with Victim(project, "--shard-documents", "10") as frozen:
+        eventually(lambda: frozen.ended or (begun(project) and frozen.workers()), lambda: frozen.output)
+        for process in frozen.processes():
+            process.suspend()
+        project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
+        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+            db.execute("UPDATE rag_index_leases SET host = 'another machine', renewed_at = renewed_at - 120")
+        assert project.run().state == "completed"
+        for process in frozen.processes():
+            process.resume()
+        assert frozen.process.wait(240) == 1, frozen.output
+        said = frozen.output
+        assert "took over" in said or "written by a later run" in said, said
+        assert "Traceback" not in said
+        eventually(frozen.gone, seconds=60)
+    assert_right(project, fake)
+
+
+def test_a_worker_that_freezes_costs_a_run_no_document(prefect_server, project, fake):
+    """Its shards are embedded by another one after half a minute, and what it writes later changes nothing."""
+    project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
+    with Victim(project, "--shard-documents", "10") as run:
+        eventually(lambda: run.ended or (begun(project) and run.workers()), lambda: run.output)
+        [worker] = run.workers()  # which asks for two shards at a time
+        worker.suspend()
+        eventually(
+            lambda: run.ended or sum(not row.pending for row in ledger_rows(project).values()) == DOCUMENTS, seconds=120
+        )
+        with suppress(psutil.NoSuchProcess):
+            worker.resume()
+        assert run.process.wait(240) == 0, run.output
+        assert "Traceback" not in run.output
+        eventually(run.gone, seconds=60)
+    assert_right(project, fake)
