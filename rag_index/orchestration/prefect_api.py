@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import TransientError
@@ -96,10 +97,19 @@ def is_deployed() -> bool:
     import httpx
     from prefect import runtime
 
+    run = runtime.flow_run.id
     try:
-        return bool(runtime.deployment.id)
+        return run is not None and _has_deployment(run)
     except httpx.TransportError:  # Prefect asks the server only about runs that are no deployment's
         return False
+
+
+@cache
+def _has_deployment(run_id: str) -> bool:
+    """Return whether the current flow run has a deployment. Prefect asks its server each time, and it never changes."""
+    from prefect import runtime
+
+    return bool(runtime.deployment.id)
 
 
 def wait_for_api() -> None:
