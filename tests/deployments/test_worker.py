@@ -17,6 +17,7 @@ from rag_index.components.ledger.runs import holder
 from rag_index.orchestration.stopping import CANCELLED
 from tests.dask_workers import command, workers_among
 from tests.deployments.server import PREFECT, SUSPENDED
+from tests.live.qdrant import REAL, project_on
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -32,8 +33,17 @@ wait_for_recovery = 5
 
 
 @pytest.fixture
-def project(tmp_path, fake) -> Project:
-    return Project(tmp_path / "project", extra=EMBEDDER.format(fake=fake)).fill(240)
+def project(request, tmp_path, fake):
+    """240 notes; a parameter is one of `STORES`."""
+
+    def make(store: str) -> Project:
+        return Project(tmp_path / "project", extra=EMBEDDER.format(fake=fake) + store).fill(240)
+
+    with project_on(getattr(request, "param", "embedded"), make) as project:
+        yield project
+
+
+any_store = pytest.mark.parametrize("project", ["embedded", REAL], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +242,7 @@ def committed(project) -> int:
         return 0
 
 
+@any_store
 def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker, start):
     fake.seconds_per_text = 0.1
     run = start("index-all", workers=2, shard_documents=10)
@@ -271,6 +282,7 @@ def test_a_run_that_its_worker_does_not_cancel_cancels_itself(deployed, fake, wo
     assert "Traceback" not in "".join(deployed.logs(run))
 
 
+@any_store
 def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fake, worker, elsewhere, start):
     """The server is away from the middle of the run until all is committed: the run waits to report, and no longer."""
     fake.seconds_per_text = 0.05
@@ -278,15 +290,21 @@ def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fak
     eventually(lambda: len(fake.embeds()) > 5, "documents are being embedded", every=0.25)
     deployed.stop_server()
     try:
-        eventually(lambda: lease_holders(project, "test_notes") == [None], "the index is done", seconds=280, every=0.25)
+        eventually(
+            lambda: lease_holders(project, project.settings.alias("notes")) == [None],
+            "the index is done",
+            seconds=280,
+            every=0.25,
+        )
         assert len(project.texts()) == 240
     finally:
         deployed.start_server()
     ended = deployed.wait_for_end(run)
     assert (ended["state_name"], ended["state"]["message"][:30]) == ("Completed", "1 index: 240 documents indexed")
     assert [name for name, _ in states(deployed, run)][-2:] == ["Running", "Completed"]
-    assert deployed.artifacts()["test-all-progress"]["flow_run_id"] == run
-    assert deployed.artifacts()["test-notes-report"]["data"].startswith("# notes: completed")
+    name = project.settings.project
+    assert deployed.artifacts()[f"{name}-all-progress"]["flow_run_id"] == run
+    assert deployed.artifacts()[f"{name}-notes-report"]["data"].startswith("# notes: completed")
     assert "Prefect's server does not answer" in (elsewhere / "worker.log").read_text()
     assert "Traceback" not in "".join(deployed.logs(run))
 

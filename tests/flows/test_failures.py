@@ -14,6 +14,7 @@ from prefect.client.schemas.sorting import TaskRunSort
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.orchestration.cluster import Workers
+from tests.live.qdrant import STORES, project_on
 from tests.ports import free_port
 from tests.project import Project
 from tests.reliability.victim import Victim
@@ -21,8 +22,14 @@ from tests.waiting import eventually, when
 
 
 @pytest.fixture
-def project(tmp_path, fake) -> Project:
-    return Project(tmp_path / "project", extra=fake.settings + "wait_for_recovery = 5\n").fill(80)
+def project(request, tmp_path, fake) -> Iterator[Project]:
+    """80 notes; a parameter is one of `STORES`."""
+
+    def make(store: str) -> Project:
+        return Project(tmp_path / "project", extra=f"{fake.settings}wait_for_recovery = 5\n{store}").fill(80)
+
+    with project_on(getattr(request, "param", "embedded"), make) as project:
+        yield project
 
 
 def listed(project: Project) -> dict[str, str]:
@@ -142,12 +149,14 @@ def dask_in(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("project", STORES, indirect=True)
 def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, prefect_server, fake):
     """What kills it from outside when it has no more memory is a signal, as here."""
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
     fake.fault("kill_client", marker="KILLS")
     report = project.index(shard_documents=20, workers=2)
     assert (report.state, report.indexes[0].failed) == ("partial", 1)
+    assert len(project.texts()) == 79
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
     crashed = [run.state.message for run in runs if run.state.is_crashed()]
