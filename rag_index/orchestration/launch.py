@@ -88,16 +88,22 @@ def _with_api(load: Callable[[], T], home: Path, *, verbose: bool) -> Iterator[t
     """Give what `load` imports, and a function that says where a flow run is shown. A server starts meanwhile."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
+    def page(run_id: object) -> str:
+        url = PREFECT_UI_URL.value()  # a temporary server, perhaps that of a watch, has none
+        return (
+            f"this run is shown at {url}/runs/flow-run/{run_id}" if url
+            else f"`PREFECT_HOME={home} prefect server start` shows this run at /runs/flow-run/{run_id}"
+        )  # fmt: skip
+
     if PREFECT_API_URL.value():
-        yield load(), lambda run_id: f"this run is shown at {PREFECT_UI_URL.value()}/runs/flow-run/{run_id}"
+        yield load(), page
         return
     make_folder(home)
-    shown = f"`PREFECT_HOME={home} prefect server start` shows this run at /runs/flow-run/"
     with temporary_server(home, verbose=verbose) as wait:
         flow, found = load(), wait()
-        api = {name: found[name.name] for name in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}
+        api = {name: found[name.name] for name in (PREFECT_API_URL, PREFECT_API_AUTH_STRING, PREFECT_UI_URL)}
         with temporary_settings(api):
-            yield flow, lambda run_id: f"{shown}{run_id}"
+            yield flow, page
 
 
 def trusted_folder() -> AbstractContextManager[None]:

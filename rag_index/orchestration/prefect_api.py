@@ -80,7 +80,7 @@ def temporary_server(home: Path, *, verbose: bool = False) -> Iterator[Callable[
                 f"Prefect's temporary server with its database in {home} does not start ({error}): --verbose shows "
                 "why, and without --prefect none is needed"
             ) from error
-        return {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
+        return {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password, "PREFECT_UI_URL": ""}
 
     try:
         yield wait
@@ -162,6 +162,14 @@ def api_settings() -> dict[str, Any]:
     """Return Prefect's settings as a task on a worker gets them, for `why_no_api`."""
     with impatient() as context:
         return context.serialize()
+
+
+def api_environment() -> dict[str, str]:
+    """Return the variables that lead another process to the API of this one, which may be a temporary server."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL
+
+    found = {one.name: one.value() for one in (PREFECT_API_URL, PREFECT_API_AUTH_STRING, PREFECT_UI_URL)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def why_no_api(settings: dict[str, Any]) -> str:

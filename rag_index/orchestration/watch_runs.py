@@ -13,7 +13,7 @@ from rag_index.core.reports.outcome import IndexOutcome, failed_to_start
 from rag_index.errors import TransientError
 from rag_index.etl.changed import Applied
 from rag_index.orchestration.launch import UNREACHABLE
-from rag_index.orchestration.prefect_api import is_deployed
+from rag_index.orchestration.prefect_api import api_environment, is_deployed
 from rag_index.watch import PlainRunner
 from rag_index.watch.loop import Stop, stopped_by_signals
 
@@ -35,7 +35,7 @@ class FlowRunner(PlainRunner):
     options = ("--prefect",)
 
     def __init__(self, settings: Settings, stop: Stop, index_changes: Callable[..., Any]) -> None:
-        super().__init__(settings)
+        super().__init__(settings, api_environment())
         self._stop = stop
         self._index_changes = index_changes
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,8 +40,9 @@ class PlainRunner:
     options: tuple[str, ...] = ()
     """Options of the command that runs over all documents."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` is added to that of the command."""
+        self._settings, self._environment = settings, environment
         self._batches = BatchIndexer(settings)
 
     def index_changes(self, name: str, waiting: int) -> Applied:
@@ -53,7 +54,7 @@ class PlainRunner:
         if (locked := self._batches.locked(name)) is not None:
             raise locked  # starting a command takes seconds
         self._batches.close()  # the run needs the memory
-        return OrdinaryRun(self._settings, name, self.options)
+        return OrdinaryRun(self._settings, name, self.options, self._environment)
 
     def close(self) -> None:
         """Close what is kept open between batches."""
@@ -66,14 +67,16 @@ class OrdinaryRun:
     With `--prefect` among the options it is a flow run, as the watch is.
     """
 
-    def __init__(self, settings: Settings, name: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, settings: Settings, name: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         self._name = name
         self._printed = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - `_end` closes it
         command = [*PROGRAM, "--config", str(settings.path), "index", name, "--json", *options]
         # a group of its own: Ctrl-C in a terminal tells the watch, which tells the run
         self._process = subprocess.Popen(
             command, stdout=self._printed, process_group=0,
-            env={name: value for name, value in os.environ.items() if not name.startswith(OF_A_FLOW_RUN)},
+            env={k: v for k, v in os.environ.items() if not k.startswith(OF_A_FLOW_RUN)} | dict(environment or {}),
         )  # fmt: skip
 
     def applied(self) -> Applied | None:

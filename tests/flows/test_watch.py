@@ -3,6 +3,7 @@
 from contextlib import closing
 from functools import partial
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -13,7 +14,9 @@ from rag_index.orchestration.watch_runs import FlowRunner
 from rag_index.watch.loop import Stop
 from tests.etl.plain import run_plain
 from tests.ports import free_port
+from tests.prefect_api import temporary_server
 from tests.project import Project
+from tests.reliability.victim import Victim
 from tests.waiting import eventually
 
 
@@ -49,6 +52,31 @@ def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path, prefect_server):
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
     assert len(batches()) > len(before)
     assert {state for _, state in batches()} == {"Completed"}
+
+
+@pytest.mark.long
+def test_an_ordinary_run_uses_the_temporary_server_of_its_watch(tmp_path, fake):
+    project = Project(tmp_path / "project", fake.settings).fill(5)
+    project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
+    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
+    nowhere = {"PREFECT_HOME": str(tmp_path / "nowhere"), "PREFECT_API_AUTH_STRING": ""}
+    fake.fault("hang", marker="Note")
+    with Victim(project, "--once", run="watch", **nowhere) as watch:
+        eventually(lambda: watch.ended or any("Note" in one.texts[0] for one in fake.embeds()))
+        servers = [one for one in watch.processes() if "prefect.server.api.server" in " ".join(one.cmdline())]
+        assert len(servers) == 1, watch.output
+        fake.clear()
+        fake.restart()
+        eventually(lambda: watch.ended)
+    home = project.folder / ".rag-index" / "prefect"
+    shown = [line for line in watch.output.splitlines() if "shows this run at" in line]
+    assert [f"PREFECT_HOME={home}" in line for line in shown] == [True, True], watch.output
+    assert len(project.texts()) == 5
+    with temporary_server(home) as found, httpx.Client(
+        base_url=found["PREFECT_API_URL"], auth=tuple(found["PREFECT_API_AUTH_STRING"].split(":")), timeout=60
+    ) as api:  # fmt: skip
+        runs = api.post("/flow_runs/filter", json={}).raise_for_status().json()
+    assert {(run["name"], run["state_name"]) for run in runs} >= {("index notes", "Completed")}
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["batch", "ordinary run"])
