@@ -100,8 +100,7 @@ class IndexSettings(Section):
     file in `queries/` below `data`, for the time of a run. Prefer a table or a view."""
     key: str | list[str] | None = None
     """The columns that identify a document: never NULL, unique, and of a type that can be ordered (not `FLOAT` of
-    MariaDB and MySQL; with their `ENUM` and `SET`, the database reads all rows for each page). Required with kind
-    `sql`."""
+    MariaDB and MySQL, whose `ENUM` and `SET` are slow). Required with kind `sql`."""
     where: str | None = Field(default=None, min_length=1)
     """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`. Parts and joins
     have their own. With a `query`, write it there."""
@@ -114,7 +113,7 @@ class IndexSettings(Section):
     """Tables with many rows for one document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
     """The title of a document. It is embedded with each chunk, stands above each hit, and is found by its words; its
-    column need not be in `text`. A document with parts and without a title gets the beginning of its first text."""
+    column need not be in `text`."""
     link: str | None = Field(default=None, min_length=1)
     """The address at which a person reads the document, such as `"https://desk.example.org/t/{id}"`. Values are quoted.
     `"{url}"` takes a column with addresses; only http, https and paths make a link."""
@@ -145,9 +144,9 @@ class IndexSettings(Section):
     """The separator of several groups in a text column. If it is empty, the whole text is one group."""
     changed_since: str | None = None
     """The column with the time of a row's last change. A run then reads only rows that changed since the last complete
-    run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest` a run
-    reads everything, and a watch that polls sees changes of the table alone: use
-    [digests](operations.md#large-tables-digest)."""
+    run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest`, use
+    [digests](operations.md#large-tables-digest): a run reads everything all the same, and a watch that polls sees
+    changes of this table alone."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
     """How much later than its own time a change may be committed, in seconds."""
     depends_on: list[DependsOn] = Field(default=[])

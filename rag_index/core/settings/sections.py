@@ -93,12 +93,11 @@ class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read; required with kind `sql`. Nothing is written to it: SQLite is opened read-only, and servers
-    are read in read-only transactions. Settings of the server that would change or cut off what is read, such as
-    `DateStyle` or `sql_select_limit`, are overridden. Sessions use UTC, unless the URL names a zone: `?options=-c
-    TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the others). The drivers are
-    the [extras](#install) `postgresql` and `mariadb`; for another database, install its SQLAlchemy driver. Texts of a
-    PostgreSQL database without an encoding (`SQL_ASCII`) are read as UTF-8, or as `?client_encoding=latin1` says."""
+    """The database to read; required with kind `sql`. Nothing is written to it. Sessions use UTC, unless the URL names
+    a zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the
+    others). The drivers are the [extras](#install) `postgresql` and `mariadb`; for another database, install its
+    SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as `?client_encoding=latin1`
+    says."""
     page_rows: PositiveInt = 20_000
     """The maximum number of rows of one query. A page also ends at about 4 million characters."""
     timeout: Number = Field(default=600.0, gt=0)
@@ -274,9 +273,9 @@ class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """How many Dask workers a run starts. `auto`: one fewer than the processors that this process may use, as far as
-    memory allows. [Small work](how-it-works.md#how-the-data-flows) starts none: a process beside the command or flow
-    embeds. Where servers embed, this is the most: one begins, and more follow if it computes all the time."""
+    """How many Dask workers a run starts at most. `auto`: one fewer than the processors that this process may use, as
+    far as memory allows. [Small work](how-it-works.md#how-the-data-flows) starts none. Where servers embed, more than
+    one start only if the first computes all the time."""
     shard_documents: PositiveInt | Auto = "auto"
     """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as take five seconds at
     the measured rate."""
@@ -285,8 +284,7 @@ class ParallelSettings(Section):
     embedding is listed as failed. `auto`: the expected need limits the number of workers, and none is ended."""
     process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
     """The time limit of one shard, in seconds. A worker that exceeds it is ended, and the document is listed as failed.
-    `auto`: 10 minutes and 30 times what the shard should take at the measured rate, plus what the embedder's timeouts
-    allow (about half an hour with Ollama). A serial run has no limit."""
+    `auto`: at least 10 minutes; about half an hour with Ollama. A serial run has no limit."""
     serial: bool = False
     """Whether a run embeds in its own process, one shard after another."""
     dashboard: bool = False
