@@ -46,9 +46,9 @@ def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     assert collection.name == "test_notes__1"
 
 
-def test_the_tables_of_the_ledger_are_as_documented():
-    rows = table(section(PAGE, "## The ledger"), "what is recorded")
-    assert {name for _, names in rows for name in re.findall(r"`(\w+)`", names)} == tables.metadata.tables.keys()
+def test_the_tables_of_the_ledger_begin_as_documented():
+    (prefix,) = re.findall(r"tables begin with `(\w+)`", section(PAGE, "## The ledger"))
+    assert all(name.startswith(prefix) for name in tables.metadata.tables)
 
 
 NUMBERS = [
