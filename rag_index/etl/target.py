@@ -285,7 +285,7 @@ def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Chose
         verify_counts(ledger, store, collection)
     if not run.single and collection.written_by != (written_by := scan_settings(settings, index)):
         ledger.write_by(collection, written_by, new=rebuild)
-    epoch = _configure_server(run, collection.name)
+    epoch = _begin_on_server(run, collection.name)
     make_searchable(store, collection.name, identity, index.indexed_fields)
     return Chosen(collection, identity, rebuild, first, epoch)
 
@@ -308,8 +308,8 @@ def _was_restored(run: IndexRun, collection: Collection) -> bool:
     return True
 
 
-def _configure_server(run: IndexRun, name: str) -> int | None:
-    """Give a server's collection a new epoch, which is returned, and what `[store.server]` says.
+def _begin_on_server(run: IndexRun, name: str) -> int | None:
+    """Give a server's collection a new epoch, and return it.
 
     The epoch is higher than any there, as a ledger may be new. The outcome says what cannot be done and is slow.
     """
@@ -317,7 +317,7 @@ def _configure_server(run: IndexRun, name: str) -> int | None:
         return None
     epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
     run.store.set_metadata(name, {"epoch": epoch})
-    run.outcome.say(server.configure(name))
+    run.outcome.say(server.notes(name))
     if reason := server.fallback():
         slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
         logger.warning("%s", slow)

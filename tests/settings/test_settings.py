@@ -348,10 +348,6 @@ MISTAKES = [
         "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://a'\nhosts = ['http://b']\n" + VALID,
         "[embedder]: url and hosts name servers twice: give one of them",
     ),
-    (
-        "[store.server]\nreplication_factor = 2\nwrite_consistency_factor = 3\n" + VALID,
-        "write_consistency_factor 3 is more than replication_factor 2",
-    ),
     ("[parallel]\naddress = 'tls://h:1'\n" + VALID, "a tls:// address needs tls_ca_file, tls_cert and tls_key"),
     ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
     (SOURCE + "changes = 'wal'\n" + INDEX, 'changes = "wal" does not work with sqlite; set it to "que'),
@@ -393,7 +389,7 @@ EXAMPLES = [
     ("embedder.query_prefix", "[q] ", "[q] "),
     ("store.path", "/tmp/store", Path("/tmp/store")),
     ("store.api_key", "12345", None),
-    ("store.server", '{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
+    ("store.server", '{"grpc_port": 32}', ServerSettings(grpc_port=32)),
     ("parallel.workers", "3", 3),
     ("run.metrics_file", "/run.prom", Path("/run.prom")),
     ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
@@ -414,15 +410,15 @@ def test_a_key_of_each_type_can_come_from_the_environment(load, monkeypatch, nam
 
 def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monkeypatch):
     table = "RAG_INDEX_STORE__SERVER"
-    text = VALID + "[store.server]\nhnsw_m = 5\nbulk = true\n"
-    monkeypatch.setenv(f"{table}__HNSW_M", "6")
+    text = VALID + "[store.server]\ngrpc_port = 5\nbulk = true\n"
+    monkeypatch.setenv(f"{table}__GRPC_PORT", "6")
     settings = load(text)
-    assert settings.store.server == ServerSettings(hnsw_m=6, bulk=True)
+    assert settings.store.server == ServerSettings(grpc_port=6, bulk=True)
     places = origins(settings.path)
-    assert places["store", "server", "hnsw_m"] == f"{table}__HNSW_M"
+    assert places["store", "server", "grpc_port"] == f"{table}__GRPC_PORT"
     assert places["store", "server", "bulk"] == "rag-index.toml"
-    monkeypatch.setenv(table, '{"shard_number": 3}')
-    assert load(text).store.server == ServerSettings(hnsw_m=6, shard_number=3)
+    monkeypatch.setenv(table, '{"bulk": false}')
+    assert load(text).store.server == ServerSettings(grpc_port=6, bulk=False)
 
 
 def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
@@ -434,18 +430,18 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
     monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")
     monkeypatch.setenv("rag_index_run__wait", "3")
-    monkeypatch.setenv("RAG_INDEX_STORE__SERVER__REPLICATION_FACTOR", "8")
+    monkeypatch.setenv("RAG_INDEX_STORE__SERVER__BULK", "true")
     monkeypatch.setenv("RAG_INDEX_TEST_SOMETHING", "x")
     monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "")
     monkeypatch.setenv("RAG_INDEX_STORE__URL", "")
     monkeypatch.setenv("RAG_INDEX_EMBEDDER__DOCUMENT_PREFIX", "")
     settings = load(
-        "[parallel]\nworkers = 5\nworker_memory = 900\n[store]\nurl = 'http://q'\n[store.server]\nhnsw_m = 5\n"
+        "[parallel]\nworkers = 5\nworker_memory = 900\n[store]\nurl = 'http://q'\n[store.server]\ngrpc_port = 5\n"
         "[embedder]\nkind = 'ollama'\nmodel = 'nomic-embed-text'\n" + VALID
     )
     assert settings.project == "2024"
     assert (settings.parallel.workers, settings.parallel.worker_memory, settings.run.wait) == (2, 900, 3.0)
-    assert (settings.store.server.hnsw_m, settings.store.server.replication_factor) == (5, 8)
+    assert settings.store.server == ServerSettings(grpc_port=5, bulk=True)
     assert (settings.store.url, settings.store.api_key) == (None, None)
     assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
     assert run_settings(None, workers=4).parallel.workers == 4

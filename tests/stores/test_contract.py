@@ -17,7 +17,6 @@ from rag_index.components.stores.server.server_store import ServerStore
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
 from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
-from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -36,7 +35,7 @@ def open_kind(kind, folder):
                 yield ServerStore(qdrant.url, patience=1)
         case "grpc":
             with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:
-                yield ServerStore(qdrant.url, patience=1, settings=ServerSettings(grpc_port=fast.port))
+                yield ServerStore(qdrant.url, patience=1, grpc_port=fast.port)
                 assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {"GET /", "GET /collections"}
         case _:
             if "QDRANT_URL" not in os.environ:

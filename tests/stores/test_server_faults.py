@@ -17,7 +17,6 @@ from qdrant_client import models
 from rag_index.components.stores.server import link
 from rag_index.components.stores.server.server_store import ServerStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -37,9 +36,7 @@ def store(qdrant):
 def fast(qdrant):
     with (
         FakeQdrantGrpc(qdrant) as front,
-        closing(
-            ServerStore(qdrant.url, timeout=1, patience=30, settings=ServerSettings(grpc_port=front.port))
-        ) as store,
+        closing(ServerStore(qdrant.url, timeout=1, patience=30, grpc_port=front.port)) as store,
     ):
         store.create("c", 4, {})
         yield store
@@ -146,7 +143,7 @@ def test_what_passes_is_retried_by_grpc(qdrant, fast, code):
 def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant):
     """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
     with FakeQdrantGrpc(qdrant) as front:
-        store = ServerStore(qdrant.url, timeout=1, patience=PATIENCE, settings=ServerSettings(grpc_port=front.port))
+        store = ServerStore(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port)
         store.create("c", 4, {})
     with socket.create_server(("127.0.0.1", front.port)) as away:
         away.settimeout(0.01)

@@ -14,7 +14,6 @@ from qdrant_client import QdrantClient, models
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.components.stores.server.server_store import ServerStore
-from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreRefused
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -69,7 +68,7 @@ def server(request):
         return
     with FakeQdrant() as fake, FakeQdrantGrpc(fake) as front:
         port = front.port if request.param == "grpc" else None
-        with closing(ServerStore(fake.url, patience=1, settings=ServerSettings(grpc_port=port))) as store:
+        with closing(ServerStore(fake.url, patience=1, grpc_port=port)) as store:
             yield Server(store, QdrantClient(fake.url, check_compatibility=False), fake)
 
 

@@ -1,4 +1,4 @@
-"""`[store.server]`: how collections of a server are made, changed, loaded and searched."""
+"""How collections of a server are loaded and searched, and what is said of what people set on them."""
 
 import re
 from contextlib import closing
@@ -13,8 +13,7 @@ from rag_index.components.stores.server import collection_requests as server_col
 from rag_index.components.stores.server.server_store import ServerStore
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.payload_indexes import GROUPS_FIELD
-from rag_index.core.settings.sections import ServerSettings
-from rag_index.errors import StoreError, StoreUnavailable
+from rag_index.errors import StoreUnavailable
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port
@@ -22,24 +21,20 @@ from tests.stores.test_server_faults import points, stop_time
 
 DIMENSION = 4
 QUERY = np.ones(DIMENSION, np.float32)
-EVERYTHING = ServerSettings(
-    shard_number=3, replication_factor=2, write_consistency_factor=2, on_disk_vectors=True, on_disk_payload=False,
-    hnsw_m=32, hnsw_ef_construct=200, quantization="scalar",
-)  # fmt: skip
+BINARY = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
 
 
 @pytest.fixture
-def open_with(qdrant):
-    """A function that opens a store with these settings, over gRPC."""
+def open_store(qdrant):
+    """A function that opens a store over gRPC."""
     opened: list[ServerStore] = []
     with FakeQdrantGrpc(qdrant) as front:
 
-        def open_with(settings: ServerSettings = ServerSettings()) -> ServerStore:  # noqa: B008
-            settings = settings.model_copy(update={"grpc_port": front.port})
-            opened.append(ServerStore(qdrant.url, patience=1, settings=settings))
+        def open_store() -> ServerStore:
+            opened.append(ServerStore(qdrant.url, patience=1, grpc_port=front.port))
             return opened[-1]
 
-        yield open_with
+        yield open_store
         for store in opened:
             store.close()
         assert any(call.startswith("GRPC") for call in qdrant.seen)
@@ -57,97 +52,32 @@ def updates(qdrant: FakeQdrant) -> int:
     return qdrant.requests("GRPC Update")
 
 
-def assert_everything(found: models.CollectionConfig, *, shards: int | None = 3) -> None:
-    params = found.params
-    assert isinstance(params.vectors, models.VectorParams)
-    assert (params.replication_factor, params.write_consistency_factor) == (2, 2)
-    assert (params.vectors.on_disk, params.on_disk_payload) == (True, False)
-    assert (found.hnsw_config.m, found.hnsw_config.ef_construct) == (32, 200)
-    assert isinstance(found.quantization_config, models.ScalarQuantization)
-    assert found.quantization_config.scalar.always_ram is True
-    if shards is not None:
-        assert params.shard_number == shards
+def test_quantization_that_is_too_coarse_for_the_vectors_is_named(qdrant, open_store):
+    store = open_store()
+    for name, dimension in (("c", DIMENSION), ("wide", 1024)):
+        store.create(name, dimension, {})
+        assert store.notes(name) == ""
+        by_hand(qdrant, name, quantization_config=BINARY)
+    assert re.search(rf"c has {DIMENSION}-d vectors, too few dimensions for binary.*to scalar", store.notes("c"))
+    assert store.notes("wide") == ""
 
 
-def test_a_new_collection_is_made_as_the_settings_say(qdrant, open_with):
-    store = open_with(EVERYTHING)
-    store.create("c", DIMENSION, {})
-    assert_everything(by_hand(qdrant))
-    before = updates(qdrant)
-    assert store.configure("c") == ""
-    assert updates(qdrant) == before, "nothing differs"
-    assert open_with().configure("c") == ""
-    assert_everything(by_hand(qdrant))  # what is not set is left as somebody set it
-
-
-def test_an_existing_collection_is_changed_where_qdrant_can(qdrant, open_with):
-    plain = open_with(ServerSettings(shard_number=1))
-    plain.create("c", DIMENSION, {})
-    plain.upsert("c", points(5))
-    said = "c has 1 shard, [store.server] shard_number says 3: `rag-index rebuild` makes a collection with that many"
-    assert open_with(EVERYTHING).configure("c") == said
-    assert_everything(by_hand(qdrant), shards=1)
-    assert plain.count("c") == 5
-
-
-@pytest.mark.parametrize("kind", ["binary", "turbo"])
-def test_one_quantization_takes_the_place_of_another_and_none_removes_it(qdrant, open_with, kind):
-    open_with(EVERYTHING).create("c", DIMENSION, {})
-    open_with(ServerSettings(quantization=kind)).configure("c")
-    assert getattr(by_hand(qdrant).quantization_config, kind).always_ram
-    open_with(ServerSettings(quantization="none")).configure("c")
-    assert by_hand(qdrant).quantization_config is None
-
-
-def test_quantization_that_is_too_coarse_for_the_vectors_is_named(open_with):
-    coarse = ServerSettings(quantization="binary")
-    open_with(coarse).create("c", DIMENSION, {})
-    said = rf'c has {DIMENSION}-d vectors, too few dimensions for binary.*"scalar" or "turbo"'
-    assert re.search(said, open_with(coarse).configure("c"))
-    assert re.search(said, open_with().configure("c")), "set by hand"
-    assert open_with(ServerSettings(quantization="scalar")).configure("c") == ""
-    open_with(coarse).create("wide", 1024, {})
-    assert open_with(coarse).configure("wide") == ""
-
-
-def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_with):
+def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_store):
     for name, groups, sparse, version in (
         ("old", True, True, "1.18.3"), ("new", True, True, "1.19.0"), ("open", False, True, "1.18.3"),
         ("dense", True, False, "1.18.3"),
     ):  # fmt: skip
         qdrant.version = version
-        store = open_with()
+        store = open_store()
         store.create(name, DIMENSION, {"payload_indexes": {GROUPS_FIELD: "keyword"}} if groups else {}, sparse=sparse)
-        assert ("may not see, too: upgrade Qdrant to 1.19" in store.configure(name)) is (name == "old")
-
-
-def test_what_else_of_a_quantization_was_set_by_hand_stays(qdrant, open_with):
-    store = open_with(ServerSettings(quantization="scalar"))
-    store.create("c", DIMENSION, {})
-    set_by_hand = models.ScalarQuantization(
-        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.9, always_ram=True)
-    )
-    by_hand(qdrant, quantization_config=set_by_hand)
-    store.configure("c")
-    assert by_hand(qdrant).quantization_config == set_by_hand
-
-
-def test_an_older_server_without_turboquant_is_named(qdrant, open_with):
-    qdrant.version = "1.17.2"
-    store = open_with(ServerSettings(quantization="turbo"))
-    with pytest.raises(StoreError, match=r'is version 1\.17\.2, and .* quantization = "turbo" needs 1\.18 or newer'):
-        store.create("c", DIMENSION, {})
-    assert store.names() == set()
-    open_with().create("c", DIMENSION, {})
-    with pytest.raises(StoreError, match=r"needs 1\.18 or newer"):
-        store.configure("c")
+        assert ("may not see, too: upgrade Qdrant to 1.19" in store.notes(name)) is (name == "old")
 
 
 # Searches
 
 
-def test_searches_of_compressed_vectors_are_scored_again_and_stay_within_strict_mode(qdrant, open_with):
-    store = open_with(ServerSettings(quantization="binary"))
+def test_searches_of_compressed_vectors_are_scored_again_and_stay_within_strict_mode(qdrant, open_store):
+    store = open_store()
     store.create("c", DIMENSION, {}, sparse=True)
     store.search("c", VectorQuery(QUERY, 1))
     store.search("c", VectorQuery(QUERY, 1, exact=True))
@@ -165,9 +95,9 @@ def test_searches_of_compressed_vectors_are_scored_again_and_stay_within_strict_
 # Loading in bulk
 
 
-def test_a_paused_search_index_is_restored_to_what_it_was(qdrant, open_with):
+def test_a_paused_search_index_is_restored_to_what_it_was(qdrant, open_store):
     qdrant.threshold = 1  # kilobyte: 64 vectors
-    store = open_with()
+    store = open_store()
     store.create("c", DIMENSION, {})
     store.pause_indexing("c")
     store.upsert("c", points(100))
@@ -188,10 +118,10 @@ def test_a_paused_search_index_is_restored_to_what_it_was(qdrant, open_with):
     assert updates(qdrant) == before
 
 
-def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant, open_with, monkeypatch):
+def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant, open_store, monkeypatch):
     monkeypatch.setattr(server_collections, "POLL", 60.0)
     qdrant.threshold, qdrant.stuck = 1, True
-    store = open_with()
+    store = open_store()
     store.create("c", DIMENSION, {})
     store.upsert("c", points(100))
     pauses = stop_time(store)
@@ -202,9 +132,9 @@ def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant, open_wi
     store.optimize("c")
 
 
-def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, open_with):
+def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, open_store):
     qdrant.threshold = 1  # kilobyte: 64 vectors
-    store = open_with()
+    store = open_store()
     stop_time(store)
     store.create("c", DIMENSION, {})
     store.upsert("c", points(100))
@@ -238,6 +168,6 @@ def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):
             (front.port, f"Qdrant at {qdrant.url} does not answer gRPC on port {front.port}"),
             (0, ""),
         ):
-            with closing(ServerStore(qdrant.url, patience=1, settings=ServerSettings(grpc_port=given))) as store:
+            with closing(ServerStore(qdrant.url, patience=1, grpc_port=given)) as store:
                 assert store.fallback() == reason
                 assert store.count("ours") == 0

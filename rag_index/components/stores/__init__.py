@@ -128,7 +128,9 @@ def _open_server(
     from rag_index.components.stores.server.server_store import ServerStore
 
     timeout, key = settings.timeout if timeout is None else timeout, settings.secret_api_key()
-    return ServerStore(str(settings.url), api_key=key, timeout=timeout, patience=patience, settings=settings.server)
+    return ServerStore(
+        str(settings.url), api_key=key, timeout=timeout, patience=patience, grpc_port=settings.server.grpc_port
+    )
 
 
 @contextmanager

@@ -43,44 +43,12 @@ DOCUMENT, CHUNK = "{document}", "{chunk}"
 
 
 class ServerSettings(Section):
-    """`[store.server]`: how collections on a server are made. A key that is not set is left to the server."""
+    """`[store.server]`: how a Qdrant server is used. Its own configuration says how collections are made."""
 
     grpc_port: Port | None = None
     """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
-    shard_number: PositiveInt | None = None
-    """How many shards a collection has. An existing collection keeps its number until a rebuild, and a run says so."""
-    replication_factor: PositiveInt | None = None
-    """How many replicas each shard has."""
-    write_consistency_factor: PositiveInt | None = None
-    """How many replicas must have taken a write before it counts as done. At most `replication_factor`."""
-    on_disk_vectors: bool | None = None
-    """Whether vectors are read from disk instead of memory."""
-    on_disk_payload: bool | None = None
-    """Whether payloads are read from disk instead of memory."""
-    hnsw_m: PositiveInt | None = None
-    """How many edges a point has in the search index. More find more, and take more memory."""
-    hnsw_ef_construct: Annotated[Int, Field(ge=4)] | None = None
-    """How many neighbours, at least 4, are considered when a point is added. More find more, and take longer."""
-    quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
-    """The compressed copy of the vectors that searches read first: `scalar` (a quarter of the size), `turbo` (an
-    eighth, Qdrant 1.18 or newer), `binary` (a 32nd), or `none` to remove one."""
     bulk: bool = False
     """Whether a new collection is loaded without its search index, which the server builds before it is published."""
-
-    @property
-    def quantized(self) -> bool:
-        """Whether collections get compressed vectors."""
-        return self.quantization not in (None, "none")
-
-    @model_validator(mode="after")
-    def _check_replicas(self) -> ServerSettings:
-        replicas, needed = self.replication_factor, self.write_consistency_factor
-        if replicas is not None and needed is not None and needed > replicas:
-            raise ValueError(
-                f"write_consistency_factor {needed} is more than replication_factor {replicas}; no write could be "
-                "completed, lower it"
-            )
-        return self
 
 
 def _check_role(value: str) -> str:
@@ -254,7 +222,7 @@ class StoreSettings(Section):
     """Whether a run ends by [erasing](deleted-data.md) from every file of the store what it deleted or changed. It then
     keeps no collection for `rollback`."""
     server: ServerSettings = ServerSettings()
-    """How collections on a Qdrant server are made: [`[store.server]`](#storeserver)."""
+    """How a Qdrant server is used: [`[store.server]`](#storeserver)."""
 
     def secret_api_key(self) -> str | None:
         """Return the key in clear text, for the client only."""

@@ -1,12 +1,12 @@
-"""The collections of a server: made, configured and carried over as settings and people say, loaded, and indexed."""
+"""The collections of a server: made, given what people set on the one before, loaded, and indexed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from qdrant_client import models
 
 from rag_index.components.stores import BULK, SPARSE
@@ -16,15 +16,11 @@ from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.settings.payload_indexes import GROUPS_FIELD
 from rag_index.errors import StoreError, StoreMismatch, StoreUnavailable
 
-if TYPE_CHECKING:
-    from rag_index.core.settings import ServerSettings
-
 M = TypeVar("M", bound=BaseModel)
-MIN_TURBO, MIN_IDF = (1, 18), (1, 19)
-"""The first versions that have TurboQuant, and that can count words among the points of a filter."""
+MIN_IDF = (1, 19)
+"""The first version that can count words among the points of a filter."""
 MIN_BINARY = 1000
 """Vectors of at least this dimension find their nearest points by one bit a value."""
-"""With fewer dimensions, what finds 93 of the 100 nearest in 51,000 points (256-d); the default of 2 finds 67."""
 DEFAULT_THRESHOLD = 10_000
 """Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
 logger = logging.getLogger("rag_index.stores")
@@ -32,7 +28,6 @@ IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
 """Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
 says that it is at work. A large segment may take an hour in which nothing else changes."""
 POLL = 0.5
-QUANTIZATION: TypeAdapter[models.QuantizationConfig] = TypeAdapter(models.QuantizationConfig)
 
 
 def difference(kind: type[M], wanted: object, found: object) -> M | None:
@@ -64,66 +59,8 @@ def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[
     return {name: value for name, value in found.items() if value is not None}
 
 
-def as_settings_say(settings: ServerSettings, name: str, info: models.CollectionInfo) -> dict[str, Any]:
-    """Return the arguments of `update_collection` that give a collection what the settings say."""
-    hnsw = models.HnswConfigDiff(m=settings.hnsw_m, ef_construct=settings.hnsw_ef_construct)
-    params, vectors = info.config.params, vector_params(name, info)
-    payload = _on_disk(params.on_disk_payload, params.payload.memory if params.payload else None)
-    found: dict[str, Any] = {
-        "hnsw_config": difference(models.HnswConfigDiff, hnsw, info.config.hnsw_config),
-        "collection_params": difference(
-            models.CollectionParamsDiff, settings, params.model_copy(update={"on_disk_payload": payload})
-        ),
-    }
-    if settings.on_disk_vectors not in (None, _on_disk(bool(vectors.on_disk), vectors.memory)):
-        found["vectors_config"] = {"": models.VectorParamsDiff(on_disk=settings.on_disk_vectors)}
-    found["quantization_config"] = _quantization(settings, info.config.quantization_config)
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _on_disk(flag: bool | None, memory: models.Memory | None) -> bool | None:
-    """Return whether something is on disk, by the old flag or by the newer placement, which wins; None if not known."""
-    return flag if memory is None else memory == models.Memory.COLD
-
-
-def _quantization(
-    settings: ServerSettings, found: models.QuantizationConfig | None
-) -> models.QuantizationConfig | models.Disabled | None:
-    """Return how to compress a collection; None if it is so already. What else was set by hand is left alone."""
-    kind = settings.quantization
-    if not settings.quantized:
-        return None if kind is None or found is None else models.Disabled.DISABLED
-    config: Any = getattr(found, str(kind), None)
-    if config is not None and (config.always_ram or config.memory == models.Memory.PINNED):
-        return None
-    int8 = {"type": models.ScalarType.INT8} if kind == "scalar" else {}
-    return QUANTIZATION.validate_python({kind: {"always_ram": True, **int8}})
-
-
-def notes(settings: ServerSettings, name: str, info: models.CollectionInfo) -> str:
-    """Return what a person should know of a collection that is as the settings say; "" if there is nothing.
-
-    That is what only a rebuild changes, and that one bit of each number says too little to find the nearest points.
-    """
-    said = []
-    wanted, shards = settings.shard_number, info.config.params.shard_number
-    if wanted is not None and shards not in (None, wanted):
-        said.append(
-            f"{name} has {shards} shard{'s' if shards != 1 else ''}, [store.server] shard_number says {wanted}: "
-            "`rag-index rebuild` makes a collection with that many"
-        )
-    by_hand = settings.quantization is None and isinstance(info.config.quantization_config, models.BinaryQuantization)
-    size = vector_params(name, info).size
-    if (by_hand or settings.quantization == "binary") and size < MIN_BINARY:
-        said.append(
-            f"{name} has {size}-d vectors, too few dimensions for binary quantization, so searches miss some of the "
-            'nearest: set [store.server] quantization to "scalar" or "turbo"'
-        )
-    return "; ".join(said)
-
-
 class Collections(Requests):
-    """The collections of a server, made and configured as the settings say."""
+    """The collections of a server."""
 
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
@@ -150,19 +87,14 @@ class Collections(Requests):
             self._carry_over(like, name)
 
     def _create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
-        self._require_version()
         words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
         vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
-        fixed = self._settings.model_dump(
-            include={"shard_number", "replication_factor", "write_consistency_factor"}, exclude_none=True
-        )
         kind: dict[str, Any] = {"vectors_config": vectors, "sparse_vectors_config": words, "metadata": metadata}
         try:
-            self._ask(lambda client: client.create_collection(name, **kind, **fixed))
+            self._ask(lambda client: client.create_collection(name, **kind))
         except StoreError:
             if name not in self.names():  # else it exists: made by another process, or the answer was lost
                 raise
-        self.configure(name)
 
     def _carry_over(self, old: str, name: str) -> None:
         """Give a collection what was set by hand on another one. One that cannot be read has nothing to give."""
@@ -179,26 +111,20 @@ class Collections(Requests):
             if not ours and field not in now.payload_schema:
                 self._index(name, field, index.params or index.data_type)
 
-    def configure(self, name: str) -> str:
-        """Give a collection what the settings say; return what a person should know of it, "" if there is nothing.
-
-        Raises StoreError if the server is too old for it.
-        """
-        self._require_version()
-        info = self._info(name)
-        if found := as_settings_say(self._settings, name, info):
-            self._update(name, **found)
-            logger.info("%s was changed as [store.server] says: %s", name, ", ".join(sorted(found)))
-        said, groups = notes(self._settings, name, info), (info.config.metadata or {}).get("payload_indexes") or {}
+    def notes(self, name: str) -> str:
+        """Return what a person should know of a collection: what finds too little, or tells too much; "" if nothing."""
+        info, said = self._info(name), []
+        size, groups = vector_params(name, info).size, (info.config.metadata or {}).get("payload_indexes") or {}
+        if isinstance(info.config.quantization_config, models.BinaryQuantization) and size < MIN_BINARY:
+            said.append(
+                f"{name} has {size}-d vectors, too few dimensions for binary quantization, so searches miss some of "
+                "the nearest: change the quantization of the collection in Qdrant to scalar"
+            )
         if GROUPS_FIELD in groups and has_sparse(info) and not self._link.has_version(MIN_IDF):
             version = ".".join(map(str, MIN_IDF))
             hidden = f"how rare a word of {name} is, is counted over documents that a caller may not see, too"
-            said = "; ".join(filter(None, [said, f"{hidden}: upgrade Qdrant to {version}"]))
-        return said
-
-    def _require_version(self) -> None:
-        if self._settings.quantization == "turbo":
-            self._link.require_version(MIN_TURBO, '[store.server] quantization = "turbo"')
+            said.append(f"{hidden}: upgrade Qdrant to {version}")
+        return "; ".join(said)
 
     def collections(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
@@ -39,9 +39,6 @@ from rag_index.errors import (
     StoreUnavailable,
     one_line,
 )
-
-if TYPE_CHECKING:
-    from rag_index.core.settings import ServerSettings
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)
 """All that a call of the client raises: AssertionError for an empty answer, ValueError for wrong arguments and answers
@@ -211,11 +208,6 @@ class Link:
         self._closed = False
         self._mutex = threading.Lock()
 
-    def require_version(self, least: tuple[int, int], what: str) -> None:
-        """Raise StoreError if the server is older than what something needs. Raises as `call`."""
-        self.call(lambda client: client)
-        self._require_version(least, what)
-
     def has_version(self, least: tuple[int, int]) -> bool:
         """Return whether the server is of this version or a newer one. Raises as `call`."""
         self.call(lambda client: client)
@@ -271,7 +263,12 @@ class Link:
         try:
             found = rest.info()
             self._version = found.version
-            self._require_version(MIN_VERSION, "metadata of collections")
+            if self._is_older(MIN_VERSION):
+                needed = ".".join(map(str, MIN_VERSION))
+                raise StoreError(
+                    f"Qdrant at {self.url} is version {self._version}, and metadata of collections needs {needed} or "
+                    "newer: upgrade it"
+                )
             self._fallback = self._why_rest(rest, found)
             if self.grpc_port and not self._fallback:
                 rest.close()
@@ -280,13 +277,6 @@ class Link:
             rest.close()
             raise
         return rest
-
-    def _require_version(self, least: tuple[int, int], what: str) -> None:
-        if self._is_older(least):
-            raise StoreError(
-                f"Qdrant at {self.url} is version {self._version}, and {what} needs {least[0]}.{least[1]} or newer: "
-                "upgrade it"
-            )
 
     def _is_older(self, least: tuple[int, int]) -> bool:
         numbers = re.match(r"(\d+)\.(\d+)", self._version)
@@ -408,9 +398,8 @@ def _names(client: QdrantClient) -> set[str]:
 class Requests:
     """The requests that every part of the store makes. They write no points, so none is at fault if one is refused."""
 
-    def __init__(self, link: Link, settings: ServerSettings) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._settings = settings
         self.known_limits: dict[str, Limits] = {}
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:

@@ -41,7 +41,6 @@ from rag_index.components.stores.protocol import NO_WORDS, Conditions, VectorQue
 from rag_index.components.stores.server.collection_requests import MIN_IDF, Collections
 from rag_index.components.stores.server.link import Limits, Link, Requests, has_sparse, vector_params, within_limits
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch, StoredPoint
-from rag_index.core.settings.sections import ServerSettings
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ OVERSAMPLING = 2.0
 MAX_IDS = 1000
 """Ids or keys per request."""
 EMPTY: tuple[list[int], list[float]] = ([], [])
-DEFAULT = ServerSettings()
 
 
 def filter_of(conditions: Conditions) -> models.Filter | None:
@@ -131,7 +129,7 @@ class Reads(Requests):
         near, words = unit_query(query.vector, None, name), query.sparse
         which = filter_of(query.conditions)
         params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
-        if self._settings.quantized and not query.exact:  # an exact search reads the vectors themselves
+        if not query.exact:  # it changes nothing where vectors are not quantized
             params.quantization = models.QuantizationSearchParams(
                 rescore=True, oversampling=min(OVERSAMPLING, limits.oversampling)
             )
@@ -458,11 +456,11 @@ class ServerStore(Collections, Reads, Writes):
         api_key: str | None = None,
         timeout: float = 60.0,
         patience: float | None = None,
-        settings: ServerSettings = DEFAULT,
+        grpc_port: int | None = None,
     ) -> None:
-        how: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "patience": patience}
-        super().__init__(Link(url, grpc_port=settings.grpc_port, **how), settings)
-        self._remake = partial(ServerStore, url, settings=settings, **how)
+        how: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "patience": patience, "grpc_port": grpc_port}
+        super().__init__(Link(url, **how))
+        self._remake = partial(ServerStore, url, **how)
 
     def __reduce__(self) -> tuple[Callable[[], ServerStore], tuple[()]]:
         return self._remake, ()
