@@ -10,14 +10,14 @@ from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.components.stores.protocol import StoreReader
 
@@ -27,6 +27,8 @@ QUIET_SECONDS, LOOK_SECONDS = 10.0, 0.1
 """How long a store must be idle before a writer gets it, and how often it is looked for one then."""
 AT_ONCE = 16
 """Texts that are compared between two looks at the clock."""
+MODELS = 8
+"""Threads for models of embedders, each of which has a lane of its own."""
 SHARES = 4
 """One caller may have at most one place in this many."""
 
@@ -90,46 +92,6 @@ def only_waiting() -> Iterator[None]:
             yield
 
 
-class FairThreads:
-    """Threads for the calls of several callers, who take turns: however many calls one makes, others wait for one."""
-
-    def __init__(self, width: int, name: str) -> None:
-        self._threads = ThreadPoolExecutor(width, name)
-        self._lock = threading.Lock()
-        self._calls: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
-
-    def submit(self, call: Callable[..., T], *args: Any) -> Future[T]:
-        """Run a call when its caller's turn has come, unless its future is cancelled before. Raises StoreError."""
-        place, future = PLACE.get(), Future[T]()
-        with self._lock:
-            self._calls.setdefault(place[1] if place else "", deque()).append((future, partial(call, *args)))
-        try:
-            self._threads.submit(self._run_next)
-        except RuntimeError:
-            raise StoreError(CLOSED) from None
-        return future
-
-    def close(self) -> None:
-        """Start no more calls; those already running finish."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            for future, _ in (one for calls in self._calls.values() for one in calls):
-                future.cancel()
-
-    def _run_next(self) -> None:
-        with self._lock:
-            caller = next(iter(self._calls))
-            calls = self._calls.pop(caller)
-            future, call = calls.popleft()
-            if calls:
-                self._calls[caller] = calls  # behind the others
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(call())
-            except BaseException as exc:  # noqa: BLE001 - whoever waits has it
-                future.set_exception(exc)
-
-
 def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[T]]:
     """Yield the items, some at a time, in a thread that nothing else ends.
 
@@ -158,14 +120,6 @@ class Deadline:
         """Return the seconds that are left."""
         return self.at - time.monotonic()
 
-    async def wait_for(self, work: Awaitable[T], during: str = "") -> T:
-        """Return the result of the work. Raises SearchTimedOut if the deadline passes first."""
-        try:
-            async with asyncio.timeout(self.left):
-                return await work
-        except TimeoutError:
-            raise SearchTimedOut(f"timed out after {self.seconds:g} s{during}") from None
-
     async def result_of(self, future: Future[T], during: str = "", *, patience: float = math.inf) -> T:
         """Return the result of a call in threads, in whichever event loop this runs.
 
@@ -188,46 +142,117 @@ class Deadline:
             waiting.cancel()
 
 
-class StoreHolder:
-    """One store, lent to several threads. One that nobody borrows for `idle` seconds is closed (None: never).
+@dataclass(slots=True)
+class _Lane:
+    """The calls that wait in a lane, by caller, and how many of its threads are at work."""
 
-    One that another process wants to write is closed after `QUIET_SECONDS`.
+    width: int
+    working: int = 0
+    calls: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = field(default_factory=dict)
+
+
+class StoreThreads:
+    """One store, and threads in lanes of some width: calls of one lane take no thread from those of another.
+
+    In a lane, callers take turns: however many calls one makes, others wait for one. The store is opened when a call
+    needs it. If no call does for `idle` seconds, it is closed (None: never); after `QUIET_SECONDS` if another process
+    wants to write it.
     """
 
-    def __init__(self, opener: Callable[[], StoreReader], *, idle: float | None = None) -> None:
+    def __init__(
+        self, opener: Callable[[], StoreReader], widths: Mapping[str, int], *, idle: float | None = None
+    ) -> None:
         self._opener, self._idle = opener, idle
+        self._lanes = {name: _Lane(width) for name, width in widths.items()}
+        self._threads = ThreadPoolExecutor(sum(widths.values()) + MODELS, "rag-index-search")
+        self._turns = threading.Lock()
+        """For the lanes alone: opening a store, for which `_changed` is held, may take long."""
         self._changed = threading.Condition()
         self._store: StoreReader | None = None
         self._borrowers = 0
         self._used_at = 0.0
         self._closed = False
 
-    @contextmanager
-    def borrow(self) -> Iterator[StoreReader]:
-        """Lend the store for the time of the block. Raises whatever opening a store raises."""
+    async def run(
+        self,
+        lane: str,
+        deadline: Deadline,
+        call: Callable[..., T],
+        *args: Any,
+        patience: float = math.inf,
+        during: str = "",
+    ) -> T:
+        """Return what a call returns, in a thread of the lane. Raises what it raises, and as `Deadline.result_of`."""
+        return await deadline.result_of(self.submit(lane, call, *args), during, patience=patience)
+
+    def submit(self, lane: str, call: Callable[..., T], *args: Any) -> Future[T]:
+        """Run a call when its caller's turn has come, unless its future is cancelled before. Raises StoreError.
+
+        A lane that is not known yet has one thread.
+        """
+        place, future = PLACE.get(), Future[T]()
+        with self._turns:
+            if self._closed:
+                raise StoreError(CLOSED)
+            found = self._lanes.setdefault(lane, _Lane(1))
+            found.calls.setdefault(place[1] if place else "", deque()).append((future, partial(call, *args)))
+            if found.working < found.width:
+                try:
+                    self._threads.submit(self._work, found)
+                except RuntimeError:  # the interpreter ends
+                    raise StoreError(CLOSED) from None
+                found.working += 1
+        return future
+
+    def ask(self, call: Callable[..., T], *args: Any) -> T:
+        """Return what a call returns that gets the store and these arguments. Raises what opening a store raises, too.
+
+        It is made in a thread of this object, and runs to its end if that is closed meanwhile.
+        """
         with self._changed:
             if self._closed:
                 raise StoreError(CLOSED)
             if self._store is None:
                 self._store = self._opener()
                 if self._idle is not None:
-                    idling = threading.Thread(target=self._close_when_idle, args=(self._idle,), daemon=True)
-                    idling.start()
+                    threading.Thread(target=self._close_when_idle, args=(self._idle,), daemon=True).start()
             store = self._store
             self._borrowers += 1
         try:
-            yield store
+            return call(store, *args)
         finally:
             with self._changed:
                 self._borrowers -= 1
                 self._used_at = time.monotonic()
 
     def close(self) -> None:
-        """Close the store for good; calls already running finish. A second call does nothing."""
-        with self._changed:
+        """Close the store for good, and start no more calls; those already running finish. It may be called twice."""
+        with self._turns:
             self._closed = True
+            for future, _ in (one for lane in self._lanes.values() for calls in lane.calls.values() for one in calls):
+                future.cancel()
+        with self._changed:
             self._changed.notify_all()
             self._close_store()
+        self._threads.shutdown(wait=False)
+
+    def _work(self, lane: _Lane) -> None:
+        """Make the calls of a lane, until there are none, or others of its threads make them."""
+        while True:
+            with self._turns:
+                if not lane.calls:
+                    lane.working -= 1
+                    return
+                caller = next(iter(lane.calls))
+                calls = lane.calls.pop(caller)
+                future, call = calls.popleft()
+                if calls:
+                    lane.calls[caller] = calls  # behind the others
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as exc:  # noqa: BLE001 - whoever waits has it
+                    future.set_exception(exc)
 
     def _close_when_idle(self, idle: float) -> None:
         """Close the store once nobody has borrowed it for long enough. One thread does so while it is open."""

@@ -31,23 +31,23 @@ from rag_index.errors import (
     StoreError,
     StoreMismatch,
 )
-from rag_index.search.concurrency import Deadline, FairThreads, StoreHolder
+from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import best_candidates, document_key, scorings
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.query_model import QueryVectors
 from rag_index.search.question import NAMED, Asked, IndexAnswer, Question, idf_of, together
-from rag_index.search.relevance import UNCOUNTED
-from rag_index.search.soft_match import add_soft_match
+from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from prometheus_client import CollectorRegistry
+
     from rag_index.components.embedders import Embedder
     from rag_index.components.embedders.bm25 import QueryWord
     from rag_index.core.settings import Settings
     from rag_index.search.access import AccessRules
-    from rag_index.search.search_metrics import Metrics
 
 T = TypeVar("T")
 X = TypeVar("X")
@@ -60,8 +60,10 @@ READ_SHARE = 0.2
 """The share of the time that is kept to read what was found, should an index take all the rest."""
 MAX_POINTS, MAX_OF_PHRASE, MORE = 10_000, 2000, 4
 """Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
+REQUESTS = 32
+"""Requests to the store at a time, over all searches. On a server, each index has its share, and one at least."""
 STORE, ALIASES, WORDS = "the store", "the aliases", "words"
-"""Names of threads besides those of the indexes; those for words compute in this process."""
+"""Lanes of threads besides those of the indexes; those for words compute in this process."""
 
 
 class FanOut:
@@ -71,7 +73,7 @@ class FanOut:
         self,
         settings: Settings,
         access: AccessRules,
-        metrics: Metrics,
+        registry: CollectorRegistry,
         *,
         open_store: Callable[[], StoreReader],
         open_embedder: Callable[..., Embedder] | None,
@@ -81,18 +83,24 @@ class FanOut:
         self._wait = settings.run.wait if self._embedded else 0.0
         self._access, self._open_store = access, open_store
         self._live = LiveCollections(settings, pinned=collections)
-        self._store = StoreHolder(self._open_afresh, idle=retrieve.idle_seconds if self._embedded else None)
-        self._vectors = QueryVectors(settings, metrics, opener=open_embedder)
-        share = max(1, retrieve.concurrency // max(1, len(settings.indexes)))
-        widths = {index.name: share for index in settings.indexes} | {STORE: retrieve.concurrency, ALIASES: 2, WORDS: 2}
-        self._threads = {name: FairThreads(width, f"rag-index-{name}") for name, width in widths.items()}
+        share = max(1, REQUESTS // max(1, len(settings.indexes)))
+        widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS: 2}
+        idle = retrieve.idle_seconds if self._embedded else None
+        self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
+        self._vectors = QueryVectors(settings, registry, self._threads, opener=open_embedder)
 
-    async def ask(self, question: Question, indexes: Sequence[str] | None, problems: Mapping[str, str]) -> Asked:
+    async def ask(
+        self,
+        question: Question,
+        indexes: Sequence[str] | None,
+        problems: Mapping[str, str],
+        finish: Callable[[Asked], None] = rank,
+    ) -> Asked:
         """Return the candidates of the indexes; the best of them alone, unless the question is for all `payloads`.
 
         If `indexes` is None, all that hold something are asked. Those that are closed to the caller are left
         out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
-        live collection may be another one by now.
+        live collection may be another one by now. `finish` computes with what all have answered.
 
         Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the store raises
         instead of answering.
@@ -119,7 +127,7 @@ class FanOut:
             for index in failed:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
-        await self._think(question, add_soft_match, asked)
+        await self._think(question, finish, asked)
         return asked
 
     async def read(
@@ -143,14 +151,12 @@ class FanOut:
             return call(store, live)
 
         limit = Deadline(deadline.seconds, deadline.at + self._wait)
-        return await limit.result_of(self._threads[index].submit(self._with_store, read))
+        return await self._threads.run(index, limit, self._threads.ask, read)
 
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
-        for threads in self._threads.values():
-            threads.close()
         self._vectors.close()
-        self._store.close()
+        self._threads.close()
         self._access.close()
 
     # The steps of a search
@@ -194,7 +200,7 @@ class FanOut:
         Where the database hides documents, nobody knows how rare a word is in the others: such an index does not count.
         """
         question = asked.question
-        hybrid = {one.index: one for one in asked.answered if one.hybrid and one.counts is NO_WORDS}
+        hybrid = {one.index: one for one in asked.answers.values() if one.hybrid and one.counts is NO_WORDS}
 
         def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
             words = {one for word in answer.words.values() for one in word.dimensions}
@@ -210,8 +216,9 @@ class FanOut:
                         asked.fail(index, counts)
                 else:
                     hybrid[index].counts = counts
-            hidden = {word: UNCOUNTED for one in asked.answered if one.asks for word in one.counts.having}
-            asked.counts = together(answer.counts for answer in asked.answered if not answer.asks)
+            answered = asked.answers.values()
+            hidden = {word: UNCOUNTED for one in answered if one.asks for word in one.counts.having}
+            asked.counts = together([answer.counts for answer in answered if not answer.asks])
             asked.idf = hidden | idf_of(asked.counts)
         for one in hybrid.values():  # its store would weigh words by those that the caller may not see
             one.hybrid = not (one.asks and one.counts is NO_WORDS)
@@ -221,10 +228,10 @@ class FanOut:
 
         The question stays as it is if an index does not say in time what it has, may not say it, or fails.
         """
-        question, hybrid = asked.question, {one.index: one for one in asked.answered if one.hybrid}
-        counted = all(answer.counts is not NO_WORDS for answer in hybrid.values())
-        counted = counted and not asked.errors
-        silent = question.exact or any(answer.asks for answer in asked.answered)
+        question, answered = asked.question, asked.answers.values()
+        hybrid = {one.index: one for one in answered if one.hybrid}
+        counted = not asked.errors and all(answer.counts is not NO_WORDS for answer in hybrid.values())
+        silent = question.exact or any(answer.asks for answer in answered)
         typed = suspects(hybrid.values()) if counted and not silent else {}
         typed = {word: count for word, count in typed.items() if not question.quotes(word)}
         possible = await self._think(question, possible_spellings, typed) if typed else {}
@@ -242,7 +249,7 @@ class FanOut:
         if corrected:
             text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
             asked.question = replace(question, text=text, corrected=corrected)
-            for answer in asked.answered:
+            for answer in answered:
                 answer.words, answer.counts = _words(answer.live, text), NO_WORDS
         return bool(corrected)
 
@@ -257,8 +264,11 @@ class FanOut:
             limit = (
                 Deadline(deadline.seconds, _before_reading(deadline)) if loaded else Deadline.after(MAX_LOAD_SECONDS)
             )
-            making = self._vectors.get(live, text)
-            vector = await limit.wait_for(making, " while the query was embedded")
+            try:
+                async with asyncio.timeout(limit.at - began):
+                    vector = await self._vectors.get(live, text)
+            except TimeoutError:
+                raise SearchTimedOut(f"timed out after {limit.seconds:g} s while the query was embedded") from None
             took = time.monotonic() - began
             deadline.at += 0.0 if loaded else took
         except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
@@ -342,9 +352,9 @@ class FanOut:
             points = store.retrieve(answer.live.collection, list(missing[answer.index]), conditions=conditions)
             return {one.id: one.payload or {RESERVED_KEY: {}} for one in points if question.admits(one.payload)}
 
-        asked.scoring = scorings(asked.answered, question)
+        answered = asked.answered
+        asked.scoring = scorings(answered, question)
         while True:
-            answered = asked.answered
             best, few = best_candidates(answered, question, asked.scoring)
             whole = all(one.whole for one in answered)
             missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
@@ -356,6 +366,7 @@ class FanOut:
                         point.payload = payloads.get(point.id, point.payload)
                     gone = missing[index] - payloads.keys()  # or not what is asked for
                     unread[index].points = [one for one in unread[index].points if one.id not in gone]
+                answered = asked.answered
                 continue
             short = [
                 answer
@@ -368,7 +379,8 @@ class FanOut:
             if not short:
                 break
             await self._search(asked, short)
-            asked.scoring = scorings(asked.answered, question)
+            answered = asked.answered
+            asked.scoring = scorings(answered, question)
         for answer in answered if not whole else ():
             answer.points = best[answer.index]
 
@@ -398,16 +410,14 @@ class FanOut:
             for index in indexes:
                 try:
                     if time.monotonic() < until:
-                        found[index] = self._with_store(call, targets[index])
+                        found[index] = self._threads.ask(call, targets[index])
                 except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
                     found[index] = exc
 
         async def turn(name: str, indexes: Sequence[str]) -> None:
             try:
-                limit = Deadline(until - time.monotonic(), until)
-                await limit.result_of(
-                    self._threads[name].submit(work, indexes), patience=question.index_seconds + self._wait
-                )
+                limit, patience = Deadline(until - time.monotonic(), until), question.index_seconds + self._wait
+                await self._threads.run(name, limit, work, indexes, patience=patience)
             except SearchBusy as exc:
                 found.update(dict.fromkeys(indexes, exc))
             except SearchTimedOut:
@@ -436,24 +446,19 @@ class FanOut:
 
     async def _think(self, question: Question, call: Callable[..., T], *args: Any) -> T:
         """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
-        thinking = self._threads[WORDS].submit(call, *args)
         try:
-            return await question.deadline.result_of(thinking, patience=question.index_seconds)
+            return await self._threads.run(WORDS, question.deadline, call, *args, patience=question.index_seconds)
         except asyncio.CancelledError:
             question.deadline.at = -math.inf  # nobody waits for it
             raise
-
-    def _with_store(self, call: Callable[..., T], *args: Any) -> T:
-        with self._store.borrow() as store:
-            return call(store, *args)
 
     async def _names(self, deadline: Deadline, *, fresh: bool = False) -> Mapping[str, str]:
         """Return the name of each index's live collection, read now if `fresh`."""
         since = time.monotonic() - (0 if fresh else self._live.seconds)
         if (known := self._live.names(since)) is not None:
             return known
-        reading = self._threads[ALIASES].submit(self._with_store, self._live.read_names, since)
-        return await deadline.result_of(reading, " while the store was opened")
+        during, read = " while the store was opened", self._live.read_names
+        return await self._threads.run(ALIASES, deadline, self._threads.ask, read, since, during=during)
 
     def _open_afresh(self) -> StoreReader:
         store = self._open_store()
@@ -498,4 +503,4 @@ def _documents_to_ask(answer: IndexAnswer) -> list[str]:
 
 def _before_reading(deadline: Deadline) -> float:
     """Return the moment by which candidates have to be there, if one index takes all the time that there is."""
-    return deadline.at - READ_SHARE * deadline.left
+    return deadline.at - READ_SHARE * (deadline.at - time.monotonic())

@@ -32,7 +32,6 @@ from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, St
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
 from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question, Scoring
 from rag_index.search.results import ChunkHit, SearchHit
-from rag_index.search.soft_match import soft_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +51,9 @@ NAME_WEIGHT = 0.4
 """The weight of meaning at most in a search of source code for a name: words know its definition."""
 MIN_READ, MIN_READ_OF_PHRASE, MORE = 50, 400, 4
 """Candidates read at least and compared by soft match, and how many times as many in each further round."""
+
+MAX_SOFT, MIN_SOFT, SOFT_WORDS = 0.7, 0.3, 5.0
+"""The weight of soft match beside the 1 that meaning and words share, which falls for queries of more words."""
 
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
 """The chunks of which at least one is expected to be in both. Random vectors have one in a quarter of all searches of
@@ -90,7 +92,8 @@ def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, S
     weight = min(question.dense_weight, NAME_WEIGHT) if question.name and code else question.dense_weight
     if any(answer.hybrid and not answer.live.calibration.trusted for answer in answered):  # one scale for all
         weight *= DISTRUST
-    soft = soft_weight(max([len(one.words) for one in answered if one.hybrid], default=0))
+    words = max([len(one.words) for one in answered if one.hybrid], default=0)
+    soft = min(MAX_SOFT, max(MIN_SOFT, SOFT_WORDS / max(1, words)))  # beside a long query, its parts say less
     return {answer.index: Scoring(weight if answer.hybrid else 1.0, best, soft) for answer in answered}
 
 
@@ -129,8 +132,8 @@ def best_candidates(
 
 def order_answers(
     answered: Sequence[IndexAnswer], question: Question, scoring: Mapping[str, Scoring]
-) -> tuple[list[SearchHit], bool]:
-    """Return the best hits of all indexes that answered, best first, and whether they are fused by score, not by rank.
+) -> list[SearchHit]:
+    """Return the best hits of all indexes that answered, best first.
 
     `scoring` is that of all candidates; the answers may have only the best of them.
     """
@@ -141,7 +144,7 @@ def order_answers(
         for rank, found in enumerate(_documents(answer, scoring[answer.index], question.limit), 1)
     ]
     documents.sort(key=lambda one: -one[0])
-    return [_hit(index, rank, found, fused) for fused, index, rank, found in documents[: question.limit]], by_score
+    return [_hit(index, rank, found, fused) for fused, index, rank, found in documents[: question.limit]]
 
 
 def ranked(
@@ -163,7 +166,7 @@ def ranked(
     scoring = scorings(chosen, question)
     best, _ = best_candidates(chosen, question, scoring)
     chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
-    hits, _ = order_answers(chosen, question, scoring)
+    hits = order_answers(chosen, question, scoring)
     return [(hit.index, hit.document_id) for hit in hits]
 
 

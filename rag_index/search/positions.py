@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import math
 import re
 import threading
 import time
@@ -30,10 +31,11 @@ from rag_index.search.concurrency import CLOSED, only_waiting
 from rag_index.search.results import UNKNOWN, AsOf
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from rag_index.core.settings import Settings
     from rag_index.search.live_collections import LiveCollection
+    from rag_index.search.question import IndexAnswer
 
 PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
@@ -69,6 +71,10 @@ class Known:
         """Return the last position of an index."""
         return self.reached[index][-1] if self.reached.get(index) else None
 
+    def claims(self, answered: Iterable[IndexAnswer]) -> dict[str, Reached | None]:
+        """Return the last position that holds for each answer of a search."""
+        return {one.index: self.claim(one.index, one.live, one.commits) for one in answered}
+
     def claim(self, index: str, live: LiveCollection | None, commits: int | None) -> Reached | None:
         """Return the last position that holds for a collection as a reader saw it (None: with all commits)."""
         for one in reversed(self.reached.get(index, ())):
@@ -77,13 +83,17 @@ class Known:
                 return one
         return None
 
+    def said(self, claims: Mapping[str, Reached | None]) -> dict[str, AsOf]:
+        """Return what an answer with these positions says of each index."""
+        return {index: self.as_of(index, claim) for index, claim in claims.items()}
+
     def as_of(self, index: str, reached: Reached | None) -> AsOf:
         """Return what an answer with this position says of an index."""
         run = self.last_runs.get(index)
         if reached is None:
             return replace(UNKNOWN, last_run=run)
         at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if (age := reached.age(time.time())) is None:
+        if (age := time.time() - reached.at) < 0:
             return AsOf(reached.position or None, not_seen=f"how old this is: {at} is {AHEAD}", last_run=run)
         behind = round(age, 3)
         not_seen = self.not_seen.get(index, "") if reached.how != "run" else ""
@@ -138,13 +148,15 @@ class Demand:
 
     def _is_met(self, index: str, reached: Reached | None) -> bool:
         """Return whether a position is enough. An index that is not of the source has no place in its log."""
-        position, age = (reached.position, reached.age(time.time())) if reached else ("", None)
-        if self.kind == "time" and (reached is None or age is None or reached.at < self.number):
+        age = math.inf if reached is None else time.time() - reached.at
+        if age < 0:  # its clock was ahead, so that nobody knows
+            age = math.inf
+        if self.kind == "time" and (reached is None or age == math.inf or reached.at < self.number):
             return False
         in_log = self.kind in ("log position", "number") and self.settings.index(index).kind == SQL
-        if in_log and not (position and includes(position, self.after)):
+        if in_log and not (reached and reached.position and includes(reached.position, self.after)):
             return False
-        return self.max_age is None or (age is not None and age <= self.max_age)
+        return self.max_age is None or age <= self.max_age
 
 
 def _seconds(given: float | str) -> float:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
+from prometheus_client import CollectorRegistry, Counter
 
 from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.components.embedders.dispatch import Query
-from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.vectors import broken_reason
+from rag_index.core.machine import in_thread
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -23,8 +22,9 @@ from rag_index.errors import (
     ModelChanged,
     ModelMissing,
     RateLimited,
+    StoreError,
 )
-from rag_index.search.concurrency import CLOSED
+from rag_index.search.concurrency import CLOSED, StoreThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import EmbedderSettings, Settings
     from rag_index.search.live_collections import LiveCollection
-    from rag_index.search.search_metrics import Metrics
 
+KEPT = 1000
+"""Vectors of queries that are kept."""
 MAX_QUERIES = 32
 """Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
 
@@ -47,13 +48,22 @@ class QueryVectors:
     which nobody waits any more is not embedded.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, *, opener: Callable[..., Embedder] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: CollectorRegistry,
+        threads: StoreThreads,
+        *,
+        opener: Callable[..., Embedder] | None = None,
+    ) -> None:
         timeout = min(settings.embedder.timeout, settings.retrieve.timeout)
         self._settings = settings.embedder.model_copy(update={"timeout": timeout})
-        self._metrics, self._opener = metrics, opener or open_embedder
+        self._threads, self._opener = threads, opener or open_embedder
+        self._asked = Counter("rag_index_query_vectors", "Query vectors that searches needed.", registry=registry)
+        self._made = Counter("rag_index_query_embeds", "Query vectors that had to be embedded.", registry=registry)
         self._lock = threading.Lock()
         self._models: dict[str, QueryModel] = {}
-        self._queries: LRUCache[tuple[str, bytes], LiveQuery] = LRUCache(settings.retrieve.cache_size)
+        self._queries: LRUCache[tuple[str, str], LiveQuery] = LRUCache(KEPT)
         self._awaited: set[LiveQuery] = set()
         self._closed = False
 
@@ -67,18 +77,22 @@ class QueryVectors:
         Raises FingerprintChanged if the model that made the collection is not available; EmbedderUnavailable or
         EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector.
         """
-        model, key = self._model(live.fingerprint), (live.fingerprint, hash_text(text))
+        model, key = self._model(live.fingerprint), (live.fingerprint, text)
         with self._lock:
             query = known = self._queries.get(key)
             if query is None or query.failed:
                 query = LiveQuery(text, live=live, settings=self._settings)
-                if self._queries.maxsize:
-                    self._queries[key] = query
+                self._queries[key] = query
             query.waiters += 1
             self._awaited.add(query)
-        self._metrics.count_vector(made=query is not known)
+        self._asked.inc()
         if query is not known:
-            model.submit(query)
+            self._made.inc()
+            model.queue.append(query)
+            try:
+                self._threads.submit(f"embed {live.fingerprint}", model.embed_queue)
+            except StoreError:
+                query.settle(EmbedderUnavailable(CLOSED))
         try:
             return await asyncio.shield(asyncio.wrap_future(query.future))
         except asyncio.CancelledError:
@@ -112,26 +126,18 @@ class QueryVectors:
 
 
 class QueryModel:
-    """One model's embedder, and a thread that opens it.
+    """One model's embedder, which the first query opens.
 
     An embedder on servers takes the queries as they come (`take_queries`). One in the process need not be thread-safe,
-    so the thread calls it, with all queries that wait by then. An embedder that cannot be reached, or whose model has
-    changed, is asked afresh for the next query. So it recovers by itself.
+    so one thread at a time calls it, with all queries that wait by then. An embedder that cannot be reached, or whose
+    model has changed, is asked afresh for the next query. So it recovers by itself.
     """
 
     def __init__(self, settings: EmbedderSettings, opener: Callable[..., Embedder]) -> None:
         self._settings, self._opener = settings, opener
-        self._thread = ThreadPoolExecutor(1, "rag-index-embed")
         self._embedder: Embedder | None = None
-        self._queue: deque[LiveQuery] = deque()
-
-    def submit(self, query: LiveQuery) -> None:
-        """Start embedding a query, together with others that wait."""
-        self._queue.append(query)
-        try:
-            self._thread.submit(self._embed_queue)
-        except RuntimeError:
-            query.settle(EmbedderUnavailable(CLOSED))
+        self._turn, self._closed = threading.Lock(), False
+        self.queue: deque[LiveQuery] = deque()
 
     def loaded(self, live: LiveCollection) -> bool:
         """Return whether the embedder is open, or is on servers."""
@@ -139,24 +145,24 @@ class QueryModel:
 
     def close(self) -> None:
         """Close the embedder after the calls under way, without waiting for them."""
-        with suppress(RuntimeError):
-            self._thread.submit(self._close_embedder)
-        self._thread.shutdown(wait=False)
+        self._closed = True
+        in_thread(self._close_embedder, "rag-index-close")
 
-    # In the thread
+    # In threads, one at a time
 
-    def _embed_queue(self) -> None:
+    def embed_queue(self) -> None:
         """Embed the queries that wait, or some of them if there are many; none if an earlier call took them."""
-        waiting = [self._queue.popleft() for _ in range(min(MAX_QUERIES, len(self._queue)))]
+        waiting = [self.queue.popleft() for _ in range(min(MAX_QUERIES, len(self.queue)))]
         queries = [query for query in waiting if query.wanted]
         if not queries:
             return
         try:
-            embedder = self._opened(queries[0].live)
-            if take := getattr(embedder, "take_queries", None):
-                take(queries)
-                return
-            entries = embedder.embed_queries([query.text for query in queries])
+            with self._turn:
+                embedder = self._opened(queries[0].live)
+                if take := getattr(embedder, "take_queries", None):
+                    take(queries)
+                    return
+                entries = embedder.embed_queries([query.text for query in queries])
             for query, entry in zip(queries, entries, strict=True):
                 query.settle(entry)
         except Exception as exc:  # noqa: BLE001 - whoever waits has it
@@ -164,6 +170,8 @@ class QueryModel:
                 query.settle(exc)
 
     def _opened(self, live: LiveCollection) -> Embedder:
+        if self._closed:
+            raise EmbedderUnavailable(CLOSED)
         if self._embedder is None:
             embedder = self._opener(self._settings_for(live), expected=live.identity)
             # one on servers compares the model of each itself, and does not wait for a server that hangs
@@ -182,9 +190,10 @@ class QueryModel:
         return self._embedder
 
     def _close_embedder(self) -> None:
-        embedder, self._embedder = self._embedder, None
-        if embedder is not None:
-            embedder.close()
+        with self._turn:
+            embedder, self._embedder = self._embedder, None
+            if embedder is not None:
+                embedder.close()
 
     def _settings_for(self, live: LiveCollection) -> EmbedderSettings:
         recorded = ["kind", "document_prefix", "query_prefix"]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import Settings
     from rag_index.search.live_collections import LiveCollection
+    from rag_index.search.results import SearchHit
 
 MAX_HITS, DEFAULT_LIMIT = 1000, 10
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
@@ -200,7 +201,12 @@ class Asked:
     """The words of the question as all indexes together count them."""
     idf: Mapping[int, float] = field(default_factory=dict)
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
+    hits: list[SearchHit] = field(default_factory=list)
+    """The best hits of all indexes, once they are ranked."""
+    by_score: bool = True
+    """Whether they are fused by score, and not by rank."""
     embed_seconds: float = 0.0
+    fuse_seconds: float = 0.0
     rights_seconds: float = 0.0
     """How long the database was asked what the caller may see."""
 
@@ -286,8 +292,10 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     if indexes is not None and not indexes:
         raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
-    conditions = conditions_of(options.get("filter"))
-    check_fields(conditions, searched)
+    conditions: tuple[Condition, ...] = ()
+    if (given := options.get("filter")) is not None:
+        conditions = conditions_of(given)
+        check_fields(conditions, searched)
     retrieve = settings.retrieve
     weight = settings.dense_weight if dense_weight is None else dense_weight
     name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)

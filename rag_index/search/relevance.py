@@ -11,6 +11,7 @@ scale and threshold are learned: weights learned from a collection's own texts w
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
-from rag_index.search.soft_match import near_scores
+from rag_index.search.fusion import compares_scores, order_answers
+from rag_index.search.soft_match import add_soft_match, near_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,6 +69,15 @@ def evidence(words: int, found: int, rarity: float, neighbours: float, points: i
         return 2.0
     chances = math.lgamma(words + 1) - math.lgamma(found + 1) - math.lgamma(words - found + 1) + math.log(points)
     return min(20.0, max(-6.0, rarity - chances + NEIGHBOURS * neighbours)) / 5
+
+
+def rank(asked: Asked) -> None:
+    """Put the best candidates of all indexes in order, after soft match. Raises SearchTimedOut."""
+    add_soft_match(asked)
+    began, asked.by_score = time.perf_counter(), compares_scores(asked.answered)
+    hits = order_answers(asked.answered, asked.question, asked.scoring)
+    asked.hits = with_relevance(hits, asked)
+    asked.fuse_seconds = time.perf_counter() - began
 
 
 def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:

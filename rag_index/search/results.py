@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -261,6 +261,13 @@ class SearchResult(Answered):
         """Say what was searched for in place of words of the query, or nothing."""
         instead = ", ".join(f"{right} instead of {wrong}" for wrong, right in self.corrected.items())
         return f"Searched for {instead}" if instead else ""
+
+
+def with_citations(
+    hits: Iterable[SearchHit], as_of: Mapping[str, AsOf], seals: Mapping[str, str]
+) -> tuple[SearchHit, ...]:
+    """Return the hits with how to cite each, in an answer that is true of `as_of`, sealed with that of its index."""
+    return tuple(replace(one, citation=str(Citation.of(one, as_of[one.index], seals[one.index]))) for one in hits)
 
 
 def missing_text(errors: Mapping[str, str], lacking: Mapping[str, str], answered: Sequence[str]) -> str:

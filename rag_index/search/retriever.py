@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
 from rag_index.components.hosts.event_loop import EventLoopThread
 from rag_index.components.stores import open_reader
 from rag_index.core.documents.batches import RESERVED_KEY
@@ -20,10 +22,10 @@ from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, cal
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
-from rag_index.search.fusion import failure_of, order_answers
+from rag_index.search.fusion import failure_of
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, make_question
-from rag_index.search.relevance import BY_TEXT, FITS, collapsed, with_relevance
+from rag_index.search.relevance import BY_TEXT, FITS, collapsed
 from rag_index.search.rerankers import Reranker, reranker_opener
 from rag_index.search.reranking import Reranking
 from rag_index.search.results import (
@@ -38,14 +40,13 @@ from rag_index.search.results import (
     facet_fields,
     missing_text,
     read_document,
+    with_citations,
 )
-from rag_index.search.search_metrics import Metrics
+from rag_index.search.soft_match import add_soft_match
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
-
-    from prometheus_client import CollectorRegistry
 
     from rag_index.components.embedders import Embedder
     from rag_index.components.stores.protocol import StoreReader
@@ -64,6 +65,8 @@ UNFILLED = {
     "interrupted": "was never filled, since its last run died",
 }
 """What is said of an index that was never complete, by the state of its last run."""
+BUCKETS = tuple(float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7))
+"""The bounds of the times that are counted together, in seconds."""
 PLACE = ("key", "document_id", "chunk")
 """What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 WIDER = 3
@@ -99,12 +102,19 @@ class Retriever:
         collection by index, which is searched in place of the live one. Raises SettingsError.
         """
         self._settings = settings
-        self._metrics = Metrics()
+        self._registry = registry = CollectorRegistry()
+        timed = partial(Histogram, buckets=BUCKETS, registry=registry)
+        self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
+        for stage in ("embed", "fuse", "total"):
+            self._stages.labels(stage)
+        self._seconds = timed("rag_index_search_index_seconds", "Response time of an index.", ["index"])
+        told = "Searches that an index failed to answer."
+        self._errors = Counter("rag_index_search_errors", told, ["index"], registry=registry)
         self._access = AccessRules(settings)
         self._fan_out = FanOut(
             settings,
             self._access,
-            self._metrics,
+            registry,
             open_store=open_store
             or partial(
                 open_reader,
@@ -167,10 +177,11 @@ class Retriever:
         asked, as_of = await self._demanded(question, names, demand)
         result = await self._result(asked, reranking, min_score, began)
         hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
-        keys = {answer.index: answer.live.seal for answer in asked.answered}
-        cited = tuple(replace(hit, citation=str(Citation.of(hit, as_of[hit.index], keys[hit.index]))) for hit in hits)
-        closed = {*self.closed(question.caller)} & {one.name for one in self._settings.named(names)}
-        return replace(result, hits=cited, as_of=as_of, nothing_fits=result.nothing_fits and not closed)
+        seals = {index: answer.live.seal for index, answer in asked.answers.items()}
+        hits = with_citations(hits, as_of, seals)
+        closed = {*self.closed(question.caller)} if result.nothing_fits else set()
+        nothing_fits = result.nothing_fits and (not closed if names is None else closed.isdisjoint(names))
+        return replace(result, hits=hits, as_of=as_of, nothing_fits=nothing_fits)
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
@@ -178,7 +189,7 @@ class Retriever:
         `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, options)
-        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, {})
+        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, {}, add_soft_match)
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
@@ -363,7 +374,7 @@ class Retriever:
 
     def metrics(self) -> CollectorRegistry:
         """Return how often and how long embed, each index, fuse and total took so far, as prometheus_client has it."""
-        return self._metrics.registry
+        return self._registry
 
     def close(self) -> None:
         """Close store, models and threads; searches under way end with an error. A second call does nothing."""
@@ -407,10 +418,10 @@ class Retriever:
                 asked = await self._ask(question, names, wanted, known)
             except RagIndexError as error:
                 raise too_old or error from None
-            claims = {one.index: known.claim(one.index, one.live, one.commits) for one in asked.answered}
+            claims = known.claims(asked.answers.values())
             too_old = demand.unmet(claims, known, question.deadline.seconds) if demand else None
             if too_old is None:
-                return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
+                return asked, known.said(claims)
             if question.deadline.left <= 0:
                 raise too_old
             await asyncio.sleep(RETRY_SECONDS)
@@ -439,10 +450,13 @@ class Retriever:
         try:
             asked = await self._fan_out.ask(question, names, known.problems)
         except RagIndexError:
-            self._metrics.add_answers(dict.fromkeys(wanted))
+            for name in wanted:
+                self._errors.labels(name).inc()
             raise
-        seconds: dict[str, float | None] = {answer.index: answer.seconds for answer in asked.answered}
-        self._metrics.add_answers(seconds | dict.fromkeys(asked.errors))
+        for answer in asked.answers.values():
+            self._seconds.labels(answer.index).observe(answer.seconds)
+        for name in asked.errors:
+            self._errors.labels(name).inc()
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         for index in wanted:
@@ -453,28 +467,28 @@ class Retriever:
 
     async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float, began: float) -> SearchResult:
         """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
-        question, answered, fusing = asked.question, asked.answered, time.perf_counter()
-        hits, by_score = order_answers(answered, question, asked.scoring)
-        judged = with_relevance(hits, asked)
+        question, answered = asked.question, asked.answered
         errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
-        missing = missing_text(errors, asked.lacking, [one.index for one in answered])
-        hits, failure = [hit for hit in judged if hit.relevance >= min_score], ""
-        stages = {"embed": asked.embed_seconds, "fuse": time.perf_counter() - fusing}
+        lacks = errors or asked.lacking
+        missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
+        hits, failure = [hit for hit in asked.hits if hit.relevance >= min_score], ""
+        stages = {"embed": asked.embed_seconds, "fuse": asked.fuse_seconds}
         if reranking and hits:
             hits, failure, stages["rerank"] = await reranking.rerank(question.text, hits, question.deadline)
         stages |= {"rights": asked.rights_seconds} if asked.rights_seconds else {}
         stages["total"] = time.perf_counter() - began
-        self._metrics.add_search(stages)
+        for name, seconds in stages.items():
+            self._stages.labels(name).observe(seconds)
         timings = {"embed": stages["embed"], **{answer.index: answer.seconds for answer in answered}, **stages}
         return SearchResult(
             tuple(hits),
             {},
             question.corrected,
-            nothing_fits=bool(judged) and not missing and all(hit.relevance < FITS for hit in judged),
+            nothing_fits=bool(asked.hits) and not missing and all(hit.relevance < FITS for hit in asked.hits),
             missing=missing,
             errors=errors,
             timings_ms={name: round(1000 * seconds, 3) for name, seconds in timings.items()},
-            fusion="score" if by_score else "rank",
+            fusion="score" if asked.by_score else "rank",
             dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
             collections={answer.index: answer.live.collection for answer in answered},
             reranked="rerank" in stages and not failure,

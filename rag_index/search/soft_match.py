@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from rag_index.components.embedders.bm25 import Bm25Encoder
     from rag_index.search.question import Asked, IndexAnswer
 
-MAX_WEIGHT, MIN_WEIGHT, WEIGHT_WORDS = 0.7, 0.3, 5.0
-"""The weight of soft match beside the 1 that meaning and words share, which falls for queries of more words."""
 NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
 """How much the neighbours of a query count in soft match, and how far apart they may stand in a text."""
 MAX_TOKENS = 96
@@ -57,11 +55,6 @@ MAX_CHARS = 4000
 ONE_THREAD = 2**18
 """Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
 _WORD = re.compile(r"\w+")
-
-
-def soft_weight(words: int) -> float:
-    """Return the weight of soft match for a query of this many words: beside a long query, its parts say less."""
-    return min(MAX_WEIGHT, max(MIN_WEIGHT, WEIGHT_WORDS / max(1, words)))
 
 
 def add_soft_match(asked: Asked) -> None:

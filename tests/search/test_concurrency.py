@@ -8,14 +8,14 @@ from contextlib import ExitStack, nullcontext, suppress
 import pytest
 
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
-from rag_index.search.concurrency import Deadline, FairThreads, Places, only_waiting
+from rag_index.search.concurrency import Deadline, Places, StoreThreads, only_waiting
 
 
 @pytest.fixture
 def busy():
     """One thread, which works until the event is set."""
-    threads, done = FairThreads(1, "busy"), threading.Event()
-    threads.submit(done.wait, 30)
+    threads, done = StoreThreads(StopIteration, {"lane": 1}), threading.Event()
+    threads.submit("lane", done.wait, 30)
     yield threads, done
     done.set()
     threads.close()
@@ -26,17 +26,17 @@ def test_a_call_whose_turn_has_not_come_is_given_up(busy):
     begun = []
 
     async def main():
-        waiting = asyncio.ensure_future(Deadline.after(30).result_of(threads.submit(begun.append, "cancelled")))
+        waiting = asyncio.ensure_future(Deadline.after(30).result_of(threads.submit("lane", begun.append, "cancelled")))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         for seconds, patience in ((30, 0.01), (0.01, 30)):
             with pytest.raises(SearchBusy, match="for its turn"):
-                await Deadline.after(seconds).result_of(threads.submit(begun.append, "late"), patience=patience)
+                await Deadline.after(seconds).result_of(threads.submit("lane", begun.append, "late"), patience=patience)
         with pytest.raises(SearchTimedOut, match=r"after 0\.01 s"):
-            await Deadline.after(0.01).result_of(FairThreads(1, "slow").submit(done.wait, 30), patience=30)
-        last = threads.submit(begun.append, "closed")
+            await Deadline.after(0.01).result_of(threads.submit("another lane", done.wait, 30), patience=30)
+        last = threads.submit("lane", begun.append, "closed")
         threads.close()
         with pytest.raises(StoreError, match="closed"):
             await Deadline.after(30).result_of(last)
@@ -51,7 +51,7 @@ def test_callers_take_turns(busy):
     calls = []
     for caller in ["ann"] * 5 + ["bo"] * 2 + ["kim"]:
         with places.take(caller):
-            calls.append(threads.submit(order.append, caller))
+            calls.append(threads.submit("lane", order.append, caller))
     done.set()
     wait(calls)
     assert order == ["ann", "bo", "kim", "ann", "bo", "ann", "ann", "ann"]

@@ -11,7 +11,7 @@ import pytest
 from rag_index.components.embedders import open_embedder
 from rag_index.components.stores import open_store
 from rag_index.errors import EmbedderError, EmbedderUnavailable, FingerprintChanged, RagIndexError, StoreUnavailable
-from rag_index.search import Retriever, SearchFailed
+from rag_index.search import Retriever, SearchFailed, fan_out
 from tests.search.desk import DESK, documents, found, sample
 from tests.waiting import eventually
 
@@ -27,9 +27,11 @@ def without_titles(result) -> bool:
 # The store
 
 
-def test_an_index_that_hangs_delays_no_other_however_often_it_is_asked(served, qdrant):
+def test_an_index_that_hangs_delays_no_other_however_often_it_is_asked(served, qdrant, monkeypatch):
+    monkeypatch.setattr(fan_out, "REQUESTS", 1)
+
     async def main():
-        async with served.retriever(retrieve={"concurrency": 1}) as retriever:
+        async with served.retriever() as retriever:
             await retriever.warm_up()
             qdrant.break_next(QUERY, together=len(DESK), times=len(DESK))  # answers none before all have been asked
             together = await retriever.search("mailbox", timeout=120, dense_weight=1)

@@ -28,7 +28,7 @@ def answers(points, *, models=False):
 
 def ordered(limit=1000, *, models=False, scoring=BY_MEANING, **points):
     question = Question("q", limit, (), Deadline.after(9))
-    return order_answers(answers(points, models=models), question, dict.fromkeys(points, scoring))[0]
+    return order_answers(answers(points, models=models), question, dict.fromkeys(points, scoring))
 
 
 def names(hits) -> list[str]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
-from rag_index.core.settings.sections import RetrieveSettings
+from rag_index.search.concurrency import StoreThreads
 from rag_index.search.live_collections import LiveCollection
 from rag_index.search.query_model import MAX_QUERIES, QueryVectors
-from rag_index.search.search_metrics import Metrics
 from tests.waiting import eventually
 
 TEXTS = [f"printer {number}" for number in range(20)]
@@ -58,24 +58,24 @@ class Gated:
 @pytest.fixture
 def opened():
     """Vectors of one model."""
-    made = []
+    made, threads = [], StoreThreads(StopIteration, {})
 
-    def make(model, **retrieve):
+    def make(model):
         settings = Settings(
             source=SourceSettings(url="sqlite:///source.db"),
             indexes=[IndexSettings(name="notes", table="note", key="id", text="body")],
-            retrieve=RetrieveSettings(**retrieve),
         )
-        made.append(QueryVectors(settings, Metrics(), opener=lambda *_, **__: model))
+        made.append(QueryVectors(settings, CollectorRegistry(), threads, opener=lambda *_, **__: model))
         return made[-1]
 
     yield make
     for vectors in made:
         vectors.close()
+    threads.close()
 
 
 def counted(vectors, what):
-    return vectors._metrics.registry.get_sample_value(f"rag_index_query_{what}_total")
+    return {"vectors": vectors._asked, "embeds": vectors._made}[what]._value.get()
 
 
 async def started(vectors, model, live, texts):
@@ -107,7 +107,7 @@ def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(op
     model = Gated(local)
 
     async def main():
-        vectors = opened(model, cache_size=10)
+        vectors = opened(model)
         first, *tasks, left, abandoned = await started(vectors, model, live, [*["same"] * 4, "given up"])
         for task in (left, abandoned):
             task.cancel()
@@ -121,14 +121,3 @@ def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(op
 
     asyncio.run(main())
     assert model.arrays == [["first"], ["same"], ["given up"]]
-
-
-def test_a_cache_of_size_0_keeps_nothing(opened, local, live):
-    model = Gated(local)
-    model.gate.set()
-
-    async def main():
-        vectors = opened(model, cache_size=0)
-        return [await vectors.get(live, "same") for _ in range(2)]
-
-    assert len(asyncio.run(main())) == len(model.arrays) == 2

@@ -100,7 +100,7 @@ def _index_status(
     counts = (totals.documents, totals.points, indexed.get(collection.name), failed, held)
     reached, as_of = ledger.reached().get(alias), None
     if reached is not None and reached.collection == collection.name:
-        ahead = reached.age(ledger.clock()) is None
+        ahead = reached.at > ledger.clock()
         how = "a clock that was ahead" if ahead else reached.how
         as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": how}
     erasable = ledger.pending_erasures(alias)

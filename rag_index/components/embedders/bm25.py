@@ -360,13 +360,18 @@ class Bm25Encoder:
 @lru_cache(maxsize=256)
 def _words(model: Bm25Model, query: str) -> Mapping[str, QueryWord]:
     """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
-    encoder = Bm25Encoder(model)
+    encoder = _encoder(model)
     counts = Counter((_LETTERS if model.identifiers else _WORD).findall(split_unspaced(without_accents(query))))
     if len(counts) > MAX_WORDS:
         kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_WORDS])
         counts = Counter({word: count for word, count in counts.items() if word in kept})
     words = {word: encoder._query_word(word, count) for word, count in counts.items()}
     return MappingProxyType({word: one for word, one in words.items() if one.dimensions})
+
+
+@lru_cache(maxsize=64)
+def _encoder(model: Bm25Model) -> Bm25Encoder:
+    return Bm25Encoder(model)
 
 
 @lru_cache(maxsize=64)

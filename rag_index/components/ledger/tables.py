@@ -395,10 +395,6 @@ class Reached(NamedTuple):
     """The place in the source's log, or the number of its queue; "" if there is none."""
     how: str
 
-    def age(self, now: float) -> float | None:
-        """Return how old the position is; None if its clock was ahead, so that it is unknown."""
-        return now - self.at if self.at <= now else None
-
 
 class MissedDocument(NamedTuple):
     """A document that a run mended although its change (`new`, `changed`, `deleted`) had to come by the watch."""

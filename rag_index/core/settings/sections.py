@@ -352,8 +352,6 @@ class RetrieveSettings(Section):
     """The time limit of a whole search, in seconds."""
     index_timeout: Number = Field(default=5.0, gt=0)
     """The time limit of each index within a search, in seconds."""
-    concurrency: PositiveInt = 32
-    """How many requests go to the store at once, over all searches. On a server, each index has at least one."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 for the local embedder,
     0.9 for others, and 0.4 for a name in source code."""
@@ -363,8 +361,6 @@ class RetrieveSettings(Section):
     [plug-in](plugins.md)."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """How many of the best documents the reranker reads, at most 1,000."""
-    cache_size: Int = Field(default=1000, ge=0)
-    """How many query vectors are kept in memory; 0 keeps none."""
     idle_seconds: Number = Field(default=300.0, gt=0)
     """The time without a search after which an embedded store is closed, in seconds; ten if a run wants to write."""
 

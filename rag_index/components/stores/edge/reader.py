@@ -12,9 +12,10 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from rag_index.components.stores.edge.folder import (
 )
 from rag_index.components.stores.edge.processes import SearchProcesses
 from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.machine import in_thread
 from rag_index.errors import StoreBusy, StoreError
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ WRITE_SECONDS = 10.0
 """How long a writer may take from its first write to the flush, after which it lets readers in: a batch, at most."""
 FRESH_SECONDS = 2.0
 """How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
-LOADERS = 8
 
 
 @dataclass(slots=True)
@@ -90,7 +91,6 @@ class EdgeReader(EdgeReads):
         super().__init__(path)
         self._wait = max(wait, WRITE_SECONDS)
         self._processes = None if timeout is None else SearchProcesses(timeout)
-        self._threads = ThreadPoolExecutor(LOADERS, "rag-index-view")
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
         self._loading: dict[str, Future[None]] = {}
@@ -103,7 +103,6 @@ class EdgeReader(EdgeReads):
             self._closed.set()
             views = list(self._views.values())
             self._views.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._processes:
             self._processes.close()
         for view in views:
@@ -131,7 +130,7 @@ class EdgeReader(EdgeReads):
                 self._retire(self._views.pop(dropped))
         if loading is not None:
             older = view is not None and view.entry.made == entry.made
-            with suppress(TimeoutError, CancelledError):
+            with suppress(TimeoutError):
                 loading.result(FRESH_SECONDS if older else None)
         with self._mutex:
             self.known()
@@ -155,7 +154,7 @@ class EdgeReader(EdgeReads):
         """Return the loading of a view that is under way, or start it."""
         self.known()
         if name not in self._loading:
-            self._loading[name] = self._threads.submit(self._load, name)
+            self._loading[name] = in_thread(partial(self._load, name), "rag-index-view")
         return self._loading[name]
 
     def _load(self, name: str) -> None:
@@ -234,4 +233,4 @@ class EdgeReader(EdgeReads):
         if view is not None:
             view.retired = True
             if not view.users:
-                self._threads.submit(view.close)
+                in_thread(view.close, "rag-index-view")
