@@ -54,7 +54,7 @@ def test_it_serves_with_default_settings_and_stops_in_order(desk):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         log = process.stderr.read()
-    assert re.search(r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.service\S* - .*GET /search 200", log, re.MULTILINE)
+    assert re.search(r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.search\S* - .*GET /search 200", log, re.MULTILINE)
     assert "secretword" not in log
     assert "Traceback" not in log
 
