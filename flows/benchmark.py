@@ -28,6 +28,8 @@ def benchmark(
 ) -> State[BenchmarkReport]:
     """Compare a serial script with each number of workers, or each value of a setting, on a sample of an index.
 
+        prefect deployment run benchmark/benchmark -p index=comments -p sample_size=5000
+
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         index: The index to sample; by default the first.

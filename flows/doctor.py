@@ -23,6 +23,8 @@ def doctor(
 ) -> State[Diagnosis]:
     """Compare source, ledger and store of each index, and say what to do. Nothing is changed.
 
+        prefect deployment run doctor/doctor
+
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.

@@ -34,6 +34,8 @@ def index_all(
 ) -> State[RunReport]:
     """Bring all indexes up to date with their source, one after another. One that fails does not stop the others.
 
+        prefect deployment run index-all/index-all -p options='{"full": true}'
+
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.

@@ -30,6 +30,8 @@ from tasks.steps import AsTasks
 def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
     """Bring one index up to date with its source.
 
+        prefect deployment run index-collection/index-collection -p index=comments
+
     Args:
         index: The name of an index in the settings file.
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.

@@ -35,6 +35,8 @@ def index_changes(index: str, changes: int, batch: Callable[[], IndexOutcome]) -
 def watch(config: str | None = None, indexes: list[str] | None = None, once: bool = False) -> State[bool]:
     """Follow changes of the source and index them within seconds, until the run is cancelled.
 
+        prefect deployment run watch/watch
+
     Args:
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         indexes: Names of indexes; by default all.

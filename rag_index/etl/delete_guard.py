@@ -176,7 +176,7 @@ class DeleteGuard:
         return deletions.all, hidden or self._refused(lost, f"they are held back: {remedy}")
 
     def allow(self) -> str:
-        """Hold nothing back, because a person allowed it or because nobody reads the collection yet.
+        """Hold nothing back, because a person allowed it or because no search reads the collection yet.
 
         A person who was shown what is held back allowed that. What was lost since is held back in its place if it is
         too much, and the reason is returned; else "".

@@ -44,7 +44,7 @@ class PageDiff:
     """What to do with the documents of a page. Each document is counted once."""
 
     to_embed: DocumentBatch
-    """New and changed documents, of which `new` are new."""
+    """New and changed documents; `new` of them are new."""
     new: int
     payload_only: DocumentBatch
     unchanged: int
@@ -252,11 +252,11 @@ class Comparison:
         self._ledger, self._alias, self._run_id, self._cid = run.ledger, run.alias, run.run_id, collection.id
         watch = run.ledger.watch(run.alias)
         self.must_read_all = watch is not None and watch.full_number is not None
-        """Whether nobody knows what changed, so that rows which `changed_since` would leave unread count."""
+        """Whether it is unknown what changed, so that rows which `changed_since` would leave unread count."""
         self._inbox_number = 0 if watch is None else watch.last_number
         self._began = run.ledger.clock()
         self._settings = ""
-        """The hash of what decides about the content of a document; "" if nobody watched when the scan began."""
+        """The hash of what decides about the content of a document; "" if no watch ran when the scan began."""
         self.judged = False
         """Whether everything that is found changed had to come by the watch."""
         if watch is not None:

@@ -80,7 +80,7 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     first get the groups that they have there, and those that come back get none: rights that were taken away stay away.
 
     Raises SettingsError if there is none to go back to, StoreMismatch if store and ledger do not belong together, so
-    that nobody knows which rights to correct, and StoreRestored if the collection was put back to an older copy.
+    that it is unknown which rights to correct, and StoreRestored if the collection was put back to an older copy.
     """
     live = found.name if (found := find_live(store, alias)) else None
     there = store.collections()

@@ -146,7 +146,7 @@ class IndexRun:
     """Whether it is sure before the first page that there is work for another process: the index is new, and large."""
     started: float = field(default_factory=time.monotonic)
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
-    """Where errors and services that do not answer are logged; None if nobody waits for this run."""
+    """Where errors and services that do not answer are logged; None if no person waits for this run."""
     error: RagIndexError | None = None
     part_rows: dict[str, int] = field(default_factory=dict)
 

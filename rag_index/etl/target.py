@@ -329,7 +329,7 @@ def _begin_on_server(run: IndexRun, name: str) -> int | None:
 def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
     """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
 
-    Indexes that somebody else made are left alone. Call it at the beginning of a run: it only does something if the
+    Indexes that a person made are left alone. Call it at the beginning of a run: it only does something if the
     collection is new or the settings changed.
     """
     metadata = store.metadata(collection)

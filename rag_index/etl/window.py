@@ -1,4 +1,4 @@
-"""The window of a run: at most so many shards are embedded and written at a time.
+"""The window of a run, which limits how many shards are embedded and written at a time.
 
 Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
 others are done, and suspects at once. Suspects were pending when a run died, or are listed as failed. The run's own

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
 INTERVAL_SECONDS = 1.0
 CHECK_SECONDS = 5.0
-"""Time between two checks, each of which costs a message to the scheduler."""
+"""Time between two checks. Each costs a message to the scheduler."""
 GONE_SECONDS = 180.0
 """How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
 

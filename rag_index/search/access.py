@@ -1,4 +1,4 @@
-"""Who may see what: whoever asks, and what the settings and their rights add to whatever is asked of an index.
+"""Who may see what: the caller, and what the settings and their rights add to whatever is asked of an index.
 
 Access fails closed. An index with `access` answers nothing to a caller who gives no groups, and a document is only for
 callers who have one of its groups. The collection itself says whether its documents have groups, so that a reader whose
@@ -45,7 +45,7 @@ ALL_GROUPS: Final = AllGroups.ALL_GROUPS
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever asks: the name of their token or the subject of their JWT, their groups, and their role in the database.
+    """The caller of a search: the name of a token or the subject of a JWT, groups, and the role in the database.
 
     Policies read the `claims`. A caller without groups and role sees nothing of an index that has access rights.
     """
@@ -147,7 +147,7 @@ class AccessRules:
         """Return which of these typed keys of an index that `asks` the caller may see now, as the database says.
 
         Raises StoreError as `conditions`, and SourceUnavailable if the database does not say it in so many seconds.
-        Why not is only in the log: a policy can fail with a text of rows that nobody may see.
+        Why not is only in the log: a policy can fail with a text of hidden rows.
         """
         known = self._known(index, caller)
         try:

@@ -197,7 +197,7 @@ class FanOut:
     async def _count_words(self, asked: Asked) -> None:
         """Count the words of the question in each index that has not done so. The idf is that of all together.
 
-        Where the database hides documents, nobody knows how rare a word is in the others: such an index does not count.
+        Where the database hides documents, the rarity of a word in the others is unknown: such an index does not count.
         """
         question = asked.question
         hybrid = {one.index: one for one in asked.answers.values() if one.hybrid and one.counts is NO_WORDS}

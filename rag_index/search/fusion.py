@@ -56,8 +56,8 @@ MAX_SOFT, MIN_SOFT, SOFT_WORDS = 0.7, 0.3, 5.0
 """The weight of soft match beside the 1 that meaning and words share, which falls for queries of more words."""
 
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
-"""The chunks of which at least one is expected to be in both. Random vectors have one in a quarter of all searches of
-a thousand chunks, and in a fortieth of those of ten thousand."""
+"""How many of the best chunks by words and by meaning have at least one in common. Random vectors do so in a quarter of
+all searches of a thousand chunks, and in a fortieth of those of ten thousand."""
 
 
 def score_of(point: StoredPoint, scoring: Scoring, *, soft: bool = True) -> float:

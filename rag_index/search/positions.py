@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
 REST_SECONDS = 0.5
-"""How long the ledger is left alone if nobody waits for a position, or it cannot be read."""
+"""How long the ledger is left alone if no search waits for a position, or it cannot be read."""
 FOLLOW_SECONDS = 0.05
-"""How long it is left alone if somebody waits."""
+"""How long it is left alone if a search waits."""
 OLD_SECONDS = 10.0
 """A search waits for the ledger if the last reading is older."""
 CHECK_SECONDS = 5.0
@@ -65,7 +65,7 @@ class Known:
     problems: Mapping[str, str] = field(default_factory=dict)
     live: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, Totals] = field(default_factory=dict)
-    """How much is in these, as far as the ledger knows them and somebody asked."""
+    """How much is in these, as far as the ledger knows them and a caller asked."""
 
     def newest(self, index: str) -> Reached | None:
         """Return the last position of an index."""
@@ -169,7 +169,7 @@ def _seconds(given: float | str) -> float:
 class Positions:
     """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop.
 
-    It is read in a thread of its own, whenever somebody asks and the last reading is not young enough. The ledger is
+    It is read in a thread of its own, whenever a caller asks and the last reading is not young enough. The ledger is
     opened again for each check, since its file may have been replaced.
     """
 
@@ -288,9 +288,9 @@ class Positions:
         self._known = replace(self._known, reached=newest)
 
     def _check(self, ledger: Ledger | None) -> RagIndexError | None:
-        """Look at the last runs and watches, and at the store; count what is in it if somebody asked.
+        """Look at the last runs and watches, and at the store; count what is in it if a caller asked.
 
-        Return what is wrong with the store, which whoever searches is told.
+        Return what is wrong with the store, for the answers of searches.
         """
         settings, known = self._settings, self._known
         if ledger is not None:
@@ -333,7 +333,7 @@ class Positions:
 
 
 def _shared(reading: Future[None]) -> Awaitable[None]:
-    """Await a reading that others share: giving up one wait leaves it running, whose error nobody may read then."""
+    """Await a reading that others share: giving up one wait leaves it running, and its error may then go unread."""
     waiting = asyncio.wrap_future(reading)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
     return asyncio.shield(waiting)

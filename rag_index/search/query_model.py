@@ -44,8 +44,8 @@ MAX_QUERIES = 32
 class QueryVectors:
     """The vectors of queries, by one model for each fingerprint in use. Safe to use from several threads and loops.
 
-    The last vectors are kept. Whoever asks for one that is being made waits for it with the others, and a query for
-    which nobody waits any more is not embedded.
+    The last vectors are kept. Callers that ask for one that is being made wait for it together, and a query without
+    a waiting caller is not embedded.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class QueryVectors:
                     self._awaited.discard(query)
 
     def close(self) -> None:
-        """Close all embedders. Whoever waits for a vector gets EmbedderUnavailable."""
+        """Close all embedders. Callers that wait for a vector get EmbedderUnavailable."""
         with self._lock:
             self._closed = True
             for query in self._awaited:

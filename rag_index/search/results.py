@@ -1,6 +1,6 @@
 """The result of a search: hits, the reasons of the indexes that gave none, and how long each stage took.
 
-And documents, how somebody cites one in a word that can be checked later, and what became of what was cited.
+And documents, citations that can be checked later, and what became of the cited documents.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _plain(value: Any, *, explain: bool) -> Any:
 class Citation:
     """A chunk of a document as an index held it: `text_hash` is of the document's whole text, in hexadecimal digits.
 
-    The `seal` tells it from one that was never given: nobody can make that without what the index keeps for it. `at` is
+    The `seal` tells it from one that was never given: it cannot be made without what the index keeps for it. `at` is
     the position or the time up to which the index was complete, "" if that is not known.
     """
 

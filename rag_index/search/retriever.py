@@ -238,7 +238,7 @@ class Retriever:
     async def verify(
         self, citation: str | Citation, *, groups: Groups = None, timeout: float | None = None
     ) -> Verified:
-        """Return what became of a cited document, by its key and without a search, and as of which position.
+        """Return whether a cited document is unchanged, changed or deleted, and up to which position that is known.
 
             verified = await retriever.verify(hit.citation)
 

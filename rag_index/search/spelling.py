@@ -3,7 +3,7 @@
 An edit leaves out a letter, adds one, replaces one, or swaps two neighbours: that is what most typing errors are
 (Damerau: A Technique for Computer Detection and Correction of Spelling Errors, CACM 7, 1964). A letter that was left
 out or doubled, and swapped ones, are likelier than another letter; the first letter is seldom wrong. The words of an
-index are hashed stems that nobody can list. So all spellings at one edit are made into such stems, and the store is
+index are hashed stems that cannot be listed. So all spellings at one edit are made into such stems, and the store is
 asked which of them it has, under the conditions of the caller: a word is known only from documents that the caller may
 see. Of several, the one counts that most chunks have, above all those that have other words of the query.
 

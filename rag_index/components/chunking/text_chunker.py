@@ -30,7 +30,7 @@ _JOINER = "\u200d"
 
 @dataclass(frozen=True, slots=True)
 class TextChunker:
-    """Chunks of at most `chars` characters, each of which repeats about `overlap` characters of the one before.
+    """Chunks of at most `chars` characters. Each repeats about `overlap` characters of the one before.
 
     An overlap of more than half a chunk counts as half a chunk.
     """

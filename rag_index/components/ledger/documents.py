@@ -191,7 +191,7 @@ class DocumentRows(ScanRows):
         return PendingErasures(sorted(row.hash for row in rows), since, bool(pieces), pieces)
 
     def end_erasure(self, alias: str, *, unproven: bool = True) -> None:
-        """Record that everything is erased; without `unproven`, but for documents of which a proof may still come.
+        """Record that everything is erased; without `unproven`, except documents that a proof may still cover.
 
         Those that a person had erased stay known as such: an older store that is put back brings them back.
         """

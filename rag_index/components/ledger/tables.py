@@ -479,8 +479,8 @@ class PendingErasures(NamedTuple):
     named: bool
     """Whether a person had one of them erased, and that did not end."""
     pieces: dict[str, bytes]
-    """By hash, of those that a person had erased: the pieces that a scanner of files looks for, or b"" if nobody knows
-    all texts that the document had since the last erasure."""
+    """By hash, of documents erased on request: the pieces that a scanner looks for, or b"" if not all texts that the
+    document had since the last erasure are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,7 +329,7 @@ def _bodies(part: Message, missing: list[str]) -> list[str]:
 
 
 def _different(texts: list[str]) -> list[str]:
-    """Return the fullest of texts that ought to say the same, and those of which more than half is not in it."""
+    """Return the fullest of texts that ought to say the same, and those that are mostly missing from it."""
     said, found = set[str](), list[str]()
     spoken = [(set(re.findall(r"\w+|[^\w\s]", text.lower())), text) for text in texts]
     for words, text in sorted(spoken, key=lambda one: len(one[0]), reverse=True):
@@ -467,7 +467,7 @@ def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:
                 yield {"page": "" if page is None else str(page), "text": text[: MAX_CHARS - chars]}
             chars += len(text)
             if chars > MAX_CHARS:
-                raise NotText(f"has more than {MAX_CHARS:,} characters, of which the first are indexed")
+                raise NotText(f"has more than {MAX_CHARS:,} characters; the first ones are indexed")
         if not chars:
             raise NotText("has no text, as where pages are pictures")
     except MemoryError:

@@ -59,7 +59,7 @@ class PartRows:
     def __init__(
         self, part: PartSettings, index: IndexSettings, files: FileReader | None = None, *, filtered: bool = True
     ) -> None:
-        """Read the rows of a part, of which `files` takes the files."""
+        """Read the rows of a part; `files` takes its files."""
         self._part = part
         self.label = part.label
         pairs = part.pairs(index.key_columns)

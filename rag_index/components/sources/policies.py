@@ -177,7 +177,7 @@ class RowRights:
     def permitted(
         self, index: IndexSettings, role: str, settings: Mapping[str, str], keys: Sequence[str], seconds: float
     ) -> set[str]:
-        """Return which of these typed keys belong to documents of which a role sees all that the reader sees.
+        """Return which of these typed keys belong to documents that a role sees as completely as the reader does.
 
         `settings` are what policies read. Raises SourceUnavailable and SourceError.
         """

@@ -2,7 +2,7 @@
 
 However long embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is below
 `data`, private, and removed once its last page was read, or by the next process that reads a source after a kill. A
-line of it is a row as JSON, in which an object with a key that nobody can guess is a value of another type.
+line of it is a row as JSON, in which an object with a secret key is a value of another type.
 """
 
 from __future__ import annotations

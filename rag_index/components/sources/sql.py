@@ -101,7 +101,7 @@ class SqlSource:
     def __init__(
         self, url: URL, index: IndexSettings, *, timeout: float, folder: Path | None = None, first: int | None = None
     ) -> None:
-        """`folder` is for the rows of a query. Whoever reads no more than the `first` rows says so."""
+        """`folder` is for the rows of a query. A caller that reads no more than the `first` rows says so."""
         self._index, self._folder, self._first = index, folder, first
         self._url = url
         self._timeout = timeout
@@ -277,7 +277,7 @@ class SqlSource:
         if "float" in kinds:
             name = self._index.key_columns[kinds.index("float")]
             raise SettingsError(
-                f"index {self._index.name}: key column {name!r} is a FLOAT, of which the database shows six digits and "
+                f"index {self._index.name}: key column {name!r} is a FLOAT; the database shows six of its digits and "
                 "finds no value again; cast it to DOUBLE in a query, or name another key"
             )
         self._order = [exact_text(key) if kind == "enum" else key for key, kind in zip(self._keys, kinds, strict=True)]
@@ -513,7 +513,7 @@ class SqlSource:
 
     @contextmanager
     def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
-        """Yield a connection, of which all statements see one state if asked so, and raise its errors as ours."""
+        """Yield a connection, whose statements all see one state if asked so, and raise its errors as ours."""
         with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
             if snapshot or connection.dialect.name != "sqlite":
                 begin_snapshot(connection)

@@ -1,4 +1,4 @@
-"""Sample databases to try rag-index on, each of which replaces an older file as a whole."""
+"""Sample databases to try rag-index on. Each replaces an older file as a whole."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 repair      what was brought in, with a description in HTML; some are private
 remark      what was found and done, many for each repair; some are internal
-customer    whose it is, with an address that nobody has to find
+customer    whose it is, with an address that no search has to find
 account     who logs in, with a password
 """
 

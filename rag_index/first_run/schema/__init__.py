@@ -1,4 +1,4 @@
-"""What `init` knows of a database that nobody described: what people look for, what belongs together, who may see it.
+"""What `init` knows of a database without a description: what people look for, what belongs together, who may see it.
 
 `propose` is the face: it reads a catalog and returns a `Proposal`, whose text `scaffold` writes.
 """

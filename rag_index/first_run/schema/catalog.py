@@ -57,7 +57,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column with the values of the sampled rows, of which texts are cut at `MAX_CHARS`."""
+    """A column with the values of the sampled rows; texts are cut at `MAX_CHARS`."""
 
     name: str
     sql: str
@@ -157,7 +157,7 @@ class DatabaseCatalog:
         return {name: int(value or 0) for name, value in zip(names, *found or [[0] * len(names)], strict=True)}
 
     def share_shown(self, table: DatabaseTable, conditions: str) -> float | None:
-        """Return the share of rows of which conditions are true, as the database says; None if that takes too long."""
+        """Return the share of rows that meet each condition, as the database says; None if that takes too long."""
         if not 0 < table.rows <= MAX_ROWS:
             return None
         where = sa.text(conditions.replace(":", "\\:"))
@@ -283,7 +283,7 @@ def _reference(declared: Any, columns: Mapping[Any, Sequence[Any]]) -> Reference
 
 
 def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tuple[str, ...]:
-    """Return the columns of a unique index or constraint of which no row has a NULL; () if there is none."""
+    """Return the columns of a unique index or constraint that have no NULL; () if there is none."""
     unique = [one for one in inspector.get_indexes(table.name, schema=table.schema) if one.get("unique")]
     unique += inspector.get_unique_constraints(table.name, schema=table.schema)
     found = [tuple(one["column_names"]) for one in unique]

@@ -345,7 +345,7 @@ def _form(values: Sequence[object]) -> str:
 
 
 def _texts(values: Sequence[object], form: str) -> list[str]:
-    """Return the texts of the values. Values of which more than half are no text make the column none."""
+    """Return the texts of the values. If more than half of the values are no text, the column is none."""
     texts, refused = [], 0
     for value in values:
         try:

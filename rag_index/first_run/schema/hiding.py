@@ -122,7 +122,7 @@ def _hidden_rows(table: Subject, column: str, conditions: Sequence[Condition]) -
 
 
 def _named_rows(relation: Relation, where: str = "") -> str:
-    """Return in SQL what the rows of the child name, or those of which something holds."""
+    """Return in SQL what the rows of the child name, or those that meet a condition."""
     name = relation.child.columns[relation.columns[0]].sql
     told = " AND ".join(filter(None, [relation.type_sql, f"{name} IS NOT NULL", where]))
     return f"SELECT {name} FROM {relation.child.sql} WHERE {told}"
@@ -267,7 +267,7 @@ def _is_none_of(hidden: Collection[str], value: object) -> bool:
 
 
 def _below_hidden(subject: Subject) -> Iterator[Condition]:
-    """Yield the condition that leaves out rows of a tree, such as pages, of which one above is hidden."""
+    """Yield the condition that leaves out rows of a tree, such as pages, below a hidden one."""
     own = [one for one in subject.relations if one.parent is subject and one.is_plain]
     tree = [one.pairs[0] for one in own if not vocab.COPIES & {*words(one.columns[0])}]
     for column, key in tree[:1] if subject.conditions and subject.noun[-1] in vocab.CONTAINERS else ():

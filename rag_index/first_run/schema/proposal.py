@@ -181,7 +181,7 @@ def propose(
     `answers` are those to the questions of an earlier proposal, by their keys; `uses` are as for `find_subjects`.
 
     Raises:
-        SettingsError: `add` names no table, or one of which no index can be made.
+        SettingsError: `add` names no table, or one that cannot be an index.
     """
     asked, names = add, [table.full_name for table in catalog.tables]
     out = [name for name in names if _matches(name, exclude)]

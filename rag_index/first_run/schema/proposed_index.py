@@ -179,7 +179,7 @@ class IndexMaker:
         self._prose = subject.text_length
         self._labels = 0
         self._newest = subject.version or ""
-        """The column of which the greatest value is the document; "" if each row is one."""
+        """The column whose greatest value is the document; "" if each row is one."""
         self._key = [name for name in subject.key if name != self._newest]
         if self._newest:
             reason = f"{self._newest} numbers the versions of a row: the newest alone is shown"

@@ -186,7 +186,7 @@ class _Finder:
         return self._catalog.share_found(values, parent, parent.key[0])
 
     def _by_values(self, table: Subject, column: Column, values: Sequence[Any]) -> dict[Subject, float]:
-        """Return the tables of which the values are nearly all keys, and a good share of them, with this share."""
+        """Return the tables whose keys nearly all of the values are, and a good share of them, with this share."""
         named = {*map(str, values)}
         tables = [one for one in self.tables if len(named) > 2 and one is not table]
         fits = [one for one in tables if self._share_of_keys(values, one, column) >= NEARLY_ALL]
@@ -281,7 +281,7 @@ class _Finder:
     def _by_type_row(self, table: Subject, known: Sequence[Relation], taken: Container[str]) -> list[Relation]:
         """Return the relations of columns such as `content_type_id` and `object_id`: a row of a table has the type.
 
-        `taken` are the columns whose relations are declared, or of which another column has the type.
+        `taken` are the columns whose relations are declared, or whose type another column names.
         """
         found: list[Relation] = []
         for kind in [one for one in known if one.is_plain]:

@@ -196,10 +196,10 @@ def _named_by_record(record: Subject) -> list[Relation]:
 
 
 def _is_credit(relation: Relation) -> bool:
-    """Return whether a link names who took part, such as an actor: nobody is reached by what is known of the person."""
+    """Return whether a link names who took part, such as an actor, and is no way to reach them."""
     known = [one for one in relation.parent.profiles.values() if one.filled]
     reached = any(one.role == "personal" and vocab.CONTACT & {*words(one.name)} for one in known)
-    dated = [one for one in relation.child.profiles.values() if one.role == "time"]  # what somebody borrowed has dates
+    dated = [one for one in relation.child.profiles.values() if one.role == "time"]  # a loan has dates
     lasting = any(not {*words(one.name)} & (vocab.MADE | vocab.CHANGED) for one in dated)
     private = any(one.role in ("secret", "internal") for one in known)
     return not (relation.parent.is_login or lasting or reached or private)
@@ -248,7 +248,7 @@ def part_relation(subject: Subject) -> list[Relation]:
 
 
 def exclusive_owners(subject: Subject) -> list[Relation]:
-    """Return the relations to several things of one of which each row is, such as an extent; [] if there are none."""
+    """Return the relations to several kinds of things, one of which each row belongs to; [] if there are none."""
     ways = [one for one in subject.own_relations if one.parent.has_text and not one.parent.is_people]
     found = [one for one in ways if any(one.parent is not other.parent and one.excludes(other) for other in ways)]
     return found if sum(one.share for one in found) >= NEARLY_ALL else []

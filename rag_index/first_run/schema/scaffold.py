@@ -141,7 +141,7 @@ def scaffold(
 
 
 def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
-    """Return the columns of which most values are names of files below a folder, each with this use."""
+    """Return the columns whose values are mostly names of files below a folder, each with this use."""
     found = {}
     for table in catalog.tables:
         for column in table.columns.values():

@@ -56,10 +56,10 @@ MAX_SAID = 60
 """Words of a row by which it repeats others."""
 WORD = re.compile(r"[a-z]+|[^\W\d_a-z]+")
 MAX_MINUTES = 2
-"""Rows that were written within at most so many minutes came with the application."""
+"""Rows that were written within this number of minutes came with the application."""
 MIN_INSTALLED = 3
 MAX_EXPLAINED = 300
-"""Longer texts are no explanations of what programs or forms offer: somebody wrote them to be read."""
+"""Longer texts are no explanations of what programs or forms offer: people wrote them to be read."""
 MIN_VALUES = 2
 """The values of a thing, on average, that a table has for each of several fields."""
 MIN_SHOWING = 4
@@ -183,7 +183,7 @@ class Attribute:
     """How a table says more of the rows of another one: each of its rows has a caption and a value."""
 
     own: Relation
-    """The relation to the row of which it says something."""
+    """The relation to the row that it says something about."""
     caption: Relation
     value: Relation | None
     """The relation to the row with the text of the value; None if the column is its own."""
@@ -376,8 +376,8 @@ class Subject(DatabaseTable):
     def is_thing(self) -> bool:
         """Return whether rows tell more than a name of what people keep a list of, such as staff, orders and courses.
 
-        Somebody is reached by them, or wrote them one by one. If no column has a time, which would tell that, they name
-        rows of two other tables. Labels and lists of countries do not.
+        They are contacts of a person, or a person wrote them one by one. If no column has a time, they name rows of two
+        other tables. Labels and lists of countries do not.
         """
         told = sum(one.role in TEXTS or one.role == "choice" for one in self._own if one.distinct > 0.2)
         numbered = [one for one in self._own if one.role == "code" and min(one.distinct, one.filled) > NEARLY_ALL]
@@ -403,7 +403,7 @@ class Subject(DatabaseTable):
 
     @cached_property
     def thread(self) -> Relation | None:
-        """Return the relation of replies to the first message, of which none has a reply.
+        """Return the relation of replies to the first message, if no reply has a reply itself.
 
         They have its title or none, and it is called `root_id`; or what has answers has a title, and no answer has one.
         """
@@ -559,7 +559,7 @@ class Subject(DatabaseTable):
 
     @cached_property
     def is_installed(self) -> bool:
-        """Return whether nobody wrote row by row: none names a person, and all are of one moment, or of none."""
+        """Return whether the rows came all at once: none names a person, and all are of one moment or of none."""
         above = [one.parent for one in self.own_relations if one.parent is not self]
         return self.minutes <= MAX_MINUTES and not any(one.is_people for one in above)
 
@@ -773,7 +773,7 @@ def _minute(value: object) -> object:
 
 
 def is_repeated(texts: Sequence[str], least: int = MIN_LOG_ROWS) -> bool:
-    """Return whether most texts, at `least` so many, are what others are but for numbers, or half of their pairs are.
+    """Return whether most texts, at least `least`, are what others are but for numbers, or half of their pairs are.
 
     A pair are two words that follow each other.
     """

@@ -1,4 +1,4 @@
-"""Which rows of a table nobody may be shown: deleted and hidden ones, drafts, revisions, what waits for a moderator."""
+"""Which rows of a table must not be shown: deleted and hidden ones, drafts, revisions, what waits for a moderator."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _span(look: _Look) -> Condition | None:
 
 
 def _code(look: _Look) -> Condition | None:
-    """Return the condition of a code of which one value is out, or some were put away.
+    """Return the condition of a code that has a value for hidden rows, or some for rows put away.
 
     Of states, 9 after a gap, and what is negative, were put away. Of a `visibility_level`, all may see the highest.
     """
@@ -304,7 +304,9 @@ def _meant(look: _Look) -> set[str]:
         return set()
     if found := [word for word, names in vocab.FLAG_NAMES.items() if names.fullmatch(look.called)]:
         return {*found}
-    told = look.table.noun[-1] == "history" and named & vocab.NOTIFIED  # what nobody was told is a note for few
+    told = (
+        look.table.noun[-1] == "history" and named & vocab.NOTIFIED
+    )  # a history that notified no one is a note for few
     most = {*column.filled} <= {0, 1} and column.filled.count(1) >= MIN_OUT * len(column.values)
     # if few rows are on sale, these have a lower price
     return {"public"} if told or (most and vocab.SHOWN_IF_MOST.fullmatch(look.called)) else named

@@ -24,7 +24,7 @@ TITLES = _ordered("""
     title subject headline heading name caption label topic question summary header term concept fullname
     displayname
 """)
-# Columns with what somebody wrote over a text, which says something without it.
+# Columns with what a person wrote over a text, which says something without it.
 SUBJECTS = ("subject", "headline")
 # Columns that are what a row is called, though many may have the same, or a number.
 WHOLE_TITLES = ("title", *SUBJECTS)
@@ -123,7 +123,7 @@ TABLE_WORDS = ("table", "tbl")
 
 # --- What tables are called ---
 
-# Nouns of tables that programs need, of which rows prove too little. `acl`: phpBB; `redirect`: TYPO3.
+# Nouns of tables that programs need; rows prove it too seldom. `acl`: phpBB; `redirect`: TYPO3.
 MACHINERY = _words("""
     cache migration queue audit token setting config configuration preference permission acl trigram captcha
     cron nonce outbox sequence changelog oauth credential hook webhook emoji smiley metum meta lock temp tmp backup
@@ -150,7 +150,7 @@ PEOPLE = _ordered("""
     user people person staff member employee login operator agent admin customer patient subscriber participant
     account
 """)
-# Those of which no row is a company.
+# Those without companies among their rows.
 PERSONS = {*PEOPLE, *_words("student client tenant resident guest member donor pupil")} - {"customer", "account"}
 # Nouns of tables whose rows belong to a row of another one. `journal`: Redmine; `followup`: GLPI; `obs`: OpenMRS;
 # `paragraph`: Drupal; `communication`: ERPNext.
@@ -174,7 +174,7 @@ PAIRS = {
 # What a table of documents may be called, though others of that name hold parts.
 MAIN = _words("item content entry section element")
 COMPLAINTS = ("report", "flag", "complaint")
-# Nouns of tables of what people say, of which somebody may complain to moderators.
+# Nouns of tables of what people say and others may report to moderators.
 MESSAGES = _words("post comment message topic note reply remark")
 # The last nouns of tables with what rows of another table were once.
 OLD_VERSIONS = _words("version revision history archive backup draft snapshot")
@@ -317,7 +317,7 @@ CONTENT = _words("""
     post message comment note page node content entry topic article document thread remark reply journal email activity
     communication channel msg
 """)
-# Words of types that nobody reads. `revision`, `nav`, `attachment`, `oembed`, `css`, `changeset`, `trackback`:
+# Words of types that are not for people. `revision`, `nav`, `attachment`, `oembed`, `css`, `changeset`, `trackback`:
 # WordPress; `redirect`: MediaWiki.
 BAD_TYPES = INTERNAL | _words("""
     revision autosave draft nav menu attachment template log system changeset oembed css redirect trackback pingback

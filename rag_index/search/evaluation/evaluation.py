@@ -1,6 +1,6 @@
 """How well an index, or all at once, find what they should: by meaning, by words and by both, side by side.
 
-Nobody waits for the many queries: each has more time than a search, and is asked again after a passing fault.
+No person waits for the many queries: each has more time than a search, and is asked again after a passing fault.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def _patient(settings: Settings, queries: int) -> Settings:
 
 
 async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
-    """Ask each query, again if its fault may pass. Documents are found whoever they are for."""
+    """Ask each query, again if its fault may pass. Documents of all groups are found."""
     free = asyncio.Semaphore(AT_ONCE)
 
     async def ask(query: str) -> Answer:

@@ -125,7 +125,7 @@ class Exchange:
             detail = f"the first lines of the request are larger than {MAX_HEADER_BYTES:,} bytes"
             return problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail, headers=closing)
         if {"content-length", "transfer-encoding"} <= self.headers.keys():
-            detail = "the request has Content-Length and Transfer-Encoding, of which one is right at most"
+            detail = "the request has both Content-Length and Transfer-Encoding: send one of them"
             return problem(HTTPStatus.BAD_REQUEST, detail, headers=closing)
         return None
 
@@ -139,7 +139,7 @@ class Exchange:
         """Return whether a browser sends this for a page of an origin that may not ask.
 
         An image or a link has no Origin, so that Sec-Fetch-Site alone tells. Another port or subdomain (`same-site`) is
-        somebody else's page too. A link to the page itself is for whoever clicks it.
+        another owner's page too. A link to the page itself is for the person who clicks it.
         """
         origin = self.headers.get("origin", "").lower()
         if origin:

@@ -59,7 +59,7 @@ ANY = "text, numbers, or true and false", {"string", "number", "boolean"}
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 FILTER = (
-    "Only documents of which all fields match. A value means equal, a list means any of these, and "
+    "Only documents that match in all fields. A value means equal, a list means any of these, and "
     'an object compares: {"gte": …, "lt": …} is a range, {"not": …} excludes, {"exists": true} asks for a value.'
 )
 

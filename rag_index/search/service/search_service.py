@@ -1,4 +1,4 @@
-"""What the service can do, for whoever asks and however they ask: search, read a document, list the indexes."""
+"""What the service can do, for every caller and every interface: search, read a document, list the indexes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _find(document: Document, words: str, max_chars: int | None, index: IndexSet
 
 
 class SearchService:
-    """One retriever for all callers. Each call says who asks, and nobody sees more than they may.
+    """One retriever for all callers. Each call names its caller, who sees no more than they may.
 
     It belongs to one event loop.
     """
@@ -67,7 +67,7 @@ class SearchService:
         the caller got wrong.
         """
         if self.settings.serve.log_queries:
-            logger.info("%s searches for %r", caller.name or "somebody", query)
+            logger.info("%s searches for %r", caller.name or "a caller", query)
         return await self.retriever.search(query, groups=caller, **options)
 
     async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> Document:

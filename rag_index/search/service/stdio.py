@@ -33,7 +33,7 @@ Messages = SessionMessage | Exception
 async def standard_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[Messages], Client]]:
     """Open what a server of MCP reads from and writes to. The requests under way when the input ends are answered.
 
-    Whoever else reads the standard input of this process, such as a child of it, finds nothing there.
+    Any other reader of the standard input of this process, such as a child of it, finds nothing there.
     """
     wire = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -1,6 +1,6 @@
 """Who may ask: tokens of the service, JWTs of an issuer, and what a proxy says; and by which names it is asked.
 
-A token is 256 random bits, so one round of SHA-256 is enough: nobody finds it by trying, however fast hashing is.
+A token is 256 random bits, so one round of SHA-256 is enough: it cannot be found by trying, however fast hashing is.
 Its line has that hash alone: `NAME sha256:HASH`, followed by `@ROLE`, if it has a role in the database, and by its
 groups; all names are percent-encoded.
 Everything fails closed: what is missing, of another type or not understood is no caller, or no group.
@@ -47,7 +47,7 @@ CHECK_SECONDS = 1.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures with a public key. With the others, whoever can read the keys could sign."""
+"""Signatures with a public key. With the others, a reader of the keys could sign."""
 LEEWAY_SECONDS = 30.0
 """How far the clocks of issuer and service may differ."""
 FRESH_SECONDS = 300.0

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 MAX_NESTING = 100
-"""How deep a name may stand in a declaration: nobody looks at the clock on the way."""
+"""How deep a name may stand in a declaration: the time limit is not checked on the way."""
 _FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
 _QUOTES = "\"'`"
 _CHAIN = re.compile(r"[\w$]+(\.[\w$]+)*")
