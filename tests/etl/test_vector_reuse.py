@@ -96,3 +96,12 @@ def test_a_rebuild_replaces_a_collection_that_cannot_be_read(tmp_path, qdrant):
     qdrant.break_next("POST /collections/test_notes__1/points", times=None, status=400, error="a segment is broken")
     outcome = run_plain(project, full=True)
     assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 3, 3)
+
+
+def test_a_rebuild_that_embeds_nothing_costs_nothing(tmp_path):
+    costs = "[embedder]\nprice = 100\n[run]\nmax_cost = 1.0\n[parallel]\nshard_documents = 10\n"
+    project = Project(tmp_path / "project", extra=costs).fill(60)  # they cost 0.9
+    run_plain(project)
+    project.write_settings(project.config.read_text().replace("max_cost = 1.0", "max_cost = 0.2"))
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 60, 0)
