@@ -75,7 +75,7 @@ def test_what_is_asked_after_its_end_starts_no_process():
     before = set(multiprocessing.active_children())
     with pytest.raises(BrokenExecutor, match="the run has ended"):
         child.submit(embed_apart, job("late"))
-    assert set(multiprocessing.active_children()) == before
+    assert set(multiprocessing.active_children()) <= before, "those of earlier tests may end"
 
 
 def test_a_death_ends_what_waits_for_the_same_child_and_a_shutdown_what_it_does():

@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from rag_index.components.ledger import Ledger
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
@@ -146,10 +147,21 @@ def test_publishing_is_tried_again_if_the_store_does_not_answer(project, monkeyp
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):
     publish(ledger, store, 1, keep=2)
     publish(ledger, store, 2, keep=2)
-    publish(ledger, store, 3, keep=2)
-    ledger.update_collection(ledger.collection("p_notes__3").id, state="building")
-    store.point_alias(ALIAS, "p_notes__2")
+    killed = mock.patch.object(EdgeStore, "point_alias", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        publish(ledger, store, 3, keep=2)
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
+
+
+@pytest.mark.parametrize("owner", [EdgeStore, Ledger])
+def test_what_a_death_while_an_older_collection_is_dropped_leaves_is_dropped_the_next_time(ledger, store, owner):
+    publish(ledger, store, 1, keep=1)
+    publish(ledger, store, 2, keep=1)
+    drop = "drop" if owner is EdgeStore else "drop_collection"
+    with mock.patch.object(owner, drop, side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        publish(ledger, store, 3, keep=1)
+    publish(ledger, store, 4, keep=1)
+    assert there(ledger, store) == ([3, 4], 4)
 
 
 def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
