@@ -10,7 +10,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
-from rag_index.errors import StoreMismatch, StoreUnavailable
+from rag_index.errors import LedgerUnavailable, StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.publish import publish_collection, roll_back
 from rag_index.etl.target import verify_counts
@@ -129,19 +129,20 @@ def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, mes
     assert project.points() == before
 
 
-def test_publishing_is_tried_again_if_the_store_does_not_answer(project, monkeypatch):
+def test_publishing_is_tried_again_if_the_ledger_does_not_answer(project, monkeypatch):
     run_plain(project.fill(3))
-    point, tries = EdgeStore.point_alias, []
+    update, tries = Ledger.update_collection, []
 
-    def fail_once(store, *names):
-        tries.append(names)
-        if len(tries) == 1:
-            raise StoreUnavailable("the store does not answer")
-        point(store, *names)
+    def fail_once(ledger, collection_id, **values):
+        if "state" in values:
+            tries.append(values)
+            if len(tries) == 1:
+                raise LedgerUnavailable("the ledger does not answer")
+        update(ledger, collection_id, **values)
 
-    monkeypatch.setattr(EdgeStore, "point_alias", fail_once)
+    monkeypatch.setattr(Ledger, "update_collection", fail_once)
     assert project.run(full=True).state == "completed"
-    assert tries == [("test_notes", "test_notes__2")] * 2
+    assert tries == [{"state": "ready"}] * 2
 
 
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):
