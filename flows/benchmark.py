@@ -12,8 +12,8 @@ from pydantic import Field
 from rag_index.care.tuning.benchmark import Bench, BenchmarkReport, Way, open_bench
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.reporting import OWN_END, benchmark_state, failing, flow_run_id
-from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
+from rag_index.orchestration.stopping import failing, stoppable
 from tasks.index import Opaque
 from tasks.steps import AsTasks
 

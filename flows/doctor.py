@@ -10,8 +10,8 @@ from pydantic import Field
 
 from rag_index.care.doctor.findings import Diagnosis
 from rag_index.core.settings import run_settings
-from rag_index.orchestration.reporting import OWN_END, diagnosis_state, failing, run_name
-from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
+from rag_index.orchestration.stopping import failing, stoppable
 from tasks.index import examine_index
 
 

@@ -48,7 +48,6 @@ from rag_index.core.machine import given
 from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.core.reports.progress import Progress, open_display
-from rag_index.errors import RagIndexError
 from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
     from rag_index.errors import IndexLocked
     from rag_index.etl.run import IndexRun
-    from rag_index.orchestration.stopping import FlowStop
 
 logger = get_logger("rag_index.artifacts")
 
@@ -371,17 +369,6 @@ def failed_state(message: str, report: Any = None, *, tag: str | None = None) ->
         return Failed(message=message, data=report)
     end_with_state()
     return Failed(message=message)  # the engine of a deployment would take data for an exception
-
-
-@contextmanager
-def failing(stop: FlowStop) -> Iterator[None]:
-    """Let a deployed flow end as Failed with the sentence of an error of ours; a command prints the sentence itself."""
-    try:
-        yield
-    except RagIndexError as error:
-        if not is_deployed():
-            raise
-        stop.state = failed_state(str(error))
 
 
 def _tag_run(tag: str) -> None:

@@ -22,8 +22,9 @@ from prefect.logging import get_logger
 from prefect.states import Cancelled
 
 from rag_index.core.machine import given, in_thread
+from rag_index.errors import RagIndexError
 from rag_index.orchestration.prefect_api import impatient, is_deployed
-from rag_index.orchestration.reporting import end_suspended, end_with_state
+from rag_index.orchestration.reporting import end_suspended, end_with_state, failed_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,17 @@ def stoppable() -> Iterator[FlowStop]:
             _end(stop, stop)
     finally:
         stop.ended.set()
+
+
+@contextmanager
+def failing(stop: FlowStop) -> Iterator[None]:
+    """Let a deployed flow end as Failed with the sentence of an error of ours; a command prints the sentence itself."""
+    try:
+        yield
+    except RagIndexError as error:
+        if not is_deployed():
+            raise
+        stop.state = failed_state(str(error))
 
 
 def _end(stop: FlowStop, top: FlowStop) -> bool:

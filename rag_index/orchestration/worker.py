@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.settings import StoreSettings
     from rag_index.etl.embed import EmbedJob
-    from rag_index.orchestration.liveness import RunPlugin
 
 NAME = "rag-index"
-"""The name of `RunPlugin` on a worker."""
+"""The name of what each worker of a run has (`liveness.RunPlugin`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,8 @@ class WorkerDestination:
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
         """Upsert a shard. Raises as `write_shard`: IndexLocked, if the collection belongs to a later run."""
-        plugin: RunPlugin = _current_worker().plugins[NAME]
-        return plugin.write(self, shard)
+        written: WrittenShard = _current_worker().plugins[NAME].write(self, shard)
+        return written
 
 
 def embed_in_worker(job: EmbedJob) -> EmbeddedShard:
