@@ -89,6 +89,17 @@ def test_a_death_at_any_step_loses_nothing(project, ledger, step):
     assert run_plain(project).nothing_to_do
 
 
+def test_what_waits_stays_if_a_rebuild_that_read_it_is_not_published(project, ledger):
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    project.execute("UPDATE note SET body = ? WHERE id = 6", b"\x01")
+    put(ledger, "5")
+    refused = run_plain(project, full=True)
+    assert (refused.state, "was not published" in refused.message) == ("partial", True)
+    assert waiting(ledger) == ["5"]
+    batch(project)
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+
+
 def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project, ledger):
     project.execute("UPDATE note SET body = 'first' WHERE id = 5")
     put(ledger, "5", "6")
