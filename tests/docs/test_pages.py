@@ -54,6 +54,13 @@ def test_the_readme_is_short_and_the_list_of_pages_has_every_page():
         assert f'"docs/{name}"' in (ROOT / "zensical.toml").read_text(encoding="utf-8"), name
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith(("README", "docs"))])
+def test_no_item_of_a_list_is_a_page_of_its_own(name):
+    text = re.sub(r"^```.*?^```", "", ALL[name], flags=re.MULTILINE | re.DOTALL)
+    items = re.findall(r"^ *(?:[-*]|\d+\.) (.*)$", text, re.MULTILINE)
+    assert [item[:60] for item in items if len(item.split()) >= 100] == []
+
+
 def test_every_picture_is_used_and_small():
     for path in (DOCS / "images").iterdir():
         assert f"images/{path.name})" in EVERYTHING, path.name

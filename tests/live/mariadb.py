@@ -26,7 +26,7 @@ def find_mariadb():
     try:
         import pymysql
     except ImportError:
-        return "there is no driver for MariaDB (pip install 'rag-index[mariadb]')"
+        return "there is no driver for MariaDB (pip install '.[mariadb]' in a checkout)"
     return [*map(Path, found), pymysql]
 
 

@@ -27,7 +27,7 @@ from rag_index.core.settings.values import Section, keys_of, tables_of
 if TYPE_CHECKING:
     from rag_index.core.settings.project import Place
 
-_LINK = re.compile(r"\[([^\[\]]*)\]\([^)]*\)")
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")
 DEFAULT = "default"
 MASK = "***"
 
