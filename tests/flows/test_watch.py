@@ -92,8 +92,8 @@ def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, monkeypatch, w
         gone = f"http://127.0.0.1:{free_port()}/api"
         monkeypatch.setenv("PREFECT_API_URL", gone)
         with (
-            closing(FlowRunner(project.settings, Stop(), index_changes)) as runner,
             temporary_settings({PREFECT_API_URL: gone}),
+            closing(FlowRunner(project.settings, Stop(), index_changes)) as runner,
         ):
             begun = partial(runner.index_changes, "notes", 1) if not whole else runner.begin_run("notes").applied
             applied = eventually(begun)
