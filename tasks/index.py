@@ -26,10 +26,9 @@ from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
 from rag_index.etl import policies
 from rag_index.etl import publish as publishing
-from rag_index.etl.embed import embed_apart
+from rag_index.etl.embed import NO_MEMORY, embed_apart, process_died
 from rag_index.etl.erase import erase_after
 from rag_index.etl.plain import answer
-from rag_index.etl.window import died_under
 from rag_index.orchestration.worker import embed_in_worker
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
     from rag_index.care.doctor.findings import Diagnosis
     from rag_index.components.sources import Source, SourcePage
-    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
@@ -125,8 +124,8 @@ def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[Embedd
     """
     try:
         embedded = embed_in_worker(job.value)
-    except MemoryError as error:
-        raise ProcessDied("the process that embeds had no more memory") from error
+    except MemoryError:
+        return _no_memory(job.value.shard)  # type: ignore[return-value]
     _log_embedded(job.value, embedded)
     return Opaque(embedded)
 
@@ -140,7 +139,7 @@ def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[
     try:
         embedded = answer(child.value.submit(embed_apart, job.value), job.value)
     except ProcessDied as error:
-        return Crashed(message=died_under(job.value.shard, error))  # type: ignore[return-value]
+        return Crashed(message=str(error))  # type: ignore[return-value]
     _log_embedded(job.value, embedded)
     return Opaque(embedded)
 
@@ -153,7 +152,10 @@ def upsert_shard(
 
     If the store is a server, the worker that embedded the shard writes it; otherwise the flow's process does.
     """
-    written = to.value.write(embedded.value)
+    try:
+        written = to.value.write(embedded.value)
+    except MemoryError:
+        return _no_memory(embedded.value)  # type: ignore[return-value]
     get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
     return Opaque(written)
 
@@ -190,6 +192,11 @@ def build_search_index(index: str, run: Opaque[IndexRun]) -> None:
 def examine_index(settings: Settings, index: str) -> Diagnosis:
     """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
     return examine(settings, [index])
+
+
+def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:
+    """Return the state of a task whose process had no more memory: its documents are tried alone."""
+    return Crashed(message=str(process_died(shard, NO_MEMORY)))
 
 
 def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> None:

@@ -19,9 +19,8 @@ from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Process
 from rag_index.core.machine.resources import memory_per_worker
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.etl.embed import close_process_embedder
+from rag_index.etl.embed import close_process_embedder, process_died
 from rag_index.etl.steps import BUSY, Steps
-from rag_index.etl.window import died_under
 from rag_index.orchestration.cluster import import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
@@ -144,8 +143,6 @@ class AsTasks(Steps):
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
         child = Opaque(self._alone)
         state = tasks.embed_suspect(*_named(job), Opaque(job), child, wait_for=self._pages(job), return_state=True)
-        if state.is_crashed():
-            raise ProcessDied(state.message or "the process that embeds died")
         return self._upsert(job, state, to)
 
     def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
@@ -201,9 +198,8 @@ class AsTasks(Steps):
 
     def _upsert(self, job: EmbedJob, embedded: State[Any], to: Destination) -> WrittenShard:
         """Write what was embedded in this process, or in a child of it."""
+        _result(embedded)
         shard = embedded.result(raise_on_failure=False)
-        if isinstance(shard, BaseException):
-            raise shard
         with to.turn():
             state = tasks.upsert_shard(*_named(job), shard, Opaque(to), return_state=True)
             written: WrittenShard = _result(state)
@@ -215,9 +211,9 @@ class AsTasks(Steps):
     ) -> WrittenShard:
         """Write what a worker embeds, in this process. This waits in a thread of its own, which gets the vectors."""
         try:
-            shard = embedded.result(raise_on_failure=False)
-            if isinstance(shard, BaseException):
-                raise shard
+            embedded.result(raise_on_failure=False)  # which waits; that of a state would hide one task in another
+            if not embedded.state.is_completed():
+                _result(embedded.state)
             with to.turn():
                 state = upsert()
                 written: WrittenShard = _result(state)
@@ -256,10 +252,9 @@ class AsTasks(Steps):
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, KilledWorker):
-            died = ProcessDied("the worker died (out of memory, or a crash)")
-            said = died_under(job.shard, died)
+            died = process_died(job.shard, "the worker died (out of memory, or a crash)")
             with suppress(httpx.HTTPError, PrefectException), impatient(), get_client(sync_client=True) as client:
-                client.set_task_run_state(embed_run, Crashed(message=said), force=True)
+                client.set_task_run_state(embed_run, Crashed(message=str(died)), force=True)
             return died
         if isinstance(error, RagIndexError) or not isinstance(error, Exception):
             return error
@@ -290,7 +285,8 @@ def _bare(state: State[Any]) -> State[Any]:
 def _result(state: State[Any]) -> Any:
     """Return what a task returned. Raises what it raised at last."""
     if not state.is_completed():
-        error = error_of(state) or RuntimeError(state.message or state.name)
+        kind = ProcessDied if state.is_crashed() else RuntimeError
+        error = error_of(state) or kind(state.message or state.name)
         if isinstance(error, TimeoutError):
             raise TransientError(f"{error}; what is committed is kept") from error
         raise error

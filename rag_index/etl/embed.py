@@ -28,7 +28,7 @@ from rag_index.core.documents.canonical import byte_count, decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import collect_seldom, end_process_after
 from rag_index.core.machine.resources import peak_memory
-from rag_index.errors import BadVectors, RagIndexError, TextTooLong
+from rag_index.errors import BadVectors, ProcessDied, RagIndexError, TextTooLong
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,7 @@ CODE_NAMES = ("name", "qualified_name", "path")
 """The payload fields that name a chunk of source code as a whole."""
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
+NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
 REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
 
 logger = logging.getLogger("rag_index.indexing.embed")
@@ -102,6 +103,15 @@ class EmbedJob:
             process_load=(time.process_time() - computed) / max(elapsed, 1e-9),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
+
+
+def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
+    """Return an error that says under which shard a process died, and where the document is listed that does it."""
+    documents, listed = len(shard.documents), f"`rag-index failed {shard.index}` lists"
+    then = f"its {documents:,} documents are tried in parts, and {listed} any that does it again"
+    if documents == 1:
+        then = f"{listed} its document, unless another try succeeds"
+    return ProcessDied(f"{why} under shard {shard.number} of {shard.index}: {then}")
 
 
 class _Process:

@@ -11,9 +11,9 @@ from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Beside, Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.machine.retries import Policy, with_retries
-from rag_index.errors import ProcessDied, RagIndexError, TerminalError
+from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl import policies
-from rag_index.etl.embed import close_process_embedder, embed, embed_apart
+from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, embed_apart, process_died
 from rag_index.etl.erase import erase_after
 from rag_index.etl.publish import build_search_index
 from rag_index.etl.steps import BUSY, Steps
@@ -147,9 +147,9 @@ def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
     try:
         return _brought_back(embedded.result(), job)
     except BrokenExecutor as error:
-        raise ProcessDied("the process that embeds died") from error
+        raise process_died(job.shard, "the process that embeds died") from error
     except MemoryError as error:
-        raise ProcessDied("the process that embeds had no more memory ([parallel] worker_memory)") from error
+        raise process_died(job.shard, NO_MEMORY) from error
     except RagIndexError:
         raise
     except Exception as error:  # whatever it is, the run has to end with a sentence

@@ -20,7 +20,6 @@ from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.core.documents.batches import RESERVED_KEY, Failure, Shard, ShardStats, WrittenShard, text_to_embed
 from rag_index.core.documents.keys import point_id
-from rag_index.core.reports.outcome import count_of
 from rag_index.core.settings.index import CODE
 from rag_index.errors import (
     IndexLocked,
@@ -136,7 +135,7 @@ class Window:
         try:
             written = future.result()
         except ProcessDied as error:
-            (self._run.logger or logger).warning("%s", died_under(shard, error))
+            (self._run.logger or logger).warning("%s", error)
             self._died.append(shard)
         except NOT_WRITABLE:
             raise
@@ -174,15 +173,6 @@ class Window:
     def _note_under_way(self) -> None:
         run = self._run
         run.progress.under_way(len(self._under_way), run.metrics.workers)
-
-
-def died_under(shard: Shard, error: ProcessDied) -> str:
-    """Return a sentence that says under which shard a process died, and where the document is listed that does it."""
-    count = count_of(len(shard.documents), "document")
-    return (
-        f"{error} under shard {shard.number} of {shard.index}: its {count} will be tried in parts, and "
-        f"`rag-index failed {shard.index}` lists any that does it again"
-    )
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:

@@ -1,8 +1,27 @@
 """A document that kills the process that embeds it stops one run, not every night: the next run finds it."""
 
+import os
+
+import httpx
 import pytest
 
 from tests.project import Project
+
+HUNGRY = """
+import numpy as np
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.hosts.host_pool import RequestStats
+
+class Hungry:
+    def __init__(self, settings, **_): self.stats = RequestStats()
+    def identity(self): return EmbedderIdentity(kind="hungry", model="hungry", digest="1", dimension=4)
+    def embed_documents(self, texts):
+        if any("EATS" in text for text in texts): bytearray(1 << 60)
+        return np.asarray([[len(text), 1, 2, 3] for text in texts], dtype=np.float32)
+    def embed_query(self, text): return self.embed_documents([text])[0]
+    def close(self): pass
+"""
+SETTINGS = '[embedder]\nkind = "hungry"\nmodel = "hungry"\ndocument_prefix = ""\nquery_prefix = ""\n'
 
 KILLED = -9
 
@@ -47,3 +66,37 @@ def test_single_documents_as_well(project):
     assert listed(project) == {"7": 2}
     assert (project.texts()["7"], project.texts()["901"]) == (before, ["good\nharmless"])
     assert "pending_documents" not in kinds(project)
+
+
+@pytest.mark.long
+def test_a_worker_without_memory_is_told_in_a_sentence_with_its_shard(tmp_path, prefect_server):
+    info = tmp_path / "site" / "hungry-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info.parent / "hungry.py").write_text(HUNGRY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rag_index.embedders]\nhungry = hungry:Hungry\n")
+    project = Project(tmp_path / "project", SETTINGS).fill(8)
+    project.execute("UPDATE note SET body = 'EATS' WHERE id = 5")
+    options = ("--prefect", "--workers", "1", "--shard-documents", "2")
+    answer = project.json("index-all", *options, code=3, PYTHONPATH=str(info.parent))["indexes"][0]
+    assert (answer["failed"], answer["new"]) == (1, 7), answer
+    listed = project.json("failed", PYTHONPATH=str(info.parent))["failed"]
+    assert [one["document_id"] for one in listed] == ["5"]
+    said = "the process had no more memory ([parallel] worker_memory) under shard 3 of notes: "
+    parts = "its 2 documents are tried in parts, and `rag-index failed notes` lists any that does it again"
+    alone = "`rag-index failed notes` lists its document, unless another try succeeds"
+    assert crashed(prefect_server) == {
+        "embed notes 3": {said + parts},
+        "embed notes 3 alone": {said + parts, said + alone},
+    }
+
+
+def crashed(url: str) -> dict[str, set[str]]:
+    """Return what is said of the tasks that did not complete."""
+    auth = tuple(os.environ["PREFECT_API_AUTH_STRING"].split(":"))
+    found: dict[str, set[str]] = {}
+    with httpx.Client(base_url=url, auth=auth, timeout=60) as api:
+        for run in api.post("/task_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC"}).json():
+            if run["state_type"] in ("FAILED", "CRASHED") and run["name"].startswith(("embed", "upsert")):
+                found.setdefault(run["name"], set()).add(run["state"]["message"])
+    return found
