@@ -3,6 +3,7 @@
 import os
 import uuid
 from contextlib import closing
+from unittest import mock
 
 import jwt
 import pytest
@@ -11,7 +12,9 @@ from qdrant_client import QdrantClient, models
 from rag_index.care.doctor import examine, repair
 from rag_index.care.transfer.export import export
 from rag_index.components.ledger import Ledger
+from rag_index.components.stores.server.server_store import ServerStore
 from rag_index.errors import StoreRefused
+from rag_index.etl.publish import roll_back
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -144,6 +147,23 @@ def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_
         project.lose_alias()
         repair(project.settings, None, project.never)
         assert project.json("status")["indexes"][0]["collection"] == live
+
+
+def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_is_lost(project):
+    assert project.run(full=True).state == "completed"
+    point = ServerStore.point_alias
+
+    def point_and_die(store, *names):
+        point(store, *names)
+        raise KeyboardInterrupt
+
+    dying = mock.patch.object(ServerStore, "point_alias", point_and_die)
+    ledger_of = closing(Ledger(project.settings.ledger_url))
+    with dying, project.store() as store, ledger_of as ledger, pytest.raises(KeyboardInterrupt):
+        roll_back(ledger, store, project.alias, "notes")
+    project.lose_alias()
+    assert repair(project.settings, None, project.never).findings == []
+    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__1"
 
 
 def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_made(project):
