@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings, Settings
     from rag_index.search.live_collections import LiveCollection
 
-KEPT = 1000
-"""Vectors of queries that are kept."""
+KEPT = 4000
+"""Vectors of queries that are kept: an evaluation asks its queries of one collection after the other."""
 MAX_QUERIES = 32
 """Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
 

@@ -222,7 +222,7 @@ def ask_indexes(settings: Settings, queries: Sequence[str], indexes: Sequence[st
 
     Raises the error of the first query if none of the first few is answered.
     """
-    with Retriever(_patient(settings, len(queries))) as retriever:
+    with Retriever(_patient(settings)) as retriever:
         return retriever.run(_collect(retriever, queries, indexes, limit))
 
 
@@ -240,7 +240,7 @@ def ask_collections(
     """
     named = {f"collection {number}": name for number, name in enumerate(collections)}
     copies = [index.model_copy(update={"name": name}) for name in named]
-    searched = _patient(settings, len(queries)).model_copy(update={"indexes": copies})
+    searched = _patient(settings).model_copy(update={"indexes": copies})
 
     with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
         found = [retriever.run(_collect(retriever, queries, [name], limit)) for name in named]
@@ -249,11 +249,10 @@ def ask_collections(
     return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
 
 
-def _patient(settings: Settings, queries: int) -> Settings:
-    """Return settings for searches that have time, and keep the vectors of all queries."""
+def _patient(settings: Settings) -> Settings:
+    """Return settings for searches that have time."""
     limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
-    changes = {**limits, "cache_size": queries}
-    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=changes)})
+    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
 
 
 async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
