@@ -45,6 +45,22 @@ def test_a_call_whose_turn_has_not_come_is_given_up(busy):
     assert begun == []
 
 
+def test_opening_the_store_holds_up_no_other_call():
+    """It may take long, and an event loop makes the other calls."""
+    begun, free = threading.Event(), threading.Event()
+
+    def open_slowly():
+        begun.set()
+        assert free.wait(30), "the other call was not made"
+        return nullcontext()
+
+    threads = StoreThreads(open_slowly, {"lane": 1, "another lane": 1})
+    asked = threads.submit("lane", threads.ask, lambda store: "opened")
+    assert begun.wait(30)
+    threads.submit("another lane", free.set)
+    assert asked.result(60) == "opened"
+
+
 def test_callers_take_turns(busy):
     threads, done = busy
     places, order = Places(100), []
