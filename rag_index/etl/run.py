@@ -76,25 +76,25 @@ logger = logging.getLogger("rag_index.indexing")
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What one run does differently from the settings: what a person asks for, from the command line to the run."""
+    """What to do differently from the settings in this run."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Dask worker processes; by default as the settings say."""
+    """How many Dask workers to use; by default as the settings say."""
     shard_documents: Annotated[int, Field(ge=1)] | None = None
-    """Documents per shard; by default as the settings say."""
+    """How many documents a worker is given at a time; by default as the settings say."""
     serial: bool = False
-    """Embed in one process, without Dask workers."""
+    """Whether to embed in one process, without Dask workers."""
     wait: Annotated[float, Field(ge=0)] | None = None
-    """Seconds to wait for services that are down at the start; by default as the settings say."""
+    """How long to wait for services that are down at the start, in seconds; by default as the settings say."""
     full: bool = False
-    """Rebuild the index beside the live collection."""
+    """Whether to rebuild the index beside the live collection."""
     allow_deletes: bool = False
-    """Delete and publish whatever `delete_guard` says."""
+    """Whether to delete documents that the delete guard held back, whatever their number."""
     allow_loss: bool = False
-    """Publish a rebuilt collection without asking the gate."""
+    """Whether to publish a rebuilt collection without asking its gate."""
     retry_failed: bool = False
-    """Try failed documents again, however often they were tried."""
+    """Whether to try failed documents again, however often they were tried."""
 
     def in_settings(self) -> dict[str, Any]:
         """Return those that take the place of settings, as `run_settings` and the command line take them."""
