@@ -34,7 +34,7 @@ GROUPS = {
     "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
     "Run": {
         "plan": "status", "index": "runs", "index-all": "runs", "rebuild": "runs", "retry-failed": "runs",
-        "watch": "runs", "automations": "runs",
+        "watch": "runs",
     },
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
     "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),

@@ -1,4 +1,4 @@
-"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), `watch`, and `automations`."""
+"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), and `watch`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from rag_index.cli import (
     show,
     wait_option,
 )
-from rag_index.core.connections import why_failed
 from rag_index.core.reports.outcome import RunReport
-from rag_index.errors import SettingsError, TransientError, printable
+from rag_index.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,46 +167,6 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
         show(RunReport().to_json(), "No documents are listed as failed.", as_json=asked["as_json"])
         return 0
     return run_indexes(context, chosen, retry_failed=True, **asked)
-
-
-@command(example="automations --webhook https://chat.example.org/hook")
-@click.option(
-    "--webhook",
-    required=True,
-    metavar="URL",
-    help="The address to call, with JSON: text, flow_run, state, message, url.",
-)
-@click.option(
-    "--silent-after", "silent", type=click.IntRange(min=60), default=180, show_default=True, metavar="SECONDS",
-    help="Mark a run as crashed if it sends no heartbeat for this long.",
-)  # fmt: skip
-@click.option(
-    "--late-after", "late", type=click.IntRange(min=10), default=600, show_default=True, metavar="SECONDS",
-    help="Call if a scheduled run waits this long for a worker.",
-)  # fmt: skip
-@click.option(
-    "--missing-after", "missing", type=click.FloatRange(min=0.01), default=26.0, show_default=True, metavar="HOURS",
-    help="Call if index-all has not run for this long.",
-)  # fmt: skip
-@json_option
-def automations(context: Context, webhook: str, silent: int, late: int, missing: float, as_json: bool) -> None:
-    """Have Prefect call a webhook if a run fails, dies or is missing."""
-    if not webhook.startswith(("http://", "https://")):
-        raise click.UsageError("--webhook is not a URL; write it as https://host/path")
-    import httpx
-
-    from rag_index.orchestration.launch import trusted_folder
-
-    with trusted_folder():
-        from rag_index.orchestration.automations import create_automations, server_url
-
-        server = server_url()
-        try:
-            names = create_automations(webhook, silent=silent, late=late, missing=missing * 3600)
-        except httpx.HTTPError as exc:
-            why = why_failed(exc, server) or f"check that it runs ({exc})"
-            raise TransientError(f"the Prefect server at {server} does not answer: {why}") from exc
-    show({"automations": names}, "Prefect now has: " + ", ".join(names), as_json=as_json)
 
 
 @command(endless_without="once", example="watch")

@@ -1,18 +1,21 @@
 """Automations call a webhook: a run failed, its machine died, or no worker was there. The receiver is on loopback."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
+import yaml
 
-from tests.deployments.server import SUSPENDED
+from tests.deployments.server import ROOT, SUSPENDED
 from tests.project import Project
 from tests.waiting import eventually
 
-NAMES = ["not complete", "crashed", "not heard of", "not begun", "not started", "not cancelled", "late", "missing"]
+FILE = ROOT / "deployments" / "automations.yaml"
 
 
 @pytest.fixture
@@ -42,47 +45,39 @@ def project(tmp_path) -> Project:
 
 
 @pytest.fixture
-def automations(deployed, project, receiver):
-    """Make automations with the command, and delete them at the end."""
+def automations(deployed, receiver, tmp_path):
+    """Make the automations of the file by Prefect's command, and delete them at the end."""
 
-    def make(*options: str) -> list[dict]:
-        _, url = receiver
-        made = project.json("automations", "--webhook", url, *options, PREFECT_API_URL=f"{deployed.url}/api")
-        assert made["automations"] == [f"rag-index: {name}" for name in NAMES]
-        return deployed.post("/automations/filter")
+    def make(**seconds: float) -> list[dict]:
+        """`seconds` has how long some of them wait, by name."""
+        saved = 'from prefect.blocks.webhook import Webhook; print(Webhook(url="%s").save("rag-index", overwrite=True))'
+        program = [sys.executable, "-c", saved % receiver[1]]
+        block = subprocess.run(program, env=deployed.environment, capture_output=True, text=True, check=True).stdout
+        text = FILE.read_text(encoding="utf-8").replace("WEBHOOK_BLOCK_ID", block.strip())
+        wanted = yaml.safe_load(text)["automations"]
+        for one in wanted:
+            name = one["name"].removeprefix("rag-index: ").replace(" ", "_")
+            one["trigger"]["within"] = seconds.get(name, one["trigger"].get("within", 0))
+        path = tmp_path / "automations.yaml"
+        path.write_text(yaml.safe_dump({"automations": wanted}))
+        deployed.prefect("automation", "create", "--from-file", str(path))
+        made = deployed.post("/automations/filter")
+        assert len(made) == len(wanted)
+        return made
 
     yield make
     for one in deployed.post("/automations/filter"):
         deployed.delete(f"/automations/{one['id']}")
 
 
-def hurry(deployed, made, name) -> None:
-    """Let an automation act after ten seconds: fewer than people may ask for."""
-    (found,) = [one for one in made if one["name"] == f"rag-index: {name}"]
-    body = {key: found[key] for key in ("name", "description", "enabled", "trigger", "actions")}
-    body["trigger"]["within"] = 10
-    deployed.put(f"/automations/{found['id']}", **body)
-
-
 def calls_about(calls, state) -> list[dict]:
     return [one for one in calls if one["state"] == state]
 
 
-def test_automations_need_the_address_of_a_server(project, monkeypatch):
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    ended = project.cli("automations", "--webhook", "https://example.org/x")
-    assert ended.returncode == 2
-    assert "PREFECT_API_URL" in ended.stderr
-    assert project.cli("automations", "--webhook", "example.org").returncode == 2
-
-
 @pytest.mark.long
-def test_a_partial_run_calls_the_webhook_and_no_automation_is_made_twice(
-    deployed, project, receiver, automations, tmp_path
-):
+def test_a_partial_run_calls_the_webhook(deployed, project, receiver, automations, tmp_path):
     calls, url = receiver
     automations()
-    assert len(automations()) == len(NAMES)
     assert url not in json.dumps(deployed.post("/block_documents/filter"))
     project.execute("INSERT INTO note VALUES (31, 'blob', ?, 'a', 1)", b"\x00\x01")
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
@@ -95,7 +90,7 @@ def test_a_partial_run_calls_the_webhook_and_no_automation_is_made_twice(
     assert call["id"] == run["id"]
     assert call["url"] == f"{deployed.url}/runs/flow-run/{run['id']}"
     assert "1 document failed: `rag-index failed notes` lists them" in call["message"]
-    said = "rag-index: index all ended incomplete: Failed partially indexed: 1 index: 30 documents"
+    said = "rag-index: index all: Failed partially indexed: 1 index: 30 documents"
     assert call["text"].startswith(said)
 
 
@@ -115,7 +110,7 @@ def test_a_run_that_loses_its_machine_or_worker_is_reported_and_the_next_goes_on
     deployed, tmp_path, receiver, automations, fake, happens
 ):
     calls, _ = receiver
-    automations("--silent-after", "60")
+    automations(not_heard_of=60, not_begun=60, not_started=60)
     fake.seconds_per_text = 1.0
     embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
     project = Project(tmp_path / "slow", extra=embedder).fill(100)
@@ -126,7 +121,7 @@ def test_a_run_that_loses_its_machine_or_worker_is_reported_and_the_next_goes_on
     ended = deployed.wait_for_end(run)
     eventually(lambda: calls_about(calls, "Crashed"), "the webhook is called", every=0.25)
     assert ended["state_name"] == "Crashed"
-    assert "not heard of for 60 s" in ended["state"]["message"]
+    assert "not heard of for" in ended["state"]["message"]
     call = calls_about(calls, "Crashed")[0]
     assert (call["flow_run"], call["id"]) == ("index all", run)
     fake.seconds_per_text = 0
@@ -139,10 +134,7 @@ def test_a_run_that_loses_its_machine_or_worker_is_reported_and_the_next_goes_on
 @pytest.mark.long
 def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(deployed, receiver, automations):
     calls, _ = receiver
-    made = automations("--late-after", "10", "--missing-after", "0.01")
-    hurry(deployed, made, "not begun")
-    hurry(deployed, made, "not started")
-    hurry(deployed, made, "not cancelled")
+    automations(late=10, missing=36, not_begun=10, not_started=10, not_cancelled=10)
     late = deployed.start("index-all/index-all", state={"type": "SCHEDULED"})["id"]  # no worker is there
     taken_up = {}
     # A worker takes a run up, and its machine dies, or a person suspends it.
@@ -157,7 +149,7 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
                 break
     running, pending = taken_up["RUNNING"], taken_up["PENDING"]
     eventually(lambda: deployed.run(running)["state_name"] == "Crashed", "the run ends", every=0.25)
-    assert "not heard of 180 s after it was taken up" in deployed.run(running)["state"]["message"]
+    assert "not heard of for" in deployed.run(running)["state"]["message"]
     eventually(lambda: deployed.run(pending)["state_type"] == "SCHEDULED", "it waits for a worker", every=0.25)
     assert deployed.run(pending)["next_scheduled_start_time"]
     assert deployed.run(taken_up["SUSPENDED"])["state_name"] == "Suspended", "no one says that it died"
@@ -167,7 +159,6 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
     eventually(lambda: calls_about(calls, "Late"), "the webhook is called for a late run", every=0.25)
     call = calls_about(calls, "Late")[0]
     assert call["id"] == late
-    assert "was not started: is a worker running?" in call["text"]
     eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
     for left in (late, pending, taken_up["SUSPENDED"]):
         deployed.delete(f"/flow_runs/{left}")
@@ -176,7 +167,7 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
 @pytest.mark.long
 def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(deployed, project, tmp_path, automations):
     """Each run is at another point of its start; one that had begun is marked as crashed."""
-    automations("--silent-after", "60")
+    automations(not_heard_of=60, not_begun=60, not_started=60)
     runs = []
     project.run()
     given = {"RAG_INDEX_CONFIG": str(project.config)}

@@ -38,7 +38,9 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
     port = str(free_port())
     place = tmp_path / "repository"
     place.mkdir()
-    (place / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    for name in ("prefect.yaml", "deployments/automations.yaml"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text((ROOT / name).read_text())
     environment = {**clean_environment(tmp_path), "PREFECT_SERVER_API_PORT": port}
     shown, exported = {}, ""
     with ExitStack() as stack:
