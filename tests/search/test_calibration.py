@@ -14,8 +14,10 @@ from rag_index.core.reports.metrics import Stopwatch
 from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.search import Retriever
 from rag_index.search.evaluation import calibrate
+from rag_index.search.fusion import order_answers
 from rag_index.search.live_collections import WITH_WORDS, WITHOUT_WORDS, Calibration
-from rag_index.search.relevance import FITS, relevance
+from rag_index.search.question import make_question
+from rag_index.search.relevance import FITS, relevance, with_relevance
 from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -149,3 +151,12 @@ def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_a
             calibrate.calibrate(settings, index, ledger, store, collection, None, Stopwatch(), begun)
             assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
             assert len(server.requests) == asked
+
+
+def test_hits_are_judged_together_as_each_is_alone(retriever):
+    question, names = make_question(retriever._settings, "jam toner router", {"limit": 100})
+    asked = retriever.run(retriever._fan_out.ask(question, names, {}))
+    hits = order_answers(asked.answered, asked.question, asked.scoring)
+    together = with_relevance(hits, asked)
+    assert {len(hit.matched) for hit in together} >= {1, 2}
+    assert together == [with_relevance([hit], asked)[0] for hit in hits]

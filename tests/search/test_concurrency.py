@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import wait
 from contextlib import ExitStack, nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,14 @@ def test_opening_the_store_holds_up_no_other_call():
     assert begun.wait(30)
     threads.submit("another lane", free.set)
     assert asked.result(60) == "opened"
+
+
+def test_a_store_that_a_call_uses_is_not_idle_however_long_the_call_takes():
+    closed = threading.Event()
+    store = SimpleNamespace(close=closed.set, wanted=lambda: False)
+    threads = StoreThreads(lambda: store, {"lane": 1}, idle=0.01)
+    assert not threads.submit("lane", threads.ask, lambda _: closed.wait(0.5)).result(30)
+    assert closed.wait(30)
 
 
 def test_callers_take_turns(busy):

@@ -165,3 +165,10 @@ def test_a_wait_asks_a_store_that_is_down_no_more_often_than_one_that_nobody_wai
     monkeypatch.setattr(positions.time, "sleep", pauses.append)
     asyncio.run(wait())
     assert {*pauses} == {positions.REST_SECONDS}
+
+
+def test_a_position_of_a_clock_that_was_ahead_is_young_enough_for_nobody(project):
+    demand = positions.Demand.of(project.settings, None, 60)
+    for ahead, met in ((3600, False), (-10, True), (-3600, False)):
+        reached = Reached("test_notes", "test_notes__1", 1, None, time.time() + ahead, "", "run")
+        assert (demand.unmet({"notes": reached}, positions.Known(), 1.0) is None) is met

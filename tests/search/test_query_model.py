@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
+from rag_index.errors import EmbedderUnavailable
 from rag_index.search.concurrency import StoreThreads
 from rag_index.search.live_collections import LiveCollection
-from rag_index.search.query_model import MAX_QUERIES, QueryVectors
+from rag_index.search.query_model import MAX_QUERIES, LiveQuery, QueryVectors
 from tests.waiting import eventually
 
 TEXTS = [f"printer {number}" for number in range(20)]
@@ -121,3 +122,18 @@ def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(op
 
     asyncio.run(main())
     assert model.arrays == [["first"], ["same"], ["given up"]]
+
+
+def test_a_query_that_comes_after_the_end_opens_no_model(opened, local, live):
+    model, made = Gated(local), []
+    model.gate.set()
+    vectors = opened(model)
+    asyncio.run(vectors.get(live, "first"))
+    [used] = vectors._models.values()
+    vectors.close()
+    used._opener = made.append
+    late = LiveQuery("late", live=live, settings=vectors._settings)
+    used.queue.append(late)
+    used.embed_queue()
+    assert isinstance(late.future.exception(), EmbedderUnavailable)
+    assert not made
