@@ -3,6 +3,7 @@
 import os
 import uuid
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -17,6 +18,7 @@ from rag_index.etl import commit
 from rag_index.etl.changed import index_documents
 from rag_index.etl.reconcile import Scratch
 from tests.etl.plain import Died, batch, die, run_plain
+from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
 from tests.twin import LEDGER, POINTS, STORE, back_up, restore, twin
 
@@ -211,19 +213,14 @@ def test_a_rebuild_does_not_resume_a_collection_that_was_put_back(project, tmp_p
 # On a server
 
 
-@pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
-def served(request, qdrant, tmp_path):
+@pytest.fixture(params=SERVERS)
+def served(request, tmp_path):
     """An indexed project on a server, and a client that stands for who restores a snapshot."""
-    if request.param == "real" and "QDRANT_URL" not in os.environ:
-        pytest.skip("needs a Qdrant server: set QDRANT_URL")
-    url = qdrant.url if request.param == "loopback" else os.environ["QDRANT_URL"]
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{url}"').fill(30)
-    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
-    run_plain(project)
-    yield project, QdrantClient(url, timeout=120), f"{name}_notes__1", request.param == "real"
-    with project.store() as store:
-        store.drop(f"{name}_notes__1")
+    with project_on(request.param, partial(Project, tmp_path / "project")) as project:
+        run_plain(project.fill(30))
+        url, real = project.settings.store.url, request.param == "real"
+        client = QdrantClient(url, api_key=os.environ.get("QDRANT_API_KEY") if real else None, timeout=120)
+        yield project, client, f"{project.settings.alias('notes')}__1", real
 
 
 def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(served):
@@ -234,7 +231,7 @@ def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(
     run_plain(project)
     if real:
         location = f"{os.environ['QDRANT_URL']}/collections/{name}/snapshots/{kept.name}"
-        client.recover_snapshot(name, location, wait=True)
+        client.recover_snapshot(name, location, api_key=os.environ.get("QDRANT_API_KEY"), wait=True)
     else:
         client.delete(name, models.Filter())
         points = [models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload) for one in kept]
