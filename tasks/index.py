@@ -25,9 +25,7 @@ from rag_index.core.machine.retries import JITTER, Policy, tries_left
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
 from rag_index.etl import policies
-from rag_index.etl import publish as publishing
 from rag_index.etl.embed import NO_MEMORY, embed_apart, process_died
-from rag_index.etl.erase import erase_after
 from rag_index.etl.plain import answer
 from rag_index.orchestration.worker import embed_in_worker
 
@@ -161,31 +159,30 @@ def upsert_shard(
 
 
 @task(name="delete gone", task_run_name="delete gone", **options_of(policies.DELETE))
-def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[IndexRun], None]]) -> None:
+def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[IndexRun], str]]) -> None:
     """Delete what the source no longer has, unless the delete guard holds it back."""
-    delete.value(run.value)
-    get_run_logger().info("%s deleted", count_of(run.value.outcome.deleted, "document"))
+    get_run_logger().info("%s", delete.value(run.value))
 
 
 @task(name="verify and publish", task_run_name="verify and publish", **options_of(policies.PUBLISH))
-def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], None]]) -> None:
-    """Check that the store holds what the ledger says. After a rebuild, also check a sample, then move the alias."""
-    publish.value(run.value)
+def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], str]]) -> None:
+    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
+    get_run_logger().info("%s", publish.value(run.value))
 
 
 @task(name="erase", task_run_name="erase", **options_of(policies.ERASE))
-def erase(index: str, run: Opaque[IndexRun]) -> None:
-    """Remove deleted and changed texts from the files of the store (`[store] erase`)."""
-    erase_after(run.value)
+def erase(index: str, run: Opaque[IndexRun], erase: Opaque[Callable[[IndexRun], str]]) -> None:
+    """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
+    get_run_logger().info("%s", erase.value(run.value))
 
 
 @task(name="build search index", task_run_name="build search index", **options_of(policies.SEARCH_INDEX))
-def build_search_index(index: str, run: Opaque[IndexRun]) -> None:
-    """Build the search index (HNSW) of a large embedded collection, once the run is complete.
+def build_search_index(index: str, run: Opaque[IndexRun], build: Opaque[Callable[[IndexRun], str]]) -> None:
+    """Build the search index (HNSW) of a large embedded collection. The run is complete already.
 
     It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
     """
-    publishing.build_search_index(run.value)
+    get_run_logger().info("%s", build.value(run.value))
 
 
 @task(name="examine", task_run_name="examine {index}", **options_of(policies.CHECK))

@@ -20,7 +20,7 @@ from rag_index.core.machine.executors import Process
 from rag_index.core.machine.resources import memory_per_worker
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.embed import close_process_embedder, process_died
-from rag_index.etl.steps import BUSY, Steps
+from rag_index.etl.steps import BUSY, Ending, Steps
 from rag_index.orchestration.cluster import import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from rag_index.orchestration.liveness import Liveness
 
 T = TypeVar("T")
+ENDINGS: dict[str, Any] = {
+    one.name: one for one in (tasks.delete_gone, tasks.publish, tasks.erase, tasks.build_search_index)
+}
 
 
 class AsTasks(Steps):
@@ -66,7 +69,7 @@ class AsTasks(Steps):
         self._alone = Process(memory_per_worker(settings.parallel, 0))  # 0: no limit
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
-        self._published: list[State[Any]] = []
+        self._ended: list[State[Any]] = []
         self._liveness: Liveness | None = None
         self._client: Client | None = None
         self._to: Destination | None = None
@@ -145,17 +148,11 @@ class AsTasks(Steps):
         state = tasks.embed_suspect(*_named(job), Opaque(job), child, wait_for=self._pages(job), return_state=True)
         return self._upsert(job, state, to)
 
-    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
-        self._end(tasks.delete_gone, self._written, Opaque(run), Opaque(delete))
-
-    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
-        self._end(tasks.publish, self._published, Opaque(run), Opaque(publish))
-
-    def erase(self, run: IndexRun) -> None:
-        self._end(tasks.erase, self._published, Opaque(run))
-
-    def build_search_index(self, run: IndexRun) -> None:
-        self._end(tasks.build_search_index, self._published, Opaque(run))
+    def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
+        after = self._ended or self._written  # each after the one before
+        state = ENDINGS[ending](run.index.name, Opaque(run), Opaque(do), wait_for=after, return_state=True)
+        _result(state)
+        self._ended = [_bare(state)]
 
     def tick(self) -> None:
         if self._liveness is None:
@@ -170,12 +167,6 @@ class AsTasks(Steps):
             self._to.close()
         self._alone.shutdown()
         close_process_embedder()
-
-    def _end(self, task: Any, after: list[State[Any]], *arguments: Opaque[Any]) -> None:
-        """Carry out one of the steps that follow the last page, each after the one before."""
-        state = task(self._run.index.name, *arguments, wait_for=after, return_state=True)
-        _result(state)
-        self._published = [_bare(state)]
 
     def _pages(self, job: EmbedJob) -> list[State[Any]]:
         return [self._fetched[page] for page in job.shard.pages if page in self._fetched]

@@ -28,8 +28,8 @@ from rag_index.core.machine import collect_seldom
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
 from rag_index.etl.delete_guard import delete_some
 from rag_index.etl.plain import Plainly
+from rag_index.etl.publish import counted
 from rag_index.etl.run import AllDocuments, IndexRun, RunOptions, execute, open_run
-from rag_index.etl.target import verify_counts
 from rag_index.etl.tombstones import let_in, without_erased
 
 if TYPE_CHECKING:
@@ -158,14 +158,14 @@ class NamedDocuments(AllDocuments):
         """Yield the documents, which `begin` has read."""
         yield self.page
 
-    def delete(self, run: IndexRun) -> None:
+    def delete(self, run: IndexRun) -> str:
         """Delete those of the documents that the source no longer has."""
-        delete_some(run, self._gone, seen=self._seen, named=self.named)
+        return delete_some(run, self._gone, seen=self._seen, named=self.named)
 
-    def publish(self, run: IndexRun) -> None:
+    def publish(self, run: IndexRun) -> str:
         """Verify that the store holds what the ledger says."""
         with run.stopwatch.stage("publish"):
-            verify_counts(run.ledger, run.store, run.collection)
+            return counted(run)
 
 
 class _Batch(NamedDocuments):
@@ -202,12 +202,13 @@ class _Batch(NamedDocuments):
             run.count_parts()
         return True
 
-    def publish(self, run: IndexRun) -> None:
+    def publish(self, run: IndexRun) -> str:
         """Take the changes out of the inbox, which may move the position of the index on."""
         ledger, alias = run.ledger, run.alias
         with ledger.transaction():
             ledger.remove_changes(alias, self.changes)
             ledger.note_written(alias, run.collection.id)
+        return ""
 
 
 def look_up(run: IndexRun, *, limit: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rag_index.components.ledger import Collection, Counts, Ledger
 from rag_index.components.ledger.scans import DAYS, HOURS
 from rag_index.components.sources.sql import SqlSource
+from rag_index.core.reports.outcome import count_of
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
@@ -241,10 +242,10 @@ def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None)
     return rows
 
 
-def delete_gone(run: IndexRun) -> None:
+def delete_gone(run: IndexRun) -> str:
     """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses.
 
-    Call it after the last page, when the whole source was seen.
+    Call it after the last page, when the whole source was seen. Returns what it did, or why not.
     """
     ledger, cid, guard = run.ledger, run.collection.id, run.guard
     with run.stopwatch.stage("delete"):
@@ -259,7 +260,7 @@ def delete_gone(run: IndexRun) -> None:
         elif refused := guard.hold_back():
             run.outcome.hold_back(ledger.count_held(cid), refused)
             ledger.define(run.alias, run.policies, "policies")
-            return
+            return refused
         _delete_lost(run)
         if not run.rebuild:
             ledger.define(run.alias, run.policies, "policies")
@@ -267,9 +268,10 @@ def delete_gone(run: IndexRun) -> None:
         held = guard.finish()
         run.outcome.hold_back(held, refused or held_back(held, run.index.name))
         run.diff.all_deleted = not ledger.count_emptied()  # those must be read again
+    return f"{count_of(run.outcome.deleted, 'document')} deleted"
 
 
-def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> None:
+def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> str:
     """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
 
     `named` documents may be deleted without the guard: the caller listed them. For a batch of changes, which nobody
@@ -284,6 +286,7 @@ def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], name
             run.guard.hidden = hidden(run)
             run.outcome.hold_back(*run.guard.hold_back_batch())
         _delete_lost(run)
+    return f"{count_of(run.outcome.deleted, 'document')} deleted"
 
 
 def hidden(run: IndexRun) -> str:

@@ -398,9 +398,13 @@ def erasure_due(run: IndexRun) -> bool:
     return any(not pending.pieces.get(one) for one in pending.hashes) or any(others)
 
 
-def erase_after(run: IndexRun) -> None:
-    """Erase what this run deleted or changed from the store's files (`[store] erase`). Raises as `erase`."""
+def erase_after(run: IndexRun) -> str:
+    """Erase what this run deleted or changed from the files of the store, and say so. Raises as `erase`."""
     with run.stopwatch.stage("erase"):
         erased = erase(run.settings, run.index, run.ledger, run.store, run.lease)
         run.ledger.end_erasure(run.alias, unproven=False)
-        run.collection = (erased and run.ledger.collection(erased.collection)) or run.collection
+        if erased is None:
+            return "nothing is indexed"
+        run.collection = run.ledger.collection(erased.collection) or run.collection
+    documents, dropped = count_of(erased.documents, "document"), ", ".join(erased.dropped)
+    return f"{documents} erased: {erased.points:,} points copied to {erased.collection}, and {dropped} dropped"

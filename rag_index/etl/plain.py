@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,9 +15,7 @@ from rag_index.core.machine.retries import Policy, with_retries
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl import policies
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, embed_apart, process_died
-from rag_index.etl.erase import erase_after
-from rag_index.etl.publish import build_search_index
-from rag_index.etl.steps import BUSY, Steps
+from rag_index.etl.steps import BUSY, Ending, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from rag_index.etl.run import IndexRun
 
 T = TypeVar("T")
+logger = logging.getLogger("rag_index.indexing")
 AHEAD = 2
 """Shards that wait for a process, or are written, while it embeds one."""
 
@@ -109,17 +109,9 @@ class Plainly(Steps):
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
         return _upsert(self._embed(self._alone, job)(), to)
 
-    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
-        with_retries(partial(delete, run), policies.DELETE)
-
-    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
-        with_retries(partial(publish, run), policies.PUBLISH)
-
-    def erase(self, run: IndexRun) -> None:
-        with_retries(partial(erase_after, run), policies.ERASE)
-
-    def build_search_index(self, run: IndexRun) -> None:
-        with_retries(partial(build_search_index, run), policies.SEARCH_INDEX)
+    def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
+        if said := with_retries(partial(do, run), policies.ENDINGS[ending]):
+            (run.logger or logger).info("%s: %s", run.index.name, said)
 
     def close(self) -> None:
         for executor in (*self._executors, self._alone):

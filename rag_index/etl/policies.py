@@ -22,3 +22,7 @@ PUBLISH = Policy(waits_for=WAITED_FOR)
 ERASE = Policy(waits_for=WAITED_FOR)
 SEARCH_INDEX = Policy(retries=0, limit=None)
 """Qdrant builds it in one call, which nothing interrupts. The run is complete already."""
+ENDINGS = {
+    "delete gone": DELETE, "verify and publish": PUBLISH, "erase": ERASE, "build search index": SEARCH_INDEX,
+}  # fmt: skip
+"""The policies of the steps that follow the last page."""

@@ -103,10 +103,16 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
 
 
-def publish(run: IndexRun) -> None:
+def counted(run: IndexRun) -> str:
+    """Check the counts of a run's collection, and return them in a sentence. Raises as `verify_counts`."""
+    documents, points = verify_counts(run.ledger, run.store, run.collection)
+    return f"{points:,} points of {documents:,} documents counted, as many as the ledger has"
+
+
+def publish(run: IndexRun) -> str:
     """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`.
 
-    Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
+    Returns what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
     """
     ledger, collection, published = run.ledger, run.collection, True
     with run.stopwatch.stage("publish"):
@@ -119,13 +125,15 @@ def publish(run: IndexRun) -> None:
                 run.store.optimize(collection.name)
             if published := _publish_rebuilt(run):
                 ledger.define(run.alias, run.policies, "policies")
+            did = f"{run.outcome.verified}; {collection.name} is {'' if published else 'not '}live now"
         else:
-            verify_counts(ledger, run.store, collection)
+            did = counted(run)
         if run.hooks is not None:
             run.hooks.after_run(run.diff.to_embed)
     for part, rows in run.part_rows.items():
         ledger.note_size(collection.id, rows, part)
     run.diff.complete(all_read=published)
+    return did
 
 
 def _publish_rebuilt(run: IndexRun) -> bool:
@@ -156,17 +164,18 @@ def _publish_rebuilt(run: IndexRun) -> bool:
     return True
 
 
-def build_search_index(run: IndexRun) -> None:
-    """Build the search index of a run's collection. A failure costs searches time and nothing else: it is logged."""
-    name, began, log = run.collection.name, time.monotonic(), run.logger or logger
+def build_search_index(run: IndexRun) -> str:
+    """Build the search index of a run's collection, and say so. A failure costs searches time alone: it is logged."""
+    name, began = run.collection.name, time.monotonic()
     run.progress.say("building the search index")
     try:
         with run.stopwatch.stage("search index"):
             run.store.optimize(name)
-        log.info("the search index of %s was built in %.1f s", name, time.monotonic() - began)
+        return f"the search index of {name} was built in {time.monotonic() - began:.1f} s"
     except StoreError as error:
-        remedy = "searches scan until the next run builds it"
-        log.warning("the search index of %s was not built (%s); %s", name, error, remedy)
+        failed = f"the search index of {name} was not built ({error}); searches scan until the next run builds it"
+        (run.logger or logger).warning("%s", failed)
+        return failed
 
 
 def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: bool) -> bool:

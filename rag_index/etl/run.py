@@ -46,8 +46,8 @@ from rag_index.etl.delete_guard import (
     policy_digest,
 )
 from rag_index.etl.diff import Diff
-from rag_index.etl.erase import erasure_due
-from rag_index.etl.publish import begin_bulk, end_bulk, publish
+from rag_index.etl.erase import erase_after, erasure_due
+from rag_index.etl.publish import begin_bulk, build_search_index, end_bulk, publish
 from rag_index.etl.sharding import MEAN_CHARS
 from rag_index.etl.target import choose
 from rag_index.etl.window import NOT_WRITABLE, Window
@@ -360,18 +360,18 @@ def execute(run: IndexRun, steps: Steps, documents: AllDocuments | None = None) 
     if (
         run.begun and not run.single and search_index_due(run.store, run.collection.name, run.collection.dimension)
     ):  # the run is complete: searches scan meanwhile
-        steps.build_search_index(run)
+        steps.end("build search index", run, build_search_index)
     return outcome
 
 
 def index(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
     """Read > compare > embed > upsert > commit, page by page; then delete > verify > publish."""
     index_pages(run, steps, documents)
-    steps.delete_gone(run, documents.delete)
-    steps.publish(run, documents.publish)
+    steps.end("delete gone", run, documents.delete)
+    steps.end("verify and publish", run, documents.publish)
     # once a night, not with each batch of a watch
     if run.settings.store.erase and not run.run_id.startswith(BATCH) and erasure_due(run):
-        steps.erase(run)
+        steps.end("erase", run, erase_after)
 
 
 def index_pages(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
@@ -508,5 +508,5 @@ class AllDocuments:
             mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
             rows = max(1, min(rows * 4, max_rows, int(PAGE_CHARS / mean)))
 
-    delete: Callable[[IndexRun], None] = staticmethod(delete_gone)
-    publish: Callable[[IndexRun], None] = staticmethod(publish)
+    delete: Callable[[IndexRun], str] = staticmethod(delete_gone)
+    publish: Callable[[IndexRun], str] = staticmethod(publish)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rag_index.etl.run import IndexRun
 
 T = TypeVar("T")
+Ending: TypeAlias = Literal["delete gone", "verify and publish", "erase", "build search index"]
 BUSY = 0.8
 """A process that computes for this share of a shard's time has none left to ask servers: another one helps."""
 
@@ -56,20 +57,8 @@ class Steps(ABC):
         """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
 
     @abstractmethod
-    def delete_gone(self, run: IndexRun, delete: Callable[[IndexRun], None]) -> None:
-        """Delete what the source no longer has."""
-
-    @abstractmethod
-    def publish(self, run: IndexRun, publish: Callable[[IndexRun], None]) -> None:
-        """Verify what was written, and let readers have it."""
-
-    @abstractmethod
-    def erase(self, run: IndexRun) -> None:
-        """Erase what was deleted from the store's files."""
-
-    @abstractmethod
-    def build_search_index(self, run: IndexRun) -> None:
-        """Build the search index of a large embedded collection."""
+    def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
+        """Carry out a step that follows the last page. `do` returns what it did, for the log, or ""."""
 
     def prepare(self) -> None:  # noqa: B027 - many have nothing to do
         """Begin to start what embeds several shards: it is sure that there will be some."""

@@ -81,6 +81,25 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
     assert not warnings, "Prefect's own about the time limit of a task in a thread, once a shard, says nothing"
 
 
+def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
+    def said() -> str:
+        return "\n".join(line["message"] for line in seen_of(prefect_server, "index notes")[2])
+
+    project = Project(tmp_path / "project", "[store]\nerase = true\n").fill(30)
+    assert project.run().state == "completed"
+    assert project.index(full=True).state == "completed"
+    live = r"^verified \d+ points of 30 documents, \d+ of \d+ sampled found themselves; test_notes__2 is live now$"
+    assert re.search(live, said(), re.MULTILINE), said()
+    project.execute("DELETE FROM note WHERE id = 7")
+    assert project.index().state == "completed"
+    points, then = len(project.points()), said()
+    assert "\n1 document deleted\n" in then
+    assert f"\n{points} points of 29 documents counted, as many as the ledger has\n" in then
+    assert re.search(
+        rf"^1 document erased: {points} points copied to test_notes__\d, and .* dropped$", then, re.MULTILINE
+    )
+
+
 def test_tasks_have_a_time_limit_where_prefect_can_end_them():
     """In the main thread, in Python. Elsewhere a limit would end nothing, and call a late success a failure."""
     limits = {one.name: one.timeout_seconds for one in vars(tasks).values() if isinstance(one, Task)}
