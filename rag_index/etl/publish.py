@@ -157,6 +157,7 @@ def _publish_rebuilt(run: IndexRun) -> bool:
     if refused:
         outcome.hold(refused)
         return False
+    run.lease.check()  # waiting for the search index, and the gate, may have taken long
     if guard and live:  # the next runs know how large the former collection was
         guard.note_size()
         ledger.copy_sizes(live.id, collection.id)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 
 import psutil
 import pytest
@@ -17,7 +18,9 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit as commit_module
 from rag_index.etl.changed import serially
+from rag_index.etl.delete_guard import delete_gone, delete_some
 from rag_index.etl.plain import Plainly
+from rag_index.etl.publish import publish
 from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
 from tests.project import Project
 from tests.reliability.victim import dead_pid
@@ -159,3 +162,25 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch)
         with pytest.raises(IndexLocked):
             index_pages(run, steps, AllDocuments())
         assert run.ledger.totals(run.collection.id).documents == 0
+
+
+def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path):
+    """It stood still after its last commit, such as while a server built the search index."""
+    project = Project(tmp_path / "project").fill(3)
+    assert project.run().state == "completed"
+    project.execute("DELETE FROM note WHERE id = 3")
+    settings = project.settings
+    delete_named = partial(delete_some, gone=["3"], seen=[], named=True)
+    for full, writes in ((False, delete_gone), (False, delete_named), (True, publish)):
+        with (
+            open_run(settings, "notes", RunOptions(full=full, allow_deletes=True), run_id="late") as run,
+            closing(Plainly(serially(settings))) as steps,
+        ):
+            run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+            index_pages(run, steps, AllDocuments())
+            run.lease._lost = True
+            with pytest.raises(IndexLocked):
+                writes(run)
+    assert sorted(project.texts()) == ["1", "2", "3"]
+    with project.store() as store:
+        assert store.aliases()[settings.alias("notes")].endswith("__1")
