@@ -39,17 +39,17 @@ from rag_index.components.stores import (
     open_reader,
     open_store,
 )
+from rag_index.components.stores.file_scanner import ENCODINGS, Scanned, Scanner
 from rag_index.components.stores.points import batch_of
-from rag_index.components.stores.residue import ENCODINGS, Scanned, Scanner
 from rag_index.core.database.drivers import is_file, redacted_url
 from rag_index.core.database.files import replace_file
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
+from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts
 from rag_index.etl.commit import committing, delete_chunks
 from rag_index.etl.reconcile import pages
-from rag_index.etl.target import live_collection, next_name, take_name, verify_counts
 from rag_index.etl.tombstones import keep_out, kept_out, restore, scopes
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.core.documents.keys import point_id
 from rag_index.core.settings.payload_indexes import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import carry_access
 from rag_index.etl.delete_guard import DeleteGuard, hidden
-from rag_index.etl.target import verify_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,6 +37,7 @@ from rag_index.core.settings import IndexSettings, Settings, load_settings
 from rag_index.core.settings.index import SQL
 from rag_index.errors import RagIndexError, SettingsReplaced, SourceUnavailable, TerminalError
 from rag_index.etl.checks import Question, current_checks, patience
+from rag_index.etl.collection import choose
 from rag_index.etl.commit import Committer
 from rag_index.etl.delete_guard import (
     DeleteGuard,
@@ -49,7 +50,6 @@ from rag_index.etl.diff import Diff
 from rag_index.etl.erase import erase_after, erasure_due
 from rag_index.etl.publish import begin_bulk, build_search_index, end_bulk, publish
 from rag_index.etl.sharding import MEAN_CHARS
-from rag_index.etl.target import choose
 from rag_index.etl.window import NOT_WRITABLE, Window
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class IndexRun:
     def begin(
         self, identity: EmbedderIdentity, chunker: Chunker, *, workers: int = 1, documents: int | None = None
     ) -> None:
-        """Choose the collection, bring it and the ledger together, and begin to compare. Raises as `target.choose`.
+        """Choose the collection, bring it and the ledger together, and begin to compare. Raises as `collection.choose`.
 
         `workers` is how many shards will be embedded at a time; `documents` the expected total, if the caller knows it.
         """

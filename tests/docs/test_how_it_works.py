@@ -14,8 +14,8 @@ from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_store
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.etl import delete_guard, diff, publish
+from rag_index.etl.collection import Target
 from rag_index.etl.commit import batches
-from rag_index.etl.target import Target
 from tests.docs.pages import code, page, section, table
 from tests.project import Project
 

@@ -8,8 +8,8 @@ from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.errors import StoreMismatch
+from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import Committer, update_payloads
-from rag_index.etl.target import verify_counts
 from tests.etl.plain import Died, die, run_plain
 from tests.ledger.conftest import add
 

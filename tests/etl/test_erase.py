@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rag_index.components.ledger import Ledger
-from rag_index.components.stores.residue import Scanner
+from rag_index.components.stores.file_scanner import Scanner
 from rag_index.core.documents.batches import Failure
 from rag_index.errors import RagIndexError
 from rag_index.search import Retriever

@@ -12,8 +12,8 @@ from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
 from rag_index.errors import LedgerUnavailable, StoreMismatch
 from rag_index.etl.changed import index_documents
+from rag_index.etl.collection import verify_counts
 from rag_index.etl.publish import publish_collection, roll_back
-from rag_index.etl.target import verify_counts
 from rag_index.search.evaluation import calibrate as calibrate_module
 from tests.etl.plain import run_plain
 
@@ -184,7 +184,7 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
 def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project, monkeypatch):
     project.fill(3)
     with monkeypatch.context() as killed:
-        killed.setattr("rag_index.etl.target.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
+        killed.setattr("rag_index.etl.collection.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             project.run()
     assert project.json("search", "printer")["hits"] == []

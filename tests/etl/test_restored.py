@@ -119,7 +119,7 @@ def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_a
     restore(project, kept, LEDGER)
     project.execute("DELETE FROM note WHERE id = 31")
     with monkeypatch.context() as patch:
-        patch.setattr("rag_index.etl.target.make_searchable", die)
+        patch.setattr("rag_index.etl.collection.make_searchable", die)
         with pytest.raises(Died):
             run_plain(project)
     assert {"31", "32"} <= project.texts().keys()

@@ -11,8 +11,8 @@ from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.server.server_store import ServerStore
 from rag_index.etl import run as run_module
 from rag_index.etl.changed import index_documents
+from rag_index.etl.collection import make_searchable
 from rag_index.etl.run import search_index_due
-from rag_index.etl.target import make_searchable
 from tests.etl.plain import run_plain
 from tests.project import Project
 

@@ -15,9 +15,9 @@ from rag_index.components.sources import page_of
 from rag_index.components.stores import BM25, open_store
 from rag_index.core.documents.batches import Shard
 from rag_index.core.settings import Settings, load_settings
+from rag_index.etl.collection import make_searchable
 from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob
-from rag_index.etl.target import make_searchable
 from rag_index.search import Retriever
 
 if TYPE_CHECKING:

@@ -40,9 +40,9 @@ from rag_index.errors import (
     StoreError,
     StoreRefused,
 )
+from rag_index.etl.collection import Target, recognised
 from rag_index.etl.delete_guard import held_back
 from rag_index.etl.reconcile import Scratch, compare_points
-from rag_index.etl.target import Target, recognised
 from rag_index.etl.tombstones import without_erased
 from rag_index.search.evaluation.gate import check_gate
 from rag_index.watch.changes.opening import feed_health

@@ -25,9 +25,9 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import worker_count
 from rag_index.core.reports.outcome import Counts, count_of
 from rag_index.errors import RagIndexError, TransientError
+from rag_index.etl.collection import check_fits, live_collection, recognised
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
 from rag_index.etl.diff import LedgerScanState, diff
-from rag_index.etl.target import check_fits, live_collection, recognised
 from rag_index.etl.tombstones import without_erased
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, locati
 from rag_index.components.stores.points import batch_of
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.etl.target import live_collection, verify_counts
+from rag_index.etl.collection import live_collection, verify_counts
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
