@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,8 +27,6 @@ QUIET_SECONDS, LOOK_SECONDS = 10.0, 0.1
 """How long a store must be idle before a writer gets it, and how often it is looked for one then."""
 AT_ONCE = 16
 """Texts that are compared between two looks at the clock."""
-MODELS = 8
-"""Threads for models of embedders, each of which has a lane of its own."""
 SHARES = 4
 """One caller may have at most one place in this many."""
 
@@ -142,7 +140,7 @@ class Deadline:
             waiting.cancel()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lane:
     """The calls that wait in a lane, by caller, and how many of its threads are at work."""
 
@@ -164,8 +162,10 @@ class StoreThreads:
     ) -> None:
         self._opener, self._idle = opener, idle
         self._lanes = {name: _Lane(width) for name, width in widths.items()}
-        self._threads = ThreadPoolExecutor(sum(widths.values()) + MODELS, "rag-index-search")
-        self._turns = threading.Lock()
+        self._ready: deque[_Lane] = deque()
+        """A lane for each call that a thread is to take next."""
+        self._free = 0
+        self._turns = threading.Condition()
         """For the lanes alone: opening a store, for which `_changed` is held, may take long."""
         self._changed = threading.Condition()
         self._store: StoreReader | None = None
@@ -197,11 +197,13 @@ class StoreThreads:
             found = self._lanes.setdefault(lane, _Lane(1))
             found.calls.setdefault(place[1] if place else "", deque()).append((future, partial(call, *args)))
             if found.working < found.width:
-                try:
-                    self._threads.submit(self._work, found)
-                except RuntimeError:  # the interpreter ends
-                    raise StoreError(CLOSED) from None
                 found.working += 1
+                self._ready.append(found)
+                if self._free:
+                    self._free -= 1
+                    self._turns.notify()
+                else:
+                    threading.Thread(target=self._work, daemon=True, name="rag-index-search").start()
         return future
 
     def ask(self, call: Callable[..., T], *args: Any) -> T:
@@ -231,28 +233,45 @@ class StoreThreads:
             self._closed = True
             for future, _ in (one for lane in self._lanes.values() for calls in lane.calls.values() for one in calls):
                 future.cancel()
+            self._turns.notify_all()
         with self._changed:
             self._changed.notify_all()
             self._close_store()
-        self._threads.shutdown(wait=False)
 
-    def _work(self, lane: _Lane) -> None:
-        """Make the calls of a lane, until there are none, or others of its threads make them."""
+    def _work(self) -> None:
+        """Make calls until this is closed. A thread counts as free before anybody has its result and asks for more."""
         while True:
             with self._turns:
-                if not lane.calls:
+                while not self._ready:
+                    if self._closed:
+                        return
+                    self._turns.wait()
+                lane = self._ready.popleft()
+                future, call = self._next_call(lane)
+            error: BaseException | None = None
+            found = None
+            begun = future.set_running_or_notify_cancel()
+            try:
+                found = call() if begun else None
+            except BaseException as exc:  # noqa: BLE001 - whoever waits has it
+                error = exc
+            with self._turns:
+                if sum(map(len, lane.calls.values())) > self._ready.count(lane):
+                    self._ready.append(lane)
+                else:
                     lane.working -= 1
-                    return
-                caller = next(iter(lane.calls))
-                calls = lane.calls.pop(caller)
-                future, call = calls.popleft()
-                if calls:
-                    lane.calls[caller] = calls  # behind the others
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as exc:  # noqa: BLE001 - whoever waits has it
-                    future.set_exception(exc)
+                    self._free += 1
+            if begun and error:
+                future.set_exception(error)
+            elif begun:
+                future.set_result(found)
+
+    def _next_call(self, lane: _Lane) -> tuple[Future[Any], Callable[[], Any]]:
+        caller = next(iter(lane.calls))
+        calls = lane.calls.pop(caller)
+        if len(calls) > 1:
+            lane.calls[caller] = calls  # behind the others
+        return calls.popleft()
 
     def _close_when_idle(self, idle: float) -> None:
         """Close the store once nobody has borrowed it for long enough. One thread does so while it is open."""
