@@ -203,7 +203,7 @@ class StoreThreads:
                     self._free -= 1
                     self._turns.notify()
                 else:
-                    threading.Thread(target=self._work, daemon=True, name="rag-index-search").start()
+                    threading.Thread(target=self._work, daemon=True, name="rag-index-store").start()
         return future
 
     def ask(self, call: Callable[..., T], *args: Any) -> T:
