@@ -162,6 +162,7 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, pr
         runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
     crashed = [run.state.message for run in runs if run.state.is_crashed()]
     assert any(said.startswith("the worker died (out of memory, or a crash) under shard ") for said in crashed), crashed
+    assert any(run.name.endswith(" alone") for run in runs if run.state.is_crashed()), "nor is a part of it only Failed"
     for said in crashed:
         assert "`rag-index failed notes` lists" in said
         assert "\n" not in said
