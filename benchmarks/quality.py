@@ -80,7 +80,7 @@ def measure(which: str, model: str, queries: int, *, errors: bool) -> None:
             return
         asked = misspelt(asked)
         print_line("misspelt", config, asked)
-        with patch.object(spelling, "MAX_WORDS", 0):
+        with patch.object(spelling, "MAX_CORRECTED", 0):
             print_line("misspelt, not corrected", config, asked)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import Settings
 
-GROUPS = {
+COMMAND_GROUPS = {
     "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
     "Run": {
         "plan": "status", "index": "runs", "index-all": "runs", "rebuild": "runs", "retry-failed": "runs",
@@ -42,7 +42,7 @@ GROUPS = {
     "Measure": dict.fromkeys(("evaluate", "benchmark"), "measuring"),
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
-COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module in group.items()}
 NO_NUMBER = "-"
 _NUMBER = re.compile(r"[\d,.]+%?|-")
 
@@ -74,7 +74,7 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, group in GROUPS.items():
+        for title, group in COMMAND_GROUPS.items():
             found = ((name, self.get_command(ctx, name)) for name in group)
             with formatter.section(title):
                 formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in found if each], col_max=14)

@@ -20,7 +20,7 @@ from rag_index.errors import EmbedderUnavailable, TransientError
 RETRY_SECONDS = 5.0
 QUICK_SECONDS = 15.0
 """How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
-MIN_SECONDS = 30.0
+MIN_PATIENCE = 30.0
 """The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
 
@@ -46,7 +46,7 @@ class ServiceChecks:
     """The services of one run. `wait` is how long the run may wait for each of them at the start, in seconds."""
 
     def __init__(self, wait: float = 0.0, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = max(MIN_SECONDS, wait)
+        self._limit = max(MIN_PATIENCE, wait)
         self._clock = clock
         self._answers: dict[Hashable, Any] = {}
         self._spent: dict[Hashable, float] = {}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CHUNK_HASH = "chunk_hash"
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
-BATCH_POINTS = 1000
+UPSERT_POINTS = 1000
 AT_A_TIME = 500
 
 
@@ -91,10 +91,10 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
 
 
 def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
-    """Yield the points of a shard, at most `BATCH_POINTS` at a time."""
+    """Yield the points of a shard, at most `UPSERT_POINTS` at a time."""
     chunks = [(row, number) for row, document in enumerate(shard.chunked) for number in range(len(document.chunks))]
-    for first in range(0, len(chunks), BATCH_POINTS):
-        some = chunks[first : first + BATCH_POINTS]
+    for first in range(0, len(chunks), UPSERT_POINTS):
+        some = chunks[first : first + UPSERT_POINTS]
         last = first + len(some)
         ids = [point_id(shard.index, shard.documents.keys[row], number) for row, number in some]
         payloads = [_payload(shard, row, number) for row, number in some]

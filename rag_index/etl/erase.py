@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.etl.run import IndexRun
 
-BATCH_POINTS = 500
+ERASE_POINTS = 500
 PAUSES = (1.0, 5.0, 0.0)
 PREFECT = "what Prefect keeps outside these folders: its logs and artifacts have keys of failed documents"
 OUTSIDE = (
@@ -186,8 +186,8 @@ class Witness:
         with closing(open_reader(settings.store)) as store:
             for index in settings.indexes if found else ():
                 live = find_live(store, settings.alias(index.name))
-                scroll = store.scroll(live.readable, vectors=True, page=BATCH_POINTS) if live else iter(())
-                for points in pages(scroll, BATCH_POINTS):
+                scroll = store.scroll(live.readable, vectors=True, page=ERASE_POINTS) if live else iter(())
+                for points in pages(scroll, ERASE_POINTS):
                     keys = [str((point.payload.get(RESERVED_KEY) or {}).get("key")) for point in points]
                     out = kept_out(ledger, settings, index, keys)  # another index over the same table, not yet run
                     for point in (point for point, key in zip(points, keys, strict=True) if key not in out):
@@ -303,7 +303,7 @@ def _gone_points(
     ids = [point_id(index, key, chunk) for key, row in known.items() for chunk in range(row.chunks)]
     yield from store.retrieve(live, ids, vectors=True)
     for other in others:
-        for some in pages(store.scroll(other, vectors=True, page=BATCH_POINTS), BATCH_POINTS):
+        for some in pages(store.scroll(other, vectors=True, page=ERASE_POINTS), ERASE_POINTS):
             living = {point.id: point.payload for point in store.retrieve(live, [one.id for one in some])}
             yield from (one for one in some if living.get(one.id) != one.payload)
 
@@ -321,7 +321,7 @@ def _copy(
     store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):
         store.index_fields(name, fields)
-    for points in pages(store.scroll(former.name, vectors=True, page=BATCH_POINTS), BATCH_POINTS):
+    for points in pages(store.scroll(former.name, vectors=True, page=ERASE_POINTS), ERASE_POINTS):
         lease.check()
         store.upsert(name, batch_of(points))
     store.flush(name)

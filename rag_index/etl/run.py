@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from rag_index.etl.hooks import Hooks, HooksOf
     from rag_index.etl.steps import Steps
 
-FIRST_ROWS = 2000
+FIRST_PAGE_ROWS = 2000
 ROW_CHARS = 500
 LOGGED_REASONS = 20
 AUTO_MB = 256
@@ -496,7 +496,7 @@ class AllDocuments:
 
         They grow to about `PAGE_CHARS`, so that short texts do not mean many small queries.
         """
-        cursor, rows, max_rows, number = None, FIRST_ROWS, run.settings.source.page_rows, 0
+        cursor, rows, max_rows, number = None, FIRST_PAGE_ROWS, run.settings.source.page_rows, 0
         while True:
             number += 1
             with run.stopwatch.stage("fetch"):

@@ -28,7 +28,7 @@ MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
 SECONDS = 5.0
 """How long a shard should take."""
-MIN_SECONDS = 1.0
+MIN_SHARD_SECONDS = 1.0
 FIRST_SECONDS = 0.25
 """How long the first shard of each worker should take where much is to come, so that what writes has something to write
 soon; each that follows takes twice as long, up to `SECONDS`. For servers it is a full request at least."""
@@ -183,7 +183,7 @@ class Sharder:
             target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
         if self._coming is not None:
             left = self._chars + given + self._coming
-            target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
+            target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SHARD_SECONDS))
         return target
 
     @property

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CLOSED = "the retriever is closed"
-QUIET_SECONDS, LOOK_SECONDS = 10.0, 0.1
+QUIET_SECONDS, IDLE_LOOK_SECONDS = 10.0, 0.1
 """How long a store must be idle before a writer gets it, and how often it is looked for one then."""
 AT_ONCE = 16
 """Texts that are compared between two looks at the clock."""
@@ -281,7 +281,7 @@ class StoreThreads:
                 if quiet >= idle or (quiet >= QUIET_SECONDS and self._store.wanted()):
                     self._close_store()
                 else:
-                    self._changed.wait(min(idle - quiet, max(QUIET_SECONDS - quiet, LOOK_SECONDS)))
+                    self._changed.wait(min(idle - quiet, max(QUIET_SECONDS - quiet, IDLE_LOOK_SECONDS)))
 
     def _close_store(self) -> None:
         store, self._store = self._store, None

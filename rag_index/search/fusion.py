@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Scored = tuple[float, StoredPoint]
 
-K = 60
+RANK_CONSTANT = 60
 MAX_CHUNKS = 3
 """The chunks that a hit holds at most."""
 MAX_SHORT_CHUNKS, SHORT_CHARS = 12, 2000
@@ -139,7 +139,7 @@ def order_answers(
     """
     by_score = compares_scores(answered)
     documents = [
-        (found[0][0] if by_score else 1 / (K + rank), answer.index, rank, found)
+        (found[0][0] if by_score else 1 / (RANK_CONSTANT + rank), answer.index, rank, found)
         for answer in answered
         for rank, found in enumerate(_documents(answer, scoring[answer.index], question.limit), 1)
     ]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from rag_index.components.embedders.bm25 import (
+    BM25_K,
     UNSPACED,
-    K,
     QueryWord,
     is_compound_name,
     name_dimension,
@@ -176,7 +176,7 @@ class IndexAnswer:
         for word in self.words.values():
             for one in word.known(all_counts.having):
                 values[one] = values.get(one, 0.0) + word.count * factors.get(one, 1.0)
-                bound += word.count * idf.get(one, 0.0) * (K + 1)
+                bound += word.count * idf.get(one, 0.0) * (BM25_K + 1)
         name = name_dimension(text)
         if name is None or not self.counts.having.get(name):
             bound = math.inf

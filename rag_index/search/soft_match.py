@@ -40,13 +40,13 @@ MIN_COSINE = 0.2
 LETTER_SHARE, MIN_LETTERS = 0.8, 0.3
 """How much the letters of a word of several tokens count beside these, and the share of them that another word has at
 least."""
-GROUPS = 2**16
+TOKEN_GROUPS = 2**16
 """Numbers for groups of three letters, few of which share one."""
 TITLE_SHARE = 0.1
 """How much of the soft match of a chunk is that of its document's title, beside all of title and text."""
 LENGTH_SHARE, LENGTH = 0.2, 75
 """How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
-MAX_WORDS = 100_000
+MAX_TOKENIZED = 100_000
 """Words whose tokens are remembered: some 20 MB."""
 MAX_TEXTS = 2000
 """Chunks whose tokens and letters are remembered, with their texts: some 6 MB, at most 40."""
@@ -126,7 +126,7 @@ def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.flo
     firsts = np.searchsorted(starts, np.cumsum([0, *map(len, texts[:-1])]))
     shares = np.empty((len(words), len(texts)))
     for share, word in zip(shares, words, strict=True):
-        asked = np.zeros(GROUPS, dtype=np.uint8)
+        asked = np.zeros(TOKEN_GROUPS, dtype=np.uint8)
         asked[groups_of(word)[0]] = 1
         counts = np.add.reduceat(asked[groups], starts, dtype=np.int32)
         share[:] = np.minimum(1.0, np.maximum.reduceat(counts, firsts) / asked.sum())
@@ -203,7 +203,7 @@ class _TokenTable:
     def __init__(self) -> None:
         self._tokenizer, self._vectors = load_table()
         self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
-        self.tokens = lru_cache(MAX_WORDS)(self._tokens)
+        self.tokens = lru_cache(MAX_TOKENIZED)(self._tokens)
         self.text = lru_cache(MAX_TEXTS)(self._text)
 
     def words(self, text: str, *, identifiers: bool) -> list[str]:

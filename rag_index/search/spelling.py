@@ -38,7 +38,7 @@ LIKELY, EXCHANGED = 10.0, 1.0
 """How likely it is that letters are missing, doubled or swapped, beside that one is another."""
 BESIDE = 10
 """How many times a chunk counts that has other words of the query."""
-MAX_WORDS = 3
+MAX_CORRECTED = 3
 """Words of a query that are corrected at most: one of many unknown words is in another language."""
 BLOCK, MAX_BLOCKS = 32, 3
 """The small letters of an alphabet stand in one or two blocks of this many characters. A script of more has none."""
@@ -72,7 +72,7 @@ def possible_spellings(typed: Mapping[str, int]) -> dict[str, dict[str, float]]:
             for one, weight in spellings(word.lower()).items()
             if not typed[word] or set(one) == set(word.lower())
         }
-        for word in errors[:MAX_WORDS]
+        for word in errors[:MAX_CORRECTED]
     }
 
 

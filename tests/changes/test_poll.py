@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.components.ledger import Ledger
-from rag_index.watch.changes.poll import LOOK_SECONDS, PollFeed
+from rag_index.watch.changes.poll import ACCESS_LOOK_SECONDS, PollFeed
 from tests.etl.plain import run_plain
 from tests.project import Project
 
@@ -81,7 +81,7 @@ def test_what_rises_is_given_once(polled):
     assert polled.feed.receive(100).through == {}  # nobody has looked
     assert polled.receive(after=2.0) == {"3", "99"}
     assert polled.receive() == set()
-    assert polled.receive(after=LOOK_SECONDS + 1) == set()
+    assert polled.receive(after=ACCESS_LOOK_SECONDS + 1) == set()
     polled.put(3, minutes=-1)
     assert polled.receive() == {"3"}
     polled.put(77, days=-9999)  # a row of the far future hides nothing
@@ -106,7 +106,7 @@ def test_without_an_acknowledgement_the_same_comes_again_however_late(polled):
     """What is given meanwhile is never what the feed looks back from."""
     polled.receive()
     polled.put(3, 99, minutes=55)  # seen by a look that goes back as far as a run
-    assert polled.receive(after=LOOK_SECONDS, acknowledge=False) == {"3", "99"}
+    assert polled.receive(after=ACCESS_LOOK_SECONDS, acknowledge=False) == {"3", "99"}
     polled.put(4)
     assert polled.receive(acknowledge=False) == {"3", "4", "99"}
     polled.put(5, days=-0.1)
@@ -191,7 +191,7 @@ def test_a_burst_is_left_to_a_run_and_said_once(polled):
     polled.receive()
     polled.put(*range(100, 121))
     assert polled.receive(overflow=True) == set()
-    assert not polled.receive(after=LOOK_SECONDS + 1) & set(map(str, range(100, 121)))
+    assert not polled.receive(after=ACCESS_LOOK_SECONDS + 1) & set(map(str, range(100, 121)))
     polled.put(3, minutes=-1)
     assert polled.receive() == {"3"}
     polled.put(*range(200, 220), minutes=-2)
@@ -206,9 +206,9 @@ def test_a_time_that_comes_back_is_given_again(polled):
     assert polled.receive() == {"3"}
     polled.put(3, days=300)
     polled.put(4)
-    assert polled.receive(after=LOOK_SECONDS + 1) == {"4"}
+    assert polled.receive(after=ACCESS_LOOK_SECONDS + 1) == {"4"}
     polled.project.execute("UPDATE note SET body = 'second', at = ? WHERE id = 3", at)
-    assert polled.receive(after=LOOK_SECONDS + 1) == {"3"}
+    assert polled.receive(after=ACCESS_LOOK_SECONDS + 1) == {"3"}
 
 
 def test_documents_whose_groups_change_are_given_once_for_each_change(polled):
@@ -222,13 +222,13 @@ def test_documents_whose_groups_change_are_given_once_for_each_change(polled):
     polled.receive()
     project.execute("INSERT INTO acl VALUES (3, 'staff'), (4, 'staff')")
     assert polled.receive(after=3) == set()
-    assert polled.receive(after=LOOK_SECONDS, acknowledge=False) == {"3", "4"}
+    assert polled.receive(after=ACCESS_LOOK_SECONDS, acknowledge=False) == {"3", "4"}
     assert polled.receive() == {"3", "4"}
-    assert polled.receive(after=LOOK_SECONDS) == set()
+    assert polled.receive(after=ACCESS_LOOK_SECONDS) == set()
     run_plain(project)
     for change in ("DELETE FROM acl WHERE note_id = 3", "INSERT INTO acl VALUES (3, 'staff')"):
         project.execute(change)
-        assert polled.receive(after=LOOK_SECONDS) == ({"3"} if "DELETE" in change else set())  # as it is indexed
+        assert polled.receive(after=ACCESS_LOOK_SECONDS) == ({"3"} if "DELETE" in change else set())  # as it is indexed
     project.execute("INSERT INTO acl SELECT id, 'board' FROM note")
-    assert polled.receive(after=LOOK_SECONDS, overflow=True) == set()
-    assert polled.receive(after=LOOK_SECONDS) == set()
+    assert polled.receive(after=ACCESS_LOOK_SECONDS, overflow=True) == set()
+    assert polled.receive(after=ACCESS_LOOK_SECONDS) == set()

@@ -66,7 +66,7 @@ def test_help_lists_each_command_on_a_line_of_its_own_by_what_it_is_for():
     listed = re.findall(r"^  ([a-z][a-z-]+)  +\S.*\.$", shown, re.MULTILINE)
     assert sorted(listed) == sorted(program.commands), "a sentence that fits each line, and none twice"
     assert listed[0] == "try"
-    assert [f"{group}:" in shown for group in cli.GROUPS] == [True] * len(cli.GROUPS)
+    assert [f"{group}:" in shown for group in cli.COMMAND_GROUPS] == [True] * len(cli.COMMAND_GROUPS)
 
 
 @pytest.mark.parametrize("typed", sorted(set(typed_commands())))

@@ -57,7 +57,7 @@ NUMBERS = [
     ("how-it-works", f"{publish.SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
-    ("servers", f"{server_store.BATCH_POINTS}, at most {server_store.BATCH_BYTES // 10**6} MB"),
+    ("servers", f"{server_store.REQUEST_POINTS}, at most {server_store.BATCH_BYTES // 10**6} MB"),
     ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
 ]
 

@@ -12,7 +12,7 @@ from rag_index.etl.sharding import (
     MAX_CHARS,
     MAX_DOCUMENTS,
     MEASURABLE_CHARS,
-    MIN_SECONDS,
+    MIN_SHARD_SECONDS,
     WINDOW_BYTES,
     Sharder,
     most,
@@ -129,11 +129,11 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
     texts = ["x" * chars] * count
     given = [texts[first : first + 500] for first in range(0, count, 500)]
     shards = shards_of(sharder(rate=rate, workers=workers), given, total=count if told else None)
-    worst = 2.0 * MIN_SECONDS if told else 5.0
+    worst = 2.0 * MIN_SHARD_SECONDS if told else 5.0
     assert makespan(shards, workers, rate) <= seconds_of_work + worst
     assert all(shard.chars <= 5 * rate + chars for shard in shards)
     if told:
-        small = sum(shard.chars < MIN_SECONDS * rate for shard in shards)
+        small = sum(shard.chars < MIN_SHARD_SECONDS * rate for shard in shards)
         assert small <= 1, "shards that cost more than they are worth"
 
 

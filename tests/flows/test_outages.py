@@ -88,7 +88,7 @@ def test_what_a_store_has_waited_for_is_not_tried_again_by_the_step(tmp_path, mo
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
     """With five indexes, and a limit at the start that is short, and told soon."""
-    for name, value in (("etl.checks.MIN_SECONDS", 3.0), ("etl.checks.QUICK_SECONDS", 3.0),
+    for name, value in (("etl.checks.MIN_PATIENCE", 3.0), ("etl.checks.QUICK_SECONDS", 3.0),
                         ("components.hosts.endpoint.MIN_SILENCE", 1.0)):  # fmt: skip
         monkeypatch.setattr(f"rag_index.{name}", value)
     head, one = project.config.read_text().split("[[indexes]]")

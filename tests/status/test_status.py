@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.care.status.index_status import status
-from rag_index.components.stores import LOOK_SECONDS
+from rag_index.components.stores import PERSON_SECONDS
 from rag_index.errors import StoreUnavailable
 from tests.project import Project
 
@@ -14,7 +14,7 @@ def project(tmp_path, qdrant) -> Project:
 
 
 def test_a_server_that_is_down_is_asked_for_seconds_and_not_for_half_a_minute(project, qdrant):
-    assert LOOK_SECONDS <= 2, "connecting, asking and trying again take five seconds together"
+    assert PERSON_SECONDS <= 2, "connecting, asking and trying again take five seconds together"
     qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
     with pytest.raises(StoreUnavailable, match="503: starting"):
         status(project.settings)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import StoredPoint
     from rag_index.core.settings import Settings
 
-BATCH_POINTS = 500
+COPY_POINTS = 500
 PASSES = 3
 """The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 
@@ -76,7 +76,7 @@ def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], 
 
 def _copy_once(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> int:
     """Write and delete what differs; return how many points did."""
-    pairs = _pair_by_id(*(store.scroll(name, vectors=True, page=BATCH_POINTS) for store in (old, new)))
+    pairs = _pair_by_id(*(store.scroll(name, vectors=True, page=COPY_POINTS) for store in (old, new)))
     missing: list[StoredPoint] = []
     surplus: list[str] = []
     differing = 0
@@ -85,10 +85,10 @@ def _copy_once(old: Store, new: Store, name: str, on_progress: Callable[[int], N
             surplus.append(copy.id)
         elif point is not None and (copy is None or json_line(point) != json_line(copy)):
             missing.append(point)
-        if len(missing) + len(surplus) == BATCH_POINTS:
+        if len(missing) + len(surplus) == COPY_POINTS:
             differing += _write(new, name, missing, surplus)
             missing, surplus = [], []
-        if number % BATCH_POINTS == 0:
+        if number % COPY_POINTS == 0:
             on_progress(number)
     return differing + _write(new, name, missing, surplus)
 

@@ -47,10 +47,10 @@ _KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
 VERSION = 4
 """Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
 than it has."""
-K, B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
+BM25_K, BM25_B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
 """A text of 400 characters has some 40 words that count. Taking such texts for shorter than average finds more once
 meaning and words are added up (`benchmarks/quality.py`)."""
-MAX_WORDS = 160
+MAX_POINT_WORDS = 160
 """Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""
 MAX_REMEMBERED = 64
 """Characters of a run without white space whose words are remembered."""
@@ -362,8 +362,8 @@ def _words(model: Bm25Model, query: str) -> Mapping[str, QueryWord]:
     """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
     encoder = _encoder(model)
     counts = Counter((_LETTERS if model.identifiers else _WORD).findall(split_unspaced(without_accents(query))))
-    if len(counts) > MAX_WORDS:
-        kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_WORDS])
+    if len(counts) > MAX_POINT_WORDS:
+        kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_POINT_WORDS])
         counts = Counter({word: count for word, count in counts.items() if word in kept})
     words = {word: encoder._query_word(word, count) for word, count in counts.items()}
     return MappingProxyType({word: one for word, one in words.items() if one.dimensions})
@@ -379,4 +379,4 @@ def _engine(language: str) -> e.Bm25:
     """Return Qdrant's encoder for a language. It never changes, and making one takes longer than encoding a query."""
     none = {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
     words: dict[str, Any] = none if language == NO_LANGUAGE else {"language": language}
-    return e.Bm25(e.Bm25Config(k=K, b=B, avg_len=AVERAGE_LENGTH, ascii_folding=True, **words))
+    return e.Bm25(e.Bm25Config(k=BM25_K, b=BM25_B, avg_len=AVERAGE_LENGTH, ascii_folding=True, **words))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TEXTS_AT_ONCE = 1024
 """Number of vectors in one matrix. It bounds the memory that a single vector can keep alive."""
-MAX_WORDS, MAX_WORD = 50_000, 32
+MAX_CACHED_WORDS, MAX_WORD = 50_000, 32
 """Words whose tokens are remembered, some 15 MB, and their characters at most."""
 MARKS = ("\u2581", "<s>", "</s>", "<unk>")
 """How the tokenizer writes a space, and its own signs, which it takes for tokens wherever they stand."""
@@ -169,7 +169,7 @@ class _Tokens(dict[str, list[int]]):
     def __missing__(self, word: str) -> list[int]:
         ids = [token.id for token in self._model.tokenize(word.replace(" ", MARKS[0]))]
         if len(word) <= MAX_WORD:
-            if len(self) >= MAX_WORDS:
+            if len(self) >= MAX_CACHED_WORDS:
                 self.clear()
             self[word] = ids
         return ids

@@ -52,7 +52,7 @@ METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
 MIN_SILENCE = 10.0
 """Seconds without an answer of any host that are nothing unusual."""
-LOOK_SECONDS = 1.0
+RECOVERY_LOOK_SECONDS = 1.0
 """How often it is looked whether a server that is asked has been silent for long."""
 
 TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
@@ -257,7 +257,7 @@ async def noticing_work(call: Call, asked: Callable[[], Iterable[Endpoint]]) -> 
 
     async def look() -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(RECOVERY_LOOK_SECONDS)
             if call.quiet:
                 answers = any(await asyncio.gather(*(one.is_alive() for one in asked())))
                 if call.quiet:

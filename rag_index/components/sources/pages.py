@@ -57,7 +57,7 @@ T = TypeVar("T")
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
 documents, in shards), which is most of what the flow's process takes."""
-FIRST_ROWS = 8
+FIRST_FETCHED = 8
 FETCH_ROWS = 100
 """The most rows that are fetched at a time: long texts may follow short ones."""
 
@@ -79,7 +79,7 @@ def read_page(
     At most `fetch_rows` rows are fetched at a time.
     """
     page: list[Sequence[Any]] = []
-    chars, size = 0, min(FIRST_ROWS, fetch_rows, rows + 1)
+    chars, size = 0, min(FIRST_FETCHED, fetch_rows, rows + 1)
     while some := result.fetchmany(size):
         for row in some:
             if len(page) >= rows or chars >= PAGE_CHARS:

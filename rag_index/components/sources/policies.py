@@ -65,7 +65,7 @@ ORDER BY 1, 2, 3, 5
 
 A rule has the text of its functions and the settings that it reads: a change of these changes it.
 """
-MIN_SECONDS = 0.001
+MIN_TIME_LIMIT = 0.001
 _BEGIN = sa.text("""
     SELECT set_config('statement_timeout', :timeout, true),
         (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(:relation))
@@ -181,7 +181,7 @@ class RowRights:
 
         `settings` are what policies read. Raises SourceUnavailable and SourceError.
         """
-        seconds, compared = max(seconds, MIN_SECONDS), index.query is not None or bool(index.joins or index.parts)
+        seconds, compared = max(seconds, MIN_TIME_LIMIT), index.query is not None or bool(index.joins or index.parts)
         named = relation(index.db_schema, index.table) if index.table else None
         with (
             errors_as_ours(self._url, f"index {index.name}, as role {role}"),

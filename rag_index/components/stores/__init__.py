@@ -21,7 +21,7 @@ REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST
 """What to do if a server does not answer gRPC."""
 RENAME = "give this project another name (`project`, the first line of the settings)"
 """What to do if another project or program has a name that this one needs."""
-LOOK_SECONDS = 2.0
+PERSON_SECONDS = 2.0
 """How long a request of a command that only shows the status may take; it is repeated for half as long."""
 
 SPARSE = "bm25"
@@ -135,13 +135,13 @@ def _open_server(
 
 @contextmanager
 def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[StoreNames]:
-    """Open the names in the store. A server has `LOOK_SECONDS` to answer if `brief`, else as long as for a run."""
+    """Open the names in the store. A server has `PERSON_SECONDS` to answer if `brief`, else as long as for a run."""
     if settings.url is None:
         from rag_index.components.stores.edge.catalog_file import Catalog
 
         yield Catalog(settings.path)
         return
-    limits = {"timeout": min(settings.timeout, LOOK_SECONDS), "patience": LOOK_SECONDS / 2} if brief else {}
+    limits = {"timeout": min(settings.timeout, PERSON_SECONDS), "patience": PERSON_SECONDS / 2} if brief else {}
     with closing(_open_server(settings, **limits)) as store:
         yield store
 
@@ -149,7 +149,7 @@ def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[Stor
 def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str, str]:
     """Return the collection of each alias, without locking the embedded store. Those `asked` need not be listed.
 
-    A server has `LOOK_SECONDS` to answer, because a person waits. Raises as `find_unlisted`.
+    A server has `PERSON_SECONDS` to answer, because a person waits. Raises as `find_unlisted`.
     """
     with open_names(settings, brief=True) as store:
         found = store.aliases()
@@ -198,7 +198,7 @@ def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
 def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:
     """Return about how many points of each of these collections a server's search index has.
 
-    It is empty for the embedded store, and leaves collections out that do not exist. A server has `LOOK_SECONDS` to
+    It is empty for the embedded store, and leaves collections out that do not exist. A server has `PERSON_SECONDS` to
     answer. Raises as `StoreReader`.
     """
     if settings.url is None:
@@ -211,7 +211,7 @@ def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, in
 def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:
     """Return the marks of the last commits of those of these collections that exist, without locking an embedded store.
 
-    A server has `LOOK_SECONDS` to answer. Raises as `StoreReader`.
+    A server has `PERSON_SECONDS` to answer. Raises as `StoreReader`.
     """
     with open_names(settings, brief=True) as store:
         there = store.names()

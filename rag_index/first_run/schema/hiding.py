@@ -171,7 +171,7 @@ def _is_for_groups(subject: Subject, relation: Relation) -> bool:
     few = 0 < 2 * link.rows < subject.rows
     if not few or subject.is_people or not {*subject.noun} < {*link.noun} or not {*link.columns} <= link.named_columns:
         return False
-    groups = [one.parent for one in link.relations if one.parent.noun[-1] in vocab.GROUPS]
+    groups = [one.parent for one in link.relations if one.parent.noun[-1] in vocab.GROUP_NOUNS]
     members = [one.child for group in groups for one in group.children]
     return any(one.parent.is_people for member in members for one in member.relations)
 

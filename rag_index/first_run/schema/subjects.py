@@ -48,7 +48,7 @@ MIN_SUBJECT = 24
 MARKUP = re.compile(r"<[^<>]*+>|\[/?\w++[^\[\]]*+\]|&#?\w+;|[\W_]")
 MIN_PROGRAM_COLUMNS = 2
 """Rows are for programs if at least this many columns are, and twice as many as people read."""
-MIN_SECONDS, MAX_SECONDS = 500_000_000, 2_200_000_000
+MIN_UNIX_SECONDS, MAX_UNIX_SECONDS = 500_000_000, 2_200_000_000
 """Numbers between these are taken for seconds since 1970: from 1985 to 2039."""
 MIN_LOG_ROWS = 8
 CHECKSUM = re.compile(r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})", re.IGNORECASE)
@@ -761,11 +761,11 @@ class Subject(DatabaseTable):
 
 def _seconds(value: int) -> int:
     """Return a number of seconds, or of thousandths or millionths of them, in seconds."""
-    return value if value < MAX_SECONDS else _seconds(value // 1000)
+    return value if value < MAX_UNIX_SECONDS else _seconds(value // 1000)
 
 
 def _is_time(value: object) -> bool:
-    return type(value) is int and (value == 0 or _seconds(value) > MIN_SECONDS)
+    return type(value) is int and (value == 0 or _seconds(value) > MIN_UNIX_SECONDS)
 
 
 def _minute(value: object) -> object:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.first_run.schema import vocabulary as vocab
 from rag_index.first_run.schema.columns import FEW, MAX_CHOICES, MOST, NEARLY_ALL, SLUG, ColumnProfile, singular, words
-from rag_index.first_run.schema.subjects import MIN_SECONDS, Condition, Subject
+from rag_index.first_run.schema.subjects import MIN_UNIX_SECONDS, Condition, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Iterable, Sequence
@@ -72,7 +72,7 @@ class _Look:
     @cached_property
     def is_time(self) -> bool:
         """Return whether the values are times, as such or in seconds since 1970, as far as there are some."""
-        number = self.column.kind == "number" and all(not at or at >= MIN_SECONDS for at in self.column.filled)
+        number = self.column.kind == "number" and all(not at or at >= MIN_UNIX_SECONDS for at in self.column.filled)
         return number or self.column.kind == "time"
 
     def has_come(self, at: Any) -> bool:

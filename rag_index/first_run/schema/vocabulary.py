@@ -329,7 +329,7 @@ TYPE_FILLERS = CONTENT | _words("item version custom record type msg channel cat
 RESTRICTS = re.compile(r"\w*(?:view|read|access)_?restriction")
 # Tables that say of rows of their own who may see or change them.
 PERMITS = re.compile(r"\w*(?:page|entity|content|node|object|item|document|article|topic|space|book)_?permission")
-GROUPS = _words("group role usergroup")
+GROUP_NOUNS = _words("group role usergroup")
 # Names of forums, spaces and projects that are not for everybody.
 INTERNAL_NAMES = re.compile(
     r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+RELOAD_LOOK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""
@@ -169,7 +169,7 @@ class _Service:
         """Go on with other settings whenever their file has changed, and is written no more."""
         seen = self._stamp
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(RELOAD_LOOK_SECONDS)
             before, seen = seen, file_stamp(self._file)
             if before == seen != self._stamp:
                 self._stamp = seen

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.errors import RagIndexError
 
-LOOK_SECONDS = 60.0
+ACCESS_LOOK_SECONDS = 60.0
 """Seconds between two looks at all groups."""
-GROUPS = 500
+STAMPS_AT_ONCE = 500
 """Documents whose groups are read at once."""
 SHARE = 0.1
 """The share of the time that polls may take, and that reading groups may take."""
@@ -200,7 +200,7 @@ class PollFeed(IndexFeed):
         time_left = SHARE * self._settings.watch.poll_seconds if given.next_look != LONG_AGO else float("inf")
         collection = self._live_collection()
         while collection is not None:
-            stamps, cursor = self._source.access_stamps(cursor, GROUPS)
+            stamps, cursor = self._source.access_stamps(cursor, STAMPS_AT_ONCE)
             committed = self._ledger.committed_stamps(collection.id, list(stamps))
             for key, stamp in stamps.items():
                 known = committed.get(key)
@@ -216,7 +216,7 @@ class PollFeed(IndexFeed):
                 or len(moved) > self._settings.watch.burst_documents
             ):
                 break
-        pause = max(LOOK_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
+        pause = max(ACCESS_LOOK_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
         return replace(given, stamps=seen, cursor=cursor, next_look=self._clock() + pause), moved
 
 

@@ -16,7 +16,7 @@ import qdrant_edge as e
 
 from rag_index.components.stores import SPARSE
 from rag_index.components.stores.conditions import index_changes
-from rag_index.components.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, key_filters
+from rag_index.components.stores.edge.collection_reader import OPERATION_POINTS, CollectionReader, key_filters
 from rag_index.components.stores.edge.folder import (
     LET_GO_SECONDS,
     UNFLUSHED,
@@ -135,7 +135,7 @@ class EdgeCollection(CollectionReader):
 
     def upsert(self, points: PointBatch) -> None:
         vectors = unit_vectors(points, self.dimension, self.name, sparse=self.sparse)
-        batches = parts(engine_points(points, vectors), BATCH_POINTS)
+        batches = parts(engine_points(points, vectors), OPERATION_POINTS)
         self._write([(e.UpdateOperation.upsert_points(list(some)), len(some)) for some in batches], vectors.nbytes * 3)
 
     def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -147,7 +147,7 @@ class EdgeCollection(CollectionReader):
             except (TypeError, ValueError, OverflowError) as exc:
                 require_payloads([(point_id, exc)])
         missing: list[str] = []
-        for some in parts(operations, BATCH_POINTS):
+        for some in parts(operations, OPERATION_POINTS):
             require_space(self._folder.parent, self._min_free)
             with self._open_to_write(len(some)) as shard:
                 for point_id, operation in some:
@@ -160,7 +160,7 @@ class EdgeCollection(CollectionReader):
         require_present(missing, self.name)
 
     def delete_points(self, ids: Sequence[str]) -> None:
-        batches = parts(engine_ids(ids), BATCH_POINTS)
+        batches = parts(engine_ids(ids), OPERATION_POINTS)
         self._write([(e.UpdateOperation.delete_points(list(some)), len(some)) for some in batches])
 
     def delete_chunks(self, first: Mapping[str, int]) -> None:

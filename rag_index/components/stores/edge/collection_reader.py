@@ -37,7 +37,7 @@ from rag_index.components.stores.protocol import NO_WORDS, Conditions, VectorQue
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
 
-BATCH_POINTS = 500
+OPERATION_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
 KEYS_PER_FILTER = 10_000
 LOAD_BYTES = 32 << 20
@@ -111,7 +111,7 @@ class CollectionReader:
         check_ids(ids)
         found: list[StoredPoint] = []
         meeting = payload_filter(conditions)
-        for some in parts(ids, BATCH_POINTS):
+        for some in parts(ids, OPERATION_POINTS):
             if meeting:
                 which = engine_filter({"must": [{"has_id": some}, meeting]})
                 found += self._scroll(which, vectors=vectors, page=len(some))

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.documents.vectors import SparseVectors
 
-BATCH_POINTS = 256
+REQUEST_POINTS = 256
 BATCH_BYTES = 8_000_000
 """The size of a request as JSON; REST refuses more than 32 MB."""
 NUMBER_BYTES = 22
@@ -397,7 +397,7 @@ def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callabl
 
     Raises PointsRefused for the rows that are refused alone, once all others are sent.
     """
-    due = [*_request_bounds(sizes, min(most, BATCH_POINTS))][::-1]
+    due = [*_request_bounds(sizes, min(most, REQUEST_POINTS))][::-1]
     refused: list[tuple[str, str]] = []
     while due:
         start, stop = due.pop()
