@@ -24,7 +24,7 @@ from rag_index.care.doctor.checkup import examine
 from rag_index.core.machine.retries import JITTER, Policy, tries_left
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
-from rag_index.etl import policies
+from rag_index.etl import retry_policies
 from rag_index.etl.embed import NO_MEMORY, embed_apart, process_died
 from rag_index.etl.plain import answer
 from rag_index.orchestration.worker import embed_in_worker
@@ -95,7 +95,7 @@ def error_of(state: State[Any]) -> BaseException | None:
     return data if isinstance(data, BaseException) else None
 
 
-@task(name="check", task_run_name="check {service}", **options_of(policies.CHECK))
+@task(name="check", task_run_name="check {service}", **options_of(retry_policies.CHECK))
 def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
     """Check that a service that the run needs (source, store, embedder, …) can be used, and return its answer.
 
@@ -105,7 +105,7 @@ def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
     return Opaque(ask.value())
 
 
-@task(name="fetch", task_run_name="fetch {index} {page}", **options_of(policies.FETCH))
+@task(name="fetch", task_run_name="fetch {index} {page}", **options_of(retry_policies.FETCH))
 def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any], rows: int) -> Opaque[SourcePage]:
     """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones."""
     read = source.value.page(cursor.value, rows)
@@ -113,7 +113,7 @@ def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any
     return Opaque(read)
 
 
-@task(name="embed", task_run_name="embed {index} {number}", **options_of(policies.EMBED))
+@task(name="embed", task_run_name="embed {index} {number}", **options_of(retry_policies.EMBED))
 def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[EmbeddedShard]:
     """Chunk and embed the documents of a shard: on a Dask worker, or in the flow's process if there is one shard.
 
@@ -128,7 +128,7 @@ def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[Embedd
     return Opaque(embedded)
 
 
-@task(name="embed alone", task_run_name="embed {index} {number} alone", **options_of(policies.EMBED))
+@task(name="embed alone", task_run_name="embed {index} {number} alone", **options_of(retry_policies.EMBED))
 def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[Executor]) -> Opaque[EmbeddedShard]:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
@@ -142,7 +142,7 @@ def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[
     return Opaque(embedded)
 
 
-@task(name="upsert", task_run_name="upsert {index} {number}", **options_of(policies.UPSERT))
+@task(name="upsert", task_run_name="upsert {index} {number}", **options_of(retry_policies.UPSERT))
 def upsert_shard(
     index: str, number: int, embedded: Opaque[EmbeddedShard], to: Opaque[Destination | WorkerDestination]
 ) -> Opaque[WrittenShard]:
@@ -158,25 +158,25 @@ def upsert_shard(
     return Opaque(written)
 
 
-@task(name="delete gone", task_run_name="delete gone", **options_of(policies.DELETE))
+@task(name="delete gone", task_run_name="delete gone", **options_of(retry_policies.DELETE))
 def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[IndexRun], str]]) -> None:
     """Delete what the source no longer has, unless the delete guard holds it back."""
     get_run_logger().info("%s", delete.value(run.value))
 
 
-@task(name="verify and publish", task_run_name="verify and publish", **options_of(policies.PUBLISH))
+@task(name="verify and publish", task_run_name="verify and publish", **options_of(retry_policies.PUBLISH))
 def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], str]]) -> None:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
     get_run_logger().info("%s", publish.value(run.value))
 
 
-@task(name="erase", task_run_name="erase", **options_of(policies.ERASE))
+@task(name="erase", task_run_name="erase", **options_of(retry_policies.ERASE))
 def erase(index: str, run: Opaque[IndexRun], erase: Opaque[Callable[[IndexRun], str]]) -> None:
     """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
     get_run_logger().info("%s", erase.value(run.value))
 
 
-@task(name="build search index", task_run_name="build search index", **options_of(policies.SEARCH_INDEX))
+@task(name="build search index", task_run_name="build search index", **options_of(retry_policies.SEARCH_INDEX))
 def build_search_index(index: str, run: Opaque[IndexRun], build: Opaque[Callable[[IndexRun], str]]) -> None:
     """Build the search index (HNSW) of a large embedded collection. The run is complete already.
 
@@ -185,7 +185,7 @@ def build_search_index(index: str, run: Opaque[IndexRun], build: Opaque[Callable
     get_run_logger().info("%s", build.value(run.value))
 
 
-@task(name="examine", task_run_name="examine {index}", **options_of(policies.CHECK))
+@task(name="examine", task_run_name="examine {index}", **options_of(retry_policies.CHECK))
 def examine_index(settings: Settings, index: str) -> Diagnosis:
     """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
     return examine(settings, [index])

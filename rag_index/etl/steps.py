@@ -1,6 +1,6 @@
 """The steps of a run, and where they are carried out: plainly, or as tasks of Prefect (`tasks.steps`).
 
-`etl.run` says in which order. Each step has a policy (`etl.policies`), wherever it is carried out.
+`etl.run` says in which order. Each step has a policy (`etl.retry_policies`), wherever it is carried out.
 """
 
 from __future__ import annotations

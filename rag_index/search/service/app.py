@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import Settings
 
-FILES = Path(__file__).parent / "static"
+FILES = Path(__file__).parent / "page"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
