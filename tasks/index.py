@@ -20,7 +20,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Crashed
 from prefect.tasks import exponential_backoff
 
-from rag_index.care.doctor.checkup import examine
 from rag_index.core.machine.retries import JITTER, Policy, tries_left
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
@@ -35,10 +34,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from rag_index.care.doctor.findings import Diagnosis
     from rag_index.components.sources import Source, SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
-    from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.run import IndexRun
@@ -183,12 +180,6 @@ def build_search_index(index: str, run: Opaque[IndexRun], build: Opaque[Callable
     It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
     """
     get_run_logger().info("%s", build.value(run.value))
-
-
-@task(name="examine", task_run_name="examine {index}", **options_of(retry_policies.CHECK))
-def examine_index(settings: Settings, index: str) -> Diagnosis:
-    """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
-    return examine(settings, [index])
 
 
 def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:

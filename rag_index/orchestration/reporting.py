@@ -39,7 +39,6 @@ from prefect.exceptions import CancelledRun, FailedRun, PrefectException, Unfini
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from rag_index.care.doctor.findings import Diagnosis
 from rag_index.care.status.metrics_file import try_to_write_metrics
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
+    from rag_index.care.doctor.findings import Diagnosis
     from rag_index.care.tuning.benchmark import BenchmarkReport
     from rag_index.core.settings import Settings
     from rag_index.errors import IndexLocked
@@ -378,6 +378,8 @@ def _tag_run(tag: str) -> None:
 
 def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
+    from rag_index.care.doctor.findings import Diagnosis  # it imports more than a run needs
+
     whole = Diagnosis([f for one in found for f in one.findings], [a for one in found for a in one.advice])
     kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in whole.findings})
     remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
