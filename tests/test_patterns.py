@@ -16,8 +16,8 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.sources.text import read_text
 
 OWN = re.compile(
-    r"rag_index\.(?:samples|testing|settings|cli|frameworks|embedders\.transformers|evaluation\.measures"
-    r"|changes\.watched_tables|sources\.tables|status\.effective_settings)\b"
+    r"rag_index\.(?:cli|core\.settings|first_run\.samples|search\.frameworks|search\.evaluation\.measures"
+    r"|watch\.changes\.watched_tables|care\.status\.effective_settings)\b"
 )
 """Rooms whose patterns read what the user or the project wrote."""
 BOUNDED = {
