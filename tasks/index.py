@@ -2,9 +2,9 @@
 
     check > fetch > embed > upsert > delete gone > verify and publish > erase
 
-The flow `index-collection` runs them, in the order of `rag_index.etl.run`; `tasks.steps` says what waits for
-what. If there are several shards, `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert`
-takes the future of `embed`, so that vectors go from the worker that made them to the store.
+The flow `index-collection` runs them, in the order of `rag_index.etl.run`; `tasks.steps` says what waits for what. If
+there is much to do, `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert` takes the
+future of `embed`, so that vectors go from the worker that made them to the store.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any
 
 @task(name="embed", task_run_name="embed {index} {number}", **options_of(retry_policies.EMBED))
 def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[EmbeddedShard]:
-    """Chunk and embed the documents of a shard: on a Dask worker, or in the flow's process if there is one shard.
+    """Chunk and embed the documents of a shard: on a Dask worker, or in the flow's process if there is little.
 
     Requests to servers have a time limit. If all servers are down, the task waits for `[embedder] wait_for_recovery`. A
     worker that hangs ends itself.

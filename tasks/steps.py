@@ -54,8 +54,8 @@ ENDINGS: dict[str, Any] = {
 class AsTasks(Steps):
     """Carries out the steps of one run as tasks of its flow run.
 
-    Several shards are embedded on the workers of the flow's task runner, which are started with the second one. Points
-    for a server are written there as well; those for an embedded store by this process, which alone may.
+    Two full shards or more are embedded on the workers of the flow's task runner, which start then. Points for a server
+    are written there as well; those for an embedded store by this process, which alone may.
     """
 
     def __init__(self, run: IndexRun, workers: Workers) -> None:
