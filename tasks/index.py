@@ -129,7 +129,7 @@ def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[Embedd
 def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[Executor]) -> Opaque[EmbeddedShard]:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
-    If the child dies, the task ends as Crashed, and the documents are tried in halves until the one at fault is found.
+    If the child dies, the task ends as Crashed, and the documents are tried in parts until the one at fault is found.
     """
     try:
         embedded = answer(child.value.submit(embed_apart, job.value), job.value)

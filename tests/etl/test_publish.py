@@ -169,11 +169,10 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
     monkeypatch.setattr(calibrate_module, "MIN_DOCUMENTS", 30)
     asked = []
 
-    def learn_nothing(settings, index, ledger, store, collection, identity, begun):
-        asked.append(ledger.totals(collection.id).documents)
-        return
+    def learn_nothing(learner, begun):
+        asked.append(learner.ledger.totals(learner.collection.id).documents)
 
-    monkeypatch.setattr(calibrate_module, "ask_own_texts", learn_nothing)
+    monkeypatch.setattr(calibrate_module.Learner, "ask_own_texts", learn_nothing)
     for number in (20, 40, 40, 79, 80, 80):
         project.execute("DELETE FROM note")
         project.fill(number)

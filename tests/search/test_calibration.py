@@ -60,7 +60,7 @@ def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights
     assert learned not in (WITH_WORDS, WITHOUT_WORDS)
     assert relevance(learned, 0.9, 1.0) > 0.8 > FITS > relevance(learned, 0.0, 0.0)
     assert relevance(learned, 0.5, 1.0) >= relevance(learned, 0.5, 0.5) >= relevance(learned, 0.2, 0.5)
-    monkeypatch.setattr(calibrate, "ask_own_texts", None)
+    monkeypatch.setattr(calibrate.Learner, "ask_own_texts", None)
     assert run_plain(project).state == "completed", "it is not learned again"
     small = Project(tmp_path / "project").fill(20)
     assert run_plain(small).state == "completed"
@@ -83,12 +83,12 @@ def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, mon
         monkeypatch.setattr(ledger, "sample", lambda *_: keys)
         for embedder, trusted in ((LocalEmbedder(settings.embedder), True), (Noise(), False)):
             monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
-            learned = calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
+            learned = calibrate.Learner(settings, settings.indexes[0], ledger, store, collection, None).ask_own_texts()
             assert learned.trusted is trusted
         down = SimpleNamespace(embed_queries=lambda texts: [EmbedderUnavailable("down")] * len(texts), close=bool)
         monkeypatch.setattr(calibrate, "open_embedder", lambda *_, **__: down)
         with pytest.raises(EmbedderUnavailable):  # so that nothing is recorded, and the next run asks again
-            calibrate.ask_own_texts(settings, settings.indexes[0], ledger, store, collection, None)
+            calibrate.Learner(settings, settings.indexes[0], ledger, store, collection, None).ask_own_texts()
 
 
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
@@ -142,13 +142,14 @@ def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_a
         settings, index = project.settings, project.settings.indexes[0]
         with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
             [collection] = ledger.collections("test_notes")
-            assert calibrate.begin(settings, index, ledger, store, collection, None) is None, "it has learned"
+            learner = calibrate.Learner(settings, index, ledger, store, collection, None)
+            assert learner.begin() is None, "it has learned"
             store.set_metadata(collection.name, {calibrate.CALIBRATION: {calibrate.UNLEARNED: 0}})
-            begun = calibrate.begin(settings, index, ledger, store, collection, None)
+            begun = learner.begin()
             own, strange, vectors = begun.result(60)
             assert vectors.keys() == {*own, *strange}
             asked = len(server.requests)
-            calibrate.calibrate(settings, index, ledger, store, collection, None, Stopwatch(), begun)
+            learner.learn(Stopwatch(), begun)
             assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
             assert len(server.requests) == asked
 

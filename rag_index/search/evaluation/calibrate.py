@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
@@ -60,85 +60,75 @@ AGREEMENT = 0.5
 """The share of queries about whose best chunks meaning and words agree, where meaning is trusted."""
 
 
-def calibrate(
-    settings: Settings,
-    index: IndexSettings,
-    ledger: Ledger,
-    store: Store,
-    collection: Collection,
-    identity: EmbedderIdentity,
-    stopwatch: Stopwatch,
-    begun: Future[Asked] | None = None,
-) -> None:
-    """Learn what the scores of a collection mean, again once one without a result has doubled.
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """What learns what the scores of a collection mean. `identity` is that of the embedder that made the collection."""
 
-    Before, the weights of others stand. `begun` has the queries that `begin` embedded.
-    """
-    if not (documents := _due(ledger, store, collection)):
-        return
-    with stopwatch.stage("gate"), suppress(RagIndexError):
-        learned = ask_own_texts(settings, index, ledger, store, collection, identity, begun)
-        recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
-        store.set_metadata(collection.name, {CALIBRATION: recorded})
+    settings: Settings
+    index: IndexSettings
+    ledger: Ledger
+    store: Store
+    collection: Collection
+    identity: EmbedderIdentity
 
+    def begin(self) -> Future[Asked] | None:
+        """Have servers embed the queries of `learn` beside the last documents of a run, since alone they only wait.
 
-def begin(
-    settings: Settings,
-    index: IndexSettings,
-    ledger: Ledger,
-    store: Store,
-    collection: Collection,
-    identity: EmbedderIdentity,
-) -> Future[Asked] | None:
-    """Have servers embed the queries of `calibrate` beside the last documents of a run, since alone they only wait.
-
-    They are made of the documents that are committed by now. Returns None if these are too few.
-    """
-    with suppress(RagIndexError):
-        if settings.embedder.on_servers and _due(ledger, store, collection):
-            texts = _words(index, ledger, store, collection)
-            return in_thread(partial(_embedded, settings, identity, texts), "calibration")
-    return None
-
-
-def _due(ledger: Ledger, store: Store, collection: Collection) -> int:
-    """Return the documents of a collection that should learn now; 0 for any other."""
-    known = store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
-    documents = ledger.totals(collection.id).documents
-    return documents if UNLEARNED in known and documents >= max(MIN_DOCUMENTS, 2 * known[UNLEARNED]) else 0
-
-
-def ask_own_texts(
-    settings: Settings,
-    index: IndexSettings,
-    ledger: Ledger,
-    store: Store,
-    collection: Collection,
-    identity: EmbedderIdentity,
-    begun: Future[Asked] | None = None,
-) -> Calibration | None:
-    """Ask a collection for its own texts, and for some that it does not have, and return what that taught.
-
-    That is None if its texts are too few. `identity` is that of the embedder that made the collection. Raises what
-    store and embedder raise.
-    """
-    asked = begun.result() if begun else _embedded(settings, identity, _words(index, ledger, store, collection))
-    own, strange, vectors = asked
-    model, conditions = bm25_model(index), required_conditions(index)
-    encoder = Bm25Encoder(model) if model else None
-
-    def nearest(query: str, limit: int, words: SparseVector | None = None) -> list[StoredPoint]:
-        return store.search(collection.name, VectorQuery(vectors[query], limit, words, conditions, payload=False))
-
-    found = [
-        nearest(query, BEST_BY_MEANING, encoder.query(query) if encoder else None) for query in own if query in vectors
-    ]
-    known = [max(one.score for one in points) for points in found if points]
-    nothing = [points[0].score for query in strange if query in vectors and (points := nearest(query, 1))]
-    if not (known and nothing):
+        They are made of the documents that are committed by now. Returns None if these are too few.
+        """
+        with suppress(RagIndexError):
+            if self.settings.embedder.on_servers and self._due():
+                texts = self._words()
+                return in_thread(partial(_embedded, self.settings, self.identity, texts), "calibration")
         return None
-    trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
-    return replace(learn(known, nothing, words=encoder is not None), trusted=trusted)
+
+    def learn(self, stopwatch: Stopwatch, begun: Future[Asked] | None = None) -> None:
+        """Learn what the scores mean, again once a collection without a result has doubled.
+
+        Before, the weights of others stand. `begun` has the queries that `begin` embedded.
+        """
+        if not (documents := self._due()):
+            return
+        with stopwatch.stage("gate"), suppress(RagIndexError):
+            learned = self.ask_own_texts(begun)
+            recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
+            self.store.set_metadata(self.collection.name, {CALIBRATION: recorded})
+
+    def ask_own_texts(self, begun: Future[Asked] | None = None) -> Calibration | None:
+        """Ask the collection for its own texts, and for some that it does not have, and return what that taught.
+
+        That is None if its texts are too few. Raises what store and embedder raise.
+        """
+        asked = begun.result() if begun else _embedded(self.settings, self.identity, self._words())
+        own, strange, vectors = asked
+        model, conditions = bm25_model(self.index), required_conditions(self.index)
+        encoder = Bm25Encoder(model) if model else None
+
+        def nearest(query: str, limit: int, words: SparseVector | None = None) -> list[StoredPoint]:
+            wanted = VectorQuery(vectors[query], limit, words, conditions, payload=False)
+            return self.store.search(self.collection.name, wanted)
+
+        asked_for = [query for query in own if query in vectors]
+        found = [nearest(query, BEST_BY_MEANING, encoder.query(query) if encoder else None) for query in asked_for]
+        known = [max(one.score for one in points) for points in found if points]
+        nothing = [points[0].score for query in strange if query in vectors and (points := nearest(query, 1))]
+        if not (known and nothing):
+            return None
+        trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
+        return replace(learn(known, nothing, words=encoder is not None), trusted=trusted)
+
+    def _due(self) -> int:
+        """Return the documents of the collection if it should learn now, else 0."""
+        known = self.store.metadata(self.collection.name).get(CALIBRATION, {UNLEARNED: 0})
+        documents = self.ledger.totals(self.collection.id).documents
+        return documents if UNLEARNED in known and documents >= max(MIN_DOCUMENTS, 2 * known[UNLEARNED]) else 0
+
+    def _words(self) -> dict[str, list[str]]:
+        """Return the words of some documents of the collection, by id; none of those with few."""
+        ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, TEXTS)]
+        ours = [point.payload[RESERVED_KEY] for point in self.store.retrieve(self.collection.name, ids)]
+        texts = {str(one["document_id"]): LETTERS.findall(one["text"]) for one in ours}
+        return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 
 
 def learn(known: Sequence[float], strange: Sequence[float], *, words: bool) -> Calibration:
@@ -153,14 +143,6 @@ def learn(known: Sequence[float], strange: Sequence[float], *, words: bool) -> C
     weights = Calibration(0.0, round(cosine if words else 2 * cosine, 4), WITH_WORDS.words if words else 0.0)
     bound = logit(weights, low + BETWEEN * gap, DOUBT if cosine else UNSURE)
     return replace(weights, bias=round(THRESHOLD - bound, 4))
-
-
-def _words(index: IndexSettings, ledger: Ledger, store: Store, collection: Collection) -> dict[str, list[str]]:
-    """Return the words of some documents of a collection, by id; none of those with few."""
-    ids = [point_id(index.name, key, 0) for key in ledger.sample(collection.id, TEXTS)]
-    ours = [point.payload[RESERVED_KEY] for point in store.retrieve(collection.name, ids)]
-    texts = {str(one["document_id"]): LETTERS.findall(one["text"]) for one in ours}
-    return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 
 
 def _embedded(settings: Settings, identity: EmbedderIdentity, texts: Mapping[str, Sequence[str]]) -> Asked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import RagIndexError
-from rag_index.search.evaluation.calibrate import Asked, begin, calibrate
+from rag_index.search.evaluation.calibrate import Asked, Learner
 from rag_index.search.evaluation.gate import Answers, ask, check_gate, gone_documents, judge
 from rag_index.search.evaluation.golden import GoldenQuery, without_documents
 
@@ -61,7 +61,7 @@ class SearchHooks:
     def begin(self, run: Written, *, live: bool) -> None:
         """Take note of what is asked. Golden queries are asked of a `live` collection that has documents."""
         self._run, self._live, self._collection = run, live, run.collection
-        self._place = self._settings, self._index, run.ledger, run.store, run.collection, run.identity
+        self._learner = Learner(self._settings, self._index, run.ledger, run.store, run.collection, run.identity)
         if live and self._index.gate is not None:
             self._documents = run.ledger.totals(run.collection.id).documents
             self._had_any = self._documents > 0
@@ -75,7 +75,7 @@ class SearchHooks:
         """Ask the golden queries if much will change; have servers embed the calibration beside the last documents."""
         if self._is_much(documents):
             self.before_writing()
-        self._calibrating = begin(*self._place)
+        self._calibrating = self._learner.begin()
 
     def before_publishing(self, live: str | None) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
@@ -110,7 +110,7 @@ class SearchHooks:
             if not self._had_any:
                 self._run.outcome.say(NOTHING_LIVE)
             self._report(documents)
-        calibrate(*self._place, self._run.stopwatch, self._calibrating)
+        self._learner.learn(self._run.stopwatch, self._calibrating)
 
     def _report(self, documents: int) -> None:
         gate, before = self._index.gate, self._before
