@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rag_index.care.status.index_status import run_reports
+from rag_index.care.index_status import run_reports
 from rag_index.core.settings import load_settings
 
 SETTINGS = """\

@@ -40,9 +40,8 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
 from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
 from rag_index.first_run.samples import pydocs
-from rag_index.search.evaluation.gate import WAYS, judge
+from rag_index.search.evaluation.gate import WAYS, SearchHooks, judge
 from rag_index.search.evaluation.golden import GoldenQuery
-from rag_index.search.evaluation.hooks import SearchHooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import servicedesk
 from throughput import PROGRAM, bare, embed, embed_as_a_script, run, texts_of
 
-from rag_index.care.status.index_status import run_reports
+from rag_index.care.index_status import run_reports
 from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.core.settings import load_settings
 from rag_index.first_run.samples import pydocs

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from rag_index.care.tuning.benchmark import Bench, BenchmarkReport, Way, open_bench
+from rag_index.care.benchmark import Bench, BenchmarkReport, Way, open_bench
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id

@@ -17,7 +17,7 @@ from rag_index.etl.run import RunOptions, execute, open_run
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
-from rag_index.search.evaluation.hooks import SearchHooks
+from rag_index.search.evaluation.gate import SearchHooks
 from tasks.steps import AsTasks
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from rag_index.care.status.metrics_file import try_to_write_metrics
+from rag_index.care.metrics_file import try_to_write_metrics
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, report_state, run_name

@@ -23,9 +23,9 @@ from prefect.tasks import exponential_backoff
 from rag_index.core.machine.retries import JITTER, Policy, tries_left
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
-from rag_index.etl import retry_policies
 from rag_index.etl.embed import NO_MEMORY, embed_apart, process_died
 from rag_index.etl.plain import answer
+from rag_index.etl.steps import CHECK, DELETE, EMBED, ERASE, FETCH, PUBLISH, SEARCH_INDEX, UPSERT
 from rag_index.orchestration.worker import embed_in_worker
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
+    from rag_index.care.doctor.findings import Diagnosis
     from rag_index.components.sources import Source, SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
+    from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.run import IndexRun
@@ -92,7 +94,7 @@ def error_of(state: State[Any]) -> BaseException | None:
     return data if isinstance(data, BaseException) else None
 
 
-@task(name="check", task_run_name="check {service}", **options_of(retry_policies.CHECK))
+@task(name="check", task_run_name="check {service}", **options_of(CHECK))
 def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
     """Check that a service that the run needs (source, store, embedder, …) can be used, and return its answer.
 
@@ -102,7 +104,7 @@ def check(service: str, ask: Opaque[Callable[[], T]]) -> Opaque[T]:
     return Opaque(ask.value())
 
 
-@task(name="fetch", task_run_name="fetch {index} {page}", **options_of(retry_policies.FETCH))
+@task(name="fetch", task_run_name="fetch {index} {page}", **options_of(FETCH))
 def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any], rows: int) -> Opaque[SourcePage]:
     """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones."""
     read = source.value.page(cursor.value, rows)
@@ -110,7 +112,7 @@ def fetch_page(index: str, page: int, source: Opaque[Source], cursor: Opaque[Any
     return Opaque(read)
 
 
-@task(name="embed", task_run_name="embed {index} {number}", **options_of(retry_policies.EMBED))
+@task(name="embed", task_run_name="embed {index} {number}", **options_of(EMBED))
 def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[EmbeddedShard]:
     """Chunk and embed the documents of a shard: on a Dask worker, or in the flow's process if there is little.
 
@@ -125,7 +127,7 @@ def embed_shard(index: str, number: int, job: Opaque[EmbedJob]) -> Opaque[Embedd
     return Opaque(embedded)
 
 
-@task(name="embed alone", task_run_name="embed {index} {number} alone", **options_of(retry_policies.EMBED))
+@task(name="embed alone", task_run_name="embed {index} {number} alone", **options_of(EMBED))
 def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[Executor]) -> Opaque[EmbeddedShard]:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
@@ -139,7 +141,7 @@ def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[
     return Opaque(embedded)
 
 
-@task(name="upsert", task_run_name="upsert {index} {number}", **options_of(retry_policies.UPSERT))
+@task(name="upsert", task_run_name="upsert {index} {number}", **options_of(UPSERT))
 def upsert_shard(
     index: str, number: int, embedded: Opaque[EmbeddedShard], to: Opaque[Destination | WorkerDestination]
 ) -> Opaque[WrittenShard]:
@@ -155,31 +157,39 @@ def upsert_shard(
     return Opaque(written)
 
 
-@task(name="delete gone", task_run_name="delete gone", **options_of(retry_policies.DELETE))
+@task(name="delete gone", task_run_name="delete gone", **options_of(DELETE))
 def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[IndexRun], str]]) -> None:
     """Delete what the source no longer has, unless the delete guard holds it back."""
     get_run_logger().info("%s", delete.value(run.value))
 
 
-@task(name="verify and publish", task_run_name="verify and publish", **options_of(retry_policies.PUBLISH))
+@task(name="verify and publish", task_run_name="verify and publish", **options_of(PUBLISH))
 def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], str]]) -> None:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
     get_run_logger().info("%s", publish.value(run.value))
 
 
-@task(name="erase", task_run_name="erase", **options_of(retry_policies.ERASE))
+@task(name="erase", task_run_name="erase", **options_of(ERASE))
 def erase(index: str, run: Opaque[IndexRun], erase: Opaque[Callable[[IndexRun], str]]) -> None:
     """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
     get_run_logger().info("%s", erase.value(run.value))
 
 
-@task(name="build search index", task_run_name="build search index", **options_of(retry_policies.SEARCH_INDEX))
+@task(name="build search index", task_run_name="build search index", **options_of(SEARCH_INDEX))
 def build_search_index(index: str, run: Opaque[IndexRun], build: Opaque[Callable[[IndexRun], str]]) -> None:
     """Build the search index (HNSW) of a large embedded collection. The run is complete already.
 
     It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
     """
     get_run_logger().info("%s", build.value(run.value))
+
+
+@task(name="examine", task_run_name="examine {index}", **options_of(CHECK))
+def examine_index(settings: Settings, index: str) -> Diagnosis:
+    """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
+    from rag_index.care.doctor.checkup import examine  # workers need none of what it imports
+
+    return examine(settings, [index])
 
 
 def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:

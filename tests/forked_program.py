@@ -37,7 +37,7 @@ READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLA
 ALWAYS = (
     "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.care.doctor", "rag_index.etl.run",
     "rag_index.etl.changed", "rag_index.orchestration.launch", "rag_index.search",
-    "rag_index.components.stores.edge.store", "rag_index.care.status.plan",
+    "rag_index.components.stores.edge.store", "rag_index.care.plan",
 )  # fmt: skip
 WITH_API = ("flows.index_all", "flows.doctor")
 """What a run imports that an API is named for."""

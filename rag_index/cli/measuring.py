@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rag_index.care.tuning.benchmark import BenchmarkReport
+    from rag_index.care.benchmark import BenchmarkReport
     from rag_index.core.settings import Settings
     from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery
     from rag_index.search.evaluation.golden import GoldenQuery
@@ -81,7 +81,7 @@ def _evaluate(
     settings: Settings, names: list[str], origin: Path | str, metrics: Sequence[Metric], worst: int
 ) -> Evaluation:
     """Evaluate indexes with the queries of a file, or with those that are made of a column."""
-    from rag_index.care.tuning.known_items import known_items
+    from rag_index.care.known_items import known_items
     from rag_index.search.evaluation.evaluation import evaluate
     from rag_index.search.evaluation.golden import read_golden
 

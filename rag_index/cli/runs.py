@@ -158,7 +158,7 @@ def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 @run_options
 def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     """Try failed documents again, however often they were tried."""
-    from rag_index.care.status.index_status import status
+    from rag_index.care.index_status import status
 
     settings = context.settings()
     failing = [one.index for one in status(settings).indexes if one.failed]
@@ -195,7 +195,7 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, pre
     if prefect:
         _say_watched(chosen)
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
-    from rag_index.care.status.metrics_file import try_to_write_metrics
+    from rag_index.care.metrics_file import try_to_write_metrics
     from rag_index.watch import PlainRunner, follow
     from rag_index.watch.loop import Stop, stopped_by_signals
 

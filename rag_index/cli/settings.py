@@ -31,7 +31,7 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 
     It explains the number of workers. Secrets are redacted.
     """
-    from rag_index.care.status.effective_settings import effective_settings, settings_schema
+    from rag_index.care.effective_settings import effective_settings, settings_schema
 
     if schema:
         print_json(settings_schema())
@@ -133,7 +133,7 @@ def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bo
 
 def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), chunks: int = MAX_CHUNKS) -> Iterator[str]:
     """Yield a document of each index, or of those of some tables alone, and what hides rows of it."""
-    from rag_index.care.status.plan import show_documents
+    from rag_index.care.plan import show_documents
     from rag_index.cli.status import document_lines
     from rag_index.first_run.schema import proposed_settings
 

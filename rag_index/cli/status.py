@@ -28,8 +28,8 @@ from rag_index.core.machine import collect_seldom
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.care.status.index_status import IndexStatus, ProjectStatus
-    from rag_index.care.status.plan import RunPlan, ShownDocument
+    from rag_index.care.index_status import IndexStatus, ProjectStatus
+    from rag_index.care.plan import RunPlan, ShownDocument
 
 KINDS = {
     "failed": "Each run tries failed documents again, up to five times; `rag-index retry-failed` tries them now.",
@@ -50,7 +50,7 @@ def status(context: Context, as_json: bool) -> int:
     """
     settings = context.settings()
     with collect_seldom():
-        from rag_index.care.status.index_status import ledger_status, status
+        from rag_index.care.index_status import ledger_status, status
         from rag_index.errors import StoreError, StoreUnavailable
 
         error = ""
@@ -126,7 +126,7 @@ def _last_run(run: dict[str, Any] | None) -> str:
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, and why."""
-    from rag_index.care.status.index_status import failed
+    from rag_index.care.index_status import failed
 
     settings = context.settings()
     documents = failed(settings, settings.named(names))
@@ -152,7 +152,7 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
 
     Say what would make it faster.
     """
-    from rag_index.care.status.index_status import run_reports
+    from rag_index.care.index_status import run_reports
     from rag_index.core.reports.metrics import report_lines
 
     settings = context.settings()
@@ -175,7 +175,7 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
 
     With --show, show some documents of each index instead, as they would be embedded.
     """
-    from rag_index.care.status.plan import plan_runs, show_documents
+    from rag_index.care.plan import plan_runs, show_documents
 
     settings = context.settings()
     indexes = settings.named(names)
@@ -251,7 +251,7 @@ def audit(
 
     The exit code is 0 if nothing is wrong, and 3 otherwise.
     """
-    from rag_index.care.status.audit import audit
+    from rag_index.care.audit import audit
 
     settings = context.settings()
     if (where := url or settings.store.url) is None:

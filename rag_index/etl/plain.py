@@ -13,9 +13,8 @@ from rag_index.core.machine.executors import Beside, Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.machine.retries import Policy, with_retries
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.etl import retry_policies
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, embed_apart, process_died
-from rag_index.etl.steps import BUSY, Ending, Steps
+from rag_index.etl.steps import BUSY, EMBED, ENDINGS, FETCH, UPSERT, Ending, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +61,7 @@ class Plainly(Steps):
         return with_retries(ask, policy)
 
     def fetch(self, run: IndexRun, number: int, cursor: object, rows: int) -> SourcePage:
-        return with_retries(partial(run.source.page, cursor, rows), retry_policies.FETCH)
+        return with_retries(partial(run.source.page, cursor, rows), FETCH)
 
     def prepare(self) -> None:
         self.start()
@@ -110,7 +109,7 @@ class Plainly(Steps):
         return _upsert(self._embed(self._alone, job)(), to)
 
     def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
-        if said := with_retries(partial(do, run), retry_policies.ENDINGS[ending]):
+        if said := with_retries(partial(do, run), ENDINGS[ending]):
             (run.logger or logger).info("%s: %s", run.index.name, said)
 
     def close(self) -> None:
@@ -126,12 +125,12 @@ class Plainly(Steps):
         call = partial(embed_apart, job, home=home) if apart else partial(self._embed_here, job)
         submit = partial(executor.submit, call)
         futures = [submit()]
-        return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), retry_policies.EMBED)
+        return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), EMBED)
 
 
 def _upsert(shard: EmbeddedShard, to: Destination) -> WrittenShard:
     with to.turn():
-        return with_retries(partial(to.write, shard), retry_policies.UPSERT)
+        return with_retries(partial(to.write, shard), UPSERT)
 
 
 def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:

@@ -60,8 +60,7 @@ if TYPE_CHECKING:
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import Shard, WrittenShard
-    from rag_index.etl.hooks import Hooks, HooksOf
-    from rag_index.etl.steps import Steps
+    from rag_index.etl.steps import Hooks, HooksOf, Steps
 
 FIRST_PAGE_ROWS = 2000
 ROW_CHARS = 500

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.machine.retries import ProcessLimit
 from rag_index.core.settings.index import CODE
-from rag_index.etl.retry_policies import EMBED
+from rag_index.etl.steps import EMBED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

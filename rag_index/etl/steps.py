@@ -1,12 +1,15 @@
-"""The steps of a run, and where they are carried out: plainly, or as tasks of Prefect (`tasks.steps`).
+"""The steps of a run: how often each is tried, where it is carried out, and what the run's caller may ask in between.
 
-`etl.run` says in which order. Each step has a policy (`etl.retry_policies`), wherever it is carried out.
+`etl.run` says in which order. `etl.plain` carries them out without Prefect, and `tasks.steps` as tasks of Prefect.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
+
+from rag_index.core.machine.retries import Policy, ProcessLimit
+from rag_index.errors import EmbedderUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,13 +17,32 @@ if TYPE_CHECKING:
 
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.machine.retries import Policy
+    from rag_index.core.settings import IndexSettings, Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.run import IndexRun
 
 T = TypeVar("T")
+WAITED_FOR = (EmbedderUnavailable, StoreUnavailable)
+"""Embedder and store wait for their servers in each call: they know which request failed, and what pause it needs."""
+
+CHECK = Policy()
+FETCH = Policy()
+EMBED = Policy(retries=1, limit=None, process=ProcessLimit(), waits_for=WAITED_FOR)
+"""A request ends after `[embedder] timeout`, and the step waits for servers that are down (`wait_for_recovery`)."""
+UPSERT = Policy(retries=0, limit=None)
+"""A request ends after `[store] timeout`, and each is tried again for two minutes if the server does not answer."""
+DELETE = Policy(waits_for=WAITED_FOR)
+PUBLISH = Policy(waits_for=WAITED_FOR)
+ERASE = Policy(waits_for=WAITED_FOR)
+SEARCH_INDEX = Policy(retries=0, limit=None)
+"""Qdrant builds it in one call, which nothing interrupts. The run is complete already."""
 Ending: TypeAlias = Literal["delete gone", "verify and publish", "erase", "build search index"]
+ENDINGS: dict[Ending, Policy] = {
+    "delete gone": DELETE, "verify and publish": PUBLISH, "erase": ERASE, "build search index": SEARCH_INDEX,
+}  # fmt: skip
+"""The policies of the steps that follow the last page."""
+
 BUSY = 0.8
 """A process that computes for this share of a shard's time has none left to ask servers: another one helps."""
 
@@ -80,3 +102,27 @@ class Steps(ABC):
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""
+
+
+class Hooks(Protocol):
+    """What is asked in one run, and said in its outcome. An error of a question ends no run."""
+
+    def begin(self, run: IndexRun, *, live: bool) -> None:
+        """Take note of the run, which has its collection now, and whether it brings a `live` one up to date."""
+
+    def before_writing(self) -> None:
+        """Ask before a shard is written that was full before all was read."""
+
+    def when_read(self, documents: int) -> None:
+        """Ask once all was read, before the last shards are written: so many documents had to be embedded."""
+
+    def before_publishing(self, live: str | None) -> str:
+        """Return why the rebuilt collection may not take the place of the `live` one; "" if it may."""
+        return ""
+
+    def after_run(self, documents: int) -> None:
+        """Ask again, after this many documents were written."""
+
+
+HooksOf: TypeAlias = "Callable[[Settings, IndexSettings, bool], Hooks]"
+"""What makes the hooks of a run of an index. Told that it rebuilds, it raises SettingsError if it cannot ask."""

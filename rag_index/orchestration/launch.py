@@ -24,12 +24,12 @@ from rag_index.etl.checks import current_checks, shared_checks
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import RunOptions, execute, open_run
 from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server
-from rag_index.search.evaluation.hooks import SearchHooks
+from rag_index.search.evaluation.gate import SearchHooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.care.tuning.benchmark import BenchmarkReport
+    from rag_index.care.benchmark import BenchmarkReport
     from rag_index.core.settings import IndexSettings, Settings
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ def benchmark_plainly(
     settings: Settings, *, index: str, sample_size: int, workers: list[int], change: str | None
 ) -> BenchmarkReport:
     """Compare the serial way with each number of workers, or value of a setting, as the flow `benchmark` does."""
-    from rag_index.care.tuning.benchmark import open_bench
+    from rag_index.care.benchmark import open_bench
 
     with terminable(), open_bench(settings, index, sample_size) as bench:
         ways, run_id = bench.ways(workers, change), str(uuid.uuid4())
@@ -184,7 +184,7 @@ def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, st
                     current_checks().index_failed(error, embedder_only=False)
             run.progress.finish(run.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
-            from rag_index.care.status.metrics_file import try_to_write_metrics  # it imports more than most runs need
+            from rag_index.care.metrics_file import try_to_write_metrics  # it imports more than most runs need
 
             try_to_write_metrics(settings)
         return run.outcome

@@ -39,7 +39,7 @@ from prefect.exceptions import CancelledRun, FailedRun, PrefectException, Unfini
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from rag_index.care.status.metrics_file import try_to_write_metrics
+from rag_index.care.metrics_file import try_to_write_metrics
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.core.documents.keys import document_id
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
+    from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor.findings import Diagnosis
-    from rag_index.care.tuning.benchmark import BenchmarkReport
     from rag_index.core.settings import Settings
     from rag_index.errors import IndexLocked
     from rag_index.etl.run import IndexRun

@@ -26,8 +26,7 @@ from rag_index.search.fusion import failure_of
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, make_question
 from rag_index.search.relevance import BY_TEXT, FITS, collapsed
-from rag_index.search.rerankers import Reranker, reranker_opener
-from rag_index.search.rerankers.reranking import Reranking
+from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
 from rag_index.search.results import (
     UNKNOWN,
     AsOf,

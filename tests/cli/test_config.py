@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.care.status import effective_settings
+from rag_index.care import effective_settings
 from rag_index.core.machine.resources import Machine
 from rag_index.core.settings import SECTIONS, IndexSettings
 from rag_index.core.settings.values import tables_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
-from rag_index.care.status.effective_settings import descriptions
+from rag_index.care.effective_settings import descriptions
 from rag_index.core.settings import SECTIONS, IndexSettings, Settings
 from rag_index.core.settings.parts import JoinSettings, PartSettings
 from rag_index.core.settings.project import TOP_KEYS

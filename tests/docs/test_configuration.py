@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from rag_index import cli
-from rag_index.care.status.effective_settings import descriptions, settings_schema
+from rag_index.care.effective_settings import descriptions, settings_schema
 from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.core.settings import SECTIONS, IndexSettings, load_settings
 from rag_index.core.settings.project import overlay

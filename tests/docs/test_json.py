@@ -5,16 +5,16 @@ import re
 
 import pytest
 
+import rag_index.care.audit
 import rag_index.care.doctor
-import rag_index.care.status.audit
-import rag_index.care.status.index_status
+import rag_index.care.index_status
 import rag_index.cli.measuring
 import rag_index.etl.publish
 from rag_index import cli
+from rag_index.care.audit import KINDS, Audit
 from rag_index.care.doctor import Advice, Diagnosis, Finding
-from rag_index.care.status.audit import KINDS, Audit
-from rag_index.care.status.plan import RunCost
-from rag_index.care.transfer.export import json_line
+from rag_index.care.export import json_line
+from rag_index.care.plan import RunCost
 from rag_index.cli import runs
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
@@ -65,7 +65,7 @@ ARGUMENTS = {
 }
 
 
-FAILED = rag_index.care.status.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = rag_index.care.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
@@ -75,8 +75,8 @@ AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), 
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
-    "failed": (rag_index.care.status.index_status, "failed", [FAILED]),
-    "audit": (rag_index.care.status.audit, "audit", AUDITED),
+    "failed": (rag_index.care.index_status, "failed", [FAILED]),
+    "audit": (rag_index.care.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.measuring, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
     "rollback": (rag_index.etl.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),

@@ -17,7 +17,7 @@ from rag_index.etl.delete_guard import delete_gone
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
 from rag_index.etl.run import AllDocuments, RunOptions, open_run
-from rag_index.search.evaluation.hooks import SearchHooks
+from rag_index.search.evaluation.gate import SearchHooks
 from tests.project import run_here
 
 if TYPE_CHECKING:

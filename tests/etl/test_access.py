@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rag_index.care.doctor import examine
-from rag_index.care.status.index_status import failed
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.index_status import failed
+from rag_index.care.plan import plan_runs
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import CommitMark, PointBatch
 from rag_index.core.documents.groups import stored_groups

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from rag_index.care.status.index_status import failed
+from rag_index.care.index_status import failed
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import BATCH, CHECK_UP, IndexLease
 from rag_index.components.stores import open_store

@@ -3,8 +3,8 @@
 import pytest
 
 from rag_index.care.doctor.checkup import examine
-from rag_index.care.status.index_status import status
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.index_status import status
+from rag_index.care.plan import plan_runs
 from rag_index.components.ledger import Counts
 from rag_index.etl.changed import index_documents
 from rag_index.etl.delete_guard import Loss

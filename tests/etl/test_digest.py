@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.care.doctor import repair
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.plan import plan_runs
 from rag_index.components.sources.digest import DigestSource
 from rag_index.core.documents.keys import encode_key
 from rag_index.etl import diff

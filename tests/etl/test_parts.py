@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.plan import plan_runs
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.errors import SourceError
 from rag_index.etl.changed import index_documents

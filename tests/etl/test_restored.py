@@ -9,8 +9,8 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.care.doctor import examine, repair
-from rag_index.care.status.index_status import status
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.index_status import status
+from rag_index.care.plan import plan_runs
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import CommitMark
 from rag_index.errors import StoreRestored

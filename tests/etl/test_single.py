@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.care.status.index_status import failed, status
+from rag_index.care.index_status import failed, status
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked, SettingsError
 from rag_index.etl.changed import index_documents

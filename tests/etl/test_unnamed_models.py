@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag_index.care.doctor.checkup import examine
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.plan import plan_runs
 from rag_index.components.stores import open_store
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.project import SETTINGS, Project

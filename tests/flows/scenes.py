@@ -14,7 +14,7 @@ import pytest
 from rag_index.components import stores
 from rag_index.components.sources.sql import SqlSource
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable
-from rag_index.etl import retry_policies
+from rag_index.etl import steps
 from rag_index.search import Retriever
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
@@ -98,7 +98,7 @@ def source_hangs(stage: Stage, _: FakeQdrant) -> int:
 
 @line("The source breaks off in the middle")
 def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
-    assert retry_policies.FETCH.retries == 3, "the line says how often the page is read again"
+    assert steps.FETCH.retries == 3, "the line says how often the page is read again"
     stage.held()
     stage.project.execute("DELETE FROM note WHERE id = 1")
     stage.project.fill(40, first=DOCUMENTS + 1)
@@ -135,7 +135,7 @@ def embedder_away(stage: Stage, _: FakeQdrant) -> int:
 
 @line("An Ollama server goes down in the middle")
 def embedder_goes_away(stage: Stage, _: FakeQdrant) -> int:
-    assert EmbedderUnavailable in retry_policies.EMBED.waits_for, "the line says that it waits once"
+    assert EmbedderUnavailable in steps.EMBED.waits_for, "the line says that it waits once"
     stage.fake.seconds_per_text = 0.02
     with when(lambda: embeds(stage, "ticket 31 "), stage.fake.stop_listening):
         code = fails(stage.run(), stage.fake.url.removeprefix("http://"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_index.care.status.index_status import failed
+from rag_index.care.index_status import failed
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.errors import RagIndexError
 from tests.etl.plain import run_plain

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from rag_index.care.tuning.benchmark import STAGES, BenchmarkReport, Measured, Parity, open_bench
+from rag_index.care.benchmark import STAGES, BenchmarkReport, Measured, Parity, open_bench
 from tests.fakes.ollama import FakeOllama
 from tests.forked_program import run_program, without_api
 from tests.project import Project

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from rag_index.errors import SettingsError
 from rag_index.search import ALL_GROUPS, Caller, Citation, Retriever
+from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools
-from rag_index.search.service.search_service import SearchService
 from tests.project import Project, run_here
 
 

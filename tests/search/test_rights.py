@@ -11,8 +11,8 @@ import pytest
 from rag_index.components.sources.policies import RowRights
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.search import ALL_GROUPS, Caller, Retriever
+from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools
-from rag_index.search.service.search_service import SearchService
 from rag_index.search.service.tokens import token_line
 from tests.project import WORDS, Project, run_here
 from tests.search.rights import INDEX, POLICIES, TICKETS, World, live_through, mark

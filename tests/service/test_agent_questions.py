@@ -8,8 +8,8 @@ import pytest
 
 from rag_index.core.settings import load_settings
 from rag_index.search import Caller, Retriever
+from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools
-from rag_index.search.service.search_service import SearchService
 from tests.docs.pages import ROOT
 from tests.project import PROGRAM
 

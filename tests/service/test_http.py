@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from rag_index.components.stores.server.server_store import Reads
-from rag_index.search.service import search_service
+from rag_index.search import service as search_service
 from tests.search.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import GENEROUS

@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from rag_index.search import Caller
+from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools
-from rag_index.search.service.search_service import SearchService
 from tests.etl.test_parts import SETTINGS, make_project
 from tests.service.live import Live
 

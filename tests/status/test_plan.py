@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.care.status.index_status import status
-from rag_index.care.status.plan import CostCounter
+from rag_index.care.index_status import status
+from rag_index.care.plan import CostCounter
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources import open_source
 from rag_index.core.documents.batches import Failure

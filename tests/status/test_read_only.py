@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.care.status.index_status import failed, run_reports, status
-from rag_index.care.status.plan import plan_runs
+from rag_index.care.index_status import failed, run_reports, status
+from rag_index.care.plan import plan_runs
 from rag_index.components.ledger import Ledger
 from rag_index.errors import LedgerError, LedgerUnavailable
 from tests.etl.plain import run_plain

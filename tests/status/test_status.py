@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.care.status.index_status import status
+from rag_index.care.index_status import status
 from rag_index.components.stores import PERSON_SECONDS
 from rag_index.errors import StoreUnavailable
 from tests.project import Project

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rag_index.care.tuning.benchmark import Vectors, parity
+from rag_index.care.benchmark import Vectors, parity
 
 
 def vectors(count=60, seed=1, dimension=16) -> Vectors:

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from rag_index.care.status.index_status import run_reports, status
+from rag_index.care.index_status import run_reports, status
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import Position, includes
 from rag_index.errors import IndexBehind, SettingsError

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from rag_index.care.status.index_status import status
+from rag_index.care.index_status import status
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.core.reports.outcome import IndexOutcome

@@ -1,11 +1,124 @@
 """The service: one process over one `Retriever`, asked over HTTP, by agents and from a page in a browser.
 
-`SearchService` is what all of them call; it knows nothing of HTTP. `make_app` puts it on the web.
+`SearchService` is what all of them call; it knows nothing of HTTP. `app.make_app` puts it on the web.
 """
 
 from __future__ import annotations
 
-from rag_index.search import Caller
-from rag_index.search.service.search_service import SearchService
+import asyncio
+import logging
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.core.settings.index import CODE
+from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
+from rag_index.search.service.models import DocumentQuery, FieldInfo, IndexInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.search.positions import Known
 
 __all__ = ["Caller", "SearchService"]
+
+logger = logging.getLogger(__name__)
+
+
+def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
+    """Return the numbers of the chunks from which those that are wanted are taken, the most wanted first."""
+    for name, first in (("first_chunk", wanted.first_chunk), ("around", wanted.around or 0)):
+        if first > numbers[-1]:
+            raise SettingsError(f"{name} is {first}, but the chunks of the document are 0 to {numbers[-1]}")
+    if wanted.around is not None:
+        at = wanted.around
+        return sorted(numbers, key=lambda number: (abs(number - at), number < at))
+    return [number for number in numbers if number >= wanted.first_chunk]
+
+
+def _find(document: Document, words: str, max_chars: int | None, index: IndexSettings) -> Document:
+    """Return the chunks that have the most of the words, as many whole ones as fit, and one at least."""
+    encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
+    wanted = encoder.words(words)
+    if not wanted:
+        raise SettingsError(f"find has no word that could be looked for: {words!r}")
+    matched = encoder.matched(wanted, [chunk.text for chunk in document.chunks])
+    judged = [replace(chunk, matched=own) for chunk, own in zip(document.chunks, matched, strict=True) if own]
+    found = sorted(judged, key=lambda chunk: -len(chunk.matched))
+    sizes = accumulate(len(chunk.text) for chunk in found)
+    fitting = sum(max_chars is None or size <= max_chars for size in sizes)
+    chunks = tuple(sorted(found[: max(1, fitting)], key=lambda chunk: chunk.chunk))
+    part = replace(document, chunks=chunks, matching_chunks=len(found))
+    return replace(part, citation=str(Citation.of(part, part.as_of, part.seal_key))) if chunks else part
+
+
+class SearchService:
+    """One retriever for all callers. Each call names its caller, who sees no more than they may.
+
+    It belongs to one event loop.
+    """
+
+    def __init__(self, settings: Settings, retriever: Retriever) -> None:
+        self.settings, self.retriever = settings, retriever
+
+    async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
+        """Return the documents that fit a query best, of those that the caller may see.
+
+        `options` are those of `Retriever.search`, without the groups. Raises what that raises: SettingsError for what
+        the caller got wrong.
+        """
+        if self.settings.serve.log_queries:
+            logger.info("%s searches for %r", caller.name or "a caller", query)
+        return await self.retriever.search(query, groups=caller, **options)
+
+    async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> Document:
+        """Return the chunks that are wanted of a document that the caller may see.
+
+        Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), SettingsError if the
+        document has no such chunk or `find` no word, and other RagIndexError.
+        """
+        if wanted.find is not None:
+            document = await self.retriever.document(index, document_id, groups=caller)
+            settings = self.settings.index(index)
+            return await asyncio.to_thread(_find, document, wanted.find, wanted.max_chars, settings)  # may take seconds
+        return await self.retriever.document(
+            index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=wanted.max_chars
+        )
+
+    async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:
+        """Return what became of each citation. Raises what `Retriever.verify` raises."""
+        return [await self.retriever.verify(one, groups=caller) for one in citations]
+
+    async def indexes(self, caller: Caller) -> list[IndexInfo]:
+        """Return the indexes of the settings. Raises what ledger and store raise."""
+        known, closed = await self.retriever.checked(counts=True), self.retriever.closed(caller)
+        return [_info(index, known, closed=index.name in closed) for index in self.settings.indexes]
+
+    async def check_ready(self) -> None:
+        """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.
+
+        Raises StoreMismatch if the store is not the one of the ledger.
+        """
+        known = await self.retriever.checked()
+        if not known.live:
+            raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
+        for problem in known.problems.values():
+            raise StoreMismatch(problem)
+
+
+def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
+    """Return what the service says of an index. One with access rights has no counts."""
+    kinds, counted = index.indexed_fields, known.totals.get(index.name)
+    live = index.name in known.live and index.name not in known.problems
+    fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
+    documents, chunks = (counted.documents, counted.points) if counted else (None, None) if live else (0, 0)
+    if index.access is not None:
+        documents, chunks = None, None
+    as_of = known.as_of(index.name, known.newest(index.name))
+    return IndexInfo(
+        index.name, index.kind, index.language, index.search, fields, live, documents, chunks, as_of, closed
+    )

@@ -20,6 +20,7 @@ from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.search import Caller, Document, Retriever, SearchResult
 from rag_index.search.results import Facets
+from rag_index.search.service import SearchService
 from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
 from rag_index.search.service.models import (
@@ -34,7 +35,6 @@ from rag_index.search.service.models import (
     VerifyModel,
 )
 from rag_index.search.service.problems import add_problem_handlers
-from rag_index.search.service.search_service import SearchService
 from rag_index.search.service.tokens import TokenRegister
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from rag_index.core.settings.index import CODE, CODE_FIELDS
 from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.search import AsOf, Caller, Document, Retriever, SearchResult, Verified
+from rag_index.search.service import SearchService
 from rag_index.search.service.models import (
     MAX_CHARS,
     Asked,
@@ -31,7 +32,6 @@ from rag_index.search.service.models import (
     VerifyBody,
     faults,
 )
-from rag_index.search.service.search_service import SearchService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr, ValidationError
 
-from rag_index.care.transfer.export import json_line
+from rag_index.care.export import json_line
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, location, open_store

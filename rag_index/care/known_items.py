@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.care.tuning.benchmark import sample_run, settings_in
+from rag_index.care.benchmark import sample_run, settings_in
 from rag_index.components.embedders import identify
 from rag_index.components.sources.sample import Sample, read_sample
 from rag_index.core.documents.keys import document_id

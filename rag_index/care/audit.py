@@ -16,7 +16,7 @@ from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from rag_index.care.status.plan import CostCounter, RunCost
+from rag_index.care.plan import CostCounter, RunCost
 from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.stores.server.link import Link

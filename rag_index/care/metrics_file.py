@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-from rag_index.care.status.index_status import STATES, run_reports, watch_report
+from rag_index.care.index_status import STATES, run_reports, watch_report
 from rag_index.components.ledger import Ledger
 from rag_index.core.reports.outcome import State
 from rag_index.errors import RagIndexError

@@ -1,1 +1,0 @@
-"""What `status`, `failed`, `report`, `plan` and `config` print, and the metrics file."""

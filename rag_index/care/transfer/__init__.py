@@ -1,1 +1,0 @@
-"""Moving, copying and exporting indexes."""

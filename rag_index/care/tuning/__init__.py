@@ -1,1 +1,0 @@
-"""The benchmark, and queries that are made of a column."""
