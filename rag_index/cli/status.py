@@ -28,7 +28,7 @@ from rag_index.core.machine import collect_seldom
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.care.index_status import IndexStatus, ProjectStatus
+    from rag_index.care.index_status import FailedDocument, IndexStatus, ProjectStatus
     from rag_index.care.plan import RunPlan, ShownDocument
 
 KINDS = {
@@ -37,6 +37,8 @@ KINDS = {
     "skipped": "Skipped documents are excluded by a rule of the source; they do not make a run fail.",
 }
 MAX_SHOWN = 50
+MAX_ALIKE = 5
+"""`failed` lists at most this many documents with a reason of one kind; of more, the first one and their number."""
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
 SELDOM = ("held_back", "failed", "skipped")
 
@@ -125,8 +127,12 @@ def _last_run(run: dict[str, Any] | None) -> str:
 @names_argument
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
-    """List the documents that could not be indexed, and why."""
+    """List the documents that could not be indexed, and why.
+
+    Of many that failed alike the first stands for all; --json lists each.
+    """
     from rag_index.care.index_status import failed
+    from rag_index.core.documents.batches import kinds_of
 
     settings = context.settings()
     documents = failed(settings, settings.named(names))
@@ -137,7 +143,14 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
         say("No documents are listed as failed.")
         return
     rows = [("index", "document", "kind", "tries", "last tried", "reason")]
-    rows += [(one.index, one.document_id, one.kind, str(one.tries), one.last_tried, one.reason) for one in documents]
+    alike: dict[Any, list[FailedDocument]] = {}
+    for one in documents:
+        alike.setdefault((one.index, one.kind, frozenset(kinds_of(one.reason))), []).append(one)
+    for some in alike.values():
+        shown = some if len(some) <= MAX_ALIKE else some[:1]
+        for one in shown:
+            more = f" and {len(some) - len(shown):,} like it" if len(some) > len(shown) else ""
+            rows.append((one.index, one.document_id + more, one.kind, str(one.tries), one.last_tried, one.reason))
     print_table(rows)
     for kind, sentence in KINDS.items():
         if any(one.kind == kind for one in documents):

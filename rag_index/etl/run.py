@@ -29,6 +29,7 @@ from rag_index.components.ledger.runs import BATCH, IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
 from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.components.stores import location, open_store
+from rag_index.core.documents.batches import kinds_of
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.core.reports.outcome import IndexOutcome, count_of
@@ -64,7 +65,8 @@ if TYPE_CHECKING:
 
 FIRST_PAGE_ROWS = 2000
 ROW_CHARS = 500
-LOGGED_REASONS = 20
+MAX_REASONS = 20
+"""At most this many kinds of reasons are logged, why documents could not be indexed completely."""
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 MUCH_SECONDS = 10.0
@@ -148,6 +150,9 @@ class IndexRun:
     """Where errors and services that do not answer are logged; None if no person waits for this run."""
     error: RagIndexError | None = None
     part_rows: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The documents of each kind that could not be indexed completely, by what their reasons have in common."""
+    first_reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.outcome, self.progress = IndexOutcome(self.index.name), Progress(self.index.name)
@@ -225,9 +230,10 @@ class IndexRun:
         log, name = self.logger or logger, self.index.name
         for failure in written.failures:  # logs outlive an erasure, so that keys are for debugging alone
             log.debug("%s: document %s %s: %s", name, document_id(failure.key), failure.kind, failure.reason)
-        reasons = Counter((failure.kind, failure.reason) for failure in written.failures)
-        for (kind, reason), count in reasons.most_common(LOGGED_REASONS):
-            log.warning("%s: %s %s: %s", name, count_of(count, "document"), kind, reason)
+            for like, said in kinds_of(failure.reason).items():
+                if (failure.kind, like) in self.reasons or len(self.reasons) < MAX_REASONS:
+                    self.reasons[failure.kind, like] += 1
+                    self.first_reasons.setdefault((failure.kind, like), said)
         self.outcome.add(written, new=new)
         documents = len(written.keys) + failed
         self.metrics.add(written, documents=documents, dimension=self.collection.dimension)
@@ -258,6 +264,9 @@ class IndexRun:
 
     def _record(self) -> None:
         outcome, metrics = self.outcome, self.metrics
+        for (kind, like), count in self.reasons.most_common():  # of 1,230 pictures one line
+            said = f"{'the first: ' * (count > 1)}{self.first_reasons[kind, like]}"
+            (self.logger or logger).warning("%s: %s %s: %s", outcome.index, count_of(count, "document"), kind, said)
         outcome.seconds = time.monotonic() - self.started
         if self.settings.run.max_cost is not None:  # that of all indexes together
             current_checks().sent_chars += metrics.work.sent_chars

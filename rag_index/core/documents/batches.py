@@ -8,6 +8,7 @@ see (`keys.document_id`). The columns of one object always have the same length 
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -222,6 +223,17 @@ class Failure:
     kind: FailureKind = "failed"
     died: bool = False
     """Whether its process died, so that some of its points may have been written."""
+
+
+_QUOTED = re.compile(r"'[^']*+'")
+
+
+def kinds_of(reason: str) -> dict[str, str]:
+    """Return what a reason says, by what many reasons of its kind have in common: no names in quotes and no numbers."""
+    return {
+        " ".join("…" if any(map(str.isdigit, word)) else word for word in _QUOTED.sub("…", said).split()): said
+        for said in reason.split("; ")
+    }
 
 
 REQUESTS, SIZE, HOST = "requests", "size", "host"
