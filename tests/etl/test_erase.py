@@ -390,7 +390,8 @@ def test_a_document_that_was_deleted_just_before_a_kill_is_looked_for_by_the_nex
     assert len(proof_of(project, tmp_path, "--key", "7")["documents"]) == 1
 
 
-def test_a_kill_at_any_write_loses_nothing_proves_nothing_and_the_next_erasure_ends_it(project, tmp_path):
+@pytest.mark.parametrize("writes", [47, pytest.param(14, marks=pytest.mark.long)])
+def test_a_kill_at_any_write_loses_nothing_proves_nothing_and_the_next_erasure_ends_it(project, tmp_path, writes):
     vectors, proof, deaths = forget(project), tmp_path / "proof.json", 0
     living = {number: text for number, text in project.texts().items() if number != "7"}
     while True:
@@ -401,7 +402,7 @@ def test_a_kill_at_any_write_loses_nothing_proves_nothing_and_the_next_erasure_e
             break
         assert ended.returncode == -9, ended.stderr
         proof.unlink(missing_ok=True)
-        deaths += 14
+        deaths += writes
         assert {number: text for number, text in project.texts().items() if number != "7"} == living
     assert deaths > 50
     assert len(json.loads(proof.read_text())["documents"]) == 1
