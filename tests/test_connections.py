@@ -22,7 +22,7 @@ AWAY = ("running", "accepts no connection", "start it")
 
 def embedder(kind):
     def ask(url):
-        opened = open_embedder(EmbedderSettings(kind=kind, model="m", hosts=[url], start_timeout=5))
+        opened = open_embedder(EmbedderSettings(kind=kind, model="m", hosts=[url], timeout=5))
         with closing(opened):
             opened.identity()
 

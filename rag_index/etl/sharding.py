@@ -73,11 +73,8 @@ def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
 
 
 def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_second: float) -> float:
-    """Return `process_timeout`; if `auto`, what the policy adds to all that the settings allow a shard to wait."""
-    given, embedder = settings.parallel.process_timeout, settings.embedder
-    if given != "auto":
-        return given
-    limit = EMBED.process or ProcessLimit()
+    """Return the seconds that a shard may take: what the policy adds to all that the settings allow it to wait."""
+    embedder, limit = settings.embedder, EMBED.process or ProcessLimit()
     waits = limit.times_slower * chars / max(1.0, chars_per_second)
     if embedder.on_servers:
         waits += limit.requests * embedder.timeout + embedder.wait_for_recovery

@@ -13,7 +13,7 @@ SECRET = "hunter2-correct-horse"
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path / "project", extra="[parallel]\nprocess_timeout = 3.0").fill(20)
+    return Project(tmp_path / "project", extra="[parallel]\nshard_documents = 3").fill(20)
 
 
 def by_key(values) -> dict:
@@ -25,7 +25,7 @@ def test_each_value_names_its_origin(project):
     found = by_key(answer["settings"])
     assert answer["file"] == str(project.config)
     for key, value, source in (
-        ("parallel.process_timeout", 3.0, "rag-index.toml"),
+        ("parallel.shard_documents", 3, "rag-index.toml"),
         ("run.delete_guard", 0.5, "RAG_INDEX_RUN__DELETE_GUARD"),
         ("run.wait", 2, "RAG_INDEX_RUN__WAIT"),
         ("embedder.kind", "local", "default"),

@@ -41,14 +41,13 @@ def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
     assert 5 < hosts.seconds_to_embed(TEXTS) < 6
 
 
-def test_a_wedged_host_is_found_out_by_short_probes_and_not_by_requests(warm):
-    """It hangs at whatever it is asked: one request takes its long limit, and each probe a short one."""
-    hosts = warm(1, timeout=600.0, patience=30.0)
+def test_a_wedged_host_is_found_out_after_one_request_and_three_probes(warm):
+    hosts = warm(1, timeout=60.0, patience=30.0)
     hosts[0].always("", HANG)
     began = hosts.loop.time()
-    with pytest.raises(EmbedderUnavailable, match="did not answer a plain request within 60 s"):
+    with pytest.raises(EmbedderUnavailable, match="gave no answer in time"):
         hosts.embed(TEXTS)
-    assert 600 + 2 * 60 + 30 <= hosts.loop.time() - began < 600 + 3 * 60 + 60
+    assert 3 * 60 + 30 <= hosts.loop.time() - began < 4 * 60 + 60
 
 
 def test_what_a_host_made_is_made_again_if_it_goes_away_before_its_model_was_compared(warm):

@@ -184,9 +184,8 @@ OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\nwait_for_reco
         ("", 0, 600),
         ("", 100_000, 600 + 30 * 1000),
         (OLLAMA, 0, 600 + 4 * 100 + 1000),
-        ("[parallel]\nprocess_timeout = 5\n", 100_000, 5),
     ],
-    ids=["default", "a large shard of a slow embedder", "what a server may be waited for", "as the settings say"],
+    ids=["default", "a large shard of a slow embedder", "what a server may be waited for"],
 )
 def test_a_limit_is_longer_than_all_that_a_shard_may_wait_for(tmp_path, extra, chars, seconds):
     settings = Project(tmp_path / "p", extra=extra).settings

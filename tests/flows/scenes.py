@@ -122,7 +122,7 @@ def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
 @line("The embedder does not answer at the start")
 def embedder_away(stage: Stage, _: FakeQdrant) -> int:
     before = stage.held()
-    assert stage.project.settings.embedder.start_timeout == 60
+    assert stage.project.settings.embedder.timeout == 120
     stage.fake.stop_listening()
     code = fails(stage.run(), stage.fake.url.removeprefix("http://"))
     stage.fake.restart(model="another")

@@ -93,13 +93,13 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
         monkeypatch.setattr(f"rag_index.{name}", value)
     head, one = project.config.read_text().split("[[indexes]]")
     indexes = [one.replace('"notes"', f'"notes{number}"') for number in range(5)]
-    project.write_settings("[[indexes]]".join([head, *indexes]).replace("hosts = ", "start_timeout = 4\nhosts = "))
+    project.write_settings("[[indexes]]".join([head, *indexes]).replace("hosts = ", "timeout = 4\nhosts = "))
     fake.fault("hang")
     report = project.run()
     messages = [outcome.message for outcome in report.indexes]
     assert [outcome.state for outcome in report.indexes] == ["failed"] * 5
     assert f"{fake.url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]
-    assert "start_timeout" in messages[0]
+    assert "[embedder] timeout" in messages[0]
     assert all("does not ask again" in message for message in messages[1:]), messages
     assert shown.says("not begun", *at_work(fake)), shown.sentences
     assert len(fake.embeds()) == 1

@@ -10,6 +10,7 @@ from email.message import EmailMessage
 import pytest
 from pypdf import PdfWriter
 
+from rag_index.components.sources import attachments
 from rag_index.components.sources.attachments import with_files
 from rag_index.core.documents.batches import TextLayout
 from rag_index.core.documents.keys import document_id
@@ -180,16 +181,17 @@ def test_files_of_parts_are_parts_with_the_id_of_their_row(sqlite):
     ("content", "parts", "reason"),
     [
         ("die", ["before"], "ends the process that reads it (exit code -9)"),
-        ("hang", ["before"], "takes longer than file_timeout (2 s)"),
+        ("hang", ["before"], "takes longer than 2 s to read"),
         ("fill", ["before"], "takes too much memory"),
         ("long", ["before", "x" * 4_999_994], "has more than 5,000,000 characters"),
         ("well", ["before"], ""),
     ],
 )  # fmt: skip
-def test_a_plug_in_reads_files_in_a_process_that_they_may_end(sqlite, plugin, content, parts, reason):
+def test_a_plug_in_reads_files_in_a_process_that_they_may_end(sqlite, plugin, content, parts, reason, monkeypatch):
+    monkeypatch.setattr(attachments, "READ_SECONDS", 2.0)
     sqlite.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
     sqlite.run("INSERT INTO note VALUES (?, ?)", rows=[(1, content), (2, "well")])
-    found = read(sqlite.source(text="body", format={"body": "odd"}, file_timeout=2))
+    found = read(sqlite.source(text="body", format={"body": "odd"}))
     assert [text for _, _, _, text in found["1"][1]] == parts
     assert reason in found["1"][2]
     assert found["2"] == ("", [("body", "", "1", "before")], "")

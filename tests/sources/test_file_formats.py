@@ -53,7 +53,7 @@ attendee: Lee, Jo lee@example.org"""
 @pytest.fixture(scope="module")
 def read():
     """Return a function that returns the pages of a file, and the reason if something could not be read."""
-    reader = FileReader(SimpleNamespace(files=None, file_timeout=60))
+    reader = FileReader(SimpleNamespace(files=None))
 
     def pages(data):
         found = []

@@ -47,7 +47,7 @@ def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = T
     """
     chunker: Chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
     if index.kind == CODE:
-        chunker = CodeChunker(index.chunk_chars, index.file_timeout)
+        chunker = CodeChunker(index.chunk_chars)
     if index.chunker is not None:
         chunker = load_plugin(CHUNKERS, index.chunker, f"chunker of index {index.name}")(settings, index)
     if index.context is None or not contexts:

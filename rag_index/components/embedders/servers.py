@@ -73,7 +73,7 @@ class ServerEmbedder:
         self._pool = Pool(
             self._endpoints, home=home, workers=max(1, workers), in_flight=fixed, growth=settings.growth, texts=texts
         )
-        self._model = KnownModel(settings.model, patience=settings.start_timeout)
+        self._model = KnownModel(settings.model)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
         self._own = threading.local()
@@ -92,7 +92,7 @@ class ServerEmbedder:
 
     def identity(self) -> EmbedderIdentity:
         """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
-        seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
+        seconds, setting = self._settings.timeout, "[embedder] timeout"
         asked = survey_hosts(self._endpoints, self._measure_dimension, seconds=seconds, setting=setting)
         report = agreed_report(self._loop.run(asked), self._settings.model, log)
         if self._model.digest is None:

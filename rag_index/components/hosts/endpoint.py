@@ -313,8 +313,6 @@ class KnownModel:
     name: str
     digest: str | None = None
     dimension: int | None = None
-    patience: float = 60.0
-    """Seconds that a host may take for `try_out`, the loading of the model included."""
 
     async def compare(self, endpoint: Endpoint) -> None:
         """Compare the host's digest with the expected one.

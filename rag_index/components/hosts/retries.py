@@ -18,7 +18,6 @@ from rag_index.errors import (
     HostUnreachable,
     RagIndexError,
     RateLimited,
-    RequestTimedOut,
     TextRefused,
     TextTooLong,
 )
@@ -124,7 +123,7 @@ class HostCalls(ABC, Generic[Req]):
         answers but cannot be used.
         """
         # A request and probes may use up their time before all hosts rest, and the patience begins.
-        longest = max(host.endpoint.timeout for host in self._pool.hosts) + MAX_FAILURES * self._model.patience
+        longest = (1 + MAX_FAILURES) * max(host.endpoint.timeout for host in self._pool.hosts)
         limit = self._patience and self._patience + longest
         with asking(self._pool.name, patience=self._pool.usual_silence, limit=limit) as self._call:
             async with noticing_work(self._call, self._asked):
@@ -299,13 +298,10 @@ class HostCalls(ABC, Generic[Req]):
     async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
         """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well."""
         try:
-            async with asyncio.timeout(self._model.patience):  # a request may take longer
-                await (self._model.try_out if plain else self._model.compare)(host.endpoint)
-        except (TimeoutError, EmbedderUnavailable, BadVectors) as exc:
-            silent = f"{host.url} did not answer a plain request within {self._model.patience:g} s"
-            error = RequestTimedOut(silent) if isinstance(exc, TimeoutError) else exc
-            self._host_failed(host, error, started)
-            if not isinstance(error, RateLimited):
+            await (self._model.try_out if plain else self._model.compare)(host.endpoint)
+        except (EmbedderUnavailable, BadVectors) as exc:
+            self._host_failed(host, exc, started)
+            if not isinstance(exc, RateLimited):
                 host.plain_failed_at = self._clock.now()
         except RagIndexError as exc:
             self._unusable(host, exc, started)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 BETWEEN = "\n\n"
 MAX_FILE_BYTES = 50_000_000
+READ_SECONDS = 30.0
+"""The time limit for the text of one file."""
 IN_MEMORY = 1_000_000
 """Larger values wait in a temporary file, since a document may have many."""
 COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from rag_index.components.sources.file_formats import main; main()"
@@ -57,7 +59,7 @@ class FileReader:
     """Takes the files of the rows of an index, and reads them one after another. Not safe to share between threads."""
 
     def __init__(self, index: IndexSettings) -> None:
-        self._root, self._seconds = index.files, index.file_timeout
+        self._root = index.files
         self._child: _Child | None = None
 
     def check(self) -> None:
@@ -129,11 +131,11 @@ class FileReader:
                 raise NotText(f"has more than {MAX_FILE_BYTES:,} bytes")
             self._child = child = self._child or _Child()
             try:
-                yield from child.read(form, file, self._seconds)
+                yield from child.read(form, file, READ_SECONDS)
             except (EOFError, OSError) as error:
                 self._child, code = None, child.end()
                 if code == -signal.SIGALRM:
-                    raise NotText(f"takes longer than file_timeout ({self._seconds:g} s)") from error
+                    raise NotText(f"takes longer than {READ_SECONDS:g} s to read") from error
                 if code == OUT_OF_MEMORY:
                     raise NotText("takes too much memory") from error
                 raise NotText(f"ends the process that reads it (exit code {code})") from error

@@ -24,7 +24,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimit:
-    """When a process that embeds a shard ends itself, if `[parallel] process_timeout` is `auto`.
+    """When a process that embeds a shard ends itself.
 
     It is `spare` seconds beyond all that the shard may take and wait for (`etl.sharding.hang_limit`). A process
     that does not hang and is ended costs little: its shard is run again in parts, which have a limit each.

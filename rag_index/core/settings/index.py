@@ -166,9 +166,6 @@ class IndexSettings(Section):
     [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
     max_file_bytes: PositiveInt = 1_000_000
     """With kind `code`: the size above which files are skipped and listed, in bytes."""
-    file_timeout: Number = Field(default=30.0, gt=0)
-    """The time limit for reading a file, in seconds. With kind `code`, a file that exceeds it is listed as failed; the
-    rest of an [attachment](sources.md#attachments) is left out, and its document listed as incomplete."""
     options: dict[str, Any] = Field(default={})
     """Options for an installed source, or for the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)

@@ -119,10 +119,7 @@ class EmbedderSettings(Section):
     query_prefix: str | None = None
     """The text before each query. Not set: the prefix that the model was trained with."""
     timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one embedding request, in seconds."""
-    start_timeout: Number = Field(default=60.0, gt=0)
-    """How long a server may take to load its model and embed a short text, in seconds: at the start of a run, and after
-    it failed (ollama, openai)."""
+    """The time limit of one embedding request, in seconds. The server may have to load its model within that time."""
     price: Number | None = Field(default=None, ge=0)
     """The [cost](costs.md#money) of embedding a million characters, in any currency."""
     batch_texts: PositiveInt | Auto = "auto"
@@ -139,7 +136,7 @@ class EmbedderSettings(Section):
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where sentence-transformers models run, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
     keep_alive: str = "30m"
-    """How long Ollama keeps the model loaded."""
+    """How long Ollama keeps the model loaded, and the one that writes contexts."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds."""
     options: dict[str, Any] = Field(default={})
@@ -250,9 +247,6 @@ class ParallelSettings(Section):
     worker_memory: PositiveInt | Auto = "auto"
     """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and the document that it was
     embedding is listed as failed. `auto`: the expected need limits the number of workers, and none is ended."""
-    process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
-    """The time limit of one shard, in seconds. A worker that exceeds it is ended, and the document is listed as failed.
-    `auto`: at least 10 minutes; about half an hour with Ollama. A serial run has no limit."""
     serial: bool = False
     """Whether a run embeds in its own process, one shard after another."""
     dashboard: bool = False
@@ -329,8 +323,6 @@ class ContextSettings(Section):
     num_ctx: Int = Field(default=8192, ge=1024)
     """The maximum length of question and answer, at least 1024 tokens; less if the model takes less. If a document does
     not fit, the model sees the part around the chunk."""
-    keep_alive: str = "30m"
-    """How long Ollama keeps the model loaded."""
 
 
 class GateSettings(Section):

@@ -20,6 +20,7 @@ MAX_WORDLESS_CHARS = 100
 _WORD = re.compile(r"\w")
 _BREAKS = re.compile(r"\n[ \t\f\r]*\n"), re.compile(r"\n"), re.compile(r"[ \t]")
 """What a chunk ends with at best: a blank line, a line, a blank."""
+PARSE_SECONDS = 30.0
 BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
 
@@ -115,7 +116,7 @@ class CodeChunker:
     """
 
     chars: int
-    seconds: float
+    seconds: float = PARSE_SECONDS
 
     @property
     def fingerprint(self) -> str:

@@ -56,9 +56,7 @@ class Deadline:
     def check(self) -> None:
         """Raise TerminalError if the time is over."""
         if self.is_over():
-            raise TerminalError(
-                f"it could not be parsed in {self.seconds:g} s; exclude it, or raise the index's file_timeout"
-            )
+            raise TerminalError(f"it could not be parsed in {self.seconds:g} s; exclude it")
 
     def is_over(self) -> bool:
         """Return whether the time is over."""

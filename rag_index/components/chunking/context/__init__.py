@@ -49,16 +49,16 @@ class ContextChunker:
     @classmethod
     def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
         """Ask the servers which model they have, and check that it writes. Raises as `check_model`."""
-        embedder = settings.embedder if settings.embedder.kind == "ollama" else None
+        embedder = settings.embedder
         servers = EmbedderSettings(
             kind="ollama",
-            hosts=context.hosts or (embedder.hosts if embedder else [DEFAULT_HOST]),
+            hosts=context.hosts or (embedder.hosts if embedder.kind == "ollama" else [DEFAULT_HOST]),
             model=context.model,
             timeout=context.timeout,
-            keep_alive=context.keep_alive,
+            keep_alive=embedder.keep_alive,
             requests_in_flight=context.concurrency,
-            num_thread=embedder.num_thread if embedder else None,
-            wait_for_recovery=settings.embedder.wait_for_recovery,
+            num_thread=embedder.num_thread,
+            wait_for_recovery=embedder.wait_for_recovery,
         )
         model = check_model(servers, context.num_ctx)
         num_ctx = context_tokens(model, context.num_ctx)

@@ -317,7 +317,7 @@ class ContextWriter:
         # processes begin with different hosts
         most = 1 if servers.requests_in_flight == "auto" else servers.requests_in_flight
         pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=most, in_all=most)
-        model = GeneratingModel(servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx)
+        model = GeneratingModel(servers.model, recipe.digest, num_ctx=recipe.num_ctx)
         self.hosts = AskedHosts(pool, model)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
 
