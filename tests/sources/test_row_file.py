@@ -111,5 +111,6 @@ def test_what_a_killed_process_left_is_removed_and_what_another_reads_is_not(tmp
     with closing(RowFile(folder)) as file:
         file.write([["kept"]], 1)
         remove_leftovers(folder)
-        assert [one.read_text() for one in folder.iterdir()] == ['["kept"]\n']
+        assert file.page(0, 10, 10**9)[0] == [["kept"]]
+        assert len(list(folder.iterdir())) == 1
     assert not folder.exists()

@@ -1,53 +1,32 @@
 """The rows of a query in a file, so that the database is done with them after one short transaction.
 
 However long embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is below
-`data`, private, and removed once its last page was read, or by the next process that reads a source after a kill. A
-line of it is a row as JSON, in which an object with a secret key is a value of another type.
+`data`, private, and removed once its last page was read, or by the next process that reads a source after a kill.
 """
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
-import decimal
 import errno
 import fcntl
-import ipaddress
-import json
 import os
-import secrets
+import pickle
 import shutil
 import tempfile
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, BinaryIO
 
 from rag_index.core.database.files import private_folder
 from rag_index.errors import SourceError
 
-FOLDER, SUFFIX = "queries", ".jsonl"
+FOLDER, SUFFIX = "queries", ".rows"
 CHECKED_BYTES = 8_000_000
 """How much is written between two looks at the room on the disk."""
 KEPT_FREE = 16_000_000
 """What is left to others who write there, such as the ledger."""
-SAMPLE = 1000
+FORESEEING_ROWS = 1000
 """Rows after which it is foreseen how large the file will be."""
-_TEXTS = (
-    decimal.Decimal, uuid.UUID, ipaddress.IPv4Address, ipaddress.IPv4Interface, ipaddress.IPv4Network,
-    ipaddress.IPv6Address, ipaddress.IPv6Interface, ipaddress.IPv6Network,
-)  # fmt: skip
-_READERS: dict[str, Callable[[Any], Any]] = {
-    **{kind.__name__: kind for kind in _TEXTS},
-    **{kind.__name__: kind.fromisoformat for kind in (dt.datetime, dt.date, dt.time)},
-    "timedelta": lambda parts: dt.timedelta(*parts),
-    "bytes": base64.b64decode, "tuple": tuple, "set": set, "frozenset": frozenset,
-    "Range": lambda parts: resolve_name("psycopg.types.range:Range")(*parts),
-    "Multirange": lambda parts: resolve_name("psycopg.types.multirange:Multirange")(parts),  # noqa: PLW0108
-}  # fmt: skip
-"""What makes a value of each type out of what the file has in its place."""
 
 
 class RowFile:
@@ -56,9 +35,6 @@ class RowFile:
     def __init__(self, folder: Path | None) -> None:
         """Create the file in this folder, whose parent exists and can be written; else one without a name."""
         self.size = 0
-        self._tag = secrets.token_hex(8)
-        self._encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=self._tagged).encode
-        self._decode = json.JSONDecoder(object_hook=self._untagged).decode
         self._path: Path | None = None
         self._file = self._create(folder)
 
@@ -82,11 +58,10 @@ class RowFile:
         written, checked = 0, 0
         try:
             for row in rows:
-                given = [self._tagged(value) if type(value) is tuple else value for value in row]
-                line = self._encode(given).encode("utf-8", "surrogatepass")
-                self.size += self._file.write(line + b"\n")
+                given = [bytes(value) if isinstance(value, memoryview) else value for value in row]
+                self.size += self._file.write(pickle.dumps(given))
                 written += 1
-                if written == SAMPLE or self.size - checked > CHECKED_BYTES:
+                if written == FORESEEING_ROWS or self.size - checked > CHECKED_BYTES:
                     checked = self.size
                     self._check_room(self.size * max(0, (expected or 0) / written - 1))
             self._file.flush()
@@ -101,11 +76,11 @@ class RowFile:
         found: list[Sequence[Any]] = []
         ends: list[int] = []
         self._file.seek(position)
-        for line in self._file:
-            found.append(self._decode(line.decode("utf-8", "surrogatepass")))
-            ends.append((ends[-1] if ends else position) + len(line))
-            if len(found) >= rows or ends[-1] - position >= max_bytes:
-                break
+        end = position
+        while end < self.size and len(found) < rows and end - position < max_bytes:
+            found.append(pickle.load(self._file))  # noqa: S301 - this process wrote it, into a file of its own
+            end = self._file.tell()
+            ends.append(end)
         return found, ends
 
     def close(self) -> None:
@@ -128,27 +103,6 @@ class RowFile:
             f"the rows of a query need about {needed / 1e6:,.0f} MB in {place} for the time of a run, and only "
             f"{free / 1e6:,.0f} MB are free: make room, or set `data` to a folder on a larger disk"
         )
-
-    def _tagged(self, value: Any) -> Any:
-        """Return what the file has in place of a value of a type that JSON lacks."""
-        kind = next((one.__name__ for one in type(value).__mro__ if one.__name__ in _READERS), "")
-        if isinstance(value, bytes | bytearray | memoryview):
-            kind, value = "bytes", base64.b64encode(value).decode()
-        elif isinstance(value, dt.date | dt.time):
-            value = value.isoformat()
-        elif isinstance(value, dt.timedelta):
-            value = [value.days, value.seconds, value.microseconds]
-        elif kind == "Range" and type(value).__module__.startswith("psycopg."):
-            value = [value.lower, value.upper, value.bounds or "[)", value.isempty]
-        elif kind in ("Multirange", "tuple", "set", "frozenset"):
-            value = list(value)
-        else:
-            kind, value = kind if kind != "Range" else "", str(value)
-        return {self._tag: [kind, value]} if kind else value
-
-    def _untagged(self, found: dict[str, Any]) -> Any:
-        kind, value = found.get(self._tag, ("", None))
-        return _READERS[kind](value) if kind else found
 
 
 def remove_leftovers(folder: Path) -> None:
