@@ -44,8 +44,6 @@ SAMPLE_WITH_FILES = 20
 MAX_SECRETS = 20
 """One document of this many may have a value that looks like a secret; `plan` warns of more."""
 
-MIN_LOST = 0.02
-"""The share of the letters outside of marks that a format may drop; `plan` warns of more."""
 
 NO_COLLECTION = -1
 LOOKED_AT = 200
@@ -246,18 +244,6 @@ def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
     )
 
 
-def _lost_letters(source: Source) -> str:
-    """Return which formats rob texts of letters that are no marks."""
-    lost = source.lost_letters() if isinstance(source, SqlSource) else {}
-    found = [f"{form} drops {share:.0%} of column {name}" for (name, form), share in lost.items() if share >= MIN_LOST]
-    if not found:
-        return ""
-    return (
-        f"of the letters outside of marks, {', '.join(found)}: look at `rag-index plan --show`, and choose another "
-        "format if more than scripts and styles is missing"
-    )
-
-
 def _compare(
     plan: RunPlan, settings: Settings, index: IndexSettings, source: Source, ledger: Ledger, live: Collection | None
 ) -> None:
@@ -274,7 +260,6 @@ def _compare(
         state.see(page, plan)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))
-            plan.say(_lost_letters(source))
         cost.add(_count(plan, page.documents, ledger, collection_id))
     plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.find_gone(collection_id)

@@ -99,7 +99,6 @@ class EmbedJob:
             contexts_missing=sum(counts.missing for counts in contexts),
             host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
             peak_memory=peak_memory(),
-            held_back=after.held_back,
             process_load=(time.process_time() - computed) / max(elapsed, 1e-9),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)

@@ -50,22 +50,6 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
     assert "the store has none live" in plan["error"]
 
 
-@pytest.mark.parametrize(
-    ("form", "body", "said"),
-    [
-        ("html", "<style>abcdefghi</style><p class='abc'>&auml;bcdefghi</p>", "html drops 47% of column body"),
-        ("bbcode", "[b]abc[/b] [img]address[/img]", "bbcode drops 70% of column body"),
-        ("auto", "# Head\n\n[abc](http://abcdef.gh) **word**", ""),
-    ],
-)
-def test_letters_that_a_format_drops_are_said_by_column(project, form, body, said):
-    change_settings(project, "chunk_chars = 200", f'chunk_chars = 200\nformat = {{body = "{form}"}}')
-    project.execute("UPDATE note SET body = ?", body)
-    message = project.json("plan")["indexes"][0].get("message", "")
-    assert said in message
-    assert ("letters" in message) == bool(said)
-
-
 def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     with FakeOllama() as server:
         extra = (

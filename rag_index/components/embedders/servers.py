@@ -27,7 +27,6 @@ from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.components.hosts.ollama_client import OllamaEndpoint
 from rag_index.components.hosts.openai_client import OpenAIEndpoint
 from rag_index.components.hosts.retries import AskedHosts
-from rag_index.core.documents.batches import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,11 +67,8 @@ class ServerEmbedder:
             else OllamaEndpoint(url, settings, settings.dimensions)
             for url in settings.hosts
         ]
-        given, (texts, _) = settings.requests_in_flight, settings.usual_request
-        fixed = None if given == "auto" else given
-        self._pool = Pool(
-            self._endpoints, home=home, workers=max(1, workers), in_flight=fixed, growth=settings.growth, texts=texts
-        )
+        fixed = None if settings.requests_in_flight == "auto" else settings.requests_in_flight
+        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=fixed, growth=settings.growth)
         self._model = KnownModel(settings.model)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
@@ -113,11 +109,7 @@ class ServerEmbedder:
                 dispatch = Dispatch(asked, given, given.document_prefix, patience=given.wait_for_recovery)
                 return await dispatch.run(texts, all_sent=turn.close)
 
-        try:
-            return self._loop.run(run())
-        finally:
-            found = [host.load.held_back for host in self._pool.own]
-            stats.held_back = next((one for one in found if one not in ("", HOST)), max(found))
+        return self._loop.run(run())
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Do not wait for hosts that are down."""

@@ -187,14 +187,13 @@ class Pool:
         in_flight: int | None,
         in_all: int | None = None,
         growth: int = 1,
-        texts: int = 64,
     ) -> None:
-        """Without `in_flight` each host shows how many requests pay. For `growth` and `texts` see `Load.of`."""
+        """Without `in_flight` each host shows how many requests pay. For `growth` see `Load.of`."""
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
         share = [number for number in order if number % workers == home % workers] if workers < count else [first]
-        loads = [Load.of(in_flight, growth=growth, texts=texts, sharing=-(-workers // count)) for _ in endpoints]
+        loads = [Load.of(in_flight, growth=growth, sharing=-(-workers // count)) for _ in endpoints]
         hosts = [Host(endpoint, load) for endpoint, load in zip(endpoints, loads, strict=True)]
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in order if number not in share]
@@ -298,8 +297,6 @@ class RequestStats:
     """Seconds in which at least one request was running."""
     waited_seconds: float = 0.0
     """Seconds that calls waited for those of other threads."""
-    held_back: str = ""
-    """Of what the hosts should get more (`hosts.load`)."""
     in_flight: int = 0
     host_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in which a request was running, by host; empty for an embedder without hosts."""

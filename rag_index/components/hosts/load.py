@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rag_index.core.documents.batches import HOST, REQUESTS, SIZE
-
 GAIN = 1.15
 """How much faster a host must be with twice as much, for that to pay."""
 MIN_ANSWERS = 6
@@ -27,25 +25,17 @@ FIRST_REQUESTS, MAX_REQUESTS = 2, 32
 class Lever:
     """One thing that a host may get more of: `now` of it, at most `most`."""
 
-    name: str
     now: float
     most: float
-    least: float
 
 
 @dataclass(slots=True)
 class Load:
-    """What one host gets at a time, and what that taught.
-
-    A lever that stands at its most because the settings say so is tried at half for a moment instead, which tells
-    whether more than the settings allow would pay (`held_back`).
-    """
+    """What one host gets at a time, and what that taught."""
 
     requests: Lever
     size: Lever
     """How many times as large as usual a request is."""
-    held_back: str = ""
-    """The lever that a host should get more of than it may; HOST if more at a time is not answered faster."""
     _untried: list[Lever] = field(default_factory=list)
     _before: tuple[float, float] | None = None
     """The rate and the value of the lever before it was changed."""
@@ -56,16 +46,16 @@ class Load:
     _seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._untried = [self.requests, self.size]
+        self._untried = [lever for lever in (self.requests, self.size) if lever.now < lever.most]
 
     @classmethod
-    def of(cls, requests: int | None, *, growth: int = 1, texts: int = 64, sharing: int = 1) -> Load:
+    def of(cls, requests: int | None, *, growth: int = 1, sharing: int = 1) -> Load:
         """Return the load to begin with, for a host that `sharing` processes use.
 
-        `requests` fixes their number. Requests usually have `texts` texts, and may become `growth` times as large.
+        `requests` fixes their number. A request may become `growth` times as large as usual.
         """
         most = requests or max(FIRST_REQUESTS, MAX_REQUESTS // sharing)
-        return cls(Lever(REQUESTS, requests or FIRST_REQUESTS, most, 1.0), Lever(SIZE, 1.0, growth, 1.0 / texts))
+        return cls(Lever(requests or FIRST_REQUESTS, most), Lever(1.0, growth))
 
     def end(self) -> None:
         """Try no more: the host has enough."""
@@ -91,32 +81,14 @@ class Load:
     def _judge(self, rate: float, seconds: float, now: float) -> None:
         """Decide by the rate at the present load what the next one is."""
         lever, self._changed = self._untried[0], now
-        if self._before is None:
-            if lever.now < lever.most and seconds > MAX_SECONDS:
-                self.held_back = HOST
-                self.end()
-            elif lever.now < lever.most:
-                self._change(lever, rate, 2 * lever.now)
-            elif lever.now / 2 < lever.least:
-                self._next(lever.name)
-            else:
-                self._change(lever, rate, lever.now / 2)
-            return
-        (before, value), self._before = self._before, None
-        more = lever.now > value
-        pays = rate >= GAIN * before if more else before >= GAIN * rate
-        if more and pays and lever.now < lever.most:
-            self._judge(rate, seconds, now)
-        elif more:
-            lever.now = lever.now if pays or (lever is self.requests and seconds < SHORT_SECONDS) else value
-            self._next(HOST)
+        if self._before is not None:
+            (before, value), self._before = self._before, None
+            pays = rate >= GAIN * before
+            if not pays or lever.now >= lever.most:
+                lever.now = lever.now if pays or (lever is self.requests and seconds < SHORT_SECONDS) else value
+                del self._untried[0]
+                return
+        if seconds > MAX_SECONDS:
+            self.end()
         else:
-            lever.now = value
-            self._next(lever.name if pays else HOST)
-
-    def _change(self, lever: Lever, rate: float, value: float) -> None:
-        self._before, lever.now = (rate, lever.now), min(value, lever.most)
-
-    def _next(self, held_back: str) -> None:
-        del self._untried[0]
-        self.held_back = held_back if self.held_back in ("", HOST) else self.held_back
+            self._before, lever.now = (rate, lever.now), min(2 * lever.now, lever.most)

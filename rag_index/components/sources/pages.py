@@ -8,7 +8,6 @@ that they look like.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -20,7 +19,7 @@ from sqlalchemy import event, exc, func
 from rag_index.components.chunking.text_chunker import shortened
 from rag_index.components.sources.attachments import BETWEEN, FileReader, join_parts
 from rag_index.components.sources.secret_values import without_secrets
-from rag_index.components.sources.text import NotText, count_letters, read_text, visible
+from rag_index.components.sources.text import NotText, read_text, visible
 from rag_index.core.documents.batches import (
     LINK,
     NO_LAYOUT,
@@ -63,8 +62,6 @@ FETCH_ROWS = 100
 
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
-COUNTED = 1000
-"""How many values of a column are read to count the letters that a format drops."""
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
 HEADING_CHARS = 100
@@ -198,10 +195,6 @@ class Composer:
         self._strict = strict
         self._masks = not {*self.columns} & {*not_secret}
         self._template = template
-        self._counted = Counter[str]()
-        """The values of each column whose letters were counted."""
-        self.letters, self.lost = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        """The letters of a column in a format, outside of marks, and those that the text lacks."""
         self.is_plain = template is None and len(self.columns) == 1 and not any(self._formats)
         """Whether a text is the value of one column as it is."""
 
@@ -231,15 +224,9 @@ class Composer:
                 "or give it a format"
             )
         try:
-            text = read_text(value, form or "plain")
+            return read_text(value, form or "plain")
         except NotText as error:
             raise NotText(f"column {name!r} {error}") from error
-        if form in ("html", "markdown", "bbcode", "auto") and self._counted[name] < COUNTED:
-            self._counted[name] += 1
-            letters, lost = count_letters(value, text)
-            self.letters[name, form] += letters
-            self.lost[name, form] += lost
-        return text
 
 
 class LinkComposer:
@@ -333,11 +320,6 @@ class RowReader:
         self.files = FileReader(index) if index.has_files else None
         self._file_places = {name: self.positions[name] for name in file_columns(index.format)}
         self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
-
-    @property
-    def composers(self) -> list[Composer]:
-        """Return what makes titles and texts."""
-        return [self._title, self._body]
 
     def read(
         self, rows: Sequence[Sequence[Any]], parts: Sequence[DocumentParts]

@@ -168,17 +168,6 @@ class SqlSource:
                 found[table.label] = int(connection.scalar(rows) or 0)
         return found
 
-    def lost_letters(self) -> dict[tuple[str, str], float]:
-        """Return the share of letters outside of marks that each format dropped so far, by column and format."""
-        parts = self._parts.tables if self._parts is not None else []
-        named = [("", one) for one in self._reader.composers] + [(f"{one.label}.", one.composer) for one in parts]
-        return {
-            (f"{before}{name}", form): one.lost[name, form] / letters
-            for before, one in named
-            for (name, form), letters in one.letters.items()
-            if letters
-        }
-
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
         if self._url.get_backend_name() != "postgresql":  # no other database has any

@@ -82,11 +82,6 @@ _MARK = re.compile(
 )
 """A mark of HTML, which is more than its name only if attributes follow; or a `<` that begins none."""
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_ANY_MARK = re.compile(
-    r"<[^<>]*+>|&#?\w++;|\]\([^()\n]*+\)|^ {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
-    re.IGNORECASE | re.MULTILINE,
-)
-"""What may be a mark of any format: letters outside are those of a text."""
 _BLOCK = re.compile(r"<(?:p|div|li|tr|h[1-6]|pre|blockquote|table)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
 _STORED_MARKS = re.compile(r"\s*&(?:lt|#60|#x3c);(?=.*?&(?:lt|#60|#x3c);/)", re.IGNORECASE | re.DOTALL)
@@ -189,14 +184,6 @@ def _php_texts(value: bytes) -> Iterator[str]:
 def visible(text: str) -> str:
     """Return a text without soft hyphens and other invisible signs within words."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
-
-
-def count_letters(value: Any, text: str) -> tuple[int, int]:
-    """Return how many letters a value has outside of marks, and how many its text lacks. JSON and bytes have none."""
-    if not isinstance(value, str) or value.lstrip().startswith(("{", '["', "[{")) or _SERIALISED.match(value.lstrip()):
-        return 0, 0
-    letters = sum(map(str.isalpha, _ANY_MARK.sub("", value)))
-    return letters, max(0, letters - sum(map(str.isalpha, text)))
 
 
 def find_format(text: str) -> str:

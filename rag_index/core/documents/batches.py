@@ -236,8 +236,6 @@ def kinds_of(reason: str) -> dict[str, str]:
     }
 
 
-REQUESTS, SIZE, HOST = "requests", "size", "host"
-"""What would make an embedder's hosts answer more: more requests at a time, larger ones, or another host."""
 PEAKS = ("peak_memory", "process_load")
 """Of several shards the largest counts, and not the sum."""
 
@@ -276,13 +274,10 @@ class ShardStats:
     """The largest resident size of the worker's process so far, in bytes."""
     process_load: float = 0.0
     """The processors that the process used while it embedded."""
-    held_back: str = ""
-    """What would make the embedder's hosts answer more, as far as the run has measured it (`hosts.load`)."""
 
     def plus(self, other: ShardStats) -> ShardStats:
-        """Return the work of both, in which `other` is the later one."""
+        """Return the work of both."""
         sums: dict[str, Any] = {name: max(getattr(self, name), getattr(other, name)) for name in PEAKS}
-        sums["held_back"] = other.held_back or self.held_back
         for name in {one.name for one in fields(self)} - sums.keys():
             mine, more = getattr(self, name), getattr(other, name)
             both = isinstance(mine, dict)

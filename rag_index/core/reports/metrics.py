@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.core.documents.batches import HOST, REQUESTS, SIZE, ShardStats, WrittenShard
+from rag_index.core.documents.batches import ShardStats, WrittenShard
 from rag_index.core.reports.outcome import BY, count_of, rounded
 
 if TYPE_CHECKING:
@@ -163,32 +163,24 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
 _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
 
 
+FASTER_OLLAMA = (
+    "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
+    '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
+    "`rag-index benchmark --set embedder.num_thread=null,1` measures threads"
+)
+
+
 def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
     if metrics.work.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
-        count = count_of(len(embedder.hosts), "embedding server")
-        return f", {count}: {_advice_on_servers(metrics, embedder)}"
+        faster = (
+            FASTER_OLLAMA if embedder.kind == "ollama" else "one more, on another GPU or machine, would help (hosts)"
+        )
+        return f", {count_of(len(embedder.hosts), 'embedding server')}: {faster}"
     gpu = "a GPU (device), or " if embedder.kind == "sentence-transformers" else ""
     return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
-
-
-def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    """Return what would make servers embed more, by what a run measured with more and with less at a time."""
-    if metrics.work.held_back == REQUESTS:
-        given = embedder.requests_in_flight
-        return f"more requests at a time would help: without requests_in_flight = {given} a run finds out how many"
-    if metrics.work.held_back == SIZE:
-        return "larger batches would help: without batch_texts and batch_chars a run finds out how large"
-    if embedder.kind == "ollama":
-        return (
-            "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
-            '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
-            "`rag-index benchmark --set embedder.num_thread=null,1` measures threads"
-        )
-    more = "more at a time is not faster, so " if metrics.work.held_back == HOST else ""
-    return f"{more}one more, on another GPU or machine, would help (hosts)"
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
