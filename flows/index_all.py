@@ -11,7 +11,6 @@ from flows.index_collection import index_collection
 from rag_index.core.reports.outcome import RunReport, failed_to_start
 from rag_index.core.settings import run_settings
 from rag_index.errors import IndexLocked, RagIndexError
-from rag_index.etl.checks import shared_checks
 from rag_index.etl.run import RunOptions
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
@@ -52,8 +51,7 @@ def index_all(
             with (
                 only_run(settings),
                 run_workers(settings),
-                shared_checks(settings.run.wait),
-                whole_run(settings.project, len(chosen)) as whole,
+                whole_run(settings.project, len(chosen), settings.run.wait) as whole,
             ):
                 for index in chosen:
                     with tags(settings.project, index.name):

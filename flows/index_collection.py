@@ -15,7 +15,7 @@ from rag_index.core.settings import run_settings
 from rag_index.errors import RagIndexError
 from rag_index.etl.run import RunOptions, execute, open_run
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.reporting import OWN_END, RunEnd, flow_run_id, report_state
+from rag_index.orchestration.reporting import OWN_END, RunEnd, current_run, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.search.evaluation.gate import SearchHooks
 from tasks.steps import AsTasks
@@ -39,16 +39,17 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
     """
     try:
         options = options or RunOptions()
-        settings = run_settings(config, **options.in_settings())
+        settings, whole = run_settings(config, **options.in_settings()), current_run()
+        checks = whole.checks if whole else None
         with stoppable() as stop:
             with (
                 collect_seldom(),
                 TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
                 run_workers(settings) as workers,
-                open_run(settings, index, options, run_id=flow_run_id(), hooks=SearchHooks) as run,
+                open_run(settings, index, options, run_id=flow_run_id(), hooks=SearchHooks, checks=checks) as run,
                 captured_logs(run.progress.note_later),
             ):
-                end = RunEnd(run)
+                end = RunEnd(run, whole)
                 with closing(AsTasks(run, workers)) as steps:
                     execute(run, steps)
                 end.note()

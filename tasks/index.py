@@ -23,7 +23,7 @@ from prefect.tasks import exponential_backoff
 from rag_index.core.machine.retries import JITTER, Policy, tries_left
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
-from rag_index.etl.embed import NO_MEMORY, embed_apart, process_died
+from rag_index.etl.embed import NO_MEMORY, embed, process_died
 from rag_index.etl.plain import answer
 from rag_index.etl.steps import CHECK, DELETE, EMBED, ERASE, FETCH, PUBLISH, SEARCH_INDEX, UPSERT
 from rag_index.orchestration.worker import embed_in_worker
@@ -134,7 +134,7 @@ def embed_suspect(index: str, number: int, job: Opaque[EmbedJob], child: Opaque[
     If the child dies, the task ends as Crashed, and the documents are tried in parts until the one at fault is found.
     """
     try:
-        embedded = answer(child.value.submit(embed_apart, job.value), job.value)
+        embedded = answer(child.value.submit(embed, job.value, limited=True), job.value)
     except ProcessDied as error:
         return Crashed(message=str(error))  # type: ignore[return-value]
     _log_embedded(job.value, embedded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ from rag_index.core.machine.resources import memory_per_worker
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.embed import close_process_embedder, process_died
 from rag_index.etl.steps import BUSY, Ending, Steps
-from rag_index.orchestration.cluster import import_dask
+from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
 from tasks import index as tasks
@@ -76,7 +77,7 @@ class AsTasks(Steps):
 
     def _count_workers(self) -> int:
         with suppress(NoWorkers):  # a start says so
-            self.workers = max(1, self._workers.count_others())
+            self.workers = max(1, count_workers(self._run.settings.parallel))
         return self.workers
 
     def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
@@ -175,7 +176,7 @@ class AsTasks(Steps):
         import dask
 
         own, named = not self._run.settings.parallel.address, _named(job)
-        job = job.on_all_hosts() if self._on_servers else job
+        job = replace(job, workers=1) if self._on_servers else job  # each of few processes asks all hosts
         embed: Any = tasks.embed_shard  # its overloads know no `wait_for`
         upsert: Any = tasks.upsert_shard
         with dask.annotate(resources={"embed": 1}) if own else nullcontext():

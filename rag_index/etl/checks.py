@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable
-from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from rag_index.core.machine import given
 from rag_index.core.machine.retries import Policy
 from rag_index.errors import EmbedderUnavailable, TransientError
 
@@ -89,19 +86,6 @@ class ServiceChecks:
         if embedder_only and isinstance(error, EmbedderUnavailable) and "embedder" in self._answers:
             self._given_up["embedder"] = f"{error} (the run has waited for it, and does not ask again)"
         self._answers.clear()
-
-
-_SHARED: ContextVar[ServiceChecks | None] = ContextVar("service checks", default=None)
-
-
-def shared_checks(wait: float) -> AbstractContextManager[ServiceChecks]:
-    """Let all indexes that are run within the block share what they learn about services."""
-    return given(_SHARED, ServiceChecks(wait))
-
-
-def current_checks() -> ServiceChecks:
-    """Return the checks of the run of several indexes that this is called in, or new ones."""
-    return _SHARED.get() or ServiceChecks()
 
 
 def patience(wait: float, min_retries: int = 1) -> Policy:

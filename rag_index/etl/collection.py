@@ -253,24 +253,10 @@ def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunk
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The collection that a run writes to, and what it is to the index."""
-
-    collection: Collection
-    identity: EmbedderIdentity
-    """The embedder, as the collection records it."""
-    rebuild: bool
-    """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
-    first: bool
-    epoch: int | None
-    """Written into a server's collection: a server refuses workers of an earlier run by it. An embedded store has none.
-    """
-
-
-def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Chosen:
+def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> int | None:
     """Choose the collection of a run, and bring it and the ledger together.
 
+    Return the epoch that is written into a server's collection, by which it refuses workers of an earlier run.
     Raises as `Target`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents.
     """
     settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
@@ -278,16 +264,17 @@ def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Chose
     target = Target(
         ledger, store, run.alias, identity, chunker, bm25_model(index), index.name, partial(scopes, settings, index)
     )
-    first = settings.store.server.bulk and not (store.embedded or run.single or live)
-    rebuild = first or (run.options.full and (live or bool(ledger.collections(run.alias))))
-    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
-    if not (rebuild or _was_restored(run, collection)):
+    run.first = settings.store.server.bulk and not (store.embedded or run.single or live)
+    run.rebuild = run.first or (run.options.full and (live or bool(ledger.collections(run.alias))))
+    collection = target.beside(allow_loss=run.options.allow_loss) if run.rebuild else target.current()
+    run.collection, run.identity = collection, identity
+    if not (run.rebuild or _was_restored(run, collection)):
         verify_counts(ledger, store, collection)
     if not run.single and collection.written_by != (written_by := scan_settings(settings, index)):
-        ledger.write_by(collection, written_by, new=rebuild)
+        ledger.write_by(collection, written_by, new=run.rebuild)
     epoch = _begin_on_server(run, collection.name)
     make_searchable(store, collection.name, identity, index.indexed_fields)
-    return Chosen(collection, identity, rebuild, first, epoch)
+    return epoch
 
 
 def _was_restored(run: IndexRun, collection: Collection) -> bool:

@@ -61,10 +61,6 @@ class EmbedJob:
     workers: int = 1
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    def on_all_hosts(self) -> EmbedJob:
-        """Return the job for one of few processes, which all ask every host."""
-        return replace(self, workers=1)
-
     def embed(self, embedder: Embedder) -> EmbeddedShard:
         """Chunk and embed the shard's documents; texts in `known` take the vector given there.
 
@@ -157,14 +153,6 @@ def embed(job: EmbedJob, *, home: int = 0, limited: bool = False) -> EmbeddedSha
     """
     with end_process_after(job.shard.limit if limited else None), collect_seldom():
         return job.embed(process_embedder(job, home))
-
-
-def embed_apart(job: EmbedJob, *, home: int = 0) -> EmbeddedShard:
-    """Embed for another process, which has the documents already: they are not sent back to it if all succeeded."""
-    embedded = embed(job, home=home, limited=True)
-    if embedded.documents is job.shard.documents:
-        return replace(embedded, documents=DocumentBatch.empty())
-    return embedded
 
 
 def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:

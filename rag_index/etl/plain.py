@@ -13,7 +13,7 @@ from rag_index.core.machine.executors import Beside, Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.machine.retries import Policy, with_retries
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, embed_apart, process_died
+from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
 from rag_index.etl.steps import BUSY, EMBED, ENDINGS, FETCH, UPSERT, Ending, Steps
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ class Plainly(Steps):
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
         """Have a shard embedded, and return what waits for it, and has it embedded again after a transient error."""
         apart = isinstance(executor, Process)
-        job = job.on_all_hosts() if self._on_servers else job
+        job = replace(job, workers=1) if self._on_servers else job  # each of few processes asks all hosts
         home = self._executors.index(executor) if executor in self._executors else 0  # they spread over hosts
-        call = partial(embed_apart, job, home=home) if apart else partial(self._embed_here, job)
+        call = partial(embed, job, home=home, limited=True) if apart else partial(self._embed_here, job)
         submit = partial(executor.submit, call)
         futures = [submit()]
         return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), EMBED)
@@ -136,7 +136,7 @@ def _upsert(shard: EmbeddedShard, to: Destination) -> WrittenShard:
 def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
     """Return what an executor embedded. Raises ProcessDied if its process died, and otherwise an error of ours."""
     try:
-        return _brought_back(embedded.result(), job)
+        return embedded.result()
     except BrokenExecutor as error:
         raise process_died(job.shard, "the process that embeds died") from error
     except MemoryError as error:
@@ -145,13 +145,6 @@ def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
         raise
     except Exception as error:  # whatever it is, the run has to end with a sentence
         raise TerminalError(f"embedding failed: {type(error).__name__}: {error}") from error
-
-
-def _brought_back(embedded: EmbeddedShard, job: EmbedJob) -> EmbeddedShard:
-    """Return what `embed_apart` returned to the process that has the job, with its documents."""
-    if embedded.chunked and not len(embedded.documents):
-        return replace(embedded, documents=job.shard.documents)
-    return embedded
 
 
 def _nothing(*_: Any) -> None:

@@ -37,7 +37,7 @@ from rag_index.core.reports.progress import Progress, watched_outages
 from rag_index.core.settings import IndexSettings, Settings, load_settings
 from rag_index.core.settings.index import SQL
 from rag_index.errors import RagIndexError, SettingsReplaced, SourceUnavailable, TerminalError
-from rag_index.etl.checks import Question, current_checks, patience
+from rag_index.etl.checks import Question, ServiceChecks, patience
 from rag_index.etl.collection import choose
 from rag_index.etl.commit import Committer
 from rag_index.etl.delete_guard import (
@@ -120,6 +120,8 @@ class IndexRun:
     single: bool = False
     """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
     hooks: Hooks | None = None
+    checks: ServiceChecks = field(default_factory=ServiceChecks)
+    """The services that the run asks, which runs of several indexes share."""
     alias: str = field(init=False)
     outcome: IndexOutcome = field(init=False)
     progress: Progress = field(init=False)
@@ -130,6 +132,7 @@ class IndexRun:
     collection: Collection = field(init=False)
     """What it writes to."""
     identity: EmbedderIdentity = field(init=False)
+    """The embedder, as the collection records it."""
     chunker: Chunker = field(init=False)
     rebuild: bool = field(init=False)
     """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
@@ -182,14 +185,12 @@ class IndexRun:
             documents = 0
             with suppress(SourceUnavailable):  # the run retries for longer
                 documents = self.source.count()
-        chosen = choose(self, identity, chunker)
-        self.collection, self.identity, self.chunker = chosen.collection, chosen.identity, chunker
-        self.rebuild, self.first = chosen.rebuild, chosen.first
+        self.chunker, epoch = chunker, choose(self, identity, chunker)
         self.guard = DeleteGuard(self.ledger, self.collection, self.settings.run.delete_guard)
         self.had_documents, self.policies = self.guard.any_documents, policy_digest(self.source)
         if not self.single:
             self.guard.note_size()
-        self.committer = Committer(self.index.name, self.ledger, self.store, self.collection, epoch=chosen.epoch)
+        self.committer = Committer(self.index.name, self.ledger, self.store, self.collection, epoch=epoch)
         self.diff = Diff(self)
         if self.hooks is not None:
             self.hooks.begin(self, live=not (self.rebuild or self.single))
@@ -269,7 +270,7 @@ class IndexRun:
             (self.logger or logger).warning("%s: %s %s: %s", outcome.index, count_of(count, "document"), kind, said)
         outcome.seconds = time.monotonic() - self.started
         if self.settings.run.max_cost is not None:  # that of all indexes together
-            current_checks().sent_chars += metrics.work.sent_chars
+            self.checks.sent_chars += metrics.work.sent_chars
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
         outcome.advice = advice(metrics, self.settings.embedder, on_server=not self.store.embedded)
@@ -287,11 +288,12 @@ def open_run(
     single: bool = False,
     keep: tuple[Source, Ledger] | None = None,
     hooks: HooksOf | None = None,
+    checks: ServiceChecks | None = None,
 ) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
 
     What the caller wants to `keep` is used, and left open. `hooks` is asked first: a mistake in golden queries must not
-    wait until all is embedded.
+    wait until all is embedded. `checks` are those of all indexes that are run together.
 
     Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced,
     StoreBusy.
@@ -307,11 +309,12 @@ def open_run(
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
         batch = run_id.startswith(BATCH)
-        opened = open_store(settings.store, wait=0.0 if batch else settings.run.wait, writes=batch)
-        store: Any = stack.enter_context(closing(opened))
+        wait = 0.0 if batch else settings.run.wait
+        store: Any = stack.enter_context(closing(open_store(settings.store, wait=wait, writes=batch)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         ledger.note_store(settings.alias(name), location(settings.store))
-        run = IndexRun(settings, index, options, run_id, source, ledger, lease, store, single, asked)
+        opened = (source, ledger, lease, store)
+        run = IndexRun(settings, index, options, run_id, *opened, single, asked, checks or ServiceChecks())
         try:
             yield run
         finally:
@@ -358,7 +361,7 @@ def execute(run: IndexRun, steps: Steps, documents: AllDocuments | None = None) 
     except RagIndexError as error:
         if run.logger:
             run.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
-        current_checks().index_failed(error, embedder_only=run.index.context is None)
+        run.checks.index_failed(error, embedder_only=run.index.context is None)
         run.error = error
         return run.fail(error)
     except BaseException as error:
@@ -429,7 +432,7 @@ class Budget:
     """What embedding has cost in this run, all its indexes together, against `[run] max_cost`."""
 
     def __init__(self, run: IndexRun) -> None:
-        self._run, self._given, self._earlier = run, 0, current_checks().sent_chars
+        self._run, self._given, self._earlier = run, 0, run.checks.sent_chars
 
     def check(self, shard: Shard, drain: Callable[[], None]) -> None:
         """Raise TerminalError if the run may not embed this shard too; `drain` commits what is under way."""
@@ -487,16 +490,15 @@ class AllDocuments:
 
         Returns False if there is nothing to do.
         """
-        asked, checks = questions(run, steps), current_checks()
-        answers = checks.ask(asked, steps.check)
+        answers = run.checks.ask(questions(run, steps), steps.check)
         identity: EmbedderIdentity = answers["embedder"]
         run.begin(identity, answers.get("context") or open_chunker(run.settings, run.index), workers=steps.workers)
         if run.has_much:  # what embeds starts while the first page is read
             steps.prepare()
         if not run.collection.commits and (warning := prefix_warning(run.settings.embedder, identity)):
-            if warning not in checks.said:
+            if warning not in run.checks.said:
                 run.outcome.say(warning)
-            checks.said.add(warning)
+            run.checks.said.add(warning)
         return True
 
     def pages(self, run: IndexRun, steps: Steps) -> Iterator[SourcePage]:

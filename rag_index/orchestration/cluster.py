@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-    from distributed import Client, LocalCluster
+    from distributed import LocalCluster
     from prefect.task_runners import TaskRunner
 
     from rag_index.core.settings import ParallelSettings, Settings
@@ -83,12 +83,9 @@ class Workers(AbstractContextManager["Workers"]):
         self.count = 1 if on_servers else self.most
         """How many workers there are, once they are started."""
         self._starting: Future[LocalCluster] | None = None
-        self._client: Client | None = None
         self._config = ExitStack()
 
     def __exit__(self, *error: object) -> None:
-        if self._client is not None:
-            self._client.close()
         starting, self._starting = self._starting, None
         if starting is not None and starting.exception() is None:
             starting.result().close()
@@ -111,21 +108,6 @@ class Workers(AbstractContextManager["Workers"]):
             self.count = min(2 * self.count, self.most)
             self.start().result().scale(self.count)
         return self.count
-
-    def client(self) -> Client:
-        """Return the client of the cluster, which is started on first use, or of the one that the settings name.
-
-        Raises NoWorkers if the workers do not start, and OSError if the cluster does not answer.
-        """
-        if self._client is None:
-            from distributed import Client
-
-            self._client = Client(self.cluster(), timeout=CONNECT_SECONDS, set_as_default=False)
-        return self._client
-
-    def count_others(self) -> int:
-        """Return how many workers the cluster at `address` has. Raises as `count_workers`."""
-        return count_workers(self._settings)
 
     def cluster(self) -> LocalCluster | str:
         """Return the cluster, started on first use, or the address of the one that the settings name.

@@ -20,7 +20,7 @@ from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.core.reports.progress import captured_logs, open_display
 from rag_index.errors import RagIndexError, SettingsError, TransientError
-from rag_index.etl.checks import current_checks, shared_checks
+from rag_index.etl.checks import ServiceChecks
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import RunOptions, execute, open_run
 from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server
@@ -144,15 +144,10 @@ def make_folder(folder: Path) -> None:
 
 def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:
     """Bring these indexes up to date with their source; one that fails does not stop the others."""
-    began, report = time.monotonic(), RunReport()
-    with (
-        terminable(),
-        collect_seldom(),
-        shared_checks(settings.run.wait),
-        closing(Plainly(settings)) as steps,
-    ):
+    began, report, checks = time.monotonic(), RunReport(), ServiceChecks(settings.run.wait)
+    with terminable(), collect_seldom(), closing(Plainly(settings)) as steps:
         for index in indexes:
-            report.indexes.append(_run_index(settings, index, options, steps))
+            report.indexes.append(_run_index(settings, index, options, steps, checks))
     report.seconds = time.monotonic() - began
     return report
 
@@ -172,16 +167,19 @@ def benchmark_plainly(
     return bench.report
 
 
-def _run_index(settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly) -> IndexOutcome:
+def _run_index(
+    settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly, checks: ServiceChecks
+) -> IndexOutcome:
     try:
-        with open_run(settings, index.name, options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as run:
+        run_id = str(uuid.uuid4())
+        with open_run(settings, index.name, options, run_id=run_id, hooks=SearchHooks, checks=checks) as run:
             run.logger, run.progress.displays = logger, [open_display()]
             with captured_logs(run.progress.note_later):
                 try:
                     execute(run, steps)
                 except Exception as error:  # not one of ours: the other indexes do not pay for it
                     logger.error("%s: %s", type(error).__name__, error, exc_info=True)
-                    current_checks().index_failed(error, embedder_only=False)
+                    checks.index_failed(error, embedder_only=False)
             run.progress.finish(run.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
             from rag_index.care.metrics_file import try_to_write_metrics  # it imports more than most runs need

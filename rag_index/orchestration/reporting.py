@@ -47,6 +47,7 @@ from rag_index.core.machine import given
 from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.core.reports.progress import Progress, open_display
+from rag_index.etl.checks import ServiceChecks
 from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
 
 if TYPE_CHECKING:
@@ -159,11 +160,12 @@ def only_run(settings: Settings) -> Iterator[None]:
 
 
 class WholeRun(ArtifactDisplay):
-    """A display of progress over several indexes, one after another, that also collects their failed documents."""
+    """A run over several indexes, one after another: it shows their progress, and has what they share."""
 
-    def __init__(self, project: str, indexes: int) -> None:
+    def __init__(self, project: str, indexes: int, wait: float = 0.0) -> None:
+        """`wait` is how long the run may wait for a service at the start."""
         super().__init__(project, "all")
-        self._project, self._indexes = project, indexes
+        self._project, self._indexes, self.checks = project, indexes, ServiceChecks(wait)
         self._done = 0
         self.failed: list[Row] = []
         self.outcomes: dict[str, IndexOutcome] = {}
@@ -213,11 +215,17 @@ class WholeRun(ArtifactDisplay):
 
 
 _CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
+"""A variable, because the run of an index is a flow: Prefect would show in its page whatever a flow is given."""
 
 
-def whole_run(project: str, indexes: int) -> AbstractContextManager[WholeRun]:
-    """Give the runs of single indexes within the block a display of the whole."""
-    return given(_CURRENT, WholeRun(project, indexes))
+def whole_run(project: str, indexes: int, wait: float = 0.0) -> AbstractContextManager[WholeRun]:
+    """Let `current_run` return this run within the block."""
+    return given(_CURRENT, WholeRun(project, indexes, wait))
+
+
+def current_run() -> WholeRun | None:
+    """Return the run over several indexes that this flow run is a part of, if it is one."""
+    return _CURRENT.get()
 
 
 # How a flow ends
@@ -272,10 +280,9 @@ class RunEnd:
     So no index waits for Prefect's server.
     """
 
-    def __init__(self, run: IndexRun) -> None:
-        self._run = run
+    def __init__(self, run: IndexRun, whole: WholeRun | None) -> None:
+        self._run, self._whole = run, whole
         self._failed: list[Row] = []
-        self._whole = _CURRENT.get()
         run.logger = get_run_logger()
         run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
         if self._whole is not None:

@@ -19,7 +19,7 @@ from rag_index.core.documents.batches import Shard, WrittenShard
 from rag_index.core.machine.executors import Process
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
-from rag_index.etl.embed import EmbedJob, embed_apart
+from rag_index.etl.embed import EmbedJob, embed
 from rag_index.etl.plain import answer
 from rag_index.etl.window import in_parts
 from tests.waiting import eventually
@@ -51,7 +51,7 @@ def job(text: str, limit: float | None = None) -> EmbedJob:
 
 
 def embedded(child: Process, wanted: EmbedJob):
-    return answer(child.submit(embed_apart, wanted), wanted)
+    return answer(child.submit(embed, wanted, limited=True), wanted)
 
 
 def test_a_child_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
@@ -74,18 +74,18 @@ def test_what_is_asked_after_its_end_starts_no_process():
     child.shutdown()
     before = set(multiprocessing.active_children())
     with pytest.raises(BrokenExecutor, match="the run has ended"):
-        child.submit(embed_apart, job("late"))
+        child.submit(embed, job("late"), limited=True)
     assert set(multiprocessing.active_children()) <= before, "those of earlier tests may end"
 
 
 def test_a_death_ends_what_waits_for_the_same_child_and_a_shutdown_what_it_does():
     with Process() as child:
-        dying = [child.submit(embed_apart, job(text)) for text in ("kill", "The printer is out of paper.")]
+        dying = [child.submit(embed, job(text), limited=True) for text in ("kill", "The printer is out of paper.")]
         for one in dying:
             with pytest.raises(BrokenExecutor):
                 one.result(60)
         assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
-        hanging = child.submit(embed_apart, job("hang"))
+        hanging = child.submit(embed, job("hang"), limited=True)
     with pytest.raises(BrokenExecutor):
         hanging.result(60)
 

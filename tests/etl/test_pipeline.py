@@ -22,7 +22,7 @@ from rag_index.etl import commit as commit_module
 from rag_index.etl import plain
 from rag_index.etl import run as run_module
 from rag_index.etl.changed import serially
-from rag_index.etl.checks import shared_checks
+from rag_index.etl.checks import ServiceChecks
 from rag_index.etl.commit import Destination
 from rag_index.etl.diff import Diff
 from rag_index.etl.embed import EmbedJob
@@ -57,11 +57,11 @@ class Broken(Plainly):
         raise ConnectionError("the server went away")
 
 
-def run_with(project, steps=Plainly, *, child=False):
+def run_with(project, steps=Plainly, *, child=False, checks=None):
     """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
     settings = project.settings
     with (
-        open_run(settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as run,
+        open_run(settings, "notes", RunOptions(), run_id=str(uuid.uuid4()), checks=checks) as run,
         closing(steps(settings if child else serially(settings))) as made,
     ):
         return execute(run, made)
@@ -309,10 +309,10 @@ def test_a_run_ends_before_it_costs_more_than_max_cost_and_the_next_one_goes_on(
     outcome = run_with(project)
     assert "more than [run] max_cost = 0.35: what was embedded is kept" in outcome.message
     assert 0 < (first := committed(project)) < 40
-    with shared_checks(0):  # all indexes of a run together
-        assert run_with(project).state == "failed"
-        assert first < (second := committed(project)) < 60
-        assert run_with(project).state == "failed"
+    checks = ServiceChecks()  # all indexes of a run together
+    assert run_with(project, checks=checks).state == "failed"
+    assert first < (second := committed(project)) < 60
+    assert run_with(project, checks=checks).state == "failed"
     assert committed(project) == second
     project.write_settings(project.config.read_text().replace("0.35", "35"))
     outcome = run_with(project)

@@ -169,7 +169,7 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
     monkeypatch.setattr(calibrate_module, "MIN_DOCUMENTS", 30)
     asked = []
 
-    def learn_nothing(learner, begun):
+    def learn_nothing(learner):
         asked.append(learner.ledger.totals(learner.collection.id).documents)
 
     monkeypatch.setattr(calibrate_module.Learner, "ask_own_texts", learn_nothing)

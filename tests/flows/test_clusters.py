@@ -132,7 +132,7 @@ def test_a_serial_run_stays_one_process_whatever_that_has_to_do(tmp_path):
 @pytest.mark.long
 def test_a_cluster_for_servers_begins_with_one_worker_and_doubles_up_to_the_most():
     with Workers(ParallelSettings(workers=3), on_servers=True) as workers:
-        client = workers.client()
+        client = distributed.Client(workers.cluster())
         client.wait_for_workers(1, timeout=120)
         assert len(client.run(os.getpid)) == workers.count == 1
         assert [workers.grow(), workers.grow(), workers.grow()] == [2, 3, 3]

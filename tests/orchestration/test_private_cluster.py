@@ -190,7 +190,7 @@ def test_a_missing_scheduler_is_told_and_missing_workers_may_come_with_the_work(
 def test_a_frozen_worker_loses_its_shards_to_the_other(monkeypatch):
     monkeypatch.setitem(OWN_CLUSTER, "distributed.scheduler.worker-ttl", "2s")  # Dask takes five at least
     with Workers(ParallelSettings(workers=2)) as workers:
-        client = workers.client()
+        client = Client(workers.cluster())
         client.wait_for_workers(2)
         [frozen, _] = client.run(os.getpid).values()
         os.kill(frozen, signal.SIGSTOP)

@@ -134,7 +134,7 @@ def test_scale_and_threshold_are_those_of_the_collections_own_texts() -> None:
     assert calibrate.learn(known, strange, words=False).words == 0
 
 
-def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_again(tmp_path):
+def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
     with FakeOllama(dimension=32) as server:
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
         project = Project(tmp_path / "project", embedder).fill(600)
@@ -143,14 +143,9 @@ def test_servers_embed_the_queries_beside_the_last_documents_and_are_not_asked_a
         with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
             [collection] = ledger.collections("test_notes")
             learner = calibrate.Learner(settings, index, ledger, store, collection, None)
-            assert learner.begin() is None, "it has learned"
-            store.set_metadata(collection.name, {calibrate.CALIBRATION: {calibrate.UNLEARNED: 0}})
-            begun = learner.begin()
-            own, strange, vectors = begun.result(60)
-            assert vectors.keys() == {*own, *strange}
-            asked = len(server.requests)
-            learner.learn(Stopwatch(), begun)
             assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
+            asked = len(server.requests)
+            learner.learn(Stopwatch())
             assert len(server.requests) == asked
 
 

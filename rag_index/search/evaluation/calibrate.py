@@ -11,7 +11,6 @@ import random
 import re
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from rag_index.components.stores import CALIBRATION, UNLEARNED
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.keys import point_id
-from rag_index.core.machine import in_thread
 from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
 from rag_index.search.filters import required_conditions
 from rag_index.search.fusion import BEST_BY_MEANING, agree
@@ -32,15 +30,12 @@ from rag_index.search.relevance import DOUBT, THRESHOLD, logit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from concurrent.futures import Future
 
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.core.documents.vectors import SparseVector
     from rag_index.core.reports.metrics import Stopwatch
     from rag_index.core.settings import IndexSettings, Settings
 
-Asked = tuple[list[str], list[str], dict[str, Any]]
-"""Queries that fit something, queries that fit nothing, and their vectors."""
 MIN_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
 TEXTS, KNOWN, STRANGE = 200, 25, 40
@@ -71,36 +66,24 @@ class Learner:
     collection: Collection
     identity: EmbedderIdentity
 
-    def begin(self) -> Future[Asked] | None:
-        """Have servers embed the queries of `learn` beside the last documents of a run, since alone they only wait.
-
-        They are made of the documents that are committed by now. Returns None if these are too few.
-        """
-        with suppress(RagIndexError):
-            if self.settings.embedder.on_servers and self._due():
-                texts = self._words()
-                return in_thread(partial(_embedded, self.settings, self.identity, texts), "calibration")
-        return None
-
-    def learn(self, stopwatch: Stopwatch, begun: Future[Asked] | None = None) -> None:
+    def learn(self, stopwatch: Stopwatch) -> None:
         """Learn what the scores mean, again once a collection without a result has doubled.
 
-        Before, the weights of others stand. `begun` has the queries that `begin` embedded.
+        Before, the weights of others stand.
         """
         if not (documents := self._due()):
             return
         with stopwatch.stage("gate"), suppress(RagIndexError):
-            learned = self.ask_own_texts(begun)
+            learned = self.ask_own_texts()
             recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
             self.store.set_metadata(self.collection.name, {CALIBRATION: recorded})
 
-    def ask_own_texts(self, begun: Future[Asked] | None = None) -> Calibration | None:
+    def ask_own_texts(self) -> Calibration | None:
         """Ask the collection for its own texts, and for some that it does not have, and return what that taught.
 
         That is None if its texts are too few. Raises what store and embedder raise.
         """
-        asked = begun.result() if begun else _embedded(self.settings, self.identity, self._words())
-        own, strange, vectors = asked
+        own, strange, vectors = _embedded(self.settings, self.identity, self._words())
         model, conditions = bm25_model(self.index), required_conditions(self.index)
         encoder = Bm25Encoder(model) if model else None
 
@@ -145,7 +128,9 @@ def learn(known: Sequence[float], strange: Sequence[float], *, words: bool) -> C
     return replace(weights, bias=round(THRESHOLD - bound, 4))
 
 
-def _embedded(settings: Settings, identity: EmbedderIdentity, texts: Mapping[str, Sequence[str]]) -> Asked:
+def _embedded(
+    settings: Settings, identity: EmbedderIdentity, texts: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[str], dict[str, Any]]:
     """Return queries that fit these texts, queries that fit none, and the vectors of both; nothing if texts are few."""
     if len(texts) < TEXTS // 4:
         return [], [], {}

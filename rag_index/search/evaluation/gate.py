@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag_index.core.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.search.evaluation.calibrate import Asked, Learner
+from rag_index.search.evaluation.calibrate import Learner
 from rag_index.search.evaluation.evaluation import ask_collections
 from rag_index.search.evaluation.golden import GoldenQuery, possible_keys, read_golden, without_documents
 from rag_index.search.evaluation.measures import (
@@ -34,8 +34,6 @@ from rag_index.search.evaluation.measures import (
 from rag_index.search.fusion import ranked
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
@@ -178,7 +176,6 @@ class SearchHooks:
         self._before: Answers | None = None
         self._documents = 0
         self._had_any = False
-        self._calibrating: Future[Asked] | None = None
 
     def begin(self, run: Written, *, live: bool) -> None:
         """Take note of what is asked. Golden queries are asked of a `live` collection that has documents."""
@@ -194,10 +191,9 @@ class SearchHooks:
             self._before = self._ask()
 
     def when_read(self, documents: int) -> None:
-        """Ask the golden queries if much will change; have servers embed the calibration beside the last documents."""
+        """Ask the golden queries if much will change."""
         if self._is_much(documents):
             self.before_writing()
-        self._calibrating = self._learner.begin()
 
     def before_publishing(self, live: str | None) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
@@ -232,7 +228,7 @@ class SearchHooks:
             if not self._had_any:
                 self._run.outcome.say(NOTHING_LIVE)
             self._report(documents)
-        self._learner.learn(self._run.stopwatch, self._calibrating)
+        self._learner.learn(self._run.stopwatch)
 
     def _report(self, documents: int) -> None:
         gate, before = self._index.gate, self._before
