@@ -23,8 +23,8 @@ def message(**members) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **members}).encode()
 
 
-def hello(version: str) -> bytes:
-    client = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+def hello() -> bytes:
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     return message(id="hello", method="initialize", params=client)
 
 
@@ -32,9 +32,9 @@ def search(number, query: str = "printer") -> bytes:
     return message(id=number, method="tools/call", params={"name": "search", "arguments": {"query": query}})
 
 
-def answers(desk, *lines: bytes, version: str = "2025-06-18"):
+def answers(desk, *lines: bytes):
     """Return what a process writes for these lines, after which its input ends at once, but for the greeting."""
-    given = b"\n".join([hello(version), message(method="notifications/initialized"), *lines, b""])
+    given = b"\n".join([hello(), message(method="notifications/initialized"), *lines, b""])
     command = [*PROGRAM, "--config", str(desk.config), "mcp"]
     done = subprocess.run(command, input=given, capture_output=True, check=True, timeout=120)
     greeting, *rest = map(json.loads, done.stdout.splitlines())
@@ -75,7 +75,7 @@ def test_every_line_is_answered_and_those_after_it_too(desk):
         (message(id=11, result="no object"), None, INVALID_REQUEST),  # an answer, and the number is one of ours
         (b'"text"', None, INVALID_REQUEST),
         (b"[]", None, INVALID_REQUEST),
-        (b"[" + search(12) + b"]", None, INVALID_REQUEST),  # this version has no batches
+        (b"[" + search(12) + b"]", None, INVALID_REQUEST),  # no version has batches now
         (message(id=13, method="tools/call", params={"name": "no-tool"}), 13, "there is no"),
         (search(14), 14, "hits"),
     ]  # fmt: skip
@@ -96,30 +96,6 @@ def test_a_notification_is_never_answered_nor_is_an_empty_line(desk):
     assert [outcome(answer) for answer in answers(desk, *silent, search(1))] == [(1, "hits")]
 
 
-def test_the_version_that_has_batches_gets_their_answers_together(desk):
-    batch = [json.loads(search(number)) for number in (1, "b")]
-    batch += [
-        json.loads(message(method="notifications/x")),
-        5,
-        {"id": None},
-        json.loads(message(id=3, method="no/such")),
-    ]
-    silent = json.dumps([json.loads(message(method="notifications/x"))]).encode()
-    found = answers(desk, json.dumps(batch).encode(), silent, b"[]", search(4), version="2025-03-26")
-    together = [sorted(map(str, map(outcome, one))) for one in found if isinstance(one, list)]
-    assert together == [
-        sorted(
-            map(
-                str, [(1, "hits"), ("b", "hits"), (None, INVALID_REQUEST), (None, INVALID_REQUEST), (3, UNKNOWN_METHOD)]
-            )
-        )
-    ]
-    alone = {outcome(one) for one in found if isinstance(one, dict)}
-    assert alone == {(4, "hits"), (None, INVALID_REQUEST)}
-
-
 def test_a_request_that_the_client_cancels_holds_up_neither_the_others_nor_the_end(desk):
     cancel = message(method="notifications/cancelled", params={"requestId": 1})
-    found = answers(desk, b"[" + search(1) + b"," + cancel + b"," + search(2) + b"]", version="2025-03-26")
-    (together,) = found
-    assert (2, "hits") in map(outcome, together)
+    assert (2, "hits") in map(outcome, answers(desk, search(1), cancel, search(2)))

@@ -1,7 +1,8 @@
 """MCP on standard input and output: every request is answered, whatever the line holds that it comes in.
 
-The transport of the package `mcp` drops a line that it cannot read, and knows no batches, so that a client waits for
-ever. Lines are read here instead, and the server gets their messages one by one. The package writes the answers.
+The transport of the package `mcp` drops a line that it cannot read, so that a client waits for ever, and what is under
+way when the input ends. Lines are read here instead, and the server gets their messages one by one. The package writes
+the answers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,6 @@ from pydantic import RootModel, ValidationError
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-BATCHES = "2025-03-26"
-"""The version of the protocol in which a line may be a list of messages."""
 Messages = SessionMessage | Exception
 
 
@@ -54,25 +52,14 @@ class _Json(RootModel[Any]):
     """What is written in one line."""
 
 
-@dataclass(eq=False, slots=True)
-class _Line:
-    """A line of the client: the ids of the requests that wait for an answer, and the answers of the others."""
-
-    batch: bool
-    waiting: list[types.RequestId] = field(default_factory=list)
-    answers: list[Any] = field(default_factory=list)
-
-
 class Client:
     """The client, as the server sees it: it sends messages, and takes those of the server as a stream."""
 
     def __init__(self, messages: MemoryObjectSendStream[Messages], outgoing: Any) -> None:
         self._messages, self._outgoing = messages, outgoing
-        self._lines: list[_Line] = []
-        """Those that are not answered yet."""
+        self._waiting: list[types.RequestId | None] = []
+        """The ids of the requests that are not answered yet."""
         self._answered = asyncio.Event()
-        self._version: Any = None
-        """That which the client has asked for."""
 
     async def read(self, lines: anyio.AsyncFile[bytes]) -> None:
         """Give the server what the lines hold. Once the last is answered, end the server."""
@@ -80,19 +67,18 @@ class Client:
             async for line in lines:
                 if line.strip():
                     await self._take(line)
-            while self._lines:
+            while self._waiting:
                 self._answered.clear()
                 await self._answered.wait()
 
     async def send(self, item: SessionMessage) -> None:
-        """Write a message of the server, or keep it until the other answers of its batch are there."""
+        """Write a message of the server."""
         message = item.message
-        if isinstance(message, types.JSONRPCResponse | types.JSONRPCError) and message.id is not None:
-            line = next((one for one in self._lines if message.id in one.waiting), None)
-            if line is not None:
-                await self._settle(line, message.id, message)
-                return
-        await self._outgoing.send(item)
+        try:
+            await self._outgoing.send(item)
+        finally:
+            if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+                await self._settle(message.id)
 
     async def aclose(self) -> None:
         """Write nothing more."""
@@ -105,48 +91,24 @@ class Client:
         await self.aclose()
 
     async def _take(self, text: bytes) -> None:
-        line, messages = _Line(batch=False), list[types.JSONRPCMessage]()
+        """Give the server a message, or answer a line that holds none."""
         try:
-            given = _read(text)
+            message = _parse(_read(text))
         except (ValueError, RecursionError):
-            line.answers.append(_error(None, types.PARSE_ERROR, "this line is not JSON"))
-        else:
-            line.batch = isinstance(given, list) and bool(given) and self._version == BATCHES
-            for one in given if line.batch else [given]:
-                message = _parse(one)
-                if isinstance(message, types.JSONRPCRequest):
-                    line.waiting.append(message.id)
-                    if message.method == "initialize":
-                        self._version = (message.params or {}).get("protocolVersion")
-                if isinstance(message, dict):
-                    line.answers.append(message)
-                elif message is not None:
-                    messages.append(message)
-        self._lines.append(line)
-        if not line.waiting:
-            await self._finish(line)
-        for message in messages:
+            message = _error(None, types.PARSE_ERROR, "this line is not JSON")
+        if isinstance(message, dict):
+            await self._outgoing.send(SessionMessage(_Json(message)))  # type: ignore[arg-type]
+        elif message is not None:
             number = message.id if isinstance(message, types.JSONRPCRequest) else None
-            metadata = ServerMessageMetadata(on_request_unanswered=partial(self._settle, line, number))
+            self._waiting += [number] if isinstance(message, types.JSONRPCRequest) else []
+            metadata = ServerMessageMetadata(on_request_unanswered=partial(self._settle, number))
             await self._messages.send(SessionMessage(message, metadata))
 
-    async def _settle(self, line: _Line, number: Any, answer: Any = None) -> None:
-        """Note the answer to a request, or that it gets none since the client cancelled it."""
-        line.waiting.remove(number)
-        if answer is not None:
-            line.answers.append(answer)
-        if not line.waiting:
-            await self._finish(line)
-
-    async def _finish(self, line: _Line) -> None:
-        """Write the answers to a line, together if it is a batch."""
-        try:
-            with anyio.CancelScope(shield=True):  # cancelling the last request of a batch drops no other answer
-                for answer in [line.answers] if line.batch and line.answers else line.answers:
-                    await self._outgoing.send(SessionMessage(_Json(answer)))  # type: ignore[arg-type]
-        finally:
-            self._lines.remove(line)
-            self._answered.set()
+    async def _settle(self, number: types.RequestId | None) -> None:
+        """Note that a request is answered, or that it gets no answer since the client cancelled it."""
+        if number in self._waiting:
+            self._waiting.remove(number)
+        self._answered.set()
 
 
 def _read(text: bytes) -> Any:
