@@ -33,12 +33,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.engine import open_read_only
+from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.database.drivers import database_url
 from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.core.settings import IndexSettings
 from rag_index.etl.delete_guard import DeleteGuard
-from rag_index.etl.diff import LedgerScanState
 from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
         guard = DeleteGuard(ledger, collection, 0.2)
         guard.note_size()
         ledger.begin_scan("a")
-        state = LedgerScanState(settings_of(url, digests=digests), INDEX, source, ledger, collection.id, full=first)
+        state = ScanState(settings_of(url, digests=digests), INDEX, source, ledger, collection.id, full=first)
         source.count()
         read = changed = 0
         for page in pages(source):
@@ -143,7 +143,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
 def query(url: URL, ledger: Ledger, collection: Collection) -> None:
     """Ask the database for the digests, and do nothing with them."""
     with closing(DigestSource(url, INDEX, timeout=3600)) as source:
-        LedgerScanState(settings_of(url, digests=True), INDEX, source, ledger, collection.id, full=True)
+        ScanState(settings_of(url, digests=True), INDEX, source, ledger, collection.id, full=True)
         source.count()
         statement, engine = source.digest_statement(), open_read_only(url)
         with engine.connect() as connection:

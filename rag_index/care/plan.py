@@ -15,6 +15,7 @@ from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.sources import Source, all_pages, has_digests, open_source
 from rag_index.components.sources.attachments import with_files
+from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.secret_values import MASK, looks_secret
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import commit_marks, open_names
@@ -27,7 +28,7 @@ from rag_index.core.reports.outcome import Counts, count_of
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
-from rag_index.etl.diff import LedgerScanState, diff
+from rag_index.etl.diff import diff
 from rag_index.etl.tombstones import without_erased
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _compare(
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan(settings.alias(index.name))
     full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
-    state = LedgerScanState(settings, index, source, ledger, collection_id, full=full)
+    state = ScanState(settings, index, source, ledger, collection_id, full=full)
     for whole in all_pages(source, settings.source.page_rows):
         page = without_erased(ledger, settings, index, whole)
         state.see(page, plan)

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.sources import Source, SourcePage, has_digests, scan_settings
+from rag_index.components.sources import SourcePage, scan_settings
 from rag_index.components.sources.attachments import with_files
-from rag_index.components.sources.digest import BucketDigest, BucketLayout, add_rows
-from rag_index.components.sources.sql import not_unique
+from rag_index.components.sources.scan_state import MAX_TRIES, ScanState
 from rag_index.core.documents.canonical import byte_count, decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.index import CODE
@@ -26,17 +25,12 @@ from rag_index.etl.tombstones import without_erased
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.components.ledger import Collection, FailedDocument, Known, Ledger
+    from rag_index.components.ledger import Collection, FailedDocument, Known
     from rag_index.core.documents.batches import DocumentBatch, Failure, Shard
-    from rag_index.core.reports.outcome import Counts
-    from rag_index.core.settings import IndexSettings, Settings
     from rag_index.etl.run import IndexRun
 
-DAY = 86_400
 PAYLOADS = 100
 """Payloads of the first page in which the fields of payload indexes are looked for."""
-MAX_TRIES = 5
-"""Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +139,7 @@ class Diff:
         ledger.begin_scan(run.alias)
         self._comparison = Comparison(run, collection, rebuild=run.rebuild)
         full = run.rebuild or (self._comparison.must_read_all and not run.single)
-        self._state = LedgerScanState(
+        self._state = ScanState(
             settings, index, run.source, ledger, collection.id,
             full=full, retry=run.options.retry_failed, single=run.single,
         )  # fmt: skip
@@ -305,145 +299,3 @@ class Comparison:
         held = self._ledger.held_of(self._cid, list(found)) if found else ()  # a batch read them, and was refused
         if changes := [(document_id(key), change) for key, change in found.items() if key not in held]:
             self._ledger.note_mended(self._alias, self._run_id, self._inbox_number, changes)
-
-
-class LedgerScanState:
-    """The `sources.ScanState` of one run, kept in the ledger. A source that reads everything does not use it.
-
-    Everything is read when nothing is known yet, when the settings of the index changed, for a rebuild, from another
-    database, and every `full_compare_days`: that finds changes which cannot be seen without reading.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        index: IndexSettings,
-        source: Source,
-        ledger: Ledger,
-        collection_id: int,
-        *,
-        full: bool,
-        retry: bool = False,
-        single: bool = False,
-    ) -> None:
-        self._index, self._ledger, self._cid, self._retry = index, ledger, collection_id, retry
-        self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
-        before = ledger.scan_state(collection_id)
-        self._is_outdated = before is not None and before.settings != self._settings
-        self._full_at = ledger.clock()
-        self.watermark: str | None = None
-        """The watermark that the last complete scan set; None if everything has to be read."""
-        self.last_watermark: str | None = None
-        """The last watermark, even if everything has to be read; None if the settings of the index changed."""
-        if before is not None and not (self._is_outdated or full):
-            self.last_watermark = before.watermark
-            if 0 <= self._full_at - before.full_at < index.full_compare_days * DAY:
-                self.watermark, self._full_at = before.watermark, before.full_at
-        self._next_watermark: str | None = None
-        self._gives_stamps = False
-        self._read: dict[int, BucketDigest] = {}
-        self._unread: set[int] = set()
-        self.pages = 0
-        if not single:
-            source.use_scan_state(self)
-
-    @property
-    def read_all(self) -> bool:
-        """Whether the source reads every document, as far as this state decides it."""
-        return self.watermark is None
-
-    def digests(self) -> dict[int, str]:
-        """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
-        unfinished = self._ledger.unfinished_buckets(self._cid, max_tries=None if self._retry else MAX_TRIES)
-        return {bucket: found for bucket, found in self._ledger.digests(self._cid).items() if bucket not in unfinished}
-
-    def set_watermark(self, watermark: str) -> None:
-        """Keep this watermark for the next scan, if this one reaches its end."""
-        self._next_watermark = watermark
-
-    def must_read(self, keys: Sequence[str]) -> bool:
-        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
-        known, failed = self._ledger.known(self._cid, keys), self._ledger.failures(self._cid, keys)
-        if any((one.kind == "failed" and one.tries < MAX_TRIES) or self._retry for one in failed.values()):
-            return True
-        return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
-
-    def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
-        """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
-        committed = self._ledger.committed_stamps(self._cid, list(stamps))
-        same = {key for key, stamp in committed.items() if stamps[key] == stamp}
-        return same - self._ledger.failures(self._cid).keys() if self._retry else same
-
-    def keys_under(self, prefix: str) -> list[str]:
-        """Return the keys of the known documents whose typed key begins with `prefix`."""
-        return self._ledger.keys_under(self._cid, prefix)
-
-    def see(self, page: SourcePage, counts: Counts) -> tuple[int, list[Failure]]:
-        """Let the scan see the documents of a page, and count them, but for those that are compared with the ledger.
-
-        Return how many were not read, and those that a rule of the source keeps out although they are indexed: their
-        points are recorded as to be deleted. Raises SourceError if a key occurs twice.
-        """
-        self.pages += 1
-        keys = [*page.documents.keys, *(failure.key for failure in page.unreadable), *page.unread]
-        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
-        if twice := self._ledger.see(keys, page=self.pages, buckets=buckets):
-            raise not_unique(self._index, twice[0])
-        unread = self._leave_unread(page, counts)
-        counts.documents += len(page.documents) + len(page.unreadable)
-        counts.count(page.unreadable)
-        skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
-        known = self._ledger.known(self._cid, list(skipped)) if skipped else {}
-        excluded = [skipped[key] for key, row in known.items() if row.chunks or row.pending]
-        self._ledger.note_emptied([(failure.key, b"", b"") for failure in excluded])
-        return unread, excluded
-
-    def note(self, page: SourcePage) -> None:
-        """Keep the stamps and the digests of a page, once it was seen."""
-        if self._is_outdated and self.pages == 1:
-            self._ledger.forget_scan(self._cid)  # what is written now would stay unread under the settings before
-        if self._digests and self.pages == 1:
-            before = BucketLayout.decode(self.watermark)
-            if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
-                self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
-        if page.digests:
-            add_rows(self._read, page.digests.values())
-        documents, stamps = page.documents, page.stamps
-        rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
-        self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
-        self._gives_stamps = self._gives_stamps or bool(stamps)
-
-    def complete(self) -> None:
-        """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""
-        if (watermark := self._next_watermark) is not None:
-            with self._ledger.transaction():
-                if self._digests:
-                    digests = {bucket: digest.encode() for bucket, digest in self._read.items()}
-                    self._ledger.record_digests(self._cid, digests, unread=self._unread)
-                self._ledger.record_scan(self._cid, watermark, settings=self._settings, full_at=self._full_at)
-        if self._gives_stamps:
-            self._ledger.forget_unseen_files(self._cid)
-
-    def _leave_unread(self, page: SourcePage, counts: Counts) -> int:
-        """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
-
-        Return how many these are.
-        """
-        documents, empty, failed, skipped = len(page.unread), 0, 0, 0
-        if page.unread_buckets:
-            self._unread.update(page.unread_buckets)
-            self._ledger.leave_unread(page.unread_buckets)
-            documents = sum(page.unread_buckets.values())
-            empty, failed, skipped = self._ledger.count_unread(self._cid)
-        elif page.unread:
-            known = self._ledger.known(self._cid, page.unread)
-            listed = self._ledger.failures(self._cid, page.unread)  # tried often enough, and not changed since
-            kinds = {key: failure.kind for key, failure in listed.items() if failure.kind != "incomplete"}
-            skipped = sum(kind == "skipped" for kind in kinds.values())
-            failed, empty = len(kinds) - skipped, sum(not row.chunks for key, row in known.items() if key not in kinds)
-        counts.documents += documents
-        counts.empty += empty
-        counts.failed += failed
-        counts.skipped += skipped
-        counts.unchanged += documents - empty - failed - skipped
-        return documents

@@ -119,7 +119,7 @@ def test_a_late_commit_is_found_by_the_next_poll_whatever_is_dated_ahead(polled)
     polled.put(50, hours=-2)
     polled.receive()
     polled.put(51, seconds=30)
-    polled.put(52, minutes=50)  # changed_overlap is an hour
+    polled.put(52, minutes=50)  # it looks back for an hour
     polled.put(53)
     assert polled.receive(after=5) == {"51", "52", "53"}
 

@@ -8,6 +8,7 @@ import pytest
 
 from rag_index.care.doctor import repair
 from rag_index.care.plan import plan_runs
+from rag_index.components.sources import scan_state
 from rag_index.components.sources.digest import DigestSource
 from rag_index.core.documents.keys import encode_key
 from rag_index.etl import diff
@@ -186,7 +187,8 @@ def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_
 
 
 def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
-    monkeypatch.setattr(diff, "MAX_TRIES", 2)
+    for module in (diff, scan_state):
+        monkeypatch.setattr(module, "MAX_TRIES", 2)
     project = with_digests(Project(tmp_path / "p", extra=fake.settings + "wait_for_recovery = 5\n").fill(50))
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
     project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")

@@ -126,7 +126,7 @@ def test_with_changed_since_a_page_is_read_in_full_only_where_groups_are_others(
 
     def night():
         nonlocal state
-        source = db.source(ChangedSource, access=access, changed_since="at", changed_overlap=0)
+        source = db.source(ChangedSource, access=access, changed_since="at")
         source.use_scan_state(state)
         found = list(pages(source, 40))
         stamps = {key: stamp for page in found for key, stamp in page.stamps.items()}

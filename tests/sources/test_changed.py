@@ -52,7 +52,7 @@ def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
 
 
 def since(table: Table, watermark: str, must_read=lambda keys: False) -> tuple[list[str], list[str]]:
-    source = table.source(changed_overlap=3600)
+    source = table.source()
     read_since(source, watermark, must_read)
     return read(source)
 

@@ -50,7 +50,7 @@ def test_a_batch_writes_nothing_by_settings_that_a_run_or_the_file_has_replaced(
     project.write_settings(text)
     assert isinstance(batch(project.settings, "4"), SettingsReplaced), "a run with another file has written it"
     assert "4" not in project.texts()
-    project.write_settings(HIDING.replace("chunk_chars", "full_compare_days = 3\nchunk_chars"))
+    project.write_settings(f"{HIDING}\n[run]\nkeep_days = 3\n")
     assert batch(project.settings, "4") is None, "what decides nothing of documents is no other setting"
     project.write_settings("[[[")
     assert isinstance(batch(old, "4"), SettingsError)

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.components.sources.digest import RowDigest
+    from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings, Settings
 
 __all__ = [
-    "ScanState", "SingleDocumentSource", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of",
+    "SingleDocumentSource", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of",
     "scan_settings",
 ]  # fmt: skip
 
@@ -42,37 +43,6 @@ class SourcePage:
     """Buckets that stay unread, with the number of their rows, because their digests are those of the last scan."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
-
-
-class ScanState(Protocol):
-    """The results of earlier scans, with which a source can leave unchanged documents unread.
-
-    A source that knows times of change uses the watermark. One that sees another sign of each document, such as the
-    size and time of a file, uses stamps.
-    """
-
-    @property
-    def watermark(self) -> str | None:
-        """The watermark that the last complete scan set; None means that everything has to be read."""
-
-    @property
-    def last_watermark(self) -> str | None:
-        """The last watermark, even if everything has to be read again; None if the settings of the index changed."""
-
-    def digests(self) -> Mapping[int, str]:
-        """Return the digests that complete scans left, by bucket. Those of buckets that must be read are left out."""
-
-    def set_watermark(self, watermark: str) -> None:
-        """Keep this watermark for the next scan, if the scan that begins now reaches its end."""
-
-    def must_read(self, keys: Sequence[str]) -> bool:
-        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
-
-    def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
-        """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
-
-    def keys_under(self, prefix: str) -> list[str]:
-        """Return the keys of the known documents whose typed key begins with `prefix`."""
 
 
 class Source(Protocol):
@@ -144,7 +114,7 @@ def scan_settings(settings: Settings, index: IndexSettings) -> str:
     """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
     digests = "digests" if has_digests(settings, index) else ""
-    decides = index.model_dump_json(exclude={"gate", "full_compare_days"})
+    decides = index.model_dump_json(exclude={"gate"})
     return hash_text(decides + database + digests).hex()
 
 

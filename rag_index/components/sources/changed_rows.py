@@ -6,7 +6,7 @@ be tried again. So a row that is inserted with an old time is found, too. The on
 known row whose time does not rise above `since`.
 
 `since` is computed from the rows themselves at the start of a scan. It is the latest time that is not later than the
-database's own clock, since a row dated 2099 would hide all changes until then. `changed_overlap` is subtracted for rows
+database's own clock, since a row dated 2099 would hide all changes until then. `OVERLAP` is subtracted for rows
 that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted.
 Times that are text (SQLite) are compared as text, and by the day, and numbers as seconds, milliseconds and so on since
 1970. The watermark also has a hash of the newest row's key: if that row is older at the next scan, or gone, the source
@@ -41,13 +41,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection
 
-    from rag_index.components.sources import ScanState, SourcePage
+    from rag_index.components.sources import SourcePage
+    from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
 ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
 EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
 """Numbers count seconds, milliseconds, microseconds or nanoseconds since 1970."""
+
+
+OVERLAP = dt.timedelta(hours=1)
+"""How much later than its own time a change may be committed."""
 
 
 class ChangedSource(SqlSource):
@@ -58,7 +63,6 @@ class ChangedSource(SqlSource):
         self._time = self._from.c[str(index.changed_since)]
         self._unit: int | None = None
         """How many units of the column are a second, if it has numbers."""
-        self._overlap = dt.timedelta(seconds=index.changed_overlap)
         self.now = dt.datetime.fromtimestamp(0, dt.UTC)
         """The database's clock, when a watermark was last asked for."""
         self._state: ScanState | None = None
@@ -97,7 +101,7 @@ class ChangedSource(SqlSource):
                 return None
             newest = sa.select(*self._keys, self._time).where(*self._keys_not_null(), self._time <= untyped(possible))
             row = connection.execute(newest.order_by(self._time.desc()).limit(1)).first()
-        watermark = _encode_time(_earlier(latest, self._overlap * (self._unit or 1)))
+        watermark = _encode_time(_earlier(latest, OVERLAP * (self._unit or 1)))
         if row is not None:
             watermark |= {"newest": [hash_text(encode_key(row[:-1])).hex(), _encode_time(row[-1])]}
         return json.dumps(watermark)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.chunking.code.languages import TEXT, require_grammars
-from rag_index.components.sources import ScanState, SourcePage
+from rag_index.components.sources import SourcePage
 from rag_index.components.sources.listing import File, Listing, list_files, open_below, open_file
 from rag_index.core.documents.batches import DocumentBatch, Failure
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
 PAGE_BYTES = 16_000_000

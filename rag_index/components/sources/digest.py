@@ -33,7 +33,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects.postgresql import BIT
 
-from rag_index.components.sources import ScanState, SourcePage
+from rag_index.components.sources import SourcePage
 from rag_index.components.sources.pages import DocumentParts, cut_off, stream_rows, valid_rows, with_any_text
 from rag_index.components.sources.sql import Cursor, SqlSource
 from rag_index.core.documents.batches import DocumentBatch
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.components.sources.part_reader import PartRows
+    from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
 VERSION = 1

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.sources import ScanState, SourcePage, open_source
+from rag_index.components.sources import SourcePage, open_source
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
+    from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings, Settings
 
 READ_FACTOR = 20

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.components.sources import ScanState, SourcePage
+from rag_index.components.sources import SourcePage
 from rag_index.components.sources.attachments import start_of
 from rag_index.components.sources.engine import (
     begin_snapshot,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
+    from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
 USUAL_SECONDS = 10.0

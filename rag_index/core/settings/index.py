@@ -28,7 +28,7 @@ from rag_index.core.settings.sections import (
     DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
 )
-from rag_index.core.settings.values import Int, Number, PositiveInt, Section
+from rag_index.core.settings.values import Int, PositiveInt, Section
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -42,7 +42,7 @@ LANGUAGES = (
 )  # fmt: skip
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
-    "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
+    "table", "db_schema", "query", "key", "text", "payload", "changed_since", "access",
     "access_separator", "depends_on", "not_secret", "where", "newest", "title", "link",
     "format", "files", "joins", "parts", "language_column",
 }  # fmt: skip
@@ -147,14 +147,10 @@ class IndexSettings(Section):
     run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest`, use
     [digests](operations.md#large-tables-digest): a run reads everything all the same, and a watch that polls sees
     changes of this table alone."""
-    changed_overlap: Number = Field(default=3600.0, ge=0)
-    """How much later than its own time a change may be committed, in seconds."""
     depends_on: list[DependsOn] = Field(default=[])
     """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
     key = "id", column = "customer_id"}]`. `column` of the index's table or query holds the value of `key`. With a
     `query` or a view, list each table that it reads; `table` may be `schema.table`."""
-    full_compare_days: Number = Field(default=7.0, ge=0)
-    """How often everything is read although `digest`, `changed_since` or kind `code` would allow less, in days."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])

@@ -1,6 +1,6 @@
 """Polling: the rows whose `changed_since` has risen, for any database, and files, looked at every few seconds.
 
-A row may be committed later than it is dated. So each poll looks back as far as the next run will (`changed_overlap`,
+A row may be committed later than it is dated. So each poll looks back as far as the next run will (`OVERLAP`,
 and more where the column does not tell its time zone), from the latest time that the database's clock does not deny. A
 poll that takes long is followed by a longer pause. What is found is remembered by key and time, and not given again.
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.ledger.tables import Collection, Position
 from rag_index.components.sources import has_digests, scan_settings
-from rag_index.components.sources.changed_rows import ChangedSource
+from rag_index.components.sources.changed_rows import OVERLAP, ChangedSource
 from rag_index.components.sources.code import CodeSource
 from rag_index.components.sources.engine import errors_as_ours, open_read_only
 from rag_index.components.sources.source_tables import relations_read, tables_read
@@ -118,7 +118,7 @@ class PollFeed(IndexFeed):
         groups = ", and new groups only after a while" if self._index.access else ""
         return (
             "polling sees no deletions, no older copy of the source, no rows without a time, and no changes that are "
-            f"committed more than {self._index.changed_overlap:g} s after their time{others}{groups}: the next run "
+            f"committed more than {OVERLAP.total_seconds():g} s after their time{others}{groups}: the next run "
             "finds these"
         )
 
