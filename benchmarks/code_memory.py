@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.code import CodeChunker
 from rag_index.components.sources.code import decode_text
 from rag_index.components.sources.listing import list_files
 from rag_index.core.documents.batches import DocumentBatch

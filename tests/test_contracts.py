@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.code import CodeChunker
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import open_embedder
 from rag_index.core.settings import EmbedderSettings

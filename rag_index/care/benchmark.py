@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify, open_embedder
 from rag_index.components.ledger import Ledger
-from rag_index.components.sources.sample import Sample, read_sample
+from rag_index.components.sources import Sample, read_sample
 from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.machine.resources import cpu_count, worker_count
 from rag_index.core.reports.outcome import count_of

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.care.benchmark import sample_run, settings_in
 from rag_index.components.embedders import identify
-from rag_index.components.sources.sample import Sample, read_sample
+from rag_index.components.sources import Sample, read_sample
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.index import SQL
 from rag_index.core.settings.parts import split_name

@@ -17,7 +17,7 @@ from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify
 from rag_index.components.ledger import Ledger, WaitingChange, WaitingLookUp
 from rag_index.components.ledger.runs import BATCH, SINGLE, holder
-from rag_index.components.sources import SingleDocumentSource, Source, SourcePage, open_source, scan_settings
+from rag_index.components.sources import Source, SourcePage, open_source, scan_settings
 from rag_index.components.sources.source_tables import look_up_columns
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores.protocol import Condition
@@ -129,13 +129,14 @@ class NamedDocuments(AllDocuments):
     def begin(self, run: IndexRun, steps: Steps) -> bool:
         """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
         name = run.index.name
-        if not isinstance(run.source, SingleDocumentSource):
+        read: Callable[[Sequence[str]], SourcePage] | None = getattr(run.source, "documents", None)
+        if read is None:
             raise SettingsError(
                 f"index {name}: its source cannot be asked for single documents; "
                 f"`rag-index index {name}` brings all of it up to date"
             )
         with run.stopwatch.stage("fetch"):
-            self.page = run.source.documents(self._ids)
+            self.page = read(self._ids)
             columns = run.index.key_columns or ["id"]  # without columns an id is the key itself
             keys = {given: possible_keys(key_parts(given, columns)) for given in self._ids}
             known: set[str] = set()

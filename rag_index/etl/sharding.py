@@ -11,9 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.core.documents.batches import DocumentBatch, Shard
-from rag_index.core.machine.retries import ProcessLimit
 from rag_index.core.settings.index import CODE
-from rag_index.etl.steps import EMBED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +46,11 @@ FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 
 
 FIRST_RATE_OF_CONTEXTS = 1_000.0
 MAX_CHARS_WITH_CONTEXTS = 100_000
+SPARE_SECONDS = 600.0
+TIMES_SLOWER = 30.0
+"""How many times slower than measured, or than assumed before that, a shard may be: machines get busy."""
+REQUESTS_IN_A_ROW = 4
+"""Requests that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
 
 def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float:
@@ -73,14 +76,17 @@ def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
 
 
 def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_second: float) -> float:
-    """Return the seconds that a shard may take: what the policy adds to all that the settings allow it to wait."""
-    embedder, limit = settings.embedder, EMBED.process or ProcessLimit()
-    waits = limit.times_slower * chars / max(1.0, chars_per_second)
+    """Return the seconds that a shard may take, after which its process ends itself: it hangs.
+
+    A process that does not hang and is ended costs little: its shard is run again in parts, which have a limit each.
+    """
+    embedder = settings.embedder
+    seconds = SPARE_SECONDS + TIMES_SLOWER * chars / max(1.0, chars_per_second)
     if embedder.on_servers:
-        waits += limit.requests * embedder.timeout + embedder.wait_for_recovery
+        seconds += REQUESTS_IN_A_ROW * embedder.timeout + embedder.wait_for_recovery
     if index.context is not None:
-        waits += limit.requests * index.context.timeout + embedder.wait_for_recovery
-    return limit.spare + waits
+        seconds += REQUESTS_IN_A_ROW * index.context.timeout + embedder.wait_for_recovery
+    return seconds
 
 
 class Sharder:

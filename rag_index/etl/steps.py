@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
-from rag_index.core.machine.retries import Policy, ProcessLimit
+from rag_index.core.machine.retries import Policy
 from rag_index.errors import EmbedderUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ WAITED_FOR = (EmbedderUnavailable, StoreUnavailable)
 
 CHECK = Policy()
 FETCH = Policy()
-EMBED = Policy(retries=1, limit=None, process=ProcessLimit(), waits_for=WAITED_FOR)
+EMBED = Policy(retries=1, limit=None, waits_for=WAITED_FOR)
 """A request ends after `[embedder] timeout`, and the step waits for servers that are down (`wait_for_recovery`)."""
 UPSERT = Policy(retries=0, limit=None)
 """A request ends after `[store] timeout`, and each is tried again for two minutes if the server does not answer."""

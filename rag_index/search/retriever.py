@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from rag_index.components.hosts.event_loop import EventLoopThread
 from rag_index.components.stores import open_reader
 from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.core.machine.executors import EventLoopThread
 from rag_index.core.settings import Settings, run_settings
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
 from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of

@@ -10,8 +10,8 @@ from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import Bm25Model
 from rag_index.components.hosts import host_pool
 from rag_index.components.ledger import Ledger, runs, tables
+from rag_index.components.stores import server
 from rag_index.components.stores.edge import store as edge_store
-from rag_index.components.stores.server import server_store
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.etl import delete_guard, diff, publish
 from rag_index.etl.collection import Target
@@ -57,7 +57,7 @@ NUMBERS = [
     ("how-it-works", f"{publish.SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
-    ("servers", f"{server_store.REQUEST_POINTS}, at most {server_store.BATCH_BYTES // 10**6} MB"),
+    ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
     ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
 ]
 

@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.care.doctor import examine, repair
 from rag_index.care.export import export
 from rag_index.components.ledger import Ledger
-from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.components.stores.server import ServerStore
 from rag_index.errors import StoreRefused
 from rag_index.etl.publish import roll_back
 from tests.fakes.qdrant import FakeQdrant

@@ -8,7 +8,7 @@ import pytest
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.components.stores.server import ServerStore
 from rag_index.etl import run as run_module
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import make_searchable

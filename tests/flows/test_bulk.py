@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient
 
 from rag_index.care.doctor import examine
 from rag_index.components.stores import BULK
-from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.components.stores.server import ServerStore
 from rag_index.errors import RagIndexError
 from tests.etl.plain import run_plain
 from tests.fakes.qdrant import FakeQdrant

@@ -4,7 +4,7 @@ import heapq
 
 import pytest
 
-from rag_index.components.hosts.load import MAX_REQUESTS, Load
+from rag_index.components.hosts.host_pool import MAX_REQUESTS, Load
 
 
 class Server:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from rag_index.components.stores.server.server_store import Reads
+from rag_index.components.stores.server import Reads
 from rag_index.search import service as search_service
 from tests.search.desk import DESK, Desk
 from tests.service.live import Live

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.components.sources.sample import READ_FACTOR, Sample, read_sample
+from rag_index.components.sources import READ_FACTOR, Sample, read_sample
 from rag_index.errors import SourceError
 from tests.project import Project
 from tests.sources.databases import pages

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.protocol import Condition, VectorQuery
-from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.components.stores.server import ServerStore
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
 from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from rag_index.components.stores.server import link
-from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.components.stores.server import ServerStore, link
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from tests.fakes.qdrant import DISK_FULL, POISON

@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.protocol import Condition, VectorQuery
-from rag_index.components.stores.server.server_store import ServerStore
+from rag_index.components.stores.server import ServerStore
 from rag_index.errors import PointsRefused, StoreRefused
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc

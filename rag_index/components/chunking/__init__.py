@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.code import CodeChunker
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.core.settings.index import CODE
 from rag_index.core.settings.plugins import CHUNKERS, load_plugin

@@ -22,11 +22,11 @@ from rag_index.components.hosts.endpoint import (
     plain_vector,
     survey_hosts,
 )
-from rag_index.components.hosts.event_loop import EventLoopThread
 from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.components.hosts.ollama_client import OllamaEndpoint
 from rag_index.components.hosts.openai_client import OpenAIEndpoint
 from rag_index.components.hosts.retries import AskedHosts
+from rag_index.core.machine.executors import EventLoopThread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ log = logging.getLogger("rag_index.embedders")
 
 
 class ServerEmbedder:
-    """An Embedder that calls servers with as many requests at a time as each host shows to pay (`hosts.load`).
+    """An Embedder that calls servers with as many requests at a time as each host shows to pay (`hosts.host_pool`).
 
     `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
     began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.

@@ -1,9 +1,14 @@
-"""Sources: where documents are read from, page by page. `open_source` opens the source of an index."""
+"""Sources: where documents are read from, page by page. `open_source` opens the source of an index.
+
+`read_sample` returns a sample of its documents, the same each time, which is a source itself.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_index.core.database.drivers import redacted_url
 from rag_index.core.documents.batches import DocumentBatch, Failure
@@ -11,6 +16,7 @@ from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_
 from rag_index.core.documents.keys import encode_key
 from rag_index.core.settings.index import CODE, SQL
 from rag_index.core.settings.plugins import SOURCES, load_plugin
+from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 __all__ = [
-    "SingleDocumentSource", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of",
+    "Sample", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of", "read_sample",
     "scan_settings",
 ]  # fmt: skip
 
@@ -46,7 +52,12 @@ class SourcePage:
 
 
 class Source(Protocol):
-    """Documents in pages. Reading a page twice gives the same documents, so that a retry is harmless."""
+    """Documents in pages. Reading a page twice gives the same documents, so that a retry is harmless.
+
+    A source that can return single documents (`index --id`) also has `documents(ids)`. It returns the documents with
+    these ids (the form that people see), as far as they exist, as a page without a cursor. It raises as `page`, and
+    SettingsError if a text cannot be an id.
+    """
 
     def check(self) -> None:
         """Check that everything that the settings name exists and fits.
@@ -72,17 +83,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close connections and files."""
-
-
-@runtime_checkable
-class SingleDocumentSource(Protocol):
-    """The additional method of a source that can return single documents (`index --id`)."""
-
-    def documents(self, ids: Sequence[str]) -> SourcePage:
-        """Return the documents with these ids (the form that people see), as far as they exist; the cursor is None.
-
-        Raises SourceUnavailable, SourceError (several rows have an id) or SettingsError (a text cannot be an id).
-        """
 
 
 def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
@@ -151,3 +151,72 @@ def has_digests(settings: Settings, index: IndexSettings) -> bool:
     Nor is the content of files that rows name.
     """
     return settings.source.digest and index.kind == SQL and index.access_query is None and index.files is None
+
+
+READ_FACTOR = 20
+"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Documents of a source, which are themselves a `Source`.
+
+    `seconds` is the time that reading them took: their share of the time for all documents that were read.
+    """
+
+    documents: DocumentBatch
+    seconds: float
+
+    def check(self) -> None:
+        """Do nothing: the documents are already read."""
+
+    def use_scan_state(self, state: ScanState) -> None:
+        """Do nothing: all documents are returned."""
+
+    def count(self) -> int:
+        return len(self.documents)
+
+    def page(self, cursor: Any, rows: int) -> SourcePage:
+        first = cursor or 0
+        last = min(first + rows, len(self.documents))
+        documents = self.documents.take(list(range(first, last)))
+        return SourcePage(documents, last if last < len(self.documents) else None)
+
+    def close(self) -> None:
+        """Do nothing: the sample holds no connection."""
+
+
+def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
+    """Return a sample of `size` documents with text.
+
+    It holds the documents with the smallest hashes of their keys, out of the first `READ_FACTOR` times as many. So it
+    is the same sample each time, and not only from the beginning of the table.
+
+    Raises:
+        SourceUnavailable: the source does not answer.
+        SourceError: the source cannot be read, or has no document with text.
+    """
+    source = open_source(settings, index, first=size * READ_FACTOR)
+    chosen = DocumentBatch.empty()
+    read, seconds, cursor = 0, 0.0, None
+    try:
+        source.check()
+        while read == 0 or (cursor is not None and read < size * READ_FACTOR):
+            started = time.perf_counter()
+            page = source.page(cursor, min(settings.source.page_rows, size * READ_FACTOR))
+            seconds += time.perf_counter() - started
+            cursor = page.cursor
+            read += max(1, len(page.documents))
+            chosen = _smallest_hashes(chosen.plus(page.documents), size)
+    finally:
+        source.close()
+    if not chosen:
+        raise SourceError(f"index {index.name} has no documents with text to take a sample of")
+    return Sample(chosen, seconds * len(chosen) / read)
+
+
+def _smallest_hashes(documents: DocumentBatch, size: int) -> DocumentBatch:
+    """Return the `size` documents with text whose keys have the smallest hashes, in the order of reading."""
+    with_text = [row for row, text in enumerate(documents.texts) if text.strip()]
+    rows = sorted(with_text, key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest())[:size]
+    return documents.take(sorted(rows))

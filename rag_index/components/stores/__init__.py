@@ -13,7 +13,7 @@ from rag_index.errors import StoreMismatch
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store, StoreNames, StoreReader
-    from rag_index.components.stores.server.server_store import ServerStore
+    from rag_index.components.stores.server import ServerStore
     from rag_index.core.documents.batches import CommitMark
     from rag_index.core.settings import StoreSettings
 
@@ -125,7 +125,7 @@ def open_reader(
 def _open_server(
     settings: StoreSettings, *, timeout: float | None = None, patience: float | None = None
 ) -> ServerStore:
-    from rag_index.components.stores.server.server_store import ServerStore
+    from rag_index.components.stores.server import ServerStore
 
     timeout, key = settings.timeout if timeout is None else timeout, settings.secret_api_key()
     return ServerStore(

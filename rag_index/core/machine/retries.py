@@ -23,21 +23,6 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessLimit:
-    """When a process that embeds a shard ends itself.
-
-    It is `spare` seconds beyond all that the shard may take and wait for (`etl.sharding.hang_limit`). A process
-    that does not hang and is ended costs little: its shard is run again in parts, which have a limit each.
-    """
-
-    spare: float = 600.0
-    times_slower: float = 30.0
-    """How many times slower than measured, or than assumed before that, a shard may be: machines get busy."""
-    requests: int = 4
-    """Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Policy:
     """How often a step, which is harmless to repeat, is tried again after a transient error."""
 
@@ -48,8 +33,6 @@ class Policy:
     """The seconds after the start of the step in which a retry may begin."""
     limit: float | None = LONG
     """Seconds after which Prefect ends the step. It can in the main thread of a process alone."""
-    process: ProcessLimit | None = None
-    """When the process ends itself, if the step may run in another thread or process, where Prefect cannot end it."""
     waits_for: tuple[type[TransientError], ...] = ()
     """Errors that the step raises when it has waited as long as it may: another try would wait again."""
 

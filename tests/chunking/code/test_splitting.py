@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.code import CodeChunker
 from rag_index.components.chunking.code.languages import LANGUAGES
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text

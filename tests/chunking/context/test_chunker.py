@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.engine import make_url
 
-from rag_index.components.chunking.code.chunker import CodeChunker
+from rag_index.components.chunking.code import CodeChunker
 from rag_index.components.chunking.context.writer import ContextCache
 from rag_index.core.documents.batches import ContextCounts
 from rag_index.core.documents.canonical import hash_text
