@@ -148,8 +148,8 @@ def _print_result(result: SearchResult, explain: bool) -> None:
         say(result.missing)
     if result.corrected:
         say(f"{result.correction}.")
-    if result.nothing_fits and result.hits:
-        say("Nothing fits. The nearest documents are:")
+    if result.verdict:
+        say(result.verdict)
     for hit in result.hits:
         click.echo(f"{hit.score:.3f}  {click.style(one_line(f'{hit.index}: {_place(hit)}', SNIPPET), bold=True)}")
         if explain:
@@ -157,8 +157,6 @@ def _print_result(result: SearchResult, explain: bool) -> None:
         if link := hit.part.get("link") or hit.link:
             say(f"       {link}")
         say(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
-    if not result.hits:
-        say("Nothing fits." if result.nothing_fits else "Nothing found.")
     if result.rerank_error:
         say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:

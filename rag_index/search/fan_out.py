@@ -35,7 +35,8 @@ from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import best_candidates, document_key, scorings
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.query_model import QueryVectors
-from rag_index.search.question import NAMED, Asked, IndexAnswer, Question, idf_of, together
+from rag_index.search.question import NAMED, NAMING, Asked, IndexAnswer, Question, idf_of, together
+from rag_index.search.rare_names import add_named, rare_names
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
 
@@ -302,6 +303,9 @@ class FanOut:
             query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=whole, corpus=answer.own)
             found = store.search(answer.live.collection, query)
             answer.full = len(found) >= answer.limit
+            naming = NAMING.search(question.text)
+            if names := rare_names(answer, question.text, asked.counts.having) if naming else ():
+                found = add_named(store, answer, names, found, conditions, vector)
             points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
             for point in points:
                 if named < point.bm25:

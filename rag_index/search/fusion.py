@@ -61,12 +61,15 @@ all searches of a thousand chunks, and in a fortieth of those of ten thousand.""
 
 
 def score_of(point: StoredPoint, scoring: Scoring, *, soft: bool = True) -> float:
-    """Return the score of a point, from -1 to about 1, and 1 more if one of its names is the query."""
+    """Return the score of a point, from -1 to about 1.
+
+    There is 1 more if one of its names is the query, and for each rare name of the query that it has.
+    """
     if scoring.dense_weight == 1:
         return point.score
     score = scoring.dense_weight * point.score + (1 - scoring.dense_weight) * point.bm25 / (scoring.best_bm25 or 1.0)
     weight = scoring.soft_weight if scoring.dense_weight else 0.0
-    return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact
+    return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact + point.names
 
 
 def agree(points: Sequence[StoredPoint]) -> bool:
@@ -218,6 +221,7 @@ def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> Searc
         soft=best.soft,
         chunks=tuple(chunks[:kept]),
         exact=best.exact,
+        names=best.names,
         text_hash=ours.get("text_hash", ""),
     )
 

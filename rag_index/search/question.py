@@ -41,6 +41,8 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
 _QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
 _EXCLUDED = re.compile(r"(?<!\S)-([^\W\d_]{3}[^\s\"]*)")
+NAMING = re.compile(r"\d|[a-z][A-Z]|\w[._:/\\@-]\w")
+"""What a text has in it that may name something by a code or an address."""
 MAX_TYPED = 12
 """Words of a query at most in which quotes and minuses say what must be there."""
 NAMED = 1.01
@@ -165,6 +167,10 @@ class IndexAnswer:
     def first(self, question: Question) -> int:
         """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
         return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
+
+    def words_of(self, text: str) -> Mapping[str, QueryWord]:
+        """Return the words of a text as the collection has them."""
+        return self.live.encoder.words(text) if self.live.encoder else {}
 
     def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
         """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.

@@ -34,11 +34,14 @@ NEIGHBOURS = 2.5
 """The logarithm of the chance that two words of a text are neighbours."""
 UNCOUNTED = 7.0
 """The idf of a word that was not counted, and the logarithm of the number of points."""
-MIN_EVIDENCE = -1.2
+MIN_EVIDENCE, SURE = -1.2, 2.0
+"""The least evidence, and that of a hit that has the whole query together, or a rare name or a quotation of it."""
 DOUBT = -0.1
 """The evidence with which a hit begins to fit."""
-FITS = 0.2
-"""Nothing fits if no hit has this relevance. See benchmarks/README.md for how often that is wrong."""
+FITS, NEAR = 0.2, 0.015
+"""A hit of the first relevance is likely to fit. If none has it, the hits may be the nearest in meaning; if none has
+the second either, nothing fits. A text may be as like its paraphrase as a question about something else, so that no one
+threshold tells them apart. See benchmarks/README.md for how often each is wrong."""
 THRESHOLD = math.log(FITS / (1 - FITS))
 BY_TEXT = "text"
 """The name by which hits of equal text are folded; any other is that of a payload field."""
@@ -62,11 +65,11 @@ def evidence(words: int, found: int, rarity: float, neighbours: float, points: i
     """Return how unlikely it is that any point of an index has these words of a query by chance, from -1.2 to 4.
 
     `rarity` is the sum of the idf of the words that were `found`, each of which is the logarithm of a chance. There
-    are points, and choices among the words of a long query, for as many chances; neighbours have one less. A query of
-    one word asks for nothing else.
+    are points, and choices among the words of a long query, for as many chances; neighbours have one less. A query
+    whose words all stand together asks for nothing else.
     """
-    if words == found == 1:
-        return 2.0
+    if words == found and neighbours > words - 1.001:
+        return SURE
     chances = math.lgamma(words + 1) - math.lgamma(found + 1) - math.lgamma(words - found + 1) + math.log(points)
     return min(20.0, max(-6.0, rarity - chances + NEIGHBOURS * neighbours)) / 5
 
@@ -85,15 +88,19 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
     judged: dict[int, tuple[tuple[str, ...], float]] = {}
     for answer in asked.answered:
         # where words were searched for, a hit without any has no BM25; meaning alone may find the words as well
-        own = [hit for hit in hits if hit.index == answer.index and (hit.bm25 or not answer.hybrid)]
+        own = [hit for hit in hits if hit.index == answer.index and (hit.bm25 or hit.names or not answer.hybrid)]
         if own and answer.live.encoder:
             judged |= zip(map(id, own), _judged(own, asked, answer, answer.live.encoder), strict=True)
     found = []
     for hit in hits:
         answer = asked.answers[hit.index]
         matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
+        known = max(known, SURE) if hit.names or asked.question.phrases else known
         cosine = hit.cosine if answer.live.fingerprint in asked.vectors else None
-        likely = relevance(answer.live.calibration, *((1.0, 4.0) if hit.exact else (cosine, known)))
+        weights = answer.live.calibration
+        likely = relevance(weights, *((1.0, 4.0) if hit.exact else (cosine, known)))
+        if hit.names:  # it is what was asked for, whatever it means
+            likely = max(likely, relevance(weights, None, known))
         found.append(replace(hit, matched=matched if answer.hybrid else (), relevance=round(likely, 3)))
     return found
 

@@ -175,7 +175,8 @@ class SearchHit(Answered):
         document_id: The document's key, as text.
         citation: What `Retriever.verify` takes, to check later what was found.
         score: The score of the best chunk (-1 to 1): its cosine similarity, and in a hybrid search a weighted mean of
-            that, of BM25 as a share of the query's best, and of the soft match.
+            that, of BM25 as a share of the query's best, and of the soft match. There is 1 more if the query is its
+            key, title or first line, and for each rare name of the query that it has.
         relevance: How likely the document fits the query (0 to 1). It means the same in every index.
         text: The text of the best chunk.
         chunk: The number of that chunk, from 0.
@@ -218,6 +219,8 @@ class SearchHit(Answered):
     rerank_score: float | None = field(default=None, metadata=EXPLAINED)
     exact: SkipJsonSchema[bool] = False
     """Whether the query is its key, title or first line."""
+    names: SkipJsonSchema[float] = 0.0
+    """How many rare names of the query it has."""
     text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
 
@@ -230,8 +233,10 @@ class SearchResult(Answered):
         hits: The documents, best first.
         as_of: Up to where each index that answered is complete.
         corrected: The words that were searched for in place of words of the query.
-        nothing_fits: Whether no document is likely to fit, so that the hits are the nearest of those that do not. An
-            answer that lacks something never says so.
+        unsure: Whether no document surely fits: none has the query's words together, and the hits are the nearest in
+            meaning. An answer that lacks something never says so.
+        nothing_fits: Whether no document is likely to fit, by words or by meaning. An answer that lacks something never
+            says so.
         missing: What the answer lacks, and why, in sentences; "" if nothing.
         errors: The reason of each index that gave no answer.
         timings_ms: The milliseconds of `embed`, each index by its name, `rights` (if the database was asked), `fuse`,
@@ -246,6 +251,7 @@ class SearchResult(Answered):
     hits: tuple[SearchHit, ...]
     as_of: Mapping[str, AsOf]
     corrected: Mapping[str, str] = field(default_factory=dict)
+    unsure: bool = False
     nothing_fits: bool = False
     missing: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
@@ -255,6 +261,15 @@ class SearchResult(Answered):
     collections: Mapping[str, str] = field(default_factory=dict, metadata=EXPLAINED)
     reranked: bool = field(default=False, metadata=EXPLAINED)
     rerank_error: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Say before the hits how sure they are, if they are not; "" otherwise."""
+        if self.nothing_fits:
+            return "Nothing fits. The nearest documents are:" if self.hits else "Nothing fits."
+        if not self.hits:
+            return "Nothing found."
+        return "No document has these words together. Nearest in meaning:" if self.unsure else ""
 
     @property
     def correction(self) -> str:

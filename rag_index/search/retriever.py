@@ -25,7 +25,7 @@ from rag_index.search.filters import Filter, check_field, check_fields, conditio
 from rag_index.search.fusion import failure_of
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, make_question
-from rag_index.search.relevance import BY_TEXT, FITS, collapsed
+from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
 from rag_index.search.results import (
     UNKNOWN,
@@ -178,9 +178,10 @@ class Retriever:
         hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         hits = with_citations(hits, as_of, seals)
-        closed = {*self.closed(question.caller)} if result.nothing_fits else set()
-        nothing_fits = result.nothing_fits and (not closed if names is None else closed.isdisjoint(names))
-        return replace(result, hits=hits, as_of=as_of, nothing_fits=nothing_fits)
+        closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
+        if closed and (names is None or not closed.isdisjoint(names)):
+            result = replace(result, nothing_fits=False, unsure=False)
+        return replace(result, hits=hits, as_of=as_of)
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
@@ -471,6 +472,7 @@ class Retriever:
         lacks = errors or asked.lacking
         missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
         hits, failure = [hit for hit in asked.hits if hit.relevance >= min_score], ""
+        best = max([hit.relevance for hit in asked.hits], default=0.0)
         stages = {"embed": asked.embed_seconds, "fuse": asked.fuse_seconds}
         if reranking and hits:
             hits, failure, stages["rerank"] = await reranking.rerank(question.text, hits, question.deadline)
@@ -483,7 +485,8 @@ class Retriever:
             tuple(hits),
             {},
             question.corrected,
-            nothing_fits=bool(asked.hits) and not missing and all(hit.relevance < FITS for hit in asked.hits),
+            unsure=bool(asked.hits) and not missing and NEAR <= best < FITS,
+            nothing_fits=bool(asked.hits) and not missing and best < NEAR,
             missing=missing,
             errors=errors,
             timings_ms={name: round(1000 * seconds, 3) for name, seconds in timings.items()},

@@ -34,7 +34,7 @@ def test_words_find_a_code_and_the_score_is_the_weighted_mean_with_bm25_as_a_sha
             for hit in result.hits:
                 expected = weight * hit.cosine + (1 - weight) * hit.bm25 / best
                 expected = (expected + 0.7 * hit.soft) / 1.7 if weight else expected
-                assert hit.score == hit.fused == pytest.approx(expected, abs=1e-6)
+                assert hit.score == hit.fused == pytest.approx(expected + hit.names, abs=1e-6)
             assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
         nothing = retriever.search_sync("of the", limit=5)
         assert len(nothing.hits) == 5

@@ -16,7 +16,7 @@ from rag_index.search.frameworks import found_in
 from rag_index.search.question import make_question
 from rag_index.search.results import missing_text
 from rag_index.search.service import SearchService
-from rag_index.search.service.mcp_tools import NOTHING_FITS, AgentTools, search_text
+from rag_index.search.service.mcp_tools import AgentTools, search_text
 from tests.project import run_here
 from tests.search.desk import DESK, Desk
 
@@ -43,7 +43,7 @@ def test_nothing_fits_is_never_claimed_while_an_index_does_not_answer_and_every_
     reason = result.errors["titles"].rstrip(".")
     assert result.missing == f"titles did not answer: {reason}. This is only what comments, solutions have."
     assert search_text(result).startswith(result.missing)
-    assert NOTHING_FITS not in search_text(result)
+    assert "Nothing fits" not in search_text(result)
     hits, said = found_in(result)
     assert "nothing_fits" not in said
     assert hits[0][2]["missing"] == said["missing"] == result.missing

@@ -86,4 +86,33 @@ def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(empty: Desk) -> 
             result = retriever.search_sync(query, limit=5, indexes=["comments"])
             assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting, query
             assert all(hit.matched == ((query,) if hit.document_id in fitting else ()) for hit in result.hits)
-            assert result.nothing_fits is not bool(fitting)
+            assert (result.unsure or result.nothing_fits) is not bool(fitting)
+
+
+RARE = {
+    "10.4.17.250": "The gateway 10.4.17.250 answers", "00:1a:2b:3c:4d:5e": "Seen 00:1A:2B:3C:4D:5E on port three",
+    "anna.weber2@shop.example": "Sent by anna.weber2@shop.example", "plan_v2.xlsx": "It concerns plan_v2.xlsx alone",
+    "https://wiki.example/token/078": "See https://wiki.example/token/078 for more", "4711-0815": "Order 4711-0815 now",
+    "HttpClientFactory": "Made by HttpClientFactory", "SD-100234": "As SD-100234", "0x80070005": "Ended by 0x80070005",
+}  # fmt: skip
+LONG = "It works for a while and then stops, as the team found out after the last maintenance. " * 12
+
+
+def test_a_rare_name_comes_first_alone_and_beside_words_also_in_a_long_text(empty: Desk) -> None:
+    named = [(number, f"{LONG}{text}. {LONG}") for number, text in enumerate(RARE.values(), 1)]
+    near = ["Order number of the device", "Mail of anna.weber2 and others", "The token https://wiki.example/token/079"]
+    others = [(number, f"{near[number % 3]}, wrong since {number}") for number in range(100, 300)]
+    empty.fill({"comments": [*named, *others]})
+    with empty.retriever() as retriever:
+        for number, name in enumerate(RARE, 1):
+            for query in (name, f"wrong order of the device {name}", f"{name.lower()} mail"):
+                result = retriever.search_sync(query, indexes=["comments"], limit=3)
+                assert result.hits[0].document_id == str(number), query
+                assert result.verdict == "", query
+
+
+def test_years_and_words_with_a_dash_are_no_names(empty: Desk) -> None:
+    empty.fill({"comments": [(1, "The boundary-layer in 1968"), (2, "How air flows along a wing, and what it costs")]})
+    with empty.retriever() as retriever:
+        hits = retriever.search_sync("boundary-layer 1968", indexes=["comments"]).hits
+    assert [hit.names for hit in hits] == [0.0, 0.0]

@@ -75,6 +75,11 @@ _LETTERS, _SPACE, _BETWEEN = re.compile(r"\w+"), re.compile(r"\s"), re.compile(r
 _LETTERS_OF_NAME = re.compile(r"[^\W_]+|[+#]+")
 _HUMP = re.compile(r"([a-z])([A-Z])")
 _LETTER_WITH_SIGNS = re.compile(r"(?<![\w.+#@$])[^\W\d_](?:[+#]++(?!\w)|\*(?![*\w]))")
+_LIKE_NAME = re.compile(
+    r"[^\W\d].*\d|\w\w[._]\w\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}|\d{5}|\d\.\d+\.\d|\d{3}.*[A-Z]"
+    r"|\d{3}-[a-z]\d*$|^(?!(?:1[5-9]|20)\d\d-)\d{3,}-\d{3,}$"
+)
+"""What looks like a name and is no word of a language: MBP-HAM805, 0x80070005, 2.4.1, plan_v2.xlsx, getUser, 100234."""
 FIRST_NAME = 2**31
 """The dimensions of names begin here; those of words are below."""
 
@@ -236,6 +241,8 @@ class QueryWord:
     count: int = 1
     strict: bool = False
     """Whether texts that have the parts alone are not meant, as with CVE-2021-44228 and g++."""
+    like_name: bool = False
+    """Whether it looks like a name, as MBP-HAM805, 2.4.1 and plan_v2.xlsx do."""
 
     @property
     def dimensions(self) -> frozenset[int]:
@@ -354,7 +361,8 @@ class Bm25Encoder:
             return QueryWord(self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count)
         whole, parts = _compound(word)
         strict = any(map(str.isdigit, word)) or word.strip(_SIGNS) != word
-        return QueryWord(self.dimensions(whole), self.dimensions(parts), count, strict=bool(parts) and strict)
+        like_name = _LIKE_NAME.search(word) is not None
+        return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict, like_name)
 
 
 @lru_cache(maxsize=256)

@@ -73,6 +73,8 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
         logger.warning("%s", said["missing"])
     if "nothing_fits" in said:
         logger.warning("no document is likely to fit the query: those returned are the nearest")
+    if "unsure" in said:
+        logger.warning("no document has the words of the query together: those returned are the nearest in meaning")
     if "rerank_error" in said:
         logger.warning("the hits are not reranked: %s", said["rerank_error"])
     hits = []
@@ -90,6 +92,6 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
     return hits, said
 
 
-SAID = ("missing", "errors", "nothing_fits", "corrected", "rerank_error")
+SAID = ("missing", "errors", "unsure", "nothing_fits", "corrected", "rerank_error")
 OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "folded")
 """The members of a hit that are in its metadata."""

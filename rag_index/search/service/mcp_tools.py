@@ -64,14 +64,11 @@ FILTER = (
 )
 
 
-NOTHING_FITS = "No document is likely to fit. The nearest are:"
-
-
 def search_text(answer: SearchResult) -> str:
     """Return what is missing, the hits, one paragraph each, and what they are true of."""
     lines = [answer.missing, ""] if answer.missing else []
     lines += [f"{answer.correction}.", ""] if answer.corrected else []
-    lines += [NOTHING_FITS, ""] if answer.nothing_fits and answer.hits else []
+    lines += [answer.verdict, ""] if answer.verdict else []
     for number, hit in enumerate(answer.hits, 1):
         named = _named(hit.title, hit.part.get("link") or hit.link)
         place = f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}" if hit.total_chunks > 1 else ""
@@ -80,8 +77,6 @@ def search_text(answer: SearchResult) -> str:
             f"{named}{_part(hit.part)}{place}, score {hit.score:.3f}{words}{_fields(hit.payload, hit.title, hit.link)}"
         )
         lines += [f"{number}. [{hit.citation}]{about}", hit.text.strip(), ""]
-    if not answer.hits:
-        lines += ["Nothing fits." if answer.nothing_fits else "Nothing found.", ""]
     lines += [f"The hits are not reranked: {answer.rerank_error}"] if answer.rerank_error else []
     lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)

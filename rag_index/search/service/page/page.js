@@ -192,7 +192,8 @@ function report(result, filtered, milliseconds) {
   const none = result.nothing_fits ? "Nothing fits" : "Nothing found";
   const words = found ? `${found} ${found === 1 ? "document" : "documents"}` : none;
   const advice = !found && filtered ? "; fewer filters may help" : "";
-  const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : "";
+  const unsure = result.unsure ? "No document has these words together. Nearest in meaning: " : "";
+  const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : found ? unsure : "";
   const instead = Object.entries(result.corrected ?? {}).map(([wrong, right]) => `${right} instead of ${wrong}`);
   const corrected = instead.length ? `Searched for ${instead.join(", ")} (quotes insist). ` : "";
   const late = Object.keys(result.errors ?? {}).length > 0;
