@@ -17,6 +17,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.stores.file_scanner import Scanner
 from rag_index.core.documents.batches import Failure
 from rag_index.errors import RagIndexError
+from rag_index.etl import erase
 from rag_index.search import Retriever
 from tests.etl.plain import printed
 from tests.forked_program import run_code
@@ -66,7 +67,8 @@ def test_the_scanner_finds_what_is_planted(tmp_path):
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(erase, "PAUSES", (0.0,))  # no server here deletes files in its own time
     project = Project(tmp_path, "[store]\nkeep_previous = 1\n").fill(40)
     for number, secret in SECRETS.items():
         project.execute("UPDATE note SET body = ? WHERE id = ?", secret, number)
@@ -119,7 +121,7 @@ def test_a_reader_lets_go_of_what_was_erased_at_its_next_searches(project):
 
 
 def test_a_single_document_is_erased_although_the_source_has_it(project):
-    left = data(project) / "queries" / "killed.jsonl"  # the rows of a query that a run had copied
+    left = data(project) / "queries" / "killed.rows"  # the rows of a query that a run had copied
     left.parent.mkdir()
     left.write_text(SECRETS[5])
     run_here(project.config, "erase", "notes", "--key", "5")

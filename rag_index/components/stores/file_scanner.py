@@ -181,7 +181,7 @@ def _correlation(values: NDArray[np.float32], shape: NDArray[np.float32]) -> flo
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """Yield a file in blocks that overlap, without those of zeros; then what is packed in it."""
+    """Yield a file in blocks that overlap, without the zeros at their ends; then what is packed in it."""
     for unpacks in (False, True):
         with path.open("rb") as file:
             if unpacks and file.peek(2)[:2] not in PACKED:
@@ -194,5 +194,6 @@ def _blocks(path: Path) -> Iterator[bytes]:
                     return
                 block = rest + read
                 rest = block[-2 * PIECE - STEP :]
-                if block.count(0) < len(block):
-                    yield block
+                if block.count(0) < len(block):  # a store keeps room for what is to come
+                    start = len(block) - len(block.lstrip(b"\0"))
+                    yield block[max(0, start - PIECE) : len(block.rstrip(b"\0")) + PIECE]
