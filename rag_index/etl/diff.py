@@ -145,8 +145,8 @@ class Diff:
         )  # fmt: skip
         self._any_failures = ledger.count_failures(collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
-        self.to_embed = self.chars = 0
-        """Documents that have to be embedded, and their characters, as far as the source was read."""
+        self.chars = 0
+        """Characters that have to be embedded, as far as the source was read."""
         self.excluded: list[Failure] = []
         """Indexed documents that a rule of the source now keeps out."""
         self.all_deleted = False
@@ -207,7 +207,6 @@ class Diff:
         outcome.failed += changes.given_up
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
-        self.to_embed += len(to_embed)
         self.chars += sum(map(len, to_embed.texts))
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))

@@ -129,7 +129,7 @@ def publish(run: IndexRun) -> str:
         else:
             did = counted(run)
         if run.hooks is not None:
-            run.hooks.after_run(run.diff.to_embed)
+            run.hooks.after_run(run)
     for part, rows in run.part_rows.items():
         ledger.note_size(collection.id, rows, part)
     run.diff.complete(all_read=published)
@@ -153,7 +153,7 @@ def _publish_rebuilt(run: IndexRun) -> bool:
     if not refused and run.hooks is not None:
         if run.index.gate is not None:
             run.progress.say("asking whether the rebuilt collection finds as much")
-        refused = run.hooks.before_publishing(None if run.first else store.aliases().get(run.alias))
+        refused = run.hooks.before_publishing(run, None if run.first else store.aliases().get(run.alias))
     if refused:
         outcome.hold(refused)
         return False

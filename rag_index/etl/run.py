@@ -192,8 +192,6 @@ class IndexRun:
             self.guard.note_size()
         self.committer = Committer(self.index.name, self.ledger, self.store, self.collection, epoch=epoch)
         self.diff = Diff(self)
-        if self.hooks is not None:
-            self.hooks.begin(self, live=not (self.rebuild or self.single))
         self.begun = True
         if not self.store.embedded:  # last: from here on, the end of the run undoes it
             others = [one.name for one in self.ledger.collections(self.alias) if one.id != self.collection.id]
@@ -396,11 +394,7 @@ def index_pages(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
     try:
         for page in documents.pages(run, steps):
             for shard in run.diff.shards(page):
-                if run.hooks is not None:
-                    run.hooks.before_writing()
                 _push(run, window, budget, shard)
-        if run.hooks is not None:
-            run.hooks.when_read(run.diff.to_embed)
         for shard in run.diff.sharder.rest():
             _push(run, window, budget, shard)
     except NOT_WRITABLE:

@@ -105,23 +105,16 @@ class Steps(ABC):
 
 
 class Hooks(Protocol):
-    """What is asked in one run, and said in its outcome. An error of a question ends no run."""
+    """What the caller of a run asks its collections by search, of which the run itself knows nothing.
 
-    def begin(self, run: IndexRun, *, live: bool) -> None:
-        """Take note of the run, which has its collection now, and whether it brings a `live` one up to date."""
+    `search.evaluation.gate` has the gate of a rebuild, and what scores mean. An error of a question ends no run.
+    """
 
-    def before_writing(self) -> None:
-        """Ask before a shard is written that was full before all was read."""
-
-    def when_read(self, documents: int) -> None:
-        """Ask once all was read, before the last shards are written: so many documents had to be embedded."""
-
-    def before_publishing(self, live: str | None) -> str:
+    def before_publishing(self, run: IndexRun, live: str | None) -> str:
         """Return why the rebuilt collection may not take the place of the `live` one; "" if it may."""
-        return ""
 
-    def after_run(self, documents: int) -> None:
-        """Ask again, after this many documents were written."""
+    def after_run(self, run: IndexRun) -> None:
+        """Ask at the end of a run over all documents."""
 
 
 HooksOf: TypeAlias = "Callable[[Settings, IndexSettings, bool], Hooks]"

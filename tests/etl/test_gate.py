@@ -157,31 +157,6 @@ def test_golden_documents_that_the_source_lost_are_named_and_do_not_count(projec
     assert "the source does not have 8 documents of the golden file (3, 4, 5, …)" in outcome.message
 
 
-@pytest.mark.parametrize("size", [1, 1000])
-def test_an_ordinary_run_that_changes_much_says_what_it_did_to_the_golden_queries(project, size):
-    """Whether all is known before the first write (one shard) or not (shards of one document)."""
-    project.write_settings(f"{project.config.read_text()}[parallel]\nshard_documents = {size}\n")
-    lose(project, *LOST)
-    outcome = run_plain(project)
-    assert outcome.state == "completed", "it reports and does not refuse"
-    assert outcome.message.startswith(
-        "7 documents were written where there were 60: recall@10 of 60 golden queries fell from 1.000 to 0.883"
-    )
-    assert not outcome.gate.passed
-    assert run_plain(project).gate is None, "nothing changed"
-
-
-def test_an_ordinary_run_that_changes_little_or_cannot_ask_is_quiet_or_says_why(project):
-    lose(project, 3, 4)
-    with mock.patch.object(evaluation, "Retriever", side_effect=AssertionError("a search")):
-        assert run_plain(project).message == ""
-    lose(project, *range(11, 30))
-    (project.folder / "golden.jsonl").write_text("{")
-    outcome = run_plain(project)
-    assert (outcome.state, outcome.changed) == ("completed", 19)
-    assert outcome.message.startswith("golden queries were not asked: index notes, [indexes.gate]: ")
-
-
 def test_a_golden_file_that_cannot_be_used_ends_a_rebuild_before_anything_is_written(project):
     (project.folder / "golden.jsonl").write_text('{"query": "a"}')
     with pytest.raises(SettingsError, match=r"golden.jsonl, line 1"):

@@ -8,8 +8,7 @@ before answers are lost. The ways share its level, so a rebuild that lost nothin
 `max_loss` 0, chance is given no credit. Nor is a collection published if no query finds anything in either one, because
 then the golden file's ids are wrong.
 
-`SearchHooks` are what a run is given to ask all this, and golden queries beside it (`etl.steps.Hooks`): nothing of the
-run knows a search.
+`SearchHooks` are what a run is given to ask all this: nothing of the run knows a search.
 """
 
 from __future__ import annotations
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from rag_index.core.reports.outcome import IndexOutcome
     from rag_index.core.settings import GateSettings, IndexSettings, Settings
 
-MUCH = 0.1
-"""An ordinary run that writes a greater share of the documents asks the golden queries, before and after."""
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
 NOT_ASKED = "the gate was not asked (--allow-loss)"
 
@@ -152,6 +149,8 @@ def _judge_way(
 class Written(Protocol):
     """As much of a run as is asked about."""
 
+    rebuild: bool
+    had_documents: bool
     ledger: Ledger
     store: Store
     collection: Collection
@@ -161,10 +160,7 @@ class Written(Protocol):
 
 
 class SearchHooks:
-    """The questions of one run. The gate decides; golden queries of an ordinary run refuse nothing.
-
-    What a query finds before a run can be asked only while nothing is written.
-    """
+    """The questions of one run, as `etl.steps.Hooks`: the gate of a rebuild, and what scores mean."""
 
     def __init__(self, settings: Settings, index: IndexSettings, rebuilds: bool) -> None:
         """Read the golden queries if the run `rebuilds`: a mistake in them must not wait until all is embedded.
@@ -172,88 +168,36 @@ class SearchHooks:
         Raises SettingsError if golden file or metric cannot be used.
         """
         self._settings, self._index, self._asks_gate = settings, index, rebuilds
-        self._queries: Sequence[GoldenQuery] = check_gate(settings, index) if rebuilds else ()
-        self._before: Answers | None = None
-        self._documents = 0
-        self._had_any = False
+        self._queries = check_gate(settings, index) if rebuilds else []
 
-    def begin(self, run: Written, *, live: bool) -> None:
-        """Take note of what is asked. Golden queries are asked of a `live` collection that has documents."""
-        self._run, self._live, self._collection = run, live, run.collection
-        self._learner = Learner(self._settings, self._index, run.ledger, run.store, run.collection, run.identity)
-        if live and self._index.gate is not None:
-            self._documents = run.ledger.totals(run.collection.id).documents
-            self._had_any = self._documents > 0
-
-    def before_writing(self) -> None:
-        """Ask the golden queries: much may change, because the source is not read yet."""
-        if self._before is None and self._documents:
-            self._before = self._ask()
-
-    def when_read(self, documents: int) -> None:
-        """Ask the golden queries if much will change."""
-        if self._is_much(documents):
-            self.before_writing()
-
-    def before_publishing(self, live: str | None) -> str:
+    def before_publishing(self, run: Written, live: str | None) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
-        gate, index, outcome = self._index.gate, self._index.name, self._run.outcome
+        gate, index, rebuilt = self._index.gate, self._index.name, run.collection
         if gate is None:
             return ""
         if live is None or not self._asks_gate:
-            outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
+            run.outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
             return ""
-        rebuilt = self._collection
-        gone = gone_documents(self._run.ledger, self._index, rebuilt.id, self._queries)
+        gone = gone_documents(run.ledger, self._index, rebuilt.id, self._queries)
         queries = without_documents(self._queries, gone) or self._queries  # if all are gone, the verdict says so
         try:
-            with self._run.stopwatch.stage("gate"):
-                before, after = ask(self._settings, self._index, queries, self._run.store, [live, rebuilt.name])
+            with run.stopwatch.stage("gate"):
+                before, after = ask(self._settings, self._index, queries, run.store, [live, rebuilt.name])
         except RagIndexError as error:
             return (
                 f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
                 f"({error}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
             )
-        verdict = outcome.gate = judge(gate, queries, before, after, gone)
+        verdict = run.outcome.gate = judge(gate, queries, before, after, gone)
         if not verdict.passed:
             return verdict.refusal(rebuilt.name, index)
-        outcome.verified += f"; {verdict.sentence()}"
+        run.outcome.verified += f"; {verdict.sentence()}"
         for note in verdict.notes():
-            outcome.say(note)
+            run.outcome.say(note)
         return ""
 
-    def after_run(self, documents: int) -> None:
-        """Ask again if much has changed, say what that did to the golden queries, and learn what scores mean."""
-        if self._live and self._index.gate is not None:
-            if not self._had_any:
-                self._run.outcome.say(NOTHING_LIVE)
-            self._report(documents)
-        self._learner.learn(self._run.stopwatch)
-
-    def _report(self, documents: int) -> None:
-        gate, before = self._index.gate, self._before
-        if gate is None or before is None or not self._is_much(documents) or (after := self._ask()) is None:
-            return
-        gone = gone_documents(self._run.ledger, self._index, self._collection.id, self._queries)
-        rows = [row for row, query in enumerate(self._queries) if not set(query.relevant) <= set(gone)]
-        if rows:
-            left = without_documents(self._queries, gone)
-            old, new = ({way: [found[row] for row in rows] for way, found in one.items()} for one in (before, after))
-            verdict = self._run.outcome.gate = judge(gate, left, old, new, gone)
-            found = verdict.sentence() if verdict.passed or not verdict.search.before else verdict.fall()
-            self._run.outcome.say(f"{documents:,} documents were written where there were {self._documents:,}: {found}")
-            for note in verdict.notes():
-                self._run.outcome.say(note)
-
-    def _is_much(self, documents: int) -> bool:
-        return documents > MUCH * self._documents
-
-    def _ask(self) -> Answers | None:
-        try:
-            self._queries = self._queries or check_gate(self._settings, self._index)
-            with self._run.stopwatch.stage("gate"):
-                return ask(self._settings, self._index, self._queries, self._run.store, [self._collection.name])[0]
-        except RagIndexError as error:
-            self._run.outcome.say(f"golden queries were not asked: {error}")
-            self._documents = 0  # and they are not asked again
-            return None
+    def after_run(self, run: Written) -> None:
+        """Learn what scores mean, and say that nothing was compared if the collection is a first one."""
+        if self._index.gate is not None and not (run.rebuild or run.had_documents):
+            run.outcome.say(NOTHING_LIVE)
+        Learner(self._settings, self._index, run.ledger, run.store, run.collection, run.identity).learn(run.stopwatch)
