@@ -64,6 +64,12 @@ class Context:
 class _Commands(click.Group):
     """The commands of `COMMANDS`. A module is imported when its command is asked for: most commands need little."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for text in args:  # an embedder or a database would refuse it with another message
+            if text.encode(errors="replace").decode() != text:
+                raise click.UsageError(f"{text!a} is not valid Unicode; check the terminal's encoding", ctx)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -107,25 +113,11 @@ def program(context: click.Context, config: str | None, verbose: bool) -> None:
     context.obj = Context(config, verbose)
 
 
-class UnicodeText(click.ParamType[str]):
-    """Text that is valid Unicode: bytes that are not would fail in an embedder or a database, with another message."""
-
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text."""
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            self.fail(f"{value!a} is not valid Unicode; check the terminal's encoding", param, ctx)
-        return value
-
-
 FILE = click.Path(dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
 
-name_argument = click.argument("name", type=UnicodeText())
-names_argument = click.argument("names", type=UnicodeText(), nargs=-1, metavar="[NAME]…")
+name_argument = click.argument("name")
+names_argument = click.argument("names", nargs=-1, metavar="[NAME]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
     "--wait",
@@ -155,7 +147,7 @@ parallel_options = options(
 
 def search_options(verb: str) -> Callable[[Any], Any]:
     """Return a decorator with what every command that searches takes. `verb` says what it does with an index."""
-    index = repeated("--index", "indexes", f"{verb} only this index", type=UnicodeText(), metavar="NAME")
+    index = repeated("--index", "indexes", f"{verb} only this index", metavar="NAME")
     return options(index, wait_option, json_option)
 
 
@@ -176,13 +168,10 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
 
         return call
 
-    text = UnicodeText()
     return options(
-        repeated("--group", "groups", groups, type=text),
-        click.option(
-            "--role", metavar="ROLE", type=text, help="Ask as this role of a database that decides who sees what."
-        ),
-        repeated("--claim", "claims", "A claim of the caller", metavar="NAME=VALUE", type=text),
+        repeated("--group", "groups", groups),
+        click.option("--role", metavar="ROLE", help="Ask as this role of a database that decides who sees what."),
+        repeated("--claim", "claims", "A claim of the caller", metavar="NAME=VALUE"),
         add,
     )
 

@@ -11,7 +11,6 @@ from rag_index.cli import (
     FILE,
     POSITIVE,
     Context,
-    UnicodeText,
     command,
     json_option,
     print_json,
@@ -40,7 +39,7 @@ ALL = "all"
 
 @command(example="evaluate golden.jsonl --worst 5")
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
-@click.option("--query-column", type=UnicodeText(), metavar="NAME", help="Make queries of this column of the source.")
+@click.option("--query-column", metavar="NAME", help="Make queries of this column of the source.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option(
     "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="How many poor queries to show."
@@ -128,14 +127,12 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
 
 
 @command(example="benchmark --sample-size 2000 --set embedder.num_thread=null,1")
-@click.option("--index", "name", type=UnicodeText(), metavar="NAME", help="The index to sample [the first].")
+@click.option("--index", "name", metavar="NAME", help="The index to sample [the first].")
 @click.option(
     "--sample-size", type=POSITIVE, default=1000, show_default=True, help="How many documents to embed each time."
 )
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
-@click.option(
-    "--set", "change", type=UnicodeText(), metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process]."
-)
+@click.option("--set", "change", metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process].")
 @prefect_option
 @json_option
 def benchmark(

@@ -11,7 +11,6 @@ import click
 
 from rag_index.cli import (
     Context,
-    UnicodeText,
     command,
     json_option,
     log_to_terminal,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
     from rag_index.etl.run import RunOptions
 
-required_names = click.argument("names", type=UnicodeText(), nargs=-1, required=True, metavar="NAME…")
+required_names = click.argument("names", nargs=-1, required=True, metavar="NAME…")
 prefect_option = click.option(
     "--prefect", is_flag=True, help="Run as a flow of Prefect, at the API that its settings name or a temporary one."
 )
@@ -170,7 +169,7 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 
 
 @command(endless_without="once", example="watch")
-@click.argument("names", type=UnicodeText(), nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
 @prefect_option

@@ -10,7 +10,6 @@ import click
 
 from rag_index.cli import (
     Context,
-    UnicodeText,
     caller_options,
     command,
     json_option,
@@ -33,16 +32,15 @@ if TYPE_CHECKING:
 PARTIAL = 3
 SHARE = click.FloatRange(0, 1)
 SNIPPET = 110
-TEXT = UnicodeText()
 
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
-@click.argument("text", type=TEXT)
+@click.argument("text")
 @click.option(
     "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
 )
 @click.option(
-    "--filter", "filters", multiple=True, metavar="FIELD=VALUE", type=TEXT,
+    "--filter", "filters", multiple=True, metavar="FIELD=VALUE",
     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
 @caller_options("Search as a member of this group: without one, indexes with access find nothing")
@@ -55,13 +53,10 @@ TEXT = UnicodeText()
 @click.option(
     "--collapse",
     metavar="FIELD",
-    type=TEXT,
     help="Show one of several documents with an equal value of this field, or with equal text.",
 )
-@click.option(
-    "--after", metavar="POSITION", type=TEXT, help="Wait until each index is complete up to this position or time."
-)
-@click.option("--max-age", metavar="AGE", type=TEXT, help='Wait until no index is older than this, such as "10 s".')
+@click.option("--after", metavar="POSITION", help="Wait until each index is complete up to this position or time.")
+@click.option("--max-age", metavar="AGE", help='Wait until no index is older than this, such as "10 s".')
 @click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
@@ -110,7 +105,7 @@ def search(
 
 
 @command(example="verify comments/4711#0:0123456789abcdef")
-@click.argument("citations", type=TEXT, nargs=-1, required=True, metavar="CITATION…")
+@click.argument("citations", nargs=-1, required=True, metavar="CITATION…")
 @caller_options("Ask as a member of this group")
 @click.option("--all-groups", is_flag=True, help="See the documents of all groups.")
 @json_option
@@ -196,9 +191,9 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 @command(endless_without="new_token", example="serve --port 8080")
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
-@click.option("--new-token", metavar="NAME", type=TEXT, help="Make a token for NAME instead of serving.")
-@repeated("--group", "groups", "A group of the new token", metavar="NAME", type=TEXT)
-@click.option("--role", metavar="ROLE", type=TEXT, help="The role of the new token in the database.")
+@click.option("--new-token", metavar="NAME", help="Make a token for NAME instead of serving.")
+@repeated("--group", "groups", "A group of the new token", metavar="NAME")
+@click.option("--role", metavar="ROLE", help="The role of the new token in the database.")
 @wait_option
 def serve(
     context: Context,

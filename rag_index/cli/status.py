@@ -13,7 +13,6 @@ from rag_index.cli import (
     NO_NUMBER,
     POSITIVE,
     Context,
-    UnicodeText,
     command,
     json_option,
     name_argument,
@@ -158,7 +157,7 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
 
 
 @command(example="report")
-@click.argument("run", required=False, type=UnicodeText(), metavar="[RUN]")
+@click.argument("run", required=False, metavar="[RUN]")
 @json_option
 def report(context: Context, run: str | None, as_json: bool) -> None:
     """Show where the time of the last run, or of RUN, went.
