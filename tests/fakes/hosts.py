@@ -113,6 +113,7 @@ class FakeHost:
         digest = self.digest
         self.while_compared()
         await asyncio.sleep(self.seconds_to_compare)
+        self._refuse_if_down()
         return ModelDetails(digest, 2048)
 
     async def is_alive(self) -> bool:

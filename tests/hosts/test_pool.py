@@ -109,37 +109,3 @@ def test_429_without_retry_after_pauses_longer_each_time():
     assert host.free_slots(now.at) == 0  # never admitted
     host.admit(now.at)
     assert host.free_slots(now.at) == 1
-
-
-def test_a_slow_host_is_passed_over_for_the_last_batches_only():
-    now, pool = Time(), pool_of(2)
-    fast, slow = pool.hosts
-    for host, pace in ((fast, 0.001), (slow, 0.1)):
-        host.admit(now.at)
-        host.record_success(4000, 4000 * pace)
-    fast.in_flight = 2
-    assert pool.pick(now.at, chars=100, waiting=1_000_000) is slow
-    assert pool.pick(now.at, chars=100, waiting=200) is None
-    fast.in_flight = 1
-    assert pool.pick(now.at, chars=100, waiting=200) is fast
-    fast.record_failure(DOWN, now.at, now.clock)
-    assert pool.pick(now.at, chars=100, waiting=200) is slow
-
-
-def test_a_host_that_only_embedded_a_short_text_does_not_count_as_slow():
-    pool, now = pool_of(2), Time()
-    usual, other = pool.hosts
-    for host in pool.hosts:
-        host.admit(now.at)
-    for _ in range(5):
-        usual.record_success(16_000, 0.9)
-    other.record_success(20, 0.1)  # mostly the fixed cost of a request: by the character, 90 times slower
-    usual.in_flight = 2
-    assert pool.pick(now.at, chars=16_000, waiting=16_000) is other
-    other.record_success(16_000, 1.0)
-    other.record_success(30, 0.1)
-    assert pool.pick(now.at, chars=16_000, waiting=16_000) is other
-    for _ in range(3):
-        other.record_success(16_000, 9.0)  # now it is
-    assert pool.pick(now.at, chars=16_000, waiting=16_000) is None
-    assert pool.pick(now.at, chars=20, waiting=16_000) is not None, "a cheap batch may still go there"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -134,7 +133,6 @@ class Dispatch(HostCalls[Batch]):
         """
         given, self._all_sent = [Text(text) for text in texts], all_sent
         self._texts.extend(sorted(sendable(given), key=self._length, reverse=True))
-        self._chars = sum(map(self._length, self._texts))
         await self._run_to_end()
         return [one.entry for one in given if one.entry is not None]
 
@@ -176,7 +174,6 @@ class Dispatch(HostCalls[Batch]):
         for one in () if well else unconfirmed[:texts]:
             one.entry = None
             self._texts.append(one)
-            self._chars += self._length(one)
 
     def _send_what_fits(self, now: float) -> None:
         super()._send_what_fits(now)
@@ -189,7 +186,7 @@ class Dispatch(HostCalls[Batch]):
             count, times = len(self._texts), max(host.load.size.now for host in free)
             share = min(max(1, int(times * most_texts)), -(-count // len(free)), max(MIN_SHARE, -(-count // len(used))))
             texts = take_batch(self._texts, self._length, share, int(times * most_chars))
-            self._waiting.append(Batch(texts, chars=sum(map(self._length, texts))))
+            self._waiting.append(Batch(texts))
             super()._send_what_fits(now)
         if not (self._texts or self._waiting):
             self._all_sent()
@@ -214,9 +211,9 @@ class Dispatch(HostCalls[Batch]):
         """
         middle = len(batch.texts) // 2
         for texts in (batch.texts[middle:], batch.texts[:middle]):
-            half = Batch(texts, chars=sum(map(self._length, texts)), error=batch.error, failed_at=batch.failed_at)
+            half = Batch(texts, error=batch.error, failed_at=batch.failed_at)
             half.tries = tries if len(texts) > 1 else 0
-            self._requeue(half)
+            self._waiting.appendleft(half)
 
     def _refused(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
@@ -244,14 +241,14 @@ class Dispatch(HostCalls[Batch]):
                 self._unconfirmed.setdefault(host, []).append(one)
             else:
                 error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")
-                broken.append((batch if batch.single else Batch([one], chars=self._length(one)), error))
+                broken.append((batch if batch.single else Batch([one]), error))
         if broken:
             host.revoke_admission()
             for retry, error in reversed(broken):
                 self._record_failure(retry, host, error)
         else:
             now = self._clock.now()
-            host.record_success(batch.chars, now - started, now)
+            host.record_success(sum(map(self._length, batch.texts)), now - started, now)
         if len(broken) < len(batch.texts):
             self._host_answered(host, started)
 
@@ -302,7 +299,6 @@ class QueryStream(Dispatch):
     def __init__(self, asked: AskedHosts, settings: EmbedderSettings, new_pool: Callable[[], Pool]) -> None:
         super().__init__(replace(asked, pool=new_pool()), settings, settings.query_prefix, patience=0.0)
         self._new_pool = new_pool
-        self._chars = math.inf  # more will come, so that a slow host is better than none
         self._under_way: list[Sequence[Text]] = []
         """The queries of each request that a host has not answered yet."""
         self._serving: asyncio.Task[None] | None = None

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from rag_index.components.hosts.endpoint import Endpoint
     from rag_index.errors import RateLimited
 
-FORGETTING_FACTOR = 0.8
-"""The weight of what is known of a host's pace, relative to its last answer."""
-MIN_CHARS = 2000
-"""The characters for which a request counts at least: it has a cost of its own, however short its texts are."""
 MAX_FAILURES = 3
 FIRST_REST = 1.0
 """Seconds of rest when a host goes down; doubled after each further failure, halved for each earlier one."""
@@ -164,8 +160,6 @@ class Host:
     """The number of texts that the host takes in one request, as its refusals show."""
     capacity: float = field(init=False)
     """Number of concurrent requests that the host can bear at present, however many would pay."""
-    pace: float = 0.0
-    """Seconds for a character; 0 before the first answer."""
 
     def __post_init__(self) -> None:
         self.capacity = self.load.requests.most
@@ -197,10 +191,6 @@ class Host:
         """Return how many more requests the host can get now."""
         return self.slots - self.in_flight if self.answers(now) else 0
 
-    def seconds(self, chars: int) -> float:
-        """Return the seconds that a batch of `chars` characters should take; 0 without an estimate."""
-        return self.pace * max(chars, MIN_CHARS)
-
     def admit(self, now: float) -> None:
         """Record that the model has been compared and has embedded a plain text."""
         self.admitted_at = self.checked_at = now
@@ -217,8 +207,6 @@ class Host:
         self.failures = self.rate_limits = 0
         self.error = None
         self.capacity = min(self.load.requests.most, self.capacity + CAPACITY_STEP)
-        pace = seconds / max(chars, MIN_CHARS)
-        self.pace = FORGETTING_FACTOR * self.pace + (1 - FORGETTING_FACTOR) * pace if self.pace else pace
 
     def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
         """Record the failure of a request sent at `started`. Requests in flight together count as one failure.
@@ -335,40 +323,17 @@ class Pool:
             and host.not_before <= now
         ]
 
-    def pick(
-        self,
-        now: float,
-        *,
-        chars: int = 1,
-        waiting: float = math.inf,
-        alone: bool = False,
-        avoid: Host | None = None,
-    ) -> Host | None:
-        """Return the host for a batch of `chars` characters, or None if no host should get it now.
+    def pick(self, now: float, *, alone: bool = False, avoid: Host | None = None) -> Host | None:
+        """Return the host that has least to do, or None if no host can get a request now.
 
-        `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
-        the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
-        flight is chosen. `avoid` is chosen only if no other host is in use.
+        With `alone`, only a host without requests in flight is chosen. `avoid` is chosen only if no other is in use.
         """
         if sum(host.in_flight for host in self.hosts) >= self._max_in_flight:
             return None
         used = self.in_use(now)
         used = [host for host in used if host is not avoid] or used
         free = [host for host in used if host.free_slots(now) > 0 and not (alone and host.in_flight)]
-        for host in sorted(free, key=lambda host: (host.in_flight, host.pace)):
-            others = [one for one in used if one is not host and one.admitted_at is not None and one.not_before <= now]
-            if not _are_sooner(others, host, chars, waiting):
-                return host
-        return None
-
-
-def _are_sooner(others: Sequence[Host], host: Host, chars: int, waiting: float) -> bool:
-    """Return whether the others, which may be busy, would finish all that waits before the host finishes a batch."""
-    paced = [other for other in others if other.pace]
-    if not paced or not host.pace:
-        return False
-    queue_seconds = waiting / sum(other.slots / other.pace for other in paced)
-    return host.seconds(chars) > 2 * (queue_seconds + min(other.seconds(chars) for other in paced))
+        return min(free, key=lambda host: host.in_flight, default=None)
 
 
 @dataclass(slots=True)

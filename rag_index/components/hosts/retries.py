@@ -42,8 +42,6 @@ that kills the whole server would be sent for ever."""
 class Request:
     """What is sent in one request, and its failures so far."""
 
-    chars: int = 1
-    """Its size, from which the pool estimates how long a host takes for it."""
     tries: int = 0
     """Failures that a text may have caused."""
     error: Exception | None = None
@@ -84,7 +82,6 @@ class HostCalls(ABC, Generic[Req]):
         self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
         self._patience = patience
         self._waiting: deque[Req] = deque(requests)
-        self._chars: float = sum(request.chars for request in self._waiting)
         self._on_trial: list[Req] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.Future[None] | None = None
@@ -176,13 +173,10 @@ class HostCalls(ABC, Generic[Req]):
     def _send_what_fits(self, now: float) -> None:
         while self._waiting:
             request = self._waiting[0]
-            host = self._pool.pick(
-                now, chars=request.chars, waiting=self._chars, alone=request.tries > 0, avoid=request.host
-            )
+            host = self._pool.pick(now, alone=request.tries > 0, avoid=request.host)
             if host is None:
                 return
             self._waiting.popleft()
-            self._chars -= request.chars
             self._send_to(request, host, now)
 
     def _send_to(self, request: Req, host: Host, now: float) -> None:
@@ -231,11 +225,7 @@ class HostCalls(ABC, Generic[Req]):
 
     def _repeat(self, request: Req) -> None:
         self._stats.retries += 1
-        self._requeue(request)
-
-    def _requeue(self, request: Req) -> None:
         self._waiting.appendleft(request)
-        self._chars += request.chars
 
     def _start_task(self, work: Coroutine[None, None, object]) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
@@ -253,7 +243,7 @@ class HostCalls(ABC, Generic[Req]):
         if request.single and request.tries >= ROAMING_TRIES:
             self._on_trial.append(request)
         else:
-            self._requeue(request)
+            self._waiting.appendleft(request)
 
     def _continue_trials(self, now: float) -> None:
         """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
@@ -264,7 +254,7 @@ class HostCalls(ABC, Generic[Req]):
                 request.trial_failures = 0
             if host is None or not request.trial_failures or host not in self._pool.in_use(now):
                 request.trial_failures = 0
-                self._requeue(request)
+                self._waiting.appendleft(request)
             elif request.trial_failures >= TRIAL_FAILURES and host.admitted_at is not None:
                 self._blame(request, host)
             elif host.free_slots(now) and not host.in_flight:

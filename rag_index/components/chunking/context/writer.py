@@ -282,7 +282,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         if request.context:
             self._cache.put(*request.key, request.context)
         elif request.answers < MAX_ANSWERS:
-            self._requeue(request)
+            self._waiting.appendleft(request)
         else:
             request.reason = reason
 
@@ -293,7 +293,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         if request.reductions > MAX_REDUCTIONS:
             request.reason = f"the model has no room for this chunk ({reason})"
         else:
-            self._requeue(request)
+            self._waiting.appendleft(request)
 
 
 @dataclass(frozen=True, slots=True)
