@@ -1,6 +1,5 @@
 """How collections of a server are loaded and searched, and what is said of what people set on them."""
 
-import re
 from contextlib import closing
 
 import numpy as np
@@ -21,7 +20,6 @@ from tests.stores.test_server_faults import points, stop_time
 
 DIMENSION = 4
 QUERY = np.ones(DIMENSION, np.float32)
-BINARY = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
 
 
 @pytest.fixture
@@ -52,16 +50,6 @@ def updates(qdrant: FakeQdrant) -> int:
     return qdrant.requests("GRPC Update")
 
 
-def test_quantization_that_is_too_coarse_for_the_vectors_is_named(qdrant, open_store):
-    store = open_store()
-    for name, dimension in (("c", DIMENSION), ("wide", 1024)):
-        store.create(name, dimension, {})
-        assert store.notes(name) == ""
-        by_hand(qdrant, name, quantization_config=BINARY)
-    assert re.search(rf"c has {DIMENSION}-d vectors, too few dimensions for binary.*to scalar", store.notes("c"))
-    assert store.notes("wide") == ""
-
-
 def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_store):
     for name, groups, sparse, version in (
         ("old", True, True, "1.18.3"), ("new", True, True, "1.19.0"), ("open", False, True, "1.18.3"),
@@ -76,7 +64,7 @@ def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_
 # Searches
 
 
-def test_searches_of_compressed_vectors_are_scored_again_and_stay_within_strict_mode(qdrant, open_store):
+def test_searches_of_compressed_vectors_are_scored_again(qdrant, open_store):
     store = open_store()
     store.create("c", DIMENSION, {}, sparse=True)
     store.search("c", VectorQuery(QUERY, 1))
@@ -87,9 +75,6 @@ def test_searches_of_compressed_vectors_are_scored_again_and_stay_within_strict_
     qdrant.searches.clear()
     store.search("c", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
-    by_hand(qdrant, strict_mode_config=models.StrictModeConfig(enabled=True, search_max_oversampling=1.5))
-    store.search("c", VectorQuery(QUERY, 1))
-    assert qdrant.searches[-1].quantization.oversampling == 1.5
 
 
 # Loading in bulk

@@ -6,7 +6,7 @@ Writes are requests of bounded size, over REST or gRPC; a refusal is narrowed do
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import repeat
@@ -39,7 +39,7 @@ from rag_index.components.stores.points import (
 )
 from rag_index.components.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
 from rag_index.components.stores.server.collection_requests import MIN_IDF, Collections
-from rag_index.components.stores.server.link import Limits, Link, Requests, has_sparse, vector_params, within_limits
+from rag_index.components.stores.server.link import Link, Requests, has_sparse, vector_params
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch, StoredPoint
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 
@@ -77,14 +77,13 @@ def _has_id(ids: Sequence[models.ExtendedPointId]) -> Any:
 
 
 class Reads(Requests):
-    """Reads of a server's collections, in as many requests as its limits need."""
+    """Reads of a server's collections."""
 
-    @within_limits
-    def count(self, limits: Limits, name: str, *, keys: Sequence[str] | None = None) -> int:
+    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         if keys is None:
             return self._count(name, None) - len(self._retrieve(name, [MARK_ID], vectors=False))
         unique = list(dict.fromkeys(keys))
-        return sum(self._count(name, key_filter(some)) for some in parts(unique, min(MAX_IDS, limits.values)))
+        return sum(self._count(name, key_filter(some)) for some in parts(unique, MAX_IDS))
 
     def seen_commits(self, name: str) -> int | None:
         return None
@@ -93,23 +92,15 @@ class Reads(Requests):
         found = self._retrieve(name, [MARK_ID], vectors=False)
         return CommitMark.parse(found[0].payload[RESERVED_KEY] if found else None)
 
-    @within_limits
     def retrieve(
-        self,
-        limits: Limits,
-        name: str,
-        ids: Sequence[str],
-        *,
-        vectors: bool = False,
-        conditions: Conditions = (),
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
     ) -> list[StoredPoint]:
         check_ids(ids)
         wanted: Any = filter_of(conditions)
         if wanted is None:
-            batches = parts(ids, min(MAX_IDS, limits.ids))
-            return [point for some in batches for point in self._retrieve(name, some, vectors=vectors)]
+            return [point for some in parts(ids, MAX_IDS) for point in self._retrieve(name, some, vectors=vectors)]
         found: list[StoredPoint] = []  # only a scroll can ask for ids and conditions
-        for some in parts(ids, min(MAX_IDS, limits.values, limits.page)):
+        for some in parts(ids, MAX_IDS):
             which = models.Filter(must=[_has_id(some), wanted])
             found += map(stored_point, self._scroll(name, which, limit=len(some), with_vectors=vectors)[0])
         return found
@@ -119,20 +110,17 @@ class Reads(Requests):
     ) -> Iterator[StoredPoint]:
         offset, wanted = None, filter_of(conditions)
         while True:
-            records, offset = self._page(name, wanted, limit=page, offset=offset, with_vectors=vectors)
+            records, offset = self._scroll(name, wanted, limit=page, offset=offset, with_vectors=vectors)
             yield from (stored_point(record) for record in records if record.id != MARK_ID)
             if offset is None:
                 return
 
-    @within_limits
-    def search(self, limits: Limits, name: str, query: VectorQuery) -> list[StoredPoint]:
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         near, words = unit_query(query.vector, None, name), query.sparse
         which = filter_of(query.conditions)
-        params = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=query.exact)
+        params = models.SearchParams(hnsw_ef=SEARCH_EF, exact=query.exact)
         if not query.exact:  # it changes nothing where vectors are not quantized
-            params.quantization = models.QuantizationSearchParams(
-                rescore=True, oversampling=min(OVERSAMPLING, limits.oversampling)
-            )
+            params.quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         dense = models.QueryRequest(query=near, filter=which, params=params, with_payload=query.payload or not words)
         sparse = dense.model_copy(
             update={
@@ -145,40 +133,28 @@ class Reads(Requests):
         )
 
         def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
-            found = self._look_up(name, [(one, sparse if one.sparse else dense) for one in wanted], limits)
+            found = self._look_up(name, [(one, sparse if one.sparse else dense) for one in wanted])
             return [[stored_point(point, point.score) for point in points] for points in found]
 
         return best_points(look_up, query.limit, hybrid=bool(words))
 
     def _look_up(
-        self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]], limits: Limits
-    ) -> list[Iterable[models.ScoredPoint]]:
-        """Return the points of each look-up, best first: of all in one request, if the limits allow that.
-
-        Otherwise each further request leaves out what is found already. Pages by offset would not do: where scores tie,
-        the server orders points differently for each page, and a point is on two pages or on none.
-        """
-        found: list[dict[models.ExtendedPointId, models.ScoredPoint]] = [{} for _ in wanted]
+        self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]]
+    ) -> list[list[models.ScoredPoint]]:
+        """Return the points of each look-up, best first, in one request."""
+        found: list[list[models.ScoredPoint]] = [[] for _ in wanted]
         due = []
         for number, (one, request) in enumerate(wanted):
             if not one.ids:
-                due.append((number, request.model_copy(update={"limit": min(limits.page, one.limit)})))
-            for some in parts(one.ids, min(MAX_IDS, limits.values, limits.page)):
+                due.append((number, request.model_copy(update={"limit": one.limit})))
+            for some in parts(one.ids, MAX_IDS):
                 which = models.Filter(must=[_has_id(some)])
                 changes = {"limit": len(some), "filter": which, "with_payload": False}
                 due.append((number, request.model_copy(update=changes)))
-        while due:
-            answers = self._query(name, [request for _, request in due])
-            asked, due = due, []
-            for (number, request), points in zip(asked, answers, strict=True):
-                one, first = wanted[number]
-                found[number].update((point.id, point) for point in points)
-                left = one.limit - len(found[number])
-                if not one.ids and left > 0 and len(points) == request.limit:
-                    have = [_has_id(some) for some in parts(list(found[number]), min(MAX_IDS, limits.values))]
-                    rest: Any = models.Filter(must=[first.filter] if first.filter else None, must_not=have)
-                    due.append((number, request.model_copy(update={"limit": min(limits.page, left), "filter": rest})))
-        return [points.values() for points in found]
+        answers = self._query(name, [request for _, request in due])
+        for (number, _), points in zip(due, answers, strict=True):
+            found[number] += points
+        return found
 
     def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         info = self._info(name)
@@ -193,10 +169,9 @@ class Reads(Requests):
             points, {word: count_having(points, word, one) for word, one in zip(words, found, strict=True)}
         )
 
-    @within_limits
-    def find_words(self, limits: Limits, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
-        some, most = words if has_sparse(self._info(name)) else (), min(MAX_PLACES, limits.page)
-        return words_in(lambda left: self._having(name, [left], most, conditions)[0], some, most)
+    def find_words(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
+        some = words if has_sparse(self._info(name)) else ()
+        return words_in(lambda left: self._having(name, [left], MAX_PLACES, conditions)[0], some, MAX_PLACES)
 
     def _having(
         self, name: str, asked: Sequence[list[int]], limit: int, conditions: Conditions
@@ -225,10 +200,6 @@ class Reads(Requests):
     def _retrieve(self, name: str, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
         return [*map(stored_point, self._ask(lambda client: client.retrieve(name, ids, with_vectors=vectors)))]
 
-    @within_limits
-    def _page(self, limits: Limits, name: str, /, wanted: Any, *, limit: int, **options: Any) -> Any:
-        return self._scroll(name, wanted, limit=min(limit, limits.page), **options)
-
     def _scroll(self, name: str, wanted: models.Filter | None, **options: Any) -> tuple[list[models.Record], Any]:
         return self._ask(lambda client: client.scroll(name, wanted, **options))
 
@@ -253,13 +224,11 @@ class Writes(Requests):
             columns = points.ids[rows], vectors[rows], points.payloads[rows], sparse
             self._write(lambda client: [_upsert(client, name, *columns, timeout=self._link.timeout)])
 
-        _send_all(name, points.ids, sizes, send, most=Limits.of(info).writes)
+        _send_all(name, points.ids, sizes, send)
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if not payloads:
             return
-        limits = Limits.of(self._info(name))
-        most = max(1, min(limits.writes, limits.ids) // 2)  # a request that is refused has used up a part of them
         ids = [point_id for point_id, _ in payloads]
         check_ids(ids)
         sizes = _payload_sizes(ids, [payload for _, payload in payloads])
@@ -275,21 +244,19 @@ class Writes(Requests):
                 missing.extend(point_id for point_id in some if point_id not in existing)
                 self._overwrite(name, [pair for pair in payloads[rows] if pair[0] in existing])
 
-        _send_all(name, ids, sizes, send, most=most)
+        _send_all(name, ids, sizes, send)
         require_present(missing, name)
 
-    @within_limits
-    def delete_points(self, limits: Limits, name: str, ids: Sequence[str]) -> None:
-        for some in parts(engine_ids(ids), min(MAX_IDS, limits.writes)):
+    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+        for some in parts(engine_ids(ids), MAX_IDS):
             self._delete(name, models.PointIdsList(points=list(some)))
 
-    @within_limits
-    def delete_chunks(self, limits: Limits, name: str, first: Mapping[str, int]) -> None:
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         by_number: dict[int, list[str]] = defaultdict(list)
         for key, number in first.items():
             by_number[number].append(key)
         for number, keys in by_number.items():
-            for some in parts(keys, min(MAX_IDS, limits.values, limits.writes)):
+            for some in parts(keys, MAX_IDS):
                 self._delete(name, models.FilterSelector(filter=key_filter(some, number)))
 
     def set_commit_mark(self, name: str, mark: CommitMark) -> None:
@@ -392,12 +359,12 @@ def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
             entry.CopyFrom(json_to_value(value))
 
 
-def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None], *, most: int) -> None:
+def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
     """Call send(rows) for all rows in requests of bounded size, and for the halves of those that are refused.
 
     Raises PointsRefused for the rows that are refused alone, once all others are sent.
     """
-    due = [*_request_bounds(sizes, min(most, REQUEST_POINTS))][::-1]
+    due = [*_request_bounds(sizes)][::-1]
     refused: list[tuple[str, str]] = []
     while due:
         start, stop = due.pop()
@@ -417,10 +384,10 @@ def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callabl
         )
 
 
-def _request_bounds(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+def _request_bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     start = used = 0
     for row, size in enumerate(sizes):
-        if row > start and (row - start >= most or used + size > BATCH_BYTES):
+        if row > start and (row - start >= REQUEST_POINTS or used + size > BATCH_BYTES):
             yield start, row
             start, used = row, 0
         used += size

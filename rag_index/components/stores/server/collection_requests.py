@@ -19,8 +19,6 @@ from rag_index.errors import StoreError, StoreMismatch, StoreUnavailable
 M = TypeVar("M", bound=BaseModel)
 MIN_IDF = (1, 19)
 """The first version that can count words among the points of a filter."""
-MIN_BINARY = 1000
-"""Vectors of at least this dimension find their nearest points by one bit a value."""
 DEFAULT_THRESHOLD = 10_000
 """Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
 logger = logging.getLogger("rag_index.stores")
@@ -112,19 +110,14 @@ class Collections(Requests):
                 self._index(name, field, index.params or index.data_type)
 
     def notes(self, name: str) -> str:
-        """Return what a person should know of a collection: what finds too little, or tells too much; "" if nothing."""
-        info, said = self._info(name), []
-        size, groups = vector_params(name, info).size, (info.config.metadata or {}).get("payload_indexes") or {}
-        if isinstance(info.config.quantization_config, models.BinaryQuantization) and size < MIN_BINARY:
-            said.append(
-                f"{name} has {size}-d vectors, too few dimensions for binary quantization, so searches miss some of "
-                "the nearest: change the quantization of the collection in Qdrant to scalar"
-            )
+        """Return what tells too much of a collection, for a person; "" if nothing does."""
+        info = self._info(name)
+        groups = (info.config.metadata or {}).get("payload_indexes") or {}
         if GROUPS_FIELD in groups and has_sparse(info) and not self._link.has_version(MIN_IDF):
             version = ".".join(map(str, MIN_IDF))
             hidden = f"how rare a word of {name} is, is counted over documents that a caller may not see, too"
-            said.append(f"{hidden}: upgrade Qdrant to {version}")
-        return "; ".join(said)
+            return f"{hidden}: upgrade Qdrant to {version}"
+        return ""
 
     def collections(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}

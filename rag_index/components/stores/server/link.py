@@ -15,8 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
@@ -66,7 +65,6 @@ STRICT_MODE = re.compile(
 )
 """What strict mode says when it refuses (with 400, and 403 in older versions)."""
 SILENT = re.compile(r"Qdrant at [^ ]* does not answer as it should \((.*)\): is it running\?", re.DOTALL)
-P = ParamSpec("P")
 T = TypeVar("T")
 REST_PORT = 6333
 MAX_PORT = 65_535
@@ -88,7 +86,6 @@ MAX_BACKOFF_MS = 1000
 """How long gRPC may wait before it connects again. Its own two minutes would outlast an outage, and our patience."""
 USUAL_SILENCE = 10.0
 """Seconds that one request may take while all is well, such as a large upsert on a busy server."""
-NO_LIMIT = 2**31
 MAX_ANSWER = 256 << 20
 """Bytes of an answer: a thousand points with vectors of 4096 dimensions have a third of that as JSON."""
 
@@ -400,7 +397,6 @@ class Requests:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self.known_limits: dict[str, Limits] = {}
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises as `Link.call`, but StoreRefused in place of PointsRefused."""
@@ -420,60 +416,6 @@ class Requests:
 
     def _count(self, name: str, count_filter: models.Filter | None, *, exact: bool = True) -> int:
         return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=exact)).count
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most that one request may ask for."""
-
-    page: int = NO_LIMIT
-    """Points that a scroll or a search may return."""
-    values: int = NO_LIMIT
-    """Values of one condition of a filter."""
-    ids: int = NO_LIMIT
-    """Points that may be read by their ids: each is a read for the rate limit."""
-    writes: int = NO_LIMIT
-    """Points that may be written: each is a write for the rate limit."""
-    hnsw_ef: int = NO_LIMIT
-    oversampling: float = NO_LIMIT
-
-    @classmethod
-    def of(cls, info: models.CollectionInfo) -> Limits:
-        """Return the limits of a collection."""
-        strict = info.config.strict_mode_config
-        if strict is None or not strict.enabled:
-            return UNLIMITED
-        return cls(
-            page=strict.max_query_limit or NO_LIMIT,
-            values=strict.condition_max_size or NO_LIMIT,
-            ids=strict.read_rate_limit or NO_LIMIT,
-            writes=min(strict.upsert_max_batchsize or NO_LIMIT, strict.write_rate_limit or NO_LIMIT),
-            hnsw_ef=strict.search_max_hnsw_ef or NO_LIMIT,
-            oversampling=strict.search_max_oversampling or NO_LIMIT,
-        )
-
-
-UNLIMITED = Limits()
-
-
-def within_limits(method: Callable[Concatenate[Any, Limits, str, P], T]) -> Callable[Concatenate[Any, str, P], T]:
-    """Return a method that is called with what it knows of a collection's limits: at first none, as few have.
-
-    If it is refused, the limits are read, and it is called again. Raises StoreRefused if they are not the reason.
-    """
-
-    @wraps(method)
-    def call(self: Requests, name: str, /, *args: P.args, **named: P.kwargs) -> T:
-        known = self.known_limits.get(name, UNLIMITED)
-        try:
-            return method(self, known, name, *args, **named)
-        except StoreRefused:
-            self.known_limits[name] = limits = Limits.of(self._info(name))
-            if limits == known:
-                raise
-            return method(self, limits, name, *args, **named)
-
-    return call
 
 
 def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
