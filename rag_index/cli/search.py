@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 PARTIAL = 3
 SHARE = click.FloatRange(0, 1)
 SNIPPET = 110
+BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
@@ -138,7 +140,17 @@ def _warn_of_access(settings: Settings, names: Sequence[str], closed: Sequence[s
         )
 
 
+def _shown(text: str, words: Sequence[str]) -> str:
+    """Return a line of a text around these words, which are bold in a terminal."""
+    from rag_index.search.highlights import marked, snippet
+
+    line = snippet(one_line(text, sys.maxsize), words, SNIPPET)
+    return marked(line, words, BOLD, PLAIN)
+
+
 def _print_result(result: SearchResult, explain: bool) -> None:
+    from rag_index.search.highlights import is_code
+
     if result.missing:
         say(result.missing)
     if result.corrected:
@@ -146,12 +158,13 @@ def _print_result(result: SearchResult, explain: bool) -> None:
     if result.verdict:
         say(result.verdict)
     for hit in result.hits:
-        click.echo(f"{hit.score:.3f}  {click.style(one_line(f'{hit.index}: {_place(hit)}', SNIPPET), bold=True)}")
+        click.echo(f"{hit.score:.3f}  {one_line(hit.index)}: {_shown(_place(hit), hit.highlights)}")
         if explain:
             say(f"       {_explanation(hit, result.fusion)}")
         if link := hit.part.get("link") or hit.link:
             say(f"       {link}")
-        say(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
+        text = (is_code(hit) and hit.payload.get("signature")) or hit.text
+        click.echo(f"       {_shown(text, hit.highlights)}")
     if result.rerank_error:
         say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:
@@ -162,17 +175,14 @@ def _print_result(result: SearchResult, explain: bool) -> None:
         say(f"\nFused by {result.fusion}{order}. {times}.{weight}\nSearched: {searched}.")
 
 
-def _is_code(hit: SearchHit) -> bool:
-    """Return whether the hit is from a file of source code: only those have lines."""
-    return "path" in hit.payload and isinstance(hit.payload.get("lines"), list)
-
-
 def _place(hit: SearchHit) -> str:
     """Return the document's id, for source code as file:line, which editors and terminals understand.
 
     A document with a title has its id after that, and after this the part that was found.
     """
-    if _is_code(hit):
+    from rag_index.search.highlights import is_code
+
+    if is_code(hit):
         return f"{hit.document_id}:{hit.payload['lines'][0]}"
     part = part_name(hit.part)
     place = f"{one_line(hit.title, SNIPPET)} ({hit.document_id})" if hit.title else hit.document_id

@@ -142,12 +142,12 @@ def order_answers(
     """
     by_score = compares_scores(answered)
     documents = [
-        (found[0][0] if by_score else 1 / (RANK_CONSTANT + rank), answer.index, rank, found)
+        (found[0][0] if by_score else 1 / (RANK_CONSTANT + rank), answer, rank, found)
         for answer in answered
         for rank, found in enumerate(_documents(answer, scoring[answer.index], question.limit), 1)
     ]
     documents.sort(key=lambda one: -one[0])
-    return [_hit(index, rank, found, fused) for fused, index, rank, found in documents[: question.limit]]
+    return [_hit(answer, rank, found, fused) for fused, answer, rank, found in documents[: question.limit]]
 
 
 def ranked(
@@ -194,15 +194,35 @@ def document_key(point: StoredPoint) -> str:
     return str(point.payload.get(RESERVED_KEY, {}).get("key", point.id))
 
 
-def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> SearchHit:
+def _shown_first(answer: IndexAnswer, scored: Sequence[Scored]) -> Sequence[Scored]:
+    """Return the scored points of a document, first the one whose own text is shown.
+
+    The title of a document stands before each of its chunks, so that the shortest part is the nearest to a query that
+    is like the title, whatever the part says. So of a document with a title, the chunk is shown that has most names and
+    words of the query in its own text; its first chunk, if none has any.
+    """
+    ours = [point.payload.get(RESERVED_KEY, {}) for _, point in scored]
+    if len(scored) < 2 or not ours[0].get(TITLE) or not answer.live.encoder:
+        return scored
+    found = answer.live.encoder.matched(answer.words, [str(one.get("text", "")) for one in ours])
+    said = [(point.names, len(words)) for (_, point), words in zip(scored, found, strict=True)]
+    best = (
+        said.index(max(said)) if any(map(any, said)) else min(range(len(ours)), key=lambda n: ours[n].get("chunk", 0))
+    )
+    return [scored[best], *(one for one in scored if one is not scored[best])]
+
+
+def _hit(answer: IndexAnswer, rank: int, scored: Sequence[Scored], fused: float) -> SearchHit:
     score, best = scored[0]
-    ours = best.payload.get(RESERVED_KEY, {})
+    scored = _shown_first(answer, scored)
+    shown = scored[0][1].payload
+    ours = shown.get(RESERVED_KEY, {})
     best_chunks = [(value, point.payload.get(RESERVED_KEY, {})) for value, point in scored[:MAX_SHORT_CHUNKS]]
     chunks = [ChunkHit(own.get("chunk", 0), value, own.get("text", "")) for value, own in best_chunks]
     together = accumulate(len(chunk.text) for chunk in chunks)
     kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
     return SearchHit(
-        index=index,
+        index=answer.index,
         document_id=str(ours.get("document_id", best.id)),
         citation="",  # until it is known what the answer is true of
         score=score,
@@ -210,7 +230,7 @@ def _hit(index: str, rank: int, scored: Sequence[Scored], fused: float) -> Searc
         text=chunks[0].text,
         chunk=chunks[0].chunk,
         total_chunks=ours.get("chunks", 1),
-        payload={name: value for name, value in best.payload.items() if name != RESERVED_KEY},
+        payload={name: value for name, value in shown.items() if name != RESERVED_KEY},
         title=ours.get(TITLE, ""),
         link=ours.get(LINK, ""),
         part=ours.get(PART, {}),

@@ -91,7 +91,7 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
         own = [hit for hit in hits if hit.index == answer.index and (hit.bm25 or hit.names or not answer.hybrid)]
         if own and answer.live.encoder:
             judged |= zip(map(id, own), _judged(own, asked, answer, answer.live.encoder), strict=True)
-    found = []
+    judged_hits = []
     for hit in hits:
         answer = asked.answers[hit.index]
         matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
@@ -101,8 +101,11 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
         likely = relevance(weights, *((1.0, 4.0) if hit.exact else (cosine, known)))
         if hit.names:  # it is what was asked for, whatever it means
             likely = max(likely, relevance(weights, None, known))
-        found.append(replace(hit, matched=matched if answer.hybrid else (), relevance=round(likely, 3)))
-    return found
+        said, marks, encoder = matched if answer.hybrid else (), tuple[str, ...](), answer.live.encoder
+        if said and encoder:
+            marks = encoder.highlights(answer.words, f"{hit.title}\n{hit.text}")
+        judged_hits.append(replace(hit, matched=said, highlights=marks, relevance=round(likely, 3)))
+    return judged_hits
 
 
 def _judged(

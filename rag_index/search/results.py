@@ -185,6 +185,7 @@ class SearchHit(Answered):
         title: The title, "" if the index declares none.
         link: The address at which a person reads the document, "" if the index declares none.
         folded: How many hits that repeat this one are left out.
+        highlights: The words of the query as they stand in title and text: "Printers" for "printer".
         part: The part of the document that the text is of: its name, and its id and link if it has these.
         rank: The place in its own index, from 1.
         fused: The value that orders the hits of several indexes.
@@ -208,6 +209,7 @@ class SearchHit(Answered):
     title: str = ""
     link: str = ""
     folded: int = 0
+    highlights: tuple[str, ...] = ()
     part: Mapping[str, str] = field(default_factory=dict)
     rank: int = field(default=0, metadata=EXPLAINED)
     fused: float = field(default=0.0, metadata=EXPLAINED)

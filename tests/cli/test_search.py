@@ -45,6 +45,7 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
     assert set(plain) == {"hits", "as_of"}
     assert set(plain["hits"][0]) == {
         "index", "document_id", "citation", "score", "relevance", "text", "chunk", "total_chunks", "payload",
+        "highlights",
     }  # fmt: skip
     full = json.loads(run(desk, "search", "printer", "--json", "--explain").stdout)
     assert set(full) == {"hits", "as_of", "timings_ms", "fusion", "dense_weight", "collections", "reranked"}

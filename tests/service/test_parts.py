@@ -37,6 +37,6 @@ def test_programs_and_agents_get_title_link_and_part(settings):
     assert first.startswith("1. [notes/1")
     assert "] Printer offline </r/10>, remark 10, chunk 1 of 0 to 2, score " in first
     assert "customer.name: Acme" in first
-    assert text == "Replace the toner cartridge."
+    assert text == "Replace the **toner** **cartridge**."
     assert f"] Printer offline <{LINK}>" in document
     assert "-- chunk 1 of 0 to 2, remark 10 (remark.author: kim)" in document

@@ -54,6 +54,8 @@ MAX_POINT_WORDS = 160
 """Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""
 MAX_REMEMBERED = 64
 """Characters of a run without white space whose words are remembered."""
+MAX_HIGHLIGHTED = 4000
+"""Characters of a text in which words of a query are marked."""
 MAX_NAME = 200
 """Characters of a name by which a document is found as a whole."""
 _SIGN = re.compile(r"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<=\w[-.])(?=\w)|(?<=[\s(]\.)(?=\w)|(?<=[a-z][A-Z]))")
@@ -334,6 +336,17 @@ class Bm25Encoder:
         found = (set(self._engine_for(one).embed_query(self._prepared(one, document=True)).indices) for one in texts)
         return [tuple(name for name, word in words.items() if word.is_in(own)) for own in found]
 
+    def highlights(self, words: Mapping[str, QueryWord], text: str) -> tuple[str, ...]:
+        """Return the words of a text, as they stand in it, that are words of a query in some form, each once.
+
+        encoder.highlights(encoder.words("printer offline"), "Printers go offline")  # ("Printers", "offline")
+        """
+        text, split = text[:MAX_HIGHLIGHTED], _LETTERS if self._split else _WORD
+        wanted = frozenset[int]().union(*[word.dimensions for word in words.values()])
+        tokens = [one for one in dict.fromkeys(split.findall(text)) if not _UNSPACED.search(one)]
+        found = [one for one in tokens if not wanted.isdisjoint(_dimensions(self.model, one))]
+        return (*found, *[word for word in words if _UNSPACED.search(word) and word in text])
+
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
         """Return the engine for the language of a text, which its words tell if it is none of the index's."""
         if len(self._engines) == 1:
@@ -380,6 +393,13 @@ def _words(model: Bm25Model, query: str) -> Mapping[str, QueryWord]:
 @lru_cache(maxsize=64)
 def _encoder(model: Bm25Model) -> Bm25Encoder:
     return Bm25Encoder(model)
+
+
+@lru_cache(maxsize=50_000)
+def _dimensions(model: Bm25Model, word: str) -> frozenset[int]:
+    """Return the dimensions of a word of a text."""
+    encoder = _encoder(model)
+    return encoder.dimensions(encoder._prepared(word, document=True))
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,7 @@ from rag_index.core.settings.index import CODE, CODE_FIELDS
 from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.search import AsOf, Caller, Document, Retriever, SearchResult, Verified
+from rag_index.search.highlights import is_code, marked
 from rag_index.search.service import SearchService
 from rag_index.search.service.models import (
     MAX_CHARS,
@@ -52,6 +53,8 @@ INSTRUCTIONS = (
 )
 CLOSED = "it is for members of groups, or for roles of its database, and you have none"
 SKILL = Path(__file__).parent / "skill.md"
+BOLD = "**"
+"""What stands around words of the query."""
 MAX_DOTS = 2
 """The levels of a payload that are shown as fields: part, join and column."""
 ANY = "text, numbers, or true and false", {"string", "number", "boolean"}
@@ -70,13 +73,13 @@ def search_text(answer: SearchResult) -> str:
     lines += [f"{answer.correction}.", ""] if answer.corrected else []
     lines += [answer.verdict, ""] if answer.verdict else []
     for number, hit in enumerate(answer.hits, 1):
-        named = _named(hit.title, hit.part.get("link") or hit.link)
+        words = () if is_code(hit) else hit.highlights
+        named = _named(marked(hit.title, words, BOLD, BOLD), hit.part.get("link") or hit.link)
         place = f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}" if hit.total_chunks > 1 else ""
-        words = f", has {', '.join(hit.matched)}" if hit.matched else ""
-        about = (
-            f"{named}{_part(hit.part)}{place}, score {hit.score:.3f}{words}{_fields(hit.payload, hit.title, hit.link)}"
-        )
-        lines += [f"{number}. [{hit.citation}]{about}", hit.text.strip(), ""]
+        has = f", has {', '.join(hit.matched)}" if hit.matched else ""
+        fields = _fields(hit.payload, hit.title, hit.link)
+        about = f"{named}{_part(hit.part)}{place}, score {hit.score:.3f}{has}{fields}"
+        lines += [f"{number}. [{hit.citation}]{about}", marked(hit.text.strip(), words, BOLD, BOLD), ""]
     lines += [f"The hits are not reranked: {answer.rerank_error}"] if answer.rerank_error else []
     lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)

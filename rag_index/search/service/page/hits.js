@@ -18,7 +18,9 @@ function element(hit, result, open, hidden) {
   title.addEventListener("click", () => open(hit));
   const code = isCode(hit);
   const text = make("p", { className: code ? "text code" : "text" });
-  fill(text, excerpt(hit.text, hit.matched ?? []), hit.matched ?? []);
+  const words = [...(hit.highlights ?? []), ...(hit.matched ?? [])];
+  fill(text, excerpt(hit.text, words), words);
+  fill(title, place(hit), words);
   const heading = make("h2", {}, title);
   const address = hit.part?.link ?? hit.link;
   const link = isAddress(address)

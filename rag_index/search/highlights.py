@@ -1,0 +1,48 @@
+"""What of a hit is shown: its text, cut around the words of the query and with marks around them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.search.results import SearchHit
+
+SNIPPET_CHARS = 240
+BEFORE = 0.3
+"""The share of a snippet that stands before its first marked word."""
+
+
+def is_code(hit: SearchHit) -> bool:
+    """Return whether a hit is from a file of source code: only those have lines."""
+    return "path" in hit.payload and isinstance(hit.payload.get("lines"), list)
+
+
+def marked(text: str, words: Sequence[str], before: str, after: str) -> str:
+    """Return a text with each of these words between two marks: `marked("a printer", ["printer"], "**", "**")`."""
+    pattern = _pattern(words)
+    return pattern.sub(lambda one: f"{before}{one[0]}{after}", text) if pattern else text
+
+
+def snippet(text: str, words: Sequence[str], chars: int = SNIPPET_CHARS) -> str:
+    """Return about `chars` characters of a text, where most of these words stand, with "…" where it is cut."""
+    if len(text) <= chars:
+        return text
+    pattern, before = _pattern(words), int(BEFORE * chars)
+    places = [one.start() for one in pattern.finditer(text)] if pattern else []
+    starts = [0, *[min(max(0, place - before), len(text) - chars) for place in places]]
+    start = max(starts, key=lambda one: sum(one <= place < one + chars for place in places))
+    end = start + chars
+    if start:  # no word is cut, unless it is as long as what is shown
+        start = text.find(" ", start, start + before) + 1 or start
+    if end < len(text):
+        end = max(text.rfind(" ", start, end), end - before)
+    return f"{'… ' if start else ''}{text[start:end].strip()}{' …' if end < len(text) else ''}"
+
+
+def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
+    longest_first = sorted(words, key=lambda word: -len(word))
+    one = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" if word.isascii() else re.escape(word) for word in longest_first)
+    return re.compile(one) if words else None
