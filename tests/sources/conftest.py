@@ -20,3 +20,17 @@ def sqlite(request, tmp_path):
     """An empty database in a file."""
     with open_database("sqlite", request, tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def desk(request, tmp_path):
+    """An empty database of PostgreSQL."""
+    with open_database("postgresql", request, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def mariadb_desk(request, tmp_path):
+    """An empty database of MariaDB."""
+    with open_database("mariadb", request, tmp_path) as opened:
+        yield opened

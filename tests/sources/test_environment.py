@@ -8,7 +8,7 @@ from rag_index.components.sources.row_file import FOLDER
 from rag_index.errors import SourceUnavailable
 from tests.changes.databases import Session
 from tests.project import Project
-from tests.sources.databases import open_database, read
+from tests.sources.databases import read
 from tests.sources.databases import read_since as read_since_watermark
 from tests.sources.digests import State, rescan, scan
 
@@ -25,18 +25,6 @@ MARIADB = (
     "init_connect = 'SET sql_select_limit = 3, character_set_results = latin1'",
 )  # fmt: skip
 """Of these, ANSI_QUOTES and the like decide what the SQL of a person means, and stay."""
-
-
-@pytest.fixture
-def desk(request, tmp_path):
-    with open_database("postgresql", request, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def mariadb_desk(request, tmp_path):
-    with open_database("mariadb", request, tmp_path) as opened:
-        yield opened
 
 
 def test_settings_of_postgresql_change_nothing_of_what_is_read(desk):

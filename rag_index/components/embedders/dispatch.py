@@ -183,9 +183,9 @@ class Dispatch(HostCalls[Batch]):
             free = [host for host in used if host.free_slots(now) > 0]
             if not free:
                 return
-            count, times = len(self._texts), max(host.load.size.now for host in free)
-            share = min(max(1, int(times * most_texts)), -(-count // len(free)), max(MIN_SHARE, -(-count // len(used))))
-            texts = take_batch(self._texts, self._length, share, int(times * most_chars))
+            count = len(self._texts)
+            share = min(most_texts, -(-count // len(free)), max(MIN_SHARE, -(-count // len(used))))
+            texts = take_batch(self._texts, self._length, share, most_chars)
             self._waiting.append(Batch(texts))
             super()._send_what_fits(now)
         if not (self._texts or self._waiting):

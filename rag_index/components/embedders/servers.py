@@ -68,7 +68,7 @@ class ServerEmbedder:
             for url in settings.hosts
         ]
         fixed = None if settings.requests_in_flight == "auto" else settings.requests_in_flight
-        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=fixed, growth=settings.growth)
+        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=fixed)
         self._model = KnownModel(settings.model)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension

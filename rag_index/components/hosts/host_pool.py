@@ -2,8 +2,8 @@
 
 The pool is plain state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests.
 
-A host is given twice as much at a time as long as it answers more by it (`Load`): first more requests, then larger
-ones. Whether that pays is measured while the host works: the characters that it answers in a second, before and after.
+A host is given twice as many requests at a time as long as it answers more by it (`Load`). Whether that pays is
+measured while the host works: the characters that it answers in a second, before and after.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Clock:
 
 
 GAIN = 1.15
-"""How much faster a host must be with twice as much, for that to pay."""
+"""How much faster a host must be with twice as many requests, for that to pay."""
 MIN_ANSWERS = 6
 """Answers after which a rate counts, or twice as many as there are requests under way."""
 FULL = 0.75
@@ -59,48 +59,32 @@ FIRST_REQUESTS, MAX_REQUESTS = 2, 32
 
 
 @dataclass(slots=True)
-class Lever:
-    """One thing that a host may get more of: `now` of it, at most `most`."""
-
-    now: float
-    most: float
-
-
-@dataclass(slots=True)
 class Load:
-    """What one host gets at a time, and what that taught."""
+    """How many requests one host gets at a time, at most `most`, and what that taught."""
 
-    requests: Lever
-    size: Lever
-    """How many times as large as usual a request is."""
-    _untried: list[Lever] = field(default_factory=list)
-    _before: tuple[float, float] | None = None
-    """The rate and the value of the lever before it was changed."""
+    requests: int
+    most: int
+    _before: tuple[float, int] | None = None
+    """The rate and the number of requests before it was doubled."""
     _changed: float = 0.0
     _since: float | None = None
     _answers: int = 0
     _chars: int = 0
     _seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._untried = [lever for lever in (self.requests, self.size) if lever.now < lever.most]
+    _learns: bool = True
 
     @classmethod
-    def of(cls, requests: int | None, *, growth: int = 1, sharing: int = 1) -> Load:
-        """Return the load to begin with, for a host that `sharing` processes use.
-
-        `requests` fixes their number. A request may become `growth` times as large as usual.
-        """
-        most = requests or max(FIRST_REQUESTS, MAX_REQUESTS // sharing)
-        return cls(Lever(requests or FIRST_REQUESTS, most), Lever(1.0, growth))
+    def of(cls, requests: int | None, *, sharing: int = 1) -> Load:
+        """Return the load to begin with, for a host that `sharing` processes use. `requests` fixes it."""
+        return cls(requests or FIRST_REQUESTS, requests or max(FIRST_REQUESTS, MAX_REQUESTS // sharing))
 
     def end(self) -> None:
         """Try no more: the host has enough."""
-        self._untried.clear()
+        self._learns = False
 
     def answered(self, chars: int, started: float, now: float) -> None:
         """Take note of an answer for this number of characters, to a request that was sent at `started`."""
-        if not self._untried or started < self._changed:
+        if not self._learns or started < self._changed or (self._before is None and self.requests >= self.most):
             return
         if self._since is None:
             self._since, self._answers, self._chars, self._seconds = now, 0, 0, 0.0
@@ -108,27 +92,28 @@ class Load:
         self._answers += 1
         self._chars += chars
         self._seconds += now - started
-        if self._answers < max(MIN_ANSWERS, 2 * self.requests.now):
+        if self._answers < max(MIN_ANSWERS, 2 * self.requests):
             return
         elapsed, since = now - self._since, self._since
         self._since = None
-        if now > since and self._seconds >= FULL * self.requests.now * elapsed:
+        if now > since and self._seconds >= FULL * self.requests * elapsed:
             self._judge(self._chars / elapsed, self._seconds / self._answers, now)
 
     def _judge(self, rate: float, seconds: float, now: float) -> None:
         """Decide by the rate at the present load what the next one is."""
-        lever, self._changed = self._untried[0], now
+        self._changed = now
         if self._before is not None:
-            (before, value), self._before = self._before, None
+            (before, requests), self._before = self._before, None
             pays = rate >= GAIN * before
-            if not pays or lever.now >= lever.most:
-                lever.now = lever.now if pays or (lever is self.requests and seconds < SHORT_REQUEST_SECONDS) else value
-                del self._untried[0]
+            if not pays and seconds >= SHORT_REQUEST_SECONDS:
+                self.requests = requests
+            if not pays or self.requests >= self.most:
+                self.end()
                 return
         if seconds > MAX_REQUEST_SECONDS:
             self.end()
         else:
-            self._before, lever.now = (rate, lever.now), min(2 * lever.now, lever.most)
+            self._before, self.requests = (rate, self.requests), min(2 * self.requests, self.most)
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +147,7 @@ class Host:
     """Number of concurrent requests that the host can bear at present, however many would pay."""
 
     def __post_init__(self) -> None:
-        self.capacity = self.load.requests.most
+        self.capacity = self.load.most
 
     @property
     def url(self) -> str:
@@ -185,7 +170,7 @@ class Host:
     @property
     def slots(self) -> int:
         """How many concurrent requests the host gets at present."""
-        return max(1, int(min(self.capacity, self.load.requests.now)))
+        return max(1, int(min(self.capacity, self.load.requests)))
 
     def free_slots(self, now: float) -> int:
         """Return how many more requests the host can get now."""
@@ -206,7 +191,7 @@ class Host:
         self.load.answered(chars, now - seconds, now)
         self.failures = self.rate_limits = 0
         self.error = None
-        self.capacity = min(self.load.requests.most, self.capacity + CAPACITY_STEP)
+        self.capacity = min(self.load.most, self.capacity + CAPACITY_STEP)
 
     def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
         """Record the failure of a request sent at `started`. Requests in flight together count as one failure.
@@ -228,7 +213,7 @@ class Host:
         """
         if started <= self.slowed_at:
             return False
-        self.capacity = max(1.0, min(self.capacity, self.load.requests.now) / 2)
+        self.capacity = max(1.0, min(self.capacity, self.load.requests) / 2)
         self.load.end()
         self.slowed_at = now
         return True
@@ -262,18 +247,17 @@ class Pool:
         workers: int,
         in_flight: int | None,
         in_all: int | None = None,
-        growth: int = 1,
     ) -> None:
-        """Without `in_flight` each host shows how many requests pay. For `growth` see `Load.of`."""
+        """Without `in_flight` each host shows how many requests pay."""
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
         share = [number for number in order if number % workers == home % workers] if workers < count else [first]
-        loads = [Load.of(in_flight, growth=growth, sharing=-(-workers // count)) for _ in endpoints]
+        loads = [Load.of(in_flight, sharing=-(-workers // count)) for _ in endpoints]
         hosts = [Host(endpoint, load) for endpoint, load in zip(endpoints, loads, strict=True)]
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in order if number not in share]
-        self._max_in_flight = in_all or sum(host.load.requests.most for host in self.own)
+        self._max_in_flight = in_all or sum(host.load.most for host in self.own)
         self.wakers: list[Callable[[], None]] = []
         """What to call when a host may have room again, by the calls that share this pool, the earliest first."""
         self.all_resting_since: float | None = None

@@ -93,7 +93,7 @@ class SourceSettings(Section):
         return self
 
 
-USUAL_TEXTS, USUAL_CHARS, MAX_GROWTH = 64, 16_000, 4
+USUAL_TEXTS, USUAL_CHARS = 64, 16_000
 
 
 class EmbedderSettings(Section):
@@ -124,10 +124,10 @@ class EmbedderSettings(Section):
     """The [cost](costs.md#money) of embedding a million characters, in any currency."""
     batch_texts: PositiveInt | Auto = "auto"
     """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers). `auto`:
-    64, and to a server [up to four times as many](servers.md#what-is-sent) as long as it embeds more by that."""
+    64."""
     batch_chars: PositiveInt | Auto = "auto"
-    """The maximum number of characters in a request or a call. A longer text is sent alone. `auto`: 16,000, which grow
-    with `batch_texts`."""
+    """The maximum number of characters in a request or a call. A longer text is sent alone. `auto`:
+    16,000."""
     requests_in_flight: PositiveInt | Auto = "auto"
     """How many requests are under way at once, for each process that embeds and each of its own hosts (ollama, openai).
     `auto`: 2, and [up to 32](servers.md#what-is-sent) as long as the host embeds more by that."""
@@ -155,14 +155,9 @@ class EmbedderSettings(Section):
 
     @property
     def usual_request(self) -> tuple[int, int]:
-        """How many texts and characters a request or call has at most, until something was measured."""
+        """How many texts and characters a request or call has at most."""
         texts, chars = self.batch_texts, self.batch_chars
         return USUAL_TEXTS if texts == "auto" else texts, USUAL_CHARS if chars == "auto" else chars
-
-    @property
-    def growth(self) -> int:
-        """How many times larger than usual requests may become."""
-        return MAX_GROWTH if self.batch_texts == self.batch_chars == "auto" else 1
 
     @property
     def on_servers(self) -> bool:
