@@ -88,7 +88,7 @@ def misspelt(asked: list[KnownText]) -> list[KnownText]:
     """Return the queries that have a word of five letters or more, with one edit in one of these."""
     chance, found = random.Random(SEED), []
     for text in asked:
-        words = re.findall(rf"\b[^\W\d_]{{{spelling.MIN_LETTERS},}}\b", text.query)
+        words = re.findall(rf"\b[^\W\d_]{{{spelling.MIN_WORD_LETTERS},}}\b", text.query)
         if words:
             word = chance.choice(words)
             wrong = chance.choice(list(spelling.spellings(word.lower())))

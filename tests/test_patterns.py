@@ -17,7 +17,7 @@ from rag_index.components.sources.text import read_text
 
 OWN = re.compile(
     r"rag_index\.(?:cli|core\.settings|first_run\.samples|search\.frameworks|search\.evaluation\.measures"
-    r"|watch\.changes\.watched_tables|care\.status\.effective_settings)\b"
+    r"|watch\.changes\.watched_tables|care\.effective_settings)\b"
 )
 """Rooms whose patterns read what the user or the project wrote."""
 BOUNDED = {

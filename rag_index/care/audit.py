@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import IndexSettings, Settings
 
-PAGE, SAMPLE, EXAMPLES = 500, 200, 5
+AUDIT_PAGE, AUDIT_SAMPLE, EXAMPLES = 500, 200, 5
 POINT_ID = "(point id)"
-MAX_DEPTH = 4
+MAX_PAYLOAD_DEPTH = 4
 USUAL = 0.5
 """If more of the documents have it, it is how that program writes texts, and no fault of one."""
 _WORD = re.compile(r"\w+")
-KINDS = {
+FAULT_KINDS = {
     "missing": "documents of the source without a point",
     "orphaned": "points of no document of the source",
     "stale": "documents whose points have another text than the source",
@@ -76,7 +76,7 @@ class Audit:
         yield f"{self.index}: {self.documents:,} documents in the source"
         for kind, count in self.counts.items():
             some = f" ({', '.join(self.examples[kind])}{', …' if count > EXAMPLES else ''})" if count else ""
-            yield f"{kind}, {KINDS[kind]}: {count:,}{some}"
+            yield f"{kind}, {FAULT_KINDS[kind]}: {count:,}{some}"
         yield f"a switch to rag-index: {self.switch.sentence()}"
 
 
@@ -102,7 +102,7 @@ def audit(
             "CREATE TABLE source (id TEXT PRIMARY KEY, text TEXT); CREATE TABLE points (point TEXT, id TEXT, text TEXT)"
         )
         records = _scroll(link, collection)
-        sample = list(islice(records, SAMPLE))
+        sample = list(islice(records, AUDIT_SAMPLE))
         for field in (key, text):
             if sample and not any(field in fields for fields in sample):
                 known = ", ".join(f"{path} ({value:.40})" for fields in sample[:1] for path, value in fields.items())
@@ -134,7 +134,7 @@ def _scroll(link: Link, collection: str) -> Iterator[dict[str, Any]]:
     offset: Any = None
 
     def scroll(client: QdrantClient) -> tuple[list[models.Record], Any]:
-        return client.scroll(collection, limit=PAGE, offset=offset, with_payload=True)
+        return client.scroll(collection, limit=AUDIT_PAGE, offset=offset, with_payload=True)
 
     while True:
         records, offset = link.call(scroll)
@@ -149,7 +149,7 @@ def _fields(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, A
     if isinstance(value, str) and value.startswith("{"):
         with suppress(ValueError):
             value = json.loads(value)
-    if isinstance(value, dict) and depth < MAX_DEPTH:
+    if isinstance(value, dict) and depth < MAX_PAYLOAD_DEPTH:
         for name, inner in value.items():
             yield from _fields(inner, f"{path}.{name}" if path else name, depth + 1)
     elif isinstance(value, str | int) and not isinstance(value, bool):
@@ -182,6 +182,6 @@ def _compare(scratch: sqlite3.Connection) -> tuple[dict[str, int], dict[str, lis
     stale |= lacking if len(lacking) <= USUAL * documents else set()
     found["stale"] = sorted(stale)
     return (
-        {kind: len(found[kind]) for kind in KINDS},
-        {kind: sorted(set(found[kind]))[:EXAMPLES] for kind in KINDS},
+        {kind: len(found[kind]) for kind in FAULT_KINDS},
+        {kind: sorted(set(found[kind]))[:EXAMPLES] for kind in FAULT_KINDS},
     )

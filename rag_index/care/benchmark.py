@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 CHANGEABLE = ("embedder", "parallel", "store")
 """The tables of the settings file that decide how fast a sample is embedded and written."""
-STAGES = ("fetch", "chunk", "embed", "upsert")
+BENCHMARK_STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
-NEIGHBOURS = 10
-MAX_QUERIES = 500
-TIE = 1e-5
+COMPARED_NEIGHBOURS = 10
+MAX_COMPARED = 500
+EQUAL_SIMILARITY = 1e-5
 """Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
 
 
@@ -152,16 +152,16 @@ def parity(first: Vectors, second: Vectors) -> Parity:
 
 def _recall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Return the share of neighbours found by `other` that are no further away, by `one`, than its tenth neighbour."""
-    count = min(NEIGHBOURS, len(one) - 1)
+    count = min(COMPARED_NEIGHBOURS, len(one) - 1)
     if count < 1:
         return 1.0
     hits = total = 0
-    for row in range(0, len(one), max(1, len(one) // MAX_QUERIES)):
+    for row in range(0, len(one), max(1, len(one) // MAX_COMPARED)):
         expected, actual = one @ one[row], other @ other[row]
         expected[row] = actual[row] = -np.inf
         limit = np.partition(expected, -count)[-count]
         nearest = np.argpartition(actual, -count)[-count:]
-        hits += int((expected[nearest] >= limit - TIE).sum())
+        hits += int((expected[nearest] >= limit - EQUAL_SIMILARITY).sum())
         total += count
     return hits / total
 

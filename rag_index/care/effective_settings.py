@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")
 DEFAULT = "default"
-MASK = "***"
+REDACTED = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _redact(settings: Settings, value: Any) -> Any:
         try:
             url = database_url(value.get_secret_value(), settings.folder)
         except ValueError:
-            return MASK
+            return REDACTED
         return url.set(query={}).render_as_string(hide_password=True)
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True)

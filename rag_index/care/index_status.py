@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import FailureKind
     from rag_index.core.settings import IndexSettings, Settings
 
-STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
+WATCH_STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
 """The states of a watch. A watch that was `killed` has not said that it ended."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-from rag_index.care.index_status import STATES, run_reports, watch_report
+from rag_index.care.index_status import WATCH_STATES, run_reports, watch_report
 from rag_index.components.ledger import Ledger
 from rag_index.core.reports.outcome import State
 from rag_index.errors import RagIndexError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Sample: TypeAlias = tuple[str, dict[str, str], float]
 """A value of a metric: its name, labels, and the number."""
-PREFIX = "rag_index_run"
+RUN_PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index, or its watch."
 logger = logging.getLogger("rag_index.status")
@@ -77,13 +77,13 @@ def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
         values["last_applied_timestamp_seconds"] = _timestamp(watch["last_applied"])
     for name, value in values.items():
         yield f"{WATCH_PREFIX}_{name}", index, value
-    for state in STATES:
+    for state in WATCH_STATES:
         yield f"{WATCH_PREFIX}_state", index | {"state": state}, int(watch["state"] == state)
 
 
 def _samples(run: dict[str, Any]) -> Iterator[Sample]:
     def sample(name: str, value: float, **labels: str) -> Sample:
-        return f"{PREFIX}_{name}", {"index": run["index"], **labels}, value
+        return f"{RUN_PREFIX}_{name}", {"index": run["index"], **labels}, value
 
     for state in get_args(State):
         yield sample("state", int(run["state"] == state), state=state)

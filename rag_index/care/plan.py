@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import IndexSettings, Settings
 
-SAMPLE = 500
+PLAN_SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
 
 SAMPLE_WITH_FILES = 20
@@ -106,7 +106,7 @@ class CostCounter:
         """Count the documents of a page that a run would embed."""
         if not len(documents):
             return
-        step = -(-len(documents) // (SAMPLE_WITH_FILES if documents.files else SAMPLE))
+        step = -(-len(documents) // (SAMPLE_WITH_FILES if documents.files else PLAN_SAMPLE))
         sample = documents.take(list(range(0, len(documents), step)))
         characters = 0
         for read in with_files(sample):
@@ -228,7 +228,7 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
 
 
 def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
-    sample = documents.take(list(range(0, len(documents), -(-len(documents) // SAMPLE) or 1)))
+    sample = documents.take(list(range(0, len(documents), -(-len(documents) // PLAN_SAMPLE) or 1)))
     found: Counter[str] = Counter()
     for payload in sample.payloads:
         found.update(name for name, value in decode_payload(payload).items() if looks_secret(value))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rag_index.search.evaluation.measures import Estimate, Metric
 
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
-SHORT = 70
+SHORT_CHARS = 70
 ALL = "all"
 
 
@@ -122,7 +122,7 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
 
     ranks = ", ".join(f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found" for one in query.relevant)
     values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
-    say(f"  {one_line(query.query, SHORT)}")
+    say(f"  {one_line(query.query, SHORT_CHARS)}")
     say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
 
 

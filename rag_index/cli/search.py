@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rag_index.search import Caller, SearchHit, SearchResult
 
 PARTIAL = 3
-SHARE = click.FloatRange(0, 1)
+SHARE_TYPE = click.FloatRange(0, 1)
 SNIPPET = 110
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
@@ -50,8 +50,12 @@ BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the search."
 )
-@click.option("--dense-weight", type=SHARE, metavar="A", help="Weight of meaning against words: 1 for meaning alone.")
-@click.option("--min-score", type=SHARE, metavar="R", help="Leave out documents of a lower relevance, from 0 to 1.")
+@click.option(
+    "--dense-weight", type=SHARE_TYPE, metavar="A", help="Weight of meaning against words: 1 for meaning alone."
+)
+@click.option(
+    "--min-score", type=SHARE_TYPE, metavar="R", help="Leave out documents of a lower relevance, from 0 to 1."
+)
 @click.option(
     "--collapse",
     metavar="FIELD",

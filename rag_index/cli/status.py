@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from rag_index.care.index_status import FailedDocument, IndexStatus, ProjectStatus
     from rag_index.care.plan import RunPlan, ShownDocument
 
-KINDS = {
+KIND_SENTENCES = {
     "failed": "Each run tries failed documents again, up to five times; `rag-index retry-failed` tries them now.",
     "incomplete": "Incomplete documents are indexed but lack something; `rag-index retry-failed` tries them again.",
     "skipped": "Skipped documents are excluded by a rule of the source; they do not make a run fail.",
 }
-MAX_SHOWN = 50
+MAX_SHOWN_CHUNKS = 50
 MAX_ALIKE = 5
 """`failed` lists at most this many documents with a reason of one kind; of more, the first one and their number."""
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
@@ -151,7 +151,7 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
             more = f" and {len(some) - len(shown):,} like it" if len(some) > len(shown) else ""
             rows.append((one.index, one.document_id + more, one.kind, str(one.tries), one.last_tried, one.reason))
     print_table(rows)
-    for kind, sentence in KINDS.items():
+    for kind, sentence in KIND_SENTENCES.items():
         if any(one.kind == kind for one in documents):
             say(sentence)
 
@@ -207,7 +207,7 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
     return codes.pop() if len(codes) == 1 else 1
 
 
-def document_lines(document: ShownDocument, most: int = MAX_SHOWN) -> Iterator[str]:
+def document_lines(document: ShownDocument, most: int = MAX_SHOWN_CHUNKS) -> Iterator[str]:
     """Yield a document as it would be embedded, with `most` of its chunks."""
     title = f"{' '.join(document.title.split())} " if document.title else ""
     yield f"{document.index}: {title}({document.document_id})"

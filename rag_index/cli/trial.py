@@ -168,7 +168,7 @@ def _rest(settings: Settings) -> Iterator[None]:
 def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> APIRouter:
     """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
     from rag_index.cli.settings import shown_lines, write_file
-    from rag_index.cli.status import MAX_SHOWN
+    from rag_index.cli.status import MAX_SHOWN_CHUNKS
     from rag_index.first_run.schema import scaffold
     from rag_index.search.service.app import make_choices
 
@@ -179,7 +179,7 @@ def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> AP
 
     def proposal(chosen: ChoicesBody) -> dict[str, Any]:
         made = made_of(chosen)
-        lines = [*shown_lines(made, source, [chosen.show], MAX_SHOWN)] if chosen.show else []
+        lines = [*shown_lines(made, source, [chosen.show], MAX_SHOWN_CHUNKS)] if chosen.show else []
         return {"tables": [asdict(one) for one in made.proposal.tables], "document": "\n".join(lines)}
 
     def keep(chosen: ChoicesBody) -> dict[str, Any]:

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from rag_index.etl.steps import Steps
 
 CONDITION_VALUES = 100
-FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
+FIRST_BATCH_DOCUMENTS, MIN_BATCH_DOCUMENTS = 200, 20
 BATCH_SECONDS = 2.0
 """How long a batch should read and embed: later changes and other runs wait for it. What it costs besides, such as the
 copy of a large collection, gets no smaller with fewer documents."""
-MAX_GROWTH = 4
+MAX_BATCH_GROWTH = 4
 IDENTITY_SECONDS = 30.0
 """How long the identity of an embedder is believed; a server may get another model at any time."""
 
@@ -279,7 +279,7 @@ class BatchIndexer(_Kept):
         IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and ledger raise.
         """
         run_id, options = f"{BATCH}{self.settings.alias(name)}", RunOptions()
-        size = min(self._sizes.get(name, FIRST_DOCUMENTS), self.settings.watch.batch_documents)
+        size = min(self._sizes.get(name, FIRST_BATCH_DOCUMENTS), self.settings.watch.batch_documents)
         try:
             keep = self.opened(name)
             with (
@@ -293,8 +293,8 @@ class BatchIndexer(_Kept):
                     seconds = spent["fetch"] + spent["embed"]
                     # a batch that was not full says nothing of larger ones, unless it took too long already
                     if documents and (documents == size or seconds > BATCH_SECONDS):
-                        fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_GROWTH)
-                        self._sizes[name] = max(MIN_DOCUMENTS, round(fitting))
+                        fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_BATCH_GROWTH)
+                        self._sizes[name] = max(MIN_BATCH_DOCUMENTS, round(fitting))
                 elif isinstance(run.error, StoreRestored):
                     run.ledger.need_full_scan(run.alias)
         except RagIndexError as error:

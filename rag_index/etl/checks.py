@@ -14,7 +14,7 @@ from typing import Any
 from rag_index.core.machine.retries import Policy
 from rag_index.errors import EmbedderUnavailable, TransientError
 
-RETRY_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 5.0
 QUICK_SECONDS = 15.0
 """How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
 MIN_PATIENCE = 30.0
@@ -90,4 +90,4 @@ class ServiceChecks:
 
 def patience(wait: float, min_retries: int = 1) -> Policy:
     """Return the policy of asking a service in a run that may wait this many seconds for it."""
-    return Policy(min_retries + int(wait / RETRY_SECONDS), RETRY_SECONDS, max(wait, QUICK_SECONDS))
+    return Policy(min_retries + int(wait / ASK_AGAIN_SECONDS), ASK_AGAIN_SECONDS, max(wait, QUICK_SECONDS))

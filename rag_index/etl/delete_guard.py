@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UNGUARDED_DELETES = 100
 """Up to this many deletions, or lost rows of a part, are never guarded."""
-REMEDY = "if the source is right, run again with --allow-deletes"
+ALLOW_REMEDY = "if the source is right, run again with --allow-deletes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class DeleteGuard:
         """Hold back what the scan would delete if it is too much, and return the reason; "" if it is not."""
         loss = self._loss(self._ledger.count_deletions(self._collection))
         hidden = self._hidden_sentence(loss.since_shown.deletions.all)
-        if refused := hidden or self._refused(loss.sentence(self.share), f"nothing was deleted: {REMEDY}"):
+        if refused := hidden or self._refused(loss.sentence(self.share), f"nothing was deleted: {ALLOW_REMEDY}"):
             with self._ledger.transaction():
                 self._ledger.release(self._collection.id)
                 self._ledger.hold_back(self._collection, whole=not hidden and loss.is_of_whole(self.share))
@@ -186,7 +186,7 @@ class DeleteGuard:
             since = self._loss(self._ledger.count_deletions(self._collection)).since_shown.sentence(self.share)
             if since:
                 self._ledger.hold_back_others(self._collection)
-                return self._refused(since, f"what was held back before is deleted, and nothing else: {REMEDY}")
+                return self._refused(since, f"what was held back before is deleted, and nothing else: {ALLOW_REMEDY}")
         self._ledger.release_all(self._collection.id)
         return ""
 

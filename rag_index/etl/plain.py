@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("rag_index.indexing")
-AHEAD = 2
+SHARDS_AHEAD = 2
 """Shards that wait for a process, or are written, while it embeds one."""
 
 
@@ -89,7 +89,7 @@ class Plainly(Steps):
             self._set_size()
 
     def _set_size(self) -> None:
-        self.size = (1 + AHEAD) * len(self._executors) + self._on_servers  # servers embed two shards at a time
+        self.size = (1 + SHARDS_AHEAD) * len(self._executors) + self._on_servers  # servers embed two shards at a time
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         executor = min(self._executors, key=lambda one: self._under_way.get(one, 0))

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.etl.run import IndexRun
 
-SAMPLE = 20
-TIE = 1e-4
+VERIFIED_SAMPLE = 20
+EQUAL_SCORE = 1e-4
 """Scores this close count as equal: exact duplicates find each other."""
 logger = logging.getLogger("rag_index.indexing")
 
@@ -41,7 +41,7 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
     Returns the result in one line. Raises StoreMismatch if counts differ, or a sampled chunk does not find itself.
     """
     documents, points = verify_counts(ledger, store, collection)
-    ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, SAMPLE)]
+    ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, VERIFIED_SAMPLE)]
     chosen = store.retrieve(collection.name, ids)
     ours = [point.payload[RESERVED_KEY] for point in chosen]
     texts = [text_to_embed(one.get("context", ""), one["text"]) for one in ours]
@@ -51,7 +51,7 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
             continue
         hits = store.search(collection.name, VectorQuery(vector, 5))
         best = hits[0].score if hits else 0.0
-        found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - TIE
+        found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - EQUAL_SCORE
     if found < len(ids):
         raise StoreMismatch(
             f"{collection.name}: {found} of {len(ids)} sampled chunks find themselves; it was not published. "

@@ -42,7 +42,7 @@ LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks",
 
 d, t = documents.c, tallies.c
 _RIGHT = (t.points >= d.chunks) & (t.miscounted == 0)
-WRONG = {
+WRONG_CONDITIONS = {
     "missing": t.key.is_(None),
     "miscounted": ~_RIGHT,
     "altered": _RIGHT & (t.altered > 0),
@@ -227,12 +227,12 @@ class Scratch:
     # What is wrong
 
     def wrong(self, collection_id: int, kind: Literal["missing", "miscounted", "altered"]) -> Matches:
-        """Find documents whose points are wrong in one way: see `WRONG`, and `add_not_empty`."""
-        return self._find(*self._compare(collection_id, WRONG[kind]))
+        """Find documents whose points are wrong in one way: see `WRONG_CONDITIONS`, and `add_not_empty`."""
+        return self._find(*self._compare(collection_id, WRONG_CONDITIONS[kind]))
 
     def mark_wrong_as_pending(self, collection_id: int) -> None:
         """Mark all documents that are wrong in some way as pending."""
-        source, where = self._compare(collection_id, sa.or_(*WRONG.values()))
+        source, where = self._compare(collection_id, sa.or_(*WRONG_CONDITIONS.values()))
         keys = sa.select(d.key).select_from(source).where(where).correlate(None)
         ours = (d.collection_id == collection_id) & d.key.in_(keys)
         with self._ledger.transaction():

@@ -51,7 +51,7 @@ from rag_index.etl.diff import Diff
 from rag_index.etl.erase import erase_after, erasure_due
 from rag_index.etl.publish import begin_bulk, build_search_index, end_bulk, publish
 from rag_index.etl.sharding import MEAN_CHARS
-from rag_index.etl.window import NOT_WRITABLE, Window
+from rag_index.etl.shards_under_way import NOT_WRITABLE, ShardsUnderWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -389,7 +389,7 @@ def index_pages(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
     While shards are embedded and written, the next pages are read. What is under way when the pages or a shard raise is
     committed before. Raises as these, and as `commit`.
     """
-    window = Window(run, steps)
+    window = ShardsUnderWay(run, steps)
     budget = Budget(run) if run.settings.run.max_cost is not None else None
     try:
         for page in documents.pages(run, steps):
@@ -406,7 +406,7 @@ def index_pages(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
         run.commit(written)
 
 
-def _push(run: IndexRun, window: Window, budget: Budget | None, shard: Shard) -> None:
+def _push(run: IndexRun, window: ShardsUnderWay, budget: Budget | None, shard: Shard) -> None:
     if budget is not None:
         budget.check(shard, partial(commit_all, run, window.rest()))
     if run.metrics.first_shard_after is None:

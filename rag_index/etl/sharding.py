@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection
     from rag_index.core.settings import IndexSettings, Settings
 
-MAX_CHARS = 4_000_000
+MAX_SHARD_CHARS = 4_000_000
 """The number of characters for which the local embedder takes two seconds. The tasks of a shard cost some tenths of a
 second of processor time in flow, worker and Prefect's server."""
 MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
-SECONDS = 5.0
+SHARD_SECONDS = 5.0
 """How long a shard should take."""
 MIN_SHARD_SECONDS = 1.0
 FIRST_SECONDS = 0.25
 """How long the first shard of each worker should take where much is to come, so that what writes has something to write
-soon; each that follows takes twice as long, up to `SECONDS`. For servers it is a full request at least."""
+soon; each that follows takes twice as long, up to `SHARD_SECONDS`. For servers it is a full request at least."""
 DOUBLINGS = 20
-"""After so many, it is more than `SECONDS`, whatever is measured."""
+"""After so many, it is more than `SHARD_SECONDS`, whatever is measured."""
 MAX_DOCUMENTS = 12_000
 """Even short documents take memory in flow and worker."""
 WINDOW_BYTES = 256_000_000
@@ -69,7 +69,7 @@ def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
     vector for each chunk, and at least one: half of those that memory has room for are allowed for either.
     """
     vectors = WINDOW_BYTES // (4 * workers * 4 * max(1, dimension)) // 2
-    chars = MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
+    chars = MAX_CHARS_OF_CODE if index.kind == CODE else MAX_SHARD_CHARS
     if index.context is not None:
         chars = MAX_CHARS_WITH_CONTEXTS
     return min(chars, vectors * (index.chunk_chars - index.chunk_overlap)), max(1, min(MAX_DOCUMENTS, vectors))
@@ -103,7 +103,7 @@ class Sharder:
         *,
         chars_per_second: float,
         workers: int,
-        most: tuple[int, int] = (MAX_CHARS, MAX_DOCUMENTS),
+        most: tuple[int, int] = (MAX_SHARD_CHARS, MAX_DOCUMENTS),
         limit: Callable[[int, float], float | None] = lambda chars, chars_per_second: None,
     ) -> None:
         """`most` has the characters and documents of a shard, `limit` how long so many characters may take."""
@@ -191,7 +191,7 @@ class Sharder:
 
     @property
     def _full_chars(self) -> float:
-        return min(self.chars_per_second * SECONDS, self._max_chars)
+        return min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
 
     def _fill(self, documents: int) -> float:
         """Return the part of a full shard that the waiting characters are, in so many documents."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 DEFAULT_SCHEMAS = ("", "public", "main")
-HASH_CHARS = 64
+MARK_HASH_CHARS = 64
 
 
 def scopes(settings: Settings, index: IndexSettings) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def kept_out(ledger: Ledger, settings: Settings, index: IndexSettings, keys: Seq
 
 def _matches(form: str, other: str) -> bool:
     """Return whether equal values are of one document: if their types are equal too, the texts have to be."""
-    return form == other or form[:-HASH_CHARS] != other[:-HASH_CHARS]
+    return form == other or form[:-MARK_HASH_CHARS] != other[:-MARK_HASH_CHARS]
 
 
 def without_erased(ledger: Ledger, settings: Settings, index: IndexSettings, page: SourcePage) -> SourcePage:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
-ALIKE = ("rag-index", "distributed", "cloudpickle")
+SAME_VERSIONS = ("rag-index", "distributed", "cloudpickle")
 """Packages whose versions must be the same in the run and on workers, because shards travel between them."""
 
 CONNECT_SECONDS = 10
@@ -244,7 +244,7 @@ def count_workers(settings: ParallelSettings) -> int:
     Raises:
         NoWorkers: Dask cannot be imported.
         TransientError: the cluster does not answer.
-        TerminalError: a worker has another version of Python, or of one of `ALIKE`, or no way to Prefect's API.
+        TerminalError: a worker has another version of Python, or of one of `SAME_VERSIONS`, or no way to Prefect's API.
     """
     import_dask()
     import dask
@@ -257,7 +257,7 @@ def count_workers(settings: ParallelSettings) -> int:
             Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client,
         ):
             threads: int = sum(client.nthreads().values())
-            versions: dict[str, Any] = client.get_versions(packages=ALIKE)
+            versions: dict[str, Any] = client.get_versions(packages=SAME_VERSIONS)
             answers: dict[str, str] = client.run(why_no_api, api_settings())
     except OSError as exc:
         raise TransientError(
@@ -281,7 +281,9 @@ def count_workers(settings: ParallelSettings) -> int:
 def _releases(versions: dict[str, Any]) -> dict[str, str]:
     """Return what has to be the same: all of a package's version, and the first two numbers of Python's."""
     packages = versions["packages"]
-    return {name: str(packages[name]) for name in ALIKE} | {"Python": ".".join(packages["python"].split(".")[:2])}
+    return {name: str(packages[name]) for name in SAME_VERSIONS} | {
+        "Python": ".".join(packages["python"].split(".")[:2])
+    }
 
 
 def _connection(settings: ParallelSettings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rag_index.core.reports.progress import LOGGERS, LogNotes
 from rag_index.errors import TransientError
 from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import requests_in_flight
-from rag_index.orchestration.worker import NAME
+from rag_index.orchestration.worker import PLUGIN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rag_index.orchestration.worker import WorkerDestination
 
 TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
-INTERVAL_SECONDS = 1.0
-CHECK_SECONDS = 5.0
+STATUS_SECONDS = 1.0
+WORKERS_CHECK_SECONDS = 5.0
 """Time between two checks. Each costs a message to the scheduler."""
 GONE_SECONDS = 180.0
 """How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
@@ -39,7 +39,7 @@ GONE_SECONDS = 180.0
 class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Keeps a worker's connection to the store, and tells the run what the worker logs and waits for."""
 
-    name = NAME
+    name = PLUGIN_NAME
 
     def setup(self, worker: Worker) -> None:
         """Begin, in this worker's process."""
@@ -64,7 +64,7 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
     def _send(self, worker: Worker) -> None:
         last: tuple[int, tuple[Outage, ...]] = (0, ())
-        while not self._ended.wait(INTERVAL_SECONDS):
+        while not self._ended.wait(STATUS_SECONDS):
             if (now := (requests_in_flight(), outages())) != last:
                 last = now
                 found = [list(astuple(outage)) for outage in now[1]]
@@ -95,7 +95,7 @@ class Liveness:
             TransientError: there has been no worker for three minutes.
         """
         now = self._clock()
-        if now - self._checked < CHECK_SECONDS:
+        if now - self._checked < WORKERS_CHECK_SECONDS:
             return
         if now - self._checked > GONE_SECONDS / 2:  # there was no check in between, so nothing is known of that time
             self._seen = now

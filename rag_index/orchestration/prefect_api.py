@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from prefect.context import SettingsContext
 
-PAUSE_SECONDS = 2.0
+API_PAUSE_SECONDS = 2.0
 START_SECONDS = 300.0
 """How long a temporary server may take to start: 5 s, 15 s where it makes its database, more on a busy machine."""
-STOP_SECONDS = 10.0
+SERVER_STOP_SECONDS = 10.0
 SERVE = """
 import os, socket, sys, threading, uvicorn
 app = "prefect.server.api.server:create_app"
@@ -86,7 +86,7 @@ def temporary_server(home: Path, *, verbose: bool = False) -> Iterator[Callable[
         yield wait
     finally:
         try:
-            server.communicate(timeout=STOP_SECONDS)
+            server.communicate(timeout=SERVER_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
@@ -128,7 +128,7 @@ def wait_for_api() -> None:
             if not told:
                 get_run_logger().warning("Prefect's server does not answer (%s): the run waits for it", error)
                 told = True
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(API_PAUSE_SECONDS)
     if told:
         get_run_logger().info("the run has waited %.0f s for Prefect's server", time.monotonic() - began)
 

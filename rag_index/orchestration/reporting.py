@@ -68,7 +68,7 @@ Row: TypeAlias = dict[str, Any]
 UPDATE_SECONDS = 2.0
 MAX_FAILED = 500
 MAX_REASON = 300
-MAX_WORSE = 500
+MAX_WORSE_ROWS = 500
 
 
 class ArtifactDisplay:
@@ -318,7 +318,7 @@ class RunEnd:
             self._whole.outcomes[name] = outcome
         _run_report(run)
         if verdict is not None:
-            rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE]]
+            rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE_ROWS]]
             passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
             _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
         return report_state(RunReport([outcome], outcome.seconds))

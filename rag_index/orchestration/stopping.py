@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 UNANSWERED = (httpx.HTTPError, PrefectException, OSError)
 POLL_SECONDS = 3.0
-GRACE_SECONDS = 10.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
+CLEAN_UP_SECONDS = 10.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
@@ -108,7 +108,7 @@ def _watch(top: FlowStop) -> None:
             return
     if not top.told.is_set():
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-    if not top.ended.wait(GRACE_SECONDS):
+    if not top.ended.wait(CLEAN_UP_SECONDS):
         _end_process(top.run_id)
 
 
@@ -116,7 +116,7 @@ def _end_process(run_id: str) -> None:
     """End this process: it has been cancelled, and the main thread does not come back from what it does."""
     deployed = is_deployed()
     get_logger("rag_index.stopping").warning(
-        "the run is still busy %.0f s after it was cancelled, so its process ends now", GRACE_SECONDS
+        "the run is still busy %.0f s after it was cancelled, so its process ends now", CLEAN_UP_SECONDS
     )
     with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(run_id), Cancelled(message=CANCELLED), force=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = get_logger("rag_index.watch")
 
-UNANSWERED = (httpx.HTTPError, PrefectException, RuntimeError)
+PREFECT_AWAY = (httpx.HTTPError, PrefectException, RuntimeError)
 
 
 class FlowRunner(PlainRunner):
@@ -56,7 +56,7 @@ class FlowRunner(PlainRunner):
         except TerminationSignal:
             self._stop.set()
             return applied or Applied(None, TransientError("the batch was stopped"))
-        except UNANSWERED as error:
+        except PREFECT_AWAY as error:
             if applied is None:
                 if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
                     raise

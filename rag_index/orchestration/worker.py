@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import StoreSettings
     from rag_index.etl.embed import EmbedJob
 
-NAME = "rag-index"
+PLUGIN_NAME = "rag-index"
 """The name of what each worker of a run has (`liveness.RunPlugin`)."""
 
 
@@ -27,7 +27,7 @@ class WorkerDestination:
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
         """Upsert a shard. Raises as `write_shard`: IndexLocked, if the collection belongs to a later run."""
-        written: WrittenShard = _current_worker().plugins[NAME].write(self, shard)
+        written: WrittenShard = _current_worker().plugins[PLUGIN_NAME].write(self, shard)
         return written
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 CLOSED = "the retriever is closed"
 QUIET_SECONDS, IDLE_LOOK_SECONDS = 10.0, 0.1
 """How long a store must be idle before a writer gets it, and how often it is looked for one then."""
-AT_ONCE = 16
+TEXTS_BETWEEN_LOOKS = 16
 """Texts that are compared between two looks at the clock."""
 SHARES = 4
 """One caller may have at most one place in this many."""
@@ -95,10 +95,10 @@ def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[
 
     Raises SearchTimedOut once the deadline has passed.
     """
-    for start in range(0, len(items), AT_ONCE):
+    for start in range(0, len(items), TEXTS_BETWEEN_LOOKS):
         if deadline is not None and deadline.left <= 0:
             raise SearchTimedOut(f"timed out after {deadline.seconds:g} s while texts were compared")
-        yield items[start : start + AT_ONCE]
+        yield items[start : start + TEXTS_BETWEEN_LOOKS]
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import best_candidates, document_key, scorings
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.query_model import QueryVectors
-from rag_index.search.question import NAMED, NAMING, Asked, IndexAnswer, Question, idf_of, together
+from rag_index.search.question import NAMED_LIFT, NAMING, Asked, IndexAnswer, Question, idf_of, together
 from rag_index.search.rare_names import add_named, rare_names
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
@@ -53,17 +53,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 X = TypeVar("X")
 
-MAX_LOAD_SECONDS = 300.0
+MAX_MODEL_LOAD_SECONDS = 300.0
 COUNT_SHARE = 0.25
 """The share of its time that an index has to count words, and another to look for typing errors. The words of one that
 is slower are not in the idf."""
 READ_SHARE = 0.2
 """The share of the time that is kept to read what was found, should an index take all the rest."""
-MAX_POINTS, MAX_OF_PHRASE, MORE = 10_000, 2000, 4
+MAX_POINTS, MAX_OF_PHRASE, POINTS_GROWTH = 10_000, 2000, 4
 """Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
 REQUESTS = 32
 """Requests to the store at a time, over all searches. On a server, each index has its share, and one at least."""
-STORE, ALIASES, WORDS = "the store", "the aliases", "words"
+STORE, ALIASES, WORDS_LANE = "the store", "the aliases", "words"
 """Lanes of threads besides those of the indexes; those for words compute in this process."""
 
 
@@ -85,7 +85,7 @@ class FanOut:
         self._access, self._open_store = access, open_store
         self._live = LiveCollections(settings, pinned=collections)
         share = max(1, REQUESTS // max(1, len(settings.indexes)))
-        widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS: 2}
+        widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS_LANE: 2}
         idle = retrieve.idle_seconds if self._embedded else None
         self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
         self._vectors = QueryVectors(settings, registry, self._threads, opener=open_embedder)
@@ -263,7 +263,9 @@ class FanOut:
         try:
             loaded = self._vectors.loaded(live)
             limit = (
-                Deadline(deadline.seconds, _before_reading(deadline)) if loaded else Deadline.after(MAX_LOAD_SECONDS)
+                Deadline(deadline.seconds, _before_reading(deadline))
+                if loaded
+                else Deadline.after(MAX_MODEL_LOAD_SECONDS)
             )
             try:
                 async with asyncio.timeout(limit.at - began):
@@ -290,8 +292,8 @@ class FanOut:
         """Search indexes for candidates, for more than before if that was done."""
         question = asked.question
         for answer in answers:
-            first = answer.first(question) * (MORE if answer.asks else 1)
-            answer.limit = min(MAX_POINTS, answer.limit * MORE or first)
+            first = answer.first(question) * (POINTS_GROWTH if answer.asks else 1)
+            answer.limit = min(MAX_POINTS, answer.limit * POINTS_GROWTH or first)
 
         def search(store: StoreReader, answer: IndexAnswer) -> tuple[list[StoredPoint], int | None, float]:
             sparse, named, began = None, math.inf, time.perf_counter()
@@ -309,7 +311,7 @@ class FanOut:
             points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
             for point in points:
                 if named < point.bm25:
-                    point.bm25, point.exact = max(0.0, point.bm25 - NAMED * named), True
+                    point.bm25, point.exact = max(0.0, point.bm25 - NAMED_LIFT * named), True
                 if vector is None:
                     point.score = 0.0
             return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
@@ -451,7 +453,7 @@ class FanOut:
     async def _think(self, question: Question, call: Callable[..., T], *args: Any) -> T:
         """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
         try:
-            return await self._threads.run(WORDS, question.deadline, call, *args, patience=question.index_seconds)
+            return await self._threads.run(WORDS_LANE, question.deadline, call, *args, patience=question.index_seconds)
         except asyncio.CancelledError:
             question.deadline.at = -math.inf  # nobody waits for it
             raise

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 Filter = Mapping[str, Any] | str | Iterable[Condition | str]
 """A table of fields, conditions, or text as on the command line."""
 
-WORDS = (*BOUNDS, "eq", "any", "not", "exists")
+FILTER_WORDS = (*BOUNDS, "eq", "any", "not", "exists")
 COMPARISON = re.compile(r"(?P<field>[^=<>!]+)(?P<op>>=|<=|!=|==|=|>|<)(?P<value>.*)", re.DOTALL)
 EXISTENCE = re.compile(r"(?P<no>!?)(?P<field>[^=<>!]+)")
 MAX_DIGITS = 1000
 """Python converts no integer that is much longer."""
-MAX_CONDITIONS, MAX_VALUES = 30, 1000
+MAX_CONDITIONS, MAX_FILTER_VALUES = 30, 1000
 """What a filter may have. Each condition on a field without a payload index costs a reading of all payloads."""
 NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
@@ -49,10 +49,10 @@ def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
         items = [] if given is None else given if _is_list(given) else [given]
         found = [item if isinstance(item, Condition) else _parse(item) for item in items]
     values = sum(len(one.value) if _is_list(one.value) else 1 for one in found)
-    if len(found) > MAX_CONDITIONS or values > MAX_VALUES:
+    if len(found) > MAX_CONDITIONS or values > MAX_FILTER_VALUES:
         raise SettingsError(
-            f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_VALUES:,} values in all, and this one has "
-            f"{len(found):,} with {values:,}: search several times, or put what belongs together into one field"
+            f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_FILTER_VALUES:,} values in all, and this one "
+            f"has {len(found):,} with {values:,}: search several times, or put what belongs together into one field"
         )
     try:
         payload_filter(found)
@@ -110,11 +110,10 @@ def _check_kind(condition: Condition, kind: str | None) -> None:
 def _field_conditions(field: str, wanted: Any) -> Iterable[Condition]:
     if not isinstance(wanted, Mapping):
         wanted = {"any": list(wanted)} if _is_list(wanted) else {"eq": wanted}
-    unknown = [word for word in wanted if word not in WORDS]
+    unknown = [word for word in wanted if word not in FILTER_WORDS]
     if unknown or not wanted:
-        raise SettingsError(
-            f"filter on {field}: {unknown[0] if unknown else 'an empty table'!r} is not known; use {', '.join(WORDS)}"
-        )
+        wrong = unknown[0] if unknown else "an empty table"
+        raise SettingsError(f"filter on {field}: {wrong!r} is not known; use {', '.join(FILTER_WORDS)}")
     if bounds := {word: value for word, value in wanted.items() if word in BOUNDS}:
         yield Condition(field, "range", bounds)
     for word in ("eq", "any", "not"):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Scored = tuple[float, StoredPoint]
 
 RANK_CONSTANT = 60
-MAX_CHUNKS = 3
+MAX_HIT_CHUNKS = 3
 """The chunks that a hit holds at most."""
 MAX_SHORT_CHUNKS, SHORT_CHARS = 12, 2000
 """Chunks that a hit holds if they have no more characters together: the answer to a ticket is seldom like the question,
@@ -49,7 +49,7 @@ DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about few of a collection's texts."""
 NAME_WEIGHT = 0.4
 """The weight of meaning at most in a search of source code for a name: words know its definition."""
-MIN_READ, MIN_READ_OF_PHRASE, MORE = 50, 400, 4
+MIN_READ, MIN_READ_OF_PHRASE, READ_GROWTH = 50, 400, 4
 """Candidates read at least and compared by soft match, and how many times as many in each further round."""
 
 MAX_SOFT, MIN_SOFT, SOFT_WORDS = 0.7, 0.3, 5.0
@@ -125,7 +125,7 @@ def best_candidates(
             documents = {(index, document_key(point)) for _, _, index, point in scored[:end]}
             if len(documents) >= question.limit or end >= len(scored):
                 break
-            count *= MORE
+            count *= READ_GROWTH
         for _, _, index, point in scored[:end]:
             best[index].append(point)
         if len(documents) < question.limit:
@@ -220,7 +220,7 @@ def _hit(answer: IndexAnswer, rank: int, scored: Sequence[Scored], fused: float)
     best_chunks = [(value, point.payload.get(RESERVED_KEY, {})) for value, point in scored[:MAX_SHORT_CHUNKS]]
     chunks = [ChunkHit(own.get("chunk", 0), value, own.get("text", "")) for value, own in best_chunks]
     together = accumulate(len(chunk.text) for chunk in chunks)
-    kept = sum(number < MAX_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
+    kept = sum(number < MAX_HIT_CHUNKS or chars <= SHORT_CHARS for number, chars in enumerate(together))
     return SearchHit(
         index=answer.index,
         document_id=str(ours.get("document_id", best.id)),

@@ -28,7 +28,7 @@ from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, op
 from rag_index.core.settings.index import SQL
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.search.concurrency import CLOSED, only_waiting
-from rag_index.search.results import UNKNOWN, AsOf
+from rag_index.search.results import NOTHING_KNOWN, AsOf
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rag_index.search.live_collections import LiveCollection
     from rag_index.search.question import IndexAnswer
 
-PATIENCE = 0.5
+LEDGER_PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
 REST_SECONDS = 0.5
 """How long the ledger is left alone if no search waits for a position, or it cannot be read."""
@@ -45,11 +45,11 @@ FOLLOW_SECONDS = 0.05
 """How long it is left alone if a search waits."""
 OLD_SECONDS = 10.0
 """A search waits for the ledger if the last reading is older."""
-CHECK_SECONDS = 5.0
+STORE_CHECK_SECONDS = 5.0
 """Between two looks at the last runs, and at whether store and ledger belong together."""
-KEPT = 50
+KEPT_POSITIONS = 50
 """Positions of an index that are remembered, for a reader that has an older state."""
-AHEAD = "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
+CLOCK_AHEAD = "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
 UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -91,10 +91,10 @@ class Known:
         """Return what an answer with this position says of an index."""
         run = self.last_runs.get(index)
         if reached is None:
-            return replace(UNKNOWN, last_run=run)
+            return replace(NOTHING_KNOWN, last_run=run)
         at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if (age := time.time() - reached.at) < 0:
-            return AsOf(reached.position or None, not_seen=f"how old this is: {at} is {AHEAD}", last_run=run)
+            return AsOf(reached.position or None, not_seen=f"how old this is: {at} is {CLOCK_AHEAD}", last_run=run)
         behind = round(age, 3)
         not_seen = self.not_seen.get(index, "") if reached.how != "run" else ""
         return AsOf(reached.position or None, at, behind, reached.how, not_seen, run)
@@ -191,7 +191,7 @@ class Positions:
         """
         now = time.monotonic()
         if now - self._read_at >= REST_SECONDS:
-            reading, patience = self._start(), PATIENCE if self._read_at > -float("inf") else CHECK_SECONDS
+            reading, patience = self._start(), LEDGER_PATIENCE if self._read_at > -float("inf") else STORE_CHECK_SECONDS
             if now - self._read_at > OLD_SECONDS and (left := self._begun_at + patience - now) > 0:
                 with suppress(TimeoutError, RagIndexError):
                     await asyncio.wait_for(_shared(reading), left)
@@ -212,11 +212,11 @@ class Positions:
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
-        """Return what ledger and store say, looked at within the last `CHECK_SECONDS`, with `totals` if asked for them.
+        """Return what ledger and store say, looked at within some seconds, with `totals` if asked for them.
 
         However many ask, one looks. Raises what both raise.
         """
-        due = time.monotonic() - CHECK_SECONDS
+        due = time.monotonic() - STORE_CHECK_SECONDS
         while (self._counted_at if counts else self._checked_at) < due:
             self._to_count = self._to_count or counts
             await _shared(self._start())
@@ -248,7 +248,7 @@ class Positions:
         try:
             if follow:
                 time.sleep(FOLLOW_SECONDS if self._ledger else REST_SECONDS)
-            due = self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS
+            due = self._to_count or time.monotonic() - self._checked_at >= STORE_CHECK_SECONDS
             if due or self._ledger is None:
                 self._close_ledger()
                 url = self._settings.ledger_url
@@ -277,7 +277,7 @@ class Positions:
     def _read_positions(self, ledger: Ledger) -> None:
         known = ledger.reached()
         for index, alias in self._aliases.items():
-            history = self._history.setdefault(index, deque(maxlen=KEPT))
+            history = self._history.setdefault(index, deque(maxlen=KEPT_POSITIONS))
             reached = known.get(alias)
             last = history[-1] if history else None
             if last and (reached is None or reached.at < last.at or (last.position and not reached.position)):

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings, Settings
     from rag_index.search.live_collections import LiveCollection
 
-KEPT = 4000
+KEPT_VECTORS = 4000
 """Vectors of queries that are kept: an evaluation asks its queries of one collection after the other."""
-MAX_QUERIES = 32
+MAX_BATCH_QUERIES = 32
 """Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
 
 
@@ -63,7 +63,7 @@ class QueryVectors:
         self._made = Counter("rag_index_query_embeds", "Query vectors that had to be embedded.", registry=registry)
         self._lock = threading.Lock()
         self._models: dict[str, QueryModel] = {}
-        self._queries: LRUCache[tuple[str, str], LiveQuery] = LRUCache(KEPT)
+        self._queries: LRUCache[tuple[str, str], LiveQuery] = LRUCache(KEPT_VECTORS)
         self._awaited: set[LiveQuery] = set()
         self._closed = False
 
@@ -152,7 +152,7 @@ class QueryModel:
 
     def embed_queue(self) -> None:
         """Embed the queries that wait, or some of them if there are many; none if an earlier call took them."""
-        waiting = [self.queue.popleft() for _ in range(min(MAX_QUERIES, len(self.queue)))]
+        waiting = [self.queue.popleft() for _ in range(min(MAX_BATCH_QUERIES, len(self.queue)))]
         queries = [query for query in waiting if query.wanted]
         if not queries:
             return

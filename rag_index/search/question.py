@@ -45,7 +45,7 @@ NAMING = re.compile(r"\d|[a-z][A-Z]|\w[._:/\\@-]\w")
 """What a text has in it that may name something by a code or an address."""
 MAX_TYPED = 12
 """Words of a query at most in which quotes and minuses say what must be there."""
-NAMED = 1.01
+NAMED_LIFT = 1.01
 """How far a name lifts its document above whatever words could give it."""
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
@@ -187,7 +187,7 @@ class IndexAnswer:
         if name is None or not self.counts.having.get(name):
             bound = math.inf
         else:
-            values[name] = NAMED * bound * factors[name] / idf[name]
+            values[name] = NAMED_LIFT * bound * factors[name] / idf[name]
         return SparseVector(tuple(sorted(values)), tuple(values[one] for one in sorted(values))), bound
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rag_index.search.question import Asked, IndexAnswer
     from rag_index.search.results import SearchHit
 
-NEIGHBOURS = 2.5
+NEIGHBOUR_CHANCE = 2.5
 """The logarithm of the chance that two words of a text are neighbours."""
 UNCOUNTED = 7.0
 """The idf of a word that was not counted, and the logarithm of the number of points."""
@@ -71,7 +71,7 @@ def evidence(words: int, found: int, rarity: float, neighbours: float, points: i
     if words == found and neighbours > words - 1.001:
         return SURE
     chances = math.lgamma(words + 1) - math.lgamma(found + 1) - math.lgamma(words - found + 1) + math.log(points)
-    return min(20.0, max(-6.0, rarity - chances + NEIGHBOURS * neighbours)) / 5
+    return min(20.0, max(-6.0, rarity - chances + NEIGHBOUR_CHANCE * neighbours)) / 5
 
 
 def rank(asked: Asked) -> None:

@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 __all__ = ["Reranker", "reranker_opener"]
 
 COMMON, TEI = "/v1/rerank", "/rerank"
-CONNECT_SECONDS = 5.0
-TEXTS_AT_ONCE = 16
+RERANKER_CONNECT_SECONDS = 5.0
+RERANKED_AT_ONCE = 16
 """Texts in a call of the reranker. Between two calls, one whose search has given up ends."""
-MAX_LOAD_SECONDS = 300.0
-RETRY_SECONDS = 60.0
+MAX_RERANKER_LOAD_SECONDS = 300.0
+REOPEN_SECONDS = 60.0
 """How long a reranker that could not be opened is left alone: each search would wait for another try."""
-MAX_ANSWER = 4 << 20
+MAX_RERANKER_ANSWER = 4 << 20
 """Bytes of an answer: a number for each text, and the texts themselves from some servers."""
 
 
@@ -134,10 +134,10 @@ class RerankServer:
         self._place = f"the reranker at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._url, self._path = url.rstrip("/").removesuffix(COMMON), COMMON
         self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(timeout, connect=RERANKER_CONNECT_SECONDS),
             headers={"Accept-Encoding": "identity"},
             event_hooks={"response": [refuse_compressed]},
-            transport=BoundedTransport(url, timeout, MAX_ANSWER),
+            transport=BoundedTransport(url, timeout, MAX_RERANKER_ANSWER),
         )
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
@@ -214,7 +214,7 @@ class Reranking:
         """Open the reranker if it is not open, and return the seconds that took. Raises what opening raises."""
         began = time.monotonic()
         if self._reranker is None:
-            await Deadline.after(MAX_LOAD_SECONDS).result_of(self._thread.submit(self._load))
+            await Deadline.after(MAX_RERANKER_LOAD_SECONDS).result_of(self._thread.submit(self._load))
         return time.monotonic() - began
 
     def close(self) -> None:
@@ -230,7 +230,7 @@ class Reranking:
             try:
                 self._reranker = self._open()
             except BaseException as exc:
-                self._failure, self._retry_at = _reason(exc), time.monotonic() + RETRY_SECONDS
+                self._failure, self._retry_at = _reason(exc), time.monotonic() + REOPEN_SECONDS
                 raise RerankerError(self._failure) from exc
 
     def _close(self) -> None:
@@ -242,10 +242,10 @@ class Reranking:
         if self._reranker is None:
             raise RerankerError("the retriever is closed")
         scores: list[float] = []
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
+        for start in range(0, len(texts), RERANKED_AT_ONCE):
             if abandoned.is_set():
                 raise RerankerError("the search has ended")
-            part = texts[start : start + TEXTS_AT_ONCE]
+            part = texts[start : start + RERANKED_AT_ONCE]
             try:
                 found = [float(score) for score in self._reranker.score(query, part)]
             except BaseException as exc:  # a panic of Rust is no Exception, and must not end the search

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 MAX_FACET_VALUES = 100
 """Values of a field that each index is asked for: those of several indexes are added up."""
-HASH_CHARS, SEAL_CHARS = 10, 6
+CITED_HASH_CHARS, SEAL_CHARS = 10, 6
 """Hexadecimal digits of a text's hash (two texts of one document never share 40 bits by chance), and of the seal."""
-_DIGITS = rf"([0-9a-f]{{{HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
+_DIGITS = rf"([0-9a-f]{{{CITED_HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
 _FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]+)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
 
 State = Literal["unchanged", "changed", "deleted", "unknown"]
@@ -59,7 +59,7 @@ class AsOf:
     last_run: str | None = None
 
 
-UNKNOWN = AsOf()
+NOTHING_KNOWN = AsOf()
 
 
 class Answered:
@@ -126,7 +126,7 @@ class Citation:
         """
         chunk = found.chunk if isinstance(found, SearchHit) else found.chunks[0].chunk
         at = as_of.position or as_of.at or ""
-        made = cls(found.index, found.document_id, chunk, found.text_hash[:HASH_CHARS], "", at)
+        made = cls(found.index, found.document_id, chunk, found.text_hash[:CITED_HASH_CHARS], "", at)
         return replace(made, seal=made._seal(key))
 
     def is_sealed(self, key: str) -> bool:
@@ -501,7 +501,9 @@ def _document(
     title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
     later = (number for number in numbers if number > chunks[-1].chunk)
     total, following = len(numbers), next(later, None)
-    return Document(index, document_id, "", shared, chunks, UNKNOWN, total, following, title, link, key, text_hash)
+    return Document(
+        index, document_id, "", shared, chunks, NOTHING_KNOWN, total, following, title, link, key, text_hash
+    )
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:

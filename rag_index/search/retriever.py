@@ -28,7 +28,7 @@ from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, 
 from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
 from rag_index.search.results import (
-    UNKNOWN,
+    NOTHING_KNOWN,
     AsOf,
     Citation,
     Document,
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-HYBRID = 0.5
+BOTH_WEIGHT = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
-RETRY_SECONDS = 0.02
+REREAD_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
 UNFILLED = {
     "running": "is still being filled",
@@ -64,9 +64,9 @@ UNFILLED = {
     "interrupted": "was never filled, since its last run died",
 }
 """What is said of an index that was never complete, by the state of its last run."""
-BUCKETS = tuple(float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7))
+SEARCH_BUCKETS = tuple(float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7))
 """The bounds of the times that are counted together, in seconds."""
-PLACE = ("key", "document_id", "chunk")
+CHUNK_PLACE = ("key", "document_id", "chunk")
 """What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be folded."""
@@ -102,7 +102,7 @@ class Retriever:
         """
         self._settings = settings
         self._registry = registry = CollectorRegistry()
-        timed = partial(Histogram, buckets=BUCKETS, registry=registry)
+        timed = partial(Histogram, buckets=SEARCH_BUCKETS, registry=registry)
         self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
         for stage in ("embed", "fuse", "total"):
             self._stages.labels(stage)
@@ -189,14 +189,14 @@ class Retriever:
         `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, options)
-        asked = await self._fan_out.ask(replace(question, dense_weight=HYBRID), names, {}, add_soft_match)
+        asked = await self._fan_out.ask(replace(question, dense_weight=BOTH_WEIGHT), names, {}, add_soft_match)
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)
         for answer in asked.answered:
             for point in answer.points:
                 ours = point.payload.get(RESERVED_KEY, {})
-                point.payload = {RESERVED_KEY: {name: ours[name] for name in PLACE if name in ours}}
+                point.payload = {RESERVED_KEY: {name: ours[name] for name in CHUNK_PLACE if name in ours}}
         return asked
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
@@ -297,7 +297,7 @@ class Retriever:
             return replace(found, as_of=as_of, citation=cited, seal_key=live.seal), as_of, live.seal
 
         if not self._access.is_open(index, caller):
-            return None, UNKNOWN, ""
+            return None, NOTHING_KNOWN, ""
         deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
         return await self._fan_out.read(index, deadline, read, known.problems)
 
@@ -424,7 +424,7 @@ class Retriever:
                 return asked, known.said(claims)
             if question.deadline.left <= 0:
                 raise too_old
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(REREAD_SECONDS)
 
     async def _known(self) -> Known:
         return await self._positions.current() if self._positions else Known()

@@ -35,9 +35,9 @@ NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
 """How much the neighbours of a query count in soft match, and how far apart they may stand in a text."""
 MAX_TOKENS = 96
 """Tokens of a query that are compared, about."""
-MIN_COSINE = 0.2
+MIN_TOKEN_COSINE = 0.2
 """Tokens that are less alike have nothing to do with each other."""
-LETTER_SHARE, MIN_LETTERS = 0.8, 0.3
+LETTER_SHARE, MIN_SHARED_LETTERS = 0.8, 0.3
 """How much the letters of a word of several tokens count beside these, and the share of them that another word has at
 least."""
 TOKEN_GROUPS = 2**16
@@ -48,9 +48,9 @@ LENGTH_SHARE, LENGTH = 0.2, 75
 """How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
 MAX_TOKENIZED = 100_000
 """Words whose tokens are remembered: some 20 MB."""
-MAX_TEXTS = 2000
+MAX_KEPT_TEXTS = 2000
 """Chunks whose tokens and letters are remembered, with their texts: some 6 MB, at most 40."""
-MAX_CHARS = 4000
+MAX_COMPARED_CHARS = 4000
 """Characters of a chunk that are compared."""
 ONE_THREAD = 2**18
 """Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
@@ -107,7 +107,7 @@ def soft_scores(
     counts, weights = np.array(list(map(len, ids))), np.array(given)
     by_letters = np.where(counts > 1, LETTER_SHARE * weights, 0.0)
     alike = table.cosines(list(chain.from_iterable(ids)), [one.tokens for one in filled])
-    alike[alike < MIN_COSINE] = 0
+    alike[alike < MIN_TOKEN_COSINE] = 0
     scores = alike @ np.repeat((weights - by_letters) / counts, counts)
     if some := np.flatnonzero(by_letters).tolist():
         shared = shared_letters([spelled([parts[one]]) for one in some], [one.letters for one in filled])
@@ -130,7 +130,7 @@ def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.flo
         asked[groups_of(word)[0]] = 1
         counts = np.add.reduceat(asked[groups], starts, dtype=np.int32)
         share[:] = np.minimum(1.0, np.maximum.reduceat(counts, firsts) / asked.sum())
-    shares[shares < MIN_LETTERS] = 0
+    shares[shares < MIN_SHARED_LETTERS] = 0
     return shares
 
 
@@ -166,7 +166,7 @@ def near_scores(
         for one in some:
             places.setdefault(one, []).append(number)
     for few in in_time(texts, deadline):
-        split = [_WORD.findall(text) for text in map(split_unspaced, [text[:MAX_CHARS] for text in few])]
+        split = [_WORD.findall(text) for text in map(split_unspaced, [text[:MAX_COMPARED_CHARS] for text in few])]
         for word, own in encoder.dimensions_of(set(chain.from_iterable(split)) - known.keys()).items():
             known[word] = sorted({number for one in own for number in places.get(one, ())})
         scores += [_share_of_pairs([known[word] for word in text], pairs) for text in split]
@@ -204,12 +204,12 @@ class _TokenTable:
         self._tokenizer, self._vectors = load_table()
         self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
         self.tokens = lru_cache(MAX_TOKENIZED)(self._tokens)
-        self.text = lru_cache(MAX_TEXTS)(self._text)
+        self.text = lru_cache(MAX_KEPT_TEXTS)(self._text)
 
     def words(self, text: str, *, identifiers: bool) -> list[str]:
         """Return the words of a text."""
-        text = text[:MAX_CHARS]
-        return _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_CHARS)
+        text = text[:MAX_COMPARED_CHARS]
+        return _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_COMPARED_CHARS)
 
     def _tokens(self, word: str) -> tuple[int, ...]:
         ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids

@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
     from rag_index.components.stores.protocol import StoreReader
 
-MIN_LETTERS, MAX_LETTERS = 5, 30
+MIN_WORD_LETTERS, MAX_WORD_LETTERS = 5, 30
 """A shorter word has too many others at one edit, and a longer one is no word."""
 MAX_ERRORS, RARER = 5, 100
 """Chunks that may have the same error, and how many times as many have the right word then."""
 LIKELY, EXCHANGED = 10.0, 1.0
 """How likely it is that letters are missing, doubled or swapped, beside that one is another."""
-BESIDE = 10
+BESIDE_OTHERS = 10
 """How many times a chunk counts that has other words of the query."""
 MAX_CORRECTED = 3
 """Words of a query that are corrected at most: one of many unknown words is in another language."""
-BLOCK, MAX_BLOCKS = 32, 3
+ALPHABET_BLOCK, MAX_BLOCKS = 32, 3
 """The small letters of an alphabet stand in one or two blocks of this many characters. A script of more has none."""
-SAMPLE = 20
+READ_CHUNKS = 20
 """Chunks that are read to see how a word is written."""
 _ACCENTS, _LETTERS = re.compile("[\u0300-\u036f]"), re.compile(r"[^\W\d_]+")
 
@@ -53,7 +53,7 @@ def suspects(answers: Iterable[IndexAnswer]) -> dict[str, int]:
     answers = list(answers)
     for answer in answers:
         for word, own in answer.words.items():
-            if MIN_LETTERS <= len(word) <= MAX_LETTERS and word.isalpha():
+            if MIN_WORD_LETTERS <= len(word) <= MAX_WORD_LETTERS and word.isalpha():
                 found[word] += max([answer.counts.having.get(one, 0) for one in own.whole], default=0)
     # an older server counts all documents, which says nothing where the caller may not see some
     points = 0 if any(answer.own for answer in answers) else sum(answer.counts.points for answer in answers)
@@ -78,9 +78,11 @@ def possible_spellings(typed: Mapping[str, int]) -> dict[str, dict[str, float]]:
 
 def spellings(word: str) -> dict[str, float]:
     """Return all spellings at one edit from a word in small letters, with how likely each edit is beside others."""
-    blocks = sorted({ord(letter) // BLOCK * BLOCK for letter in word})
+    blocks = sorted({ord(letter) // ALPHABET_BLOCK * ALPHABET_BLOCK for letter in word})
     alphabet = (
-        [chr(code) for block in blocks for code in range(block, block + BLOCK)] if len(blocks) <= MAX_BLOCKS else []
+        [chr(code) for block in blocks for code in range(block, block + ALPHABET_BLOCK)]
+        if len(blocks) <= MAX_BLOCKS
+        else []
     )
     letters = [letter for letter in alphabet if letter.isalpha() and letter == letter.lower()]
     parts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
@@ -103,7 +105,7 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
         return {}
     stems = live.encoder.dimensions_of(words)
     places = store.find_words(live.collection, sorted(set().union(*stems.values())), answer.own)
-    samples = {stem: ids[:SAMPLE] for stem, ids in places.items()}
+    samples = {stem: ids[:READ_CHUNKS] for stem, ids in places.items()}
     points = store.retrieve(live.collection, sorted(set().union(*samples.values())), conditions=answer.own)
     written: dict[str, dict[str, str]] = {}
     for point in points:  # its words, by what they are but for case and accents
@@ -138,7 +140,7 @@ def chosen_spellings(
     for one in counts:
         for spelling, (having, beside, word) in one.items():
             chunks[spelling] += having
-            weights[spelling] += having + BESIDE * beside
+            weights[spelling] += having + BESIDE_OTHERS * beside
             written.setdefault(spelling, word)
     for typed, some in possible.items():
         least, edit = (RARER * known[typed], LIKELY) if known[typed] else (1, EXCHANGED)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 RECEIVE = 5_000
 """About how many changes are received at once."""
-MAX_PAUSE = 60.0
-CHECK_SECONDS = 300.0
+MAX_RECEIVE_PAUSE = 60.0
+FEED_CHECK_SECONDS = 300.0
 """How often to check that the source still notes changes: without its triggers it looks as if nothing changed."""
 SLICE_SECONDS = 0.5
 """How long the collector waits for a feed before it looks whether it has to end; `poll_seconds` may be minutes."""
@@ -64,19 +64,19 @@ class Collector(threading.Thread):
 
     def run(self) -> None:
         """Collect until the watch ends."""
-        pause, next_check = 0.0, time.monotonic() + CHECK_SECONDS
+        pause, next_check = 0.0, time.monotonic() + FEED_CHECK_SECONDS
         try:
             while not self._ended.is_set():
                 before = self.drained, self._failure
                 try:
                     if time.monotonic() >= next_check:
                         self._check()
-                        until_next = min(CHECK_SECONDS, MAX_PAUSE) if self._unseen else CHECK_SECONDS
+                        until_next = min(FEED_CHECK_SECONDS, MAX_RECEIVE_PAUSE) if self._unseen else FEED_CHECK_SECONDS
                         next_check = time.monotonic() + until_next
                     more = self._collect()
                     self._failure, pause, self.drained = None, 0.0, self.drained or not more
                 except RagIndexError as error:
-                    self._failure, pause = error, min(MAX_PAUSE, pause * 2 or 1.0)
+                    self._failure, pause = error, min(MAX_RECEIVE_PAUSE, pause * 2 or 1.0)
                 if before != (self.drained, self._failure):
                     self._arrived.set()
                 if pause:

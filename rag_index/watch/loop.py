@@ -48,7 +48,7 @@ GAP_SECONDS = 0.05
 """Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
 LOOK_SECONDS = 1.0
 """Between two looks whether an ordinary run has ended, of this watch or another that holds index or store."""
-FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+FIRST_BATCH_PAUSE, MAX_BATCH_PAUSE = 1.0, 60.0
 """Between two tries while a service is down or a person has to act, doubled each time."""
 FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 """Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
@@ -325,7 +325,7 @@ class Watch:
             index.pause, state = LOOK_SECONDS, "waiting"
         else:
             state = "backing off" if isinstance(error, TransientError) else "failing"
-            first, most = (FIRST_RUN_PAUSE, MAX_RUN_PAUSE) if whole else (FIRST_PAUSE, MAX_PAUSE)
+            first, most = (FIRST_RUN_PAUSE, MAX_RUN_PAUSE) if whole else (FIRST_BATCH_PAUSE, MAX_BATCH_PAUSE)
             index.pause = min(most, max(first, index.pause * 2))
             if whole:
                 at = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + index.pause))

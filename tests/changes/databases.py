@@ -161,7 +161,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr("rag_index.watch.changes.rows.PROBE_SECONDS", 0.001)
+        monkeypatch.setattr("rag_index.watch.changes.rows.CHANGES_PROBE_SECONDS", 0.001)
 
     def __call__(self):
         self.now += 0.01

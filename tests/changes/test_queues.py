@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import make_url
 
 from rag_index.components.ledger.tables import parse_position
-from rag_index.core.settings.sections import QUEUES
+from rag_index.core.settings.sections import WATCH_QUEUES
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.watch.changes.opening import setup_for
 from rag_index.watch.changes.queues import QueueFeed, open_queue, queue_kind
@@ -18,7 +18,7 @@ from tests.waiting import eventually
 TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(90))"
 
 
-@pytest.mark.parametrize("database", QUEUES)
+@pytest.mark.parametrize("database", WATCH_QUEUES)
 def test_a_database_that_the_settings_allow_has_a_queue(database):
     assert issubclass(queue_kind(make_url(f"{database}://host/name")), QueueFeed)
 

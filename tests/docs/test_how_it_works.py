@@ -54,7 +54,7 @@ def test_the_tables_of_the_ledger_begin_as_documented():
 NUMBERS = [
     ("how-it-works", f"at most {diff.MAX_TRIES} times with the same text"),
     ("how-it-works", f"a lease of {runs.LEASE_SECONDS:.0f} s, which the run renews every {runs.RENEW_SECONDS:.0f} s"),
-    ("how-it-works", f"{publish.SAMPLE} sampled documents"),
+    ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),

@@ -11,7 +11,7 @@ import rag_index.care.index_status
 import rag_index.cli.measuring
 import rag_index.etl.publish
 from rag_index import cli
-from rag_index.care.audit import KINDS, Audit
+from rag_index.care.audit import FAULT_KINDS, Audit
 from rag_index.care.doctor import Advice, Diagnosis, Finding
 from rag_index.care.export import json_line
 from rag_index.care.plan import RunCost
@@ -70,8 +70,8 @@ METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES)
-AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, dict.fromkeys(KINDS, 1), {kind: ["7"] for kind in KINDS},
-                RunCost(1, 1, False, None, None, 1, None, None))  # fmt: skip
+FAULTS = dict.fromkeys(FAULT_KINDS, 1), {kind: ["7"] for kind in FAULT_KINDS}
+AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, *FAULTS, RunCost(1, 1, False, None, None, 1, None, None))
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),

@@ -11,7 +11,7 @@ from rag_index.search.evaluation import calibrate
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch):
     """Leave out the searches at the end of a first run; `tests.search.test_calibration` has them."""
-    monkeypatch.setattr(calibrate, "MIN_DOCUMENTS", sys.maxsize)
+    monkeypatch.setattr(calibrate, "MIN_LEARNED_DOCUMENTS", sys.maxsize)
 
 
 @pytest.fixture(autouse=True)

@@ -166,8 +166,8 @@ def test_a_run_waits_for_a_batch_or_a_check_up_to_end(project, ledger, holder):
 @pytest.fixture
 def sizes(project, ledger, monkeypatch):
     """A function that has 30 changes indexed by a process that takes so many seconds for each, and returns batches."""
-    monkeypatch.setattr(changed, "FIRST_DOCUMENTS", 4)
-    monkeypatch.setattr(changed, "MIN_DOCUMENTS", 1)
+    monkeypatch.setattr(changed, "FIRST_BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr(changed, "MIN_BATCH_DOCUMENTS", 1)
     whole = pipeline.index_pages
 
     def index(seconds, *, first=30):

@@ -28,7 +28,7 @@ from rag_index.etl.diff import Diff
 from rag_index.etl.embed import EmbedJob
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, RunOptions, execute, open_run
-from rag_index.etl.window import Window
+from rag_index.etl.shards_under_way import ShardsUnderWay
 from rag_index.orchestration import launch
 from tests.project import Project
 
@@ -99,7 +99,7 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
 
 def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatch):
     """A worker may write them to a server before this process hears of it."""
-    job, seen = Window._job, []
+    job, seen = ShardsUnderWay._job, []
 
     def checked(window, shard):
         run = window._run
@@ -107,7 +107,7 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
         seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
         return job(window, shard)
 
-    monkeypatch.setattr(Window, "_job", checked)
+    monkeypatch.setattr(ShardsUnderWay, "_job", checked)
     run_with(project)
     assert seen == [True, True, True]
 

@@ -166,7 +166,7 @@ def test_what_a_death_while_an_older_collection_is_dropped_leaves_is_dropped_the
 
 
 def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
-    monkeypatch.setattr(calibrate_module, "MIN_DOCUMENTS", 30)
+    monkeypatch.setattr(calibrate_module, "MIN_LEARNED_DOCUMENTS", 30)
     asked = []
 
     def learn_nothing(learner):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.settings import IndexSettings
 from rag_index.etl.sharding import (
-    MAX_CHARS,
     MAX_DOCUMENTS,
+    MAX_SHARD_CHARS,
     MEASURABLE_CHARS,
     MIN_SHARD_SECONDS,
     WINDOW_BYTES,
@@ -107,7 +107,7 @@ def test_measures_that_say_nothing_change_nothing():
 
 def test_shards_are_bounded_however_fast_the_embedder_is():
     assert sizes(sharder(rate=1e12), MAX_DOCUMENTS + 10, 1) == [MAX_DOCUMENTS]
-    assert sizes(sharder(rate=1e12), 9, MAX_CHARS // 4) == [4, 4]
+    assert sizes(sharder(rate=1e12), 9, MAX_SHARD_CHARS // 4) == [4, 4]
     assert sizes(sharder(rate=10), 3, 1000) == [1, 1, 1], "one document longer than a shard is a shard"
 
 

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from rag_index.core.documents.keys import encode_key, key_mark
-from rag_index.etl.tombstones import HASH_CHARS
+from rag_index.etl.tombstones import MARK_HASH_CHARS
 from tests.project import SETTINGS, Project, run_here
 
 SECRET = "Erika Mustermann lives at Heidestrasse 17 in the second house"
@@ -186,5 +186,5 @@ def test_a_value_is_recognised_in_another_type(values):
     marks = [key_mark(encode_key([value])) for value in values]
     assert len({same for same, _ in marks}) == 1
     for (_, one), value in zip(marks, values, strict=True):
-        assert one[:-HASH_CHARS] == ("t" if isinstance(value, str) else "v")
+        assert one[:-MARK_HASH_CHARS] == ("t" if isinstance(value, str) else "v")
     assert key_mark(encode_key(["7 "]))[1] == key_mark(encode_key(["7"]))[1], "padded by CHAR(n)"

@@ -110,7 +110,7 @@ def test_a_lease_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp
 
 @pytest.mark.long
 def test_a_run_without_any_worker_left_ends_and_says_so(project, prefect_server, fake, monkeypatch):
-    monkeypatch.setattr("rag_index.orchestration.liveness.CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("rag_index.orchestration.liveness.WORKERS_CHECK_SECONDS", 0.2)
     monkeypatch.setattr("rag_index.orchestration.liveness.GONE_SECONDS", 4.0)
     fake.fault("hang", seconds=2.0)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:

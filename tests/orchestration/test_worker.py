@@ -55,7 +55,7 @@ def warn() -> None:
 
 
 def test_the_run_hears_what_a_worker_logs_until_the_workers_are_gone(client, monkeypatch) -> None:
-    monkeypatch.setattr(liveness, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(liveness, "WORKERS_CHECK_SECONDS", 0.0)
     progress, now = Progress("notes"), [0.0]
     alive = Liveness(client, progress, clock=lambda: now[0])
     client.submit(warn, pure=False).result(60)

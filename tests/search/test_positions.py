@@ -103,7 +103,7 @@ def test_a_demand_that_is_not_met_or_cannot_be_meant_is_refused(project):
 
 def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypatch):
     """As each `rag-index search`, whose process answers once, however slow the look is."""
-    monkeypatch.setattr(positions, "PATIENCE", 0.0)
+    monkeypatch.setattr(positions, "LEDGER_PATIENCE", 0.0)
     store, copy = project.settings.store.path, project.folder / "copy"
     shutil.copytree(store, copy)
     with Retriever(project.settings) as retriever:
@@ -119,7 +119,7 @@ def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypa
 @pytest.mark.parametrize("forget", ["drop_position", "need_full_scan"])
 def test_a_living_reader_forgets_the_positions_that_its_ledger_has_forgotten(project, monkeypatch, forget):
     """Such as after a restore: numbers of a new queue, or of another log, mean something else."""
-    monkeypatch.setattr(positions, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.0)
     with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
 
         def places():

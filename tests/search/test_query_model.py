@@ -13,7 +13,7 @@ from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, S
 from rag_index.errors import EmbedderUnavailable
 from rag_index.search.concurrency import StoreThreads
 from rag_index.search.live_collections import LiveCollection
-from rag_index.search.query_model import MAX_QUERIES, LiveQuery, QueryVectors
+from rag_index.search.query_model import MAX_BATCH_QUERIES, LiveQuery, QueryVectors
 from tests.waiting import eventually
 
 TEXTS = [f"printer {number}" for number in range(20)]
@@ -90,7 +90,7 @@ async def started(vectors, model, live, texts):
 
 def test_queries_that_wait_are_embedded_together_in_bounded_arrays_with_the_vectors_of_single_ones(opened, local, live):
     model = Gated(local)
-    texts = [f"printer {number}" for number in range(MAX_QUERIES + 1)]
+    texts = [f"printer {number}" for number in range(MAX_BATCH_QUERIES + 1)]
 
     async def main():
         tasks = await started(opened(model), model, live, texts)
@@ -101,7 +101,7 @@ def test_queries_that_wait_are_embedded_together_in_bounded_arrays_with_the_vect
         assert np.array_equal(vector, local.embed_query(text))
         with pytest.raises(ValueError, match="read-only"):
             vector[0] = 1
-    assert model.arrays == [["first"], texts[:MAX_QUERIES], texts[MAX_QUERIES:]]
+    assert model.arrays == [["first"], texts[:MAX_BATCH_QUERIES], texts[MAX_BATCH_QUERIES:]]
 
 
 def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(opened, local, live):

@@ -105,13 +105,13 @@ def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkey
             return super().reached()
 
     monkeypatch.setattr(positions, "Ledger", Hanging)
-    monkeypatch.setattr(positions, "CHECK_SECONDS", 1.0)
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 1.0)
 
     async def main():
         known = Positions(project.settings)
         try:
             assert (await known.current()).newest("notes") is None
-            async with asyncio.timeout(positions.PATIENCE / 2):
+            async with asyncio.timeout(positions.LEDGER_PATIENCE / 2):
                 assert (await known.current()).newest("notes") is None
             free.set()
             assert (await known.wait(lambda now: "notes" in now.last_runs, 60)).newest("notes").how == "run"

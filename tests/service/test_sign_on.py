@@ -23,10 +23,10 @@ from rag_index.errors import SettingsError, TransientError
 from rag_index.search import Caller
 from rag_index.search.service import tokens
 from rag_index.search.service.tokens import (
-    FRESH_SECONDS,
+    FRESH_KEYS_SECONDS,
+    KEYS_PAUSE_SECONDS,
     MAX_KEYS_BYTES,
     MAX_OLD_SECONDS,
-    PAUSE_SECONDS,
     IssuerKeys,
     SignOn,
     TokenRegister,
@@ -275,7 +275,7 @@ def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_t
         assert await checked(keys, KEY, "one") is None, "a key that the issuer took back is not good"
         assert await checked(keys, KEY, "two") is None
         assert issuer.asked == 2, "tokens that no key verifies do not make it ask for each request"
-        now[0] += PAUSE_SECONDS + 1
+        now[0] += KEYS_PAUSE_SECONDS + 1
         assert await checked(keys, OTHER, "one")
         assert issuer.asked == 2, "they are fresh"
         assert [await checked(keys, KEY, name) for name in ("one", "two", "four")] == [None] * 3
@@ -283,11 +283,11 @@ def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_t
         with pytest.raises(jwt.ExpiredSignatureError):
             await keys.verify(signed(OTHER, exp=1), audience=AUDIENCE)
         issuer.status = 500
-        now[0] += 2 * FRESH_SECONDS + 1
+        now[0] += 2 * FRESH_KEYS_SECONDS + 1
         assert [bool(await checked(keys, OTHER, "one")) for _ in range(3)] == [True] * 3
         assert issuer.asked == 5
         issuer.status, issuer.keys = 200, {"keys": []}
-        now[0] += PAUSE_SECONDS + 1
+        now[0] += KEYS_PAUSE_SECONDS + 1
         assert await checked(keys, OTHER, "one") is None, "an empty list takes all back"
         issuer.status = 500
         now[0] += MAX_OLD_SECONDS + 1
@@ -313,7 +313,7 @@ def test_whatever_an_issuer_answers_known_keys_are_good_and_an_unknown_one_waits
         ):
             monkeypatch.setattr(tokens, "TIMEOUT_SECONDS", 0.3 if pause else GENEROUS)
             issuer.pause, issuer.keys = pause, answer
-            now[0] += PAUSE_SECONDS + 1
+            now[0] += KEYS_PAUSE_SECONDS + 1
             unknown = asyncio.ensure_future(checked(keys, OTHER, "three"))
             await asyncio.sleep(0)
             assert await checked(keys, KEY, "one"), "it waits for nobody"

@@ -40,9 +40,9 @@ def feed() -> ListFeed:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    for name in ("LOOK_SECONDS", "FIRST_PAUSE", "MAX_PAUSE"):
+    for name in ("LOOK_SECONDS", "FIRST_BATCH_PAUSE", "MAX_BATCH_PAUSE"):
         monkeypatch.setattr(loop, name, 0.05)
-    monkeypatch.setattr(collector, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(collector, "MAX_RECEIVE_PAUSE", 0.05)
 
 
 def change(project, feed, number, text):
@@ -316,7 +316,7 @@ def test_a_run_notes_all_that_the_watch_should_have_brought(project):
 
 def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_afterwards(project, feed, monkeypatch):
     """Each check asks for the comparison again: a run that comes in between does not see what changes after it."""
-    monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(collector, "FEED_CHECK_SECONDS", 0.05)
     runs: list[str] = []
     with watched(project, feed, runner=whole_runs(project, runs)) as ledger:
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)

@@ -146,7 +146,7 @@ def test_a_file_that_is_renamed_to_the_sources_name_is_read_from_then_on(project
 
 def test_a_running_watch_notices_that_its_triggers_are_gone(tmp_path, monkeypatch):
     """A table that is swapped by a rename has none, and gives nothing, as if nothing changed."""
-    monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(collector, "FEED_CHECK_SECONDS", 0.05)
     project = followed(tmp_path / "project", QUEUE + SECOND.format("note"))
 
     def says(state, *known_by, documents=None):

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 HASH_HEX = 32
 MAX_ROUNDS = 4
 """A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
-CORRECTED = {
+CORRECTED_KINDS = {
     "unknown_collection", "other_store", "lost_metadata", "missing_alias", "unfinished_publish",
     "lost_collection", "unneeded_collection",
 }  # fmt: skip
 """What is corrected without points or vectors, which makes another check-up worthwhile."""
-WRONG = {"missing_documents", "wrong_chunks", "wrong_payloads"}
-NEED_RUN = {*WRONG, "restored", "unknown_documents", "pending_documents", "failed_documents"}
+WRONG_KINDS = {"missing_documents", "wrong_chunks", "wrong_payloads"}
+NEED_RUN = {*WRONG_KINDS, "restored", "unknown_documents", "pending_documents", "failed_documents"}
 ADOPTED = {"unknown_collection", "other_store"}
 
 
@@ -132,7 +132,7 @@ class _IndexRepair:
             self._store.set_metadata(state.current.name, unknown)
         if state.current is not None and "restored" not in kinds:  # there the run itself compares
             self._ledger.forget_digests(state.current.id)
-            if kinds & WRONG:
+            if kinds & WRONG_KINDS:
                 self._checkup.scratch.mark_wrong_as_pending(state.current.id)
             if "unknown_documents" in kinds:
                 self._checkup.scratch.add_unknown_as_pending(state.current.id)
@@ -173,7 +173,7 @@ class _IndexRepair:
                 store.drop(name)
                 if (known := ledger.collection(name)) is not None:
                     ledger.drop_collection(known.id)
-        return bool(kinds & CORRECTED)
+        return bool(kinds & CORRECTED_KINDS)
 
     def _adopt(self, state: CollectionState, live: str) -> None:
         """Make ledger rows from the store: `live` and older collections as ready, newer ones as building.

@@ -26,14 +26,14 @@ from rag_index.core.settings.values import (
 )
 
 Port = Annotated[Int, Field(ge=0, le=65_535)]
-QUEUES = {
+WATCH_QUEUES = {
     "postgresql": "postgres:PostgresQueue",
     "mariadb": "mariadb:MariadbQueue",
     "mysql": "mariadb:MariadbQueue",
     "sqlite": "sqlite:SqliteQueue",
 }
 """The databases whose triggers can note changes, each with its feed in `rag_index.watch.changes.queues`."""
-CHANGES = {"wal": ["postgresql"], "queue": [*QUEUES]}
+WATCH_DATABASES = {"wal": ["postgresql"], "queue": [*WATCH_QUEUES]}
 """The databases in which each way to see changes works."""
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
@@ -84,11 +84,11 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _check_changes(self) -> SourceSettings:
-        if self.url is None or self.changes not in CHANGES:
+        if self.url is None or self.changes not in WATCH_DATABASES:
             return self
         kind = database_url(self.url.get_secret_value(), Path()).get_backend_name()
-        if kind not in CHANGES[self.changes]:
-            possible = [way for way, databases in CHANGES.items() if kind in databases] or ["poll"]
+        if kind not in WATCH_DATABASES[self.changes]:
+            possible = [way for way, databases in WATCH_DATABASES.items() if kind in databases] or ["poll"]
             raise ValueError(f'changes = "{self.changes}" does not work with {kind}; set it to "{possible[0]}"')
         return self
 

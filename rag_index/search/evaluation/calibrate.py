@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from rag_index.core.reports.metrics import Stopwatch
     from rag_index.core.settings import IndexSettings, Settings
 
-MIN_DOCUMENTS = 500
+MIN_LEARNED_DOCUMENTS = 500
 """A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
-TEXTS, KNOWN, STRANGE = 200, 25, 40
+SAMPLED_TEXTS, KNOWN, STRANGE = 200, 25, 40
 """Texts that words are taken from, and queries of both kinds."""
 REPLACED, BACKWARDS = 0.3, 0.3
-WORDS, SHORT, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
+QUERY_LENGTHS, SHORT_LENGTHS, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
 """How long queries are; how many of these lengths are too short to tell a text that fits; the words of a text at least.
 """
 LETTERS = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
 """A word, or a piece of a text without spaces."""
-BETWEEN, UNSURE = 1 / 6, -0.9
+FITS_BETWEEN, UNSURE = 1 / 6, -0.9
 """Where between the cosines of nonsense and of known texts a hit begins to fit, and the evidence that it needs where
 cosines tell nothing."""
 COSINE, MIN_GAP = 1.6, 0.12
@@ -104,11 +104,11 @@ class Learner:
         """Return the documents of the collection if it should learn now, else 0."""
         known = self.store.metadata(self.collection.name).get(CALIBRATION, {UNLEARNED: 0})
         documents = self.ledger.totals(self.collection.id).documents
-        return documents if UNLEARNED in known and documents >= max(MIN_DOCUMENTS, 2 * known[UNLEARNED]) else 0
+        return documents if UNLEARNED in known and documents >= max(MIN_LEARNED_DOCUMENTS, 2 * known[UNLEARNED]) else 0
 
     def _words(self) -> dict[str, list[str]]:
         """Return the words of some documents of the collection, by id; none of those with few."""
-        ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, TEXTS)]
+        ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, SAMPLED_TEXTS)]
         ours = [point.payload[RESERVED_KEY] for point in self.store.retrieve(self.collection.name, ids)]
         texts = {str(one["document_id"]): LETTERS.findall(one["text"]) for one in ours}
         return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
@@ -124,7 +124,7 @@ def learn(known: Sequence[float], strange: Sequence[float], *, words: bool) -> C
     gap = high - low
     cosine = COSINE / gap if gap >= MIN_GAP else 0.0
     weights = Calibration(0.0, round(cosine if words else 2 * cosine, 4), WITH_WORDS.words if words else 0.0)
-    bound = logit(weights, low + BETWEEN * gap, DOUBT if cosine else UNSURE)
+    bound = logit(weights, low + FITS_BETWEEN * gap, DOUBT if cosine else UNSURE)
     return replace(weights, bias=round(THRESHOLD - bound, 4))
 
 
@@ -132,9 +132,9 @@ def _embedded(
     settings: Settings, identity: EmbedderIdentity, texts: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[str], dict[str, Any]]:
     """Return queries that fit these texts, queries that fit none, and the vectors of both; nothing if texts are few."""
-    if len(texts) < TEXTS // 4:
+    if len(texts) < SAMPLED_TEXTS // 4:
         return [], [], {}
-    own, strange = _queries(random.Random(TEXTS), texts)  # noqa: S311 - the same each time
+    own, strange = _queries(random.Random(SAMPLED_TEXTS), texts)  # noqa: S311 - the same each time
     patience = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
     with closing(open_embedder(patience, expected=identity)) as embedder:
         entries = dict(zip([*own, *strange], embedder.embed_queries([*own, *strange]), strict=True))
@@ -150,7 +150,7 @@ def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple
     `texts` has the words of each text, by the id of its document.
     """
     own, ids = list[str](), sorted(texts)
-    for document_id, length in zip(chance.sample(ids, min(KNOWN, len(ids))), cycle(WORDS[SHORT:])):
+    for document_id, length in zip(chance.sample(ids, min(KNOWN, len(ids))), cycle(QUERY_LENGTHS[SHORT_LENGTHS:])):
         words = texts[document_id]
         start = chance.randrange(max(1, len(words) - 2 * length))
         around = words[start : start + 2 * length]
@@ -158,6 +158,7 @@ def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple
         replaced = [chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word for word in some]
         own.append(" ".join(replaced))
     strange = [
-        [chance.choice(texts[one]) for one in chance.choices(ids, k=length)] for length in islice(cycle(WORDS), STRANGE)
+        [chance.choice(texts[one]) for one in chance.choices(ids, k=length)]
+        for length in islice(cycle(QUERY_LENGTHS), STRANGE)
     ]
     return own, [" ".join(word[::-1] if chance.random() < BACKWARDS else word for word in words) for words in strange]

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     Wanted = Mapping[str, Mapping[Document, int]]
     """The grade of each document that a query should find, by the text of the query."""
 
-AT_ONCE = 8
-PROBES = 3
+QUERIES_AT_ONCE = 8
+FIRST_QUERIES = 3
 """Queries that are asked one after another, until one is answered: if none is, the others are not asked."""
 TRIES, PAUSE = 3, 2.0
 """How often a query with a passing fault is asked, and the seconds before it is tried again."""
-SECONDS = 120.0
+MIN_SEARCH_SECONDS = 120.0
 """How long one search may take, unless the settings give it longer."""
 MAX_FOUND = 3
 
@@ -251,13 +251,13 @@ def ask_collections(
 
 def _patient(settings: Settings) -> Settings:
     """Return settings for searches that have time."""
-    limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
+    limits = {name: max(MIN_SEARCH_SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
 
 
 async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
     """Ask each query, again if its fault may pass. Documents of all groups are found."""
-    free = asyncio.Semaphore(AT_ONCE)
+    free = asyncio.Semaphore(QUERIES_AT_ONCE)
 
     async def ask(query: str) -> Answer:
         async with free:
@@ -273,7 +273,7 @@ async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequen
         return found
 
     first: list[Answer] = []
-    while len(first) < min(PROBES, len(queries)) and all(isinstance(one, RagIndexError) for one in first):
+    while len(first) < min(FIRST_QUERIES, len(queries)) and all(isinstance(one, RagIndexError) for one in first):
         first.append(await ask(queries[len(first)]))
     if first and isinstance(first[-1], RagIndexError):
         raise next(one for one in first if isinstance(one, RagIndexError))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
-MAX_SHOWN = 60
+MAX_SHOWN_VALUE = 60
 """Characters of a wrong value that a message shows."""
 
 
@@ -121,4 +121,4 @@ def _parse(place: str, line: str) -> GoldenQuery:
 
 
 def _short(value: object) -> str:
-    return repr(one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MAX_SHOWN))
+    return repr(one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MAX_SHOWN_VALUE))

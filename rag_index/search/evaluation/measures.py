@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Document = TypeVar("Document", bound="Hashable")
 
-NAMES = {"recall": "recall", "mrr": "MRR", "ndcg": "nDCG"}
+METRIC_NAMES = {"recall": "recall", "mrr": "MRR", "ndcg": "nDCG"}
 MAX_CUTOFF = 1000
 _METRIC = re.compile(r"\s*(?P<name>[^@]+?)\s*@\s*(?P<cutoff>\d{1,6})\s*")
 
@@ -80,9 +80,9 @@ def parse_metric(text: str) -> Metric:
     cutoff, name = int(found["cutoff"]), found["name"]
     if not 1 <= cutoff <= MAX_CUTOFF:
         raise SettingsError(f"metric {text!r} looks at {cutoff:,} hits, and a search returns 1 to {MAX_CUTOFF:,}")
-    ours = NAMES.get(name.lower())
+    ours = METRIC_NAMES.get(name.lower())
     if ours is None:
-        raise SettingsError(f"metric {text!r} is not one of {', '.join(f'{one}@k' for one in NAMES.values())}")
+        raise SettingsError(f"metric {text!r} is not one of {', '.join(f'{one}@k' for one in METRIC_NAMES.values())}")
     return Metric(ours, cutoff)
 
 

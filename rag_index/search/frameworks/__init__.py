@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SearchOptions", "Service", "found_in"]
 
-SECONDS = 60.0
+SERVICE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
 class Service:
     """A `rag-index serve`, asked as a Retriever is. Its token says whose groups count."""
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = SECONDS) -> None:
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = SERVICE_SECONDS) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._asked: dict[str, Any] = {"url": f"{url.rstrip('/')}/search", "headers": headers, "timeout": timeout}
 

@@ -45,12 +45,12 @@ SECURITY_HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 logger = logging.getLogger(__name__)
-STOP_SECONDS = 1.0
-PROBES = ("/healthz", "/readyz")
+CANCEL_SECONDS = 1.0
+PROBE_PATHS = ("/healthz", "/readyz")
 MAX_HEADER_BYTES = 16_384
-GONE = 499
+CLIENT_GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
 """The addresses that need no token, with the files of the page: they tell nothing of what is indexed."""
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
@@ -71,7 +71,7 @@ class HttpMetrics:
             registry=self.registry,
         )  # fmt: skip
         self._seconds = Histogram(
-            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=BUCKETS, registry=self.registry
+            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=REQUEST_BUCKETS, registry=self.registry
         )
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
@@ -185,10 +185,10 @@ class Exchange:
         if not self._ended:
             self._ended = True
             seconds = time.perf_counter() - self._began
-            self._metrics.add(self.scope, self.status or GONE, seconds)
+            self._metrics.add(self.scope, self.status or CLIENT_GONE, seconds)
             path = (self.scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]  # without what is asked
             who, method = self.caller.name or self.address, self.scope["method"]
-            logger.info("%s %s %s %d %.1f ms", who, method, path, self.status or GONE, 1000 * seconds)
+            logger.info("%s %s %s %d %.1f ms", who, method, path, self.status or CLIENT_GONE, 1000 * seconds)
 
     async def refuse(self, response: Response, receive: Receive) -> None:
         """Send a problem, unless a response has begun; then nothing more can be said."""
@@ -229,7 +229,7 @@ class Guard:
                     exchange.scope["headers"] = [*others, (b"content-type", b"application/json")]
                 body = await exchange.read_body(receive)
                 if body is not None:  # a request whose body is still to come takes no place
-                    places = self._probes if exchange.scope["path"] in PROBES else self._places
+                    places = self._probes if exchange.scope["path"] in PROBE_PATHS else self._places
                     with places.take(exchange.who):
                         await self._answer_until_gone(exchange, body, receive)
         except TimeoutError:
@@ -295,7 +295,7 @@ class Guard:
         finally:
             answering.cancel()
             watching.cancel()
-            stopped, _ = await asyncio.wait({answering, watching}, timeout=STOP_SECONDS)
+            stopped, _ = await asyncio.wait({answering, watching}, timeout=CANCEL_SECONDS)
             for task in stopped:
                 _ = task.cancelled() or task.exception()  # else asyncio logs it, with what was searched for
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_QUERY_CHARS = 10_000
-MAX_INDEXES = 1000
+MAX_NAMED_INDEXES = 1000
 MAX_FACETS = 100
 MAX_CITATIONS = 100
-MAX_CHARS = 200_000
-FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
+MAX_DOCUMENT_CHARS = 200_000
+EXAMPLE_FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
 
 def _check_unicode(value: Any) -> Any:
@@ -63,7 +63,7 @@ class SearchArguments(Asked):
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
     """Words, a question, or an exact name. A "phrase" in quotes must occur, and a -word after a minus must not."""
-    indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | SkipJsonSchema[None] = Field(
+    indexes: Annotated[list[str], Field(max_length=MAX_NAMED_INDEXES)] | SkipJsonSchema[None] = Field(
         default=None, examples=[["comments", "solutions"]]
     )
     """The indexes to search; by default all."""
@@ -103,7 +103,7 @@ class _Search(SearchArguments):
 class SearchBody(_Search):
     """The body of `POST /search`."""
 
-    filter: FilterField = Field(default=None, examples=[FILTER])
+    filter: FilterField = Field(default=None, examples=[EXAMPLE_FILTER])
     """The payload fields that a document must match: an object, or text such as `priority=high`."""
 
 
@@ -121,9 +121,11 @@ class FacetsBody(Asked):
         default=None, examples=[["priority"]]
     )
     """The fields to count; by default all that have a keyword index."""
-    indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | None = Field(default=None, examples=[["comments"]])
+    indexes: Annotated[list[str], Field(max_length=MAX_NAMED_INDEXES)] | None = Field(
+        default=None, examples=[["comments"]]
+    )
     """The indexes to search; by default all."""
-    filter: FilterField = Field(default=None, examples=[FILTER])
+    filter: FilterField = Field(default=None, examples=[EXAMPLE_FILTER])
     """The payload fields that a document must match, as for a search."""
     limit: int = Field(default=10, ge=1, le=MAX_FACET_VALUES)
     """The maximum number of values of each field."""
@@ -166,7 +168,7 @@ class DocumentQuery(Asked):
     find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
         default=None, description="Words; the answer has the chunks with the most of them."
     )
-    max_chars: Annotated[int, Field(ge=1, le=MAX_CHARS)] | SkipJsonSchema[None] = Field(
+    max_chars: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_CHARS)] | SkipJsonSchema[None] = Field(
         default=None, description="The maximum number of characters of text."
     )
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 RELOAD_LOOK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 30
-STOP_SECONDS = 10
+REQUESTS_STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""
 STOP_POLL_SECONDS = 0.1
 HEAD_SECONDS = 30.0
@@ -114,7 +114,7 @@ class _Application:
 
     async def stop(self) -> None:
         """Let the requests under way end, and close everything."""
-        until = time.monotonic() + STOP_SECONDS
+        until = time.monotonic() + REQUESTS_STOP_SECONDS
         while self._requests and time.monotonic() < until:
             await asyncio.sleep(STOP_POLL_SECONDS)
         self._stopping.set()
@@ -242,7 +242,7 @@ def config_of(app: object) -> uvicorn.Config:
         lifespan="off",
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=REQUESTS_STOP_SECONDS,
         http=Connection,
         h11_max_incomplete_event_size=4 * MAX_HEADER_BYTES,  # so that most get the problem of the guard
     )

@@ -39,19 +39,19 @@ logger = logging.getLogger(__name__)
 Token = tuple[bytes, Caller]
 """The hash of a token, and whom it stands for."""
 
-PREFIX = "rag_"
+TOKENS_BEGIN = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
 
 LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(@(?P<role>\S+))?(?P<groups>(\s+\S+)*)")
-CHECK_SECONDS = 1.0
+FILE_CHECK_SECONDS = 1.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures with a public key. With the others, a reader of the keys could sign."""
 LEEWAY_SECONDS = 30.0
 """How far the clocks of issuer and service may differ."""
-FRESH_SECONDS = 300.0
-PAUSE_SECONDS = 30.0
+FRESH_KEYS_SECONDS = 300.0
+KEYS_PAUSE_SECONDS = 30.0
 """The least time between two readings; one more is allowed in between, for a token that no known key verifies."""
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
@@ -79,11 +79,11 @@ class IssuerKeys:
         malformed, or whose claims are not those that are `expected`, as `jwt.decode` has them.
         """
         found, now = self._claims(token, expected), self._clock()
-        due, age = now - self._tried_at > PAUSE_SECONDS, now - self._read_at
-        if (due and (found is None or age > FRESH_SECONDS)) or (found is None and self._one_more):
+        due, age = now - self._tried_at > KEYS_PAUSE_SECONDS, now - self._read_at
+        if (due and (found is None or age > FRESH_KEYS_SECONDS)) or (found is None and self._one_more):
             self._tried_at, self._one_more = now, due
             self._reading = asyncio.create_task(self._read())
-        if self._reading and (found is None or age > 2 * FRESH_SECONDS):
+        if self._reading and (found is None or age > 2 * FRESH_KEYS_SECONDS):
             await asyncio.shield(self._reading)
             found = self._claims(token, expected)
         if self._clock() - self._read_at > MAX_OLD_SECONDS:
@@ -242,7 +242,7 @@ class TokenRegister:
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
-        if self._path is not None and self._clock() - self._checked_at >= CHECK_SECONDS:
+        if self._path is not None and self._clock() - self._checked_at >= FILE_CHECK_SECONDS:
             self._checked_at = self._clock()
             if (stamp := file_stamp(self._path)) != self._stamp:
                 self._stamp = stamp
@@ -264,7 +264,7 @@ class TokenRegister:
 
 def new_token() -> str:
     """Return a token with 256 random bits."""
-    return PREFIX + secrets.token_urlsafe(32)
+    return TOKENS_BEGIN + secrets.token_urlsafe(32)
 
 
 def token_line(name: str, token: str, groups: Iterable[str], role: str = "") -> str:

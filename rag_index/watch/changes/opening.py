@@ -1,6 +1,6 @@
 """The feeds that a watch of some indexes needs, and the SQL that a database needs for them: nothing here runs it.
 
-A database that has a queue is a row of `settings.sections.QUEUES` and a module of `changes.queues`.
+A database that has a queue is a row of `WATCH_QUEUES` in `settings.sections` and a module of `changes.queues`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from rag_index.components.sources import open_source
 from rag_index.core.settings.index import CODE, SQL
-from rag_index.core.settings.sections import CHANGES
+from rag_index.core.settings.sections import WATCH_DATABASES
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.watch.changes import ChangeFeed, WatchableSource
 from rag_index.watch.changes.poll import FileFeed, PollFeed
@@ -66,7 +66,7 @@ def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
 def _left_behind(settings: Settings) -> Iterator[str]:
     """Yield a warning for a slot or a queue of this project that is not read, since `changes` says otherwise."""
     url, changes, name = settings.source_url, settings.source.changes, object_name(settings.project)
-    ways = [way for way, databases in CHANGES.items() if way != changes and url.get_backend_name() in databases]
+    ways = [way for way, databases in WATCH_DATABASES.items() if way != changes and url.get_backend_name() in databases]
     left = (
         '{} is left from changes = "{}" and not read, so {}. The last lines of '
         "`RAG_INDEX_SOURCE__CHANGES={} rag-index watch --setup` remove it"

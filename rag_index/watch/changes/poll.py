@@ -29,7 +29,7 @@ from rag_index.components.sources.engine import errors_as_ours, open_read_only
 from rag_index.components.sources.source_tables import relations_read, tables_read
 from rag_index.components.stores import live_aliases
 from rag_index.core.documents.keys import document_id
-from rag_index.core.settings.sections import CHANGES
+from rag_index.core.settings.sections import WATCH_DATABASES
 from rag_index.watch.changes import DocumentChange, Received
 from rag_index.watch.changes.rows import WatchedTable, definition
 from rag_index.watch.changes.watched_tables import plan_tables
@@ -43,7 +43,7 @@ ACCESS_LOOK_SECONDS = 60.0
 """Seconds between two looks at all groups."""
 STAMPS_AT_ONCE = 500
 """Documents whose groups are read at once."""
-SHARE = 0.1
+POLL_SHARE = 0.1
 """The share of the time that polls may take, and that reading groups may take."""
 LISTING_SHARE = 0.02
 """The share of the time that listing a folder may take."""
@@ -144,7 +144,7 @@ class PollFeed(IndexFeed):
         after, found = self._poll(since)
         took = self._clock() - began
         after, moved = self._look_at_groups(after)
-        self._rest(self._clock() - took, SHARE)
+        self._rest(self._clock() - took, POLL_SHARE)
         if max(len(found), len(moved)) > self._settings.watch.burst_documents:
             return Received((), after, overflow=(name,))
         now = time.time()
@@ -178,7 +178,7 @@ class PollFeed(IndexFeed):
     def _definitions(self) -> dict[str, str]:
         """Return what the tables are that the documents are read from, if the database tells."""
         url, what = self._settings.source_url, "the definition of the polled tables"
-        if url.get_backend_name() not in CHANGES["queue"]:
+        if url.get_backend_name() not in WATCH_DATABASES["queue"]:
             return {}
         with errors_as_ours(url, what), self._engine.connect() as connection:
             if self._tables is None:
@@ -197,7 +197,7 @@ class PollFeed(IndexFeed):
         if self._index.access is None or self._clock() < given.next_look:
             return given, {}
         began, cursor, moved, seen = self._clock(), given.cursor, dict[str, Stamps](), dict(given.stamps)
-        time_left = SHARE * self._settings.watch.poll_seconds if given.next_look != LONG_AGO else float("inf")
+        time_left = POLL_SHARE * self._settings.watch.poll_seconds if given.next_look != LONG_AGO else float("inf")
         collection = self._live_collection()
         while collection is not None:
             stamps, cursor = self._source.access_stamps(cursor, STAMPS_AT_ONCE)
@@ -216,7 +216,7 @@ class PollFeed(IndexFeed):
                 or len(moved) > self._settings.watch.burst_documents
             ):
                 break
-        pause = max(ACCESS_LOOK_SECONDS if cursor is None else 0.0, (self._clock() - began) / SHARE)
+        pause = max(ACCESS_LOOK_SECONDS if cursor is None else 0.0, (self._clock() - began) / POLL_SHARE)
         return replace(given, stamps=seen, cursor=cursor, next_look=self._clock() + pause), moved
 
 

@@ -15,13 +15,13 @@ from rag_index.watch.changes.statements import Setup, Step, object_name, quoted
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-KINDS = {"v": "view", "m": "materialized view", "f": "foreign table"}
+RELATION_KINDS = {"v": "view", "m": "materialized view", "f": "foreign table"}
 FIRST_OWN_OID = 16384
 """The first OID of a type that is not built in; only such a type can be a domain."""
 POSITION = "SELECT pg_current_wal_insert_lsn()::text"
 """How far the log has come: after a commit, not below the end of that."""
 
-COSTS = """\
+WAL_COSTS = """\
 The server writes more log (wal_level = logical): with an update of any table the whole new row, with a delete
 the old key, and with REPLICA IDENTITY FULL the whole old row with both. Writers need next to no more CPU.
 The slot keeps the log until a watch has read it. While no watch runs, the log grows until
@@ -44,7 +44,7 @@ _FIND = sa.text("""
 """)
 """Without `to_regclass`, which ends the transaction if the role may not use the schema."""
 
-MIN_VERSION = (15,)
+MIN_POSTGRESQL = (15,)
 """The first PostgreSQL that can publish some columns of a table."""
 _COLUMNS = sa.text(
     "SELECT attname, atttypid FROM pg_attribute WHERE attrelid = :oid AND attnum > 0 AND NOT attisdropped"
@@ -73,7 +73,7 @@ _PUBLISHED = sa.text("""
 
 def require_version(connection: Connection) -> None:
     """Raise SettingsError if the log of this PostgreSQL cannot be followed."""
-    if (connection.dialect.server_version_info or MIN_VERSION) < MIN_VERSION:
+    if (connection.dialect.server_version_info or MIN_POSTGRESQL) < MIN_POSTGRESQL:
         raise SettingsError('changes = "wal" needs PostgreSQL 15 or newer; use changes = "queue"')
 
 
@@ -117,7 +117,7 @@ def table_in_catalogue(connection: Connection, watched: WatchedTable) -> Postgre
     oid, schema, name, kind, identity, persistence, inherits = found or (None, *[""] * 6)
     types = dict(map(tuple, connection.execute(_COLUMNS, {"oid": oid})))
     lasting = "table" if persistence == "p" else "table that is unlogged or temporary"
-    watched.require(None if oid is None else lasting if kind in "rp" else KINDS.get(kind, "relation"), types)
+    watched.require(None if oid is None else lasting if kind in "rp" else RELATION_KINDS.get(kind, "relation"), types)
     clauses, key = {"d": "DEFAULT", "f": "FULL"}, frozenset[str]()
     columns = None if identity == "f" else key
     for index, primary, chosen, of_index in connection.execute(_IDENTITY, {"oid": oid}):
@@ -239,7 +239,7 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
         reason = f"It is {level} now. The log of a server that is managed for you is set where its other settings are."
         first = Step("ALTER SYSTEM SET wal_level = logical", reason)
         last = Step(f"SELECT '{RESTART}' AS next_step", RESTART)
-        return Setup(f"{title}, part 1 of 2", COSTS, [first, *steps, last], [Step("ALTER SYSTEM RESET wal_level")])
+        return Setup(f"{title}, part 1 of 2", WAL_COSTS, [first, *steps, last], [Step("ALTER SYSTEM RESET wal_level")])
     [[role, enough, own]] = connection.execute(_ROLE)
     rights = f"ALTER ROLE {quoted(role)} REPLICATION", "The role that reads the source may then read the slot."
     steps = [
@@ -256,7 +256,7 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
     ]
     if own or not enough:
         removal.append(_undo(f"ALTER ROLE {quoted(role)} NOREPLICATION", ours=not enough))
-    return Setup(title, COSTS, steps, removal, POSITION)
+    return Setup(title, WAL_COSTS, steps, removal, POSITION)
 
 
 def _undo(sql: str, *, ours: bool) -> Step:

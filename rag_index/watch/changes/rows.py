@@ -55,7 +55,7 @@ writing rows. Rows without a name concern the whole table. `xmin` of a column is
 a partition that was emptied has another file, and a policy decides which rows there are."""
 SETUP = "run the SQL that `rag-index watch --setup` prints"
 TIMEOUT = 600.0
-PROBE_SECONDS = 0.2
+CHANGES_PROBE_SECONDS = 0.2
 """The time between two looks whether anything has changed, which cost the source next to nothing."""
 
 
@@ -219,7 +219,7 @@ class RowFeed(ABC):
             while (left := until - self.clock()) > 0:
                 if self.clock() >= self._rest_until and self._look(connection):
                     return
-                time.sleep(min(left, PROBE_SECONDS))
+                time.sleep(min(left, CHANGES_PROBE_SECONDS))
 
     def close(self) -> None:
         self._engine.dispose()

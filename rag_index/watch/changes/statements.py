@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rag_index.errors import SettingsError, printable
 
-MAX_NAME = 60
+MAX_OBJECT_NAME = 60
 """PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""
 
 
@@ -84,7 +84,7 @@ def object_name(project: str, *parts: str) -> str:
     """
     whole = "_".join(["rag_index", project, *parts])
     name = re.sub(r"[^a-z0-9]+", "_", whole.lower())
-    if name == whole and len(name) <= MAX_NAME:
+    if name == whole and len(name) <= MAX_OBJECT_NAME:
         return name
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-    return f"{name[: MAX_NAME - 9].rstrip('_')}_{digest}"
+    return f"{name[: MAX_OBJECT_NAME - 9].rstrip('_')}_{digest}"

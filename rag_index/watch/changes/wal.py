@@ -28,7 +28,7 @@ from rag_index.watch.changes.postgres_catalogue import (
     require_version,
     table_in_catalogue,
 )
-from rag_index.watch.changes.rows import PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
+from rag_index.watch.changes.rows import CHANGES_PROBE_SECONDS, ReceivedRows, RowChange, RowFeed, WatchedTable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Ledger
     from rag_index.watch.changes import Received
 
-WHAT = "the write-ahead log of the source"
-MAX_ROWS = 100_000
+THE_LOG = "the write-ahead log of the source"
+MAX_CHANGED_ROWS = 100_000
 """Changed rows of one table that are kept in memory; if there are more, all of the table counts as changed."""
 REST = 4.0
 """How many times as long as reading the log took the feed rests, so that it takes a fifth of a processor at most."""
@@ -68,7 +68,7 @@ class WalFeed(RowFeed):
     """The changes of tables that a publication and a slot of PostgreSQL give."""
 
     ledger: Ledger = field(kw_only=True)
-    max_rows: int = field(default=MAX_ROWS, kw_only=True)
+    max_rows: int = field(default=MAX_CHANGED_ROWS, kw_only=True)
     _acknowledged: str | None = field(default=None, init=False)
     """What the ledger has of the slot's position, once that was asked for."""
     _tables: Mapping[tuple[str, str], Sequence[WatchedTable]] | None = field(default=None, init=False)
@@ -79,14 +79,14 @@ class WalFeed(RowFeed):
     _quiet: float = field(default=0.0, init=False)
 
     def problems(self) -> dict[WatchedTable, SettingsError]:
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_LOG) as connection:
             require_version(connection)
             if problem := SlotState.read(connection, self.name).problem:
                 raise SettingsError(problem)
             return self._find_tables(connection)
 
     def warnings(self) -> list[str]:
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_LOG) as connection:
             state = SlotState.read(connection, self.name)
         found = []
         if state.held_bytes > HELD_BYTES:
@@ -107,7 +107,7 @@ class WalFeed(RowFeed):
         Raises SourceUnavailable, and SourceError if the slot is missing or lost.
         """
         looked_at = time.time()
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_LOG) as connection:
             state = SlotState.read(connection, self.name)
             if state.problem:
                 raise SourceError(state.problem)
@@ -118,7 +118,9 @@ class WalFeed(RowFeed):
                 return ReceivedRows([], through=Position(looked_at, end, "wal"))
             began = self.clock()
             reading = self._read(connection, end, limit)
-            self._quiet = 0.0 if reading.rows or reading.overflow else min(MAX_QUIET, self._quiet * 2 or PROBE_SECONDS)
+            self._quiet = (
+                0.0 if reading.rows or reading.overflow else min(MAX_QUIET, self._quiet * 2 or CHANGES_PROBE_SECONDS)
+            )
             took = self.clock() - began
             self._rest_until = self.clock() + max(REST * took, self._quiet - took)
             if not _are_visible(connection, reading.xids):
@@ -141,7 +143,7 @@ class WalFeed(RowFeed):
         if received.position is not None:
             self.ledger.remember_slot(self.name, received.position)
             self._acknowledged = received.position
-            with self._connect(WHAT) as connection:
+            with self._connect(THE_LOG) as connection:
                 connection.execute(_ADVANCE, {"slot": self.name, "upto": received.position})
             self._advanced_at = self.clock()
             self._seen = "" if received.more else received.position

@@ -34,16 +34,18 @@ CLOCK = re.compile(
 )
 """What makes a query give something else although no row has changed."""
 
-NAME = r'(?:"[^"]+"|`[^`]+`|\w+)'
-PAIRS = re.compile(
-    rf"\s*SELECT\s+(?:DISTINCT\s+)?(?P<columns>.+?)\s+FROM\s+(?:(?P<schema>{NAME})\.)?(?P<table>{NAME})"
-    rf"(?:\s+(?:AS\s+)?(?P<alias>{NAME}))??"
+NAME_PATTERN = r'(?:"[^"]+"|`[^`]+`|\w+)'
+PAIRS_QUERY = re.compile(
+    rf"\s*SELECT\s+(?:DISTINCT\s+)?(?P<columns>.+?)\s+FROM\s+(?:(?P<schema>{NAME_PATTERN})\.)?(?P<table>{NAME_PATTERN})"
+    rf"(?:\s+(?:AS\s+)?(?P<alias>{NAME_PATTERN}))??"
     r"(?P<rest>\s*,.*|\s+(?:JOIN|INNER|LEFT|CROSS|NATURAL|WHERE|GROUP|ORDER|LIMIT)\b.*)?\s*",
     re.IGNORECASE | re.DOTALL,
 )
 """A query of pairs that says plainly which table has the keys: the first one that it reads."""
 
-COLUMN = re.compile(rf"\s*(?:(?P<table>{NAME})\.)?(?P<name>{NAME})(?:\s+(?:AS\s+)?{NAME})?\s*", re.IGNORECASE)
+COLUMN = re.compile(
+    rf"\s*(?:(?P<table>{NAME_PATTERN})\.)?(?P<name>{NAME_PATTERN})(?:\s+(?:AS\s+)?{NAME_PATTERN})?\s*", re.IGNORECASE
+)
 Name = tuple[str | None, str]
 """A table, by its schema (None: the default one) and name."""
 
@@ -148,7 +150,7 @@ class _IndexTables:
 
         None if the query does not say it plainly: a wrong table would look as if nothing changed.
         """
-        found = PAIRS.fullmatch(str(single_select(str(index.access_query), index.name)))
+        found = PAIRS_QUERY.fullmatch(str(single_select(str(index.access_query), index.name)))
         rest = (found and found["rest"]) or ""
         if found is None or re.search(r"\b(UNION|INTERSECT|EXCEPT)\b", rest, re.IGNORECASE):
             return None

@@ -21,9 +21,9 @@ import sqlalchemy as sa
 
 from rag_index.components.ledger.tables import Position
 from rag_index.components.sources.engine import open_writable
-from rag_index.core.settings.sections import QUEUES
+from rag_index.core.settings.sections import WATCH_QUEUES
 from rag_index.errors import SettingsError, SourceError
-from rag_index.watch.changes.rows import PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, WatchedTable
+from rag_index.watch.changes.rows import CHANGES_PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, WatchedTable
 from rag_index.watch.changes.statements import Setup, Step, literal, object_name
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = ["QueueFeed", "QueuedRow", "open_queue", "queue_kind"]
 
-COSTS = """\
+QUEUE_COSTS = """\
 Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own
 transaction. `benchmarks/watch_writers.py` measures it; benchmarks/README.md has figures.
 The queue grows while no watch runs; `rag-index doctor` tells.
 Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.
 """
-VERSION = 4
+TRIGGER_VERSION = 4
 """Belongs to the names of triggers; a change of what they do makes new names, so that `check` notices old ones."""
-WHAT = "the queue of changes"
+THE_QUEUE = "the queue of changes"
 UNREAD_SECONDS = 600.0
 """How old the first row may be before that is said."""
 
@@ -162,7 +162,7 @@ class QueueFeed(RowFeed):
     def setup(self) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
         queue = self.named
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_QUEUE) as connection:
             old = [Step(sql) for sql in dict.fromkeys(self._old(connection))]
             triggers = [step for table in self.tables for step in self._triggers(connection, table)]
             rights = list(self._rights(connection))
@@ -185,11 +185,11 @@ class QueueFeed(RowFeed):
         ]
         removal = [*old, Step(f"DROP TABLE {queue}"), *self.last]
         title = f"rag-index: follow changes by triggers (queue {queue})"
-        return Setup(title, f"{COSTS}{self.unseen}", steps, removal, self._position())
+        return Setup(title, f"{QUEUE_COSTS}{self.unseen}", steps, removal, self._position())
 
     def problems(self) -> dict[WatchedTable, SettingsError]:
         found: dict[WatchedTable, SettingsError] = {}
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_QUEUE) as connection:
             if not sa.inspect(connection).has_table(self.name, schema=self.schema):
                 raise SettingsError(f"the source has no queue {self.named}; {SETUP}")
             for table in self.tables:
@@ -200,14 +200,14 @@ class QueueFeed(RowFeed):
                 except SettingsError as error:
                     found[table] = error
         try:
-            with self._connect(WHAT, self._writer) as connection:
+            with self._connect(THE_QUEUE, self._writer) as connection:
                 self._delete(connection, [self.no_row])
         except SourceError as error:
             raise SettingsError(f"rows of the queue cannot be deleted: {error}; {SETUP}") from error
         return found
 
     def warnings(self) -> list[str]:
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_QUEUE) as connection:
             unread = [row.changed_at for row in self._read(connection, 2) if row.mark != self._mark()]
         age = max((time.time() - changed_at for changed_at in unread[:1]), default=0.0)
         remedy = "start `rag-index watch`, or remove the triggers as `rag-index watch --setup` says"
@@ -221,13 +221,13 @@ class QueueFeed(RowFeed):
         it was made again, or is an older copy.
         """
         looked_at, mark = time.time(), self._mark()
-        with self._connect(WHAT) as connection:
+        with self._connect(THE_QUEUE) as connection:
             end = self._end(connection)
             read = [row for row in self._read(connection, limit + 2) if row.mark != mark]
             kept = self._kept(connection, mark)
         more, given, overflow = len(read) > limit, read[:limit], set[WatchedTable]()
         # many readings of a few rows would take the processor from the batch that is being indexed
-        self._rest_until = self.clock() + PROBE_SECONDS if given else 0.0
+        self._rest_until = self.clock() + CHANGES_PROBE_SECONDS if given else 0.0
         if is_lost := not kept and mark != "":
             overflow, self._latest = set(self.tables), 0.0
         self._latest = max([self._latest, *(row.changed_at for row in (*kept, *given))])
@@ -255,7 +255,7 @@ class QueueFeed(RowFeed):
         if self.ledger is not None:
             self.ledger.remember_slot(self._slot, mark)
         if done:
-            with self._connect(WHAT, self._writer) as connection:
+            with self._connect(THE_QUEUE, self._writer) as connection:
                 self._delete(connection, done)
             if self._engine.dialect.name == "sqlite":  # hold the file open for writing no longer than needed
                 self._writer.dispose()
@@ -296,14 +296,14 @@ class QueueFeed(RowFeed):
     def _names(self, table: WatchedTable) -> dict[str, str]:
         """Return a trigger's name for each kind. It depends on everything that the trigger does with the table."""
         used = None if table.used is None else sorted(table.used)
-        does = json.dumps([VERSION, table.schema, table.name, table.columns, used])
+        does = json.dumps([TRIGGER_VERSION, table.schema, table.name, table.columns, used])
         digest = hashlib.sha256(does.encode()).hexdigest()[:8]
         return {kind: object_name(self.project, digest, kind) for kind in self.kinds}
 
 
 def queue_kind(url: URL) -> type[QueueFeed]:
     """Return the kind of queue for the database of a URL: the settings have checked that there is one."""
-    kind: type[QueueFeed] = resolve_name(f"{__name__}.{QUEUES[url.get_backend_name()]}")
+    kind: type[QueueFeed] = resolve_name(f"{__name__}.{WATCH_QUEUES[url.get_backend_name()]}")
     return kind
 
 

@@ -23,7 +23,7 @@ from rag_index.watch.changes.postgres_catalogue import (
     lsn_number,
     table_in_catalogue,
 )
-from rag_index.watch.changes.queues import WHAT, QueuedRow, QueueFeed
+from rag_index.watch.changes.queues import THE_QUEUE, QueuedRow, QueueFeed
 from rag_index.watch.changes.statements import Step, body, literal, quoted
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ it grows with every change, and the watch looks at all of it five times a second
         end = str(connection.scalar(sa.text(POSITION)))
         if not connection.scalar(_RUNNING):
             return end
-        with self._connect(WHAT, self._writer) as writer:
+        with self._connect(THE_QUEUE, self._writer) as writer:
             writer.execute(_MOVE)
         return lsn(lsn_number(str(connection.scalar(sa.text(POSITION)))) - 1)
 

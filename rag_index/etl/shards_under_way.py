@@ -1,4 +1,4 @@
-"""The window of a run, which limits how many shards are embedded and written at a time.
+"""The shards under way in a run, and the limit of how many are embedded and written at a time: its window.
 
 Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
 others are done, and suspects at once. Suspects were pending when a run died, or are listed as failed. The run's own
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 WORTH_WORKERS = 2.0
 """Full shards for which workers are started. It takes them some seconds, in which this process embeds about as much."""
 TICK_SECONDS = 1.0
-PARTS = 8
+SPLIT_PARTS = 8
 POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
 NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
 """Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
@@ -55,7 +55,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 @dataclass(eq=False)
-class Window:
+class ShardsUnderWay:
     """The shards of a run that are under way. The first are kept until they make two full ones: then workers start."""
 
     _run: IndexRun
@@ -189,7 +189,7 @@ def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> It
             failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
             yield WrittenShard(suspect.number, [], [], [], [], failures, ShardStats())
             return
-        size = -(-count // PARTS)
+        size = -(-count // SPLIT_PARTS)
         for first in range(0, count, size):
             part = documents.take(list(range(first, min(first + size, count))))
             shard = replace(suspect, documents=part, chars=sum(map(len, part.texts)))

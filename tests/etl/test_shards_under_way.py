@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, ProcessDied, StoreError, TransientError
-from rag_index.etl import window as module
+from rag_index.etl import shards_under_way as module
+from rag_index.etl.shards_under_way import ShardsUnderWay
 from rag_index.etl.steps import Steps
-from rag_index.etl.window import Window
 from tests.etl.test_child import shard_of
 
 
@@ -80,9 +80,9 @@ def shard(number: int, **changed):
     return replace(shard_of("text"), number=number, **changed)
 
 
-def filled(steps: Manual, *numbers: int) -> tuple[Window, Run]:
+def filled(steps: Manual, *numbers: int) -> tuple[ShardsUnderWay, Run]:
     run = Run()
-    window = Window(run, steps)
+    window = ShardsUnderWay(run, steps)
     for number in numbers:
         assert not list(window.push(shard(number)))
     return window, run
@@ -104,7 +104,7 @@ def test_one_shard_starts_nothing_and_the_second_starts_what_embeds():
 
 def test_shards_that_make_no_two_full_ones_start_nothing_and_more_of_them_do():
     steps, run = Manual(size=9), Run()
-    window = Window(run, steps)
+    window = ShardsUnderWay(run, steps)
     for number in (1, 2, 3):
         assert not list(window.push(shard(number, fill=0.6)))
     assert (steps.started, steps.futures) == (False, {})
@@ -132,7 +132,7 @@ def test_after_an_error_no_shard_is_begun_that_was_kept():
 def test_where_much_is_to_come_the_first_shard_does_not_wait_for_the_second():
     steps, run = Manual(), Run()
     run.has_much = True
-    assert not list(Window(run, steps).push(shard(1)))
+    assert not list(ShardsUnderWay(run, steps).push(shard(1)))
     assert list(steps.futures) == [1]
 
 
@@ -145,7 +145,7 @@ def test_a_run_without_workers_says_so_and_goes_on():
 
 def test_no_more_shards_are_under_way_than_there_is_room_for():
     steps, run, found = Manual(), Run(), []
-    window = Window(run, steps)
+    window = ShardsUnderWay(run, steps)
     list(window.push(shard(0)))
     steps.write = lambda job, to: done(job.shard.number)
 
