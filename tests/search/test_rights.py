@@ -18,7 +18,7 @@ from tests.project import WORDS, Project, run_here
 from tests.search.rights import INDEX, POLICIES, TICKETS, World, live_through, mark
 from tests.service.live import Live
 
-ANSWERS = 300
+ANSWERS = 120
 
 
 @pytest.fixture

@@ -144,7 +144,12 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
 
 
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
-    with serving(served) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
+    limits = {"RAG_INDEX_RETRIEVE__TIMEOUT": "3", "RAG_INDEX_RETRIEVE__INDEX_TIMEOUT": "3"}
+    with (
+        serving(served, **limits) as (process, url),
+        ThreadPoolExecutor() as threads,
+        httpx.Client(base_url=url) as client,
+    ):
         ask = partial(client.get, "/search", timeout=60)
         eventually(lambda: ask(params={"query": "printer"}).status_code == 200, "the model is loaded")
         fault = qdrant.break_next("POST /collections/desk_titles__1/points/query", times=None, hang=3600)

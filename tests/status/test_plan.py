@@ -1,6 +1,5 @@
 """`rag-index plan`: it says what the next run does, also where that run fails or holds something back."""
 
-import subprocess
 from contextlib import closing
 
 import pytest
@@ -9,14 +8,14 @@ from rag_index.care.index_status import status
 from rag_index.care.plan import CostCounter
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources import open_source
+from rag_index.core import outages
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
+from rag_index.core.reports import progress
 from rag_index.core.settings import ContextSettings, EmbedderSettings
 from tests.fakes.ollama import FakeOllama
-from tests.fakes.qdrant import FakeQdrant
-from tests.forked_program import PROGRAM
-from tests.project import Project
+from tests.project import Project, run_here
 
 WARNING = "not known what model ours was trained to read"
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\nmax_file_bytes = 1000\n'
@@ -72,19 +71,14 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     )
 
 
-def test_a_plan_says_whom_it_waits_for(tmp_path):
-    with FakeQdrant() as qdrant:
-        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
-        qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
-        command = [*PROGRAM, "--config", str(project.config), "plan"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as plan:
-            assert plan.stderr is not None
-            said = plan.stderr.readline()
-            qdrant.faults.clear()
-            planned, _ = plan.communicate()
+def test_a_plan_says_whom_it_waits_for(tmp_path, monkeypatch, qdrant):
+    monkeypatch.setattr(outages, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
+    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
+    qdrant.break_next("GET /aliases", times=3, status=503, error="starting")
+    planned, said = run_here(project.config, "plan")
     assert said.startswith(f"rag-index: waiting for Qdrant at {qdrant.url} since ")
     assert "503: starting" in said
-    assert plan.returncode == 0
     assert planned.splitlines()[1].split()[:3] == ["notes", "3", "3"]
 
 
