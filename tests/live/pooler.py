@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -17,9 +17,9 @@ from tests.ports import free_port
 SESSIONS = 3
 
 
-@pytest.fixture(scope="session")
-def pooled(postgres):
-    """A function that gives the URL of a database behind a pooler in transaction mode."""
+@contextmanager
+def pooler(postgres, mode="transaction"):
+    """Yield a function that gives the URL by which the pooler names a database of the server."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip("there is no PgBouncer (apt-get install pgbouncer)")
@@ -28,7 +28,7 @@ def pooled(postgres):
     target = f"host=127.0.0.1 port={postgres.port} user=owner password='{PASSWORD}'"
     (folder / "ini").write_text(
         f"[databases]\n* = {target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = any\npool_mode = transaction\nserver_round_robin = 1\n"
+        f"auth_type = any\npool_mode = {mode}\nserver_round_robin = 1\n"
     )
     for path in (folder, folder / "ini"):
         os.chown(path, user.pw_uid, user.pw_gid)
@@ -36,21 +36,21 @@ def pooled(postgres):
         [program, "-q", folder / "ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user
     )
     try:
-        yield lambda name: _several_sessions(postgres.url(name).set(port=port))
+        yield lambda name: _several_sessions(postgres.url(name).set(port=port), mode)
     finally:
         process.terminate()
         process.wait(timeout=START_SECONDS)
         shutil.rmtree(folder)
 
 
-def _several_sessions(url):
+def _several_sessions(url, mode):
     """Return the URL, once the pooler has several sessions for it to choose from."""
     text, deadline = url.set(drivername="postgresql").render_as_string(hide_password=False), time.monotonic() + 60
     with ExitStack() as stack:
         for _ in range(SESSIONS):
             while True:
                 try:
-                    connection = stack.enter_context(psycopg.connect(text))
+                    connection = stack.enter_context(psycopg.connect(text, autocommit=mode == "statement"))
                     break
                 except psycopg.OperationalError:
                     if time.monotonic() > deadline:
@@ -58,3 +58,10 @@ def _several_sessions(url):
                     time.sleep(0.05)
             connection.execute("SELECT 1")
     return url
+
+
+@pytest.fixture(scope="session")
+def pooled(postgres):
+    """A function that gives the URL of a database behind a pooler in transaction mode."""
+    with pooler(postgres) as url:
+        yield url

@@ -7,11 +7,13 @@ import sqlalchemy as sa
 
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import scan_metadata, scans
+from rag_index.components.sources.engine import errors_as_ours, open_read_only
 from rag_index.core.documents.canonical import hash_text
-from rag_index.errors import LedgerError, LedgerUnavailable
+from rag_index.errors import LedgerError, LedgerUnavailable, SourceError
 from rag_index.etl.reconcile import Orphan, PointTally, Scratch
 from tests.changes.databases import TICKET, Followed
 from tests.ledger.conftest import add
+from tests.live.pooler import pooler
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -218,3 +220,12 @@ def test_a_queue_loses_no_change(name, url, postgres, tmp_path):
             assert [change.values for change in received.changes] == [(number,), (100 + number,)]
             assert not received.overflow
             feed.acknowledge(received)
+
+
+def test_a_pooler_that_has_no_transactions_is_refused_by_name(postgres, name):
+    with pooler(postgres, "statement") as url:
+        with pytest.raises(LedgerError, match=r"pool_mode.*\[ledger\] url"):
+            Ledger(url(name))
+        refused = pytest.raises(SourceError, match=r"pool_mode.*\[source\] url")
+        with refused, errors_as_ours(url(name), "notes"), open_read_only(url(name)).connect() as connection:
+            connection.execute(sa.text("SELECT 1"))

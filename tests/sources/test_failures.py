@@ -17,7 +17,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
 from rag_index.errors import RagIndexError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.first_run.schema.catalog import read_catalog
-from tests.sources.databases import SourceDatabase, read
+from tests.sources.databases import SourceDatabase, open_database, read
 from tests.waiting import eventually
 
 NOTES = {"1": "note 1", "2": "note 2", "3": "note 3"}
@@ -33,16 +33,16 @@ def said_of(source, error=RagIndexError):
     return str(caught.value)
 
 
-@pytest.fixture(autouse=True)
-def notes(request):
-    """Three notes in a server's database."""
-    for name in {"desk", "mariadb_desk"} & {*request.fixturenames}:
-        request.getfixturevalue(name).notes(3)
-
-
 # PostgreSQL
 
 IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def desk(request, tmp_path):
+    """A database of PostgreSQL with three notes."""
+    with open_database("postgresql", request, tmp_path) as opened:
+        yield opened.notes(3)
 
 
 def limit(desk, name, value):
@@ -128,6 +128,13 @@ def test_a_ledger_that_may_not_be_written_or_waits_for_a_lock_says_so(desk):
 
 
 # MariaDB
+
+
+@pytest.fixture
+def mariadb_desk(request, tmp_path):
+    """A database of MariaDB with three notes."""
+    with open_database("mariadb", request, tmp_path) as opened:
+        yield opened.notes(3)
 
 
 def test_mariadb_names_its_own_limits_views_and_rights(mariadb_desk):
@@ -253,17 +260,35 @@ def test_a_journal_that_a_killed_writer_left_says_what_to_do(sqlite):
     assert read(sqlite.source()) == NOTES
 
 
-def test_init_goes_on_without_a_table_that_only_the_application_can_read(sqlite):
+def test_a_collation_of_the_application_names_the_query_that_reads_without_it(sqlite):
     with closing(sqlite3.connect(sqlite.url.database)) as db:
+        db.create_collation("german", lambda one, other: (one > other) - (one < other))
+        db.execute("CREATE TABLE note (id TEXT COLLATE german PRIMARY KEY, body TEXT)")
+        db.executemany("INSERT INTO note VALUES (?, ?)", NOTES.items())
+        db.commit()
+    for source in (sqlite.source(), sqlite.digests()):
+        with pytest.raises(SourceError, match=r"no such collation sequence: german; .*COLLATE BINARY AS name"):
+            read(source)
+    query = "SELECT id COLLATE BINARY AS id, body FROM note NOT INDEXED"
+    assert sorted(read(sqlite.source(query=query), rows=2).values()) == [*NOTES.values()]
+
+
+def test_a_function_or_a_module_of_the_application_is_named(sqlite):
+    with closing(sqlite3.connect(sqlite.url.database)) as db:
+        db.create_function("own", 1, str, deterministic=True)
+        db.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT AS (own(id)))")
         db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, body TEXT)")
         db.execute("CREATE VIRTUAL TABLE place USING fts5(body)")
         db.execute("PRAGMA writable_schema = ON")
         db.execute("UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'spatial') WHERE name = 'place'")
         db.commit()
+    said = "only the application's own connections have that"
+    assert f"own(); {said}" in said_of(sqlite.source())
+    assert f"no such module: spatial; {said}" in said_of(sqlite.source(table="place", key="rowid"))
     with read_catalog(sqlite.url) as catalog:
         found = {table.name: table.problem for table in catalog.tables}
     assert not found["plain"]
-    assert "no such module: spatial" in found["place"]
+    assert "no such module: spatial" in found["place"], "init goes on without it"
 
 
 def test_a_file_that_is_encrypted_or_cut_off_says_what_to_do(sqlite):

@@ -19,6 +19,19 @@ from tests.sources.databases import SourceDatabase, open_database, read
 QUERY = {"query": "SELECT * FROM note"}
 
 
+@pytest.fixture
+def desk(request, tmp_path):
+    """An empty database of PostgreSQL."""
+    with open_database("postgresql", request, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def mariadb_desk(request, tmp_path):
+    with open_database("mariadb", request, tmp_path) as opened:
+        yield opened
+
+
 def payloads(source):
     return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
 
@@ -172,16 +185,16 @@ def test_dates_that_python_cannot_represent_become_text(desk):
         assert {one["local"] for one in found} == {"-infinity", "20000-01-01 00:00:00"}
 
 
-def test_times_that_python_cannot_represent_become_text(desk):
+def test_times_and_intervals_that_python_cannot_represent_become_text(desk):
     desk.run(
-        "CREATE TABLE note (id integer PRIMARY KEY, body text, at time, zoned timetz)",
-        """INSERT INTO note VALUES (1, 'x', '24:00:00', '24:00:00+02'),
-           (2, 'y', '23:59:59', '23:59:59+02'), (3, 'z', '00:00', '00:00+00')""",
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, at time, zoned timetz, span interval)",
+        """INSERT INTO note VALUES (1, 'x', '24:00:00', '24:00:00+02', '178956970 years'),
+           (2, 'y', '23:59:59', '23:59:59+02', '9999999 years'), (3, 'z', '00:00', '00:00+00', '-2 days')""",
     )
-    assert [list(one.values()) for one in payloads(desk.source(payload=["at", "zoned"]))] == [
-        ["24:00:00", "24:00:00+02"],
-        ["23:59:59", "23:59:59+02:00"],
-        ["00:00:00", "00:00:00+00:00"],
+    assert [list(one.values()) for one in payloads(desk.source(payload=["at", "zoned", "span"]))] == [
+        ["24:00:00", "178956970 years", "24:00:00+02"],
+        ["23:59:59", "9999999 years", "23:59:59+02:00"],
+        ["00:00:00", -172800.0, "00:00:00+00:00"],
     ]
 
 
@@ -191,14 +204,27 @@ def test_such_values_become_text_within_arrays_ranges_and_domains(desk):
         "CREATE TABLE note (id integer PRIMARY KEY, body text, at time[], nested timetz[], days date[],"
         " spans interval[], never tsmultirange, shut closing)",
         """INSERT INTO note VALUES (1, 'x', '{24:00,01:00}', '{{24:00+02}}', '{infinity,0044-03-15 BC,20000-01-01}',
-           '{1 day}', '{[2024-01-01,infinity)}', '24:00')""",
+           '{178956970 years,1 day}', '{[2024-01-01,infinity)}', '24:00')""",
     )
     columns = ["at", "nested", "days", "spans", "never", "shut"]
     assert payloads(desk.source(payload=columns)) == [
         {"at": ["24:00:00", "01:00:00"], "nested": [["24:00:00+02"]],
-         "days": ["infinity", "0044-03-15 BC", "20000-01-01"], "spans": [86400.0],
+         "days": ["infinity", "0044-03-15 BC", "20000-01-01"], "spans": ["178956970 years", 86400.0],
          "never": "{[2024-01-01T00:00:00, infinity)}", "shut": "24:00:00"}
     ]  # fmt: skip
+
+
+def test_json_with_a_number_longer_than_python_reads_becomes_text(desk):
+    number = "9" * 5000
+    desk.run(
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, one jsonb, several json[])",
+        f"""INSERT INTO note VALUES (1, 'x', '{{"n": {number}}}', ARRAY['[{number}]', '[1]']::json[]),
+            (2, 'y', '{{"n": 1}}', NULL)""",
+    )
+    assert payloads(desk.source(payload=["one", "several"])) == [
+        {"one": f'{{"n": {number}}}', "several": [f"[{number}]", [1]]},
+        {"one": {"n": 1}, "several": None},
+    ]
 
 
 def test_arrays_of_own_types_are_lists_and_bounds_of_ranges_are_in_utc(desk):

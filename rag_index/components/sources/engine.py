@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import threading
@@ -199,13 +200,15 @@ _ARRAYS = """
     SELECT typname, coalesce(nullif(typbasetype, 0), oid)::int8, typarray::int8, typdelim::text FROM pg_type
     WHERE typarray <> 0 AND oid >= 16384 AND typtype IN ('b', 'd', 'e')
 """
+_LONG_INTERVAL = re.compile(rb"\d{7}")
+"""More years than psycopg counts right."""
 
 
 def _read_all_types(connection: Any, _record: object) -> None:
-    """Read what Python has no value for as text; psycopg would refuse the whole page.
+    """Read what Python has no value for as text; psycopg would refuse the whole page, or give another value.
 
-    Such are 'infinity', years before 1 or after 9999, 24:00, and JSON of a thousand levels. Arrays of enums,
-    domains and types of extensions (citext) are read as lists.
+    Such are 'infinity', years before 1 or after 9999, 24:00, intervals of a million years and JSON of a thousand
+    levels. Arrays of enums, domains and types of extensions (citext) are read as lists.
     """
     from psycopg import DataError
     from psycopg.adapt import Loader
@@ -222,13 +225,15 @@ def _read_all_types(connection: Any, _record: object) -> None:
 
         def load(self, data: Any) -> Any:
             try:
-                return self._load(data)
+                if not _LONG_INTERVAL.search(data) or self.oid != interval:
+                    return self._load(data)
             except (DataError, ValueError, OverflowError, RecursionError):
-                return bytes(data).decode()
+                pass
+            return bytes(data).decode()
 
     names = ("date", "timestamp", "timestamptz", "time", "timetz", "json", "jsonb", "interval")
-    types = [connection.adapters.types[name].oid for name in names]
-    loaders = {oid: connection.adapters.get_loader(oid, Format.TEXT) for oid in types}
+    *types, interval = (connection.adapters.types[name].oid for name in names)
+    loaders = {oid: connection.adapters.get_loader(oid, Format.TEXT) for oid in (*types, interval)}
     for oid in loaders:
         connection.adapters.register_loader(oid, Lenient)
     for name, oid, array, delimiter in connection.execute(_ARRAYS):

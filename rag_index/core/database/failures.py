@@ -39,6 +39,7 @@ _LOGIN = "correct user and password in {setting}"
 _TLS = "correct what {setting} says of TLS (sslmode and sslrootcert, or ssl_ca)"
 _RIGHT = "give this user the right to that"
 _CONNECTIONS = "allow more connections there, or close others"
+_POOLER = "set pool_mode of the pooler to transaction or session, or name the server itself in {setting}"
 _DISK = "make room on the disk of the database"
 _OTHER_SERVER = "a foreign table needs a server that does not answer: start that one, or correct its definition"
 _LOCKED = "another session holds a lock: wait for its end, or raise {} of this user"
@@ -102,6 +103,10 @@ SQLITE: Mapping[int, _Meaning] = {
     sqlite3.SQLITE_CORRUPT: (False, "put back a backup, or run `sqlite3 FILE .recover`"),
 }  # fmt: skip
 """By SQLite's primary result code."""
+NOT_OURS = re.compile(r"(no such|unknown) (collation sequence|module|function)|no query solution")
+"""SQLite's words, which have no code, for what an application adds to its own connections."""
+_OWN = "only the application's own connections have that: leave it out, or write a `query` that needs none of it"
+_COLLATION = f"{_OWN}, as in SELECT name COLLATE BINARY AS name, … FROM the_table NOT INDEXED"
 TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "unknown database")
 """Words in errors without a code for which another try gives the same answer."""
 
@@ -119,7 +124,7 @@ def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
     hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
     told = remedy.format(setting=setting) or hint.strip().rstrip(".")
     said = "; ".join(filter(None, [first_line(error, url), told]))
-    return Failure(transient or lost, remedy != SILENCE, lost or remedy == SILENCE, said, code)
+    return Failure(transient or (lost and remedy != _POOLER), remedy != SILENCE, lost or remedy == SILENCE, said, code)
 
 
 def _code(origin: Any) -> str | int | None:
@@ -138,9 +143,13 @@ def _code(origin: Any) -> str | int | None:
 def _meaning(origin: Any, code: str | int | None) -> _Meaning | None:
     """Return whether another try may help and the remedy; None if that is unknown."""
     if isinstance(origin, sqlite3.Error):
+        if NOT_OURS.search(str(origin)):
+            return False, _COLLATION if "collation" in str(origin) else _OWN
         return SQLITE.get(int(code or 0), (False, ""))
     if isinstance(code, int):
         return MYSQL.get(code, (True, SILENCE) if code in CLIENT_ERRORS else (False, ""))
+    if "statement pooling" in str(origin):  # PgBouncer gives it the code of many faults that pass
+        return False, _POOLER
     if code is not None:
         return POSTGRESQL.get(code, (code[:2] in TRANSIENT_CLASSES, ""))
     terminal = any(word in str(origin).lower() for word in TERMINAL_WORDS)
