@@ -101,10 +101,7 @@ def _empty(field: str) -> Json:
 
 
 def _one_of(field: str, values: object) -> Json:
-    """Require the field to be one of these values, with as few conditions as there can be.
-
-    A condition on a field without a payload index makes the engine read every payload again.
-    """
+    """Require the field to be one of these values."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise StoreError(f"condition on {field}: `any` needs a list of values, not {values!r}")
     texts, whole, rest = list[str](), list[int](), list[Json]()
@@ -128,46 +125,25 @@ def _one_of(field: str, values: object) -> Json:
             case _:
                 raise StoreError(f"condition on {field}: cannot search for {value!r}, a {type(value).__name__}")
     found = [match_any(field, listed) for listed in (texts, whole) if listed]
-    found += [_nearby(field, ordered) for ordered in (sorted(numbers), sorted(times)) if ordered]
+    found += [_equal(field, number) for number in numbers]
+    found += [_equal(field, time) for time in times]
     found = found + rest or [match_any(field, [])]
     return found[0] if len(found) == 1 else {"should": found}
 
 
-def _nearby(field: str, values: Sequence[float | datetime]) -> Json:
-    """Require the field to be one of these numbers or times, in their order.
-
-    Equality by value is a range for each. Behind a range around them all there are two halves, and so on, so that most
-    points are compared with few: the engine looks at `should` before `must`.
-    """
-    around = {"key": field, "range": {"gte": values[0], "lte": values[-1]}}
-    if len(values) == 1:
-        return around
-    middle = len(values) // 2
-    halves = [_nearby(field, half) for half in (values[:middle], values[middle:])]
-    return {"must": [{"should": halves}], "should": [around]}
+def _equal(field: str, value: float | datetime) -> Json:
+    """Require the field to be this number or time by value, as 1 is 1.0."""
+    return {"key": field, "range": {"gte": value, "lte": value}}
 
 
 def _range(field: str, bounds: object) -> Json:
     if not isinstance(bounds, dict) or not bounds or not set(bounds) <= set(BOUNDS):
         raise StoreError(f"condition on {field}: a range is a dict with some of gte, gt, lte, lt, not {bounds!r}")
     if all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds.values()):
-        large = {key for key, bound in bounds.items() if EXACT_IN_FLOAT <= abs(_number(field, bound)) <= INT64}
-        near = {key: _number(field, bound) for key, bound in bounds.items() if key not in large}
-        found = [_large_bound(field, key, int(bounds[key])) for key in bounds if key in large]
-        found += [{"key": field, "range": near}] if near else []
-        return found[0] if len(found) == 1 else {"must": found}
+        return {"key": field, "range": {key: _number(field, bound) for key, bound in bounds.items()}}
     if all(isinstance(bound, (str, date)) for bound in bounds.values()):
         return {"key": field, "range": {key: _time(field, bound) for key, bound in bounds.items()}}
     raise StoreError(f"condition on {field}: bounds are all numbers or all ISO times, not {bounds!r}")
-
-
-def _large_bound(field: str, word: str, bound: int) -> Json:
-    """Require a number beyond a bound that no float tells from its neighbours: these are listed."""
-    upward = word.startswith("g")
-    step = int(math.nextafter(float(bound), math.inf if upward else -math.inf))
-    first = bound + (1 if upward else -1) * (not word.endswith("e"))
-    listed = range(first, min(step, INT64)) if upward else range(max(step + 1, -INT64), first + 1)
-    return {"should": [{"key": field, "range": {word[0] + "te": float(step)}}, match_any(field, listed)]}
 
 
 def _number(field: str, value: float) -> float:
