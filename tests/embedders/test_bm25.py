@@ -111,14 +111,6 @@ def test_rows_are_the_vectors_of_the_texts():
     assert (part.values.dtype, part.indices.dtype) == (np.float32, np.uint32)
 
 
-def test_a_word_that_is_repeated_weighs_more_and_one_in_a_long_text_less():
-    def weight(text: str) -> float:
-        row = ENGLISH.documents([text]).row(0)
-        return dict(zip(row.indices, row.values, strict=True))[next(iter(words("printer")))]
-
-    assert weight("printer printer scanner") > weight("printer cable scanner") > weight("printer cable" + " x9" * 400)
-
-
 @pytest.mark.parametrize("query", ["JsonTreeReader", "json_tree_reader", "jsontreereader", "tree", "JSON reader"])
 def test_names_of_source_code_are_found_by_every_spelling_and_part(query):
     assert words(query, CODE) & words("def parse(reader: JsonTreeReader): ...", CODE)

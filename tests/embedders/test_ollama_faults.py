@@ -6,7 +6,6 @@ Whose fault a failure is, in every order of events, is the matter of test_dispat
 import asyncio
 import os
 import signal
-import threading
 import time
 
 import numpy as np
@@ -79,23 +78,13 @@ def test_the_identity_and_what_is_sent(server, make_embedder):
     assert make_embedder(server, model=server.model + ":latest").identity().model == server.model
 
 
-def test_it_works_inside_a_running_loop_and_in_threads(server, make_embedder):
+def test_it_works_inside_a_running_loop(server, make_embedder):
     embedder = make_embedder(server)
 
     async def within():
         return embedder.embed_documents(TEXTS)
 
-    results = {"loop": asyncio.run(within())}
-    threads = [
-        threading.Thread(target=lambda n=n: results.update({n: embedder.embed_documents(TEXTS)})) for n in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4
-    for entries in results.values():
-        assert_own_vectors(entries, TEXTS)
+    assert_own_vectors(asyncio.run(within()), TEXTS)
     embedder.close()  # the fixture closes it once more
 
 

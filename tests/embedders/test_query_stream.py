@@ -128,16 +128,6 @@ def test_queries_that_come_one_by_one_take_two_requests_of_time(make):
         assert_right(one)
 
 
-def test_requests_are_bounded_by_texts_and_by_characters(make):
-    queries = make(1, max_texts=8)
-    queries.run(queries.ask(*TWENTY))
-    assert [len(texts) for texts in queries.sent(0)] == [8, 8, 4]
-    queries = make(1, max_chars=100)
-    long = "a query of very many characters " * 9
-    queries.run(queries.ask("short", long, "short too"))
-    assert queries.sent(0) == [["short"], [long], ["short too"]]
-
-
 # One bad query
 
 
@@ -217,20 +207,6 @@ def test_a_query_that_is_cancelled_before_its_turn_is_not_sent(make):
     queries.run(first, given_up)
     queries.rest(1)
     assert queries.sent(0) == [["first"]]
-
-
-def test_cancelled_queries_are_not_sent_again(make):
-    queries = make(2, timeout=10.0)
-    for host in queries.hosts.hosts:
-        host.always("stuck", HANG)
-    stuck = queries.ask(*(f"stuck {number}" for number in range(10)))
-    for query in stuck:
-        queries.hosts.at(0.5, query.future.cancel)
-    queries.run(stuck)
-    queries.rest(100)
-    assert len(queries.sent(0) + queries.sent(1)) == 2
-    assert not queries.stream._tasks
-    queries.answer(*TWENTY)
 
 
 def test_closing_waits_for_the_queries_that_somebody_waits_for_and_no_longer(make):

@@ -3,7 +3,6 @@
 import threading
 
 from rag_index.errors import TextRefused
-from tests.fakes.ollama import vector_of
 
 TEXTS = [[f"text {number} of call {call}" for number in range(40)] for call in range(4)]
 
@@ -29,18 +28,6 @@ def test_the_next_call_sends_its_first_texts_while_the_last_ones_of_another_are_
     embedder.embed_documents(["warm up"])
     server.together = 2  # neither call gets its answer before both have asked
     assert all(found is not None for found in embedded_at_once(embedder, [["one"], ["two"]]))
-
-
-def test_each_call_gets_its_own_vectors_and_counts_its_own_requests(server, make_embedder):
-    embedder = make_embedder(server, batch_texts=4)
-    embedder.embed_documents(["warm up"])
-    server.requests.clear()
-    found = embedded_at_once(embedder, TEXTS)
-    for texts, (entries, requests) in zip(TEXTS, found, strict=True):
-        assert [entry.tolist() for entry in entries] == [list(vector_of(text)) for text in texts]
-        assert requests >= 10
-    assert sum(requests for _, requests in found) == len(server.embeds())
-    assert embedder.stats.in_flight == 0
 
 
 def test_a_fault_in_one_call_costs_the_others_nothing(server, make_embedder):

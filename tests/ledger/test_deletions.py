@@ -3,26 +3,14 @@
 import pytest
 import sqlalchemy as sa
 
-from rag_index.components.ledger import Counts
 from rag_index.components.ledger.scans import DAY, DAYS
 from rag_index.components.ledger.tables import documents, sizes
-from rag_index.core.documents.batches import CommitMark
 from tests.ledger.conftest import add
 
 
 @pytest.fixture
 def collection(ledger):
     return add(ledger, "a__1")
-
-
-def test_a_document_that_is_written_again_was_there_when_the_collection_was_whole(ledger, clock, collection):
-    ledger.record(collection.id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1)])
-    ledger.record_commit(collection.id, CommitMark(1, ""))
-    ledger.note_whole(collection.id)
-    clock.now -= DAY
-    ledger.mark_pending(collection.id, ["1", "3"])
-    ledger.record(collection.id, [("1", b"other", b"p", 1), ("3", b"t", b"p", 1)])
-    assert ledger.count_documents(ledger.collection("a__1")) == Counts(all=3, whole=2, held=0)
 
 
 def test_the_largest_size_of_a_day_counts_for_so_many_days_and_is_then_forgotten(ledger, clock, collection):

@@ -35,16 +35,6 @@ def test_pieces_stay_until_the_erasure_ends_and_are_unknown_of_what_a_run_has_ch
     assert (each_ledger.pending_erasures(ALIAS).pieces, each_ledger.pending_erasures(ALIAS).named) == ({}, False)
 
 
-def test_tombstones_outlive_an_index(each_ledger, collection):
-    each_ledger.add_tombstones([ALIAS, "table"], [("a", "t1"), ("a", "v1"), ("b", "t2")])
-    each_ledger.add_tombstones([ALIAS], [("a", "t1")])
-    each_ledger.forget_index(ALIAS)
-    assert each_ledger.tombstones(["table"]) == {("a", "t1"), ("a", "v1"), ("b", "t2")}
-    each_ledger.remove_tombstones(["table"], ["a"])
-    assert each_ledger.tombstones(["table"]) == {("b", "t2")}
-    assert len(each_ledger.tombstones([ALIAS, "other"])) == 3
-
-
 def test_no_name_of_an_erased_document_stays(each_ledger, collection):
     each_ledger.start_run("run", ALIAS, host="h", pid=1)
     report = {"lost": [MAIL, "7"], "documents": 7, MAIL: "a key stays"}

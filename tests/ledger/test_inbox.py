@@ -59,22 +59,3 @@ def test_a_complete_scan_clears_what_had_arrived_when_it_began(ledger):
     ledger.clear_changes("p_notes", number)
     assert (ids(ledger), ids(ledger, "p_other")) == (["2", "3"], ["1"])
     assert ledger.watch("p_notes").full_number is None
-
-
-def test_a_put_that_dies_leaves_nothing(ledger):
-    def die():
-        with ledger.transaction():
-            ledger.put_changes([("p_notes", "1", 10.0)])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        die()
-    assert ids(ledger) == []
-
-
-def test_a_watch_that_begins_again_keeps_what_is_known_about_it(ledger):
-    ledger.begin_watch("p_notes")
-    ledger.update_watch("p_notes", state="stopped", applied_at=900.0)
-    ledger.begin_watch("p_notes")
-    record = ledger.watch("p_notes")
-    assert (record.state, record.applied_at) == ("stopped", 900.0)

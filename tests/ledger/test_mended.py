@@ -37,17 +37,6 @@ def test_a_document_that_waits_is_not_missed_and_one_that_was_indexed_is_explain
     assert unexplained(ledger) == ["3"]
 
 
-def test_what_a_complete_run_takes_out_of_the_inbox_is_explained(ledger):
-    ledger.put_changes([(ALIAS, "1", 1.0)])
-    number = ledger.watch(ALIAS).last_number
-    ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "changed"), ("3", "changed")])
-    ledger.put_changes([(ALIAS, "2", 1.0)])
-    ledger.clear_changes(ALIAS, number, compared="settings")
-    assert unexplained(ledger) == ["3"]
-    ledger.remove_changes(ALIAS, ledger.waiting_changes(ALIAS, 10))
-    assert unexplained(ledger) == ["3"]
-
-
 def test_only_what_was_found_until_the_question_is_judged(ledger):
     ledger.note_mended(ALIAS, "night", 0, [("1", "changed")])
     number, _ = ledger.last_mended(ALIAS)
@@ -73,12 +62,6 @@ def test_of_very_many_only_the_number_is_kept(ledger, monkeypatch):
     assert (unexplained(ledger), ledger.watch(ALIAS).unkept) == (["1", "2", "3"], 2)
 
 
-def test_without_a_complete_scan_under_the_watch_nothing_is_compared(ledger):
-    assert not ledger.begin_comparison("p_other", "settings")
-    ledger.begin_watch("p_other")
-    assert not ledger.begin_comparison("p_other", "settings")
-
-
 def test_other_settings_a_batch_with_others_or_a_lost_change_end_the_comparison(ledger):
     def compared():
         ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number, compared="settings")
@@ -98,14 +81,6 @@ def test_other_settings_a_batch_with_others_or_a_lost_change_end_the_comparison(
     ledger.need_full_scan(ALIAS)
     assert unexplained(ledger) == []
     assert not ledger.begin_comparison(ALIAS, "settings")
-
-
-def test_a_watch_that_cannot_see_everything_forgets_what_happened_while_it_was_away(ledger):
-    ledger.note_mended(ALIAS, "night", 0, [("1", "deleted")])
-    ledger.begin_watch(ALIAS)
-    assert unexplained(ledger) == ["1"]
-    ledger.begin_watch(ALIAS, blind="it sees no deletions")
-    assert (unexplained(ledger), ledger.watch(ALIAS).blind) == ([], "it sees no deletions")
 
 
 def test_while_look_ups_wait_nothing_is_compared_and_a_run_that_clears_them_explains_everything(ledger):

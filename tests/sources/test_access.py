@@ -4,7 +4,6 @@ import pytest
 
 from rag_index.components.sources.changed_rows import ChangedSource
 from rag_index.core.documents.groups import groups_in
-from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError, SourceError
 from tests.sources.databases import KnownStamps, pages
 
@@ -102,19 +101,6 @@ def test_a_document_that_cannot_be_read_tells_its_groups(db):
     assert [failure.key for failure in page.unreadable] == ["2"]
     assert page.groups == {"2": ["board"]}
     assert groups(page) == {"1": ["staff"]}
-
-
-def test_settings_that_contradict_themselves_are_refused():
-    sql = {"name": "n", "table": "t", "key": "id", "text": "body"}
-    with pytest.raises(ValueError, match="at least 1 character"):
-        IndexSettings(**sql, access="")
-    for kind in ({"kind": "code", "root": "."}, {"kind": "own"}):
-        with pytest.raises(ValueError, match="access belongs to kind 'sql'"):
-            IndexSettings(name="n", access="acl", **kind)
-    assert IndexSettings(**sql, access="acl", payload_indexes={}).indexed_fields == {"_rag.groups": "keyword"}
-    assert IndexSettings(**sql).indexed_fields == {}
-    with pytest.raises(ValueError, match="payload has no such column"):
-        IndexSettings(**sql, access="acl", required_filter={"_rag.groups": "staff"})
 
 
 @pytest.mark.parametrize("access", ["acl", PAIRS])

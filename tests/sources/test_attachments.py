@@ -181,14 +181,14 @@ def test_files_of_parts_are_parts_with_the_id_of_their_row(sqlite):
     ("content", "parts", "reason"),
     [
         ("die", ["before"], "ends the process that reads it (exit code -9)"),
-        ("hang", ["before"], "takes longer than 2 s to read"),
+        ("hang", ["before"], "takes longer than 0.5 s to read"),
         ("fill", ["before"], "takes too much memory"),
         ("long", ["before", "x" * 4_999_994], "has more than 5,000,000 characters"),
         ("well", ["before"], ""),
     ],
 )  # fmt: skip
 def test_a_plug_in_reads_files_in_a_process_that_they_may_end(sqlite, plugin, content, parts, reason, monkeypatch):
-    monkeypatch.setattr(attachments, "READ_SECONDS", 2.0)
+    monkeypatch.setattr(attachments, "READ_SECONDS", 0.5 if content == "hang" else 30.0)
     sqlite.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
     sqlite.run("INSERT INTO note VALUES (?, ?)", rows=[(1, content), (2, "well")])
     found = read(sqlite.source(text="body", format={"body": "odd"}))

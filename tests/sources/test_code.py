@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.components.sources.code import CodeSource, decode_text
+from rag_index.components.sources.code import CodeSource
 from rag_index.components.sources.listing import list_files
 from rag_index.core.documents.canonical import decode_payload, hash_text
 from rag_index.core.documents.keys import document_id
@@ -230,14 +230,6 @@ def test_a_file_that_changed_just_now_has_no_stamp_and_one_that_grew_after_the_l
     young.write_text("x = 1\n" * 1000)
     [failure] = opened.page(None, 10).unreadable
     assert (failure.kind, failure.reason) == ("skipped", "it has 6,000 bytes, more than max_file_bytes (1,000)")
-
-
-@pytest.mark.parametrize(
-    "data", [b"x = 1\r\n", "\ufeffx = 'é'\n".encode(), b"# caf\xe9\n", "größer\n".encode(), b"", b"\xef\xbb\xbf"]
-)
-def test_bytes_can_be_restored_from_the_text(data):
-    text = decode_text(data)
-    assert data in (text.encode(), text.encode("latin-1", "replace"))
 
 
 def test_a_root_that_does_not_exist_and_a_pattern_that_is_not_valid(root):

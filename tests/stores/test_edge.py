@@ -274,21 +274,3 @@ def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):
         store.drop("c")
         with pytest.raises(StoreError, match="c was closed or dropped"):
             list(pages)
-
-
-def test_writes_are_flushed_when_asked_for_and_regularly(tmp_path):
-    """What is flushed survives a power cut, and the next open need not repeat it; the engine's log begins behind it."""
-    log = tmp_path / "collections" / "c" / "wal" / "first-index"
-    with closing(EdgeStore(tmp_path)) as store:
-        store.create("c", DIMENSION, {})
-        before = log.read_bytes()
-        for first in range(0, 100, 10):
-            store.upsert("c", points(range(first, first + 10)))
-        assert log.read_bytes() == before
-        store.flush("c")
-        flushed = log.read_bytes()
-        assert flushed != before
-        store.upsert("c", points(range(18_000)))
-        assert log.read_bytes() == flushed
-        store.upsert("c", points(range(18_000, 21_000)))
-        assert log.read_bytes() != flushed
