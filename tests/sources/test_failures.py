@@ -77,7 +77,8 @@ def test_a_connection_that_was_ended_for_its_pause_is_told_so(desk):
     engine = open_read_only(desk.url)
     with engine.connect() as connection, closing(connect(desk)) as other:
         connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 1")
-        eventually(lambda: not other.execute(IDLE).fetchall())  # until the server has ended it
+        other.autocommit = True  # a transaction sees the sessions as they were at its first look
+        eventually(lambda: not other.execute(IDLE).fetchall(), "the server has ended the connection")
         with (
             pytest.raises(SourceUnavailable, match="raise idle_in_transaction_session_timeout of this user"),
             errors_as_ours(desk.url, "x"),
