@@ -229,7 +229,7 @@ class AsTasks(Steps):
                     _result(embedded.wrapped_future.result())
                 written.set_result(_result(state))
                 self._written.append(_bare(state))
-            except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
+            except BaseException as error:  # noqa: BLE001 - the future raises it
                 written.set_exception(self._ours(error, job, embedded.task_run_id))
             finally:
                 embedded.wrapped_future.release()

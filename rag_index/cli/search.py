@@ -97,7 +97,7 @@ def search(
     options |= {"indexes": indexes or None, "limit": limit, "filter": conditions}
     options["groups"] = ALL_GROUPS if all_groups else caller
     limits = {"reranker": None} if no_rerank else {}
-    if timeout := options["timeout"]:  # also for a single request to the store, of which nobody else waits
+    if timeout := options["timeout"]:  # also of a single request to the store
         limits |= {"timeout": timeout, "index_timeout": timeout}
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
     with Retriever.from_settings(settings) as retriever:

@@ -143,7 +143,7 @@ class NamedDocuments(AllDocuments):
             if live := run.live:
                 possible = [key for some in keys.values() for key in some]
                 known = {*run.ledger.known(live.id, possible), *run.ledger.failures(live.id, possible)}
-            if self.named:  # a person wants them, whoever had them erased
+            if self.named:  # a person wants them back, although they were erased
                 let_in(run.ledger, run.store, run.settings, run.index, self.page.documents.keys)
             self.page = without_erased(run.ledger, run.settings, run.index, self.page)
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
@@ -213,9 +213,9 @@ class _Batch(NamedDocuments):
 
 
 def look_up(run: IndexRun, *, limit: int) -> None:
-    """Put documents into the inbox in place of the look-ups there, of which at most `limit` are done.
+    """Replace at most `limit` look-ups in the inbox by the documents that they find.
 
-    Documents that are more than a burst are left to an ordinary run, which is then asked for. The run has to hold the
+    If they find more than a burst, an ordinary run is asked for instead. The run has to hold the
     lease of the index. Raises as its source, store and ledger do.
     """
     columns: dict[str, list[WaitingLookUp]] = {}
@@ -231,7 +231,7 @@ def look_up(run: IndexRun, *, limit: int) -> None:
 
 
 def _find(run: IndexRun, column: str, values: Sequence[Any]) -> set[str] | None:
-    """Return the typed keys of the documents to read again; None if they are too many, or cannot be found."""
+    """Return the typed keys of the documents to read again; None if there are too many, or none can be found."""
     if not isinstance(run.source, SqlSource) or column not in look_up_columns(run.index):
         return None  # the settings were changed after the change arrived
     most = run.settings.watch.burst_documents

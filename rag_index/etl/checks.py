@@ -1,4 +1,4 @@
-"""The services of a run: each is waited for once, and not once an index.
+"""The services of a run: a run waits for each of them once, not once for each index.
 
 One that answered is not asked again for the next index, unless an index has failed since. The time that was spent on a
 service that does not answer is counted for the whole run: once it is used up, each further index ends at once.
@@ -30,7 +30,7 @@ class Question:
     ask: Callable[[], Any]
     policy: Policy
     key: Hashable = ""
-    """What tells services of one kind apart, such as the sources of several indexes; by default there is one."""
+    """Tells services of one kind apart, such as the sources of several indexes. By default there is only one."""
     kept: bool = False
     """Whether the next index takes the answer, unless an index has failed since."""
 

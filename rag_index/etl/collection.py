@@ -94,7 +94,7 @@ def next_name(ledger: Ledger, store: StoreNames, alias: str) -> str:
 
 
 def take_name(ledger: Ledger, former: Collection, name: str, metadata: Mapping[str, Any]) -> Collection | None:
-    """Let the ledger's rows of a collection explain its copy, whose name and metadata are given, and return that."""
+    """Let the ledger's rows of a collection describe its copy, and return the collection under its new name."""
     ledger.update_collection(former.id, name=name, store_id=str(metadata["store_id"]))
     return ledger.collection(name)
 
@@ -104,10 +104,10 @@ def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
 
 
 def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
-    """Return the identity as a collection records it, if one was made by the same model, and otherwise as it is.
+    """Return the identity that a collection of the same model records; without one, the given identity.
 
-    A model without a digest is known by a vector that is never the same to the last bit. The one that was recorded
-    first counts, so that equal models have one fingerprint, and no difference adds up. Those of `alias` come first.
+    A model without a digest is recognised by a vector, which differs in its last bits each time. The first one that was
+    recorded counts, so that equal models have one fingerprint. Collections of `alias` are asked first.
     """
     if not identity.digest.startswith(PROBE):
         return identity
@@ -309,7 +309,7 @@ def _begin_on_server(run: IndexRun, name: str) -> int | None:
         slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
         logger.warning("%s", slow)
         if run.settings.store.server.grpc_port is not None:
-            run.outcome.say(slow)  # somebody means it to be used
+            run.outcome.say(slow)  # the settings ask for gRPC
     return epoch
 
 

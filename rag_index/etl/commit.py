@@ -1,6 +1,6 @@
-"""What a run writes: points, made from an embedded shard; then commits, whose mark both store and ledger keep.
+"""What a run writes: the points of embedded shards, then commits, whose mark store and ledger both keep.
 
-Payloads are also updated alone, without embedding: what changed beside the text, and who may see a document.
+Payloads are also updated alone, without embedding, if only other columns or access rights changed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Destination:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let one shard after the other be written. Once one could not be, the others get its error at once."""
+        """Let one shard be written at a time. After an error, the shards that wait get the same error at once."""
         with self._turn:
             if self._error is not None:
                 raise self._error
@@ -62,7 +62,7 @@ class Destination:
                 raise
 
     def close(self) -> None:
-        """Wait for the shard that is being written, and let no other one be: the store closes."""
+        """Wait for the shard that is being written, and refuse all others, because the store closes."""
         with self._turn:
             self._error = self._error or CancelledError()
 
@@ -122,7 +122,7 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
 
 
 def chunk_hash(payload: Mapping[str, Any]) -> str:
-    """Return the hash over what a point's payload says of its chunk, and not of the document or of itself."""
+    """Return the hash of what a point's payload says about its chunk, without fields of the document and this hash."""
     ours = payload[RESERVED_KEY]
     own = {name: payload.get(name) for name in ours.get("own", ())}
     said = {name: value for name, value in ours.items() if name not in (*OF_DOCUMENT, "payload_hash", CHUNK_HASH)}
@@ -130,7 +130,7 @@ def chunk_hash(payload: Mapping[str, Any]) -> str:
 
 
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
-    """Return the whole payload of a point whose document changed in its payload alone."""
+    """Return the new payload of a point whose document kept its text."""
     before = {name: value for name, value in old[RESERVED_KEY].items() if name not in OF_DOCUMENT}
     own = {name: old[name] for name in before.get("own", ())}
     now = decode_payload(payload)
@@ -259,7 +259,7 @@ class Committer:
         return len(before) - len(changed)
 
     def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
-        """Return those of these documents whose points are not all as the ledger's rows say."""
+        """Return the documents whose points differ from the ledger's rows."""
         stored = self.stored(rows, list(rows)) if rows else {}
         found: set[str] = set()
         for key, row in rows.items():
@@ -284,7 +284,7 @@ class Committer:
         *,
         clear_failures: bool = True,
     ) -> None:
-        """Replace payloads of points, and record the documents (as `Ledger.record`) that are up to date by that."""
+        """Replace payloads of points, and record the `rows` of the documents that are up to date now."""
         self.mark_pending([row[0] for row in rows])
         self.store.update_payloads(self.collection.name, payloads)
         self.store.flush(self.collection.name)
@@ -320,11 +320,11 @@ class Committer:
 def update_payloads(
     committer: Committer, wanted: Mapping[str, bytes | Sequence[str]], known: Mapping[str, Known], *, alone: bool = True
 ) -> set[str]:
-    """Replace the payloads of documents, or the groups in them, and return which are up to date by that.
+    """Replace the payloads of documents, or the groups in them, and return the documents that are up to date now.
 
-    `wanted` has a payload for each, or its groups; its points are as `known` says. The ledger's rows come last. One
-    whose points are not as the ledger says gets its groups and nothing else. Unless the payload `alone` has changed,
-    what failed stays listed. Raises as `Store.retrieve` and `Store.update_payloads`.
+    `wanted` has a payload or groups for each document, and `known` its ledger row. The ledger is written last. If the
+    points of a document are not as the ledger says, only its groups are replaced. Failures stay listed, unless the
+    payload `alone` has changed. Raises as `Store.retrieve` and `Store.update_payloads`.
     """
     updated: set[str] = set()
     keys = list(wanted)
@@ -357,7 +357,7 @@ def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Conta
 
     `settled` are documents whose payload is updated in any case. Changes of access do not wait for the rest: a document
     whose text changed too is embedded later, perhaps never if that fails, and one that cannot be read keeps the points
-    that it has. Nobody may find it by rights that the source has taken away meanwhile.
+    that it has. Rights that the source has taken away must not show it meanwhile.
     """
     documents = page.documents
     found = {
@@ -371,7 +371,7 @@ def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Conta
 def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, other: Collection) -> None:
     """Give the documents of another collection of the index the groups that they have in the live one, or none.
 
-    Whoever cannot see a document in the live one will not see it in the other. Chunks of a dead run that the ledger
+    A caller who cannot see a document in the live one cannot see it in the other. Chunks of a dead run that the ledger
     does not explain are deleted, because they may have any groups. Raises StoreRestored, and what the store raises.
     """
     if difference := ledger.different_commits(other, store.commit_mark(other.name)):

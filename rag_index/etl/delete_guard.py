@@ -1,4 +1,4 @@
-"""The delete guard of one scan: what it would delete is held back if that looks like a mistake.
+"""The delete guard of one scan: deletions that look like a mistake are held back.
 
 A document that is held back stays in the index until the source has it again or a person allows its deletion
 (`--allow-deletes`, or `index --id`, which names it). The rule is in `Loss`.
@@ -63,7 +63,7 @@ class Loss:
 
     @property
     def since_shown(self) -> Loss:
-        """The same without what is held back, which a person was shown and allows, with all that was lost before."""
+        """The loss without what is held back: a person saw that, and allows it."""
         held = self.deletions.held
         after = Counts(*(count - held for count in self.before))
         return Loss(Counts(self.deletions.all - held, self.deletions.whole - held, 0), after, after.whole)
@@ -114,7 +114,7 @@ class DeleteGuard:
         self._ledger.note_size(self._collection.id, self._before.whole)
 
     def may_lose_parts(self, keys: Sequence[str]) -> bool:
-        """Return whether these documents have so many chunks that, without them, `count_parts` may raise."""
+        """Return whether the loss of these documents' chunks may make `count_parts` raise."""
         largest = self.parts.values()
         chunks = sum(row.chunks for row in self._ledger.known(self._collection.id, keys).values()) if largest else 0
         return any(_too_many(chunks, rows, self.share) for rows in largest)
@@ -128,7 +128,7 @@ class DeleteGuard:
         return Loss(deletions, self._before, max(self._before.whole, self._sizes.get("", 0)))
 
     def _refused(self, lost: str, then: str) -> str:
-        """Return why what is `lost` is not deleted, and what is done with it; "" if that is nothing."""
+        """Return why the `lost` documents are not deleted, and what happens `then`; "" if nothing is lost."""
         return lost and f"{lost} would be deleted, more than delete_guard ({self.share:.0%}) allows; {then}"
 
     def foresee(self, index: str) -> tuple[int, str]:
@@ -274,8 +274,8 @@ def delete_gone(run: IndexRun) -> str:
 def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> str:
     """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
 
-    `named` documents may be deleted without the guard: the caller listed them. For a batch of changes, which nobody
-    named, `delete_guard` holds, and counts all batches of a day together.
+    `named` documents may be deleted without the guard: the caller listed them. A batch of changes is
+    guarded, and all batches of a day count together.
     """
     ledger, cid = run.ledger, run.collection.id
     with run.stopwatch.stage("delete"):

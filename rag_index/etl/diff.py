@@ -35,7 +35,7 @@ PAYLOADS = 100
 
 @dataclass(frozen=True, slots=True)
 class PageDiff:
-    """What to do with the documents of a page. Each document is counted once."""
+    """The documents of a page by what has to be done with them. Each document is counted once."""
 
     to_embed: DocumentBatch
     """New and changed documents; `new` of them are new."""
@@ -45,9 +45,9 @@ class PageDiff:
     empty: int
     """Documents without text, whatever has to be done with them."""
     emptied: list[tuple[str, bytes, bytes]]
-    """Those of the empty documents that have points: (key, text hash, payload hash)."""
+    """Empty documents that still have points: (key, text hash, payload hash)."""
     newly_empty: list[tuple[str, bytes, bytes, int]]
-    """Ledger rows for those of the empty documents that have no points and that the ledger does not know as empty."""
+    """Ledger rows for empty documents without points that the ledger does not know as empty."""
     given_up: int
     recovered: list[str]
     """Unchanged and empty documents that are listed as failed, and are again as the ledger has them."""
@@ -115,7 +115,7 @@ def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Ite
 
 
 def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """Yield what a payload has at a path, element by element; a value that the path cannot go into, as a tuple."""
+    """Yield the values at a path of a payload, element by element; a value that the path cannot enter as a tuple."""
     if isinstance(value, list):
         for element in value:
             yield from _values_at(element, path)
@@ -154,7 +154,7 @@ class Diff:
         self.sharder = Sharder.of(settings, index, run.identity.kind, collection, workers=run.metrics.workers)
 
     def shards(self, page: SourcePage) -> Iterator[Shard]:
-        """Compare a page with the ledger, and yield the shards of what has to be embedded that are full now.
+        """Compare a page with the ledger, and yield the shards that are full now.
 
         The files of documents that have to be embedded are read now.
         """
@@ -260,7 +260,7 @@ class Comparison:
                 self.judged = run.ledger.begin_comparison(run.alias, self._settings)
 
     def note_page(self, page: PageDiff, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
-        """Record the documents of a page whose content is not what the ledger has, before anything is written."""
+        """Record the documents of a page that differ from the ledger, before anything is written."""
         if not self.judged:
             return
         found: dict[str, str] = {}

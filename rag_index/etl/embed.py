@@ -101,7 +101,7 @@ class EmbedJob:
 
 
 def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
-    """Return an error that says under which shard a process died, and where the document is listed that does it."""
+    """Return the error of a process that died under a shard. It says where the document at fault will be listed."""
     documents, listed = len(shard.documents), f"`rag-index failed {shard.index}` lists"
     then = f"its {documents:,} documents are tried in parts, and {listed} any that does it again"
     if documents == 1:
@@ -110,7 +110,7 @@ def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
 
 
 class _Process:
-    """The one global: a model takes seconds and memory to load, so a process keeps its embedder from shard to shard."""
+    """The embedder of this process, the one global: loading a model takes seconds, so shards share it."""
 
     turn = threading.Lock()
     made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None

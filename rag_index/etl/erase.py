@@ -1,10 +1,10 @@
-"""Erasing: leave no file of the store with what runs have deleted or changed. And dropping a whole index.
+"""Erasing: no file of the store keeps what runs have deleted or changed. Also: dropping a whole index.
 
     copy what lives into a new collection -> counts -> alias -> ledger -> drop the former one and the kept ones
 
 Engines mark a deleted point and keep its bytes in segments, logs and vectors. A copy of what lives has none of them. A
 kill leaves the former collection live, with the copy for the next erasure to drop, or the copy live: the ledger learns
-its name when it is next read for writing (`target.live_collection`).
+its name when it is next read for writing (`collection.live_collection`).
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Witness:
         return after
 
     def _dead(self, settings: Settings, ledger: Ledger, found: set[Any]) -> set[Any]:
-        """Return what was found and no living document of any index has."""
+        """Return the pieces that were found and that no document of any index has now."""
         with closing(open_reader(settings.store)) as store:
             for index in settings.indexes if found else ():
                 live = find_live(store, settings.alias(index.name))
@@ -235,7 +235,7 @@ def erase(
     gone = _gone_points(index.name, store, former.name, others, known)
     pieces = {} if witness is None else witness.watch(settings, ledger, alias, gone)
     if known:
-        # of a document whose write was interrupted, nobody knows all texts
+        # if a write was interrupted, not all texts of the document are known
         ledger.note_named(alias, {key: b"" if row.pending else pieces.get(key, b"") for key, row in known.items()})
         _delete(settings, index, ledger, store, former, known)
     for name in [name for name in others if store.metadata(name).get(REPLACES) and ledger.collection(name) is None]:
@@ -289,7 +289,7 @@ def _delete(
 def _forget_names(
     index: IndexSettings, ledger: Ledger, lease: IndexLease, alias: str, ids: Sequence[str], keys: Sequence[str]
 ) -> None:
-    """Let the ledger keep no id of what is erased: of these documents, and of those that earlier runs have deleted."""
+    """Remove the ids of erased documents from the ledger, also of those that earlier runs deleted."""
     hashes = {*ledger.pending_erasures(alias).hashes}
     deleted = ledger.mended_deletions(alias, but=lease.run_id)
     gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index.key_columns, one))}]
@@ -299,7 +299,7 @@ def _forget_names(
 def _gone_points(
     index: str, store: Store, live: str, others: Iterable[str], known: Mapping[str, Known]
 ) -> Iterator[StoredPoint]:
-    """Yield the points of these documents, and those of other collections that the live one has otherwise or not."""
+    """Yield the points of these documents, and points of other collections that the live one lacks or has changed."""
     ids = [point_id(index, key, chunk) for key, row in known.items() for chunk in range(row.chunks)]
     yield from store.retrieve(live, ids, vectors=True)
     for other in others:
@@ -313,7 +313,7 @@ def _copy(
 ) -> int:
     """Copy a collection under another name, with the tombstones `out`, and return its number of points.
 
-    Raises StoreError if they differ.
+    Raises StoreError if the copy has another number.
     """
     metadata = store.metadata(former.name)
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, NAME: name}

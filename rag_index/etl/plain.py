@@ -118,7 +118,7 @@ class Plainly(Steps):
         close_process_embedder()
 
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
-        """Have a shard embedded, and return what waits for it, and has it embedded again after a transient error."""
+        """Submit a shard, and return a function that waits for it and submits it again after a transient error."""
         apart = isinstance(executor, Process)
         job = replace(job, workers=1) if self._on_servers else job  # each of few processes asks all hosts
         home = self._executors.index(executor) if executor in self._executors else 0  # they spread over hosts

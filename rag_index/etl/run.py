@@ -106,7 +106,7 @@ class RunOptions:
 class IndexRun:
     """Everything that a run holds open, and what it reports. Not safe to share between threads.
 
-    What `begin` finds is there once the run has begun.
+    `begin` sets the fields that have no value at first.
     """
 
     settings: Settings
@@ -147,7 +147,7 @@ class IndexRun:
     committer: Committer = field(init=False)
     diff: Diff = field(init=False)
     has_much: bool = False
-    """Whether it is sure before the first page that there is work for another process: the index is new, and large."""
+    """Whether there is certainly work for another process: the index is new, and large."""
     started: float = field(default_factory=time.monotonic)
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
     """Where errors and services that do not answer are logged; None if no person waits for this run."""
@@ -206,7 +206,7 @@ class IndexRun:
 
     @property
     def seconds_left(self) -> float:
-        """About how long one process would take for what is left to embed.
+        """Estimate how many seconds one process needs for what is left to embed.
 
         What was not read yet is assumed to have changed as much as what was; before the first page, all of it if the
         collection is new, and else nothing.
@@ -423,7 +423,7 @@ def commit_all(run: IndexRun, written: Iterable[WrittenShard]) -> None:
 
 
 class Budget:
-    """What embedding has cost in this run, all its indexes together, against `[run] max_cost`."""
+    """Compares the cost of embedding, of all indexes of the run together, with `[run] max_cost`."""
 
     def __init__(self, run: IndexRun) -> None:
         self._run, self._given, self._earlier = run, 0, run.checks.sent_chars

@@ -1,8 +1,8 @@
 """Shards: changed documents, collected until they are worth some seconds of a worker's time.
 
 A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
-worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many of them are under
-way at a time is said in `etl.run`.
+worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many are
+under way at a time is decided in `shards_under_way`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIRST_SECONDS = 0.25
 """How long the first shard of each worker should take where much is to come, so that what writes has something to write
 soon; each that follows takes twice as long, up to `SHARD_SECONDS`. For servers it is a full request at least."""
 DOUBLINGS = 20
-"""After so many, it is more than `SHARD_SECONDS`, whatever is measured."""
+"""After this many doublings a shard is full at any measured rate."""
 MAX_DOCUMENTS = 12_000
 """Even short documents take memory in flow and worker."""
 WINDOW_BYTES = 256_000_000
@@ -63,7 +63,7 @@ def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float
 
 
 def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
-    """Return the characters and documents that a shard has at most, however fast earlier shards were.
+    """Return the maximum of characters and documents in a shard, however fast earlier shards were.
 
     With contexts an earlier shard may have been fast because all its contexts were in the cache. A document has a
     vector for each chunk, and at least one: half of those that memory has room for are allowed for either.
@@ -106,7 +106,7 @@ class Sharder:
         most: tuple[int, int] = (MAX_SHARD_CHARS, MAX_DOCUMENTS),
         limit: Callable[[int, float], float | None] = lambda chars, chars_per_second: None,
     ) -> None:
-        """`most` has the characters and documents of a shard, `limit` how long so many characters may take."""
+        """`most` is the maximum of characters and documents. `limit` returns how long characters may take."""
         self._index, self._workers = index, workers
         self._max_chars, self._max_documents = most
         self._documents, self._limit = None if documents == "auto" else documents, limit
@@ -136,7 +136,7 @@ class Sharder:
         )  # fmt: skip
 
     def begin_small(self, least: int = 0) -> None:
-        """Have the first shards take less time than the others, as much is to come; at `least` so many characters."""
+        """Make the first shards small, of `least` characters at least, so that writing can begin soon."""
         self._grows, self._least = True, least
 
     def expect(self, documents: int) -> None:
@@ -179,7 +179,7 @@ class Sharder:
         return [*shards, self._next_shard(DocumentBatch.empty())] if len(self._waiting) else shards
 
     def _target(self, given: float) -> float:
-        """Return the characters that fill a shard, when `given` more are there beside those that wait."""
+        """Return how many characters fill a shard, if `given` more follow those that wait."""
         target = self._full_chars
         if self._grows:
             first = max(self._least, self.chars_per_second * FIRST_SECONDS)
@@ -194,7 +194,7 @@ class Sharder:
         return min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
 
     def _fill(self, documents: int) -> float:
-        """Return the part of a full shard that the waiting characters are, in so many documents."""
+        """Return how full a shard of the waiting characters is, in this number of documents."""
         if self._documents is not None:
             return min(1.0, documents / self._documents)
         return min(1.0, max(self._chars / self._full_chars, documents / self._max_documents))

@@ -67,7 +67,7 @@ class ShardsUnderWay:
     _error: RagIndexError | None = None
 
     def push(self, shard: Shard) -> Iterator[WrittenShard]:
-        """Have a shard embedded and written, and yield what is, until there is room for the next one.
+        """Begin to embed and write a shard, and yield shards that are done until there is room for the next one.
 
         If there was room, it is one shard at most: the caller needs time for each, and workers must not run out of
         work. When a shard fails, the others under way are still yielded; then the first error is raised. What a store
@@ -87,7 +87,7 @@ class ShardsUnderWay:
             yield from self._next()
 
     def rest(self) -> Iterator[WrittenShard]:
-        """Wait for all that is under way, and yield it. Raises as `push`. Then shards whose process died are tried."""
+        """Wait for all shards under way, and yield them; then try those whose process died. Raises as `push`."""
         yield from self._submit_kept()
         yield from self._down_to(0)
         died, self._died = self._died, []
@@ -127,7 +127,7 @@ class ShardsUnderWay:
             raise error
 
     def _next(self) -> Iterator[WrittenShard]:
-        """Yield the next result: nothing after a second, for an error, or for a shard whose process died."""
+        """Yield the next shard that is done. Yield nothing after a second, or for an error or a process that died."""
         if (future := self._wait()) is None:
             return
         shard = self._under_way.pop(future)
@@ -205,8 +205,8 @@ class VectorReuse:
     a renamed file none. A vector is reused if the chunk's text and the embedder's fingerprint are the same, whatever
     became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
 
-    A document whose text another document has is looked up under that one's key as well. With `own`, `collection` is
-    the one that the run writes to: pending documents still have points there, each with the text of its vector.
+    The vectors of other documents with the same text are found as well. With `own`, `collection` is the one that the
+    run writes to, where pending documents still have points with their texts.
     """
 
     index: str

@@ -44,7 +44,7 @@ ENDINGS: dict[Ending, Policy] = {
 """The policies of the steps that follow the last page."""
 
 BUSY = 0.8
-"""A process that computes for this share of a shard's time has none left to ask servers: another one helps."""
+"""If a process computes for this share of a shard's time, it is too busy to ask servers: another one helps."""
 
 
 class Steps(ABC):
@@ -83,10 +83,10 @@ class Steps(ABC):
         """Carry out a step that follows the last page. `do` returns what it did, for the log, or ""."""
 
     def prepare(self) -> None:  # noqa: B027 - many have nothing to do
-        """Begin to start what embeds several shards: it is sure that there will be some."""
+        """Begin to start what embeds several shards, because there will be some."""
 
     def start(self) -> str:
-        """Start what embeds several shards; return why there is none, in which case this process embeds; or ""."""
+        """Start what embeds several shards. Return why this process has to embed instead; otherwise ""."""
         self.started = True
         return ""
 
@@ -105,7 +105,7 @@ class Steps(ABC):
 
 
 class Hooks(Protocol):
-    """What the caller of a run asks its collections by search, of which the run itself knows nothing.
+    """Questions that the caller of a run asks its collections by search; the run itself knows no search.
 
     `search.evaluation.gate` has the gate of a rebuild, and what scores mean. An error of a question ends no run.
     """
@@ -118,4 +118,4 @@ class Hooks(Protocol):
 
 
 HooksOf: TypeAlias = "Callable[[Settings, IndexSettings, bool], Hooks]"
-"""What makes the hooks of a run of an index. Told that it rebuilds, it raises SettingsError if it cannot ask."""
+"""Makes the hooks of a run, given settings, index and whether it rebuilds. Raises SettingsError."""

@@ -56,7 +56,7 @@ def neighbours(settings: Settings, index: IndexSettings) -> list[IndexSettings]:
 
 
 def kept_out(ledger: Ledger, settings: Settings, index: IndexSettings, keys: Sequence[str]) -> set[str]:
-    """Return those of these documents that were erased and are to stay away."""
+    """Return the documents that were erased and must stay away."""
     known: dict[str, list[str]] = {}
     for same, form in ledger.tombstones(scopes(settings, index)):
         known.setdefault(same, []).append(form)
@@ -65,12 +65,12 @@ def kept_out(ledger: Ledger, settings: Settings, index: IndexSettings, keys: Seq
 
 
 def _matches(form: str, other: str) -> bool:
-    """Return whether equal values are of one document: if their types are equal too, the texts have to be."""
+    """Return whether equal values name one document. If the types are equal too, the texts must be equal."""
     return form == other or form[:-MARK_HASH_CHARS] != other[:-MARK_HASH_CHARS]
 
 
 def without_erased(ledger: Ledger, settings: Settings, index: IndexSettings, page: SourcePage) -> SourcePage:
-    """Return a page of the source without the documents that a person had erased: to an index they are gone."""
+    """Return a page without the documents that a person had erased: they count as gone."""
     documents = page.documents
     keys = [*documents.keys, *page.unread, *(failure.key for failure in page.unreadable)]
     if not (out := kept_out(ledger, settings, index, keys)):

@@ -1,4 +1,4 @@
-"""Who may see what: the caller, and what the settings and their rights add to whatever is asked of an index.
+"""Who may see what: the caller, and the conditions that settings and rights add to each request to an index.
 
 Access fails closed. An index with `access` answers nothing to a caller who gives no groups, and a document is only for
 callers who have one of its groups. The collection itself says whether its documents have groups, so that a reader whose
@@ -146,8 +146,8 @@ class AccessRules:
     def permitted(self, index: str, caller: Caller, keys: Sequence[str], seconds: float) -> set[str]:
         """Return which of these typed keys of an index that `asks` the caller may see now, as the database says.
 
-        Raises StoreError as `conditions`, and SourceUnavailable if the database does not say it in so many seconds.
-        Why not is only in the log: a policy can fail with a text of hidden rows.
+        Raises StoreError as `conditions`, and SourceUnavailable if the database does not answer within
+        `seconds`. Only the log says why: the error of a policy can repeat texts of hidden rows.
         """
         known = self._known(index, caller)
         try:

@@ -1,4 +1,4 @@
-"""How the calls of a Retriever share time, threads and the store: callers take turns, whoever waits takes no place."""
+"""How the calls of a Retriever share time, threads and the store: callers take turns, and waiting takes no place."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Places:
 
 
 PLACE: ContextVar[tuple[Places, str] | None] = ContextVar("PLACE", default=None)
-"""The place that a call has in a service, and its caller. A variable, since each step of a search needs it."""
+"""The place of a call in a service, and its caller. A context variable, because each step of a search needs it."""
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def only_waiting() -> Iterator[None]:
 
 
 def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[T]]:
-    """Yield the items, some at a time, in a thread that nothing else ends.
+    """Yield the items, some at a time: nothing else could end this thread.
 
     Raises SearchTimedOut once the deadline has passed.
     """
@@ -253,7 +253,7 @@ class StoreThreads:
             begun = future.set_running_or_notify_cancel()
             try:
                 found = call() if begun else None
-            except BaseException as exc:  # noqa: BLE001 - whoever waits has it
+            except BaseException as exc:  # noqa: BLE001 - the future raises it
                 error = exc
             with self._turns:
                 if sum(map(len, lane.calls.values())) > self._ready.count(lane):
@@ -274,7 +274,7 @@ class StoreThreads:
         return calls.popleft()
 
     def _close_when_idle(self, idle: float) -> None:
-        """Close the store once nobody has borrowed it for long enough. One thread does so while it is open."""
+        """Close the store once it was idle for long enough. One thread waits for that while the store is open."""
         with self._changed:
             while self._store is not None:
                 quiet = 0.0 if self._borrowers else time.monotonic() - self._used_at

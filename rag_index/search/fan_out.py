@@ -1,8 +1,8 @@
 """One question to several indexes, step by step: which collections are live, how often they have its words, its vector,
 the search itself, and the payloads of the best candidates.
 
-An index that fails, or is too slow in a step, gets an error, and the others go on. An embedded store is asked about one
-index after another in one thread, since a search uses one of its processes; a server about all at once.
+An index that fails or is too slow gets an error, and the others go on. An embedded store is asked about one index after
+another in one thread, since a search uses one of its processes; a server is asked about all at once.
 """
 
 from __future__ import annotations
@@ -432,7 +432,7 @@ class FanOut:
         try:
             await asyncio.gather(*(turn(*one) for one in groups.items()))
         finally:
-            until = -math.inf  # nobody waits for the others
+            until = -math.inf  # the rest is not needed any more
         return found.copy()
 
     def _settled(
@@ -455,7 +455,7 @@ class FanOut:
         try:
             return await self._threads.run(WORDS_LANE, question.deadline, call, *args, patience=question.index_seconds)
         except asyncio.CancelledError:
-            question.deadline.at = -math.inf  # nobody waits for it
+            question.deadline.at = -math.inf  # the result is not needed any more
             raise
 
     async def _names(self, deadline: Deadline, *, fresh: bool = False) -> Mapping[str, str]:
@@ -468,7 +468,7 @@ class FanOut:
 
     def _open_afresh(self) -> StoreReader:
         store = self._open_store()
-        self._live.forget()  # another process may have changed anything while nobody had the store open
+        self._live.forget()  # another process may have changed anything while the store was closed
         return store
 
     def _load(self, store: StoreReader, named: tuple[str, str | None]) -> LiveCollection:

@@ -1,4 +1,4 @@
-"""What an answer is true of: up to where its indexes are complete, and how a search demands that they are.
+"""Positions: up to where the indexes of an answer are complete, and how a search demands that.
 
 The ledger knows what an index has reached; one thread of the process reads it, for all searches, and only while there
 are any. A search reads the position before it asks the store, so that it finds everything up to there. A reader of the
@@ -102,7 +102,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a search demands of the positions of its indexes: to have reached `after`, to be at most `max_age` old."""
+    """The demand of a search that its indexes have reached `after`, and are at most `max_age` seconds old."""
 
     settings: Settings
     after: str
@@ -147,9 +147,9 @@ class Demand:
         return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: asdict(as_of)})
 
     def _is_met(self, index: str, reached: Reached | None) -> bool:
-        """Return whether a position is enough. An index that is not of the source has no place in its log."""
+        """Return whether a position is enough. An index of another source has no place in the log."""
         age = math.inf if reached is None else time.time() - reached.at
-        if age < 0:  # its clock was ahead, so that nobody knows
+        if age < 0:  # its clock was ahead, so the age is unknown
             age = math.inf
         if self.kind == "time" and (reached is None or age == math.inf or reached.at < self.number):
             return False
@@ -253,13 +253,13 @@ class Positions:
                 self._close_ledger()
                 url = self._settings.ledger_url
                 if url.get_backend_name() != "sqlite" or Path(str(url.database)).exists():
-                    self._ledger = Ledger(url)  # else there is none yet: whoever searches creates no file
+                    self._ledger = Ledger(url)  # a search creates no ledger
             if self._ledger is not None:
                 self._read_positions(self._ledger)
             if due:
                 failure = self._check(self._ledger)
                 if failure:
-                    self._close_ledger()  # whoever waits rests then
+                    self._close_ledger()  # so that the next reading rests first
         except (RagIndexError, OSError) as error:
             self._close_ledger()
             failure = error if isinstance(error, RagIndexError) else LedgerError(f"the ledger cannot be read: {error}")

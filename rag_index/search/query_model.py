@@ -44,8 +44,8 @@ MAX_BATCH_QUERIES = 32
 class QueryVectors:
     """The vectors of queries, by one model for each fingerprint in use. Safe to use from several threads and loops.
 
-    The last vectors are kept. Callers that ask for one that is being made wait for it together, and a query without
-    a waiting caller is not embedded.
+    The last vectors are kept. Callers of the same query wait for one vector, and a query is not embedded if no caller
+    waits for it any more.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class QueryModel:
                 entries = embedder.embed_queries([query.text for query in queries])
             for query, entry in zip(queries, entries, strict=True):
                 query.settle(entry)
-        except Exception as exc:  # noqa: BLE001 - whoever waits has it
+        except Exception as exc:  # noqa: BLE001 - those who wait get it
             for query in queries:
                 query.settle(exc)
 

@@ -64,8 +64,8 @@ def logit(weights: Calibration, cosine: float, words: float) -> float:
 def evidence(words: int, found: int, rarity: float, neighbours: float, points: int) -> float:
     """Return how unlikely it is that any point of an index has these words of a query by chance, from -1.2 to 4.
 
-    `rarity` is the sum of the idf of the words that were `found`, each of which is the logarithm of a chance. There
-    are points, and choices among the words of a long query, for as many chances; neighbours have one less. A query
+    `rarity` is the sum of the idf of the words that were `found`; each idf is the logarithm of a chance. The number of
+    points, and of ways to choose words of a long query, raises the chance again. Neighbours lower it. A query
     whose words all stand together asks for nothing else.
     """
     if words == found and neighbours > words - 1.001:

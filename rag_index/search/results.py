@@ -63,7 +63,7 @@ NOTHING_KNOWN = AsOf()
 
 
 class Answered:
-    """What is answered as JSON, by the service and by commands with `--json`."""
+    """An answer that the service, and commands with `--json`, give as JSON."""
 
     __slots__ = ()
 
@@ -434,9 +434,9 @@ def read_document(
 ) -> Document | None:
     """Return the document of this id with the chunks that meet the conditions; None if there are none.
 
-    Chunks are read by the ids of their points, as many as the first one says, which needs no search. `choose` returns
-    those of their numbers that are wanted, the most wanted first; as many whole chunks as fit into `max_chars`
-    characters are given, and one at least. With a `required_filter`, which may keep back any of the chunks, all are
+    Chunks are read by the ids of their points, without a search; the first chunk says how many there are. `choose` gets
+    their numbers and returns the wanted ones, the most wanted first. Whole chunks are returned while they fit into
+    `max_chars` characters, at least one. With a `required_filter`, which may keep back any of the chunks, all are
     read first. Raises SettingsError if the id cannot be one of this index, because its key has several columns, and
     what `choose` and the store raise.
     """

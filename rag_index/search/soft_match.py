@@ -41,7 +41,7 @@ LETTER_SHARE, MIN_SHARED_LETTERS = 0.8, 0.3
 """How much the letters of a word of several tokens count beside these, and the share of them that another word has at
 least."""
 TOKEN_GROUPS = 2**16
-"""Numbers for groups of three letters, few of which share one."""
+"""Hash values for groups of three letters; few groups share one."""
 TITLE_SHARE = 0.1
 """How much of the soft match of a chunk is that of its document's title, beside all of title and text."""
 LENGTH_SHARE, LENGTH = 0.2, 75
@@ -185,7 +185,7 @@ def _share_of_pairs(text: Sequence[Sequence[int]], pairs: Sequence[float]) -> fl
 
 
 def count_tokens(word: str) -> int:
-    """Return of how many tokens of the local embedder a word consists: a frequent one is a token of its own."""
+    """Return how many tokens of the local embedder a word has. A frequent word is one token."""
     return len(_table().tokens(word))
 
 

@@ -113,7 +113,7 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
         found = split_identifiers(found) if live.encoder.model.identifiers else found
         written[point.id] = {_plain(word): word for word in _LETTERS.findall(unicodedata.normalize("NFC", found))}
     others = {_plain(word) for word in answer.words}
-    # an older server counts all documents, of which the caller may not see some
+    # an older server also counts documents that the caller may not see
     total = {} if answer.own else store.word_counts(live.collection, sorted(samples)).having
     counts: dict[str, tuple[int, int, str]] = {}
     for word, own in stems.items():

@@ -1,4 +1,4 @@
-"""What a collection answers to queries that fit something, and to queries that fit nothing: the lesson of its scores.
+"""Calibration: what the scores of a collection mean, learned from queries that fit something and others that do not.
 
 Both kinds are made of its own texts. A query that fits is some words of one text that stand near each other, a third of
 which are replaced, since people use other words than the text. One that fits nothing has each of its words from another
@@ -57,7 +57,7 @@ AGREEMENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """What learns what the scores of a collection mean. `identity` is that of the embedder that made the collection."""
+    """Learns what the scores of a collection mean. `identity` names the embedder that made the collection."""
 
     settings: Settings
     index: IndexSettings
@@ -79,9 +79,9 @@ class Learner:
             self.store.set_metadata(self.collection.name, {CALIBRATION: recorded})
 
     def ask_own_texts(self) -> Calibration | None:
-        """Ask the collection for its own texts, and for some that it does not have, and return what that taught.
+        """Ask the collection for texts that it has and for some that it lacks, and return the calibration.
 
-        That is None if its texts are too few. Raises what store and embedder raise.
+        Returns None if it has too few texts. Raises what store and embedder raise.
         """
         own, strange, vectors = _embedded(self.settings, self.identity, self._words())
         model, conditions = bm25_model(self.index), required_conditions(self.index)

@@ -136,7 +136,7 @@ def evaluate(
 
 
 def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:
-    """Return what each query should find in these indexes. Equal queries become one with all their documents.
+    """Return the documents that each query should find in these indexes. Equal queries are merged.
 
     Raises SettingsError if a query names an unknown index, or none although there are several, or if no query is left.
     """
@@ -218,7 +218,7 @@ def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]
 
 
 def ask_indexes(settings: Settings, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
-    """Return what these indexes, searched together, have for each query, for `limit` documents.
+    """Search these indexes together for each query, with `limit` documents, and return the answers.
 
     Raises the error of the first query if none of the first few is answered.
     """
@@ -234,7 +234,7 @@ def ask_collections(
     queries: Sequence[str],
     limit: int,
 ) -> list[list[Asked]]:
-    """Return what each of these collections of an index has for each query. The store stays open.
+    """Search each of these collections of an index for each query, and return the answers. The store stays open.
 
     Raises what a search raises.
     """

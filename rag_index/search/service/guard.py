@@ -96,10 +96,10 @@ class Exchange:
 
     @property
     def sender(self) -> str:
-        """Return who counts as one caller: an address, or one connection of a program on this machine.
+        """Return what counts as one caller: an address, or one connection of a program on this machine.
 
         It is the address that a proxy names, if the connection comes from a private network. Nothing else depends on
-        that, since anybody may write what they like there.
+        that header, since any client can write it.
         """
         try:
             address = ip_address(self.address)
@@ -241,7 +241,7 @@ class Guard:
             await self._fail(exchange, receive, error)
 
     async def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
-        """Return the problem of a request that its first lines make unwelcome."""
+        """Return the problem of a request that its first lines already show."""
         if self._hosts is not None and exchange.host not in self._hosts:
             return problem(
                 HTTPStatus.MISDIRECTED_REQUEST, "this service has another name; [serve] hosts lists its names"

@@ -1,4 +1,4 @@
-"""Who may ask: tokens of the service, JWTs of an issuer, and what a proxy says; and by which names it is asked.
+"""Who may ask the service: callers with its tokens, with JWTs of an issuer, or behind a proxy; and its host names.
 
 A token is 256 random bits, so one round of SHA-256 is enough: it cannot be found by trying, however fast hashing is.
 Its line has that hash alone: `NAME sha256:HASH`, followed by `@ROLE`, if it has a role in the database, and by its
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Token = tuple[bytes, Caller]
-"""The hash of a token, and whom it stands for."""
+"""The hash of a token, and its caller."""
 
 TOKENS_BEGIN = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
@@ -160,7 +160,7 @@ def _usable(listed: Mapping[str, Any]) -> list[PyJWK]:
 
 
 class SignOn:
-    """The callers of whom an issuer of JWTs or a proxy has made sure."""
+    """Callers that an issuer of JWTs or a proxy has authenticated."""
 
     def __init__(
         self, serve: ServeSettings, roles: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
@@ -190,7 +190,7 @@ class SignOn:
         return Caller(groups=frozenset(filter(None, map(str.strip, groups))))
 
     async def verify(self, token: str) -> Caller | None:
-        """Return whom a JWT stands for; None if it is not valid. Raises TransientError if there are no keys."""
+        """Return the caller of a JWT; None if it is not valid. Raises TransientError if there are no keys."""
         if self._keys is None or len(token) > MAX_JWT_CHARS or token.count(".") != 2:
             return None
         try:
@@ -203,7 +203,7 @@ class SignOn:
             )
         except TransientError:
             raise
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with it, such a token is nobody's
+        except Exception as exc:  # noqa: BLE001 - a token that cannot be read is not valid
             logger.info("a JWT was refused: %s", type(exc).__name__)
             return None
         if claims is None:
@@ -241,7 +241,7 @@ class TokenRegister:
         """Whether callers need a token. A file that has become empty does not open the service to everybody."""
 
     def caller(self, token: str) -> Caller | None:
-        """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
+        """Return the caller of a token, None if it is not known. The time taken does not tell how close it was."""
         if self._path is not None and self._clock() - self._checked_at >= FILE_CHECK_SECONDS:
             self._checked_at = self._clock()
             if (stamp := file_stamp(self._path)) != self._stamp:
