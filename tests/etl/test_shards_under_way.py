@@ -20,10 +20,7 @@ class Manual(Steps):
     check = fetch = end = None
 
     def __init__(self, size: int = 2, why: str = "") -> None:
-        self.size, self.futures, self.alone, self._why, self.prepared = size, {}, [], why, False
-
-    def prepare(self):
-        self.prepared = True
+        self.size, self.futures, self.alone, self._why = size, {}, [], why
 
     def start(self):
         super().start()
@@ -88,28 +85,33 @@ def filled(steps: Manual, *numbers: int) -> tuple[ShardsUnderWay, Run]:
     return window, run
 
 
-def test_one_shard_starts_nothing_and_the_second_starts_what_embeds():
-    steps = Manual(size=3)
-    window, _ = filled(steps, 1)
-    assert (steps.started, steps.futures) == (False, {})
-    list(window.push(shard(2)))
-    assert (steps.started, list(steps.futures)) == (True, [1, 2])
+@pytest.mark.parametrize(
+    ("fills", "much", "begun"),
+    [
+        ([1], False, []),
+        ([1, 1], False, [1, 2]),
+        ([0.6] * 3, False, []),
+        ([0.6] * 4, False, [1, 2, 3, 4]),
+        ([1], True, [1]),
+    ],
+    ids=["one shard", "two", "not two full ones", "two full ones", "a first one of many"],
+)
+def test_workers_start_once_there_are_two_full_shards_or_much_is_to_come(fills, much, begun):
+    steps, run = Manual(size=9), Run()
+    run.has_much = much
+    window = ShardsUnderWay(run, steps)
+    for number, fill in enumerate(fills, 1):
+        assert not list(window.push(shard(number, fill=fill)))
+    assert (steps.started, list(steps.futures)) == (bool(begun), begun)
+
+
+def test_one_shard_is_embedded_without_workers():
     alone = Manual()
     alone.write = lambda job, to: Future()
     window, run = filled(alone, 1)
     with pytest.raises(TransientError):
         list(window.rest())
-    assert (alone.started, run.counts) == (False, [1]), "all there is was embedded without workers"
-
-
-def test_shards_that_make_no_two_full_ones_start_nothing_and_more_of_them_do():
-    steps, run = Manual(size=9), Run()
-    window = ShardsUnderWay(run, steps)
-    for number in (1, 2, 3):
-        assert not list(window.push(shard(number, fill=0.6)))
-    assert (steps.started, steps.futures) == (False, {})
-    list(window.push(shard(4, fill=0.6)))
-    assert (steps.started, list(steps.futures)) == (True, [1, 2, 3, 4])
+    assert (alone.started, run.counts) == (False, [1])
 
 
 def test_after_an_error_no_shard_is_begun_that_was_kept():
@@ -127,13 +129,6 @@ def test_after_an_error_no_shard_is_begun_that_was_kept():
     with pytest.raises(EmbedderUnavailable):
         list(window.rest())
     assert (list(window.rest()), list(steps.futures)) == ([], [1])
-
-
-def test_where_much_is_to_come_the_first_shard_does_not_wait_for_the_second():
-    steps, run = Manual(), Run()
-    run.has_much = True
-    assert not list(ShardsUnderWay(run, steps).push(shard(1)))
-    assert list(steps.futures) == [1]
 
 
 def test_a_run_without_workers_says_so_and_goes_on():
@@ -160,16 +155,6 @@ def test_no_more_shards_are_under_way_than_there_is_room_for():
     assert (sorted(found), max(run.counts), run.counts[-1]) == ([*range(-9, 1)], 2, 0)
 
 
-def test_an_error_is_raised_only_after_the_results_of_all_others():
-    steps, found = Manual(4), []
-    window, run = filled(steps, 1, 2, 3)
-    steps.fail(1, EmbedderUnavailable("down"))
-    steps.finish(2, 3)
-    with pytest.raises(EmbedderUnavailable, match="down"):
-        found.extend(window.rest())  # a list keeps what comes before the error
-    assert (sorted(found), run.counts[-1], list(window.rest())) == ([-3, -2], 0, [])
-
-
 def test_the_first_error_of_several_is_told_and_nothing_stays_under_way():
     steps, found = Manual(4), []
     window, run = filled(steps, 1, 2, 3)
@@ -185,8 +170,8 @@ def test_the_first_error_of_several_is_told_and_nothing_stays_under_way():
 
     steps.write = finished
     with pytest.raises(EmbedderUnavailable, match="down"):
-        found.extend(window.push(shard(4)))
-    assert (found, run.counts[-1]) == ([-2, -4], 0)
+        found.extend(window.push(shard(4)))  # a list keeps what comes before the error
+    assert (found, run.counts[-1], list(window.rest())) == ([-2, -4], 0, [])
 
 
 def test_there_is_room_for_a_shard_before_the_next_one_is_asked_for(monkeypatch):
@@ -212,13 +197,6 @@ def test_an_error_of_the_store_is_raised_at_once():
     with pytest.raises(StoreError):
         list(window.rest())
     assert not steps.futures[2].done()
-
-
-def test_what_the_steps_raise_while_nothing_comes_ends_the_waiting(monkeypatch):
-    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
-    window, _ = filled(Manual(3), 1, 2)
-    with pytest.raises(TransientError, match="no worker"):
-        list(window.rest())
 
 
 def test_a_shard_whose_process_dies_is_written_alone_once_the_others_are_done():
