@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rag_index.components.chunking.code.languages import LANGUAGES
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES
 from rag_index.components.chunking.code.symbols import symbols_of
 from rag_index.components.sources.code import decode_text
 from rag_index.components.sources.listing import list_files
@@ -74,7 +74,7 @@ Oracle = Callable[[list[Path], str], Iterator[Found]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", type=Path)
-    parser.add_argument("--language", choices=LANGUAGES)
+    parser.add_argument("--language", choices=CODE_LANGUAGES)
     parser.add_argument("--typescript", type=Path, help="the folder of the npm package typescript")
     parser.add_argument("--show", type=int, default=0, help="differences to print, of each kind")
     given = parser.parse_args()

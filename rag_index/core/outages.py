@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-PATIENCE = 5.0
+SILENCE_SECONDS = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
-MAX_PAUSE = 15.0
+RECENT_SECONDS = 15.0
 """Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
 
 
@@ -97,7 +97,7 @@ class Call:
 
     def outage(self) -> Outage | None:
         """Return the outage that this call has met, if it has waited for long enough."""
-        patience = min(self._patience, PATIENCE) if self._failed else self._patience
+        patience = min(self._patience, SILENCE_SECONDS) if self._failed else self._patience
         if self._clock() - self._silent_since < patience:
             return None
         return Outage(self._service, self._since, self._reason, self._answered, self._limit)
@@ -112,7 +112,7 @@ class Calls:
         self._given_up: dict[str, tuple[float, Call]] = {}
 
     @contextmanager
-    def asking(self, service: str, *, patience: float = PATIENCE, limit: float = 0.0) -> Iterator[Call]:
+    def asking(self, service: str, *, patience: float = SILENCE_SECONDS, limit: float = 0.0) -> Iterator[Call]:
         """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds.
 
         `limit` is how long the caller waits for it at most, in seconds, if that is known.
@@ -141,7 +141,7 @@ class Calls:
     def _paused(self) -> dict[str, Call]:
         """Return the calls that gave up a moment ago, by service."""
         now = self._clock()
-        return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < MAX_PAUSE}
+        return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < RECENT_SECONDS}
 
 
 _CALLS = Calls()

@@ -20,10 +20,10 @@ from rag_index.components.ledger import reconciled_by
 from rag_index.components.sources import scan_settings
 from rag_index.components.stores import (
     BM25,
+    INDEX_NAME,
     KEPT_OUT,
     MAKER_KEYS,
     MOVED_TO,
-    NAME,
     RENAME,
     REPLACES,
     REST_REMEDY,
@@ -323,7 +323,7 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
         store.index_fields(collection, {**dict.fromkeys(before), **fields})
-    wanted = {NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    wanted = {INDEX_NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         store.set_metadata(collection, wanted)
 

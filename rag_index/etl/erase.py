@@ -29,9 +29,9 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources.row_file import FOLDER, remove_leftovers
 from rag_index.components.stores import (
     BM25,
+    INDEX_NAME,
     KEPT_OUT,
     MOVED_TO,
-    NAME,
     REPLACES,
     find_live,
     location,
@@ -316,7 +316,7 @@ def _copy(
     Raises StoreError if the copy has another number.
     """
     metadata = store.metadata(former.name)
-    made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, NAME: name}
+    made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
     made |= {KEPT_OUT: out} if out else {}
     store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):

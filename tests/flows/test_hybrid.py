@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rag_index import Retriever
-from rag_index.components.embedders.bm25 import VERSION, Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import BM25_VERSION, Bm25Encoder, Bm25Model
 from rag_index.core.documents.batches import StoredPoint
 from tests.project import SETTINGS, Project
 
@@ -59,7 +59,7 @@ def test_an_index_gets_its_words_by_a_rebuild_that_embeds_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     with monkeypatch.context() as older:
-        older.setattr(Bm25Model.__init__, "__defaults__", (False, VERSION - 1))
+        older.setattr(Bm25Model.__init__, "__defaults__", (False, BM25_VERSION - 1))
         if before == "no words":
             project.write_settings(DENSE)
         assert project.run().state == "completed"
@@ -68,7 +68,7 @@ def test_an_index_gets_its_words_by_a_rebuild_that_embeds_nothing(
     project.write_settings(SETTINGS.format(extra=""))
     refused = project.run().indexes[0]
     assert refused.state == "failed"
-    assert f"bm25-{VERSION}-english" in refused.message
+    assert f"bm25-{BM25_VERSION}-english" in refused.message
     assert "rag-index rebuild notes" in refused.message
     assert best(project, "Note 7")  # it is searched by meaning until then
     assert project.run(full=True).state == "completed"

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from rag_index.components.chunking.code.languages import LANGUAGES
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES
 from rag_index.core.settings import (
     EmbedderSettings,
     IndexSettings,
@@ -303,7 +303,7 @@ def test_known_models_get_their_prefixes(model, prefixes):
 
 
 def test_languages_are_those_that_are_known(load):
-    assert set(get_args(CodeLanguage)) == {*LANGUAGES, "text"}
+    assert set(get_args(CodeLanguage)) == {*CODE_LANGUAGES, "text"}
     assert load(CODE + 'languages = {".h" = "cpp"}\n').indexes[0].languages == {".h": "cpp"}
     assert load(VALID + 'language = ["english", "german"]\nlanguage_column = "l"\n').indexes[0].language_column == "l"
     assert load(VALID + 'language = " german ,english,german"\n').indexes[0].language == "german, english"

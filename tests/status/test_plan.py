@@ -72,7 +72,7 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
 
 
 def test_a_plan_says_whom_it_waits_for(tmp_path, monkeypatch, qdrant):
-    monkeypatch.setattr(outages, "PATIENCE", 0.0)
+    monkeypatch.setattr(outages, "SILENCE_SECONDS", 0.0)
     monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
     project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
     qdrant.break_next("GET /aliases", times=3, status=503, error="starting")

@@ -251,7 +251,7 @@ def test_the_search_index_is_built_beside_readers_and_finds_what_a_scan_finds(cl
 
 
 def test_a_collection_stays_locked_while_an_orphan_builds(clustered, tmp_path, monkeypatch):
-    monkeypatch.setattr(edge_store, "PATIENCE", 0.0)
+    monkeypatch.setattr(edge_store, "WRITER_PATIENCE", 0.0)
     path = tmp_path / "store"
     shutil.copytree(clustered[0], path)
     with writer(path, "print('ready', flush=True); store.optimize('c')") as builder:

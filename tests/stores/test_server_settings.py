@@ -104,7 +104,7 @@ def test_a_paused_search_index_is_restored_to_what_it_was(qdrant, open_store):
 
 
 def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant, open_store, monkeypatch):
-    monkeypatch.setattr(server_collections, "POLL", 60.0)
+    monkeypatch.setattr(server_collections, "INDEX_POLL", 60.0)
     qdrant.threshold, qdrant.stuck = 1, True
     store = open_store()
     store.create("c", DIMENSION, {})

@@ -44,7 +44,7 @@ _MARKED = re.compile(
 """Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, and what combines with letters."""
 _KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
 """Short i and u of Cyrillic, which endings are made of."""
-VERSION = 4
+BM25_VERSION = 4
 """Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
 than it has."""
 BM25_K, BM25_B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
@@ -267,7 +267,7 @@ class Bm25Model:
     language: str
     identifiers: bool = False
     """Whether names of source code are taken apart: see `identifiers`."""
-    version: int = VERSION
+    version: int = BM25_VERSION
 
     @property
     def fingerprint(self) -> str:
@@ -281,7 +281,7 @@ class Bm25Model:
             model = cls(**recorded)
         except TypeError:
             return None
-        return model if model.version == VERSION else None
+        return model if model.version == BM25_VERSION else None
 
 
 def bm25_model(index: IndexSettings) -> Bm25Model | None:

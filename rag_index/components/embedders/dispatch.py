@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rag_index.components.hosts.host_pool import Host, Pool
     from rag_index.core.settings import EmbedderSettings
 
-MIN_SHARE = 16
+MIN_TEXTS = 16
 """The smallest share of texts: with fewer, none are kept back for a host that is busy."""
 SAME_MOMENT = 0.001
 """Seconds that a query waits for others. Callers who ask at once are not served one at a time by the first hosts."""
@@ -184,7 +184,7 @@ class Dispatch(HostCalls[Batch]):
             if not free:
                 return
             count = len(self._texts)
-            share = min(most_texts, -(-count // len(free)), max(MIN_SHARE, -(-count // len(used))))
+            share = min(most_texts, -(-count // len(free)), max(MIN_TEXTS, -(-count // len(used))))
             texts = take_batch(self._texts, self._length, share, most_chars)
             self._waiting.append(Batch(texts))
             super()._send_what_fits(now)

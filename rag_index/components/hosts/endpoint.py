@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import EmbedderSettings
 
-CONNECT_SECONDS = 5.0
+HOST_CONNECT_SECONDS = 5.0
 MAX_ANSWER = 256 << 20
 """Bytes of an answer: a few thousand vectors of 4096 dimensions have as many as JSON."""
 METADATA_SECONDS = 30.0
@@ -103,7 +103,7 @@ class Endpoint(ABC):
         self._model = settings.model
         self.timeout = settings.timeout
         self._client_options: dict[str, Any] = {
-            "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
+            "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, HOST_CONNECT_SECONDS)),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
             "event_hooks": {"response": [self._bound, self._refuse_errors]},
             "headers": {"Accept-Encoding": "identity"},
@@ -155,7 +155,7 @@ class Endpoint(ABC):
     async def is_alive(self) -> bool:
         """Return whether the server answers a plain GET, whatever it says: one that computes does."""
         try:
-            async with httpx.AsyncClient(timeout=CONNECT_SECONDS, verify=tls_context()) as client:
+            async with httpx.AsyncClient(timeout=HOST_CONNECT_SECONDS, verify=tls_context()) as client:
                 await client.get(self.url)
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return False

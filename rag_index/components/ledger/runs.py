@@ -50,7 +50,7 @@ SINGLE = "id-"
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
-SHORT = (BATCH, CHECK_UP)
+SHORT_HOLDERS = (BATCH, CHECK_UP)
 """How the ids of holders begin that keep a lease for a short time."""
 SHORT_SECONDS = 300.0
 """How long these are waited for."""
@@ -166,7 +166,7 @@ class IndexLease:
                 self.epoch = self._acquire()
             except IndexLocked:
                 held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
-                if not held.startswith(SHORT) or self.run_id.startswith(BATCH) or time.monotonic() > deadline:
+                if not held.startswith(SHORT_HOLDERS) or self.run_id.startswith(BATCH) or time.monotonic() > deadline:
                     raise
                 time.sleep(SHORT_POLL)
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)

@@ -228,7 +228,7 @@ not_empty = scan_table("not_empty", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
-VERSION = 18
+LEDGER_VERSION = 18
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
@@ -246,12 +246,13 @@ def create_tables(connection: Connection, *, redacted_url: str) -> None:
             metadata.create_all(connection)
             if connection.dialect.name == "postgresql":
                 create_scan_tables(connection, "UNLOGGED")
-            connection.execute(schema_version.insert().values(version=VERSION))
+            connection.execute(schema_version.insert().values(version=LEDGER_VERSION))
             return
-    if version != VERSION:
+    if version != LEDGER_VERSION:
         raise LedgerError(
-            f"ledger {redacted_url} has version {version}, and this rag-index reads version {VERSION}: move the file "
-            "away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it from the store"
+            f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}: "
+            "move the file away, or name another one in [ledger] url, and "
+            "`rag-index doctor --repair` makes it from the store"
         )
 
 
@@ -277,7 +278,7 @@ PositionKind = Literal["log position", "number", "time"]
 time (ISO 8601)."""
 PAGE, SEGMENT = 8192, 1 << 20
 """The size of a page of PostgreSQL's log, and of its smallest segment, whose first page has a longer header."""
-HEADER, LONG_HEADER = 24, 40
+PAGE_HEADER, LONG_HEADER = 24, 40
 
 
 class Known(NamedTuple):
@@ -357,7 +358,7 @@ def parse_position(text: str) -> tuple[PositionKind, float]:
     if slash:
         number = int(high, 16) << 32 | int(low, 16)
         # at the start of a page, the server names the place after the header, before anything is written there
-        header = LONG_HEADER if number % SEGMENT == LONG_HEADER else HEADER
+        header = LONG_HEADER if number % SEGMENT == LONG_HEADER else PAGE_HEADER
         return "log position", number - header if number % PAGE == header else number
     row, _, changed_at = given.partition("@")
     if row.isascii() and row.isdigit():

@@ -34,13 +34,15 @@ from rag_index.errors import SourceUnavailable
 if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
-BETWEEN = "\n\n"
+BETWEEN_FILES = "\n\n"
 MAX_FILE_BYTES = 50_000_000
 READ_SECONDS = 30.0
 """The time limit for the text of one file."""
-IN_MEMORY = 1_000_000
+MAX_IN_MEMORY = 1_000_000
 """Larger values wait in a temporary file, since a document may have many."""
-COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from rag_index.components.sources.file_formats import main; main()"
+READ_COMMAND = (
+    "import sys; sys.path[:] = sys.argv[2:]; from rag_index.components.sources.file_formats import main; main()"
+)
 NOT_THERE = {
     errno.ENOENT: "does not exist", errno.ENOTDIR: "is below a link or no folder", errno.ELOOP: "is a link",
     errno.EINVAL: "is no ordinary file", errno.EISDIR: "is a folder", errno.EACCES: "may not be read",
@@ -76,7 +78,7 @@ class FileReader:
             value = value.encode("utf-8", "surrogateescape")
         if not isinstance(value, bytes | bytearray | memoryview):
             return value
-        file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - it lives with its document
+        file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(MAX_IN_MEMORY)  # noqa: SIM115 - it lives with its document
         file.write(value)
         return _Value(file, hash_bytes(bytes(value)).hex())
 
@@ -147,7 +149,7 @@ class _Child:
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", COMMAND, str(theirs.fileno()), *sys.path],
+            [sys.executable, "-P", "-c", READ_COMMAND, str(theirs.fileno()), *sys.path],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()], process_group=0,  # Ctrl-C ends the parent, and the parent ends this
         )  # fmt: skip
@@ -180,11 +182,11 @@ def join_parts(own: str, parts: Iterable[tuple[str, TextPart]]) -> tuple[str, li
     """Return a text with the texts of its parts behind it, and the parts with their places there."""
     texts, found, position = [own] if own else [], [], len(own)
     for text, part in parts:
-        start = position + (len(BETWEEN) if texts else 0)
+        start = position + (len(BETWEEN_FILES) if texts else 0)
         position = start + len(text)
         texts.append(text)
         found.append(part._replace(start=start, end=position))
-    return BETWEEN.join(texts), found
+    return BETWEEN_FILES.join(texts), found
 
 
 def with_files(documents: DocumentBatch) -> Iterator[DocumentBatch]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 ANY_ZONE = dt.timedelta(hours=12)
-DAY = dt.timedelta(days=1)
+ONE_DAY = dt.timedelta(days=1)
 EPOCH_UNITS = (1, 10**3, 10**6, 10**9)
 """Numbers count seconds, milliseconds, microseconds or nanoseconds since 1970."""
 
@@ -207,11 +207,11 @@ class ChangedSource(SqlSource):
             plain = utc.replace(tzinfo=None)
             return plain - ANY_ZONE, plain + ANY_ZONE
         if isinstance(sample, dt.date):
-            return utc.date() - DAY, utc.date() + DAY
+            return utc.date() - ONE_DAY, utc.date() + ONE_DAY
         if isinstance(sample, str):
             with suppress(ValueError):
                 dt.date.fromisoformat(sample[:10])
-                return (utc.date() - DAY).isoformat(), (utc.date() + DAY).isoformat()
+                return (utc.date() - ONE_DAY).isoformat(), (utc.date() + ONE_DAY).isoformat()
         self._unit = _unit(sample)
         if self._unit is not None:
             return (int(utc.timestamp() * self._unit),) * 2
@@ -234,9 +234,9 @@ def _earlier(latest: Any, overlap: dt.timedelta) -> Any:
     if isinstance(latest, dt.datetime):
         return latest - overlap
     if isinstance(latest, str):
-        return (dt.date.fromisoformat(latest[:10]) - overlap - DAY).isoformat()
+        return (dt.date.fromisoformat(latest[:10]) - overlap - ONE_DAY).isoformat()
     if isinstance(latest, dt.date):
-        return latest - overlap - DAY
+        return latest - overlap - ONE_DAY
     return math.floor(latest) - math.ceil(overlap.total_seconds())
 
 

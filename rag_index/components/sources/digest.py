@@ -50,12 +50,12 @@ if TYPE_CHECKING:
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
-VERSION = 1
+DIGEST_VERSION = 1
 """Raise it whenever a digest is computed in another way."""
 BUCKET_ROWS = 128
 """The rows of a bucket, which are all read if one changed. Each bucket is a row of the ledger."""
 MIN_BUCKETS, MAX_BUCKETS = 64, 65_536
-SPARSE = 64
+MAX_GAPS = 64
 """Keys are hashed if they leave more numbers than this unused for each one used: ranges would be too uneven."""
 MAX_TIMES = 4
 """The growth of a source after which it gets other buckets, when everything is read anyway."""
@@ -124,7 +124,7 @@ class BucketLayout:
 
     def encode(self) -> str:
         """Return the watermark of a scan: the layout, and the version of the digest."""
-        return json.dumps([VERSION, self.kind, self.size, self.rendering])
+        return json.dumps([DIGEST_VERSION, self.kind, self.size, self.rendering])
 
     @classmethod
     def decode(cls, text: str | None) -> BucketLayout | None:
@@ -133,7 +133,7 @@ class BucketLayout:
             version, kind, size, rendering = json.loads(text or "")
         except (TypeError, ValueError):
             return None
-        return cls(kind, size, rendering) if version == VERSION else None
+        return cls(kind, size, rendering) if version == DIGEST_VERSION else None
 
     def fits(self, wanted: BucketLayout) -> bool:
         """Return whether buckets of this layout are about like those of the layout that a source would get now."""
@@ -152,7 +152,7 @@ def choose_layout(rows: int, lowest: Any, highest: Any, rendering: str) -> Bucke
     """Return the layout for `rows` rows with keys from `lowest` to `highest`, None unless they are whole numbers."""
     wanted = max(MIN_BUCKETS, min(MAX_BUCKETS, rows // BUCKET_ROWS))
     count = 1 << (wanted - 1).bit_length()
-    if lowest is not None and highest is not None and highest - lowest <= SPARSE * max(rows, MIN_BUCKETS):
+    if lowest is not None and highest is not None and highest - lowest <= MAX_GAPS * max(rows, MIN_BUCKETS):
         return BucketLayout("range", max(2, -(-(highest - lowest + 1) // count)), rendering)
     return BucketLayout("hash", count, rendering)
 

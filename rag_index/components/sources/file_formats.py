@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 MEMORY = 1_000_000_000
 """Bytes that the process may have, with Python and its libraries."""
 OUT_OF_MEMORY = 77
-MAX_CHARS = 5_000_000
+MAX_FILE_CHARS = 5_000_000
 """Characters of text that one file may have."""
-MAX_DEPTH = 5
+MAX_FILES_WITHIN = 5
 """Files within files, such as e-mails that are attached to e-mails."""
 HEAD = ("Subject", "From", "To", "Cc", "Date")
 _MAIL = re.compile(rb"(?:From .*\n)?(?:[A-Z][\w-]*+:.*\n(?:[ \t].*\n)*+){2,}+", re.IGNORECASE)
@@ -76,7 +76,7 @@ MAILS = frozenset(["message/rfc822", "message/global", "message/news", "message/
 
 def file_text(data: bytes, depth: int = 0, charset: str = "") -> Pages:
     """Yield the pages of a file with their text. Raises NotText if there is more that cannot be read."""
-    if depth > MAX_DEPTH:
+    if depth > MAX_FILES_WITHIN:
         raise NotText("has files within files within files")
     try:
         if data.startswith(tuple(BYTE_ORDER_MARKS)) and (text := decode_text(data)):
@@ -123,7 +123,7 @@ def pdf_text(data: bytes, depth: int = 0) -> Pages:
     document, wrong, missing = PdfReader(io.BytesIO(data)), list[str](), list[str]()
     if document.is_encrypted and not document.decrypt(""):
         raise NotText("is encrypted")
-    log = BufferingHandler(MAX_CHARS)
+    log = BufferingHandler(MAX_FILE_CHARS)
     logging.getLogger("pypdf").addHandler(log)
     for number in range(1, len(document.pages) + 1):
         log.buffer.clear()
@@ -172,7 +172,7 @@ def _page_texts(page: Any) -> Iterator[str]:
 def _field_texts(field: Any) -> Iterator[str]:
     """Yield the values of a field, which may be those of its parent; of a choice, the words that a reader chose."""
     found = dict[str, list[Any]]()
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_FILES_WITHIN):
         found = {**{name: _objects(field.get(name)) for name in ("/V", "/Opt", "/Ff") if name in field}, **found}
         field = field.get("/Parent", {}).get_object() if "/Parent" in field else {}
     if found.get("/Ff") and int(found["/Ff"][0]) & PASSWORD:
@@ -432,10 +432,10 @@ def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:
         for page, found in _pages(form, data):
             text = visible(found.encode("utf-8", "replace").decode().replace("\0", " ")).strip()
             if text:
-                yield {"page": "" if page is None else str(page), "text": text[: MAX_CHARS - chars]}
+                yield {"page": "" if page is None else str(page), "text": text[: MAX_FILE_CHARS - chars]}
             chars += len(text)
-            if chars > MAX_CHARS:
-                raise NotText(f"has more than {MAX_CHARS:,} characters; the first ones are indexed")
+            if chars > MAX_FILE_CHARS:
+                raise NotText(f"has more than {MAX_FILE_CHARS:,} characters; the first ones are indexed")
         if not chars:
             raise NotText("has no text, as where pages are pictures")
     except MemoryError:

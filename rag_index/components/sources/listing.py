@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rag_index.components.chunking.code.languages import HEADER, TEXT, language_of
+from rag_index.components.chunking.code.languages import C_HEADER, TEXT, language_of
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
@@ -136,9 +136,9 @@ class _Walk:
                 if not isinstance(exc, FileNotFoundError):
                     self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
                     self._listing.unreadable_folders.append(folder)
-        if HEADER not in self._languages and not ("c" in self._sources and "cpp" not in self._sources):
+        if C_HEADER not in self._languages and not ("c" in self._sources and "cpp" not in self._sources):
             self._listing.files = [
-                replace(file, language="cpp") if file.path.lower().endswith(HEADER) else file
+                replace(file, language="cpp") if file.path.lower().endswith(C_HEADER) else file
                 for file in self._listing.files
             ]
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
@@ -165,7 +165,7 @@ class _Walk:
             if entry.name != GIT and not self._is_excluded(f"{path}/", ignored):
                 self._waiting.append((f"{path}/", ignored))
         elif entry.is_file(follow_symlinks=False):
-            if not path.lower().endswith(HEADER):
+            if not path.lower().endswith(C_HEADER):
                 self._sources.add(language_of(path))
             if not (language := self._included_language(path, ignored)):
                 return

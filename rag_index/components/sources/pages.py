@@ -17,7 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import event, exc, func
 
 from rag_index.components.chunking.text_chunker import shortened
-from rag_index.components.sources.attachments import BETWEEN, FileReader, join_parts
+from rag_index.components.sources.attachments import BETWEEN_FILES, FileReader, join_parts
 from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText, read_text, visible
 from rag_index.core.documents.batches import (
@@ -446,7 +446,7 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
         long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
         heading, between = (f"{name}:\n", "\n") if long else (f"{name}: ", ", ")
         paragraphs.append((heading if name else "") + between.join(texts))
-    own = BETWEEN.join(paragraphs)
+    own = BETWEEN_FILES.join(paragraphs)
     if not own and not parts.parts:
         own = title
     whole, found = join_parts(own, parts.parts)

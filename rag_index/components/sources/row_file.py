@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from rag_index.core.database.files import private_folder
 from rag_index.errors import SourceError
 
-FOLDER, SUFFIX = "queries", ".rows"
+FOLDER, ROWS_SUFFIX = "queries", ".rows"
 CHECKED_BYTES = 8_000_000
 """How much is written between two looks at the room on the disk."""
 KEPT_FREE = 16_000_000
@@ -43,7 +43,7 @@ class RowFile:
             if folder is None or not folder.parent.is_dir():  # a command that only reads makes no `data`
                 raise FileNotFoundError
             private_folder(folder)
-            descriptor, name = tempfile.mkstemp(dir=folder, suffix=SUFFIX)
+            descriptor, name = tempfile.mkstemp(dir=folder, suffix=ROWS_SUFFIX)
         except OSError:
             return tempfile.TemporaryFile()
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # as long as this process lives
@@ -107,7 +107,7 @@ class RowFile:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the files of processes that were killed."""
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in folder.glob(f"*{ROWS_SUFFIX}"):
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

@@ -44,7 +44,7 @@ Needed = dict[str | None, tuple[str, ...]]
 """The columns that are needed of the table itself (None) and of each join."""
 CHECKED_ROWS = 5
 """Rows that tell what texts and keys are. One value that is no text costs its document alone."""
-VALUES = 200
+VALUES_AT_ONCE = 200
 """Values, or keys, that one statement compares with: databases limit the parameters of a statement."""
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
 """Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
@@ -450,7 +450,7 @@ def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield as many of the values at a time as one statement compares with."""
-    return (values[first : first + VALUES] for first in range(0, len(values), VALUES))
+    return (values[first : first + VALUES_AT_ONCE] for first in range(0, len(values), VALUES_AT_ONCE))
 
 
 class Untyped(UserDefinedType[Any]):

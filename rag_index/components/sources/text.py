@@ -36,7 +36,7 @@ LINES = frozenset([
 LEFT_OUT = frozenset([
     "head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template",
 ])  # fmt: skip
-CODE = frozenset(["code", "kbd", "pre", "samp", "tt"])
+CODE_TAGS = frozenset(["code", "kbd", "pre", "samp", "tt"])
 MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""
 MAX_CONTROLS = 0.01
@@ -50,7 +50,7 @@ MIN_CONFIDENCE = 0.12
 """A guess below it is none where signs beyond ASCII stand alone or in pairs, as in western Europe."""
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
-MAX_LEVELS = 100
+MAX_TEXT_LEVELS = 100
 """JSON of more levels, and Markdown whose lists and quotes are nested deeper, stay as they are."""
 MAGIC = {
     b"%PDF": "a PDF file",
@@ -288,7 +288,7 @@ class HtmlText:
         if self._left_out:
             return
         self._verbatim += tag == "pre"
-        self._code += tag in CODE
+        self._code += tag in CODE_TAGS
         self._break(tag)
         if tag == "li":
             self._add("- ")
@@ -304,7 +304,7 @@ class HtmlText:
             self._left_out = max(0, self._left_out - 1)
         elif not self._left_out and tag != "br":
             self._verbatim -= tag == "pre"
-            self._code -= tag in CODE
+            self._code -= tag in CODE_TAGS
             self._break(tag)
 
     def data(self, text: str) -> None:
@@ -352,7 +352,7 @@ class HtmlText:
 def markdown_text(text: str) -> str:
     """Return the text of Markdown without its marks; links without addresses, tables as lines, code as it is."""
     blocks = _markdown().parse(text)
-    if any(block.level >= MAX_LEVELS - 1 for block in blocks):
+    if any(block.level >= MAX_TEXT_LEVELS - 1 for block in blocks):
         return text
     return html_text(_markdown().renderer.render(blocks, _markdown().options, {}))
 
@@ -367,7 +367,7 @@ def _markdown() -> MarkdownIt:
         text = state.src[state.bMarks[start] : state.eMarks[min(start + 2, end) - 1]]
         return _DEFINITION.match(text) is not None and reference(state, start, end, silent)
 
-    reader = MarkdownIt("commonmark", {"maxNesting": MAX_LEVELS}).enable(["table", "strikethrough"])
+    reader = MarkdownIt("commonmark", {"maxNesting": MAX_TEXT_LEVELS}).enable(["table", "strikethrough"])
     reader.validateLink = lambda _: True  # type: ignore[method-assign, assignment]
     reader.block.ruler.at("reference", defines)
     return reader
@@ -432,7 +432,7 @@ def flatten(value: Any) -> str:
     return "\n".join(_lines("", value))
 
 
-def _lines(name: str, value: Any, levels: int = MAX_LEVELS) -> Iterator[str]:
+def _lines(name: str, value: Any, levels: int = MAX_TEXT_LEVELS) -> Iterator[str]:
     if not levels:
         raise ValueError("too many levels")
     label = f"{name}: " if name else ""

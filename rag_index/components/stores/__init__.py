@@ -38,7 +38,7 @@ MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"
 """Value of a maker key if neither ledger nor store knows the maker, or the points cannot be read."""
-NAME = "name"
+INDEX_NAME = "name"
 """Key for the collection's own name, for a reader who may read it by its alias alone."""
 LEFT = "rolled_back"
 """Key that is true if a rollback has left this collection for an older one; else missing."""
@@ -192,7 +192,7 @@ def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
             f"the store has a collection named {alias}, which rag-index did not make, and searches need this name as "
             f"an alias: remove that collection, or {RENAME}"
         )
-    return LiveName(metadata.get(NAME, alias), alias)
+    return LiveName(metadata.get(INDEX_NAME, alias), alias)
 
 
 def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:

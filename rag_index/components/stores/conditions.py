@@ -18,7 +18,7 @@ Json = dict[str, Any]
 """A filter, or one of its conditions, as Qdrant's REST takes it; bounds in time are `datetime`."""
 BOUNDS = ("gte", "gt", "lte", "lt")
 INT64 = 2**63
-PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_-]+")
 
 K = TypeVar("K")
 
@@ -58,7 +58,7 @@ def payload_path(field: str) -> str:
     parts = field.split(".")
     if '"' in field or not all(parts):
         raise StoreError(f"no condition can be put on payload field {field!r}: rename the column in a query (AS …)")
-    return ".".join(part if PLAIN.fullmatch(part) else f'"{part}"' for part in parts)
+    return ".".join(part if PLAIN_PATH.fullmatch(part) else f'"{part}"' for part in parts)
 
 
 def unquoted(path: str) -> str:

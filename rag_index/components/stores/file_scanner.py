@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PIECE = 32
 STEP = 8
 """Bytes between the pieces of a text: whatever leaves 39 bytes of it in a row leaves one of them."""
-PLACES = 4
+PLACES_AT_ONCE = 4
 """Pieces of a vector in each encoding."""
 SHAPES = 2
 """Vectors that are looked for as bytes of any scale, which takes longest."""
@@ -90,7 +90,7 @@ class Scanner:
         values = np.asarray(vector, dtype=np.float32)
         for encoded in _encodings(values):
             places = _telling(encoded, range(0, len(encoded) - PIECE + 1, PIECE))
-            found += self.add_pieces(_hashes(encoded)[places[:: max(1, len(places) // PLACES)]])
+            found += self.add_pieces(_hashes(encoded)[places[:: max(1, len(places) // PLACES_AT_ONCE)]])
         middle = values[max(0, len(values) - PIECE) // 2 :][:PIECE]
         if len(self._shapes) < SHAPES and len(np.unique(middle)) > PIECE // 2:
             middle = middle - middle.mean()

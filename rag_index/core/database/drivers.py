@@ -38,7 +38,7 @@ PACKAGES: Mapping[str, str] = {
 """The package with the driver of a database for which we have no extra."""
 MIN_SECRET = 4
 """Shorter secrets are masked only where a URL has them: they stand in any message by chance."""
-CONNECT_SECONDS = 10
+DATABASE_CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
@@ -76,7 +76,7 @@ def connect_options(url: URL) -> dict[str, Any]:
     prepared in an earlier one.
     """
     backend = url.get_backend_name()
-    options: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS} if backend in DRIVERS else {}
+    options: dict[str, Any] = {"connect_timeout": DATABASE_CONNECT_SECONDS} if backend in DRIVERS else {}
     if backend == "postgresql":
         options["client_encoding"] = "utf8"
     if url.drivername == "postgresql+psycopg":

@@ -36,7 +36,7 @@ LARGE_SHARE = 0.5  # of the time, one stage
 SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
 
-SHORT = 0.05
+SHORT_STAGE = 0.05
 SMALL = 100_000
 MAX_WORSE = 20
 
@@ -232,7 +232,9 @@ def _gate_lines(gate: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT)
+    stages = ", ".join(
+        f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
+    )
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
     memory = f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics["peak_memory"] else ""
     busy = f"{metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"

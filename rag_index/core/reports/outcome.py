@@ -18,12 +18,12 @@ COUNTS = (
 )  # fmt: skip
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 FIRST_IDS = 10
-SLOW_SECONDS = 60.0
+SLOW_RUN_SECONDS = 60.0
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 SEARCH, MEANING, WORDS = "search", "meaning", "words"
 BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
-NAMED = 3
+MAX_NAMED = 3
 EPSILON = 1e-9
 """Losses that differ by less are equal: they are means of floats."""
 MAX_QUERY = 60
@@ -145,7 +145,7 @@ class GateVerdict:
         if self.too_few:
             yield self.too_few
         if self.gone:
-            named = ", ".join(self.gone[:NAMED]) + (", …" if len(self.gone) > NAMED else "")
+            named = ", ".join(self.gone[:MAX_NAMED]) + (", …" if len(self.gone) > MAX_NAMED else "")
             count = count_of(len(self.gone), "document")
             yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
 
@@ -177,8 +177,8 @@ class GateVerdict:
     def fall(self) -> str:
         """Return what was lost by more than the gate allows, with the queries that got worst."""
         way = self.poorest
-        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:NAMED])
-        more = f" and {len(way.worse) - NAMED:,} more" if len(way.worse) > NAMED else ""
+        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:MAX_NAMED])
+        more = f" and {len(way.worse) - MAX_NAMED:,} more" if len(way.worse) > MAX_NAMED else ""
         return (
             f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
             f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
@@ -372,7 +372,7 @@ class RunReport:
     @property
     def advice(self) -> str:
         """A sentence about the index that took longest, if it was slow to embed; else ""."""
-        slow = [one for one in self.indexes if one.seconds >= SLOW_SECONDS and one.chunks_embedded and one.advice]
+        slow = [one for one in self.indexes if one.seconds >= SLOW_RUN_SECONDS and one.chunks_embedded and one.advice]
         slowest = max(slow, key=lambda one: one.seconds, default=None)
         return f"{slowest.index}: {slowest.advice} (`rag-index report` says more)" if slowest else ""
 

@@ -36,8 +36,8 @@ Template = list[tuple[str, str | None]]
 """The parts of a template: the literal before a column, and the column (None at the end)."""
 PREFIX = re.compile(r"[ !-$&(-\[\]-~]+")
 """What may stand before a key that another table names: no quote, no percent sign and no backslash."""
-NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
-JoinName = Annotated[str, Field(pattern=NAME)]
+JOIN_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+JoinName = Annotated[str, Field(pattern=JOIN_NAME)]
 ADDRESS = re.compile(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\\x00-\x1f]*")
 """An address of http or https, or of a path of the service's own host: a page opens no other."""
 DESCENDING = " desc"
@@ -151,7 +151,7 @@ class JoinSettings(Section):
 class PartSettings(Section):
     """An entry of `[[indexes.parts]]`: a table with many rows for one document."""
 
-    name: str = Field(default="", pattern=r"^$|" + NAME)
+    name: str = Field(default="", pattern=r"^$|" + JOIN_NAME)
     """What hits, filters and payloads call such a part. Empty: the name of the table."""
     table: str = Field(min_length=1)
     """The table or view with the rows."""

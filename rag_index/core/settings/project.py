@@ -56,7 +56,7 @@ MIN_SIMILARITY = 0.75
 """How similar a variable without two underscores has to be to one of ours to be a mistake. Others are ignored."""
 Place = tuple[str | int, ...]
 NO_INDEXES = "each names a table, its key and its text; `rag-index init --source URL` suggests them"
-ORDER = ("extra_forbidden", "missing")
+FIRST_MISTAKES = ("extra_forbidden", "missing")
 OVERRIDES = {
     "workers": "parallel",
     "shard_documents": "parallel",
@@ -207,7 +207,9 @@ def project_name(folder: str) -> str:
 def first_problem(exc: ValidationError, values: Mapping[str, Any], origin: Mapping[Place, str], file: str) -> str:
     """Return the first error in one line. Unknown keys come first, since they often explain what is missing."""
     errors = exc.errors(include_url=False)
-    error = min(errors, key=lambda e: ORDER.index(e["type"]) if e["type"] in ORDER else len(ORDER))
+    error = min(
+        errors, key=lambda e: FIRST_MISTAKES.index(e["type"]) if e["type"] in FIRST_MISTAKES else len(FIRST_MISTAKES)
+    )
     place = _place_of(error, values)
     kind, key, table = error["type"], place[-1] if place else "", _model_at(place[:-1])
     variable = next((origin[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origin), None)
@@ -256,7 +258,7 @@ def _place_of(error: Mapping[str, Any], values: Any) -> Place:
         try:
             values = values[part]
         except (KeyError, IndexError, TypeError):
-            return (*place, part) if error["type"] in ORDER and isinstance(values, dict) else tuple(place)
+            return (*place, part) if error["type"] in FIRST_MISTAKES and isinstance(values, dict) else tuple(place)
         place.append(part)
     return tuple(place)
 

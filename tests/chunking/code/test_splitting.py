@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag_index.components.chunking.code import CodeChunker
-from rag_index.components.chunking.code.languages import LANGUAGES
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import encode_key
@@ -41,7 +41,7 @@ def assert_whole(text: str, one: ChunkedDocument) -> None:
         assert last - first == chunk.strip().count("\n")
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", CODE_LANGUAGES)
 def test_chunks_of_each_language_join_to_the_file(language: str) -> None:
     plain = SAMPLES[language]
     odd = ["\ufeff" + plain, plain.replace("  ", "\t"), plain.rstrip(), "\n\n \n" + plain + "\n\n\t\n", " \n\t\n"]
@@ -54,7 +54,7 @@ def test_chunks_of_each_language_join_to_the_file(language: str) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.sampled_from(sorted(LANGUAGES)),
+    st.sampled_from(sorted(CODE_LANGUAGES)),
     st.integers(0, 2**32),
     st.lists(st.text(alphabet="{}()<>\"'`#/*\\:;=\n\r\t é\u2028\U0001f600x", max_size=12), max_size=6),
     st.integers(20, 300),
@@ -115,6 +115,6 @@ def test_a_large_function_is_split_at_lines_and_a_long_line_inside() -> None:
 
 def test_chunks_do_not_depend_on_the_other_files_of_a_shard() -> None:
     """Parallel and serial runs agree byte for byte because of this."""
-    pages = [page(SAMPLES[language], language) for language in LANGUAGES]
+    pages = [page(SAMPLES[language], language) for language in CODE_LANGUAGES]
     together = functools.reduce(DocumentBatch.plus, pages)
     assert CHUNKER.chunk(together) == [one for each in pages for one in CHUNKER.chunk(each)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rag_index.components.chunking.code.languages import LANGUAGES, open_parser
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES, open_parser
 from rag_index.components.chunking.code.symbols import Deadline, parse, symbols_of
 from rag_index.errors import TerminalError
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
@@ -68,7 +68,7 @@ def test_symbols_agree_with_ast() -> None:
         ("c", "/" * 500_000 + "\nint f(void);\n" + "/*" * 200_000 + "\nint g(void);\n"),
         ("c", "#if A\n" + "#elif B\nint f(void);\n" * 30_000),
     ],
-    ids=lambda value: value[:12] if value not in LANGUAGES else value,
+    ids=lambda value: value[:12] if value not in CODE_LANGUAGES else value,
 )
 def test_no_file_takes_longer_than_its_limit(language: str, text: str) -> None:
     """The limit bounds all that is done with a file. Processor time is measured: other work changes nothing in it."""
@@ -84,10 +84,10 @@ def test_a_process_does_not_grow_by_what_it_parses() -> None:
     process = psutil.Process()
     deadline = Deadline(60)
     for _ in range(3):
-        parse(text, LANGUAGES["c"], deadline)
+        parse(text, CODE_LANGUAGES["c"], deadline)
     before = process.memory_info().rss
     for _ in range(40):
-        parse(text, LANGUAGES["c"], deadline)
+        parse(text, CODE_LANGUAGES["c"], deadline)
     assert process.memory_info().rss - before < 15_000_000
 
 
@@ -96,7 +96,7 @@ def test_what_the_parser_reads_in_parts_is_the_file() -> None:
     for shift in range(8):
         text = ("#" * shift + "\n" + "größer = 'ä€😀'\n" * 400).encode()
         tree = open_parser("python").parse(text)
-        assert str(parse(text, LANGUAGES["python"], Deadline(20)).root_node) == str(tree.root_node)
+        assert str(parse(text, CODE_LANGUAGES["python"], Deadline(20)).root_node) == str(tree.root_node)
         assert len(symbols_of(text, "python", seconds=20)) == 400
 
 

@@ -27,7 +27,7 @@ _WORD = re.compile(r"\w")
 _BREAKS = re.compile(r"\n[ \t\f\r]*\n"), re.compile(r"\n"), re.compile(r"[ \t]")
 """What a chunk ends with at best: a blank line, a line, a blank."""
 PARSE_SECONDS = 30.0
-BETWEEN = "text"
+TEXT_BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
 
 
@@ -157,7 +157,7 @@ class CodeChunker:
         chunks = [text[span.start : span.end] for span in spans]
         payloads, line = [], 1
         for chunk, span in zip(chunks, spans, strict=True):
-            fields = {"kind": span.symbol.kind if span.symbol else BETWEEN, "lines": _line_range(chunk, line)}
+            fields = {"kind": span.symbol.kind if span.symbol else TEXT_BETWEEN, "lines": _line_range(chunk, line)}
             for name in ("name", "qualified_name", "signature", "parent", "docstring") if span.symbol else ():
                 if (value := getattr(span.symbol, name)) or name == "name":
                     fields[name] = value

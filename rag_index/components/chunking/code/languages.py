@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TEXT = "text"
 """The language of files that the settings include although no grammar is known for them."""
 
-HEADER = ".h"
+C_HEADER = ".h"
 """The suffix that C and C++ share."""
 
 _JS_LOCAL = frozenset({
@@ -82,7 +82,7 @@ _ALL = (
     ),
     Language("java", "tree_sitter_java", (".java",), definitions.JAVA, comments=_LINE_AND_BLOCK),
     Language(
-        "c", "tree_sitter_c", (".c", HEADER), c_definitions.C, wrappers=_C_WRAPPERS,
+        "c", "tree_sitter_c", (".c", C_HEADER), c_definitions.C, wrappers=_C_WRAPPERS,
         local=frozenset({"compound_statement"}),
     ),
     Language(
@@ -94,7 +94,7 @@ _ALL = (
         local=frozenset({"method", "singleton_method", "block", "do_block", "lambda"}),
     ),
 )  # fmt: skip
-LANGUAGES = {language.name: language for language in _ALL}
+CODE_LANGUAGES = {language.name: language for language in _ALL}
 _BY_SUFFIX = {suffix: language.name for language in _ALL for suffix in language.suffixes}
 
 
@@ -109,14 +109,14 @@ def require_grammars() -> None:
 
     Raises SettingsError if a package is missing; the message says how to install it.
     """
-    for name in LANGUAGES:
+    for name in CODE_LANGUAGES:
         open_parser(name)
 
 
 @functools.cache
 def open_parser(name: str) -> Parser:
     """Return the parser of a language, made on first use. Raises SettingsError if its package is not installed."""
-    language = LANGUAGES[name]
+    language = CODE_LANGUAGES[name]
     try:
         import tree_sitter
 

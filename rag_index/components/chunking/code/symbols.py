@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rag_index.components.chunking.code.c_definitions import hide_macros
 from rag_index.components.chunking.code.definitions import Named, Place, first_child
-from rag_index.components.chunking.code.languages import LANGUAGES, Language, open_parser
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES, Language, open_parser
 from rag_index.errors import TerminalError
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ NODES_PER_LOOK = 256
 
 MAX_INDENTATION = 1000
 """Bytes of white space before a comment that begins its line."""
-MAX_CHARS = 300
+MAX_LINE_CHARS = 300
 """Characters of a signature, and of a docstring."""
 MAX_READ_BYTES = 2000
 """Bytes that are read for one of them: patterns take the square of the time for some long texts."""
-MAX_DEPTH = 40
+MAX_SYMBOLS_WITHIN = 40
 """Symbols that are nested deeper belong to the symbols around them."""
 TYPE_KINDS = {"class", "interface", "implementation", "enum", "type"}
 """Kinds of symbols whose functions are methods."""
@@ -132,7 +132,7 @@ def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     Raises TerminalError if parsing took longer than `seconds`, and SettingsError if the language's grammar is not
     installed.
     """
-    deadline, known = Deadline(seconds), LANGUAGES[language]
+    deadline, known = Deadline(seconds), CODE_LANGUAGES[language]
     reader = _SymbolReader(data, known, deadline)
     reader.walk(parse(data, known, deadline))
     return reader.symbols()
@@ -216,7 +216,7 @@ class _SymbolReader:
             self._deadline.check()
             while scopes and scopes[-1].end <= definition.start:
                 earliest = max(earliest, scopes.pop().end)
-            if len(scopes) == MAX_DEPTH or (scopes and definition.end > scopes[-1].end):
+            if len(scopes) == MAX_SYMBOLS_WITHIN or (scopes and definition.end > scopes[-1].end):
                 continue
             outer = scopes[-1] if scopes else _Scope(len(self._data), "", is_type=False)
             start = self._start_with_comments(definition.start, earliest)
@@ -297,4 +297,4 @@ def _first_paragraph(text: str) -> str:
 
 def _shorten(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= MAX_CHARS else line[: MAX_CHARS - 1] + "…"
+    return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"

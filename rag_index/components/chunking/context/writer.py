@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import EmbedderSettings
 
-VERSION = 2
+CONTEXT_VERSION = 2
 """The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
 
 PLAIN_PROMPT = "Answer with one word: are you there?"
@@ -73,8 +73,8 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all fields and of VERSION (16 hex digits)."""
-        fields = "\0".join([str(VERSION), self.digest, self.prompt, str(self.max_chars), str(self.num_ctx)])
+        """A short hash of all fields and of CONTEXT_VERSION (16 hex digits)."""
+        fields = "\0".join([str(CONTEXT_VERSION), self.digest, self.prompt, str(self.max_chars), str(self.num_ctx)])
         return hashlib.blake2b(fields.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     @property

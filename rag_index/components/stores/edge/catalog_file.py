@@ -22,7 +22,7 @@ from rag_index.errors import StoreError, StoreMismatch
 if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark
 
-VERSION = 2
+CATALOG_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Catalog:
             if (entries, aliases) == self._state:
                 return
             collections = {name: asdict(entry) for name, entry in entries.items()}
-            document = {"version": VERSION, "collections": collections, "aliases": aliases}
+            document = {"version": CATALOG_VERSION, "collections": collections, "aliases": aliases}
             try:
                 content = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
             except (TypeError, ValueError) as exc:
@@ -163,7 +163,7 @@ class Catalog:
             content = self._file.read_bytes()
         try:
             document = json.loads(content)
-            if document["version"] > VERSION:
+            if document["version"] > CATALOG_VERSION:
                 raise StoreError(
                     f"{self._file} was written by a newer rag-index (version {document['version']}): upgrade rag-index"
                 )

@@ -25,9 +25,9 @@ from rag_index.core.database.files import replace_file, sync_path
 from rag_index.core.documents.batches import CommitMark
 from rag_index.errors import RagIndexError, StoreBusy, StoreError
 
-POLL = 0.02
+LOCK_POLL = 0.02
 COMMAND_CHARS = 120
-PATIENCE = 2.0
+WRITER_PATIENCE = 2.0
 """How long the writer of a collection is waited for in any case: it may be about to close."""
 LET_GO_SECONDS = 0.3
 """How long a writer waits for an idle reader to let go of a collection, before it writes a copy."""
@@ -72,7 +72,7 @@ class FileLock:
                     return True
                 if time.monotonic() >= deadline:
                     return False
-                time.sleep(POLL)
+                time.sleep(LOCK_POLL)
         finally:
             if self.descriptor != descriptor:
                 os.close(descriptor)

@@ -24,13 +24,13 @@ from rag_index.components.stores.edge.collection_reader import CollectionReader
 from rag_index.errors import RagIndexError, SearchTimedOut, StoreError
 
 MAX_PROCESSES = 4
-SLOW_SECONDS, SLOW_LOAD_SECONDS = 0.25, 3.0
+SLOW_SEARCH_SECONDS, SLOW_LOAD_SECONDS = 0.25, 3.0
 """After this time of a call, or of loading a shard for it, the calls that wait get another process."""
 LOAD_SECONDS = 600.0
 """How long a shard may take to be loaded, before which nothing can be searched in it."""
-GRACE_SECONDS = 2.0
+ENDING_SECONDS = 2.0
 """A process whose parent has died ends itself so long after a time limit."""
-COMMAND = f"import sys; sys.path[:] = sys.argv[3:]; from {__name__} import main; main()"
+SEARCH_COMMAND = f"import sys; sys.path[:] = sys.argv[3:]; from {__name__} import main; main()"
 
 
 class SearchProcesses:
@@ -89,7 +89,7 @@ class SearchProcesses:
                 while self._idle:
                     process = self._idle.pop()
                     if process.alive:
-                        process.slow_at = now + SLOW_SECONDS
+                        process.slow_at = now + SLOW_SEARCH_SECONDS
                         return process
                     self._processes.remove(process)  # killed from outside, perhaps for memory
                 due = max((one.slow_at for one in self._processes), default=now)
@@ -127,7 +127,7 @@ class _Process:
         self._loaded: set[Path] = set()
         self._connection, theirs = Pipe()
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-c", COMMAND, str(theirs.fileno()), str(timeout), *sys.path],
+            [sys.executable, "-P", "-c", SEARCH_COMMAND, str(theirs.fileno()), str(timeout), *sys.path],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()], process_group=0,  # Ctrl-C ends the parent, and the parent ends this
         )  # fmt: skip
@@ -142,14 +142,14 @@ class _Process:
             self.slow_at = time.monotonic() + SLOW_LOAD_SECONDS
             self._ask((shard, "load", (), {}), LOAD_SECONDS)
             self._loaded = {shard[1], *filter(Path.exists, self._loaded)}
-            self.slow_at = time.monotonic() + SLOW_SECONDS
+            self.slow_at = time.monotonic() + SLOW_SEARCH_SECONDS
         return self._ask((shard, method, args, options), self._timeout) if method != "load" else None
 
     def kill(self) -> int | None:
         """End the process, which writes nothing that is needed, and return its exit code."""
         self._child.kill()
         with suppress(subprocess.TimeoutExpired):  # a disk that does not answer holds it back
-            self._child.wait(GRACE_SECONDS)
+            self._child.wait(ENDING_SECONDS)
         return self._child.returncode
 
     def _ask(self, request: tuple[Any, ...], seconds: float) -> Any:
@@ -170,7 +170,7 @@ def main() -> None:
         while True:
             (name, folder, dimension, sparse), method, args, options = connection.recv()
             seconds = LOAD_SECONDS if method == "load" else timeout
-            signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)  # SIGALRM ends it if the parent has died
+            signal.setitimer(signal.ITIMER_REAL, seconds + ENDING_SECONDS)  # SIGALRM ends it if the parent has died
             for gone in [one for one in readers if not one.exists()]:
                 with suppress(StoreError):
                     readers.pop(gone).close()

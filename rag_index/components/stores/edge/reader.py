@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.components.stores.edge.collection_reader import CollectionReader, EdgeReads
 from rag_index.components.stores.edge.folder import (
-    POLL,
+    LOCK_POLL,
     UNFLUSHED,
     UNWRITTEN,
     FileLock,
@@ -185,7 +185,7 @@ class EdgeReader(EdgeReads):
                     f"collection {name} of the store at {self._path} is being written by {writer(self._path, name)}, "
                     "which does not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
                 )
-            self._closed.wait(POLL)
+            self._closed.wait(LOCK_POLL)
         raise StoreError(f"the store at {self._path} is closed")
 
     def _link(self, name: str, entry: CatalogEntry) -> View | None:

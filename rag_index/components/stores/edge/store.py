@@ -24,8 +24,8 @@ from rag_index.components.stores.edge.catalog_file import Catalog
 from rag_index.components.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog, of_collection
 from rag_index.components.stores.edge.folder import (
-    PATIENCE,
     UNFLUSHED,
+    WRITER_PATIENCE,
     FileLock,
     WriterLock,
     folder_errors,
@@ -35,7 +35,7 @@ from rag_index.components.stores.edge.folder import (
 from rag_index.core.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
 
 
@@ -63,7 +63,7 @@ class EdgeStore(EdgeReads):
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
     ) -> None:
-        if not NAME.fullmatch(name):
+        if not COLLECTION_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:
             if name not in self.known().names():
@@ -130,7 +130,7 @@ class EdgeStore(EdgeReads):
         with self._mutex:
             name = self.known().resolve(name)
             if name not in self._open:
-                lock = WriterLock(self._path, name, wait=max(self._wait, PATIENCE))
+                lock = WriterLock(self._path, name, wait=max(self._wait, WRITER_PATIENCE))
                 self._open[name] = self._collection(name, lock)
                 if self._writes:
                     self._open[name].move_from_readers()

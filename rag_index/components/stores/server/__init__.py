@@ -57,7 +57,7 @@ OVERSAMPLING = 2.0
 """How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
 MAX_IDS = 1000
 """Ids or keys per request."""
-EMPTY: tuple[list[int], list[float]] = ([], [])
+NO_WORDS_OF_POINT: tuple[list[int], list[float]] = ([], [])
 
 
 def filter_of(conditions: Conditions) -> models.Filter | None:
@@ -301,7 +301,7 @@ def _upsert(
     if client.init_options.get("prefer_grpc"):
         request = upsert_request(name, ids, vectors, payloads, sparse)
         return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
-    words = sparse.lists() if sparse is not None else repeat(EMPTY, len(ids))
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
     structs = []
     for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
         vector: dict[str, Any] = {"": row}
@@ -325,7 +325,7 @@ def upsert_request(
     ValueError for payloads that are no JSON.
     """
     request = proto.UpsertPoints(collection_name=name, wait=True)
-    words = sparse.lists() if sparse is not None else repeat(EMPTY, len(ids))
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
     for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
         point = request.points.add()
         point.id.uuid = point_id

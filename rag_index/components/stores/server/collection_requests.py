@@ -25,7 +25,7 @@ logger = logging.getLogger("rag_index.stores")
 IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
 """Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
 says that it is at work. A large segment may take an hour in which nothing else changes."""
-POLL = 0.5
+INDEX_POLL = 0.5
 
 
 def difference(kind: type[M], wanted: object, found: object) -> M | None:
@@ -234,4 +234,4 @@ class Collections(Requests):
                 )
             if info.status == models.CollectionStatus.GREY:  # after a restart it waits for a change to begin
                 self._set_threshold(name, info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD)
-            link.sleep(POLL)
+            link.sleep(INDEX_POLL)
