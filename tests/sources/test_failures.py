@@ -17,7 +17,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
 from rag_index.errors import RagIndexError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.first_run.schema.catalog import read_catalog
-from tests.sources.databases import SourceDatabase, open_database, read
+from tests.sources.databases import SourceDatabase, read
 from tests.waiting import eventually
 
 NOTES = {"1": "note 1", "2": "note 2", "3": "note 3"}
@@ -33,16 +33,16 @@ def said_of(source, error=RagIndexError):
     return str(caught.value)
 
 
+@pytest.fixture(autouse=True)
+def notes(request):
+    """Three notes in a server's database."""
+    for name in {"desk", "mariadb_desk"} & {*request.fixturenames}:
+        request.getfixturevalue(name).notes(3)
+
+
 # PostgreSQL
 
 IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-
-
-@pytest.fixture
-def desk(request, tmp_path):
-    """A database of PostgreSQL with three notes."""
-    with open_database("postgresql", request, tmp_path) as opened:
-        yield opened.notes(3)
 
 
 def limit(desk, name, value):
@@ -129,13 +129,6 @@ def test_a_ledger_that_may_not_be_written_or_waits_for_a_lock_says_so(desk):
 
 
 # MariaDB
-
-
-@pytest.fixture
-def mariadb_desk(request, tmp_path):
-    """A database of MariaDB with three notes."""
-    with open_database("mariadb", request, tmp_path) as opened:
-        yield opened.notes(3)
 
 
 def test_mariadb_names_its_own_limits_views_and_rights(mariadb_desk):

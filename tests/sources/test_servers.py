@@ -19,19 +19,6 @@ from tests.sources.databases import SourceDatabase, open_database, read
 QUERY = {"query": "SELECT * FROM note"}
 
 
-@pytest.fixture
-def desk(request, tmp_path):
-    """An empty database of PostgreSQL."""
-    with open_database("postgresql", request, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def mariadb_desk(request, tmp_path):
-    with open_database("mariadb", request, tmp_path) as opened:
-        yield opened
-
-
 def payloads(source):
     return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
 
