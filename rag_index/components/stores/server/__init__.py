@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 from qdrant_client import QdrantClient, models
-from qdrant_client import grpc as proto
-from qdrant_client.conversions.conversion import GrpcToRest, json_to_value
 
 from rag_index.components.stores import SPARSE
 from rag_index.components.stores.conditions import match_any, payload_filter, payload_path
@@ -222,7 +220,7 @@ class Writes(Requests):
         def send(rows: slice) -> None:
             sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
             columns = points.ids[rows], vectors[rows], points.payloads[rows], sparse
-            self._write(lambda client: [_upsert(client, name, *columns, timeout=self._link.timeout)])
+            self._write(lambda client: [_upsert(client, name, *columns)])
 
         _send_all(name, points.ids, sizes, send)
 
@@ -295,12 +293,7 @@ def _upsert(
     vectors: NDArray[np.float32],
     payloads: Sequence[dict[str, Any]],
     sparse: SparseVectors | None,
-    *,
-    timeout: float,
 ) -> models.UpdateResult:
-    if client.init_options.get("prefer_grpc"):
-        request = upsert_request(name, ids, vectors, payloads, sparse)
-        return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
     words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
     structs = []
     for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
@@ -309,54 +302,6 @@ def _upsert(
             vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
         structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))
     return client.upsert(name, structs, wait=True)
-
-
-def upsert_request(
-    name: str,
-    ids: Sequence[str],
-    vectors: NDArray[np.float32],
-    payloads: Sequence[dict[str, Any]],
-    sparse: SparseVectors | None,
-) -> proto.UpsertPoints:
-    """Return the request of gRPC that writes these points and waits until they are written.
-
-    It is filled in place: the client's conversion makes an object of each value and copies it, and takes twice as long.
-    Without `sparse` the only vector of a point has no name. An empty sparse vector is left out. Raises TypeError and
-    ValueError for payloads that are no JSON.
-    """
-    request = proto.UpsertPoints(collection_name=name, wait=True)
-    words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
-    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
-        point = request.points.add()
-        point.id.uuid = point_id
-        _fill(point.payload, payload)
-        if sparse is None:
-            point.vectors.vector.dense.data.extend(row)
-            continue
-        named = point.vectors.vectors.vectors
-        named[""].dense.data.extend(row)
-        if indices:
-            named[SPARSE].sparse.indices.extend(indices)
-            named[SPARSE].sparse.values.extend(values)
-    return request
-
-
-def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
-    for name, value in fields.items():
-        entry, kind = entries[name], type(value)
-        if kind is str:
-            entry.string_value = value
-        elif kind is int:
-            entry.integer_value = value
-        elif kind is bool:
-            entry.bool_value = value
-        elif kind is float:
-            entry.double_value = value
-        elif kind is dict:
-            entry.struct_value.SetInParent()
-            _fill(entry.struct_value.fields, value)
-        else:
-            entry.CopyFrom(json_to_value(value))
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
