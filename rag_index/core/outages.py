@@ -115,7 +115,7 @@ class Calls:
     def asking(self, service: str, *, patience: float = SILENCE_SECONDS, limit: float = 0.0) -> Iterator[Call]:
         """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds.
 
-        `limit` is how long the caller waits for it at most, in seconds, if that is known.
+        `limit` is how long the caller waits for it at most, in seconds; 0 if it does not know.
         An outage in which the block raises goes on, and the next block for this service continues it.
         """
         call = Call(service, patience, self._clock, limit)

@@ -98,7 +98,7 @@ def split_identifiers(text: str) -> str:
 def split_unspaced(text: str, *, characters: bool = False) -> str:
     """Return the text with Chinese and Japanese in pairs of neighbouring characters, as words: whatever their language.
 
-    No dictionary has every name, and it divides a phrase otherwise than the text that has it. With `characters`, each
+    No dictionary knows every name, and it may divide a query in other places than the text. With `characters`, each
     character is a word too, so that a query of one finds it. A single Hiragana is a particle or an ending, and no word.
     """
 

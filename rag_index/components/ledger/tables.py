@@ -344,7 +344,7 @@ class Position:
     """
 
     at: float
-    """In seconds since 1970, by the clock of the process that looked, before it did."""
+    """Seconds since 1970 by the clock of the process that looked, just before it looked."""
     text: str = ""
     """The place in the log or the number; "" where the source has neither."""
     how: str = "run"
@@ -475,13 +475,13 @@ class PendingErasures(NamedTuple):
     """Documents deleted or changed since the last erasure, whose texts the store's files may keep."""
 
     hashes: list[str]
-    """Those of their keys."""
+    """The hashes of their keys."""
     since: float | None
     named: bool
     """Whether a person had one of them erased, and that did not end."""
     pieces: dict[str, bytes]
-    """By hash, of documents erased on request: the pieces that a scanner looks for, or b"" if not all texts that the
-    document had since the last erasure are known."""
+    """What a scanner looks for of documents erased on request, by hash: pieces of their texts, or b"" if not all texts
+    since the last erasure are known."""
 
 
 @dataclass(frozen=True, slots=True)

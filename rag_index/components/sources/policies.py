@@ -70,7 +70,7 @@ _BEGIN = sa.text("""
     SELECT set_config('statement_timeout', :timeout, true),
         (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(:relation))
 """)
-"""The limit, and whether a relation is a table, of which only whole rows can be hidden."""
+"""Set the time limit, and say whether a relation is a table: a policy can hide only whole rows of a table."""
 _AS_CALLER = sa.text("""
     SELECT set_config('search_path', coalesce((
         SELECT string_agg(quote_ident(name), ', ') FROM unnest(current_schemas(false)) AS name), ''), true),

@@ -51,7 +51,7 @@ class RowFile:
         return os.fdopen(descriptor, "w+b")
 
     def write(self, rows: Iterable[Sequence[Any]], expected: int | None) -> int:
-        """Write all rows, of which about so many are expected, and return how many they are.
+        """Write all rows and return their number. `expected` is about how many the caller expects.
 
         Raises SourceError if the disk lacks room.
         """

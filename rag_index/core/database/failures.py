@@ -63,7 +63,7 @@ POSTGRESQL: Mapping[str, _Meaning] = {
     "58P01": (False, "the database server lacks this file: put it there, or install the extension that it is of"),
     "TLS": (False, _TLS), "42501": (False, _RIGHT), "28P01": (False, _LOGIN), "28000": (False, _LOGIN),
 }  # fmt: skip
-"""By SQLSTATE: whether another try may help, and the remedy. What is not here is told with the database's own hint."""
+"""Whether another try may help, and the remedy, by SQLSTATE. For other states the database's own hint is shown."""
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 REFUSALS: tuple[tuple[str, str], ...] = (
     ("too many (clients|connections)|connection slots", "53300"),
@@ -88,7 +88,7 @@ MYSQL: Mapping[int, _Meaning] = {
     1296: (True, _OTHER_SERVER), 1429: (True, _OTHER_SERVER), 1430: (True, _OTHER_SERVER),
     2026: (False, _TLS),
 }  # fmt: skip
-"""By the error number of MySQL and MariaDB. Other errors of the server stay, and those of its client pass."""
+"""The same by the error number of MySQL and MariaDB. Other errors of its client pass, and those of the server stay."""
 CLIENT_ERRORS = range(2000, 3000)
 
 _WRITER = "another process writes it: wait for its end"
@@ -102,7 +102,7 @@ SQLITE: Mapping[int, _Meaning] = {
     sqlite3.SQLITE_NOTADB: (False, "name another file, or a copy that is not encrypted"),
     sqlite3.SQLITE_CORRUPT: (False, "put back a backup, or run `sqlite3 FILE .recover`"),
 }  # fmt: skip
-"""By SQLite's primary result code."""
+"""The same by SQLite's primary result code."""
 NOT_OURS = re.compile(r"(no such|unknown) (collation sequence|module|function)|no query solution")
 """SQLite's words, which have no code, for what an application adds to its own connections."""
 _OWN = "only the application's own connections have that: leave it out, or write a `query` that needs none of it"

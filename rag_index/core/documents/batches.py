@@ -237,7 +237,7 @@ def kinds_of(reason: str) -> dict[str, str]:
 
 
 PEAKS = ("peak_memory", "process_load")
-"""Of several shards the largest counts, and not the sum."""
+"""The fields of which several shards have the largest value, and not the sum."""
 
 
 @dataclass(frozen=True, slots=True)

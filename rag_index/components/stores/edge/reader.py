@@ -54,7 +54,7 @@ class View:
     entry: CatalogEntry
     path: Path
     locks: tuple[FileLock, FileLock]
-    """On its own folder, which says that its process lives, and on the shard folder, so that no process writes it."""
+    """Locks on its own folder, which says that its process lives, and on the shard folder, which keeps writers away."""
     collection: CollectionReader
     written_by: object = None
     """The `last_writer` of the collection when the view was made."""
@@ -82,8 +82,8 @@ class EdgeReader(EdgeReads):
     """A store for a process that searches while others may write. Safe to use from several threads.
 
     If a process writes a collection in place, and does not let readers in within `wait` seconds (10 at least), a search
-    raises StoreBusy. With a `timeout`, each call is made in another process, and raises SearchTimedOut after so many
-    seconds; without one, a call may take as long as it likes, and stops all of this process.
+    raises StoreBusy. With a `timeout`, each call is made in another process, and raises SearchTimedOut after that many
+    seconds. Without one, a call may take any time, and blocks this process meanwhile.
     """
 
     def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:
