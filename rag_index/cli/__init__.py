@@ -37,7 +37,7 @@ COMMAND_GROUPS = {
         "watch": "runs",
     },
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
-    "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
+    "Search": dict.fromkeys(("search", "like", "verify", "serve", "mcp"), "search"),
     "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "repairs"),
     "Measure": dict.fromkeys(("evaluate", "benchmark"), "measuring"),
 }  # fmt: skip

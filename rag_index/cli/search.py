@@ -15,6 +15,7 @@ from rag_index.cli import (
     command,
     json_option,
     log_to_terminal,
+    options,
     print_json,
     repeated,
     say,
@@ -36,67 +37,82 @@ SNIPPET = 110
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
 
+def _found_options(function: Any) -> Any:
+    """Add what `search` and `like` have in common."""
+    given = [
+        click.option("--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True,
+                     help="Maximum number of documents."),
+        click.option("--filter", "filters", multiple=True, metavar="FIELD=VALUE",
+                     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, "
+                     "!FIELD does not."),
+        caller_options("Search as a member of this group: without one, indexes with access find nothing"),
+        click.option("--all-groups", is_flag=True, help="See the documents of all groups."),
+        click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                     help="Time limit of the search."),
+        click.option("--min-score", type=SHARE_TYPE, metavar="R",
+                     help="Leave out documents of a lower relevance, from 0 to 1."),
+        click.option("--collapse", metavar="FIELD",
+                     help="Show one of several documents with an equal value of this field, or with equal text."),
+        click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage."),
+        search_options("Search"),
+    ]  # fmt: skip
+    return options(*given)(function)
+
+
 @command(example='search "error ORA-01017" --index comments --limit 3')
 @click.argument("text")
-@click.option(
-    "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
-)
-@click.option(
-    "--filter", "filters", multiple=True, metavar="FIELD=VALUE",
-    help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
-)  # fmt: skip
-@caller_options("Search as a member of this group: without one, indexes with access find nothing")
-@click.option("--all-groups", is_flag=True, help="See the documents of all groups.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the search."
-)
+@_found_options
 @click.option(
     "--dense-weight", type=SHARE_TYPE, metavar="A", help="Weight of meaning against words: 1 for meaning alone."
-)
-@click.option(
-    "--min-score", type=SHARE_TYPE, metavar="R", help="Leave out documents of a lower relevance, from 0 to 1."
-)
-@click.option(
-    "--collapse",
-    metavar="FIELD",
-    help="Show one of several documents with an equal value of this field, or with equal text.",
 )
 @click.option("--after", metavar="POSITION", help="Wait until each index is complete up to this position or time.")
 @click.option("--max-age", metavar="AGE", help='Wait until no index is older than this, such as "10 s".')
 @click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
-@click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
-@search_options("Search")
-def search(
+def search(context: Context, text: str, no_rerank: bool, **chosen: Any) -> int:
+    """Find the documents that fit TEXT best, in all indexes at once.
+
+    A passage must have what stands in "quotes", and must not have a -word after a minus.
+    """
+    if not text.strip():
+        raise click.UsageError("the text to search for is empty")
+    return _print_found(context, text, {"reranker": None} if no_rerank else {}, **chosen)
+
+
+@command(example="like comments/4711 --limit 5")
+@click.argument("document", metavar="INDEX/ID")
+@_found_options
+def like(context: Context, document: str, **chosen: Any) -> int:
+    """Find documents like this one, in all indexes at once.
+
+    The document itself is left out, and so are those that repeat its text. Nothing is embedded.
+    """
+    return _print_found(context, "", {"reranker": None}, like=document, **chosen)
+
+
+def _print_found(
     context: Context,
     text: str,
+    limits: dict[str, Any],
+    *,
     indexes: tuple[str, ...],
-    limit: int,
     filters: tuple[str, ...],
     caller: Caller,
     all_groups: bool,
     wait: float | None,
     explain: bool,
     as_json: bool,
-    no_rerank: bool,
     **options: Any,
 ) -> int:
-    """Find the documents that fit TEXT best, in all indexes at once.
-
-    A passage must have what stands in "quotes", and must not have a -word after a minus.
-    """
     from rag_index.search import ALL_GROUPS, Retriever
     from rag_index.search.filters import conditions_of
 
-    if not text.strip():
-        raise click.UsageError("the text to search for is empty")
     if (caller.groups or caller.role) and all_groups:
         raise click.UsageError("--all-groups cannot be combined with --group and --role; leave one of them out")
     conditions = conditions_of(filters)
     settings = context.settings(wait=wait)
-    options |= {"indexes": indexes or None, "limit": limit, "filter": conditions}
+    options |= {"indexes": indexes or None, "filter": conditions}
     options["groups"] = ALL_GROUPS if all_groups else caller
-    limits = {"reranker": None} if no_rerank else {}
     if timeout := options["timeout"]:  # also of a single request to the store
         limits |= {"timeout": timeout, "index_timeout": timeout}
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})

@@ -20,6 +20,7 @@ import numpy as np
 from rag_index.components.embedders.bm25 import name_dimension
 from rag_index.components.stores.protocol import NO_WORDS, StoreReader, VectorQuery, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.core.documents.keys import point_id
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -32,7 +33,7 @@ from rag_index.errors import (
     StoreMismatch,
 )
 from rag_index.search.concurrency import Deadline, StoreThreads
-from rag_index.search.fusion import best_candidates, document_key, scorings
+from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_key, scorings, with_texts
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.query_model import QueryVectors
 from rag_index.search.question import NAMED_LIFT, NAMING, Asked, IndexAnswer, Question, idf_of, together
@@ -129,6 +130,7 @@ class FanOut:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
         await self._think(question, finish, asked)
+        await self._read_shown(asked)
         return asked
 
     async def read(
@@ -192,7 +194,8 @@ class FanOut:
         by_model: dict[str, list[IndexAnswer]] = {}
         for answer in (asked.answers[index] for index in indexes if index in asked.answers):
             by_model.setdefault(answer.live.fingerprint, []).append(answer)
-        await asyncio.gather(*(self._embed_and_search(asked, answers) for answers in by_model.values()))
+        search = self._search_like if question.model else self._embed_and_search
+        await asyncio.gather(*(search(asked, answers) for answers in by_model.values()))
         await self._read_best(asked)
 
     async def _count_words(self, asked: Asked) -> None:
@@ -288,6 +291,17 @@ class FanOut:
             asked.embed_seconds = max(asked.embed_seconds, took)
             await self._search(asked, answers)
 
+    async def _search_like(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Search the indexes of one model for what is like a document; by its words alone if it has another model."""
+        model, fingerprint = asked.question.model, answers[0].live.fingerprint
+        if model and model.fingerprint == fingerprint:
+            asked.vectors[fingerprint] = model.vector
+        for answer in answers:
+            if fingerprint not in asked.vectors and not answer.hybrid:
+                asked.fail(answer.index, StoreError("has vectors of another model than the document, and no words"))
+        if found := [one for one in answers if one.index in asked.answers]:
+            await self._search(asked, found)
+
     async def _search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
         """Search indexes for candidates, for more than before if that was done."""
         question = asked.question
@@ -305,7 +319,7 @@ class FanOut:
             query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=whole, corpus=answer.own)
             found = store.search(answer.live.collection, query)
             answer.full = len(found) >= answer.limit
-            naming = NAMING.search(question.text)
+            naming = not question.model and NAMING.search(question.text)
             if names := rare_names(answer, question.text, asked.counts.having) if naming else ():
                 found = add_named(store, answer, names, found, conditions, vector)
             points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
@@ -389,6 +403,27 @@ class FanOut:
             asked.scoring = scorings(answered, question)
         for answer in answered if not whole else ():
             answer.points = best[answer.index]
+
+    async def _read_shown(self, asked: Asked) -> None:
+        """Show of hits that have the words of the query in their title alone a chunk that has some, or the first one.
+
+        Chunks that were not found are read for that. Order and scores stay.
+        """
+        hits = {hit.key: hit for hit in asked.hits if hit.by_title}
+        wanted = {one.index: one for one in asked.answered if any(hit.index == one.index for hit in hits.values())}
+
+        def read(store: StoreReader, answer: IndexAnswer) -> list[StoredPoint]:
+            own = [hit for hit in hits.values() if hit.index == answer.index]
+            ids = [
+                point_id(hit.index, hit.key, n) for hit in own for n in range(min(hit.total_chunks, MAX_SHORT_CHUNKS))
+            ]
+            return store.retrieve(answer.live.collection, ids, conditions=(*answer.own, *asked.question.conditions))
+
+        found = await self._each(asked.question, wanted, read, asked.question.deadline.at) if wanted else {}
+        for index, points in found.items():
+            if not isinstance(points, Exception):  # what was found is shown
+                admitted = [one for one in points if asked.question.admits(one.payload)]
+                asked.hits = with_texts(asked.hits, wanted[index], admitted)
 
     # What the steps are made of
 

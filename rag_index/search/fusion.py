@@ -34,7 +34,7 @@ from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Q
 from rag_index.search.results import ChunkHit, SearchHit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Scored = tuple[float, StoredPoint]
 
@@ -194,27 +194,27 @@ def document_key(point: StoredPoint) -> str:
     return str(point.payload.get(RESERVED_KEY, {}).get("key", point.id))
 
 
-def _shown_first(answer: IndexAnswer, scored: Sequence[Scored]) -> Sequence[Scored]:
-    """Return the scored points of a document, first the one whose own text is shown.
+def _shown_first(answer: IndexAnswer, scored: Sequence[Scored]) -> tuple[Sequence[Scored], bool]:
+    """Return the scored points of a document, first the one whose text is shown, and whether that has query words.
 
     The title of a document stands before each of its chunks, so that the shortest part is the nearest to a query that
     is like the title, whatever the part says. So of a document with a title, the chunk is shown that has most names and
     words of the query in its own text; its first chunk, if none has any.
     """
     ours = [point.payload.get(RESERVED_KEY, {}) for _, point in scored]
-    if len(scored) < 2 or not ours[0].get(TITLE) or not answer.live.encoder:
-        return scored
+    if ours[0].get("chunks", 1) < 2 or not ours[0].get(TITLE) or not answer.live.encoder:
+        return scored, True
     found = answer.live.encoder.matched(answer.words, [str(one.get("text", "")) for one in ours])
     said = [(point.names, len(words)) for (_, point), words in zip(scored, found, strict=True)]
     best = (
         said.index(max(said)) if any(map(any, said)) else min(range(len(ours)), key=lambda n: ours[n].get("chunk", 0))
     )
-    return [scored[best], *(one for one in scored if one is not scored[best])]
+    return [scored[best], *(one for one in scored if one is not scored[best])], any(map(any, said))
 
 
 def _hit(answer: IndexAnswer, rank: int, scored: Sequence[Scored], fused: float) -> SearchHit:
     score, best = scored[0]
-    scored = _shown_first(answer, scored)
+    scored, has_words = _shown_first(answer, scored)
     shown = scored[0][1].payload
     ours = shown.get(RESERVED_KEY, {})
     best_chunks = [(value, point.payload.get(RESERVED_KEY, {})) for value, point in scored[:MAX_SHORT_CHUNKS]]
@@ -242,8 +242,30 @@ def _hit(answer: IndexAnswer, rank: int, scored: Sequence[Scored], fused: float)
         chunks=tuple(chunks[:kept]),
         exact=best.exact,
         names=best.names,
+        key=document_key(best),
+        by_title=not has_words,
         text_hash=ours.get("text_hash", ""),
     )
+
+
+def with_texts(hits: Iterable[SearchHit], answer: IndexAnswer, points: Iterable[StoredPoint]) -> list[SearchHit]:
+    """Return the hits; those of this index that are known by their title alone show the best of these points."""
+    others: dict[str, list[Scored]] = {}
+    for point in points:
+        others.setdefault(document_key(point), []).append((0.0, point))
+    found = []
+    for hit in hits:
+        scored = others.get(hit.key) if hit.by_title and hit.index == answer.index else None
+        if scored and answer.live.encoder:
+            shown = _shown_first(answer, scored)[0][0][1].payload
+            ours, text = shown.get(RESERVED_KEY, {}), str(shown.get(RESERVED_KEY, {}).get("text", ""))
+            marks = answer.live.encoder.highlights(answer.words, f"{hit.title}\n{text}")
+            payload = {name: value for name, value in shown.items() if name != RESERVED_KEY}
+            place = {"chunk": ours.get("chunk", 0), "part": ours.get(PART, {}), "payload": payload}
+            found.append(replace(hit, text=text, highlights=marks, **place))
+        else:
+            found.append(hit)
+    return found
 
 
 def failure_of(asked: Asked) -> Exception:

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from rag_index.components.embedders.bm25 import (
@@ -43,6 +43,8 @@ _QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for be
 _EXCLUDED = re.compile(r"(?<!\S)-([^\W\d_]{3}[^\s\"]*)")
 NAMING = re.compile(r"\d|[a-z][A-Z]|\w[._:/\\@-]\w")
 """What a text has in it that may name something by a code or an address."""
+LIKE_CHARS = 500
+"""Characters of a document whose words are searched for in others."""
 MAX_TYPED = 12
 """Words of a query at most in which quotes and minuses say what must be there."""
 NAMED_LIFT = 1.01
@@ -84,6 +86,36 @@ class SearchOptions(TypedDict, total=False):
     """Fold hits with the same value of this payload field, or with the same "text", into the best."""
     exact: bool
     """Search for what was typed, and correct no typing error."""
+    like: str | None
+    """A document as INDEX/ID, in place of a query: search for others like it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LikeDocument:
+    """A document that others are to be like: its first text, and the mean of the vectors of its first chunks."""
+
+    index: str
+    document_id: str
+    title: str
+    text: str
+    fingerprint: str
+    vector: NDArray[np.float32]
+
+    def is_same(self, hit: SearchHit) -> bool:
+        """Return whether a hit is this document, or repeats its text."""
+        own = (hit.index, hit.document_id) == (self.index, self.document_id)
+        return own or folded_text(hit.text) == folded_text(self.text)
+
+
+def folded_text(text: str) -> str:
+    """Return a text without what makes no difference where texts are compared: spaces and capitals."""
+    return " ".join(text.split()).casefold()
+
+
+def like_question(question: Question, model: LikeDocument) -> Question:
+    """Return the question for documents like one, by its title and its first words. None of them is an operator."""
+    text = f"{model.title}\n{model.text}"[:LIKE_CHARS]
+    return replace(question, text=text, phrases=(), excluded=(), exact=True, name=False, model=model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +143,8 @@ class Question:
     """What is searched for in place of words of the query that no index has: see `spelling`."""
     index_seconds: float = math.inf
     """How long each index may take."""
+    model: LikeDocument | None = None
+    """The document that others are to be like: nothing is embedded, and an index of another model finds by words."""
 
     def quotes(self, word: str) -> bool:
         """Return whether a word stands in quotes."""
@@ -287,7 +321,9 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
     indexes, limit = options.get("indexes"), options.get("limit", DEFAULT_LIMIT)
     timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
-    if not query.strip():
+    if (like := options.get("like")) is not None and (query or not all(like.partition("/"))):
+        raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
+    if not query.strip() and like is None:
         raise SettingsError("the text to search for is empty")
     if not 1 <= limit <= MAX_HITS:
         raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")

@@ -20,6 +20,7 @@ import numpy as np
 
 from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
 from rag_index.search.fusion import compares_scores, order_answers
+from rag_index.search.question import folded_text
 from rag_index.search.soft_match import add_soft_match, near_scores
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
     """
     kept: dict[Any, SearchHit] = {}
     for hit in hits:
-        value = " ".join(hit.text.split()).casefold() if by == BY_TEXT else _value_of(hit.payload, by)
+        value = folded_text(hit.text) if by == BY_TEXT else _value_of(hit.payload, by)
         key = (hit.index, hit.document_id) if value is None else repr(value)
         kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
     return list(kept.values())

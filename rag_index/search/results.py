@@ -223,6 +223,10 @@ class SearchHit(Answered):
     """Whether the query is its key, title or first line."""
     names: SkipJsonSchema[float] = 0.0
     """How many rare names of the query it has."""
+    key: SkipJsonSchema[str] = ""
+    """Its typed key."""
+    by_title: SkipJsonSchema[bool] = False
+    """Whether the title alone has words of the query, and not the text."""
     text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
 

@@ -11,10 +11,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from rag_index.components.stores import open_reader
 from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.core.documents.keys import point_id
 from rag_index.core.machine.executors import EventLoopThread
 from rag_index.core.settings import Settings, run_settings
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
@@ -24,7 +26,16 @@ from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.search.fusion import failure_of
 from rag_index.search.positions import Demand, Known, Positions
-from rag_index.search.question import MAX_HITS, Asked, Question, SearchOptions, make_question
+from rag_index.search.question import (
+    LIKE_CHARS,
+    MAX_HITS,
+    Asked,
+    LikeDocument,
+    Question,
+    SearchOptions,
+    like_question,
+    make_question,
+)
 from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
 from rag_index.search.results import (
@@ -145,10 +156,11 @@ class Retriever:
         """Return whether there is a reranker."""
         return self._reranking is not None
 
-    async def search(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
+    async def search(self, query: str = "", **options: Unpack[SearchOptions]) -> SearchResult:
         """Return the documents that fit a query best, by meaning and words, from all indexes or those that are named.
 
             result = await retriever.search("printer offline", indexes=["comments"], filter={"priority": "high"})
+            result = await retriever.search(like="comments/4711")
 
         The options are those of `SearchOptions`. Each passage has every `"phrase in quotes"` of the query, and no word
         that stands after a minus (`-word`). Indexes that fail are in `errors`.
@@ -156,6 +168,7 @@ class Retriever:
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
                 `rerank` is True and there is no reranker.
+            DocumentNotFound: there is no document that others should be like, or the caller may not see it.
             IndexBehind: an index did not reach `after`, or is older than `max_age`.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
@@ -169,12 +182,17 @@ class Retriever:
         question, names = make_question(self._settings, query, options)
         if collapse and collapse != BY_TEXT:
             check_field(collapse, self._settings.named(names), "collapse")
-        limit = question.limit
-        wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse else 0)
+        limit, like = question.limit, options.get("like")
+        if like:
+            question = like_question(question, await self._model(like, question))
+        wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse or like else 0)
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
         demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
         asked, as_of = await self._demanded(question, names, demand)
         result = await self._result(asked, reranking, min_score, began)
+        if model := question.model:
+            others = tuple(hit for hit in result.hits if not model.is_same(hit))
+            result = replace(result, hits=others, nothing_fits=False, unsure=False)
         hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         hits = with_citations(hits, as_of, seals)
@@ -199,9 +217,25 @@ class Retriever:
                 point.payload = {RESERVED_KEY: {name: ours[name] for name in CHUNK_PLACE if name in ours}}
         return asked
 
-    def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> SearchResult:
+    def search_sync(self, query: str = "", **options: Unpack[SearchOptions]) -> SearchResult:
         """Call `search` and wait for it, from any thread: `retriever.search_sync("printer offline", limit=5)`."""
         return self.run(self.search(query, **options))
+
+    async def _model(self, like: str, question: Question) -> LikeDocument:
+        """Return a document that the caller may see, with the mean of its vectors. Raises as `document`."""
+        index, _, document_id = like.partition("/")
+        found = await self.document(index, document_id, groups=question.caller, max_chars=LIKE_CHARS)
+        ids = [point_id(index, found.key, chunk.chunk) for chunk in found.chunks]
+
+        def read(store: StoreReader, live: LiveCollection) -> LikeDocument:
+            points = store.retrieve(live.collection, ids, vectors=True)
+            vectors = np.asarray([one.vector for one in points if one.vector is not None], dtype=np.float32)
+            if not len(vectors):  # it was deleted just now
+                raise DocumentNotFound(f"index {index} has no document {document_id!r}")
+            text, mean = found.chunks[0].text, vectors.mean(axis=0)
+            return LikeDocument(index, document_id, found.title, text, live.fingerprint, mean)
+
+        return await self._fan_out.read(index, question.deadline, read, (await self._known()).problems)
 
     async def document(
         self,

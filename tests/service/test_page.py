@@ -351,6 +351,20 @@ def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_folded(p
     assert page.evaluate("location.hash").endswith("&order=-created_at&fold=priority&hide=number")
 
 
+def test_documents_like_a_hit_are_a_click_away_and_a_step_back(page):
+    page.type("printer on floor two offline")
+    page.wait_for("documents in")
+    first = hits(page)[0]
+    page.click("More like this")
+    page.wait_for("documents in")
+    assert page.evaluate("document.getElementById('query').value") == "like:comments/1"
+    assert hits(page)
+    assert first not in hits(page)
+    page.evaluate("history.back()")
+    page.wait_for("documents in")
+    assert hits(page)[0] == first
+
+
 def test_a_hit_says_nothing_twice_and_the_document_says_all(page):
     page.evaluate("location.hash = 'q=parcel'")
     page.wait_for("documents in")

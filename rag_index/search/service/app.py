@@ -76,7 +76,7 @@ def make_router(service: SearchService) -> APIRouter:
     router = APIRouter(responses=PROBLEMS)
 
     async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
-        found = await service.search(asked.query, caller_of(request), **asked.options())
+        found = await service.search(asked.text, caller_of(request), **asked.options())
         return JSONResponse(found.to_json(explain=asked.explain))
 
     @router.post("/search", response_model=SearchResult, summary="Search")

@@ -192,7 +192,7 @@ class _Search(_Tool, SearchArguments):
     """Documents at most."""
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
-        found = await service.search(self.query, caller, **self.model_dump(exclude={"query"}))
+        found = await service.search(self.text, caller, **self.model_dump(exclude={"query"}))
         closed = [one for one in service.retriever.closed(caller) if one in (self.indexes or [one])]
         return "\n".join([*(f"Index {index}: {CLOSED_INDEX}." for index in closed), search_text(found)])
 

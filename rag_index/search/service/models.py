@@ -58,6 +58,10 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
+LIKE = "like"
+"""What stands for the query if there is a document in its place."""
+
+
 class SearchArguments(Asked):
     """The arguments of a search that HTTP and the tools of agents have in common."""
 
@@ -83,6 +87,24 @@ class SearchArguments(Asked):
         default=None, examples=["10 s"]
     )
     """The maximum age of the indexes, such as "10 s"; the search waits for it."""
+    like: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, examples=["comments/4711"]
+    )
+    """A document as INDEX/ID, in place of a query, to find others like it."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("query"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _need_query(cls, given: Any) -> Any:
+        """Let a document that others are to be like stand in place of the query."""
+        like = given.get("like") if isinstance(given, dict) else None
+        return {**given, "query": given.get("query") or LIKE} if like else given
+
+    @property
+    def text(self) -> str:
+        """Return what to search for; "" if there is a document in its place."""
+        return "" if self.query == LIKE and self.like else self.query
 
 
 class _Search(SearchArguments):

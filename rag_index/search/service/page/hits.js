@@ -8,12 +8,12 @@ const MAX_VALUE = 120;
 
 const FIELDS = 6;
 
-// Show the hits of a result. `open` is called with a hit whose document is wanted; `hidden` are fields that nobody wants.
-export function showHits(result, open, hidden = []) {
-  byId("hits").replaceChildren(...result.hits.map((hit) => element(hit, result, open, hidden)));
+// Show the hits of a result. `open` is called with a hit whose document is wanted, `like` with one whose relatives are; `hidden` are fields that nobody wants.
+export function showHits(result, { open, like }, hidden = []) {
+  byId("hits").replaceChildren(...result.hits.map((hit) => element(hit, result, { open, like }, hidden)));
 }
 
-function element(hit, result, open, hidden) {
+function element(hit, result, { open, like }, hidden) {
   const title = make("button", { type: "button", className: "open" }, place(hit));
   title.addEventListener("click", () => open(hit));
   const code = isCode(hit);
@@ -21,6 +21,8 @@ function element(hit, result, open, hidden) {
   const words = [...(hit.highlights ?? []), ...(hit.matched ?? [])];
   fill(text, excerpt(hit.text, words), words);
   fill(title, place(hit), words);
+  const alikes = make("button", { type: "button", className: "quiet" }, "More like this");
+  alikes.addEventListener("click", () => like(hit));
   const heading = make("h2", {}, title);
   const address = hit.part?.link ?? hit.link;
   const link = isAddress(address)
@@ -31,7 +33,7 @@ function element(hit, result, open, hidden) {
   return make(
     "li", { className: "hit" }, make("span", { className: "place" }, part(hit)), heading, link, text, alike,
     payload(hit.payload, { without: (name, value) => hidden.includes(name) || shown.includes(value), most: FIELDS }),
-    reasons(hit, result),
+    reasons(hit, result), alikes,
   );
 }
 

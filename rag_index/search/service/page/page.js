@@ -27,6 +27,7 @@ let waiting = 0; // the timer of the next try
 let tries = 0; // by itself
 let typing = 0; // the timer of a search for what is being typed
 let typed = false; // whether the address keeps what is being typed
+const LIKE = "like:"; // before the document that others are to be like
 let correct = true; // whether typing errors are corrected
 let hidden = []; // the fields that are not shown
 let latest = null; // the last answer
@@ -133,6 +134,12 @@ function choices(id, options) {
   byId(id).replaceChildren(...options.map(([value, words]) => make("option", { value, selected: value === before }, words)));
 }
 
+// Search for documents like that of a hit.
+function askLike(hit) {
+  byId("query").value = `${LIKE}${hit.index}/${hit.document_id}`;
+  askAgain();
+}
+
 async function ask() {
   const query = byId("query").value.trim();
   const names = chosen();
@@ -142,7 +149,7 @@ async function ask() {
   clearTimeout(waiting);
   if (!names.length) return nothing("Choose at least one index.");
   const controller = (running = new AbortController());
-  const asked = { query, limit };
+  const asked = query.startsWith(LIKE) ? { like: query.slice(LIKE.length), limit } : { query, limit };
   if (names.length < indexes.length) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
@@ -179,7 +186,7 @@ function show() {
   const later = (one, other) => (order.startsWith("-") ? -1 : 1) * (moment(one) - moment(other));
   const dated = latest.hits.filter((hit) => !Number.isNaN(moment(hit))).sort(later);
   const hits = order ? [...dated, ...latest.hits.filter((hit) => Number.isNaN(moment(hit)))] : latest.hits;
-  showHits({ ...latest, hits }, openDocument, hidden);
+  showHits({ ...latest, hits }, { open: openDocument, like: askLike }, hidden);
   countHits(hits);
   const names = [...new Set([...hidden, ...latest.hits.flatMap((hit) => [...fieldsOf(hit.payload)].map(([name]) => name))])];
   byId("fields").querySelector(".choices").replaceChildren(...names.sort().map((name) => make(
