@@ -140,19 +140,13 @@ class Reads(Requests):
         self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]]
     ) -> list[list[models.ScoredPoint]]:
         """Return the points of each look-up, best first, in one request."""
-        found: list[list[models.ScoredPoint]] = [[] for _ in wanted]
-        due = []
-        for number, (one, request) in enumerate(wanted):
-            if not one.ids:
-                due.append((number, request.model_copy(update={"limit": one.limit})))
-            for some in parts(one.ids, MAX_IDS):
-                which = models.Filter(must=[_has_id(some)])
-                changes = {"limit": len(some), "filter": which, "with_payload": False}
-                due.append((number, request.model_copy(update=changes)))
-        answers = self._query(name, [request for _, request in due])
-        for (number, _), points in zip(due, answers, strict=True):
-            found[number] += points
-        return found
+        requests = []
+        for one, request in wanted:
+            changes: dict[str, Any] = {"limit": one.limit}
+            if one.ids:
+                changes |= {"filter": models.Filter(must=[_has_id(one.ids)]), "with_payload": False}
+            requests.append(request.model_copy(update=changes))
+        return self._query(name, requests)
 
     def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         info = self._info(name)
