@@ -109,9 +109,10 @@ def test_both_scores_of_every_candidate_are_right(store, name):
 
 
 def test_the_best_of_both_vectors_are_candidates(store, name):
-    dense = points().vectors[3]  # of "Bananas"
-    found = store.search(name, VectorQuery(dense, 1, ENGLISH.query("printer")))
-    assert {point.payload["text"] for point in found} == {"Bananas", "Printers printing to the printer"}
+    third, fourth = points().vectors[3:5]  # of texts without these words
+    dense = third / np.linalg.norm(third) + fourth / np.linalg.norm(fourth)
+    found = store.search(name, VectorQuery(dense, 2, ENGLISH.query("printer offline")))
+    assert {point.payload["text"] for point in found} == {TEXTS[0], TEXTS[2], TEXTS[3], TEXTS[4]}
 
 
 def test_conditions_hold_for_both_vectors(store, name):
