@@ -11,7 +11,6 @@ from rag_index.components.hosts.openai_client import embeddings_address
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelMissing
 from tests.fakes.hosts import assert_own_vectors
-from tests.fakes.ollama import vector_of
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]
 
@@ -97,23 +96,10 @@ def test_what_is_wrong_is_said_in_words(server, make):
         make(server).identity()
 
 
-@pytest.mark.parametrize("shortens", [True, False], ids=["by the server", "here"])
-def test_vectors_are_cut_and_have_unit_length(server, make, shortens, caplog):
-    server.shortens = shortens
-    embedder = make(server, dimensions=5)
-    for entry, text in zip(embedder.embed_documents(TEXTS), TEXTS, strict=True):
-        vector = np.asarray(vector_of(text)[:5], dtype=np.float32)
-        assert np.allclose(entry, vector / np.linalg.norm(vector), atol=1e-6)
-    assert embedder.identity().dimension == 5
-    sent = [request.body for request in server.embeds() if request.texts[0] in TEXTS]
-    assert all(("dimensions" in body) == shortens for body in sent)
-    assert ("does not support matryoshka" in caplog.text) != shortens
-
-
-@pytest.mark.parametrize("kind", ["ollama", "local"])
-def test_each_kind_cuts_vectors(server, kind):
-    given = {"model": server.model, "hosts": [server.url]} if kind == "ollama" else {}
-    dimensions = {"ollama": 5, "local": 64}[kind]
+@pytest.mark.parametrize("kind", ["openai", "ollama", "local"])
+def test_each_kind_cuts_vectors_to_unit_length(server, kind):
+    given = {} if kind == "local" else {"model": server.model, "hosts": [server.url]}
+    dimensions = 64 if kind == "local" else 5
     embedder = open_embedder(EmbedderSettings(kind=kind, dimensions=dimensions, **given))
     whole = open_embedder(EmbedderSettings(kind=kind, **given))
     cut = embedder.embed_documents(TEXTS)
@@ -125,6 +111,5 @@ def test_each_kind_cuts_vectors(server, kind):
 
 
 def test_more_dimensions_than_the_model_has_are_refused(server, make):
-    server.shortens = False
     with pytest.raises(EmbedderError, match=r"vectors of 8 dimensions: set .embedder. dimensions to 8 or less"):
         make(server, dimensions=9).embed_documents(TEXTS)

@@ -96,8 +96,6 @@ class FakeOllama:
     """/v1/embeddings refuses requests with more texts."""
     api_key: str = ""
     """/v1/embeddings refuses requests without this key, if there is one."""
-    shortens: bool = True
-    """Whether /v1/embeddings knows `dimensions`; it refuses them otherwise."""
     seconds_per_text: float = 0.0
     concurrent: bool = False
     """Whether /api/embed works on several requests at once; a real Ollama does not."""
@@ -352,15 +350,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.max_texts and len(texts) > fake.max_texts:
             words = f"batch size {len(texts)} > maximum allowed batch size {fake.max_texts}"
             return 422, {"message": words, "type": "Validation"}
-        if "dimensions" in body and not fake.shortens:
-            return 400, {"error": {"message": f"Model {fake.model} does not support matryoshka representation"}}
         status, answer = fake.embed(texts, truncate=False, fault=fault)
         if status != 200:
             return status, {"error": {"message": f"This model's maximum context length is {fake.max_chars} tokens"}}
-        size = body.get("dimensions")
-        rows = [np.asarray(row)[:size] / np.linalg.norm(row[:size]) if size else row for row in answer["embeddings"]]
         numbered = fault is None or fault.kind != "unnumbered"
-        data = [{"index": number * numbered, "embedding": list(row)} for number, row in enumerate(rows)]
+        data = [{"index": number * numbered, "embedding": list(row)} for number, row in enumerate(answer["embeddings"])]
         return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
 
     def _send(

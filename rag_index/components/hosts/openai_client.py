@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -11,7 +10,7 @@ import httpx
 
 from rag_index.components.hosts.endpoint import TOO_LONG, Endpoint, ModelDetails, plain_vector
 from rag_index.core.documents.vectors import probe_digest
-from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexError, RequestTooLong, TextRefused
+from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexError, RequestTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,10 +28,6 @@ TOO_MANY = re.compile(
 )
 """The wordings of TEI, OpenAI, Mistral, Gemini, Voyage and Cohere for a request with too many texts."""
 NO_MODEL = re.compile(r"model\b.*(not found|does not exist|no such)|invalid model|unknown model|model_not_found", re.I)
-NO_DIMENSIONS = re.compile(r"dimensions|matryoshka", re.I)
-"""The words of a server that does not shorten vectors, or not to this length."""
-
-log = logging.getLogger("rag_index.embedders")
 
 
 class OpenAIEndpoint(Endpoint):
@@ -53,7 +48,6 @@ class OpenAIEndpoint(Endpoint):
             raise EmbedderError(f"the environment variable {self._key_variable} ([embedder] api_key_env) is not set")
         if self._key:
             self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
-        self._server_cuts = settings.dimensions is not None
         self._http = httpx.AsyncClient(**self._client_options)
 
     async def details(self) -> ModelDetails:
@@ -67,20 +61,8 @@ class OpenAIEndpoint(Endpoint):
         await self._http.aclose()
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        try:
-            return await self._ask(texts)
-        except TextRefused as exc:
-            if not (self._server_cuts and NO_DIMENSIONS.search(str(exc))):
-                raise
-            log.warning("vectors are cut to [embedder] dimensions = %s here: %s", self._dimensions, exc)
-            self._server_cuts = False
-            return await self._ask(texts)
-
-    async def _ask(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        body: dict[str, Any] = {"model": self._model, "input": texts}
-        if self._server_cuts:
-            body["dimensions"] = self._dimensions
-        return self._vectors(self._in_order((await self._post(self._address, body))["data"]))
+        answer = await self._post(self._address, {"model": self._model, "input": texts})
+        return self._vectors(self._in_order(answer["data"]))
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return the vectors in the order of their texts. Raises BadVectors if that cannot be told."""
