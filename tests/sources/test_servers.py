@@ -28,7 +28,7 @@ EXPECTED = {str(i): f"note {i}" for i in range(1, 8)}
 
 def test_a_query_is_read_in_one_short_transaction_from_one_snapshot(desk):
     """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
-    desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '100ms'")
+    desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '2s'")
 
     def change(page):
         desk.run("DELETE FROM note WHERE id > 5", "ALTER TABLE note ADD COLUMN IF NOT EXISTS more text")

@@ -201,9 +201,13 @@ class LedgerConnection:
         insert = self._insert(table).values(**keys, **values)
         self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=update or values))
 
+    def _insert_of(self, table: sa.Table, names: Iterable[str]) -> Any:
+        """Return the INSERT of rows with these columns, for `_execute_many`."""
+        return self._insert(table).values({name: sa.bindparam(name) for name in names})
+
     def _insert_or_update(self, table: sa.Table, names: Iterable[str], updated: Iterable[str]) -> Any:
         """Return the INSERT of rows for `_execute_many`; an existing row gets the columns `updated`."""
-        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
+        insert = self._insert_of(table, names)
         keys = [column.name for column in table.primary_key]
         return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in updated})
 

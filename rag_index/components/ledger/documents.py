@@ -172,7 +172,7 @@ class DocumentRows(ScanRows):
     def _put_erasures(self, rows: list[tuple[Any, ...]]) -> None:
         """Write rows of erasures. One that was erased on request stays so, and one that is pending keeps its time."""
         names = ("alias", "hash", "named", "pending_since", "pieces")
-        insert = self._insert(erasures).values({name: sa.bindparam(name) for name in names})
+        insert = self._insert_of(erasures, names)
         new = insert.excluded
         values = {
             "named": sa.case((e.named == 1, 1), else_=new.named),
@@ -208,7 +208,7 @@ class DocumentRows(ScanRows):
         """Add a tombstone for each of these marks in each scope."""
         rows = [(scope, *mark) for mark in marks for scope in scopes]
         names = ("scope", "hash", "form")
-        insert = self._insert(tombstones).values({name: sa.bindparam(name) for name in names})
+        insert = self._insert_of(tombstones, names)
         if rows:
             self._execute_many(insert.on_conflict_do_nothing(), names, rows)
 
@@ -311,7 +311,7 @@ class DocumentRows(ScanRows):
             (collection_id, one.key, one.text_hash, one.reason, 2 if one.key in crashed else 1, now, now, one.kind)
             for one in failures
         ]
-        insert = self._insert(failed_documents).values({name: sa.bindparam(name) for name in FAILED_COLUMNS})
+        insert = self._insert_of(failed_documents, FAILED_COLUMNS)
         new = insert.excluded
         updated = {name: new[name] for name in ("text_hash", "reason", "last_at", "kind")}
         updated["tries"] = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)

@@ -125,7 +125,7 @@ class InboxRows(LedgerConnection):
         for *key, at in arrived:
             earliest[tuple(key)] = min(at, earliest.get(tuple(key), at))
         keys, names = [column.name for column in table.primary_key], table.c.keys()
-        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
+        insert = self._insert_of(table, names)
         renewed: dict[str, Any] = {n: insert.excluded[n] for n in ("number", "received_at") if n in names}
         for name in ("changed_at", "first_number"):
             new, old = insert.excluded[name], table.c[name]

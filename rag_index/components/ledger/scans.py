@@ -98,7 +98,7 @@ class ScanRows(LedgerConnection):
         """Record documents (key, text hash, payload hash) that have points and whose text is now empty."""
         if values := [(self._scan, *row) for row in rows]:
             names = lost.c.keys()
-            insert = lost.insert().values({name: sa.bindparam(name) for name in names})
+            insert = self._insert_of(lost, names)
             self._execute_many(insert, names, values)
 
     def count_emptied(self) -> int:
