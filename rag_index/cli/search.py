@@ -53,6 +53,8 @@ def _found_options(function: Any) -> Any:
                      help="Leave out documents of a lower relevance, from 0 to 1."),
         click.option("--collapse", metavar="FIELD",
                      help="Show one of several documents with an equal value of this field, or with equal text."),
+        click.option("--order", metavar="FIELD",
+                     help="Return those that fit in the order of this field; -FIELD: the newest or greatest first."),
         click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage."),
         search_options("Search"),
     ]  # fmt: skip
@@ -213,6 +215,7 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
     words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
     words += f", soft match {hit.soft:.3f}" if hit.soft else ""
+    words += f", recency {hit.recency:.2f}" if hit.recency is not None else ""
     reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""
     scores = f"relevance {hit.relevance:.2f}, cosine {hit.cosine:.4f}{words}{reranked}"
     return f"{scores}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"

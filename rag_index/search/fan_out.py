@@ -84,6 +84,7 @@ class FanOut:
         retrieve, self._embedded = settings.retrieve, settings.store.url is None
         self._wait = settings.run.wait if self._embedded else 0.0
         self._access, self._open_store = access, open_store
+        self._recency = {index.name: index.recency for index in settings.indexes}
         self._live = LiveCollections(settings, pinned=collections)
         share = max(1, REQUESTS // max(1, len(settings.indexes)))
         widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS_LANE: 2}
@@ -187,7 +188,9 @@ class FanOut:
                     hybrid = collection.encoder is not None and question.dense_weight < 1
                     asks = self._access.asks(index, question.caller)
                     words = _words(collection, asked.question.text)
-                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, words=words)
+                    asked.answers[index] = IndexAnswer(
+                        index, collection, own, hybrid, asks, words=words, recency=self._recency.get(index)
+                    )
         await self._count_words(asked)
         if await self._correct(asked):
             await self._count_words(asked)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
 from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question, Scoring
+from rag_index.search.recency import SHARE, freshness
 from rag_index.search.results import ChunkHit, SearchHit
 
 if TYPE_CHECKING:
@@ -182,7 +183,11 @@ def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[S
     scored = []
     for point in answer.points:
         chunk = point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
-        scored.append((-score_of(point, scoring), -point.score, document_key(point), chunk, point))
+        score = score_of(point, scoring)
+        if answer.recency:
+            point.recency = freshness(answer.recency, point.payload)
+            score += SHARE * point.recency * max(0.0, score - point.exact - point.names)
+        scored.append((-score, -point.score, document_key(point), chunk, point))
     by_document: dict[str, list[Scored]] = {}
     for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
         by_document.setdefault(key, []).append((-negative, point))
@@ -242,6 +247,7 @@ def _hit(answer: IndexAnswer, rank: int, scored: Sequence[Scored], fused: float)
         chunks=tuple(chunks[:kept]),
         exact=best.exact,
         names=best.names,
+        recency=best.recency if answer.recency else None,
         key=document_key(best),
         by_title=not has_words,
         text_hash=ours.get("text_hash", ""),

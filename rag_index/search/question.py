@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.core.settings import Settings
+    from rag_index.core.settings.sections import RecencySettings
     from rag_index.search.live_collections import LiveCollection
     from rag_index.search.results import SearchHit
 
@@ -86,6 +87,9 @@ class SearchOptions(TypedDict, total=False):
     """Fold hits with the same value of this payload field, or with the same "text", into the best."""
     exact: bool
     """Search for what was typed, and correct no typing error."""
+    order: str | None
+    """A payload field in whose order the documents that fit are returned, the greatest first after a minus:
+    "-updated_at" for the newest first."""
     like: str | None
     """A document as INDEX/ID, in place of a query: search for others like it."""
 
@@ -188,6 +192,8 @@ class IndexAnswer:
     """The words of the question as the collection has them."""
     counts: WordCounts = NO_WORDS
     points: list[StoredPoint] = field(default_factory=list)
+    recency: RecencySettings | None = None
+    """How newer documents are lifted."""
     whole: bool = True
     """Whether the points came with their payloads."""
     limit: int = 0

@@ -21,10 +21,11 @@ import numpy as np
 from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
 from rag_index.search.fusion import compares_scores, order_answers
 from rag_index.search.question import folded_text
+from rag_index.search.results import value_of
 from rag_index.search.soft_match import add_soft_match, near_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rag_index.components.embedders.bm25 import Bm25Encoder
     from rag_index.search.live_collections import Calibration
@@ -139,15 +140,7 @@ def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
     """
     kept: dict[Any, SearchHit] = {}
     for hit in hits:
-        value = folded_text(hit.text) if by == BY_TEXT else _value_of(hit.payload, by)
+        value = folded_text(hit.text) if by == BY_TEXT else value_of(hit.payload, by)
         key = (hit.index, hit.document_id) if value is None else repr(value)
         kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
     return list(kept.values())
-
-
-def _value_of(payload: Mapping[str, Any], field: str) -> Any:
-    """Return the value of a field; dots lead into the columns of a join or a part. None if there is none."""
-    if field in payload:
-        return payload[field]
-    name, _, inner = field.partition(".")
-    return _value_of(payload[name], inner) if inner and isinstance(payload.get(name), dict) else None

@@ -192,6 +192,7 @@ class SearchHit(Answered):
         cosine: What meaning gave the best chunk.
         bm25: What words gave the best chunk.
         soft: What the soft match gave the best chunk.
+        recency: How new the document is, from 0 to 1, if its index has `recency`.
         matched: The words of the query that the best chunk has.
         chunks: The best chunks, best first.
         rerank_score: The reranker's number for the best chunk, None if it did not read it.
@@ -216,6 +217,7 @@ class SearchHit(Answered):
     cosine: float = field(default=0.0, metadata=EXPLAINED)
     bm25: float = field(default=0.0, metadata=EXPLAINED)
     soft: float = field(default=0.0, metadata=EXPLAINED)
+    recency: float | None = field(default=None, metadata=EXPLAINED)
     matched: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
     chunks: tuple[ChunkHit, ...] = field(default=(), metadata=EXPLAINED)
     rerank_score: float | None = field(default=None, metadata=EXPLAINED)
@@ -513,3 +515,11 @@ def _document(
 def _ours(point: StoredPoint) -> Mapping[str, Any]:
     found = point.payload.get(RESERVED_KEY)
     return found if isinstance(found, dict) else {}
+
+
+def value_of(payload: Mapping[str, Any], field: str) -> Any:
+    """Return the value of a field; dots lead into the columns of a join or a part. None if there is none."""
+    if field in payload:
+        return payload[field]
+    name, _, inner = field.partition(".")
+    return value_of(payload[name], inner) if inner and isinstance(payload.get(name), dict) else None

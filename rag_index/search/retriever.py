@@ -36,6 +36,7 @@ from rag_index.search.question import (
     like_question,
     make_question,
 )
+from rag_index.search.recency import in_order
 from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
 from rag_index.search.results import (
@@ -182,10 +183,12 @@ class Retriever:
         question, names = make_question(self._settings, query, options)
         if collapse and collapse != BY_TEXT:
             check_field(collapse, self._settings.named(names), "collapse")
-        limit, like = question.limit, options.get("like")
+        limit, like, order = question.limit, options.get("like"), options.get("order")
+        if order:
+            check_field(order.removeprefix("-"), self._settings.named(names), "order")
         if like:
             question = like_question(question, await self._model(like, question))
-        wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse or like else 0)
+        wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse or like or order else 0)
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
         demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
         asked, as_of = await self._demanded(question, names, demand)
@@ -193,7 +196,8 @@ class Retriever:
         if model := question.model:
             others = tuple(hit for hit in result.hits if not model.is_same(hit))
             result = replace(result, hits=others, nothing_fits=False, unsure=False)
-        hits = (collapsed(result.hits, collapse) if collapse else result.hits)[:limit]
+        hits = collapsed(result.hits, collapse) if collapse else result.hits
+        hits = (in_order(hits, order, FITS) if order else hits)[:limit]
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         hits = with_citations(hits, as_of, seals)
         closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()

@@ -337,7 +337,8 @@ class StoredPoint:
 
     `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is
     the cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact`
-    says that the query is one of its names, and `names` how many rare names of the query it has.
+    says that the query is one of its names, `names` how many rare names of the query it has, and
+    `recency` how new it is.
     """
 
     id: str
@@ -349,6 +350,7 @@ class StoredPoint:
     soft: float = 0.0
     exact: bool = False
     names: float = 0.0
+    recency: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what pickle needs, at a third of the cost: a search in another process returns hundreds."""

@@ -27,6 +27,7 @@ from rag_index.core.settings.sections import (
     ContextSettings,  # noqa: TC001 - pydantic looks it up
     DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
+    RecencySettings,  # noqa: TC001 - pydantic looks it up
 )
 from rag_index.core.settings.values import Int, PositiveInt, Section
 
@@ -136,6 +137,9 @@ class IndexSettings(Section):
     or `datetime`."""
     required_filter: dict[str, Any] = Field(default={})
     """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its caller says."""
+    recency: RecencySettings | None = None
+    """The payload column by which newer of nearly equal documents come first, and the age at which [half of
+    that](retrieval.md#newer-first) is left: `{field = "updated_at", half_life = "180d"}`."""
     access: str | None = Field(default=None, min_length=1)
     """Who may see a document: the column with its group or groups, or a SELECT of pairs of key and group ([who may see
     what](access.md)). With `"database"`, PostgreSQL is [asked in each
@@ -214,8 +218,11 @@ class IndexSettings(Section):
             raise ValueError(
                 f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars {self.chunk_chars}; lower it"
             )
-        for key in ("payload_indexes", "required_filter"):
-            for field in getattr(self, key):
+        recent = [self.recency.field] if self.recency else []
+        for key, fields in (
+            ("payload_indexes", self.payload_indexes), ("required_filter", self.required_filter), ("recency", recent),
+        ):  # fmt: skip
+            for field in fields:
                 if not self.has_field(field):
                     known = ", ".join(self.fields or ()) or "none"
                     remedy = "; add it there" if self.kind == SQL else ""

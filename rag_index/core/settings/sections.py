@@ -332,6 +332,20 @@ class GateSettings(Section):
     """How far the mean of the metric may fall in the rebuilt collection: 0.02 is 2 points of recall."""
 
 
+class RecencySettings(Section):
+    """`recency`: how much newer documents of an index count."""
+
+    field: str = Field(min_length=1)
+    """The payload column with the time of a document."""
+    half_life: str = Field(default="180d", pattern=r"^[1-9]\d{0,4} ?(h|d|w|y)$")
+    """The age at which the lift is half of that of a new document, in hours, days, weeks or years: `180d`."""
+
+    @property
+    def seconds(self) -> float:
+        """The half-life in seconds."""
+        return float(self.half_life[:-1]) * {"h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}[self.half_life[-1]]
+
+
 class RetrieveSettings(Section):
     """`[retrieve]`: how several indexes are searched together."""
 

@@ -79,6 +79,10 @@ class SearchArguments(Asked):
     """Leave out documents of a lower relevance, from 0 to 1, such as 0.5."""
     collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
     """Fold documents with the same value of this field, or the same "text", into the best of them."""
+    order: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = Field(
+        default=None, examples=["-updated_at"]
+    )
+    """A field in whose order the documents that fit are returned; after a minus the newest or greatest first."""
     exact: bool = False
     """Whether to search for the words as they are, without correcting typing errors."""
     after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])

@@ -155,6 +155,7 @@ async function ask() {
   if (filter) asked.filter = filter;
   const least = Number(byId("least").value);
   if (least) asked.min_score = least;
+  if (byId("order").value) asked.order = byId("order").value;
   if (byId("fold").value) asked.collapse = byId("fold").value;
   if (!correct) asked.exact = true;
   say("Searching …");
@@ -178,16 +179,10 @@ async function ask() {
   }
 }
 
-// Show the hits of the last answer, in the order that is wanted, and offer the fields that they have.
+// Show the hits of the last answer, and offer the fields that they have.
 function show() {
-  const order = byId("order").value;
-  const field = order.replace(/^-/, "");
-  const moment = (hit) => Date.parse(Object.fromEntries(fieldsOf(hit.payload))[field]);
-  const later = (one, other) => (order.startsWith("-") ? -1 : 1) * (moment(one) - moment(other));
-  const dated = latest.hits.filter((hit) => !Number.isNaN(moment(hit))).sort(later);
-  const hits = order ? [...dated, ...latest.hits.filter((hit) => Number.isNaN(moment(hit)))] : latest.hits;
-  showHits({ ...latest, hits }, { open: openDocument, like: askLike }, hidden);
-  countHits(hits);
+  showHits(latest, { open: openDocument, like: askLike }, hidden);
+  countHits(latest.hits);
   const names = [...new Set([...hidden, ...latest.hits.flatMap((hit) => [...fieldsOf(hit.payload)].map(([name]) => name))])];
   byId("fields").querySelector(".choices").replaceChildren(...names.sort().map((name) => make(
     "label", { className: "choice" }, make("input", { type: "checkbox", value: name, checked: !hidden.includes(name) }), name,
@@ -417,12 +412,8 @@ byId("indexes").addEventListener("change", () => {
   offerFields();
   askAgain();
 });
-for (const id of ["filters", "least", "fold"]) byId(id).addEventListener("change", () => {
+for (const id of ["filters", "least", "order", "fold"]) byId(id).addEventListener("change", () => {
   if (byId("search").checkValidity()) askAgain();
-});
-byId("order").addEventListener("change", () => {
-  remember();
-  if (latest) show();
 });
 byId("fields").addEventListener("change", () => {
   hidden = [...byId("fields").querySelectorAll("input:not(:checked)")].map((box) => box.value);
