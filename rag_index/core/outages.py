@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
-RECENT_SECONDS = 15.0
+GIVEN_UP_SECONDS = 15.0
 """Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
 
 
@@ -141,7 +141,7 @@ class Calls:
     def _paused(self) -> dict[str, Call]:
         """Return the calls that gave up a moment ago, by service."""
         now = self._clock()
-        return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < RECENT_SECONDS}
+        return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < GIVEN_UP_SECONDS}
 
 
 _CALLS = Calls()

@@ -23,7 +23,7 @@ _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 SEARCH, MEANING, WORDS = "search", "meaning", "words"
 BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
-MAX_NAMED = 3
+MAX_NAMED_QUERIES = 3
 EPSILON = 1e-9
 """Losses that differ by less are equal: they are means of floats."""
 MAX_QUERY = 60
@@ -145,7 +145,7 @@ class GateVerdict:
         if self.too_few:
             yield self.too_few
         if self.gone:
-            named = ", ".join(self.gone[:MAX_NAMED]) + (", …" if len(self.gone) > MAX_NAMED else "")
+            named = ", ".join(self.gone[:MAX_NAMED_QUERIES]) + (", …" if len(self.gone) > MAX_NAMED_QUERIES else "")
             count = count_of(len(self.gone), "document")
             yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
 
@@ -177,8 +177,8 @@ class GateVerdict:
     def fall(self) -> str:
         """Return what was lost by more than the gate allows, with the queries that got worst."""
         way = self.poorest
-        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:MAX_NAMED])
-        more = f" and {len(way.worse) - MAX_NAMED:,} more" if len(way.worse) > MAX_NAMED else ""
+        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:MAX_NAMED_QUERIES])
+        more = f" and {len(way.worse) - MAX_NAMED_QUERIES:,} more" if len(way.worse) > MAX_NAMED_QUERIES else ""
         return (
             f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
             f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "

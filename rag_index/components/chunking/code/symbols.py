@@ -26,7 +26,7 @@ NODES_PER_LOOK = 256
 
 MAX_INDENTATION = 1000
 """Bytes of white space before a comment that begins its line."""
-MAX_LINE_CHARS = 300
+MAX_SIGNATURE_CHARS = 300
 """Characters of a signature, and of a docstring."""
 MAX_READ_BYTES = 2000
 """Bytes that are read for one of them: patterns take the square of the time for some long texts."""
@@ -297,4 +297,4 @@ def _first_paragraph(text: str) -> str:
 
 def _shorten(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
+    return line if len(line) <= MAX_SIGNATURE_CHARS else line[: MAX_SIGNATURE_CHARS - 1] + "…"
