@@ -22,6 +22,32 @@ SHEET, DRAWING = f"{OFFICE}spreadsheetml/2006/main", f"{OFFICE}drawingml/2006/ma
 STRICT = "http://purl.oclc.org/ooxml/wordprocessingml/main"
 HEADS = "Subject: a report\nFrom: kim@example.org"
 OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
+CALENDAR = """BEGIN:VCALENDAR
+BEGIN:VTIMEZONE
+DTSTART:19700329T020000
+END:VTIMEZONE
+BEGIN:VEVENT
+UID:4711@example.org
+SUMMARY:Visit to the light
+ house\\, with guests
+DESCRIPTION:Bring shoes\\nand water
+LOCATION:Cape Horn
+DTSTART;TZID=America/Lima:20240229T171500
+ORGANIZER:mailto:kim@example.org
+ATTENDEE;CN="Lee, Jo";ROLE=CHAIR:mailto:lee@example.org
+BEGIN:VALARM
+DESCRIPTION:Reminder
+END:VALARM
+END:VEVENT
+END:VCALENDAR
+"""
+SAID = """summary: Visit to the lighthouse, with guests
+description: Bring shoes
+and water
+location: Cape Horn
+dtstart: America/Lima 2024-02-29 17:15
+organizer: kim@example.org
+attendee: Lee, Jo lee@example.org"""
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +180,16 @@ def test_signatures_and_pictures_are_not_missed_in_a_mail(read):
 
 
 def test_an_alternative_is_read_once_and_its_invitation_too(read):
-    invited = part("text/calendar; method=REQUEST", "BEGIN:VEVENT\r\nSUMMARY:Visit to the lighthouse")
+    invited = part("text/calendar; method=REQUEST", CALENDAR.replace("\n", "\r\n"))
     mail = HEAD + several("alternative", "A", part("text/plain", "Come!"), part("text/html", "<p>Come!</p>"), invited)
-    said = "text/calendar\n\nBEGIN:VEVENT\nSUMMARY:Visit to the lighthouse"
-    assert [text.strip() for _, text in read(mail.encode())[0]] == [f"{HEADS}\n\nCome!", said]
+    assert [text for _, text in read(mail.encode())[0]] == [
+        f"{HEADS}\n\nCome!", f"text/calendar\n\n{SAID}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16"])
+def test_a_calendar_is_read_as_a_person_reads_it(read, codec):
+    assert read(CALENDAR.encode(codec)) == ([("", SAID)], "")
 
 
 def test_a_file_with_many_mails_has_all_of_them_and_a_text_with_heads_is_no_mail(read):

@@ -65,6 +65,12 @@ _WORDS = re.compile(rb"^[ \t]*\S+[ \t]+\S", re.MULTILINE)
 """Where words begin, such as those that a mailing list adds to what it took for plain text."""
 _BOUNDARY = re.compile(rb"^--(\S+)[ \t]*\r?$", re.MULTILINE)
 _HTML = re.compile(r"\s*<(?:!doctype html|html|head|body|\?xml[^<]*<html|!--)", re.IGNORECASE)
+_CALENDAR = re.compile(r"\s*BEGIN:(?:VCALENDAR|VCARD)\b", re.IGNORECASE)
+_CALENDAR_LINE = re.compile(r"(?:[\w-]+\.)?([\w-]+)(|;(?:\"[^\"]*\"|[^\":])*):(.*)")
+_NOT_SAID = re.compile(r"END|VERSION|PRODID|UID|REV|DTSTAMP|CREATED|LAST-MODIFIED|SEQUENCE|TRANSP|CLASS|PRIORITY|"
+                       r"CALSCALE|METHOD|PHOTO|LOGO|SOUND|KEY|ATTACH|X-.*", re.IGNORECASE)  # fmt: skip
+"""The lines of calendars and address cards that are for programs."""
+_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)\d\d)?")
 _EMBEDDED = re.compile(r".*/embeddings/.+|.*\.(?:docx|xlsx|pptx|od[tsp]|mht|html?|rtf|txt|eml|pdf)", re.IGNORECASE)
 """Files within office documents that are read like those of e-mails."""
 PASSWORD = 1 << 13
@@ -96,7 +102,7 @@ def file_text(data: bytes, depth: int = 0, charset: str = "") -> Pages:
 
 
 def plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
-    """Return the text of a file that is a text, such as HTML. Raises NotText."""
+    """Return the text of a file that is a text, such as HTML or a calendar. Raises NotText."""
     text = decode_text(data, charset) if charset else None
     try:
         text = (decode(data) if text is None else text).replace("\r\n", "\n").replace("\r", "\n")
@@ -109,9 +115,35 @@ def plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
         raise NotText("is encrypted")
     if kind in ("text/enriched", "text/richtext"):
         return html_text(text, elements=None)
+    if _CALENDAR.match(text):
+        return calendar_text(text)
     if text.startswith("<?xml") and "opendocument" in text[:4000]:  # in one file, without a ZIP file around it
         return office_xml_text(re.sub(r"\A<\?xml[^>]*>", "", text).encode())
     return html_text(text) if kind == "text/html" or _HTML.match(text) else text
+
+
+def calendar_text(text: str) -> str:
+    """Return what iCalendar or vCard says, a line for each property."""
+    text = re.sub(r"\n[ \t]", "", text)
+    text = re.sub(r"(?ims)^BEGIN:(VTIMEZONE|VALARM)\n.*?^END:\1$", "", text)
+    said = list[str]()
+    for line in text.split("\n"):
+        if (found := _CALENDAR_LINE.match(line)) is None:
+            continue
+        name, more, value = found.groups()
+        if name.upper() == "BEGIN":
+            said.append("")
+        elif not _NOT_SAID.fullmatch(name):
+            named = re.findall(r";(?:CN|TZID)=\"?([^\";:]+)", more, re.IGNORECASE)
+            is_time = name.upper().startswith(("DT", "DUE", "RECURRENCE-ID", "EXDATE", "RDATE"))
+            told = _TIME.sub(_time, value) if is_time else re.sub(r"\\([,;\\])", r"\1", value.replace("\\n", "\n"))
+            said.append(" ".join([f"{name.lower()}:", *named, re.sub("(?i)^mailto:", "", told)]))
+    return "\n".join(said).strip()
+
+
+def _time(found: re.Match[str]) -> str:
+    year, month, day, hour, minute = found.groups()
+    return f"{year}-{month}-{day}" + (f" {hour}:{minute}" if hour else "")
 
 
 def pdf_text(data: bytes, depth: int = 0) -> Pages:
