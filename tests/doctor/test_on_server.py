@@ -100,7 +100,7 @@ def test_points_that_another_program_gave_a_number_are_deleted(project):
 
 def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_path):
     strict = models.StrictModeConfig(
-        enabled=True, max_query_limit=100, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
+        enabled=True, max_query_limit=1000, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
     )
     project.client.update_collection(f"{project.alias}__1", strict_mode_config=strict)
     assert examine(project.settings).findings == []
