@@ -4,11 +4,11 @@
 """
 
 from rag_index.first_run.schema.catalog import DatabaseCatalog, read_catalog
-from rag_index.first_run.schema.proposal import Proposal, Question, propose
-from rag_index.first_run.schema.proposed_index import ProposedIndex
+from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
+from rag_index.first_run.schema.reading import propose
 from rag_index.first_run.schema.scaffold import Scaffold, proposed_settings, scaffold
 
 __all__ = [
-    "DatabaseCatalog", "Proposal", "ProposedIndex", "Question", "Scaffold", "propose", "proposed_settings",
-    "read_catalog", "scaffold",
+    "Choices", "DatabaseCatalog", "HiddenRows", "LeftOut", "Proposal", "ProposedIndex", "Scaffold", "TableUse",
+    "propose", "proposed_settings", "read_catalog", "scaffold",
 ]  # fmt: skip

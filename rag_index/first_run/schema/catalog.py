@@ -6,8 +6,9 @@ import math
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,16 +26,21 @@ from rag_index.core.database.failures import failure_of
 from rag_index.errors import SourceTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
+Progress = Callable[[int, int, str], object]
 Kind = Literal["text", "number", "time", "bool", "bytes", "json", "id", "other"]
-SAMPLED_ROWS = 300
+SAMPLED_ROWS, FEWEST_ROWS = 300, 60
+MAX_SAMPLES = 60_000
+"""All rows that are looked at: of many tables, fewer rows each."""
 MAX_CHARS = 1500
 """What is read of one value."""
 MAX_ROWS = 20_000
 """Rows of a table that are counted at most."""
+COUNTED_ROWS = 2_000
+"""Rows of a larger table whose characters are counted."""
 SECONDS = 5.0
 """How long one query may take. What takes longer is left out."""
 CHECKED_VALUES = 60
@@ -96,9 +102,24 @@ class DatabaseTable:
     sql: str
     """The name as it stands in SQL, with its schema."""
     rows: int
-    """The number of rows; one more than `MAX_ROWS` if there are more."""
+    """The number of rows; about, if there are more than `MAX_ROWS`."""
     problem: str = ""
     """Why its rows could not be read."""
+
+    @property
+    def counted(self) -> bool:
+        """Return whether the number of rows is exact."""
+        return self.rows <= MAX_ROWS
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all rows were looked at."""
+        return self.sampled >= self.rows
+
+    @property
+    def sampled(self) -> int:
+        """Return how many rows were looked at."""
+        return max((len(column.values) for column in self.columns.values()), default=0)
 
     @property
     def full_name(self) -> str:
@@ -142,28 +163,49 @@ class DatabaseCatalog:
         """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
         rows = table.rows_of(*names)
         distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
-        asked = ("key", table.full_name, *names)
-        return distinct and self._ask(asked, lambda connection: _is_key(connection, table, names))
+        if not distinct or not table.counted:  # a large table is not scanned
+            return distinct and table.counted
+        return table.is_whole or self._ask(("key", table.full_name, *names), lambda one: _is_key(one, table, names))
 
     def chars(self, table: DatabaseTable, names: Sequence[str]) -> dict[str, int]:
-        """Return how many characters each column has, in the first `MAX_ROWS` rows."""
-        sampled = [[str(value) for value in table.columns[name].filled] for name in names]
-        if table.rows <= SAMPLED_ROWS and all(len(text) < MAX_CHARS for texts in sampled for text in texts):
-            return {name: sum(map(len, texts)) for name, texts in zip(names, sampled, strict=True)}
+        """Return how many characters each column has: counted, or about if the table is large."""
+        sampled = {name: [_length(value) for value in table.columns[name].filled] for name in names}
+        cut = any(length >= MAX_CHARS for lengths in sampled.values() for length in lengths)
+        if (table.is_whole and not cut) or not names:
+            return {name: sum(lengths) for name, lengths in sampled.items()}
         columns = [sa.cast(sa.column(name), sa.Text).label(f"c{number}") for number, name in enumerate(names)]
-        rows = sa.select(*columns).select_from(sa.table(table.name, schema=table.schema)).limit(MAX_ROWS).subquery()
-        counted = sa.select(*[sa.func.sum(sa.func.length(one)) for one in rows.c])
+        if any(table.columns[name].kind == "bytes" for name in names):
+            columns = [sa.column(name).label(f"c{number}") for number, name in enumerate(names)]
+        place = sa.table(table.name, schema=table.schema)
+        rows = sa.select(*columns).select_from(place).limit(MAX_ROWS if table.counted else COUNTED_ROWS).subquery()
+        counted = sa.select(sa.func.count(), *[sa.func.sum(sa.func.length(one)) for one in rows.c])
         found = self._ask(("chars", table.full_name, *names), lambda connection: _rows(connection, counted))
-        return {name: int(value or 0) for name, value in zip(names, *found or [[0] * len(names)], strict=True)}
+        if not found or not found[0][0]:
+            return {name: sum(lengths) * table.rows // max(1, table.sampled) for name, lengths in sampled.items()}
+        read, *sums = found[0]
+        factor = 1.0 if table.counted else table.rows / read
+        return {name: round(int(value or 0) * factor) for name, value in zip(names, sums, strict=True)}
 
-    def share_shown(self, table: DatabaseTable, conditions: str) -> float | None:
-        """Return the share of rows that meet each condition, as the database says; None if that takes too long."""
+    def rows_that(self, table: DatabaseTable, condition: str) -> int | None:
+        """Return how many rows meet a condition, as the database says; None if the table is large, or it cannot say."""
         if not 0 < table.rows <= MAX_ROWS:
             return None
-        where = sa.text(conditions.replace(":", "\\:"))
+        where = sa.text(condition.replace(":", "\\:"))
         statement = sa.select(sa.func.count()).select_from(sa.table(table.name, schema=table.schema)).where(where)
-        rows = self._ask(("shown", table.full_name, conditions), lambda connection: _rows(connection, statement))
-        return min(1.0, rows[0][0] / table.rows) if rows else None
+        rows = self._ask(("rows", table.full_name, condition), lambda connection: _rows(connection, statement))
+        return int(rows[0][0]) if rows else None
+
+    def distinct(self, table: DatabaseTable, column: str, count: int, where: str = "") -> list[Any]:
+        """Return at most `count` different values of a column in all rows, or in those that meet a condition."""
+        if table.is_whole and not where:
+            return [*dict.fromkeys(table.columns[column].filled)][:count]
+        named: sa.ColumnClause[Any] = sa.column(column)
+        statement = sa.select(named).select_from(sa.table(table.name, schema=table.schema)).where(named.is_not(None))
+        if where:
+            statement = statement.where(sa.text(where.replace(":", "\\:")))
+        asked = ("distinct", table.full_name, column, where)
+        rows = self._ask(asked, lambda connection: _rows(connection, statement.limit(MAX_ROWS).distinct().limit(count)))
+        return [row[0] for row in rows or []]
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
@@ -171,7 +213,7 @@ class DatabaseCatalog:
         asked = asked[:: 1 + len(asked) // CHECKED_VALUES]  # from all over the sample: the first keys are in each table
         if not asked:
             return 0.0
-        if table.rows <= SAMPLED_ROWS:
+        if table.is_whole:
             return len({*map(str, table.columns[column].values)} & {*map(str, asked)}) / len(asked)
         name: sa.ColumnClause[Any] = sa.column(column)
         where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
@@ -182,8 +224,10 @@ class DatabaseCatalog:
 
 
 @contextmanager
-def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
+def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[DatabaseCatalog]:
     """Yield the tables of all schemas of a database that are not its own. Nothing is written, and no table is scanned.
+
+    `progress` is called before each table with how many were read, how many there are, and its name.
 
     Raises:
         SettingsError: there is no such file, or no driver.
@@ -196,8 +240,15 @@ def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
         views: list[str] = []
         for schema in _schemas(connection, inspector):
             named = None if schema == default else schema
-            tables += _tables(connection, inspector, named)
+            tables += _declared(connection, inspector, named)
             views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
+        sampled = max(FEWEST_ROWS, min(SAMPLED_ROWS, MAX_SAMPLES // max(1, len(tables))))
+        for number, table in enumerate(tables):
+            if progress is not None:
+                progress(number, len(tables), table.full_name)
+            if not table.problem:
+                _read_rows(connection, table, sampled)
+                table.key = table.key or (_unique(connection, inspector, table) if table.rows else ())
         policies = read_policies(connection, [relation(one.schema, one.name) for one in tables])
         for table in tables:
             if not (table.rows or table.problem):
@@ -232,43 +283,60 @@ def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
     return sorted(found, key=lambda name: (name != inspector.default_schema_name, name))
 
 
-def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
-    broken = _broken(connection, inspector, schema) if connection.dialect.name == "sqlite" else {}
-    given: Any = {"schema": schema}
-    if broken:
-        given["filter_names"] = [name for name in inspector.get_table_names(schema) if name not in broken]
-    columns = inspector.get_multi_columns(**given)
-    keys = inspector.get_multi_pk_constraint(**given)
-    references = inspector.get_multi_foreign_keys(**given)
-    partitions: set[str] = set()
-    if connection.dialect.name == "postgresql":
-        names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
-        bound = {"name": schema or inspector.default_schema_name}
-        partitions = {str(row[0]) for row in connection.execute(sa.text(names), bound)}
+def _declared(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
+    """Return the tables of a schema with what is declared of them; one that is broken has its problem."""
+    kinds = ("columns", "pk_constraint", "foreign_keys")
+    problems: dict[str, str] = {}
+    try:
+        columns, keys, references = (getattr(inspector, f"get_multi_{kind}")(schema=schema) for kind in kinds)
+    except exc.SQLAlchemyError as error:  # one table whose module or definition is missing: look at each alone
+        _check(connection, error)
+        columns, keys, references = {}, {}, {}
+        for name in inspector.get_table_names(schema):
+            try:
+                only: Any = {"schema": schema, "filter_names": [name]}
+                found = [getattr(inspector, f"get_multi_{kind}")(**only) for kind in kinds]
+            except exc.SQLAlchemyError as broken:
+                problems[name] = _check(connection, broken)
+                continue
+            for known, one in zip((columns, keys, references), found, strict=True):
+                known |= one
+    left_out = _partitions(connection, schema or inspector.default_schema_name)
     quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
-        if place[1] in partitions:
-            continue
-        key = list((keys.get(place) or {}).get("constrained_columns") or [])
-        declared = tuple(filter(None, [_reference(one, columns) for one in references.get(place) or []]))
-        sql = ".".join(map(quote, filter(None, [schema, place[1]])))
-        table = DatabaseTable(schema, str(place[1]), tuple(key), {}, declared, sql, 0)
-        _read_rows(connection, table, found)
-        if not table.key and table.rows:
-            table.key = _unique(connection, inspector, table)
-        tables.append(table)
-    return tables + [DatabaseTable(schema, name, (), {}, (), name, 0, problem) for name, problem in broken.items()]
+        if place[1] not in left_out:
+            key = tuple((keys.get(place) or {}).get("constrained_columns") or [])
+            declared = tuple(filter(None, [_reference(one, columns) for one in references.get(place) or []]))
+            sql = ".".join(map(quote, filter(None, [schema, place[1]])))
+            named = {one["name"]: _column(connection, one) for one in found}
+            tables.append(DatabaseTable(schema, str(place[1]), key, named, declared, sql, 0))
+    return tables + [DatabaseTable(schema, name, (), {}, (), name, 0, problem) for name, problem in problems.items()]
 
 
-def _broken(connection: Connection, inspector: Any, schema: str | None) -> dict[str, str]:
-    """Return why the columns of tables are not known: SQLite lacks the module of a virtual table."""
-    found = {}
-    for name in inspector.get_table_names(schema):
-        try:
-            inspector.get_columns(name, schema)
-        except exc.DBAPIError as error:
-            found[name] = failure_of(error, connection.engine.url, "[source] url").said
-    return found
+def _column(connection: Connection, declared: Any) -> Column:
+    """Return a column without values."""
+    name, nullable = declared["name"], bool(declared.get("nullable", True))
+    quoted = connection.dialect.identifier_preparer.quote(name)
+    return Column(name, quoted, _kind(declared["type"]), nullable, ())
+
+
+def _partitions(connection: Connection, schema: str) -> set[str]:
+    """Return the tables of PostgreSQL that are partitions of another one."""
+    if connection.dialect.name != "postgresql":
+        return set()
+    names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
+    return {str(row[0]) for row in connection.execute(sa.text(names), {"name": schema})}
+
+
+def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
+    """Return what the database said, ready for the next statement; raise the error if the connection is lost."""
+    if not isinstance(error, exc.DBAPIError):
+        return str(error)
+    failure = failure_of(error, connection.engine.url, "[source] url")
+    if failure.lost:
+        raise error
+    connection.rollback()
+    return failure.said
 
 
 def _reference(declared: Any, columns: Mapping[Any, Sequence[Any]]) -> Reference | None:
@@ -300,29 +368,22 @@ def _is_key(connection: Connection, table: DatabaseTable, names: Sequence[str]) 
     return _rows(connection, missing) == [] and _rows(connection, again) == []
 
 
-def _read_rows(connection: Connection, table: DatabaseTable, columns: Sequence[Any]) -> None:
-    """Count the rows of a table, and add its columns with a sample of them."""
-    kinds = {column["name"]: _kind(column["type"]) for column in columns}
+def _read_rows(connection: Connection, table: DatabaseTable, sampled: int) -> None:
+    """Count the rows of a table, and give its columns the values of a sample of them."""
     sqlite = connection.dialect.name == "sqlite"
-    read: dict[str, Kind] = {name: kind for name, kind in kinds.items() if kind != "other" or sqlite}
+    read = {name: one.kind for name, one in table.columns.items() if one.kind != "other" or sqlite}
     rows: list[Any] = []
     try:
-        rows = _sample(connection, table, read)
+        rows = _sample(connection, table, read, sampled)
     except exc.DBAPIError as error:
-        failure = failure_of(error, connection.engine.url, "[source] url")
-        if failure.lost:
-            raise
-        connection.rollback()
-        table.problem = failure.said
+        table.problem = _check(connection, error)
     values = dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
-    quote = connection.dialect.identifier_preparer.quote
-    for column in columns:
-        name = column["name"]
-        sampled = values.get(name, (None,) * len(rows))
-        kind = _kind_of_values(kinds[name], sampled) if sqlite else kinds[name]
+    for name, column in table.columns.items():
+        found = values.get(name, (None,) * len(rows))
+        kind = _kind_of_values(column.kind, found) if sqlite else column.kind
         if sqlite and kind != "bytes":  # a column of SQLite takes bytes, whatever it was declared as
-            sampled = tuple(None if isinstance(value, bytes) else value for value in sampled)
-        table.columns[name] = Column(name, quote(name), kind, bool(column.get("nullable", True)), sampled)
+            found = tuple(None if isinstance(value, bytes) else value for value in found)
+        table.columns[name] = replace(column, kind=kind, values=found)
 
 
 def _kind(kind: Any) -> Kind:
@@ -339,13 +400,13 @@ def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
     if types.keys() == {bytes}:
         return "bytes"
     if kind in ("number", "other", "bool") and str in types:  # `false` is a text if it was written as one
-        return "text" if kind == "bool" or 2 * types[str] >= types.total() else "other"
+        return "text" if kind == "bool" or 10 * types[str] >= types.total() else "other"
     if kind == "other" and types:
         return "number" if types.keys() <= {int, float} else kind
     return kind
 
 
-def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]) -> list[Any]:
+def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind], sampled: int) -> list[Any]:
     """Count the rows of a table, and return some: from the beginning, the middle and the end of the key.
 
     They are the first ones if there is no key, and all if they are few, for which one statement is enough.
@@ -353,15 +414,17 @@ def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]
     columns = [_value(connection, column, kind) for column, kind in kinds.items()]
     place = sa.table(table.name, schema=table.schema)
     statement = sa.select(*columns).select_from(place)
-    rows = _rows(connection, statement.limit(SAMPLED_ROWS + 1)) if columns else None
-    if rows is not None and len(rows) <= SAMPLED_ROWS:
+    rows = _rows(connection, statement.limit(sampled + 1)) if columns else None
+    if rows is not None and len(rows) <= sampled:
         table.rows = len(rows)
         return list(rows)
     first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS + 1)
     counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
     table.rows = int(counted[0][0]) if counted else MAX_ROWS + 1
+    if table.rows > MAX_ROWS:
+        table.rows = max(table.rows, _about(connection, table))
     if not table.key or not set(table.key) <= kinds.keys():
-        return list(rows or [])[:SAMPLED_ROWS]
+        return list(rows or [])[:sampled]
     ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in table.key]
     pages = [statement.order_by(*ordered), statement.order_by(*[one.desc() for one in ordered])]
     if len(ordered) == 1 and kinds[table.key[0]] == "number":
@@ -373,9 +436,30 @@ def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]
     found: dict[Any, Any] = {}
     places = [list(kinds).index(column) for column in table.key]
     for page in pages:
-        for row in _rows(connection, page.limit(SAMPLED_ROWS // 3)) or []:
+        for row in _rows(connection, page.limit(sampled // len(pages))) or []:
             found[tuple(row[number] for number in places)] = row
     return list(found.values())
+
+
+def _about(connection: Connection, table: DatabaseTable) -> int:
+    """Return about how many rows a large table has, as the database knows without counting; 0 if it does not."""
+    if connection.dialect.name == "sqlite":
+        statement = sa.text(f"SELECT max(rowid) FROM {table.sql}")
+    elif connection.dialect.name == "postgresql":
+        statement = sa.text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)").bindparams(name=table.sql)
+    else:
+        known = "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name"
+        statement = sa.text(known).bindparams(name=table.name)
+    try:
+        rows = _rows(connection, statement)
+        return int(rows[0][0] or 0) if rows else 0
+    except exc.DBAPIError as error:  # a table of SQLite without row ids
+        _check(connection, error)
+        return 0
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else len(str(value))
 
 
 def _value(connection: Connection, name: str, kind: Kind) -> Any:
@@ -384,11 +468,6 @@ def _value(connection: Connection, name: str, kind: Kind) -> Any:
     if connection.dialect.name == "postgresql" and kind in ("json", "text"):
         return sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
     return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
-
-
-def spoken_rows(rows: int) -> str:
-    """Return the number of rows of a table for people, which is not known of a large one."""
-    return f"more than {MAX_ROWS:,} rows" if rows > MAX_ROWS else f"{rows:,} row{'s' * (rows != 1)}"
 
 
 def _rows(connection: Connection, statement: Any) -> Sequence[Any] | None:

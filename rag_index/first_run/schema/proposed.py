@@ -40,6 +40,13 @@ class HiddenRows:
     of: int
     question: str = ""
     """What a person has to confirm, a sentence; "" if the condition is certain."""
+    guess: bool = True
+    """The answer that holds until a person says otherwise."""
+
+    @property
+    def sentence(self) -> str:
+        """Return the question, with its numbers."""
+        return f"{self.question} {max(self.rows, 0):,} of {self.of:,} rows are hidden."
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,12 @@ class Proposal:
     def searched(self) -> int:
         """Return the characters of them that a search reaches."""
         return sum(table.searched for table in self.tables)
+
+    @property
+    def questions(self) -> list[HiddenRows]:
+        """Return the conditions that a person has to confirm, those that hide most rows first."""
+        found = [one for table in self.tables for one in table.hidden if one.question]
+        return sorted(found, key=lambda one: -one.rows)
 
     @property
     def exact(self) -> bool:

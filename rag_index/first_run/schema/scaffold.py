@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 import textwrap
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,15 @@ from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
-from rag_index.first_run.schema.proposal import Proposal, propose
+from rag_index.first_run.schema.proposed import Choices, Proposal
+from rag_index.first_run.schema.reading import propose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.core.settings import Settings
-    from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.proposal import Question
-    from rag_index.first_run.schema.proposed_index import ProposedIndex
+    from rag_index.first_run.schema.catalog import DatabaseCatalog, Progress
+    from rag_index.first_run.schema.proposed import ProposedIndex
 
 MAX_FILE_NAME = 200
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
@@ -75,14 +74,10 @@ project = {project}  # the prefix of all collection names, so that projects can 
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """The text of a settings file, what it proposes, and what a person should know of what it leaves out."""
+    """The text of a settings file, and what it proposes."""
 
     text: str
-    left_out: list[str] = field(default_factory=list)
-    """Reasons with the tables that they hold for, and columns, a sentence each."""
     proposal: Proposal = field(default_factory=Proposal)
-    coverage: list[str] = field(default_factory=list)
-    """The share of the text that a search reaches, and what it does not reach, a sentence each."""
     catalog: DatabaseCatalog | None = None
     """What was read of the database, for the next one."""
 
@@ -91,27 +86,21 @@ def scaffold(
     source: str | None,
     folder: Path | None = None,
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    add: Sequence[str] = (),
-    answers: Mapping[str, bool] | None = None,
-    uses: Mapping[str, str] | None = None,
+    choices: Choices | None = None,
     files: Path | None = None,
     catalog: DatabaseCatalog | None = None,
+    progress: Progress | None = None,
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
-    `include` and `exclude` are patterns of the names of tables; `add` names tables that become an index in any case.
-    `answers` are those to the questions of an earlier one, by their keys; open questions stand in the file as comments.
-    `uses` are what a person chose of columns, such as `ticket.subject`: `title`, `text`, `secret` or `out`.
-    `files` is a folder: columns that name files in it become the text of these.
+    `choices` are what a person decided. `files` is a folder: columns that name files in it become the text of these.
     `catalog` is that of an earlier one: the database is not read again.
 
     Raises:
         SettingsError: `source` is not a database URL, its file does not exist, or its database has no table with text.
         SourceUnavailable: the database does not answer.
     """
-    here = Path.cwd()
+    here, choices = Path.cwd(), choices or Choices()
     project = _toml(project_name((folder or here).absolute().name))
     if source is None:
         return Scaffold(_HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="") + EXAMPLE_INDEX)
@@ -120,24 +109,22 @@ def scaffold(
     except ValueError as error:
         raise SettingsError(f"the source {error}") from None
     with ExitStack() as stack:
-        catalog = catalog or stack.enter_context(read_catalog(url))
-        uses = (_names_of_files(catalog, files) if files else {}) | dict(uses or {})
-        proposal = propose(catalog, include=include, exclude=exclude, add=add, answers=answers, uses=uses)
+        catalog = catalog or stack.enter_context(read_catalog(url, progress))
+        uses = (_names_of_files(catalog, files) if files else {}) | dict(choices.uses)
+        proposal = propose(catalog, replace(choices, uses=uses))
     for index in proposal.indexes if FILE in uses.values() else ():
         if any(FILE in one.get("format", {}).values() for one in (index.settings, *index.settings.get("parts", ()))):
             index.settings = {"files": str(files and files.resolve())} | index.settings
-    left_out = _left_out(proposal)
     if not proposal.indexes:
-        where = redacted_url(url)
-        raise SettingsError("; ".join([f"{where} has no table whose rows people would look for", *left_out]))
+        why = [f"{one.name} {one.why}" for one in proposal.tables]
+        raise SettingsError("; ".join([f"{redacted_url(url)} has no table whose rows people would look for", *why]))
     note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
-    shown = _without_secrets(source, here, folder or here)
-    head = _HEAD.format(project=project, url=_toml(shown), note=note)
-    reach = proposal.coverage.sentences(proposal.left_out)
-    sections = [*map(_index_section, proposal.indexes), *[_question(one, shown) for one in proposal.questions]]
-    sections += filter(None, [_comments("Left out", left_out), _comments("Reached", reach)])
+    head = _HEAD.format(project=project, url=_toml(_without_secrets(source, here, folder or here)), note=note)
+    questions = [_comment(one.sentence) for one in proposal.questions]
+    left = [_comment(f"{one.name} {one.why}") for one in proposal.tables if one.becomes == "out" and one.rows]
     first = f"{_comments('Row level security', proposal.policies)}\n".lstrip()
-    return Scaffold(first + head + "\n".join(sections), left_out, proposal, reach, catalog)
+    text = first + head + "\n".join([*map(_index_section, proposal.indexes), "".join([*questions, *left])])
+    return Scaffold(text, proposal, catalog)
 
 
 def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
@@ -152,20 +139,6 @@ def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
     return found
 
 
-def _left_out(proposal: Proposal) -> list[str]:
-    """Return what is left out, with the reason: tables by reason, and columns by table."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in sorted(proposal.left_out.items()):
-        by_reason.setdefault(reason, []).append(name)
-    fewest_first = sorted(by_reason.items(), key=lambda one: len(one[1]))
-    sentences = [f"{', '.join(names)}: {reason}" for reason, names in fewest_first]
-    for what, columns in (("secrets", proposal.secrets), ("personal or internal", proposal.personal)):
-        named = [f"{table} ({', '.join(names)})" for table, names in sorted(columns.items())]
-        if named:
-            sentences.append(f"columns with what may be {what}: {'; '.join(named)}")
-    return sentences
-
-
 def _comments(title: str, sentences: Sequence[str]) -> str:
     """Return a comment with a title; "" if there is nothing to say."""
     return f"# {title}:\n{''.join(map(_comment, sentences))}" if sentences else ""
@@ -177,23 +150,11 @@ def _comment(sentence: str) -> str:
     return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
 
 
-def _question(question: Question, source: str) -> str:
-    """Return a comment with a question, its guess, and what would change it."""
-    answers = [("yes", question.yes), ("no", question.no)]
-    (said, taken), (_, other) = answers if question.guess else reversed(answers)
-    options = ["--source", source, *[part for table in question.tables for part in ("--add", table)]]
-    change = "remove the [[indexes]] above" if question.guess else f"rag-index init --force {shlex.join(options)}"
-    change = f"remove the condition of `{question.column}` from `where` above" if question.column else change
-    asked = _comment(f"{question.sentence} The guess is {said}: {taken}. Otherwise {other}:")
-    return f"{asked}#   {_printable(change)}\n"
-
-
 def _index_section(index: ProposedIndex) -> str:
     """Return the [[indexes]] section of an index, with the reasons as comments."""
-    lines = [_comment(one).rstrip() for one in index.unclear]
     changed = _line("changed_since", index.changed, "if each change sets it: then runs read newer rows alone")
     more = [f"# {changed}"] if index.changed else []
-    return "\n".join([*lines, *_lines("[indexes]", {"name": index.name} | index.settings, index.reasons, more), ""])
+    return "\n".join([*_lines("[indexes]", {"name": index.name} | index.settings, index.reasons, more), ""])
 
 
 def _lines(

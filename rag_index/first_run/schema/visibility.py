@@ -1,63 +1,110 @@
-"""Which rows of a table must not be shown: deleted and hidden ones, drafts, revisions, what waits for a moderator."""
+"""Who may see a row, closed: what its own columns, what it belongs to, and tables that list hidden rows say.
+
+A negation is understood before what it negates. If it is not certain which rows are hidden, those that differ from the
+majority are, and the question is asked.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rag_index.first_run.schema import vocabulary as vocab
-from rag_index.first_run.schema.columns import FEW, MAX_CHOICES, MOST, NEARLY_ALL, SLUG, ColumnProfile, singular, words
-from rag_index.first_run.schema.subjects import MIN_UNIX_SECONDS, Condition, Subject
+from rag_index.core.settings.index import is_named_like_a_secret
+from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.tables import MIN_UNIX_SECONDS, Condition, Relation, Table, listed
+from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from rag_index.first_run.schema.catalog import Column
 
-
-MIN_OUT = 0.66
-"""If at least this share of rows is inactive, the remaining numeric states are taken for drafts."""
-MIN_PUBLISHED = 0.5
-"""If fewer rows have a time of publication, it is not used, and hides none."""
-MAX_STATES = 12
-MIN_BIT = 64
-"""No state has this number and more, but for those that are sums of bits."""
-MAX_CODES = 8
-MAX_TYPES = 20
-MAX_UNTYPED = 12
-"""Types leave out nothing of a table with at most this many rows, but for what few people may see."""
+MAX_VALUES = 8
+"""Codes of more values are no levels of secrecy."""
 MAX_PASSWORDS = 0.2
 """If more rows have a password, it is that of an account."""
-PUT_AWAY = (9, 99)
-"""The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
+HALF = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """What a yes in a column, or a value, says of a row."""
+
+    hides: bool
+    strong: bool
+    rest: tuple[str, ...]
+    """The words that were not understood."""
+
+
+@lru_cache(maxsize=20_000)
+def _split(word: str) -> tuple[str, ...]:
+    """Return the known words that a word is written of, such as un, published; itself if there are none."""
+    every = known.HIDE | known.SHOW | known.ON | known.OFF
+    if word in every | known.NOT | known.ABOUT_ROWS:
+        return (word,)
+    for end in range(len(word) - 4, 1, -1):
+        begin, rest = word[:end], word[end:]
+        if begin in known.NEGATIONS | known.NOT | known.ABOUT_ROWS | every:
+            found = _split(rest)
+            if {*found} & every and not {*found} - every - known.NOT - known.ABOUT_ROWS:
+                return ("not" if begin in known.NEGATIONS and begin not in ("in",) or _negates(begin, found) else begin, *found)
+    return (word,)
+
+
+def _negates(begin: str, rest: Sequence[str]) -> bool:
+    """Return whether `in` is a negation, as in `invisible`, and not a place, as in `inpublic`."""
+    return begin == "in" and rest[0] in ("visible", "visivel", "valid", "visibile", "active", "activo", "actif")
+
+
+def sense_of(named: Sequence[str]) -> Sense | None:
+    """Return what words say of a row, each negation understood first; None if they do not say who may see it.
+
+    >>> sense_of(("is", "not", "public")).hides
+    True
+    """
+    said: list[tuple[bool, bool]] = []
+    rest: list[str] = []
+    negated = False
+    parts = [part for word in named for part in _split(word)]
+    for word in parts:
+        if word in known.HIDE or word in known.OFF:
+            said.append((not negated, word in known.HIDE))
+        elif word in known.SHOW or word in known.ON:
+            said.append((negated, word in known.SHOW))
+        elif word in known.NOT:
+            negated = not negated
+            continue
+        elif word not in known.ABOUT_ROWS:
+            rest.append(word)
+            continue
+        else:
+            continue
+        negated = False
+    if not said and known.SEARCHED & {*parts}:
+        if known.NOT & {*parts}:
+            said.append((True, True))
+        elif {"include", "included", "allow", "allowed"} & {*parts}:
+            rest = [word for word in rest if not word.startswith(("include", "allow"))]
+            said.append((False, True))
+    strong = [one for one in said if one[1]] or said
+    if not said:
+        return None
+    return Sense(any(hides for hides, _ in strong), any(one for _, one in said), tuple(rest))
+
+
 class _Look:
-    """A column that may say which rows are shown."""
+    """A column of a table that may say which rows are shown."""
 
-    table: Subject
-    column: Column
-    profile: ColumnProfile
-    named: dict[str, tuple[str, ...]]
-    """The words of the name of each column, without the one with which most of them begin."""
-    seconds_now: str
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return self.named[self.column.name]
-
-    @property
-    def sql(self) -> str:
-        return self.column.sql
-
-    @property
-    def called(self) -> str:
-        return "_".join(self.words)
+    def __init__(self, table: Table, column: Column, named: tuple[str, ...], seconds_now: str, *, sqlite: bool) -> None:
+        self.table, self.column, self.named = table, column, named
+        self.read = table.columns[column.name]
+        self.sql, self.seconds_now, self.sqlite = column.sql, seconds_now, sqlite
+        self.called = "_".join(named)
+        self.counts = Counter(column.filled)
+        self.rows = max(1, len(column.values))
 
     @property
     def unset(self) -> str:
@@ -65,355 +112,371 @@ class _Look:
         nothing = {"number": "0", "text": "''"}.get(self.column.kind)
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
-    def is_unset(self, reason: str) -> Condition:
-        """Return the condition that a row has no value."""
-        return self.condition(self.unset, reason, lambda value: not value)
+    def condition(self, sql: str, says: str, *, question: str = "", strong: bool = True) -> Condition:
+        return Condition((self.column.name,), sql, says, question, strong)
 
-    @cached_property
-    def is_time(self) -> bool:
-        """Return whether the values are times, as such or in seconds since 1970, as far as there are some."""
-        number = self.column.kind == "number" and all(not at or at >= MIN_UNIX_SECONDS for at in self.column.filled)
-        return number or self.column.kind == "time"
+    def among(self, values: Sequence[Any], *, question: str = "", strong: bool = True) -> Condition:
+        """Return the condition that a row has none of these values, which hide it."""
+        says = f"{self.column.name} is {_spoken(values)}"
+        sql = f"{self.sql} NOT IN ({listed(values)})"
+        if self.read.filled < 1 or self.column.nullable:
+            sql = f"({self.sql} IS NULL OR {sql})"
+        return self.condition(sql, says, question=question, strong=strong)
 
-    def has_come(self, at: Any) -> bool:
-        """Return whether a time of a row is over."""
-        now = datetime.now(UTC)
-        return at <= now.timestamp() if self.column.kind == "number" else str(at) <= now.isoformat(" ")
+    def only(self, values: Sequence[Any], *, question: str = "", strong: bool = True) -> Condition:
+        """Return the condition that a row has one of these values."""
+        others = [value for value in self.counts if value not in values]
+        says = f"{self.column.name} is {_spoken(others)}" if others else f"{self.column.name} is not {_spoken(values)}"
+        return self.condition(f"{self.sql} IN ({listed(values)})", says, question=question, strong=strong)
 
-    def compared(self, sign: str) -> str:
-        """Return in SQL that a time is over (`<=`) or to come (`>`)."""
-        return f"{self.sql} {sign} {self.seconds_now if self.column.kind == 'number' else 'CURRENT_TIMESTAMP'}"
+    def share(self, values: Sequence[Any]) -> float:
+        """Return the share of sampled rows with one of these values."""
+        return sum(self.counts[value] for value in values) / self.rows
 
-    def condition(self, sql: str, reason: str, shows: Callable[[Any], object]) -> Condition:
-        return Condition(self.column.name, sql, f"{self.column.name} {reason}", shows)
-
-    def among(self, values: Collection[Any], reason: str, *, hidden: bool = False) -> Condition:
-        """Return the condition that a row has one of these values, or none of them if they are `hidden`."""
-        number = self.column.kind == "number"
-        written = ", ".join(map(str, values)) if number else listed(map(str, values))
-        one = number and len(values) == 1 and not hidden
-        sql = f"{self.sql} = {written}" if one else f"{self.sql} {'NOT ' * hidden}IN ({written})"
-        sql = f"({self.sql} IS NULL OR {sql})" if hidden and self.profile.filled < 1 else sql
-        return self.condition(sql, reason, lambda value: (value in values) != hidden)
+    def asks(self, says: str) -> str:
+        """Return the question whether the rows of which a condition says something are to be hidden."""
+        return f"Are rows of {self.table.name} for few if {says}?"
 
 
-def find_conditions(table: Subject, nouns: Container[str], *, seconds_now: str) -> list[Condition]:
+def _spoken(values: Sequence[Any]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}" if texts else "empty"
+
+
+def own_conditions(table: Table, plurals: frozenset[str], seconds_now: str, *, sqlite: bool) -> list[Condition]:
     """Return the conditions for the rows that may be shown, as their own columns say.
 
-    `nouns` are the last words of all tables: `comments_enabled` and `comments_hidden` say nothing of the row.
+    `plurals` are what tables are called in the plural: `comments_hidden` says nothing of the row.
     """
-    found: list[Condition] = []
-    types = {relation.type_column for relation in table.relations}
-    called = {"enabled", "is", *map(singular, words(table.name))}
     named = {name: words(name) for name in table.columns}
     for first, count in Counter(one[0] for one in named.values()).most_common(1):
-        if 2 * count > len(named):
+        if 2 * count > len(named) > 2 and first not in ("is", "has"):  # a prefix that most columns have
             named = {name: one[1:] if one[0] == first and len(one) > 1 else one for name, one in named.items()}
-    for column in table.columns.values():
-        look = _Look(table, column, table.profiles[column.name], named, seconds_now)
-        switches = "enabled" in look.words and not {*look.words} <= called  # with `comments_enabled`, posts are shown
-        if column.name in types or switches or any(word != singular(word) in nouns for word in look.words):
-            continue
-        found += filter(None, [next(filter(None, (rule(look) for rule in RULES)), None)])
-    return [one for one in found if not any(_is_version(table, one, other) for other in found)]
-
-
-def _is_version(table: Subject, condition: Condition, other: Condition) -> bool:
-    """Return whether a column calls most rows drafts that another one calls published: drafts are versions of texts."""
-    if not all(vocab.STATES & {*words(one.column)} for one in (condition, other)):
-        return False
-    states = zip(*(table.columns[one.column].values for one in (condition, other)), strict=True)
-    published = [state for state, public in states if public and other.shows(public)]
-    drafts = [state for state in published if not condition.shows(state)]
-    return len(drafts) > MOST * len(table.columns[other.column].values) and {*drafts} == {"draft"}
-
-
-def unclear_codes(table: Subject) -> list[str]:
-    """Return a sentence for each code that may hide rows, such as `post_type`: no name tells what 4 or N is.
-
-    Known is what columns mean that have conditions or name rows of other tables.
-    """
-    found, types = [], {one.type_column for one in table.relations}
-    known = table.named_columns.union(types, [one.column for one in table.conditions])
-    for column in table.columns.values():
-        counts = Counter(value for value in column.filled if type(value) is int or len(str(value)) == 1)
-        coded = column.kind == "number" or counts.total() == len(column.filled)
-        named = coded and column.name not in known and {*vocab.CODED} & {*words(column.name)[-1:]}
-        if named and 1 < len(counts) <= MAX_CODES:
-            values = ", ".join(f"{value} in {rows:,}" for value, rows in sorted(counts.items()))
-            found.append(
-                f"{table.full_name}: of {len(column.values):,} rows looked at, {column.name} is {values}. If some of "
-                "these values are not for everybody, leave them out by `where`."
-            )
+    found = []
+    for column in table.source.columns.values():
+        if column.name not in table.references or table.columns[column.name].role == "flag":
+            look = _Look(table, column, named[column.name], seconds_now, sqlite=sqlite)
+            others = {word for name, one in named.items() if name != column.name for word in one}
+            sense = _own_sense(look, others, plurals)
+            made = (_span(look) or _few_readers(look) or _flag(look, sense) or _set(look, sense) or _state(look, sense)
+                    or _coded(look))  # fmt: skip
+            found += [made] if made else []
     return found
 
 
-def joined(conditions: Sequence[Condition]) -> str:
-    """Return the conditions as one."""
-    return " AND ".join(one.sql for one in conditions)
-
-
-def listed(values: Iterable[str]) -> str:
-    """Return texts as they stand in a list of SQL."""
-    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-
-
-def _yes_or_no(look: _Look, *, yes: bool) -> Condition:
-    """Return the condition that a row has a yes, or a no or nothing, however the column writes it."""
-    column, shown, reason = look.column, vocab.YES if yes else vocab.NO, "says who may see a row"
-    found = [one for one, _ in Counter(column.filled).most_common() if str(one).lower() in shown]
-    written = {"bool": str(yes).lower(), "number": str(int(yes))}.get(column.kind) or ", ".join(
-        str(one) if isinstance(one, int) else listed([one]) for one in found
-    )
-    if not written:
-        return look.among([*dict.fromkeys(column.filled)], reason, hidden=True)
-    value = look.sql if yes or not column.nullable else f"COALESCE({look.sql}, {written.partition(',')[0]})"
-    sql = f"{value} IN ({written})" if "," in written else f"{value} = {written}"
-    return look.condition(sql, reason, lambda at: str(at).lower() in shown or (at is None and not yes))
-
-
-def _span(look: _Look) -> Condition | None:
-    """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`.
-
-    It leaves out no more than half of the rows: appointments begin and end, too.
-    """
-    called, values = look.called, look.column.values
-    ends, starts = bool(vocab.UNTIL.fullmatch(called)), bool(vocab.STARTS.fullmatch(called))
-    if not (ends or starts) and look.is_time:
-        others = {name: "_".join(named) for name, named in look.named.items()}
-        begins = [look.table.columns[name] for name, one in others.items() if vocab.BEGINS.fullmatch(one)]
-        told = look.column.kind == "number" or bool(look.column.filled)  # an empty `end` may be one of anything
-        few = told and all(2 * sum(map(bool, one.values)) < len(one.values) for one in [look.column, *begins])
-        paired = any(vocab.STOPS.fullmatch(one) or vocab.UNTIL.fullmatch(one) for one in others.values())
-        ends = few and bool(vocab.STOPS.fullmatch(called))
-        starts = few and paired and bool(vocab.BEGINS.fullmatch(called))
-    if not look.is_time or not (ends or starts):
+def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense | None:
+    """Return what a yes says of the row; None if the column is about something else: its comments, its phone."""
+    own = {*look.table.noun, *words(look.table.source.name)}
+    named = [word for word in look.named if word not in own or sense_of((word,))]
+    sense = sense_of(named)
+    if sense is None or look.named[-1] in known.NO_FLAGS:
         return None
-
-    def shows(at: Any) -> bool:
-        return not at or look.has_come(at) != ends
-
-    if 2 * sum(map(shows, values)) < len(values):
+    rest = {word for word in sense.rest if word not in own}
+    about = known.PERSONAL | known.PLACES_OF_LINKS | (plurals - own) | {word for word in others if len(word) > 2 and not sense_of((word,))}
+    if rest & about or {word for word in rest if f"{word}s" in others} or (rest and not sense.strong):
         return None
-    reason = f"says {'until' if ends else 'from'} when a row holds"
-    return look.condition(f"({look.unset} OR {look.compared('>' if ends else '<=')})", reason, shows)
+    return Sense(sense.hides, sense.strong, tuple(rest))
 
 
-def _code(look: _Look) -> Condition | None:
-    """Return the condition of a code that has a value for hidden rows, or some for rows put away.
-
-    Of states, 9 after a gap, and what is negative, were put away. Of a `visibility_level`, all may see the highest.
-    """
-    column, counts = look.column, Counter(look.column.filled)
-    numbers = {*map(type, counts)} == {int}
-    if column.name == "docstatus" and 1 in counts:  # 0 for a draft, and 2 for what was cancelled
-        return look.among([1], "is 1 for what is neither a draft nor cancelled")
-    if numbers and look.words[-2:] == ("visibility", "level"):
-        most = max(counts)
-        return look.condition(f"{look.sql} >= {most}", "is the highest for all", lambda value: (value or 0) >= most)
-    if (most := _most_are(look, counts, numbers=numbers)) is not None:
-        return look.among([most], f"is {most} in most rows, which are taken for what is out")
-    if not numbers or look.words[-1] not in ("status", "state") or not 1 < len(counts) <= MAX_STATES:
-        return None
-    away = sorted(value for value in counts if value < 0 or (value in PUT_AWAY and value - 1 not in counts))
-    if not away or 2 * sum(map(counts.__getitem__, away)) > counts.total():
-        return None
-    return look.among(away, f"is one of {', '.join(map(str, sorted(counts)))}", hidden=True)
-
-
-def _most_are(look: _Look, counts: Counter[Any], *, numbers: bool) -> Any:
-    """Return the value that most rows have, if the others hide some; None if they do not, or name rows of a table.
-
-    That is a number such as `status` of what has an address, or one that is a sum of bits; the type of what nearly all
-    messages are (others are whispers, or say what happened), and the sensitivity of a row.
-    """
-    state, secret = numbers and look.words[-1] in ("status", "state"), _says_how_secret(look)
-    bits = state and _are_bits(counts)
-    said = look.words[-1] in ("type", "kind") and numbers and look.table.noun[-1] in vocab.MESSAGES - {"topic"}
-    known = secret or (
-        look.column.name not in look.table.named_columns and (said or bits or (state and _is_published(look.table)))
-    )
-    few = 1 < len(counts) <= (len(counts) if bits else MAX_STATES)
-    if not known or not few or look.column.kind not in ("number", "text"):
-        return None
-    ((most, rows),) = counts.most_common(1)
-    return most if rows >= (NEARLY_ALL if said else MIN_OUT) * len(look.column.values) else None
-
-
-def _is_published(table: Subject) -> bool:
-    """Return whether rows have an address, such as a slug: they are for people outside."""
-    named = [words(name) for name, one in table.columns.items() if one.filled and all(map(_is_slug, one.filled))]
-    return any("url" in one for one in named) or any(words(name)[-1] in vocab.SLUGS for name in table.columns)
-
-
-def _is_slug(value: object) -> bool:
-    return SLUG.fullmatch(str(value)) is not None
-
-
-def _are_bits(counts: Counter[int]) -> bool:
-    """Return whether numbers are sums of bits: all have those of the most frequent one, and one has a high one, too."""
-    ((most, _),) = counts.most_common(1)
-    more = {value - most for value in counts}
-    high = any(n >= MIN_BIT and n & (n - 1) == 0 for n in more)
-    return most > 0 and high and all(value & most == most for value in counts)
-
-
-def _says_how_secret(look: _Look) -> bool:
-    """Return whether a column says for how many a row is, by a code or by a row of a table of levels."""
-    named = [word for word in look.words if word not in ("id", "level", "state")]
-    if named[-1:] == ["visibility"] and look.column.kind == "text":
-        return False  # `_state` knows more
-    return bool(vocab.SENSITIVITY & {*named[-1:]}) and not {*look.column.filled} <= {0, 1}
-
-
-def _flag(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`, or a boolean `status`."""
-    column, values = look.column, {str(value).lower() for value in look.column.filled}
-    named = _meant(look)
-    if not values or not named:
-        return None
-    hides, shows = named & vocab.HIDDEN_FLAGS, named & vocab.SHOWN_FLAGS
-    if shows and shows <= vocab.IN_PLACE - {look.words[-1]}:
-        return None
-    own = named <= {"status", "state", *words(look.table.name), *look.table.noun}  # not that of a payment
-    most = column.kind == "bool" or column.filled.count(1) >= MIN_OUT * len(column.values)
-    if not hides | shows and values <= {"0", "1", "true", "false"} and own and most:
-        shows = named & {"status", "state"} & {look.words[-1]}
-    small = column.kind != "time" and all(re.fullmatch(r"-?\d", value) for value in values)
-    two_sided = values <= vocab.YES | vocab.NO or (bool(hides) and small and "0" in values)
-    said = bool(shows and values & vocab.YES) and look.profile.role in ("choice", "code")
-    if (
-        not hides | shows
-        or (named & {"state", "status"} and not two_sided)
-        or not (two_sided or (shows and small) or said)
-        or (named & vocab.NO_FLAGS and column.kind != "bool")
-    ):
-        return None
-    return _yes_or_no(look, yes=bool(shows))
-
-
-def _meant(look: _Look) -> set[str]:
-    """Return the words of a flag, or the one that says the same of who may see a row; none if it says another thing."""
-    column, flags = look.column, vocab.HIDDEN_FLAGS | vocab.SHOWN_FLAGS
-    named = {word[2:] if word[:2] == "is" and word[2:] in flags else word for word in look.words}  # `ispublic`
-    closed = any({"private", "invite"} & {*words(other)} for other in look.table.columns)
-    public_address = named <= {"is", "public", "web"} and closed
-    # a task is closed, or waits for another one
-    at_work = named <= {"is", "active", "blocked", "status", "state"} and look.table.noun[-1].endswith(vocab.TASKS)
-    if named & (vocab.PLACES | {"url", "uri"}) or public_address or at_work:  # in no menu, it may be seen
-        return set()
-    if found := [word for word, names in vocab.FLAG_NAMES.items() if names.fullmatch(look.called)]:
-        return {*found}
-    told = (
-        look.table.noun[-1] == "history" and named & vocab.NOTIFIED
-    )  # a history that notified no one is a note for few
-    most = {*column.filled} <= {0, 1} and column.filled.count(1) >= MIN_OUT * len(column.values)
-    # if few rows are on sale, these have a lower price
-    return {"public"} if told or (most and vocab.SHOWN_IF_MOST.fullmatch(look.called)) else named
-
-
-def _set(look: _Look) -> Condition | None:
-    """Return the condition of a column that is set for what is not for all.
-
-    Such are `deleted_at`, `archived_at` beside `published_at`, and what few rows have: a level of security, the key of
-    a draft, or a password that people have to know to read a row.
-    """
-    named, kind, few = {*look.words}, look.column.kind, 0 < look.profile.filled <= FEW
-    archived = look.words[0] in vocab.UNPUBLISHED_TIMES and any(
-        other[0] in vocab.PUBLISHED_TIMES and other[1:] == look.words[1:] for other in map(words, look.table.columns)
-    )
-    is_time = (kind == "time" and look.column.nullable) or (kind != "time" and named & vocab.TIME_ENDS)
-    if is_time and (archived or named & vocab.DELETED):
-        return look.is_unset(f"is set for {'archived' if archived else 'deleted'} rows")
-    level = few and kind == "number" and _says_how_secret(look)
-    version = few and vocab.DRAFT_KEYS.fullmatch(look.called)
-    if level or version or (kind == "number" and vocab.ALONE.fullmatch(look.called)):
-        return look.is_unset("is set for what is not for all")
-    is_password = kind == "text" and look.profile.role == "secret" and named & {"password", "passwd", "pass"}
-    if is_password and look.profile.filled <= MAX_PASSWORDS:
-        return look.is_unset("is set for what is for those who know it")
+def _few_readers(look: _Look) -> Condition | None:
+    if known.FEW_READERS.fullmatch(look.called) and _are_flags(look):
+        return _yes_or_no(look, Sense(hides=True, strong=True, rest=()))
     return None
 
 
-def _published(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    column, named = look.column, {*look.words} & vocab.PUBLISHED_TIMES
-    if not named or not column.filled or not (look.is_time or look.profile.role == "time"):
+def _are_flags(look: _Look) -> bool:
+    """Return whether values are a yes and a no, or small numbers of which 0 is no."""
+    values = {str(value).lower() for value in look.counts}
+    if look.column.kind == "bool" or look.read.role == "flag":
+        return True
+    small = look.column.kind == "number" and all(isinstance(one, int) and -9 <= one <= 9 for one in look.counts)
+    return bool(values) and (values <= known.YES | known.NO or small)
+
+
+def _flag(look: _Look, sense: Sense | None) -> Condition | None:
+    """Return the condition of a column such as `is_private`, `sealed`, `not_visible` or `comment_approved`."""
+    if sense is None or not _are_flags(look) or look.column.kind == "time":
         return None
-    if look.is_time and not all(map(look.has_come, column.filled)):
-        reason = "is later, or empty, for what is not out"
-        return look.condition(look.compared("<="), reason, lambda at: bool(at) and look.has_come(at))
-    if column.kind == "number" or not MIN_PUBLISHED <= look.profile.filled < 1:
+    hidden = [value for value in look.counts if (str(value).lower() in known.NO) != sense.hides]
+    share = look.share(hidden) + (0 if sense.hides else 1 - look.read.filled)
+    if (not sense.strong or sense.rest) and share > HALF:
+        return None  # whether a thing is in use: most rows are not, and are looked for all the same
+    levels = len(look.counts) > 2 and not sense.hides and look.column.kind == "number"
+    if levels and {*look.counts} - {-1, 0, 1}:
         return None
-    return look.condition(f"{look.sql} IS NOT NULL", "is empty for drafts", lambda at: at is not None)
+    return _yes_or_no(look, sense, share=share)
 
 
-def _state(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
-    values = tuple(dict.fromkeys(map(str, look.column.filled)))
-    seen = bool(vocab.SENSITIVITY & {*look.words}) and not vocab.QUALIFIED & {*look.words}
-    shares = "private" in values and vocab.SHARED & {*values}
-    named = {*look.words} & (vocab.STATES | vocab.SHOWN_FLAGS) or shares or (seen and "can" in look.words)
-    if not named or look.column.kind != "text" or not 0 < len(values) <= MAX_CHOICES:
+def _yes_or_no(look: _Look, sense: Sense, *, share: float = 0.0) -> Condition:
+    """Return the condition that a row has no yes, or a yes, however the column writes it."""
+    yes = [value for value in look.counts if str(value).lower() not in known.NO]
+    no = [value for value in look.counts if str(value).lower() in known.NO]
+    says = f"{look.column.name} is {'true' if sense.hides else 'false'}"
+    question = look.asks(says) if sense.rest or share > HALF else ""
+    kind = look.column.kind
+    if kind == "bool":
+        sql = f"({look.sql} = true) IS NOT TRUE" if sense.hides else f"{look.sql} = true"
+        if look.sqlite or all(isinstance(value, int) for value in look.counts):
+            sql = f"COALESCE({look.sql}, 0) = 0" if sense.hides else f"{look.sql} = 1"
+        if not look.sqlite and any(isinstance(value, bool) for value in look.counts):
+            sql = f"({look.sql} = true) IS NOT TRUE" if sense.hides else f"{look.sql} = true"
+    elif kind == "number":
+        sql = f"COALESCE({look.sql}, 0) = 0" if sense.hides else f"{look.sql} = 1"
+    elif sense.hides:
+        sql = f"({look.sql} IS NULL OR {look.sql} NOT IN ({listed(yes or ['1', 'Y', 'true'])}))"
+    else:
+        sql = f"{look.sql} IN ({listed(yes)})" if yes else f"{look.sql} NOT IN ({listed(no)})"
+    return look.condition(sql, says, question=question, strong=sense.strong)
+
+
+def _set(look: _Look, sense: Sense | None) -> Condition | None:
+    """Return the condition of a column that is set for what is not for all: `deleted_at`, the password of a post."""
+    named, kind = {*look.named}, look.column.kind
+    ends = kind == "time" or look.read.role == "time" or look.named[-1] in known.TIME_ENDS
+    if ends and known.DELETED & named and not known.NOT & named and sense is not None:
+        return look.condition(look.unset, f"{look.column.name} is set")
+    big = kind == "number" and look.counts and all(not n or n > MIN_UNIX_SECONDS for n in look.counts)
+    if sense is not None and sense.hides and sense.strong and (kind == "time" or big):
+        return look.condition(look.unset, f"{look.column.name} is set")
+    is_password = kind == "text" and look.read.role == "secret" and named & {"password", "passwd", "pass"}
+    if is_password and 0 < look.read.filled <= MAX_PASSWORDS:
+        return look.condition(look.unset, f"{look.column.name} is set: readers have to know it")
+    published = known.PUBLISHED_TIMES & named and not {"until", "to", "down", "end", "by"} & named
+    if published and ends and look.named[-1] != "by" and HALF <= look.read.filled < 1 and kind in ("time", "text"):
+        return look.condition(f"{look.sql} IS NOT NULL", f"{look.column.name} is empty, as it is for drafts")
+    return None
+
+
+def _span(look: _Look) -> Condition | None:
+    """Return the condition of columns such as `valid_to` and `publish_up`, unless it would hide more than half."""
+    ends, starts = bool(known.UNTIL.fullmatch(look.called)), bool(known.FROM.fullmatch(look.called))
+    numbers = look.column.kind == "number" and all(not at or at > MIN_UNIX_SECONDS for at in look.counts)
+    is_time = look.column.kind == "time" or (look.sqlite and look.read.role == "time")
+    if not (ends or starts) or not (numbers or is_time):
         return None
-    shown = [one for one in values if one.lower() in vocab.PUBLISHED_VALUES or (seen and one.lower() == "inherit")]
-    office = vocab.INTERNAL if seen else frozenset()
-    hidden = [one for one in values if one not in shown and (_says_hidden(one) or office & {*words(one)[-1:]})]
-    let = [one for one in values if one.lower() in vocab.MODERATED_VALUES]
-    if not shown and (hidden or {one.lower() for one in values} <= vocab.MODERATION) and let:
-        hidden += [one for one in values if one.lower() in vocab.MODERATION and one not in [*let, *hidden]]
-        shown = let if len(let) + len(hidden) == len(values) else []
-    reason = f"is one of {', '.join(values)}"
-    return look.among(shown or hidden, reason, hidden=not shown) if shown or hidden else None
-
-
-def _says_hidden(value: str) -> bool:
-    """Return whether a value is that of what is not for everybody: as a whole, or by its last word, as `Q_HIDDEN`."""
-    return value.lower() in vocab.HIDDEN_VALUES or bool(vocab.HIDDEN_VALUES - {"hold"} & {*words(value)[-1:]})
-
-
-def _audience(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for.
-
-    Nothing and 0 are all people, and so are lists with -1, for guests, if most rows have such.
-    """
-    column, values = look.column, [str(value or 0) for value in look.column.values]
-    guests = {value for value in values if value.startswith("-1,")}
-    most = [some for some in (guests, {"0"}) if sum(value in some for value in values) > MOST * len(values)]
-    numbers = all(re.fullmatch(r"-?\d+(?:,-?\d+)*", value) for value in values)
-    if not vocab.AUDIENCE.fullmatch(look.called) or not column.filled or not most or not numbers:
+    now = datetime.now(UTC)
+    come = {at: (at <= now.timestamp() if numbers else str(at) <= now.isoformat(" ")) for at in look.counts if at}
+    hidden = look.share([at for at in come if come[at] == ends])
+    empty = 1 - look.read.filled
+    drafts = starts and known.PUBLISHED_TIMES & {*look.named} and 0 < empty <= HALF
+    if hidden > HALF or (starts and not ends and not hidden and not drafts and look.counts):
         return None
-    texts = f"COALESCE({look.sql}, '0') IN ({listed(sorted(guests) if most[0] is guests else ['', '0'])})"
-    sql = look.unset if column.kind == "number" else texts
-    return look.condition(sql, "names who may see a row", lambda value: str(value or 0) in most[0])
+    now_sql = look.seconds_now if numbers else "CURRENT_TIMESTAMP"
+    says = f"{look.column.name} is {'past' if ends else 'to come, or empty' if drafts else 'to come'}"
+    compared = f"{look.sql} {'>' if ends else '<='} {now_sql}"
+    return look.condition(compared if drafts else f"({look.unset} OR {compared})", says)
 
 
-def _type(look: _Look) -> Condition | None:
-    """Return the condition of a column such as `post_type`, if some types are nothing that people read."""
-    last = look.words[-1]
-    if look.profile.role not in ("choice", "code") or last not in ("type", "archetype", "kind", "class", "code"):
+def _value_sense(value: str, noun: Sequence[str]) -> bool | None:
+    """Return whether a value is of what is hidden, or of what all may see; None if it says neither."""
+    text = value.strip().lower()
+    named = [part for word in words(value) for part in _split(word)]
+    filler = known.CONTENT | known.ABOUT_ROWS | {*noun}
+    rest = [word for word in named if singular(word) not in filler and word not in filler and word not in known.NOT]
+    negated = bool(known.NOT & {*named})
+    if text in known.HIDDEN_VALUES or (rest and {*rest} <= known.HIDDEN_VALUES):
+        return not negated
+    if text in known.PUBLIC_VALUES or (rest and {*rest} <= known.PUBLIC_VALUES):
+        return negated
+    return None
+
+
+def _state(look: _Look, sense: Sense | None) -> Condition | None:
+    """Return the condition of a column such as `status` or `class`, with values such as `publish` and `draft`."""
+    values = [value for value in look.counts if isinstance(value, str)]
+    if look.column.kind != "text" or not 0 < len(values) <= known.MAX_STATES or max(map(len, values)) > 40:
         return None
-    choices = look.profile.choices or tuple(dict.fromkeys(map(str, look.column.filled)))
-    pairs = {**vocab.NOTES_BESIDE, "m": "n"} if look.table.noun[-1] == "entry" else vocab.NOTES_BESIDE
-    notes = {note for answer, note in pairs.items() if answer in map(str.lower, choices)}
-    few = [value for value in choices if _is_type(value, vocab.INTERNAL) or value.lower() in notes]
-    few += [one for one in choices if one.rpartition("_")[0] in choices and _says_hidden(one)]  # `Q_HIDDEN`, beside `Q`
-    content = notes or vocab.CONTENT & {look.table.noun[-1], *words(look.column.name)}
-    if not content or (last == "code" and not few):
+    if look.column.name in look.table.title_columns or look.read.role in ("prose", "secret", "personal"):
         return None
-    good = ["O"] if {*vocab.MESSENGER} <= {*choices} else [value for value in choices if value not in few]
-    if not (look.table.is_label or look.table.rows <= MAX_UNTYPED):
-        good = [value for value in good if not _is_type(value, vocab.BAD_TYPES)] or good
-    if not good or len(good) == len(choices) or len(choices) > MAX_TYPES:
+    senses = {value: _value_sense(value, look.table.noun) for value in values}
+    public = [value for value in values if senses[value] is False]
+    hidden = [value for value in values if senses[value] is True]
+    is_state = bool(known.STATES & {*look.named[-2:]}) or (sense is not None and not sense.rest)
+    if sense is not None and not sense.hides and not public:  # `comment_approved` is 0, 1 or spam
+        public = [value for value in values if value.lower() in known.YES]
+    if is_state:
+        if public:
+            return look.only(public) if len(public) < len(values) or not hidden else None
+        moderated = _moderated(look, values)
+        return look.among(hidden) if hidden else moderated or _majority(look, known.SECRECY)
+    few = [value for value in hidden if {*words(value)} & known.STRONG_VALUES or value.lower() in known.STRONG_VALUES]
+    of_people = look.table.is_people or known.ORGANISATIONS & {*look.table.noun}
+    if few and look.share(few) <= HALF and not of_people:
+        kind = {"type", "kind", "mode", "level", "folder", "mailbox"} & {*look.named[-1:]}
+        return look.among(few, question="" if kind else look.asks(f"{look.column.name} is {_spoken(few)}"))
+    return None
+
+
+def _moderated(look: _Look, values: Sequence[str]) -> Condition | None:
+    """Return the condition of what a moderator decides: all but what was let pass is hidden."""
+    lower = {value.lower() for value in values}
+    written = known.CONTENT & {look.table.noun[-1]} or {"spam", "trash", "unapproved", "offensive"} & lower
+    let = [value for value in values if value.lower() in known.LET]
+    if not let or not lower <= known.MODERATION or not (written or "moderation" in look.named) or len(values) < 2:
         return None
-    return look.among(good, f"is also {', '.join(value for value in choices if value not in good)}")
+    return look.only(let)
 
 
-def _is_type(value: str, known: frozenset[str]) -> bool:
-    """Return whether a type is called by these words, and by others only that say nothing: `nav_menu_item`."""
-    named = {singular(word) for word in words(value)}
-    return bool(named & known) and named <= vocab.BAD_TYPES | vocab.TYPE_FILLERS
+def _majority(look: _Look, named: frozenset[str]) -> Condition | None:
+    """Return the condition that a row is as most rows are, if a column says who may see it by values not understood."""
+    said = [word for word in look.named if word not in ("id", "level", "code", "type")]
+    if not named & {*said[-1:]} or not 1 < len(look.counts) <= MAX_VALUES:
+        return None
+    ((most, rows),) = look.counts.most_common(1)
+    if rows <= HALF * look.rows:
+        return None
+    others = [value for value in look.counts if value != most]
+    return look.among(others, question=look.asks(f"{look.column.name} is {_spoken(others)}"))
 
 
-RULES = (_span, _state, _code, _flag, _set, _published, _audience, _type)
-"""What may be known of a column, the surest first."""
+def _coded(look: _Look) -> Condition | None:
+    """Return the condition of numbers that say for how many a row is, such as a level of secrecy."""
+    if look.column.kind != "number" or not all(isinstance(one, int) for one in look.counts):
+        return None
+    return _majority(look, known.CODED_SECRECY)
+
+
+# --- What other tables say ---
+
+
+def add_conditions(tables: Sequence[Table], seconds_now: str, *, sqlite: bool) -> None:
+    """Add to each table the conditions for the rows that may be shown."""
+    plurals = frozenset(word for one in tables for word in words(one.source.name) if word != singular(word))
+    for one in tables:
+        if one.rows:
+            one.conditions += own_conditions(one, plurals, seconds_now, sqlite=sqlite)
+            one.conditions += _called_hidden(one)
+            one.conditions += _calendar(one)
+    more = [[*_listed_elsewhere(one)] for one in tables]
+    for one, found in zip(tables, more, strict=True):
+        one.conditions += found
+    for one in tables:
+        one.conditions += _below_hidden(one)
+    done: set[Table] = set()
+    for one in tables:
+        _hide_with_parents(one, done, ())
+
+
+def _called_hidden(table: Table) -> Iterator[Condition]:
+    """Yield the conditions that leave out labels and folders that are called so, and names of secrets with values."""
+    few = table.children and 0 < table.rows <= known.MAX_STATES and not table.is_people and table.title
+    column = table.source.columns.get(table.title) if few and table.source.is_whole else None
+    if column is not None:
+        hidden = [name for name in dict.fromkeys(column.filled) if isinstance(name, str) and _is_bin(name, table)]
+        if 0 < len(hidden) < len({*column.filled}):
+            sql = f"COALESCE({column.sql}, '') NOT IN ({listed(hidden)})"
+            yield Condition((column.name,), sql, f"{column.name} is {_spoken(hidden)}")
+    if names := secret_names(table):
+        key, hidden = names
+        sql = f"COALESCE({table.source.columns[key].sql}, '') NOT IN ({listed(hidden)})"
+        yield Condition((key,), sql, f"{key} is that of a secret or something personal")
+
+
+def _is_bin(name: str, table: Table) -> bool:
+    return _value_sense(name, table.noun) is True and bool(
+        known.STRONG_VALUES & {*words(name), name.lower()}
+    )
+
+
+def secret_names(table: Table) -> tuple[str, list[str]] | None:
+    """Return the column with names of values, and the names of secret or personal ones; None if it has no such."""
+    last = {name: words(name)[-1] for name in table.columns}
+    key = next((name for name, word in last.items() if word in known.KEY_NAMES and name not in table.references), None)
+    has_values = any(word in known.VALUE_NAMES or {*words(name)} & {"val", "value"} for name, word in last.items())
+    if key is None or not has_values or table.source.columns[key].kind != "text":
+        return None
+    names = [name for name in dict.fromkeys(table.source.columns[key].filled) if isinstance(name, str)]
+    hidden = [name for name in names if _names_a_secret(name)]
+    return (key, hidden) if hidden else None
+
+
+def _names_a_secret(name: str) -> bool:
+    parts = words(name)
+    return is_named_like_a_secret(name) or any(map(is_named_like_a_secret, parts)) or bool(known.PERSONAL & {*parts})
+
+
+def _calendar(table: Table) -> Iterator[Condition]:
+    """Yield the conditions that leave out events whose class in their own text is not public."""
+    for name, read in table.columns.items():
+        column = table.source.columns[name]
+        texts = [one if isinstance(one, str) else one.decode("latin-1") for one in column.filled if isinstance(one, str | bytes)]
+        if texts and read.form == "file" and sum("BEGIN:V" in text for text in texts) * 2 > len(texts):
+            told = [f"COALESCE({column.sql}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
+            yield Condition((name,), " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")
+
+
+def _listed_elsewhere(table: Table) -> Iterator[Condition]:
+    """Yield the conditions that leave out rows that another table lists: as private, or with a label for few."""
+    for own in table.children:
+        other = own.child
+        if len(own.pairs) > 1 or other is table or own.is_pointer or other.is_people:
+            continue
+        (column, key), = own.pairs
+        sql, named = other.source.columns[column].sql, table.source.columns[key].sql
+        where = [part for part in (own.where, f"{sql} IS NOT NULL") if part]
+        if known.LISTS & {*other.noun} and not other.texts and not other.title and other.rows < table.rows:
+            inner = f"SELECT {sql} FROM {other.source.sql} WHERE {' AND '.join(where)}"
+            yield Condition((key,), f"{named} NOT IN ({inner})", f"it is listed in {other.name}")
+        for link in () if table.is_label else _labels(own):
+            hidden = _hidden_keys(link)
+            inner = f"SELECT {sql} FROM {other.source.sql} WHERE {' AND '.join([*where, hidden])}"
+            why = "; ".join(one.says for one in link.parent.conditions)
+            yield Condition((key,), f"{named} NOT IN ({inner})", f"its {link.parent.noun[-1]}'s {why}")
+
+
+def _labels(own: Relation) -> Iterator[Relation]:
+    """Yield the relations of a table of links to labels that are for few, such as a confidential tag."""
+    link = own.child
+    if link.prose or link.title or len(link.columns) > 8:
+        return
+    for one in link.parents:
+        label = one.parent
+        same = one.column == own.column or label in (own.parent, own.child)
+        few = any(condition.strong for condition in label.conditions)
+        if not same and few and label.rows <= known.MAX_STATES * 10 and not label.prose and not label.is_people:
+            yield one
+
+
+def _hidden_keys(relation: Relation) -> str:
+    """Return in SQL that a row names a hidden row of its parent."""
+    columns = [relation.child.source.columns[here].sql for here, _ in relation.pairs]
+    keys = [relation.parent.source.columns[there].sql for _, there in relation.pairs]
+    strong = " AND ".join(one.sql for one in relation.parent.conditions if one.strong)
+    inner = f"SELECT {', '.join(keys)} FROM {relation.parent.source.sql} WHERE ({strong}) IS NOT TRUE"
+    left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
+    named = f"{left} IN ({inner})"
+    return f"({relation.where} AND {named})" if relation.where else named
+
+
+def _below_hidden(table: Table) -> Iterator[Condition]:
+    """Yield the condition that leaves out rows of a tree below a hidden one."""
+    tree = [one for one in table.parents if one.parent is table and len(one.pairs) == 1 and not one.is_pointer]
+    strong = [one for one in table.conditions if one.strong]
+    if tree and strong and known.PARENT_WORDS & {*words(tree[0].column)}:
+        column, key = tree[0].pairs[0]
+        own, above, place = table.source.columns[key].sql, table.source.columns[column].sql, table.source.sql
+        told = " AND ".join(one.sql for one in strong)
+        below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
+        first = f"SELECT {own} FROM {place} WHERE ({told}) IS NOT TRUE"
+        inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
+        yield Condition((column,), f"{own} NOT IN ({inner})", f"what {column} names is hidden")
+
+
+def _hide_with_parents(table: Table, done: set[Table], below: tuple[Table, ...]) -> None:
+    """Add the conditions that leave out what names a hidden row, at any number of steps."""
+    if table in done or table in below:
+        return
+    for one in table.parents:
+        _hide_with_parents(one.parent, done, (*below, table))
+    if table in done:
+        return
+    done.add(table)
+    for one in table.parents:
+        parent = one.parent
+        strong = [condition for condition in parent.conditions if condition.strong]
+        if not strong or parent is table or parent.is_people or one.is_pointer:
+            continue
+        says = "; ".join(dict.fromkeys(condition.says for condition in strong))
+        columns = tuple(here for here, _ in one.pairs)
+        told = f"its {' '.join(parent.noun)}: {says}"
+        table.conditions.append(Condition(columns, f"({_hidden_keys(one)}) IS NOT TRUE", told, through=one))

@@ -1,0 +1,297 @@
+"""What becomes of each table: a document, a part or a label of another one, or nothing.
+
+What has a name of its own, or was written one by one, is a document; what hangs on one is a part of it; a small list of
+names that others carry is a label. All other tables are left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.tables import Relation, Table
+from rag_index.first_run.schema.words import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.first_run.schema.catalog import DatabaseCatalog
+
+MAX_PARTS = 10
+MAX_DOCUMENTS = 14
+"""More tables are documents if they have a good share of the text."""
+MIN_SHARE = 0.01
+LARGE = 0.2
+"""A table with this share of all text is not left out for its name."""
+MAX_ROWS_OF_ONE = 30
+"""A row with more rows below it, on average, contains documents: it is none of one piece."""
+FEW_NAMED = 0.95
+"""If fewer rows name one of a table, they hang on rows of several tables."""
+MIN_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How rows of another table belong to a document."""
+
+    relation: Relation
+    """From the rows to what they hang on: the document, or a row between (`up`)."""
+    up: Relation | None = None
+    """From the row between to the document."""
+    far: Relation | None = None
+    """From rows that are links to what they name, such as tags."""
+
+    @property
+    def table(self) -> Table:
+        """Return the table whose rows are the parts."""
+        return self.relation.child
+
+
+@dataclass(slots=True)
+class Plan:
+    """What becomes of each table."""
+
+    documents: dict[Table, list[Part]] = field(default_factory=dict)
+    threads: dict[Table, Relation] = field(default_factory=dict)
+    """Replies in the table of what they answer."""
+    parts: dict[Table, list[Relation]] = field(default_factory=dict)
+    out: dict[Table, str] = field(default_factory=dict)
+    """Why a table is left out, to be read after its name."""
+
+
+def is_named(table: Table, patterns: Sequence[str]) -> bool:
+    """Return whether the name of a table fits one of some patterns, with or without its schema."""
+    names = {table.name.lower(), table.source.name.lower()}
+    return any(fnmatch.fnmatchcase(name, pattern.lower()) for name in names for pattern in patterns)
+
+
+def plan(catalog: DatabaseCatalog, tables: Sequence[Table], include: Sequence[str]) -> Plan:
+    """Return what becomes of each table. `include` are patterns of those that become documents if they have any text."""
+    return _Planner(catalog, tables, {one for one in tables if is_named(one, include)}).made()
+
+
+class _Planner:
+    def __init__(self, catalog: DatabaseCatalog, tables: Sequence[Table], wanted: set[Table]) -> None:
+        self._catalog, self._tables, self._wanted = catalog, tables, wanted
+        self._plan = Plan()
+        self._out = self._plan.out
+        self._whole = sum(one.chars for one in tables if one.rows) or 1.0
+        self._usable: set[Table] = set()
+
+    def made(self) -> Plan:
+        """Return what becomes of each table."""
+        for one in self._tables:
+            reason = self._reason(one)
+            if reason:
+                self._out[one] = reason
+            else:
+                self._usable.add(one)
+        for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
+            self._choose_owner(one)
+        self._leave_out_copies()
+        self._find_threads()
+        self._choose_documents()
+        self._leave_out_names()
+        self._leave_out_little()
+        return self._plan
+
+    def _reason(self, table: Table) -> str:
+        """Return why a table has nothing to find; "" if it may have."""
+        if table.source.problem:
+            return f"cannot be read: {table.source.problem}" if table.rows else table.source.problem
+        if not table.rows:
+            return "is empty"
+        if not (table.title or table.texts):
+            return "has no text of its own"
+        if table in self._wanted:
+            return ""
+        if table.is_accounts:
+            return "has accounts"
+        large = table.chars > LARGE * self._whole and table.prose and not (table.repeats or table.is_settings)
+        return "" if large else table.machine
+
+    def _is_thing(self, table: Table) -> bool:
+        """Return whether rows are called or told by something, so that others may be parts of them."""
+        if table.rows < 2 or not table.key or table.is_accounts or table.is_label or table in self._out and table.title:
+            return False
+        return bool(table.title or table.texts) or any(self._tells(one) for one in table.children)
+
+    def _tells(self, one: Relation) -> bool:
+        """Return whether several rows that say something name each row: a conversation is told by its messages."""
+        said = one.child.prose or one.child.title
+        distinct = len({*one.named})
+        return bool(said) and not one.child.is_accounts and 2 < distinct <= 0.67 * len(one.named)
+
+    def _choose_owner(self, table: Table) -> None:
+        """Make a table a part of what its rows hang on, unless they are called by a name of their own."""
+        ways = [one for one in table.parents if one.parent is not table and one.is_whole and not one.is_pointer]
+        ways = [one for one in ways if self._is_thing(one.parent) and not one.writes]
+        named = self._has_own_name(table)
+        extends = [one for one in ways if one.extends and not one.type_column and (one.parent.title or one.parent.texts)]
+        typed = [one for one in ways if one.type_column and (not _is_crowd(one) or one.parent.rows > 300)]
+        plain = [one for one in ways if not one.type_column and not _is_crowd(one)]
+        full = [one for one in plain if one.share >= FEW_NAMED]
+        partial = [one for one in plain if one.share < FEW_NAMED]
+        if extends:
+            self._plan.parts[table] = extends[:1]
+        elif not table.key and full and not table.title:
+            self._plan.parts[table] = [_owner(table, full)]
+        elif named and (table.texts or table.written or not full):
+            return
+        elif typed:
+            self._plan.parts[table] = typed
+        elif full:
+            self._plan.parts[table] = [_owner(table, full)]
+        elif partial and not named and sum(one.share for one in partial) >= 0.5:
+            self._plan.parts[table] = partial[:6]
+
+    def _has_own_name(self, table: Table) -> bool:
+        title = table.columns.get(table.title)
+        return bool(table.title) and (
+            title is None or title.distinct >= 0.5 or title.last_word in known.STRONG_TITLES
+        )
+
+    def _leave_out_copies(self) -> None:
+        """Let what extends a row and names it stand in its place; what holds the text of it twice is a copy."""
+        for table, ways in [*self._plan.parts.items()]:
+            parent = ways[0].parent
+            few = 2 * table.rows < parent.rows
+            if not ways[0].extends or not table.title or parent.title or parent in self._wanted or few:
+                continue
+            del self._plan.parts[table]
+            self._plan.parts.pop(parent, None)
+            self._usable.discard(parent)
+            self._out[parent] = f"is in the documents of {table.name}"
+            self._plan.documents[table] = []
+
+    def _find_threads(self) -> None:
+        """Find replies that are in the table of what they answer."""
+        for table in self._usable:
+            own = next((one for one in table.parents if one.parent is table and len(one.pairs) == 1), None)
+            if own is None or not table.prose or table.title or own.is_pointer:
+                continue
+            above = {str(key): str(up) for up, key in table.source.rows_of(*own.pairs[0]) if up not in (None, "", 0)}
+            if above and not {*above} & {*above.values()}:
+                self._plan.threads[table] = own
+
+    def _choose_documents(self) -> None:
+        """Make all other tables documents, and give each its parts."""
+        parts, documents = self._plan.parts, self._plan.documents
+        owners = {one.parent for ways in parts.values() for one in ways}
+        roots = [one for one in self._tables if self._may_stand(one, owners)]
+        for table in [*parts]:  # a part of nothing that is a document stands alone
+            seen, above = {table}, parts[table][0].parent
+            while above in parts and above not in seen:
+                seen.add(above)
+                above = parts[above][0].parent
+            if above not in roots and table.key:
+                del parts[table]
+                roots.append(table)
+        documents.clear()
+        linked: set[Table] = set()
+        for root in roots:
+            found = [Part(one) for ways in parts.values() for one in ways if one.parent is root]
+            for ways in parts.values():
+                for one in ways:
+                    ups = [up for up in parts.get(one.parent, ()) if up.parent is root and not up.type_column]
+                    found += [Part(one, up=up) for up in ups]
+            if root in self._plan.threads:
+                found.append(Part(self._plan.threads[root]))
+            found += self._linked(root, linked)
+            documents[root] = found
+        for one in [one for one in linked if one in documents and not one.title and one not in self._wanted]:
+            del documents[one]
+            self._out[one] = "is in the documents of what it is linked with"
+
+    def _may_stand(self, table: Table, owners: set[Table]) -> bool:
+        """Return whether the rows of a table may be documents."""
+        if not table.key or table in self._plan.parts:
+            return False
+        if table in self._wanted:
+            return table in self._usable
+        told = table in self._usable and not table.is_label
+        return told or (table in owners and self._is_thing(table) and table not in self._usable and not table.is_accounts)
+
+    def _linked(self, root: Table, linked: set[Table]) -> list[Part]:
+        """Return what tables of links say of the rows of a table: their tags, who took part."""
+        found = []
+        for own in root.children:
+            link = own.child
+            is_link = not link.is_accounts and not link.prose and link not in self._plan.parts and link.rows
+            is_link = is_link and len({one.column for one in link.parents}) > 1 and not self._plan_has(link)
+            if not is_link or len(own.pairs) != len(root.key):
+                continue
+            for far in link.parents:
+                other = far.parent
+                if far.column == own.column or other in (root, link) or other.is_accounts or far.is_pointer:
+                    continue
+                if other.machine and "names" not in other.machine:
+                    continue
+                if not (other.title or other.prose) or not other.rows or (own.where and far.where and own.where != far.where):
+                    continue
+                if other.prose and not other.title:
+                    linked.add(other)
+                    found.append(Part(own, far=far))
+                elif other.title and (other.is_label or not other.prose or other.rows < root.rows):
+                    found.append(Part(own, far=far))
+        return found
+
+    def _plan_has(self, link: Table) -> bool:
+        """Return whether a table that links others is a document itself, since it has a name and a text of its own."""
+        return link in self._usable and bool(link.title and (link.texts or link.written))
+
+    def _leave_out_names(self) -> None:
+        """Leave out names that hardly say more, unless they were written one by one; and what programs repeat."""
+        for table, parts in [*self._plan.documents.items()]:
+            own = [one for one in parts if not one.far]
+            roles = [one.role for one in table.columns.values() if one.filled > 0.5 and one.name not in table.references]
+            told = sum(role in ("name", "choice", "time", "code", "number") for role in roles)
+            if table in self._wanted:
+                continue
+            alone = not table.prose and not own
+            if alone and not parts and (table.is_label or table.rows < MIN_ROWS or (told < 3 and not table.written)):
+                self._out[table] = "has names alone"
+            elif alone and (table.is_label or table.rows < MIN_ROWS or (table.repeats and not table.written)):
+                self._out[table] = "has names alone"
+            elif table.repeats and not own and not table.title and table.machine:
+                self._out[table] = "repeats itself"
+            else:
+                continue
+            del self._plan.documents[table]
+
+    def _leave_out_little(self) -> None:
+        """Leave out what has little text if there are many tables."""
+
+        def value(table: Table) -> float:
+            return table.chars + sum(one.table.chars for one in self._plan.documents[table] if not one.far)
+
+        ranked = sorted(self._plan.documents, key=value, reverse=True)
+        for number, table in enumerate(ranked):
+            if number >= MAX_DOCUMENTS and value(table) < MIN_SHARE * self._whole and table not in self._wanted:
+                del self._plan.documents[table]
+                self._out[table] = "says little beside the other tables"
+        order = {table: number for number, table in enumerate(ranked)}
+        self._plan.documents = dict(sorted(self._plan.documents.items(), key=lambda one: order[one[0]]))
+        for table, parts in self._plan.documents.items():
+            unique = {(one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts}
+            self._plan.documents[table] = [*unique.values()][:MAX_PARTS]
+
+
+def _is_crowd(one: Relation) -> bool:
+    """Return whether hundreds of rows name each: what has them contains them, and is no document of one piece."""
+    several = len(one.named) / max(1, len({*one.named}))
+    return several > MAX_ROWS_OF_ONE or one.child.rows > MAX_ROWS_OF_ONE * one.parent.rows
+
+
+def _owner(table: Table, ways: Sequence[Relation]) -> Relation:
+    """Return the relation to what rows hang on: a table that this one is called after, or that few rows share."""
+    return max(ways, key=lambda one: (bool({*one.parent.noun} & {*table.noun}), len({*one.named}), one.parent.rows))
+
+
+def identifier(name: str, otherwise: str) -> str:
+    """Return a name as one that joins and parts may have; `otherwise` stands first if it begins with no letter."""
+    plain = re.sub(r"\W+", "_", "_".join(words(name)), flags=re.ASCII).strip("_")
+    return plain if plain[:1].isalpha() else f"{otherwise}_{plain}".strip("_")

@@ -1,0 +1,294 @@
+"""The settings of an index: text, title, parts, joins, payload and conditions, and why."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.core.documents.text_languages import find_languages, language_of
+from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.documents import Part, Plan, identifier
+from rag_index.first_run.schema.proposed import ProposedIndex
+from rag_index.first_run.schema.tables import Condition, Relation, Table
+from rag_index.first_run.schema.words import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_JOINS = 8
+MAX_PAYLOAD = 12
+MAX_LEVELS = 12
+"""Numbers with at most this many values, such as priorities, are filtered by."""
+MIN_NAMED = 0.05
+SHORT = 40
+"""Parts whose texts have fewer characters stand in the text of their document."""
+ORDER = (
+    "table", "schema", "on", "key", "where", "order_by", "title", "text", "inline", "format", "payload",
+    "payload_indexes", "language", "language_column", "joins", "parts",
+)  # fmt: skip
+"""The order of keys in an index or a part."""
+
+
+class _Rows:
+    """Rows that are documents or parts, as their settings come together."""
+
+    def __init__(self, table: Table, taken: Iterable[str], schema: str | None) -> None:
+        self.table, self.schema = table, schema
+        self.taken = {*taken, *table.columns}
+        self.text: list[str] = []
+        self.format: dict[str, str] = {}
+        self.joins: dict[str, dict[str, Any]] = {}
+        self.payload: dict[str, str] = {}
+        """Columns with the kind of their payload index; "" without one."""
+        self.joined: set[Table] = {table}
+        self.samples: list[str] = []
+
+    def place(self, table: Table) -> dict[str, Any]:
+        """Return the keys that name a table: its schema is that of the index, if none is named."""
+        schema = table.source.schema
+        return {"table": table.source.name} | ({} if schema == self.schema else {"schema": schema or "public"})
+
+    def read(self, table: Table, columns: Sequence[str], through: str = "") -> list[str]:
+        """Note how columns are written, and return what the settings call them: `through` is a join."""
+        names = [f"{through}.{column}" if through else column for column in columns]
+        for name, column in zip(names, columns, strict=True):
+            found = table.columns[column]
+            self.samples += found.texts[:30]
+            self.format |= {name: found.form} if found.form != "plain" else {}
+        return names
+
+    def join(self, relation: Relation, through: str = "", **more: Any) -> str:
+        """Join the row that a relation names, of its own row or that of the join `through`; return the name."""
+        stem = [word for word in words(relation.column) if word not in known.KEY_WORDS]
+        wanted = "_".join(stem) if stem and relation.column not in relation.child.key else relation.parent.source.name
+        name = free_name(identifier(wanted, "row"), self.taken)
+        self.taken.add(name)
+        on = {there: f"{through}.{here}" if through else here for here, there in relation.pairs}
+        self.joins[name] = {**self.place(relation.parent), "on": on["id"] if [*on] == ["id"] else on, **more}
+        self.joined.add(relation.parent)
+        return name
+
+    def add_labels(self, skip: Table | None = None) -> None:
+        """Join what rows name: it is a text, if it says what a row is about, and people filter by it."""
+        for one in self.table.parents:
+            parent, named = one.parent, one.parent.title and one.parent.rows > 1
+            says = named or (parent.prose and len(parent.children) < 2)
+            if parent in (skip, self.table) or one.type_column or one.is_pointer or one.share < MIN_NAMED:
+                continue
+            again = parent in self.joined and not one.writes
+            if not says or again or len(self.joins) >= MAX_JOINS or not one.is_whole or (parent.machine and not named):
+                continue
+            name = self.join(one)
+            titles = self.read(parent, parent.title_columns, name)
+            self.payload |= dict.fromkeys(titles, "keyword" if len(titles) == 1 else "")
+            state = known.STATE_LABELS & {*words(one.column), *parent.noun[-1:]} and not parent.prose
+            self.text += [] if state else titles
+            if not parent.title:
+                self.text += self.read(parent, parent.prose, name)
+            if not parent.prose and not parent.is_people:
+                self._add_names_above(parent, name)
+            for key in {*titles} - {*self.text}:
+                self.format.pop(key, None)
+
+    def _add_names_above(self, table: Table, through: str) -> None:
+        """Join what a joined row names in its turn: the artist of the album of a track."""
+        for one in table.parents:
+            over = one.parent
+            known_row = over in self.joined or over.is_people or over.is_label or one.type_column
+            if known_row or not over.title or over.prose or not one.is_whole or len(self.joins) >= MAX_JOINS:
+                continue
+            name = self.join(one, through)
+            titles = self.read(over, over.title_columns, name)
+            self.text += titles
+            self.payload |= dict.fromkeys(titles, "keyword" if len(titles) == 1 else "")
+
+    def add_payload(self) -> None:
+        """Add the columns that people filter by: choices, languages, levels and times."""
+        table = self.table
+        used = {RESERVED_KEY, *table.references, *table.title_columns, *table.key, *self.text}
+        used |= {name for one in table.conditions if one.through is None for name in one.columns}
+        for name, one in table.columns.items():
+            kind = table.source.columns[name].kind
+            if name in used or one.filled < 0.2 or kind == "bytes":
+                continue
+            levels = {value for value in one.values if isinstance(value, int)}
+            if one.role in ("choice", "locale") and one.distinct < 1 and len({*one.texts}) > 1:
+                self.payload[name] = "keyword" if kind == "text" else ""
+            elif one.role == "time" and len({*one.values}) > 2:
+                self.payload[name] = "datetime" if kind == "time" else ""
+            elif one.role == "number" and 1 < len(levels) <= MAX_LEVELS and len(levels) * 4 < len(one.values):
+                self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
+
+    def where(self, conditions: Sequence[Condition], *more: str) -> dict[str, str]:
+        """Return the condition for the rows that may be shown."""
+        told = " AND ".join(filter(None, [*more, *dict.fromkeys(one.sql for one in conditions)]))
+        return {"where": told} if told else {}
+
+
+class IndexMaker:
+    """Makes the settings of one index."""
+
+    def __init__(self, table: Table, plan: Plan, taken: set[str]) -> None:
+        self._table, self._parts, self._thread = table, plan.documents[table], plan.threads.get(table)
+        self._rows = _Rows(table, (), table.source.schema)
+        self._taken = taken
+        self.reasons: dict[str, str] = {}
+
+    def made(self) -> ProposedIndex:
+        """Return the index."""
+        table, rows = self._table, self._rows
+        title = self._title()
+        rows.read(table, table.title_columns)
+        rows.text += rows.read(table, [*table.texts, *self._codes(title)])
+        rows.add_labels()
+        used = {*table.columns, *rows.joins}
+        parts = [part for one in self._parts for part in [self._part(one, used)] if part]
+        rows.text = rows.text or ([] if parts else [*table.title_columns])
+        rows.add_payload()
+        settings: dict[str, Any] = {
+            "table": table.source.name, "schema": table.source.schema, "key": one_or_all(table.key),
+            "title": title, "text": rows.text, "format": rows.format, "joins": rows.joins, "parts": parts,
+            **self._filters(parts), **self._language(),
+        }  # fmt: skip
+        thread = [self._answers_none()] if self._thread is not None else []
+        settings |= rows.where(table.conditions, *thread)
+        self._note(table.conditions, settings)
+        times = [one for one in table.columns.values() if one.role == "time" and one.filled >= 0.9]
+        times = [one for one in times if table.source.columns[one.name].kind == "time"]
+        changed = [one.name for one in times if known.CHANGED & {*words(one.name)}]
+        key_kind = table.source.columns[table.key[0]].kind
+        age = table.key[0] if key_kind == "number" or not times else [*changed, times[0].name][0]
+        made = {key: settings[key] for key in ORDER if settings.get(key) or key == "payload"}
+        full = [name for name in changed if table.columns[name].filled == 1]
+        return ProposedIndex(self._name(), table.name, made, self.reasons, age, next(iter(full), ""))
+
+    def _name(self) -> str:
+        base = "-".join(filter(None, ("".join(filter(str.isalnum, word)) for word in self._table.noun)))
+        base = "".join(one for one in base if one.isascii()).strip("-") or "documents"
+        name = free_name(base[:90], self._taken, "-")
+        self._taken.add(name)
+        return name
+
+    def _note(self, conditions: Sequence[Condition], settings: dict[str, Any]) -> None:
+        """Note why rows are left out."""
+        if settings.get("where"):
+            self.reasons[settings["where"]] = "; ".join(f"hides rows if {one.says}" for one in conditions)
+
+    def _title(self) -> str:
+        """Return the title, with the code by which people know a row before it."""
+        table = self._table
+        if not table.code or not table.title:
+            return table.title or table.code
+        rest = table.title if "{" in table.title else f"{{{table.title}}}"
+        return f"{{{table.code}}} {rest}"
+
+    def _codes(self, title: str) -> list[str]:
+        """Return the other columns with codes and choices that say what a row is."""
+        table = self._table
+        found = [one for one in table.columns.values() if one.name not in (*table.references, *table.key, *table.texts)]
+        found = [one for one in found if one.role in ("code", "choice") and one.filled > 0.2 and one.name not in title]
+        found = [one for one in found if not {*known.STATE_LABELS, *known.STATES} & {*words(one.name)}]
+        found = [one for one in found if table.source.columns[one.name].kind == "text"]
+        return [one.name for one in found if not any(one.name in c.columns for c in table.conditions)][:5]
+
+    def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the payload, and what people filter by of documents and their parts."""
+        payload = dict([*self._rows.payload.items()][:MAX_PAYLOAD])
+        indexes = {name: kind for name, kind in payload.items() if kind}
+        for part in parts:
+            kinds = part.pop("payload_indexes", {})
+            label = part.get("name") or part["table"]
+            indexes |= {f"{label}.{name}": kind for name, kind in kinds.items() if kind}
+        return {"payload": [*payload], "payload_indexes": indexes}
+
+    def _language(self) -> dict[str, Any]:
+        columns = [one for one in self._table.columns.values() if one.role == "locale" and one.filled == 1]
+        if columns:
+            codes = [*dict.fromkeys(filter(None, map(language_of, columns[0].texts)))]
+            more = {"language_column": columns[0].name} if len(codes) > 1 else {}
+            return {"language": one_or_all(codes), **more} if codes else {}
+        found = find_languages(self._rows.samples)
+        return {} if found == ["english"] else {"language": one_or_all(found)}
+
+    def _answers_none(self) -> str:
+        """Return the condition that leaves out replies: they are parts of what they answer."""
+        assert self._thread is not None
+        column = self._table.source.columns[self._thread.column]
+        nothing = {"number": "0", "text": "''"}.get(column.kind)
+        return f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
+
+    def _part(self, one: Part, used: set[str]) -> dict[str, Any] | None:
+        """Return the settings of a part; None if it has nothing to read."""
+        child, far = one.table, one.far
+        rows = _Rows(child, (), self._table.source.schema)
+        on = {here: there for here, there in one.relation.pairs}
+        conditions = [c for c in child.conditions if c.through is None or c.through not in (one.relation, one.up, far)]
+        text: str | list[str]
+        if one.up is not None:  # through the row between
+            name = rows.join(one.relation, required=True, **rows.where(self._own(one.relation.parent, one.up)))
+            on = {f"{name}.{here}": there for here, there in one.up.pairs}
+        if far is not None:
+            text, inline = self._linked(rows, far), bool(far.parent.title)
+        else:
+            rows.text += rows.read(child, [*child.title_columns, *child.texts])
+            rows.add_labels(skip=one.relation.parent)
+            short = sum(child.columns[name].length for name in (*child.title_columns, *child.texts)) < SHORT
+            text, inline = rows.text, short and not child.prose and one.up is None
+            own = [name for name in text if "." not in name]
+            captions = [name for name in text if "." in name]
+            if len(own) == len(captions) == 1 and not rows.format and inline:
+                text = f"{{{captions[0]}}}: {{{own[0]}}}"
+        if not text:
+            return None
+        label = free_name(identifier(far.parent.source.name if far else child.source.name, "part"), used)
+        used.add(label)
+        made = {
+            **rows.place(child), "on": one_or_all([*on]) if [*on.values()] == self._table.key else on, "text": text,
+            "format": rows.format, "joins": rows.joins, "inline": inline, **self._order(child, on),
+            "key": one_or_all(child.key) if self._has_open_key(child, inline=inline) else "",
+            **rows.where(conditions, one.relation.where, far.where if far and far.where != one.relation.where else ""),
+        }  # fmt: skip
+        self._note(conditions, made)
+        self._rows.samples += rows.samples
+        named = {name: kind for name, kind in rows.payload.items() if kind and (inline or name.partition(".")[0] in rows.joins)}
+        found = {"name": label, **{key: made[key] for key in ORDER if made.get(key)}}
+        return found | {"payload": [*named], "payload_indexes": named} if named else found
+
+    def _own(self, table: Table, way: Relation) -> list[Condition]:
+        """Return the conditions of a row between, but for what its document says anyway."""
+        return [one for one in table.conditions if one.through is not way]
+
+    def _has_open_key(self, table: Table, *, inline: bool) -> bool:
+        return bool(table.key) and not inline and all(table.columns[name].role != "secret" for name in table.key)
+
+    def _linked(self, rows: _Rows, far: Relation) -> str | list[str]:
+        """Return the text of what links name, with a value of the link, such as the character that an actor plays."""
+        other, link = far.parent, far.child
+        name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.strong]))
+        names = rows.read(other, other.title_columns or other.prose, name)
+        values = [one.name for one in link.columns.values() if one.last_word in known.LINK_VALUES and one.texts]
+        values = [one for one in values if link.columns[one].role in ("name", "choice", "prose")][:1]
+        if len(names) == 1 and other.title:
+            rows.payload[names[0]] = "keyword"
+        return [*names, *values]
+
+    def _order(self, table: Table, on: Iterable[str]) -> dict[str, Any]:
+        """Return the columns by which the rows of a part are ordered."""
+        columns = [one for one in table.columns.values() if one.filled > 0.9 and one.name not in on]
+        places = [one.name for one in columns if one.role in ("number", "flag") and one.last_word in known.ORDERS]
+        times = [one.name for one in columns if one.role == "time"]
+        free = [name for name in table.key if name not in on]
+        found = [*(places or times)[:1], *free]
+        return {"order_by": one_or_all(list(dict.fromkeys(found)))} if found else {}
+
+
+def one_or_all(names: Sequence[str]) -> str | list[str]:
+    """Return the only name, or else all of them."""
+    return names[0] if len(names) == 1 else list(names)
+
+
+def free_name(wanted: str, taken: Iterable[str], mark: str = "_") -> str:
+    """Return a name that is not taken: the wanted one, or else with a number after the mark."""
+    lower = {name.lower() for name in taken}
+    return next(name for n in count(1) if (name := f"{wanted}{mark}{n}" if n > 1 else wanted).lower() not in lower)

@@ -1,0 +1,342 @@
+"""A table as it is understood: what its rows are called, what they say, how they came, and which of them are hidden."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.columns import ReadColumn, is_template, names_for_programs, read_column
+from rag_index.first_run.schema.words import singular, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rag_index.first_run.schema.catalog import DatabaseCatalog, DatabaseTable
+
+NOTHING = (None, "", 0, "0", -1, "-1")
+"""Values that name no row of another table."""
+MIN_UNIX_SECONDS = 400_000_000
+MIN_MINUTES = 3
+"""Rows that came in as many different minutes were written one by one; others came with the application."""
+MAX_TEXTS = 10
+MAX_LABEL_ROWS = 50
+"""A larger table of names is a list of things, and no label of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition that rows must meet to be shown, and what it says of those that do not."""
+
+    columns: tuple[str, ...]
+    sql: str
+    says: str
+    """Why the others are hidden: `is_private is true`."""
+    question: str = ""
+    strong: bool = True
+    """Whether what belongs to a hidden row is hidden, too."""
+    through: Relation | None = None
+    """What names a hidden row, if another table hides this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """Columns of a table that name a row of another one, for one value of a type column if there is one."""
+
+    child: Table
+    parent: Table
+    pairs: tuple[tuple[str, str], ...]
+    share: float = 1.0
+    """The share of the child's rows that name one."""
+    type_column: str = ""
+    type_value: Any = None
+
+    @property
+    def column(self) -> str:
+        """Return the first column of the child."""
+        return self.pairs[0][0]
+
+    @property
+    def where(self) -> str:
+        """Return the condition on the type, in SQL; "" if there is none."""
+        if not self.type_column:
+            return ""
+        return f"{self.child.source.columns[self.type_column].sql} = {literal(self.type_value)}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the whole key of the parent is named."""
+        return len(self.pairs) == len(self.parent.key) and {there for _, there in self.pairs} == {*self.parent.key}
+
+    @property
+    def extends(self) -> bool:
+        """Return whether the child has at most one row for each of the parent."""
+        return [here for here, _ in self.pairs] == self.child.key
+
+    @cached_property
+    def named(self) -> list[Any]:
+        """Return the sampled values that name a row."""
+        return [value for value in self.child.source.columns[self.column].values if value not in NOTHING]
+
+    @property
+    def is_pointer(self) -> bool:
+        """Return whether it names one of the rows that belong to this one, such as the last post of a topic."""
+        return bool({"first", "last", "latest", "newest", "head", "current", "live"} & {*words(self.column)})
+
+    @property
+    def writes(self) -> bool:
+        """Return whether it names a person to whom the row belongs."""
+        return self.parent.is_people and not {*self.parent.noun} & {*self.child.noun}
+
+
+@dataclass(eq=False)
+class Table:
+    """A table with what is understood of it."""
+
+    source: DatabaseTable
+    noun: tuple[str, ...]
+    """What its rows are called, in the singular and without a prefix that all tables have."""
+    columns: dict[str, ReadColumn]
+    key: list[str]
+    parents: list[Relation] = field(default_factory=list)
+    children: list[Relation] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Return the name with its schema, if there is one."""
+        return self.source.full_name
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return self.source.rows
+
+    @cached_property
+    def references(self) -> set[str]:
+        """Return the columns that name rows of tables, or of which table a row is."""
+        found = {column for one in self.parents for column, _ in one.pairs}
+        return found | {one.type_column for one in self.parents if one.type_column}
+
+    @cached_property
+    def is_accounts(self) -> bool:
+        """Return whether rows are people, or programs, that log in."""
+        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash", "userpassword", "passwordhash"}
+        found = [one for one in self.columns.values() if one.role == "secret" and one.filled > 0.2]
+        return any(passwords & {*words(one.name), "".join(words(one.name))} for one in found)
+
+    @cached_property
+    def is_people(self) -> bool:
+        """Return whether rows are persons."""
+        called = {"_".join(words(name)) for name in self.columns}
+        first_and_last = {*known.FIRST_NAMES} & called and {*known.LAST_NAMES} & called
+        return self.is_accounts or bool(first_and_last) or (self.noun[-1] in known.PERSONS and not self.prose)
+
+    @cached_property
+    def title(self) -> str:
+        """Return the column, or the template of columns, that says what a row is called; "" if none does."""
+        named = {"_".join(words(name)): name for name in self.columns}
+        first, last = (
+            next((named[one] for one in some if one in named), None) for some in (known.FIRST_NAMES, known.LAST_NAMES)
+        )
+        free = [one for one in self.columns.values() if self._may_be_title(one)]
+        if first and last and not any(one.last_word in ("subject", "headline") for one in free):
+            return f"{{{first}}} {{{last}}}"
+        called = [one for one in free if one.last_word in known.TITLES]
+        called = [one for one in called if one.distinct >= 0.2 or one.last_word in known.STRONG_TITLES]
+        called = called or [one for one in free if self._names_by_values(one)]
+        if called:
+            return min(called, key=self._title_rank).name
+        heads = [one for one in free if one.role == "prose" and one.distinct >= 0.5 and one.form == "plain"]
+        lines = [one for one in heads if one.filled >= 0.7 and one.length <= 80 and _are_headings(one.texts)]
+        return lines[0].name if lines else ""
+
+    def _may_be_title(self, one: ReadColumn) -> bool:
+        short = one.length <= known.MAX_NAME_CHARS and one.form in ("plain", "html", "auto", "bbcode")
+        return one.is_text and one.name not in self.references and one.filled >= 0.3 and short
+
+    def _names_by_values(self, one: ReadColumn) -> bool:
+        """Return whether a column without the name of a title names rows, since nearly all have one of their own."""
+        other = {"by", "type", "status", "code", *known.KEY_WORDS}
+        return one.role == "name" and one.distinct >= 0.5 and one.filled >= 0.7 and one.last_word not in other
+
+    def _title_rank(self, one: ReadColumn) -> tuple[Any, ...]:
+        """Return the smaller the likelier: by its word, not half empty, and of few words."""
+        place = known.TITLES.index(one.last_word) if one.last_word in known.TITLES else len(known.TITLES)
+        own = {*map(singular, words(one.name)[:-1])} - {*self.noun}
+        unsure = place == len(known.TITLES)
+        return (unsure, one.filled < 0.5, one.distinct < 0.2, len(own) > 1, place, [*self.columns].index(one.name))
+
+    @cached_property
+    def title_columns(self) -> list[str]:
+        """Return the columns that the title consists of."""
+        return re.findall(r"\{([^{}]+)\}", self.title) or ([self.title] if self.title else [])
+
+    @cached_property
+    def code(self) -> str:
+        """Return the column with the code by which people know a row; "" if there is none."""
+        for one in self.columns.values():
+            digits = one.role == "number" and {"number", "no", "nr", "nummer", "ticket", "reference"} & {*words(one.name)}
+            if one.role not in ("code", "name") and not digits or one.name in (*self.references, *self.title_columns):
+                continue
+            named = known.CODE_NAMES & {*words(one.name)} and not known.PERSONAL & {*words(one.name)}
+            named = named and one.name not in self.key and (digits or _has_shape(one.texts))
+            if named and one.distinct > 0.95 and one.filled > 0.5 and one.length <= 24 and self.rows > 3:
+                return one.name
+        return ""
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Return the columns that people read beside the title, prose first, without those that say the same again."""
+        out = {*self.title_columns, *self.references, *self.key}
+        found = [one for one in self.columns.values() if one.is_text and one.name not in out]
+        kept: list[ReadColumn] = []
+        for one in sorted(found, key=lambda one: one.role != "prose"):
+            if not any(_says_again(one, other) for other in [*kept, *map(self.columns.__getitem__, self.title_columns)]):
+                kept.append(one)
+        return [one.name for one in kept[:MAX_TEXTS]]
+
+    @cached_property
+    def prose(self) -> list[str]:
+        """Return the columns with prose, beside the title."""
+        return [name for name in self.texts if self.columns[name].role == "prose"]
+
+    @cached_property
+    def chars(self) -> float:
+        """Return about how many characters people read in all rows."""
+        read = [self.columns[name] for name in (*self.texts, *self.title_columns)]
+        return self.rows * sum(one.length * one.filled for one in read)
+
+    @cached_property
+    def written(self) -> bool:
+        """Return whether rows came one by one: at different minutes, as one of their times says."""
+        for one in self.columns.values():
+            values = [value for value in one.values if value not in NOTHING]
+            numbers = one.role == "number" and all(isinstance(n, int) and n > MIN_UNIX_SECONDS for n in values)
+            if values and (one.role == "time" or numbers) and len({str(at)[:16] for at in values}) >= MIN_MINUTES:
+                return True
+        return False
+
+    @cached_property
+    def is_label(self) -> bool:
+        """Return whether it is a small list of names that other rows carry."""
+        many = any(one.child.rows > 20 * self.rows for one in self.children)
+        return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Return whether texts are the same again and again but for numbers, as programs write them."""
+        names = [*self.texts, *self.title_columns]
+        if not names:
+            return False
+        rows = self.source.rows_of(*names)
+        said = [re.sub(r"[\W\d_]+", " ", " ".join(str(value or "") for value in row)).strip().lower() for row in rows]
+        said = [text for text in said if text]
+        return len(said) > 20 and len({*said}) < 0.25 * len(said)
+
+    @cached_property
+    def is_settings(self) -> bool:
+        """Return whether rows are names with values, and belong to nothing that has a name."""
+        last = {words(name)[-1] for name in self.columns}
+        named = last & {"name", "key", "option", "setting", "property", "param", "variable"}
+        belongs = any(one.parent.title and not one.parent.is_accounts for one in self.parents)
+        return "value" in last and bool(named) and len(self.columns) <= 6 and not belongs
+
+    @cached_property
+    def machine(self) -> str:
+        """Return why its rows are for programs, to be read after its name; "" if they may be for people."""
+        first = self.columns[self.prose[0]] if self.prose else None
+        title = self.columns.get(self.title)
+        if self.is_settings:
+            return "has names with values"
+        if {*self.noun} & known.MACHINE and not (title and first and first.length > 60 and not self.repeats):
+            return "is for programs, by its name"
+        if first and is_template(first):
+            return "has templates that programs fill in"
+        if title and not first and names_for_programs(title):
+            return "has names that programs give"
+        known_by = [one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9]
+        slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and "slug" not in words(one.name)]
+        told = sum(self.columns[name].length for name in self.prose)
+        if slugs and not self.written and told < 100 and not any(one.parent.is_accounts for one in self.parents):
+            return "came with the application: programs know its rows by a name"
+        return ""
+
+    def rows_as_dicts(self) -> Iterable[dict[str, Any]]:
+        """Yield the sampled rows."""
+        names = [*self.columns]
+        return (dict(zip(names, row, strict=True)) for row in self.source.rows_of(*names))
+
+    def where(self) -> str:
+        """Return the conditions for the rows that may be shown, in SQL."""
+        return " AND ".join(one.sql for one in self.conditions)
+
+
+def read_tables(catalog: DatabaseCatalog) -> list[Table]:
+    """Return the tables of a database with what their columns are, and a key of values where none is declared."""
+    names = [words(one.name) for one in catalog.tables]
+    first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
+    prefix = first[0][0] if first and first[0][1] >= max(3, 0.6 * len(names)) else ""
+    tables = []
+    for one, name in zip(catalog.tables, names, strict=True):
+        called = name[1:] if name[0] == prefix and len(name) > 1 else name
+        noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
+        columns = {column.name: read_column(column, one, noun) for column in one.columns.values()}
+        table = Table(one, noun, columns, [*one.key])
+        table.key = table.key or _key_by_values(catalog, table)
+        tables.append(table)
+    return tables
+
+
+def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
+    """Return the fewest columns by whose values rows differ, the likeliest first; [] if there are none."""
+    short = [one for one in table.columns.values() if one.role not in ("prose", "flag", "secret") and one.filled == 1]
+    short = [one for one in short if table.source.columns[one.name].kind in ("number", "text", "id", "time", "other")]
+    short.sort(key=lambda one: (not known.KEY_WORDS & {*words(one.name)}, one.role == "time", -one.distinct))
+    for one in short:
+        if one.distinct == 1 and catalog.is_key(table.source, [one.name]):
+            return [one.name]
+    chosen = [one.name for one in short[:6]]
+    if len(chosen) < 2 or not catalog.is_key(table.source, chosen):
+        return []
+    for name in reversed(chosen):
+        fewer = [one for one in chosen if one != name]
+        if len(fewer) > 1 and catalog.is_key(table.source, fewer):
+            chosen = fewer
+    return chosen
+
+
+def _are_headings(texts: Sequence[str]) -> bool:
+    """Return whether nearly all texts are lines without the end of a sentence."""
+    return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= 0.8 * len(texts)
+
+
+def _has_shape(codes: Sequence[str]) -> bool:
+    """Return whether codes are alike, as those are that people give: random ones have letters and digits anywhere."""
+    shapes = Counter(re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", code)) for code in codes)
+    return bool(shapes) and shapes.most_common(1)[0][1] >= 0.2 * len(codes)
+
+
+def _says_again(one: ReadColumn, other: ReadColumn) -> bool:
+    """Return whether most values of a column begin as those of another one of the same row."""
+    heads = [(_head(a), _head(b)) for a, b in zip(one.values, other.values, strict=True) if a]
+    return bool(heads) and sum(a == b for a, b in heads) >= 0.8 * len(heads)
+
+
+def _head(value: Any) -> str:
+    return re.sub(r"<[^<>]*>|[\W_]", "", str(value or "")[:400]).lower()[:80]
+
+
+def literal(value: Any) -> str:
+    """Return a value as it stands in SQL."""
+    if isinstance(value, bool | int | float):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Return values as they stand in a list of SQL."""
+    return ", ".join(map(literal, values))

@@ -1,0 +1,214 @@
+"""Every word and number by which `init` decides, each with its reason. Names are compared word by word, in small letters.
+
+Values decide before names do: a word here only tells apart what values cannot, such as whether a yes hides a row.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+@lru_cache(maxsize=20_000)
+def words(name: str) -> tuple[str, ...]:
+    """Return the words of a name in small letters: `postTitle` and `post_title` are both post, title."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", name)
+    return tuple(spaced.lower().split()) or (name.lower(),)
+
+
+@lru_cache(maxsize=20_000)
+def singular(word: str) -> str:
+    """Return the singular of an English noun, near enough to compare two."""
+    if word.endswith("ies") and len(word) > 4:
+        return f"{word[:-3]}y"
+    if re.search(r"(?:ss|x|ch|sh|[^aeo]us)es$", word) and len(word) > 4:
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 else word
+
+
+# --- What columns hold ---
+
+MIN_SENTENCES = 0.3
+"""Text is prose if at least this share of its characters stands in runs of four words."""
+MIN_PROSE_CHARS = 30
+"""Shorter texts are names, even if they have four words."""
+MAX_NAME_CHARS = 150
+"""Longer texts are not the name of anything."""
+MAX_CHOICES = 50
+"""A column with at most this many values, each in several rows, is a choice that people filter by."""
+MIN_SECRETS, MIN_PERSONAL = 0.2, 0.3
+"""The share of values that makes a column secret, or personal: lower for secrets, since one shown is too many."""
+TITLES = (
+    "title", "subject", "headline", "heading", "name", "caption", "label", "topic", "question", "term", "summary",
+    "displayname", "fullname", "titel", "betreff", "titre", "sujet", "nom", "titulo", "asunto", "nombre", "titolo",
+    "oggetto", "nome", "onderwerp", "naam", "bezeichnung", "libelle",
+)  # fmt: skip
+"""Last words of columns that name a row, the surest first: among several short texts, values do not tell which."""
+STRONG_TITLES = _words("title subject headline heading titel betreff titre sujet titulo asunto titolo onderwerp")
+"""Names that stay names though they repeat: many rows may have one subject."""
+FIRST_NAMES = ("first_name", "firstname", "given_name", "givenname", "forename", "vorname", "prenom")
+LAST_NAMES = ("last_name", "lastname", "surname", "family_name", "familyname", "nachname")
+"""A person is called by two columns together."""
+PERSONAL = _words("""
+    email mail emails phone telephone tel mobile cell fax ip iban bic ssn birthday birthdate birth dob passport salary
+    wage payroll income gender sex latitude longitude lat lng zip zipcode postcode postal address street address1 address2
+    login username userid nickname health medical allergies allergy disability religion ethnicity insurance blood
+    gehalt lohn geburtstag geburtsdatum krankheit telefon anschrift adresse strasse plz salaire naissance sueldo salario
+    nacimiento stipendio bsn nin nif taxid
+""")
+"""Words of columns about a person that a stranger should not meet in a search."""
+PLACES = _words("zip zipcode postcode postal address street address1 address2 latitude longitude lat lng phone fax tel")
+"""Those that anybody may read of a company or a place."""
+ORGANISATIONS = _words("""
+    company supplier vendor manufacturer office shop store branch venue location organization organisation warehouse
+    hotel restaurant school hospital clinic library museum station site place
+""")
+PERSONS = _words("""
+    user person people staff member employee login operator agent admin customer patient client student tenant guest
+    donor applicant candidate contact account subscriber participant passenger citizen teacher
+""")
+"""Nouns of tables of persons: what belongs to one is personal, and nobody's rows are hidden with the person."""
+REMARKS = _words("note notes remark remarks comment comments memo annotation bemerkung notiz notizen anmerkung")
+"""Last words of texts that are said about a person, or to colleagues, by what stands before them."""
+ABOUT_PERSONS = _words("account staff internal private admin hr confidential personal secret agent moderator office")
+WRITERS = _words("""
+    author owner user creator writer poster sender reporter assignee assigned agent editor requester requestor by
+    responsible customer submitter recipient approver reviewer handler manager
+""")
+"""Words of columns that name a person to whom a row belongs."""
+MIME = _words("mime mimetype contenttype")
+
+# --- What tables are for ---
+
+MACHINE = _words("""
+    cache migration queue token session setting config configuration preference permission oauth log audit job cron lock
+    redirect statistic stat counter hook trigger template version index fulltext sequence import export schema sequelize
+    changelog credential capability acl throttle nonce
+""")
+"""Nouns of tables that programs need. They decide only where no name and no prose speaks against it."""
+LINK_VALUES = _words("value text role character job quantity amount")
+"""Last words of columns with what a row has of what it is linked with: the character that an actor plays."""
+KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid pk oid")
+TYPE_WORDS = _words("type class model kind entity table doctype")
+"""Last words of columns that say of which table the row is that the column beside names."""
+PARENT_WORDS = _words("parent root pid reply original")
+"""Words of columns that name a row of the same table."""
+CODE_NAMES = _words("number no nr code reference ref ticket tn sku isbn key symbol identifier barcode nummer")
+"""Words of columns by whose unique codes people know a row."""
+ORDERS = _words("position sort sorting order ordering rank number line sequence seq index idx page")
+CREATED = _words("create created creation date posted published submitted opened written ordered sent received added start")
+CHANGED = _words("updated modified changed edited update mtime lastmod")
+STATE_LABELS = _words("status state priority severity type kind stage currency unit country language locale gender")
+"""Words of columns whose labels people filter by, but which say little about what a row is about."""
+
+# --- Who may see a row ---
+
+HIDE = _words("""
+    deleted delete removed trashed trash hidden hide hides private confidential internal draft drafts spam secret restricted
+    banned void voided withdrawn revoked retracted redacted sealed embargoed embargo quarantined suppressed suppress
+    unlisted classified sensitive discarded exclude excluded noindex
+    geheim vertraulich intern privat versteckt verborgen entwurf geloescht gelöscht papierkorb gesperrt
+    prive privé privée brouillon supprime supprimé corbeille caché cachée confidentiel confidentielle poubelle interne
+    masque masqué masquée privado privada borrador eliminado eliminada oculto oculta papelera reservado interno interna
+    privato privata bozza eliminato nascosto nascosta riservato riservata cestino rascunho excluido excluído escondido
+    lixeira oculto verwijderd verborgen prullenbak vertrouwelijk skjult privat slettet utkast dold raderad
+""")
+"""Words that say of a row that it is not for everybody."""
+SHOW = _words("""
+    public publish published visible visibility released listed shown show display displayed searchable indexable indexed
+    viewable öffentlich oeffentlich sichtbar veröffentlicht veroeffentlicht freigegeben publie publié publiee publiée
+    publique publico público publicado pública publica publicada pubblico pubblica pubblicato pubblicata visibile visivel
+    visível openbaar gepubliceerd zichtbaar offentlig publicerad synlig
+""")
+"""Words that say of a row that it is for everybody."""
+OFF = _words("disabled inactive deactivated retired expired invalid offline obsolete deaktiviert inaktiv inactif inactivo")
+ON = _words("""
+    active enabled valid online live current latest validated approved moderated available aktiv actif activo attivo actief
+    ativo gueltig gültig aktiviert
+""")
+"""Weaker words, of whether a thing is in use: they hide a minority alone, and nothing below it."""
+NOT = _words("non not no never without dont nicht kein keine nie pas sin nao não niet geen ikke inte")
+NEGATIONS = _words("non not un in dis de no nicht nao")
+"""Words, and beginnings of words, that turn the others round: `not_visible`, `unpublished`, `nonpublic`."""
+ABOUT_ROWS = _words("""
+    is are was be has been have as in on at by to for from of the a it this do does flag flagged mark marked status state
+    web website site internet online portal page record row entry item soft all everyone everybody anyone world people
+    search searches list listing index results guest guests customer customers only mode level longer any
+    ist im el la le les der die das fuer für pour para per voor wide can suche recherche
+""")
+"""Words beside them that do not say that the column is about something else than the row: `hide_from_search`."""
+SEARCHED = _words("search searches searching index indexing robots list listing results suche recherche")
+"""What a row is left out of if nothing else says so: `no_index`."""
+PLACES_OF_LINKS = _words("nav menu navigation dashboard toc sitemap home homepage breadcrumb footer sidebar feed slider")
+"""Words of flags that say where a row is linked: in no menu, it may be seen all the same."""
+FEW_READERS = re.compile(
+    r"(?:is_)?(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite|password|subscribers?|me)"
+    r"_only|only_(?:for_)?(?:staff|admins?|members?|me|team)"
+    r"|(?:login|members?|password|registration|authentication|auth|invite)_(?:required|protected)"
+    r"|requires?_(?:login|auth|authentication|password)|invite_only)"
+)
+"""Names of flags that say who alone may read a row."""
+STATES = _words("""
+    status state visibility workflow stage moderation access scope privacy audience policy statut estado stato zustand
+    sichtbarkeit class classification confidentiality sensitivity secrecy security sharing share acl publication
+    verification approved published
+""")
+"""Last words of columns whose values say who may see a row, or how far the work on it has come."""
+SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit")
+"""Those that say nothing but who may see it: values that are not understood hide all rows but the majority."""
+CODED_SECRECY = SECRECY | _words("classification security")
+"""The same of numbers."""
+PUBLIC_VALUES = SHOW - _words("listed show display displayed released indexed visibility shown") | _words("""
+    everyone everybody anyone all world
+""")
+HIDDEN_VALUES = HIDE - _words("hide hides delete exclude excluded suppress") | _words("""
+    auto-draft autosave inherit future scheduled unapproved obsolete superseded outdated entered-in-error disapproved
+    whisper revision poubelle refuse prepa concept
+""")
+"""Values of what is not for everybody, as a whole or with words that say nothing. `inherit`: a former version."""
+STRONG_VALUES = _words("""
+    private confidential secret internal deleted trash trashed spam hidden draft drafts restricted whisper redacted
+    geheim vertraulich intern privat papierkorb entwurf prive privé confidentiel brouillon corbeille privado borrador
+    papelera privato bozza cestino rascunho lixeira vertrouwelijk prullenbak
+""")
+"""Those that say so in a column, or as the name of a label, whatever it is called."""
+MODERATION = _words("""
+    approved accepted rejected refused declined denied disapproved pending spam trash unapproved flagged hold waiting
+    new offensive unmoderated
+""")
+LET = _words("approved accepted")
+"""If a column of what people write has only these values, a moderator decides: all but what was let pass is hidden."""
+DELETED = _words("deleted delete deletion removed trashed hidden withdrawn retracted discarded geloescht gelöscht supprime")
+"""Words of times that are set for what was taken away."""
+TIME_ENDS = _words("at on date time timestamp by utc gmt")
+NO_FLAGS = _words("count number id reason revision version total")
+"""Last words of columns that say how often or why."""
+PUBLISHED_TIMES = _words("published publish publication released release approved pub")
+"""Words of times that are empty for drafts, and to come for what is not out yet."""
+UNTIL = re.compile(
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show|display)_?(?:to|until|till|through|ends?|down)\w*"
+    r"|(?:expire[sd]?|expiry|expiration|discontinued|unpublish(?:ed)?)(?:_?(?:at|on|date|time))?|gueltig_bis"
+)
+FROM = re.compile(
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show|display)_?(?:from|since|starts?|up)\w*"
+    r"|(?:publish(?:ed)?|embargo(?:ed)?|hidden|release|pub)_(?:until|till|to|at|on|date|time)|embargo(?:_ends?)?|gueltig_ab"
+)
+"""Names of times between which a row may be seen."""
+YES = _words("y yes t true 1 -1 on j ja oui o si s sí sim wahr vrai")
+NO = _words("n no f false 0 off nein non nee falsch faux")
+MAX_STATES = 30
+"""A column with more values says no state."""
+LISTS = _words("restriction restricted private hidden secret confidential embargo embargoed unlisted nonpublic internal")
+"""Words of tables that list rows of another one which few may see."""
+CONTENT = _words("""
+    post message comment note page node content entry topic article document thread remark reply journal email item
+    record row version msg type only mode list review rating feedback group channel room folder label tag
+""")
+"""What people write, and words that say nothing beside a hidden value: a `private message`, but no `draft beer`."""
+KEY_NAMES = _words("name key property attribute option setting field param slot variable meta")
+VALUE_NAMES = _words("value val data content text string")
+"""Last words of the columns of a table that has names with values."""
