@@ -301,7 +301,7 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
                 continue
             for known, one in zip((columns, keys, references), found, strict=True):
                 known |= one
-    left_out = _partitions(connection, schema or inspector.default_schema_name)
+    left_out = _within_others(connection, schema or inspector.default_schema_name)
     quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
         if place[1] not in left_out:
@@ -320,8 +320,11 @@ def _column(connection: Connection, declared: Any) -> Column:
     return Column(name, quoted, _kind(declared["type"]), nullable, ())
 
 
-def _partitions(connection: Connection, schema: str) -> set[str]:
-    """Return the tables of PostgreSQL that are partitions of another one."""
+def _within_others(connection: Connection, schema: str) -> set[str]:
+    """Return the tables that are partitions of another one, or hold what a virtual table of SQLite shows."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql("PRAGMA table_list").fetchall()
+        return {str(row[1]) for row in rows if row[2] == "shadow"}
     if connection.dialect.name != "postgresql":
         return set()
     names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"

@@ -27,7 +27,10 @@ Role = Literal[
 """`name` are short texts with words, `code` short ones without, `choice` one of few values; programs read `other`."""
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
+MAX_CODE_CHARS = 24
 JSON_TEXTS = 40
+MIN_SAYING = 0.3
+"""If fewer objects have any text, they are for programs."""
 FORMATS_READ = 100
 """Values of a column whose format is found out."""
 MARKS = re.compile(r"[<&\[{*#`_|~>]")
@@ -43,13 +46,13 @@ _PERSONAL = re.compile(
     r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{1,4}:){3,7}[0-9a-f]{0,4}"  # addresses of machines
     r"|[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?"  # IBAN
     r"|\d{3}-\d{2}-\d{4}|(?:\d{4}[ -]){3}\d{4}|\d{6}[-+ ]\d{3,4}[\dA-Z]?|\d{3}\.\d{4}\.\d{4}\.\d{2}"  # personal numbers
-    r"|(?:\+|00)\d[\d ()/.-]{6,18}\d|\(?0\d{1,5}[)/ -][\d /-]{4,14}\d|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d+)?"
+    r"|(?:\+\d|00\d{1,3}[ /-])[\d ()/.-]{6,18}\d|\(?0\d{1,5}[)/ -][\d /-]{4,14}\d|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d+)?"
 )
 """Addresses, telephone numbers and the numbers of persons, accounts and cards, as a whole value."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _PROGRAMS = re.compile(
     r"(?:\w{1,40}\|)?(?:[aO]:\d+:|s:\d+:\"|[bi]:\d+;)|<\?|---\s|[a-z][a-z0-9+.-]*://|\{\\rtf|(?=.*\.\w+$)\S*[/\\]\S+$|[0-9a-f]{16,}$|[\d.,:\s/T+Z-]+$"
-    r"|[\w.+-]+/[\w.+-]+(?:;.*)?$"
+    r"|[\w.+-]+/[\w.+-]+(?:;.*)?$|(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER)\s"
 )
 """What programs write: serialised objects, paths, digests, numbers, types of files."""
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_.:/@][A-Za-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]*)+|[A-Z0-9]+(?:_[A-Z0-9]+)+|\\?\w+(?:\\\w+)+")
@@ -62,6 +65,7 @@ CALENDAR = re.compile(r"\s*BEGIN:V(?:CALENDAR|CARD|EVENT|TODO|JOURNAL)", re.IGNO
 _TEMPLATE = re.compile(
     r"[%$]\{[\w.]+\}|\{\{[#^/]? ?(?:\w+[._][\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php|##\w[\w.]*##"
     r"|\{[a-z]+\.\w+\}|\{[A-Z]+(?:_[A-Z]+)*\}|\[[A-Z]+(?:_[A-Z]+)+\]|%[A-Z_]{3,}%"
+    r"|(?<![\w%])[%!@][a-z_]{3,}\b.*[%!@][a-z_]{3,}\b|(?<!\d)%(?:\d\$)?[sd]\b|(?<![\w%])%[a-z_]{3,}\b"
 )
 """A place in a text that a program fills in."""
 
@@ -175,6 +179,16 @@ def _texts(values: Sequence[Any], form: str) -> list[str]:
     return texts if refused <= 0.9 * len(values) else []
 
 
+def is_readable(value: Any) -> bool:
+    """Return whether bytes are text, or a file with text."""
+    if isinstance(value, bytes) and _FILE_BYTES.match(value):
+        return True
+    try:
+        return bool(read_text(value, "auto").strip())
+    except NotText:
+        return False
+
+
 def _characters_said(text: str) -> int:
     """Return how many characters of a text are in sentences; what the keys of an object are called is said by none."""
     return sum(len(found[0]) for found in _SENTENCE.finditer(_KEY.sub("", text)))
@@ -219,17 +233,21 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     if named & {"locale", "lang", "language", "langcode", "culture"} and share(texts, LOCALE) == 1:
         return "locale"
     wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
+    letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
+    if letters < 0.5 and made.length <= MAX_CODE_CHARS:
+        return "code"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > 0.5:
+        if len(texts) < MIN_SAYING * len(values):
+            return "other"
         told = _json_said(values) if made.form == "json" else made.said / max(1.0, made.length)
         return "prose" if told >= known.MIN_SENTENCES else "other"
     if made.length >= known.MIN_PROSE_CHARS and (
-        made.said >= known.MIN_SENTENCES * made.length or (made.length >= 60 and wordy > 0.5)
+        made.said >= known.MIN_SENTENCES * made.length or (made.length >= 60 and wordy > 0.5 and made.said >= 0.1 * made.length)
     ):
         return "prose"
-    letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
     is_place = share(texts, PLACE) + share(texts, UUID) > 0.5
     if letters < 0.5 or is_place or (made.length > 60 and wordy < 0.3):
-        return "code" if letters < 0.5 and made.length <= 24 and not is_place else "other"
+        return "other"
     return _short_role(made, wordy)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.tables import Relation, Table
-from rag_index.first_run.schema.words import words
+from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,15 @@ LARGE = 0.2
 """A table with this share of all text is not left out for its name."""
 MAX_ROWS_OF_ONE = 30
 """A row with more rows below it, on average, contains documents: it is none of one piece."""
+PIECES, PIECE = 30, 30
+"""How many texts of a copy are looked for, and how many of their letters."""
 FEW_NAMED = 0.95
 """If fewer rows name one of a table, they hang on rows of several tables."""
 MIN_ROWS = 3
+MIN_TOLD = 3
+"""Rows that have a name and no prose are things if as many columns tell of them."""
+MIN_PROSE = 0.2
+"""If a smaller share of a database's text is prose, people look for what has a name there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class _Planner:
         self._out = self._plan.out
         self._whole = sum(one.chars for one in tables if one.rows) or 1.0
         self._usable: set[Table] = set()
+        self._speaks = False
 
     def made(self) -> Plan:
         """Return what becomes of each table."""
@@ -89,6 +96,10 @@ class _Planner:
                 self._out[one] = reason
             else:
                 self._usable.add(one)
+        prose = sum(one.rows * one.columns[name].length * one.columns[name].filled for one in self._usable for name in one.prose)
+        others = [one for one in self._usable if one.prose or one.noun[-1] not in known.BROUGHT]
+        self._speaks = prose > MIN_PROSE * sum(one.chars for one in others)
+        self._leave_out_older()
         for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
             self._choose_owner(one)
         self._leave_out_copies()
@@ -110,14 +121,19 @@ class _Planner:
             return ""
         if table.is_accounts:
             return "has accounts"
-        large = table.chars > LARGE * self._whole and table.prose and not (table.repeats or table.is_settings)
+        large = table.chars > LARGE * self._whole and table.prose and not (table.is_settings or table.is_template)
         return "" if large else table.machine
 
     def _is_thing(self, table: Table) -> bool:
         """Return whether rows are called or told by something, so that others may be parts of them."""
-        if table.rows < 2 or not table.key or table.is_accounts or table.is_label or table in self._out and table.title:
+        out = table in self._out and table.title
+        if table.rows < 2 or not table.key or table.is_accounts or table.is_label or out or self._is_brought(table):
             return False
         return bool(table.title or table.texts) or any(self._tells(one) for one in table.children)
+
+    def _is_brought(self, table: Table) -> bool:
+        """Return whether a list of names came with the application, and people look for prose."""
+        return self._speaks and table.noun[-1] in known.BROUGHT and not (table.prose or table.written)
 
     def _tells(self, one: Relation) -> bool:
         """Return whether several rows that say something name each row: a conversation is told by its messages."""
@@ -129,7 +145,7 @@ class _Planner:
         """Make a table a part of what its rows hang on, unless they are called by a name of their own."""
         ways = [one for one in table.parents if one.parent is not table and one.is_whole and not one.is_pointer]
         ways = [one for one in ways if self._is_thing(one.parent) and not one.writes]
-        named = self._has_own_name(table)
+        named = self._has_own_name(table) and not any(_answers(one) for one in ways)
         extends = [one for one in ways if one.extends and not one.type_column and (one.parent.title or one.parent.texts)]
         typed = [one for one in ways if one.type_column and (not _is_crowd(one) or one.parent.rows > 300)]
         plain = [one for one in ways if not one.type_column and not _is_crowd(one)]
@@ -166,6 +182,18 @@ class _Planner:
             self._usable.discard(parent)
             self._out[parent] = f"is in the documents of {table.name}"
             self._plan.documents[table] = []
+
+    def _leave_out_older(self) -> None:
+        """Leave out tables of versions, and those that programs search in, if others have their texts, too."""
+        for table in [one for one in self._tables if one in self._usable - self._wanted and is_of_copies(one)]:
+            heads = [head for name in table.prose for head in _pieces(table.columns[name].texts)]
+            others = [one for one in self._usable if one is not table and not is_of_copies(one) and one.prose]
+            for other in others if len(heads) >= MIN_ROWS else ():
+                said = "\n".join(squeezed(text) for name in other.prose for text in other.columns[name].texts)
+                if 3 * sum(head in said for head in heads) >= len(heads):
+                    self._usable.discard(table)
+                    self._out[table] = f"has what is in {other.name}, too"
+                    break
 
     def _find_threads(self) -> None:
         """Find replies that are in the table of what they answer."""
@@ -224,7 +252,8 @@ class _Planner:
             is_link = is_link and len({one.column for one in link.parents}) > 1 and not self._plan_has(link)
             if not is_link or len(own.pairs) != len(root.key):
                 continue
-            for far in link.parents:
+            values = [one for one in link.parents if one.parent.prose and not one.parent.title]
+            for far in values or link.parents:
                 other = far.parent
                 if far.column == own.column or other in (root, link) or other.is_accounts or far.is_pointer:
                     continue
@@ -246,15 +275,15 @@ class _Planner:
     def _leave_out_names(self) -> None:
         """Leave out names that hardly say more, unless they were written one by one; and what programs repeat."""
         for table, parts in [*self._plan.documents.items()]:
-            own = [one for one in parts if not one.far]
-            roles = [one.role for one in table.columns.values() if one.filled > 0.5 and one.name not in table.references]
-            told = sum(role in ("name", "choice", "time", "code", "number") for role in roles)
+            own = [one for one in parts if not one.far and (one.table.prose or one.table.title)]
             if table in self._wanted:
                 continue
             alone = not table.prose and not own
-            if alone and not parts and (table.is_label or table.rows < MIN_ROWS or (told < 3 and not table.written)):
-                self._out[table] = "has names alone"
-            elif alone and (table.is_label or table.rows < MIN_ROWS or (table.repeats and not table.written)):
+            few = table.told < MIN_TOLD and not table.written and not table.is_people
+            brought = self._is_brought(table)
+            idle = self._speaks and not (table.written or table.is_people or table.is_used)
+            nothing = not table.chars and not any(one.table.prose or one.table.title for one in parts)
+            if nothing or (alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle)):
                 self._out[table] = "has names alone"
             elif table.repeats and not own and not table.title and table.machine:
                 self._out[table] = "repeats itself"
@@ -278,6 +307,37 @@ class _Planner:
         for table, parts in self._plan.documents.items():
             unique = {(one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts}
             self._plan.documents[table] = [*unique.values()][:MAX_PARTS]
+
+
+def is_of_copies(table: Table) -> bool:
+    """Return whether a table is called like one of versions, or of texts for a search."""
+    return any(word.endswith(known.COPIES) for word in (*table.noun, *map(singular, words(table.source.name))))
+
+
+def squeezed(text: str) -> str:
+    """Return the letters of a text."""
+    return re.sub(r"[\W\d_]", "", text).lower()
+
+
+def _pieces(texts: Sequence[str]) -> list[str]:
+    """Return letters from the middle of texts: what stands at the beginning may be different in a copy."""
+    long = [text for text in map(squeezed, texts[:PIECES]) if len(text) > 2 * PIECE]
+    return [text[len(text) * at // 4 :][:PIECE] for text in long for at in (1, 2, 3) if len(text) * at // 4 + PIECE < len(text)]
+
+
+def _answers(one: Relation) -> bool:
+    """Return whether rows answer what they name: they are called replies, or have the title of it."""
+    if one.share < FEW_NAMED or not one.parent.title or one.type_column or _is_crowd(one):
+        return False
+    if one.child.noun[-1] in known.REPLIES:
+        return True
+    title, above = one.child.columns.get(one.child.title), one.parent.columns.get(one.parent.title)
+    if title is None or above is None:
+        return False
+    names = dict(zip(one.parent.source.columns[one.pairs[0][1]].values, above.values, strict=True))
+    pairs = [(said, names[key]) for key, said in one.child.source.rows_of(one.column, title.name) if key in names]
+    same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
+    return len(same) >= MIN_ROWS and 3 * sum(same) >= len(same)
 
 
 def _is_crowd(one: Relation) -> bool:

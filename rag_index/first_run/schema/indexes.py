@@ -10,7 +10,7 @@ from rag_index.core.documents.text_languages import find_languages, language_of
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.documents import Part, Plan, identifier
 from rag_index.first_run.schema.proposed import ProposedIndex
-from rag_index.first_run.schema.tables import Condition, Relation, Table
+from rag_index.first_run.schema.tables import Condition, Relation, Table, literal
 from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
@@ -69,6 +69,13 @@ class _Rows:
         self.joined.add(relation.parent)
         return name
 
+    def join_row(self, table: Table, on: dict[str, str], where: str) -> str:
+        """Join the only row of a table that meets a condition, and return the name."""
+        name = free_name(identifier(table.source.name, "row"), self.taken)
+        self.taken.add(name)
+        self.joins[name] = {**self.place(table), "on": on, "where": where}
+        return name
+
     def add_labels(self, skip: Table | None = None) -> None:
         """Join what rows name: it is a text, if it says what a row is about, and people filter by it."""
         for one in self.table.parents:
@@ -81,7 +88,8 @@ class _Rows:
                 continue
             name = self.join(one)
             titles = self.read(parent, parent.title_columns, name)
-            self.payload |= dict.fromkeys(titles, "keyword" if len(titles) == 1 else "")
+            few = parent.is_people or 2 * parent.rows <= self.table.rows
+            self.payload |= dict.fromkeys(titles[:-1], "") | dict.fromkeys(titles[-1:], "keyword" if few else "")
             state = known.STATE_LABELS & {*words(one.column), *parent.noun[-1:]} and not parent.prose
             self.text += [] if state else titles
             if not parent.title:
@@ -179,9 +187,28 @@ class IndexMaker:
         """Return the title, with the code by which people know a row before it."""
         table = self._table
         if not table.code or not table.title:
-            return table.title or table.code
+            return table.title or table.code or self._title_of_attributes()
         rest = table.title if "{" in table.title else f"{{{table.title}}}"
         return f"{{{table.code}}} {rest}"
+
+    def _title_of_attributes(self) -> str:
+        """Join the value whose attribute is called a title, if rows have names and values in other tables."""
+        for own in [one for one in self._table.children if one.is_whole and not one.type_column]:
+            link, (here, key) = own.child, own.pairs[0]
+            for caption in [one for one in link.parents if one.parent.title in one.parent.columns and one.is_whole]:
+                column, there = caption.pairs[0]
+                names = caption.parent.source.rows_of(there, caption.parent.title) if caption.parent is not self._table else []
+                called = {str(name).lower(): value for value, name in names}
+                wanted = next((called[one] for one in known.TITLES if one in called), None)
+                rows = [row for row, kind in link.source.rows_of(here, column) if kind == wanted]
+                values = [one for one in link.parents if one.parent.prose and not one.parent.title and one.is_whole]
+                if wanted is None or len(rows) < 2 or len({*rows}) < len(rows) or not (values or link.prose):
+                    continue
+                name = self._rows.join_row(link, {here: key}, f"{link.source.columns[column].sql} = {literal(wanted)}")
+                if not values:
+                    return self._rows.read(link, link.prose[:1], name)[0]
+                return self._rows.read(values[0].parent, values[0].parent.prose[:1], self._rows.join(values[0], name))[0]
+        return ""
 
     def _codes(self, title: str) -> list[str]:
         """Return the other columns with codes and choices that say what a row is."""
@@ -229,7 +256,7 @@ class IndexMaker:
             name = rows.join(one.relation, required=True, **rows.where(self._own(one.relation.parent, one.up)))
             on = {f"{name}.{here}": there for here, there in one.up.pairs}
         if far is not None:
-            text, inline = self._linked(rows, far), bool(far.parent.title)
+            text, inline = self._linked(rows, far, on), bool(far.parent.title)
         else:
             rows.text += rows.read(child, [*child.title_columns, *child.texts])
             rows.add_labels(skip=one.relation.parent)
@@ -262,11 +289,17 @@ class IndexMaker:
     def _has_open_key(self, table: Table, *, inline: bool) -> bool:
         return bool(table.key) and not inline and all(table.columns[name].role != "secret" for name in table.key)
 
-    def _linked(self, rows: _Rows, far: Relation) -> str | list[str]:
+    def _linked(self, rows: _Rows, far: Relation, on: Iterable[str]) -> str | list[str]:
         """Return the text of what links name, with a value of the link, such as the character that an actor plays."""
         other, link = far.parent, far.child
         name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.strong]))
         names = rows.read(other, other.title_columns or other.prose, name)
+        captions = [one for one in link.parents if one.parent.title in one.parent.columns and one.parent.is_label]
+        captions = [one for one in captions if one.column not in (far.column, *on)]
+        if not other.title and captions and len(names) == 1:  # the name of an attribute before its value
+            caption = rows.read(captions[0].parent, [captions[0].parent.title], rows.join(captions[0]))
+            rows.format.pop(caption[0], None)
+            return f"{{{caption[0]}}}: {{{names[0]}}}"
         values = [one.name for one in link.columns.values() if one.last_word in known.LINK_VALUES and one.texts]
         values = [one for one in values if link.columns[one].role in ("name", "choice", "prose")][:1]
         if len(names) == 1 and other.title:

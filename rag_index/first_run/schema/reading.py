@@ -50,7 +50,7 @@ class _Reading:
         for table in self.tables:
             self._use_columns(table)
         relate(catalog, self.tables)
-        add_conditions(self.tables, catalog.seconds_now, sqlite=catalog.connection.dialect.name == "sqlite")
+        add_conditions(self.tables, catalog.seconds_now, catalog.connection.dialect.name)
         for table in self.tables:
             self._choose_conditions(table)
 

@@ -22,6 +22,10 @@ MIN_FOUND = 0.85
 MIN_RANDOM_FOUND = 0.03
 """The same for random keys, of which one column may name rows of several tables."""
 MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
+GENERIC = frozenset("parent owner item record entity object node ref rel related about regarding res resource target".split())
+"""Words of columns that name a row, but not of which table."""
+MIN_STEM = 3
+"""The letters of a word that may be the beginning of what a table is called."""
 MAX_TYPES = 20
 FREE_ID = frozenset(["id", "handle", "guid", "uuid", "key", "name", "uid"])
 """Last words of a column whose table a type beside it tells."""
@@ -133,6 +137,8 @@ class _Finder:
             if one is not table and (by_noun or same_key or (len(glued) >= 4 and "".join(one.noun) == glued)):
                 found.append(one)
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
+        if not found and bare and len(bare) < len(named) and len(bare[-1]) >= MIN_STEM:  # `repo_id` of a repository
+            found = [one for one in self._keyed if one is not table and one.noun[-1].startswith(bare[-1])]
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
             found.append(table)
         if known.WRITERS & {*named} and column.kind in ("number", "id"):
@@ -168,6 +174,8 @@ class _Finder:
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
         stem |= {named[-1].removesuffix("type")} - {"", named[-1]}
         free = [name for name in table.columns if name not in (column, *done) and [name] != table.key]
+        named_by = {one.column for one in found if not GENERIC & {*words(one.column)}}
+        free = [name for name in free if stem or name not in named_by]
         free = [name for name in free if FREE_ID & {words(name)[-1]} or words(name)[-1].endswith("id")]
         free = [name for name in free if not stem or any(any(w.startswith(s) for s in stem) for w in words(name))] or (
             [name for name in free if not stem - {"content", "object"}]
@@ -215,6 +223,9 @@ class _Finder:
             named = bare and bare != table.noun and one.noun[-len(bare) :] == bare and one.noun != table.noun
             same = random and one in self._random and len(one.columns) > len(table.columns)
             alike = one.key[0] == key.name or bare == one.noun
+            plain = key.name.lower() == "id" and (any(r.parent is one for r in found) or 2 * table.rows < one.rows)
+            if plain and not random:  # small numbers are the keys of any table
+                continue
             if one is table or one.rows < table.rows or not (named or same or (begins and alike)):
                 continue
             if key.filled and self._found(key.filled, one) >= 0.95:

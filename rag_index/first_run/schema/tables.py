@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 NOTHING = (None, "", 0, "0", -1, "-1")
 """Values that name no row of another table."""
 MIN_UNIX_SECONDS = 400_000_000
-MIN_MINUTES = 3
-"""Rows that came in as many different minutes were written one by one; others came with the application."""
+MIN_MINUTES, MIN_OWN_MINUTES = 3, 0.2
+"""Rows that came in as many minutes, and such a share of them, were written one by one; others came together."""
+MIN_USED, MIN_USED_ROWS = 0.3, 30
 MAX_TEXTS = 10
 MAX_LABEL_ROWS = 50
 """A larger table of names is a list of things, and no label of others."""
@@ -125,7 +126,8 @@ class Table:
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
         passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash", "userpassword", "passwordhash"}
-        found = [one for one in self.columns.values() if one.role == "secret" and one.filled > 0.2]
+        mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
+        found = [one for one in self.columns.values() if one.role == "secret" and one.filled > (0 if mail else 0.2)]
         return any(passwords & {*words(one.name), "".join(words(one.name))} for one in found)
 
     @cached_property
@@ -216,15 +218,24 @@ class Table:
         for one in self.columns.values():
             values = [value for value in one.values if value not in NOTHING]
             numbers = one.role == "number" and all(isinstance(n, int) and n > MIN_UNIX_SECONDS for n in values)
-            if values and (one.role == "time" or numbers) and len({str(at)[:16] for at in values}) >= MIN_MINUTES:
+            minutes = len({str(at)[:16] for at in values})
+            if (one.role == "time" or numbers) and minutes >= max(MIN_MINUTES, MIN_OWN_MINUTES * len(values)):
                 return True
         return False
 
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
+        if self.is_people and not self.is_accounts:
+            return False
         many = any(one.child.rows > 20 * self.rows for one in self.children)
         return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
+
+    @cached_property
+    def told(self) -> int:
+        """Return how many columns say something of rows that people may ask for."""
+        roles = [one.role for one in self.columns.values() if one.filled > 0.5 and one.name not in self.references]
+        return sum(role in ("name", "choice", "time", "number", "prose") for role in roles)
 
     @cached_property
     def repeats(self) -> bool:
@@ -238,12 +249,24 @@ class Table:
         return len(said) > 20 and len({*said}) < 0.25 * len(said)
 
     @cached_property
+    def is_used(self) -> bool:
+        """Return whether rows of other tables name a good share of its rows: most of a list that was brought are not."""
+        return any(len({*one.named}) >= min(MIN_USED_ROWS, MIN_USED * self.rows) for one in self.children)
+
+    @cached_property
     def is_settings(self) -> bool:
         """Return whether rows are names with values, and belong to nothing that has a name."""
-        last = {words(name)[-1] for name in self.columns}
-        named = last & {"name", "key", "option", "setting", "property", "param", "variable"}
-        belongs = any(one.parent.title and not one.parent.is_accounts for one in self.parents)
-        return "value" in last and bool(named) and len(self.columns) <= 6 and not belongs
+        last = {words(name)[-1]: one for name, one in self.columns.items()}
+        named = [last[word] for word in ("name", "key", "option", "setting", "property", "param", "variable") if word in last]
+        owners = [one.parent for one in self.parents if one.parent.title and not known.MACHINE & {*one.parent.noun}]
+        belongs = any(not (one.is_accounts or one.is_label) for one in owners)
+        few = len(self.columns) <= 6 or any(map(names_for_programs, named))
+        return "value" in last and bool(named) and few and not belongs
+
+    @cached_property
+    def is_template(self) -> bool:
+        """Return whether its prose has places that programs fill in."""
+        return any(is_template(self.columns[name]) for name in self.prose[:1])
 
     @cached_property
     def machine(self) -> str:
@@ -252,15 +275,20 @@ class Table:
         title = self.columns.get(self.title)
         if self.is_settings:
             return "has names with values"
-        if {*self.noun} & known.MACHINE and not (title and first and first.length > 60 and not self.repeats):
+        for_people = title and first and first.length > 60 and not self.repeats
+        machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
+        if machine or any(map(known.LOGS.fullmatch, self.noun)) or (doubtful and not for_people):
             return "is for programs, by its name"
-        if first and is_template(first):
+        addresses = any({"ip", "host", "hostname", "agent", "severity", "referer"} & {*words(name)} for name in self.columns)
+        if self.repeats and addresses:
+            return "is a log of programs"
+        if self.is_template:
             return "has templates that programs fill in"
         if title and not first and names_for_programs(title):
             return "has names that programs give"
         known_by = [one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9]
         slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and "slug" not in words(one.name)]
-        told = sum(self.columns[name].length for name in self.prose)
+        told = sum(self.columns[name].said * self.columns[name].filled for name in self.prose)
         if slugs and not self.written and told < 100 and not any(one.parent.is_accounts for one in self.parents):
             return "came with the application: programs know its rows by a name"
         return ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.columns import is_readable
 from rag_index.first_run.schema.tables import MIN_UNIX_SECONDS, Condition, Relation, Table, listed
 from rag_index.first_run.schema.words import singular, words
 
@@ -27,6 +28,9 @@ MAX_VALUES = 8
 MAX_PASSWORDS = 0.2
 """If more rows have a password, it is that of an account."""
 HALF = 0.5
+_EVERY = known.HIDE | known.SHOW | known.ON | known.OFF
+_IN = frozenset(["visible", "visivel", "visibile", "valid", "active", "actif", "activo", "attivo"])
+"""What `in` negates: elsewhere it says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +41,28 @@ class Sense:
     strong: bool
     rest: tuple[str, ...]
     """The words that were not understood."""
+    shows_place: bool = False
+    """Whether it says that a row is shown somewhere, and not that it is public."""
 
 
 @lru_cache(maxsize=20_000)
 def _split(word: str) -> tuple[str, ...]:
-    """Return the known words that a word is written of, such as un, published; itself if there are none."""
-    every = known.HIDE | known.SHOW | known.ON | known.OFF
-    if word in every | known.NOT | known.ABOUT_ROWS:
+    """Return the known words that a word is written of, such as un, published; itself if none says who may see a row."""
+    found = _known_words(word)
+    return found if found and _EVERY & {*found} else (word,)
+
+
+def _known_words(word: str) -> tuple[str, ...]:
+    """Return the known words of which a word consists, the longest first; () if it does not."""
+    if word in _EVERY | known.NOT | known.ABOUT_ROWS | {"include", "allow"}:
         return (word,)
-    for end in range(len(word) - 4, 1, -1):
+    for end in range(len(word) - 2, 1, -1):
         begin, rest = word[:end], word[end:]
-        if begin in known.NEGATIONS | known.NOT | known.ABOUT_ROWS | every:
-            found = _split(rest)
-            if {*found} & every and not {*found} - every - known.NOT - known.ABOUT_ROWS:
-                return ("not" if begin in known.NEGATIONS and begin not in ("in",) or _negates(begin, found) else begin, *found)
-    return (word,)
-
-
-def _negates(begin: str, rest: Sequence[str]) -> bool:
-    """Return whether `in` is a negation, as in `invisible`, and not a place, as in `inpublic`."""
-    return begin == "in" and rest[0] in ("visible", "visivel", "valid", "visibile", "active", "activo", "actif")
+        negates = begin in known.NEGATIONS and (begin != "in" or rest in _IN)
+        if negates or begin in _EVERY | known.NOT | known.ABOUT_ROWS:
+            if found := _known_words(rest):
+                return ("not" if negates else begin, *found)
+    return ()
 
 
 def sense_of(named: Sequence[str]) -> Sense | None:
@@ -92,7 +98,8 @@ def sense_of(named: Sequence[str]) -> Sense | None:
     strong = [one for one in said if one[1]] or said
     if not said:
         return None
-    return Sense(any(hides for hides, _ in strong), any(one for _, one in said), tuple(rest))
+    place = not {*parts} & (known.PUBLIC_VALUES - {"visible", "viewable", "searchable", "indexable"})
+    return Sense(any(hides for hides, _ in strong), any(one for _, one in said), tuple(rest), place)
 
 
 class _Look:
@@ -169,13 +176,13 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
     own = {*look.table.noun, *words(look.table.source.name)}
     named = [word for word in look.named if word not in own or sense_of((word,))]
     sense = sense_of(named)
-    if sense is None or look.named[-1] in known.NO_FLAGS:
+    if sense is None or look.named[-1] in known.NO_FLAGS or (look.named[0] == "has" and sense.rest):
         return None
     rest = {word for word in sense.rest if word not in own}
     about = known.PERSONAL | known.PLACES_OF_LINKS | (plurals - own) | {word for word in others if len(word) > 2 and not sense_of((word,))}
     if rest & about or {word for word in rest if f"{word}s" in others} or (rest and not sense.strong):
         return None
-    return Sense(sense.hides, sense.strong, tuple(rest))
+    return Sense(sense.hides, sense.strong, tuple(rest), sense.shows_place)
 
 
 def _few_readers(look: _Look) -> Condition | None:
@@ -201,6 +208,9 @@ def _flag(look: _Look, sense: Sense | None) -> Condition | None:
     share = look.share(hidden) + (0 if sense.hides else 1 - look.read.filled)
     if (not sense.strong or sense.rest) and share > HALF:
         return None  # whether a thing is in use: most rows are not, and are looked for all the same
+    unused = sense.shows_place and not sense.hides and not [value for value in look.counts if value not in hidden]
+    if unused:
+        return None  # all rows have the default
     levels = len(look.counts) > 2 and not sense.hides and look.column.kind == "number"
     if levels and {*look.counts} - {-1, 0, 1}:
         return None
@@ -274,6 +284,8 @@ def _value_sense(value: str, noun: Sequence[str]) -> bool | None:
     filler = known.CONTENT | known.ABOUT_ROWS | {*noun}
     rest = [word for word in named if singular(word) not in filler and word not in filler and word not in known.NOT]
     negated = bool(known.NOT & {*named})
+    if rest and {*rest} <= known.BETWEEN_PERSONS and known.CONVERSATIONS & {*noun}:
+        return True
     if text in known.HIDDEN_VALUES or (rest and {*rest} <= known.HIDDEN_VALUES):
         return not negated
     if text in known.PUBLIC_VALUES or (rest and {*rest} <= known.PUBLIC_VALUES):
@@ -293,13 +305,14 @@ def _state(look: _Look, sense: Sense | None) -> Condition | None:
     hidden = [value for value in values if senses[value] is True]
     is_state = bool(known.STATES & {*look.named[-2:]}) or (sense is not None and not sense.rest)
     if sense is not None and not sense.hides and not public:  # `comment_approved` is 0, 1 or spam
-        public = [value for value in values if value.lower() in known.YES]
+        public = [value for value in values if value.lower() in known.YES and known.NO & {*map(str.lower, values)}]
     if is_state:
         if public:
             return look.only(public) if len(public) < len(values) or not hidden else None
-        moderated = _moderated(look, values)
-        return look.among(hidden) if hidden else moderated or _majority(look, known.SECRECY)
-    few = [value for value in hidden if {*words(value)} & known.STRONG_VALUES or value.lower() in known.STRONG_VALUES]
+        told = _moderated(look, values) or (look.among(hidden) if hidden else None)
+        return told or _majority(look, known.SECRECY)
+    surely = known.STRONG_VALUES | (known.BETWEEN_PERSONS if known.CONVERSATIONS & {*look.table.noun} else frozenset())
+    few = [value for value in hidden if surely & {*words(value), value.lower()}]
     of_people = look.table.is_people or known.ORGANISATIONS & {*look.table.noun}
     if few and look.share(few) <= HALF and not of_people:
         kind = {"type", "kind", "mode", "level", "folder", "mailbox"} & {*look.named[-1:]}
@@ -320,6 +333,8 @@ def _moderated(look: _Look, values: Sequence[str]) -> Condition | None:
 def _majority(look: _Look, named: frozenset[str]) -> Condition | None:
     """Return the condition that a row is as most rows are, if a column says who may see it by values not understood."""
     said = [word for word in look.named if word not in ("id", "level", "code", "type")]
+    if said[-1:] == ["policy"] and not {*said} <= {"policy", "archive", "archives", "read", "view", *known.SECRECY}:
+        return None
     if not named & {*said[-1:]} or not 1 < len(look.counts) <= MAX_VALUES:
         return None
     ((most, rows),) = look.counts.most_common(1)
@@ -339,14 +354,15 @@ def _coded(look: _Look) -> Condition | None:
 # --- What other tables say ---
 
 
-def add_conditions(tables: Sequence[Table], seconds_now: str, *, sqlite: bool) -> None:
+def add_conditions(tables: Sequence[Table], seconds_now: str, dialect: str) -> None:
     """Add to each table the conditions for the rows that may be shown."""
     plurals = frozenset(word for one in tables for word in words(one.source.name) if word != singular(word))
     for one in tables:
         if one.rows:
-            one.conditions += own_conditions(one, plurals, seconds_now, sqlite=sqlite)
+            one.conditions += own_conditions(one, plurals, seconds_now, sqlite=dialect == "sqlite")
             one.conditions += _called_hidden(one)
-            one.conditions += _calendar(one)
+            one.conditions += _calendar(one, dialect)
+            one.conditions += _pictures(one)
     more = [[*_listed_elsewhere(one)] for one in tables]
     for one, found in zip(tables, more, strict=True):
         one.conditions += found
@@ -395,14 +411,34 @@ def _names_a_secret(name: str) -> bool:
     return is_named_like_a_secret(name) or any(map(is_named_like_a_secret, parts)) or bool(known.PERSONAL & {*parts})
 
 
-def _calendar(table: Table) -> Iterator[Condition]:
+def _calendar(table: Table, dialect: str) -> Iterator[Condition]:
     """Yield the conditions that leave out events whose class in their own text is not public."""
     for name, read in table.columns.items():
         column = table.source.columns[name]
         texts = [one if isinstance(one, str) else one.decode("latin-1") for one in column.filled if isinstance(one, str | bytes)]
         if texts and read.form == "file" and sum("BEGIN:V" in text for text in texts) * 2 > len(texts):
-            told = [f"COALESCE({column.sql}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
+            text = f"ENCODE({column.sql}, 'escape')" if (dialect, column.kind) == ("postgresql", "bytes") else column.sql
+            told = [f"COALESCE({text}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
             yield Condition((name,), " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")
+
+
+def _pictures(table: Table) -> Iterator[Condition]:
+    """Yield the condition that leaves out files that are no text, as a column beside them says."""
+    files = [name for name in table.texts if table.source.columns[name].kind == "bytes"]
+    if not files or len(files) < len(table.prose):
+        return
+    for column in table.source.columns.values():
+        kinds = {value for value in column.filled if isinstance(value, str)}
+        named = known.MIME & {"".join(words(column.name)), *words(column.name)[-1:], "".join(words(column.name)[-2:])}
+        if not named or not kinds or not all("/" in kind for kind in kinds):
+            continue
+        rows = [(kind, value) for kind, value in table.source.rows_of(column.name, files[0]) if value]
+        read = {kind for kind, value in rows if is_readable(value)}
+        refused = sorted({kind for kind, _ in rows if isinstance(kind, str)} - read)
+        out = [f"{column.sql} NOT LIKE '{kind}/%'" for kind in ("image", "audio", "video", "font")]
+        out += [f"{column.sql} NOT IN ({listed(refused)})"] if refused else []
+        says = f"{column.name} is {_spoken(refused[:3])}, which has no text" if refused else f"{column.name} is a picture"
+        yield Condition((column.name,), f"({column.sql} IS NULL OR ({' AND '.join(out)}))", says, strong=False)
 
 
 def _listed_elsewhere(table: Table) -> Iterator[Condition]:
@@ -432,7 +468,7 @@ def _labels(own: Relation) -> Iterator[Relation]:
     for one in link.parents:
         label = one.parent
         same = one.column == own.column or label in (own.parent, own.child)
-        few = any(condition.strong for condition in label.conditions)
+        few = any(known.STRONG_VALUES & {*words(condition.says)} for condition in label.conditions)
         if not same and few and label.rows <= known.MAX_STATES * 10 and not label.prose and not label.is_people:
             yield one
 
@@ -476,7 +512,7 @@ def _hide_with_parents(table: Table, done: set[Table], below: tuple[Table, ...])
         strong = [condition for condition in parent.conditions if condition.strong]
         if not strong or parent is table or parent.is_people or one.is_pointer:
             continue
-        says = "; ".join(dict.fromkeys(condition.says for condition in strong))
+        own = [condition.says for condition in strong if condition.through is None]
         columns = tuple(here for here, _ in one.pairs)
-        told = f"its {' '.join(parent.noun)}: {says}"
+        told = f"its {' '.join(parent.noun)} is hidden" + (f" ({'; '.join(own[:3])})" if own else "")
         table.conditions.append(Condition(columns, f"({_hidden_keys(one)}) IS NOT TRUE", told, through=one))

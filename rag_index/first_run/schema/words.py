@@ -69,27 +69,44 @@ ORGANISATIONS = _words("""
 """)
 PERSONS = _words("""
     user person people staff member employee login operator agent admin customer patient client student tenant guest
-    donor applicant candidate contact account subscriber participant passenger citizen teacher
+    donor applicant candidate contact subscriber participant passenger citizen teacher
 """)
 """Nouns of tables of persons: what belongs to one is personal, and nobody's rows are hidden with the person."""
 REMARKS = _words("note notes remark remarks comment comments memo annotation bemerkung notiz notizen anmerkung")
 """Last words of texts that are said about a person, or to colleagues, by what stands before them."""
-ABOUT_PERSONS = _words("account staff internal private admin hr confidential personal secret agent moderator office")
+ABOUT_PERSONS = _words("""
+    account staff internal private admin hr confidential personal secret agent moderator office recruiter interviewer hiring
+    screening background credit support backoffice
+""")
 WRITERS = _words("""
     author owner user creator writer poster sender reporter assignee assigned agent editor requester requestor by
     responsible customer submitter recipient approver reviewer handler manager
 """)
 """Words of columns that name a person to whom a row belongs."""
-MIME = _words("mime mimetype contenttype")
+MIME = _words("mime mimetype contenttype mediatype filetype")
+"""Words of columns with the kind of the file beside them."""
 
 # --- What tables are for ---
 
 MACHINE = _words("""
-    cache migration queue token session setting config configuration preference permission oauth log audit job cron lock
-    redirect statistic stat counter hook trigger template version index fulltext sequence import export schema sequelize
-    changelog credential capability acl throttle nonce
+    cache migration queue token session setting settings config configuration preference permission oauth audit cron lock
+    redirect statistic stat counter hook trigger fulltext sequence schema changelog credential capability acl throttle nonce
+    template syslog
 """)
-"""Nouns of tables that programs need. They decide only where no name and no prose speaks against it."""
+"""Nouns of tables that programs need, whatever stands in them."""
+DOUBTFUL = _words("log job version index import export event_log history")
+"""Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
+LOGS = re.compile(r"(?:sys|event|audit|access|error|change|mail|email|query|activity|admin|debug)logs?|watchdog|\w*searchindex")
+BROUGHT = _words("""
+    country zone state province region county city currency language locale timezone tax unit layout menu module extension
+    plugin widget theme block route router url path status type kind role right group format field form option method
+    carrier geo profile tab hook meta alias role access schema
+""")
+"""Nouns of lists of names that come filled with applications. They decide only where prose is what people look for."""
+REPLIES = _words("comment remark reply answer response message note review followup journal annotation translation kommentar")
+"""Nouns of what people say about a row: it belongs to it, though it has a subject of its own."""
+COPIES = ("version", "revision", "history", "archive", "backup", "snapshot", "autosave", "search", "index", "indexentry", "copy", "old")
+"""Ends of nouns of tables with what other tables have, too: their texts have to prove it."""
 LINK_VALUES = _words("value text role character job quantity amount")
 """Last words of columns with what a row has of what it is linked with: the character that an actor plays."""
 KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid pk oid")
@@ -119,7 +136,7 @@ HIDE = _words("""
 """)
 """Words that say of a row that it is not for everybody."""
 SHOW = _words("""
-    public publish published visible visibility released listed shown show display displayed searchable indexable indexed
+    public publish published visible visibility released listed advertised shown show display displayed searchable indexable indexed
     viewable öffentlich oeffentlich sichtbar veröffentlicht veroeffentlicht freigegeben publie publié publiee publiée
     publique publico público publicado pública publica publicada pubblico pubblica pubblicato pubblicata visibile visivel
     visível openbaar gepubliceerd zichtbaar offentlig publicerad synlig
@@ -147,7 +164,7 @@ PLACES_OF_LINKS = _words("nav menu navigation dashboard toc sitemap home homepag
 """Words of flags that say where a row is linked: in no menu, it may be seen all the same."""
 FEW_READERS = re.compile(
     r"(?:is_)?(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite|password|subscribers?|me)"
-    r"_only|only_(?:for_)?(?:staff|admins?|members?|me|team)"
+    r"_?only|only_?(?:for_?)?(?:staff|admins?|members?|me|team)"
     r"|(?:login|members?|password|registration|authentication|auth|invite)_(?:required|protected)"
     r"|requires?_(?:login|auth|authentication|password)|invite_only)"
 )
@@ -160,8 +177,11 @@ STATES = _words("""
 """Last words of columns whose values say who may see a row, or how far the work on it has come."""
 SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit")
 """Those that say nothing but who may see it: values that are not understood hide all rows but the majority."""
-CODED_SECRECY = SECRECY | _words("classification security")
+CODED_SECRECY = SECRECY | _words("classification security policy")
 """The same of numbers."""
+BETWEEN_PERSONS = _words("direct dm im mpim one2one oneonone personal")
+CONVERSATIONS = _words("channel conversation room chat message thread group dialog dialogue")
+"""Kinds of conversations between a few persons, and what these are called."""
 PUBLIC_VALUES = SHOW - _words("listed show display displayed released indexed visibility shown") | _words("""
     everyone everybody anyone all world
 """)
