@@ -182,18 +182,21 @@ def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[A
 
 
 def command(
-    name: str | None = None, *, example: str, quiet: bool = False, endless_without: str = ""
+    name: str | None = None, *, example: str, quiet: bool = False, begins: str = "", endless_without: str = ""
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
 
     The command's help ends with the `example`, which is what to type after `rag-index`.
-    One that is `quiet` shows no progress, so it says which service it waits for. To stop one that has no end without
+    One that is `quiet` shows no progress, so it says which service it waits for. `begins` is said before anything
+    that takes long is imported. To stop one that has no end without
     an option (`endless_without`) is no error.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
+            if begins:
+                say(begins, err=True)
             try:
                 if not quiet:
                     return function(*arguments, **options)

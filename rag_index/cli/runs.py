@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rag_index.etl.run import RunOptions
 
 required_names = click.argument("names", nargs=-1, required=True, metavar="NAME…")
+BEGINS = "Opening source, ledger and store …"
 prefect_option = click.option(
     "--prefect", is_flag=True, help="Run as a flow of Prefect, at the API that its settings name or a temporary one."
 )
@@ -113,7 +114,7 @@ def flow_loader(name: str) -> Callable[[], Any]:
 load_index_all = flow_loader("index_all")
 
 
-@command(example="index comments --id 4711")
+@command(example="index comments --id 4711", begins=BEGINS)
 @required_names
 @repeated("--id", "ids", "Index only this document", metavar="KEY")
 @run_options
@@ -134,14 +135,14 @@ def index(
     return print_report(RunReport([outcome], outcome.seconds), as_json=as_json)
 
 
-@command("index-all", example="index-all")
+@command("index-all", example="index-all", begins=BEGINS)
 @run_options
 def index_all(context: Context, **asked: Any) -> int:
     """Bring all indexes up to date."""
     return run_indexes(context, None, **asked)
 
 
-@command(example="rebuild comments")
+@command(example="rebuild comments", begins=BEGINS)
 @required_names
 @run_options
 def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:

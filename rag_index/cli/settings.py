@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +20,13 @@ from rag_index.errors import SettingsError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rag_index.first_run.schema import Question, Scaffold
+    from rag_index.first_run.schema import Proposal, Scaffold
+    from rag_index.first_run.schema.screen import Line
 
 MAX_CHUNKS = 3
+SHOWN_DOCUMENTS = 2
+WIDTH, MIN_WIDTH = 100, 40
+"""How many characters a line has where there is no terminal, and in a terminal at least."""
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
@@ -48,45 +56,58 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
     show(answer, *lines, as_json=as_json)
 
 
-@command(example="init --source sqlite:///shop.db")
-@click.option("--source", metavar="URL", help="The database to propose indexes for.")
-@repeated("--include", "include", "Propose only these tables", metavar="PATTERN")
-@repeated("--exclude", "exclude", "Do not look at these tables", metavar="PATTERN")
-@repeated("--add", "add", "Make an index of this table, too", metavar="TABLE")
+@command(example="init shop.db")
+@click.argument("url", metavar="[URL|FILE]", required=False)
+@click.option("--source", metavar="URL|FILE", help="The database to propose indexes for, instead of the argument.")
+@repeated(
+    "--include", "include", "Make documents of the rows of these tables, if they have any text", metavar="PATTERN"
+)
+@repeated("--exclude", "exclude", "Do not read these tables, but for those that are included", metavar="PATTERN")
+@repeated("--show", "show", "Show the rows that this column hides, or search its text", metavar="TABLE.COLUMN")
+@repeated("--hide", "hide", "Hide the rows where this column is set, or leave its text out", metavar="TABLE.COLUMN")
 @click.option("--files", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
               help="Read the files in this folder that columns name.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-@click.option("--yes", is_flag=True, help="Ask no question: write a guess and the question into the file.")
-def init(context: Context, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:
+@click.option("--yes", is_flag=True, help="Ask nothing: write what is proposed, with what is open as comments.")
+def init(
+    context: Context, url: str | None, source: str | None, files: Path | None, force: bool, yes: bool, **chosen: Any
+) -> None:
     """Write rag-index.toml with the indexes a database suggests.
 
-    Show a document of each. In a terminal, first ask what the database leaves open: three questions at most.
+    Show what becomes of each table, and which rows are hidden. In a terminal, numbers change that before it is written.
     """
+    if url and source:
+        raise click.UsageError(f"{url} and --source name a database each: leave one out")
+    if (source := url or source) is not None:
+        say("Reading the database …", err=True)
+    elif files or any(chosen.values()):
+        raise click.UsageError("--include, --exclude, --show, --hide and --files are for a database: name it, too")
     from rag_index.core.settings import FILE_NAME
-    from rag_index.first_run.schema import scaffold
+    from rag_index.first_run.schema import Choices, nothing_found, scaffold, source_url
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
-    if source is None and any(chosen.values()):
-        raise click.UsageError("--include, --exclude, --add and --files are for a database: name it with --source")
-    make = partial(scaffold, source, path.parent, **chosen)
-    made = make()
-    if source is not None:
-        if made.proposal.questions and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-            made = _asked(made, partial(make, catalog=made.catalog), source)
-        for sentence in made.proposal.policies:
-            say(sentence)
-        for line in shown_lines(made, source):
+    source = source and source_url(source)
+    with tables_read() if source else nullcontext() as progress:
+        made = scaffold(source, path.parent, choices=Choices(**chosen), files=files, progress=progress)
+    if source is None:
+        write_file(path, made.text)
+        say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
+        return
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        made = _confirmed(made, partial(scaffold, source, path.parent, files=files, catalog=made.catalog), source, path)
+    else:
+        for line in (*(shown_lines(made, source) if made.text else ()), *screen_lines(made.proposal, made.proposal)):
             say(line)
-    write_file(path, made.text)
-    if made.left_out:
-        say("Left out:")
-    for sentence in made.left_out:
-        say(f"- {sentence}")
-    for sentence in made.coverage:
+    if not made.text:
+        raise nothing_found(source)
+    for sentence in made.proposal.policies:
         say(sentence)
+    write_file(path, made.text)
     say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
+    if made.lacks_password:
+        say("It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.")
 
 
 def write_file(path: Path, text: str) -> None:
@@ -100,53 +121,114 @@ def write_file(path: Path, text: str) -> None:
         ) from error
 
 
-def _asked(made: Scaffold, make: Callable[..., Scaffold], source: str) -> Scaffold:
-    """Ask the questions of a scaffold, and return the one that follows from the answers."""
-    answers: dict[str, bool] = {}
-    say("The database leaves this open. Enter takes the answer in capitals; Ctrl-D takes it for all that follow.")
+@contextmanager
+def tables_read() -> Iterator[Callable[[int, int, str], None]]:
+    """Yield what is told which table of a database is being read, and show it."""
+    from rag_index.core.reports.progress import Progress, open_display
+
+    progress = Progress("schema", "tables")
+    progress.displays = [open_display()]
+
+    def show(done: int, total: int, table: str) -> None:
+        if not progress.total:
+            progress.start(total)
+        progress.advance(done - progress.done)
+        progress.note_later(table)
+
     try:
-        for question in made.proposal.questions:
-            yes = answers | dict.fromkeys(question.keys, True)
-            said = _answer(question, partial(make, answers=yes), source)
-            answers |= dict.fromkeys(question.keys, said)
+        yield show
+    finally:
+        progress.finish(f"Read {progress.total:,} table{'s' * (progress.total != 1)}.")
+
+
+def screen_lines(first: Proposal, now: Proposal, listed: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the lines that a person can change, with their numbers, as wide as the terminal."""
+    from rag_index.first_run.schema import screen
+
+    found, last = screen.lines(first, now, listed), ""
+    width = max(MIN_WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
+    rows = max([4, *(len(one.rows) for one in found)])
+    widest = width // 3 if width >= 2 * MIN_WIDTH else width - rows - 14
+    name = min(max([5, *(len(one.title) for one in found if one.kind == "table")]), widest)
+    for number, one in enumerate(found, start=1):
+        head, indent = f"{number:>3}  ", " " * 7
+        if one.kind != last:
+            yield f"     {'table':<{name}}  {'rows':>{rows}}  text  becomes" if one.kind == "table" else ""
+        if one.kind == "table":
+            *before, title = textwrap.wrap(one.title, name)
+            yield from (f"{head if line == before[0] else ' ' * 5}{line}" for line in before)
+            head = f"{' ' * 5 if before else head}{title:<{name}}  {one.rows:>{rows}}  {one.share:>4}  "
+            indent = " " * len(head)
+        if len(head) > width - MIN_WIDTH // 2:
+            yield head.rstrip()
+            head = indent = " " * 7
+        yield from textwrap.wrap(one.says, width, initial_indent=head, subsequent_indent=indent)
+        yield from textwrap.wrap(one.note, width, initial_indent=" " * 7, subsequent_indent=" " * 7)
+        last = one.kind
+    yield from ["", *textwrap.wrap(f"{screen.share_sentence(now)}.", width)]
+
+
+def _confirmed(made: Scaffold, make: Callable[..., Scaffold], source: str, path: Path) -> Scaffold:
+    """Show what is proposed until a person takes it, and return what follows from the lines that were changed."""
+    from rag_index.first_run.schema import screen
+
+    first, listed = made.proposal, list[str]()
+    say("The number of a line changes it; `show` and numbers show two documents of each.")
+    try:
+        while True:
+            for text in ["", *screen_lines(first, made.proposal, listed), ""]:
+                say(text)
+            if not (words := input(f"Enter writes {path}, Ctrl-C nothing: ").split()):
+                return made
+            found = screen.lines(first, made.proposal, listed)
+            for line in filter(None, [_line_of(found, word) for word in words if word != "show"]):
+                if "show" in words:
+                    for text in shown_lines(made, source, line.names, SHOWN_DOCUMENTS):
+                        say(text)
+                elif line.is_group:
+                    listed += line.names
+                else:
+                    made = _changed(made, make, line)
     except EOFError:
-        say("")
+        return made
     except KeyboardInterrupt:
         raise click.Abort from KeyboardInterrupt("stopped; no settings file was written")
-    return make(answers=answers) if answers else made
 
 
-def _answer(question: Question, make: Callable[[], Scaffold], source: str) -> bool:
-    """Ask a question until it is answered. Raises EOFError if the input ends."""
-    say(f"\n{question.sentence}\n  yes: {question.yes}\n  no: {question.no}")
-    choices = "[Y/n/show]" if question.guess else "[y/N/show]"
-    while True:
-        said = input(f"{choices} ").strip().lower()
-        if said and "show".startswith(said):
-            for line in shown_lines(make(), source, question.tables):
-                say(line)
-        elif said in ("", "y", "yes", "n", "no"):
-            return said.startswith("y") if said else question.guess
-        else:
-            say("Answer yes, no, or show to see one of its documents as a search would find it.")
+def _changed(made: Scaffold, make: Callable[..., Scaffold], line: Line) -> Scaffold:
+    """Return what follows from changing a line; if it cannot be changed, as of a table without text, say why."""
+    from rag_index.first_run.schema.screen import change
+
+    try:
+        return make(choices=change(made.choices, line))
+    except SettingsError as error:
+        say(str(error))
+        return made
 
 
-def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), chunks: int = MAX_CHUNKS) -> Iterator[str]:
-    """Yield a document of each index, or of those of some tables alone, and what hides rows of it."""
+def _line_of(found: Sequence[Line], said: str) -> Line | None:
+    """Return the line with a number, or the one of a table or column that is named; None, and say so, without any."""
+    if said.isdecimal() and 0 < int(said) <= len(found):
+        return found[int(said) - 1]
+    if named := next((replace(one, names=(said,)) for one in found if said in one.names), None):
+        return named
+    say(f"{said} is neither the number of a line nor a name in one")
+    return None
+
+
+def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), count: int = 1) -> Iterator[str]:
+    """Yield documents of each index, or of those of some tables alone, as a search would show them."""
     from rag_index.care.plan import show_documents
     from rag_index.cli.status import document_lines
     from rag_index.first_run.schema import proposed_settings
 
     examples = proposed_settings(made, source)
     for index, proposed in zip(examples.indexes, made.proposal.indexes, strict=True):
-        if tables and proposed.tables[0] not in tables:
-            continue
         try:
-            yield from (line for one in show_documents(examples, index, 1) for line in document_lines(one, chunks))
+            documents = [] if tables and proposed.table not in tables else show_documents(examples, index, count)
+            yield from (line for one in documents for line in document_lines(one, MAX_CHUNKS))
         except SourceError as error:  # one index leaves the others as they are
             yield f"{index.name}: no document can be shown: {error}"
-        yield from (f"{index.name} leaves rows out: {reason}" for reason in proposed.hidden)
-        yield from (f"{index.name} may show too much: {sentence}" for sentence in proposed.unclear)
 
 
 @command(example="sample workshop --out workshop.db --settings")

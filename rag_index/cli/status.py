@@ -178,7 +178,7 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
     show({"runs": found}, *lines, as_json=as_json)
 
 
-@command(quiet=True, example="plan --show 3")
+@command(quiet=True, example="plan --show 3", begins="Reading settings and source …")
 @names_argument
 @click.option("--show", "shown", type=POSITIVE, metavar="N", help="Show N whole documents as they are embedded.")
 @json_option
@@ -188,6 +188,7 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
     With --show, show some documents of each index instead, as they would be embedded.
     """
     from rag_index.care.plan import plan_runs, show_documents
+    from rag_index.core.reports.progress import open_display
 
     settings = context.settings()
     indexes = settings.named(names)
@@ -198,7 +199,7 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
         lines += [f"{name}: no document with text" for name in empty]
         show({"documents": [one.to_json() for one in documents]}, *lines, as_json=as_json)
         return 0
-    plans = plan_runs(settings, indexes)
+    plans = plan_runs(settings, indexes, open_display)
     if as_json:
         print_json({"indexes": [one.to_json() for one in plans]})
     else:
@@ -231,10 +232,13 @@ def _print_plans(plans: list[RunPlan]) -> None:
         print_table(rows)
     for embedder in dict.fromkeys(one.embedder for one in plans if one.embedder):
         say(f"embedder: {embedder}")
+    errors: dict[str, list[str]] = {}
     for one in plans:
         if one.error:
-            say(f"rag-index: {one.index}: a run would fail: {one.error}", err=True)
-            continue
+            errors.setdefault(one.error.removeprefix(f"index {one.index}: "), []).append(one.index)
+    for error, names in errors.items():
+        say(f"rag-index: {', '.join(names)}: a run would fail: {error}", err=True)
+    for one in plans:
         if one.cost:
             say(f"{one.index}: {one.cost.sentence()}")
         if one.message:

@@ -6,24 +6,26 @@ import os
 import subprocess
 import sys
 import webbrowser
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rag_index.cli import Context, command, say
-from rag_index.errors import SettingsError, SourceError
+from rag_index.errors import RagIndexError, SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import sqlalchemy as sa
     from fastapi import APIRouter
 
+    from rag_index.core.reports.progress import Progress
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.first_run.schema import ProposedIndex, Scaffold
     from rag_index.search.service.models import ChoicesBody
@@ -32,11 +34,12 @@ NEWEST = 1000
 """Documents of each index that are indexed before anybody can search; the rest follows."""
 NEWEST_SECONDS = 5.0
 """How long the question which rows are the newest may take."""
+LOOK_SECONDS = 1.0
 STOP_SECONDS = 10.0
 PROGRAM = "from rag_index.cli import main; main()"
 
 
-@command("try", example="try shop.db")
+@command("try", example="try shop.db", begins="Reading the database …")
 @click.argument("url", metavar="URL|FILE")
 @click.option("--newest", type=click.IntRange(min=1), default=NEWEST, show_default=True, metavar="N",
               help="How many documents of each index are indexed before the page opens.")  # fmt: skip
@@ -52,35 +55,36 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
     The database is named by its URL, or by the path of a SQLite file. Nothing is left behind, unless --write says so.
     """
-    from sqlalchemy.engine import URL
-
+    here = Path.cwd()
+    from rag_index.cli.settings import tables_read
     from rag_index.core.database.drivers import database_url
     from rag_index.core.machine import terminable
     from rag_index.core.settings import FILE_NAME, load_settings
-    from rag_index.first_run.schema import scaffold
+    from rag_index.first_run.schema import nothing_found, scaffold, source_url
 
-    here = Path.cwd()
-    if Path(url).is_file():
-        url = URL.create("sqlite", database=str(Path(url).absolute())).render_as_string()
+    url = source_url(str(Path(url).absolute()) if Path(url).is_file() else url)
     if write and (here / FILE_NAME).exists():
         raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
     temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
     with terminable(), nullcontext(here) if write else temporary() as folder:
-        made, file = scaffold(url, Path(folder)), Path(folder, FILE_NAME)
+        with tables_read() as progress:
+            made, file = scaffold(url, Path(folder), progress=progress), Path(folder, FILE_NAME)
+        if not made.text:
+            raise nothing_found(url)
         file.write_text(made.text, encoding="utf-8")
         whole = database_url(url, here).render_as_string(hide_password=False)
         sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
         settings = load_settings(file, **sections)
         say(f"Found {', '.join(index.name for index in settings.indexes)}. Indexing the newest {newest:,} of each …")
         indexed = _index_newest(settings, made, newest)
-        say(_sentence(made, indexed, written=write))
+        for sentence in _sentences(made, indexed, written=write):
+            say(sentence)
         if not once:
             from rag_index.search.service.server import serve
 
-            with _rest(settings), suppress(KeyboardInterrupt):
-                serve(
-                    settings, lambda: settings, _announce, more=_choices(whole, here / FILE_NAME, made, overwrite=write)
-                )
+            with _rest(settings) as rest, suppress(KeyboardInterrupt):
+                more = _choices(whole, here / FILE_NAME, made, rest, overwrite=write)
+                serve(settings, lambda: settings, _announce, more=more)
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
@@ -136,51 +140,90 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
     return str(value) if isinstance(value, int | float) else f"'{text}'"
 
 
-def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
-    """Return what was found and guessed, and how to keep it."""
-    indexes = made.proposal.indexes
-    hidden = sum(len(index.hidden) for index in indexes)
-    guessed = f"{hidden} condition{'s' * (hidden != 1)} guessed that hide rows" if hidden else "no rows hidden"
-    keep = f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
-    return f"{len(indexes)} index{'es' * (len(indexes) != 1)} proposed, {guessed}. {keep}"
+def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator[str]:
+    """Yield what is searched and hidden, and how to keep it."""
+    from rag_index.first_run.schema.screen import count, share_sentence
+
+    hidden = sum(len(table.hidden) for table in made.proposal.tables)
+    yield f"{share_sentence(made.proposal)}; {count(hidden, 'condition')} hide{'s' * (hidden == 1)} rows."
+    yield f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
 
 
 @contextmanager
-def _rest(settings: Settings) -> Iterator[None]:
-    """Index all rows in a process of its own while the block runs."""
+def _rest(settings: Settings) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Index all rows in a process of its own while the block runs, and yield what says how many can be searched."""
+    from rag_index.core.reports.progress import Progress, open_display
+
     program = [sys.executable, "-P", "-c", PROGRAM, "--config", str(settings.path), "index-all", "--serial"]
     url = settings.source_url.render_as_string(hide_password=False)
     log = (settings.data / "try.log").open("wb")
     child = subprocess.Popen(
         program, env={**os.environ, "RAG_INDEX_SOURCE__URL": url}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
     )
+    progress = Progress("try", "documents searchable, newest first")
+    progress.displays = [open_display()]
+    watching = Thread(target=_watch, args=(settings, child, progress))
+    watching.start()
     try:
-        yield
+        yield lambda: {"sentence": progress.headline(), "ended": not watching.is_alive()}
     finally:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
             child.wait(STOP_SECONDS)
         child.kill()
         child.wait()
+        watching.join()
         log.close()
 
 
-def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> APIRouter:
+def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progress) -> None:
+    """Show how many documents can be searched, until the process that indexes them has ended."""
+    from rag_index.care.index_status import ledger_status
+    from rag_index.components.sources import open_source
+
+    def known() -> int:
+        return sum(one.documents for one in ledger_status(settings).indexes)
+
+    total = 0
+    for index in settings.indexes:
+        with suppress(RagIndexError), closing(open_source(settings, index)) as source:
+            total += source.count()
+    progress.start(total, known())
+    while child.returncode is None:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(LOOK_SECONDS)
+        with suppress(RagIndexError):
+            progress.advance(known() - progress.done)
+    if child.returncode == 0:
+        progress.total = progress.done  # some rows have no text
+    progress.finish(progress.sentence())
+
+
+def _choices(
+    source: str, file: Path, first: Scaffold, rest: Callable[[], dict[str, Any]], *, overwrite: bool
+) -> APIRouter:
     """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
-    from rag_index.cli.settings import shown_lines, write_file
-    from rag_index.cli.status import MAX_SHOWN_CHUNKS
-    from rag_index.first_run.schema import scaffold
+    from rag_index.care.plan import show_documents
+    from rag_index.cli.settings import SHOWN_DOCUMENTS, write_file
+    from rag_index.first_run.schema import Choices, proposed_settings, scaffold, screen
     from rag_index.search.service.app import make_choices
 
     kept = {file} if overwrite else set()
 
     def made_of(chosen: ChoicesBody) -> Scaffold:
-        return scaffold(source, file.parent, answers=chosen.tables, uses=chosen.columns, catalog=first.catalog)
+        choices = Choices(**chosen.model_dump(include={*asdict(Choices())}))
+        return scaffold(source, file.parent, choices=choices, catalog=first.catalog)
 
     def proposal(chosen: ChoicesBody) -> dict[str, Any]:
         made = made_of(chosen)
-        lines = [*shown_lines(made, source, [chosen.show], MAX_SHOWN_CHUNKS)] if chosen.show else []
-        return {"tables": [asdict(one) for one in made.proposal.tables], "document": "\n".join(lines)}
+        if chosen.documents is not None:
+            settings = proposed_settings(made, source)
+            documents = show_documents(settings, settings.index(chosen.documents), SHOWN_DOCUMENTS)
+            return {"documents": [one.to_json() for one in documents]}
+        lines = screen.lines(first.proposal, made.proposal, chosen.listed)
+        more = [{"title": one.title, "changed": asdict(screen.change(made.choices, one))} for one in lines]
+        found = [asdict(one) | new for one, new in zip(lines, more, strict=True)]
+        return {"lines": found, "sentence": screen.share_sentence(made.proposal)}
 
     def keep(chosen: ChoicesBody) -> dict[str, Any]:
         if file.exists() and file not in kept:
@@ -189,7 +232,7 @@ def _choices(source: str, file: Path, first: Scaffold, *, overwrite: bool) -> AP
         kept.add(file)
         return {"file": str(file)}
 
-    return make_choices(proposal, keep)
+    return make_choices(proposal, keep, rest)
 
 
 def _announce(url: str) -> None:

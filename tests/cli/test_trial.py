@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.core.settings import load_settings
+from rag_index.first_run.samples import pydocs
 from tests.browser import Browser
+from tests.docs.pages import ROOT
 from tests.project import PROGRAM
 from tests.waiting import eventually
 from tests.wild.sample import sample, write
@@ -45,7 +47,8 @@ def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_b
 
         assert ids("Gantt chart is slow") == ["909"]
         eventually(lambda: "1" in ids("the", 200) or "1" in ids("printer driver", 200), "the oldest row is found")
-        assert "3 indexes proposed, " in said.read_text()
+        assert re.search(r"\d+ of 12 tables are searched: .* of text; \d+ conditions? hides? rows", said.read_text())
+        assert re.search(r"try: [\d,]+ of [\d,]+ documents searchable, newest first", said.read_text())
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -73,28 +76,60 @@ def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_p
 
 
 @pytest.mark.long
-def test_on_the_page_a_person_chooses_what_is_searched_sees_a_document_and_keeps_the_settings(tmp_path):
+def test_all_tables_of_the_own_sample_are_searched_until_all_documents_can_be_found(tmp_path):
+    pydocs.write(tmp_path / "pydocs.db")
+    process, _, _ = start(tmp_path, "--newest", "100", source="{}/pydocs.db")
+    try:
+        said = tmp_path / "output"
+        eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), said.read_text)
+        url = re.search(r"Search at (http://\S+);", said.read_text())[1]
+        assert re.search(r"^5 of 5 tables are searched: ", said.read_text(), re.MULTILINE)
+        counted = []
+
+        def ended():
+            counted.append(httpx.get(f"{url}/searchable", timeout=30).json())
+            return counted[-1]["ended"]
+
+        eventually(ended, "all documents can be searched", every=0.5)
+        assert re.fullmatch(r"([\d,]+) of \1 documents searchable, newest first", counted[-1]["sentence"])
+        query = re.search(r"^QUERY := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+        hits = httpx.get(f"{url}/search", params={"query": query, "limit": 3}, timeout=30).json()["hits"]
+        assert "threading.Barrier" in [hit["title"] for hit in hits], "the answer of the README"
+        for name in ("json.dumps", "collections.OrderedDict", "pathlib.Path.exists", "json.decoder"):  # of four tables
+            hits = httpx.get(f"{url}/search", params={"query": name, "limit": 3}, timeout=30).json()["hits"]
+            assert name in str(hits), name
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert process.returncode == 0
+
+
+@pytest.mark.long
+def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_the_settings(tmp_path):
     process, _, here = start(tmp_path, "--newest", "5")
     try:
         said = tmp_path / "output"
         eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), "the page is served")
         with Browser(tmp_path / "chromium") as page:
             page.open(re.search(r"Search at (http://\S+);", said.read_text())[1])
+            page.wait_for(" documents searchable, newest first")
             page.click("What is searched")
-            page.wait_for("3 of ", "Show a document")
+            page.wait_for("5 of 12 tables are searched: ", "as a search would", "Login form is slow")
             page.picture("choose.png")
-            page.fill("[aria-label='issues.description']", "secret")
-            page.evaluate("document.querySelector('[aria-label=documents]').click()")
-            page.wait_for("2 of ", "is not wanted")
-            page.evaluate("[...document.querySelectorAll('.hit button:enabled')].at(-1).click()")
-            page.wait_for("--- chunk 0")
-            page.picture("choose-document.png")
-            page.click("Close")
+            page.fill("[aria-label='issues.description']", "out")
+            page.wait_for("issues.description: ", "left out: is left out, as you said")
+            page.evaluate("document.querySelector('[aria-label=\"Leave out: documents\"]').click()")
+            page.wait_for("left out: is left out, as you said", "4 of 12 tables are searched: ")
+            page.evaluate("document.querySelector('[aria-label=\"Show them: issues.is_private\"]').click()")
+            page.wait_for("issues: 1 of 190 shown: is_private is true", "Hide them")
+            page.evaluate("document.querySelector('[aria-label^=\"Make documents: settings\"]').click()")
+            page.wait_for("5 of 12 tables are searched: ", "(index setting)")
             page.click("Keep it")
             page.wait_for(f"Kept in {here / 'rag-index.toml'}")
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
-    kept = {index.table: index.text for index in load_settings(here / "rag-index.toml").indexes}
-    assert sorted(kept) == ["issues", "projects"]
-    assert "description" not in kept["issues"]
+    kept = {index.table: index for index in load_settings(here / "rag-index.toml").indexes}
+    assert "documents" not in kept
+    assert "description" not in kept["issues"].text
+    assert "is_private" not in (kept["issues"].where or "")

@@ -9,22 +9,22 @@ import sqlalchemy as sa
 from rag_index.components.sources import open_source
 from rag_index.core.settings import Settings
 from rag_index.first_run.schema.catalog import read_catalog
-from rag_index.first_run.schema.proposal import Proposal
-from rag_index.first_run.schema.proposal import propose as proposed
+from rag_index.first_run.schema.proposed import Choices, Proposal
+from rag_index.first_run.schema.reading import propose as proposed
 
 PROSE = "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers came to work"
 TEXT = f"{PROSE} {{n}}"
 DAY = "2024-01-01 00:00:00"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Proposed(Proposal):
     """A proposal, and what it proposes for one table."""
 
     url: sa.URL | None = None
 
     def index(self, table):
-        return next(one for one in self.indexes if one.tables[0] == table).settings
+        return next(one for one in self.indexes if one.table == table).settings
 
     def parts(self, table):
         return [part["table"] for part in self.index(table).get("parts", ())]
@@ -46,7 +46,7 @@ def propose(tmp_path):
     url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
 
     def made(**tables):
-        options = {name: tables.pop(name) for name in ("include", "add", "answers") if name in tables}
+        choices = {name: tuple(tables.pop(name)) for name in ("include", "exclude", "show", "hide") if name in tables}
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             for name, (columns, rows) in tables.items():
@@ -55,7 +55,7 @@ def propose(tmp_path):
                     connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
         engine.dispose()
         with read_catalog(url) as catalog:
-            found = proposed(catalog, **options)
+            found = proposed(catalog, Choices(**choices))
         return Proposed(**{one.name: getattr(found, one.name) for one in fields(found)}, url=url)
 
     made.url = url

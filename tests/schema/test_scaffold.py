@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rag_index.components.sources import open_source
 from rag_index.core.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.first_run.schema import scaffold
+from rag_index.first_run.schema import Choices, scaffold
 from tests.project import Project
 from tests.schema.proposals import TEXT, many
 
@@ -95,50 +95,46 @@ def test_a_document_has_title_parts_conditions_and_no_secret(desk):
     assert not any("please help us. 5" in text for text in documents.texts)
 
 
-def test_what_is_left_out_is_named_with_the_reason(desk):
+def test_what_is_left_out_is_named_with_its_size_and_the_reason_the_largest_first(desk):
     made = scaffold("sqlite:///desk.db")
-    assert {
-        "latest: is a view: what it shows is in tables",
-        "comment: is a part of ticket",
-        "no\nkey: has no primary key: write its [[indexes]] by hand, with unique columns as `key`",
-        "nothing_yet, numbers: is empty",
-        "user_audits: is written by programs, which repeat themselves",
-        "columns with what may be secrets: ticket (api_token)",
-        "columns with what may be personal or internal: ticket (email)",
-    } <= set(made.left_out)
-    assert "# - user_audits: is written by programs, which repeat themselves\n" in made.text
-    sqlite3.connect("loose.db").executescript(
-        "CREATE TABLE loose (body TEXT); INSERT INTO loose VALUES ('a few words')"
-    )
-    with pytest.raises(SettingsError, match=r"no table whose rows people would look for; loose: has no primary key"):
-        scaffold("sqlite:///loose.db")
+    comments = made.text.rpartition("\n\n")[2].splitlines()
+    assert re.match(r"# \d+ of \d+ tables are searched: [\d.]+ kB of [\d.]+ kB of text\. Left out", comments[0])
+    said = "\n".join(comments)
+    for pattern in (
+        r"# - user_audits \(2\.16 kB\): ", r"# - ticket\.email \(390 B\): ", r"# - ticket\.api_token: ",
+        r"# - (?:nothing_yet|latest)",
+    ):  # fmt: skip
+        assert re.search(pattern, said), (pattern, said)
+    assert said.index("user_audits") < said.index("ticket.email") < said.index("nothing_yet")
+    assert scaffold("sqlite:///desk.db", choices=Choices(exclude=("*",))).text == ""
 
 
-def test_tables_are_included_excluded_and_added_by_name(desk):
-    def tables(**options):
-        return {index.tables[0] for index in scaffold("sqlite:///desk.db", **options).proposal.indexes}
+def test_tables_are_included_and_excluded_by_name(desk):
+    def tables(**choices):
+        made = scaffold("sqlite:///desk.db", choices=Choices(**choices))
+        return {index.table for index in made.proposal.indexes}
 
-    assert tables(include=["tick*"]) == {"ticket"}
-    assert tables(exclude=["ticket", "gr*"]) == {"__odd__name__", "comment", "Visit Report"}
-    assert tables(add=["user_audits"]) == {"ticket", "__odd__name__", "größe", "Visit Report", "user_audits"}
-    with pytest.raises(SettingsError, match=r"--add tickets: there is no such table .ticket"):
-        scaffold("sqlite:///desk.db", add=["tickets"])
-    sqlite3.connect("desk.db").executescript("CREATE TABLE seat (id INTEGER PRIMARY KEY); INSERT INTO seat VALUES (1)")
-    with pytest.raises(SettingsError, match="--add seat: no index can be made of it, since it has no text"):
-        scaffold("sqlite:///desk.db", add=["seat"])
+    assert tables(exclude=("*",), include=("tick*",)) == {"ticket"}
+    assert tables(exclude=("ticket", "gr*")) == {"__odd__name__", "comment", "Visit Report"}
+    assert tables(include=("user_audits",)) == tables() | {"user_audits"}
+    with pytest.raises(SettingsError, match=r"there is no table tickets: ticket"):
+        tables(include=("tickets",))
+    with sqlite3.connect("desk.db") as db:
+        db.executescript("CREATE TABLE seat (id INTEGER PRIMARY KEY); INSERT INTO seat VALUES (1)")
+    db.close()
+    with pytest.raises(SettingsError, match="the rows of seat cannot be documents: it has no text"):
+        tables(include=("seat",))
 
 
-def test_init_shows_a_document_of_each_index_and_what_it_hides(tmp_path, desk):
-    project = Project(tmp_path / "project")
-    project.config.unlink()
-    said = project.cli("init", "--source", f"sqlite:///{desk}/desk.db", "--include", "ticket").stdout
-    assert "ticket: Printer 1 is offline (1)\n" in said
-    assert "  --- comment 1\n  Printer 1 is offline\n\n  The printer on the third floor" in said
-    assert "ticket leaves rows out: ticket: deleted_at is set for deleted rows\n" in said
-    assert [index.name for index in project.settings.indexes] == ["ticket"]
-    used = project.cli("init", "--add", "comment", "--force")
-    assert used.returncode == 2
-    assert "name it with --source" in used.stderr
+def test_the_share_falls_with_what_a_person_leaves_out(desk):
+    def share(**choices):
+        made = scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal
+        return made.searched / made.chars
+
+    whole = share()
+    assert share(exclude=("ticket",)) < whole
+    assert share(hide=("comment.body",)) < whole
+    assert share(include=("user_audits",)) > whole
 
 
 def test_names_of_files_in_a_folder_that_is_allowed_become_their_text(tmp_path):

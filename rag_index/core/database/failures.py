@@ -35,7 +35,7 @@ class Failure:
 
 
 SILENCE = "check that it runs and that the URL is right"
-_LOGIN = "correct user and password in {setting}"
+_LOGIN = "correct user and password in {setting}, or set {variable} to the complete URL"
 _TLS = "correct what {setting} says of TLS (sslmode and sslrootcert, or ssl_ca)"
 _RIGHT = "give this user the right to that"
 _CONNECTIONS = "allow more connections there, or close others"
@@ -122,7 +122,8 @@ def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
     code = _code(origin)
     transient, remedy = _meaning(origin, code) or (passing, SILENCE if passing else "")
     hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
-    told = remedy.format(setting=setting) or hint.strip().rstrip(".")
+    variable = f"RAG_INDEX_{setting.strip('[').replace('] ', '__').upper()}"
+    told = remedy.format(setting=setting, variable=variable) or hint.strip().rstrip(".")
     said = "; ".join(filter(None, [first_line(error, url), told]))
     return Failure(transient or (lost and remedy != _POOLER), remedy != SILENCE, lost or remedy == SILENCE, said, code)
 

@@ -35,8 +35,11 @@ class Progress:
     While a service does not answer, it says so instead of a rate and the time left.
     """
 
-    def __init__(self, index: str, *, interval: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
-        self.index = index
+    def __init__(
+        self, index: str, noun: str = "documents", *, interval: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.index, self._noun = index, noun
         self.total = self.done = self.failed = 0
         self.note = ""
         self.displays: list[Display] = []
@@ -50,10 +53,10 @@ class Progress:
         self._started = self._updated = clock()
         self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
 
-    def start(self, total: int) -> None:
-        """Set the total, and start measuring time."""
-        self.total, self._begun, self._started = total, True, self._clock()
-        self._recent = deque([(self._started, 0)])
+    def start(self, total: int, done: int = 0) -> None:
+        """Set the total, and what was done of it before, and start measuring time."""
+        self.total, self.done, self._begun, self._started = total, done, True, self._clock()
+        self._recent = deque([(self._started, done)])
         self.tick(force=True)
 
     def advance(self, done: int, *, failed: int = 0) -> None:
@@ -157,7 +160,7 @@ class Progress:
     def _share(self) -> str:
         if not self._begun and not self.done:
             return "not begun"
-        return f"{self.done:,} of {max(self.total, self.done):,} documents"
+        return f"{self.done:,} of {max(self.total, self.done):,} {self._noun}"
 
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""

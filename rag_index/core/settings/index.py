@@ -131,7 +131,7 @@ class IndexSettings(Section):
     """The columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
     """Columns of `key`, `text` and `payload` that are named like secrets but hold none. `plan` warns of all others.
-    [Secrets](#what-init-proposes) in a text with such a column are not masked."""
+    [Secrets](#secrets) in a text with such a column are not masked."""
     payload_indexes: dict[str, PayloadKind] = Field(default={})
     """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`, `integer`, `float`, `bool`
     or `datetime`."""

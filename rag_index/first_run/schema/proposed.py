@@ -44,6 +44,21 @@ class HiddenRows:
     """The answer that holds until a person says otherwise."""
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Return the columns as TABLE.COLUMN."""
+        return tuple(name if "." in name else f"{self.table}.{name}" for name in self.columns)
+
+    @property
+    def like(self) -> tuple[object, ...]:
+        """Return what equal conditions of several tables have in common."""
+        return self.columns, self.says
+
+    @property
+    def amount(self) -> int:
+        """Return how much a person loses by it."""
+        return self.rows
+
+    @property
     def sentence(self) -> str:
         """Return the question, with its numbers."""
         return f"{self.question} {max(self.rows, 0):,} of {self.of:,} rows are hidden."
@@ -58,6 +73,21 @@ class LeftOut:
     why: str
     """The reason, to be read after the column's name: `is a secret`."""
     chars: int
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Return the column as TABLE.COLUMN."""
+        return (f"{self.table}.{self.column}",)
+
+    @property
+    def like(self) -> tuple[object, ...]:
+        """Return what equal columns of several tables have in common."""
+        return self.column, self.why
+
+    @property
+    def amount(self) -> int:
+        """Return how much a person loses by it."""
+        return self.chars
 
 
 @dataclass(frozen=True, slots=True)

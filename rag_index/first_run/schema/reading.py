@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
 
+CHOSEN = "is left out, as you said"
 USES = ("title", "text", "out", FILE)
 _COLUMNS = re.compile(r"\{([^{}]+)\}")
 
@@ -82,7 +83,7 @@ class _Reading:
             if self._chosen(table, name, self._choices.hide) and one.is_text:
                 use = "out"
             if use == "out":
-                table.columns[name] = replace(one, role="other", why="is left out, as you said")
+                table.columns[name] = replace(one, role="other", why=CHOSEN)
             elif use:
                 form = FILE if use == FILE else one.form
                 table.columns[name] = replace(one, role="name" if use == "title" else "prose", form=form, why="")
@@ -98,7 +99,7 @@ class _Reading:
         table.conditions[:] = kept
         for name, column in table.source.columns.items():
             known = any(name in one.columns and one.through is None for one in kept)
-            if table.columns[name].is_text or known or not self._chosen(table, name, self._choices.hide):
+            if table.columns[name].is_text or table.columns[name].why == CHOSEN or known or not self._chosen(table, name, self._choices.hide):
                 continue
             counts = Counter(column.filled)
             most = counts.most_common(1)[0] if counts else (None, 0)
@@ -117,7 +118,9 @@ class _Reading:
         indexes = {table: IndexMaker(table, made, taken).made() for table in made.documents}
         shown = {place for one in indexes.values() for place in _shown(one.settings)}
         uses = [self._use(one, made, indexes, shown) for one in self.tables]
-        uses += [TableUse(one.name, one.rows, 0, True, "out", why="is left out, as you said") for one in self._excluded]
+        for one in self._excluded:
+            chars = sum(self._chars(one).values())
+            uses.append(TableUse(one.name, one.rows, chars, one.source.counted, "out", why=CHOSEN))
         uses += [TableUse(one, 0, 0, True, "out", why="is a view: what it shows is in tables") for one in self._catalog.views]
         ranked = sorted(uses, key=lambda one: -one.chars)
         return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._policies([*indexes.values()])))
@@ -136,10 +139,7 @@ class _Reading:
         self, table: Table, made: Plan, indexes: Mapping[Table, ProposedIndex], shown: set[tuple[str | None, str, str]]
     ) -> TableUse:
         """Return what becomes of a table, with its numbers."""
-        texts = {name: one for name, one in table.columns.items() if one.texts and _is_readable(one)}
-        texts = {name: one for name, one in texts.items() if name not in {*table.key, *table.references}}
-        counted = self._catalog.chars(table.source, [*texts]) if texts and table.rows else {}
-        chars = {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
+        chars = self._chars(table)
         place = (table.source.schema, table.source.name)
         reached = [name for name in chars if (*place, name) in shown]
         becomes, of = self._role(table, made, shown)
@@ -159,6 +159,13 @@ class _Reading:
             {name: "title" if name in table.title_columns else "text" if name in reached else "out" for name in chars},
             round(share * sum(chars[name] for name in reached)),
         )  # fmt: skip
+
+    def _chars(self, table: Table) -> dict[str, int]:
+        """Return how many characters each column has that people can read."""
+        texts = {name: one for name, one in table.columns.items() if one.texts and _is_readable(one)}
+        texts = {name: one for name, one in texts.items() if name not in {*table.key, *table.references}}
+        counted = self._catalog.chars(table.source, [*texts]) if texts and table.rows else {}
+        return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
 
     def _role(self, table: Table, made: Plan, shown: set[tuple[str | None, str, str]]) -> tuple[Any, tuple[str, ...]]:
         if table in made.documents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import textwrap
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from rag_index.core.database.drivers import database_url, is_file, is_secret, redacted_url
 from rag_index.core.settings.parts import FILE
@@ -20,13 +21,14 @@ from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
 from rag_index.first_run.schema.proposed import Choices, Proposal
 from rag_index.first_run.schema.reading import propose
+from rag_index.first_run.schema.screen import left_out, says, share_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.core.settings import Settings
     from rag_index.first_run.schema.catalog import DatabaseCatalog, Progress
-    from rag_index.first_run.schema.proposed import ProposedIndex
+    from rag_index.first_run.schema.proposed import HiddenRows, ProposedIndex
 
 MAX_FILE_NAME = 200
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
@@ -77,9 +79,18 @@ class Scaffold:
     """The text of a settings file, and what it proposes."""
 
     text: str
+    """"" if nothing is proposed."""
     proposal: Proposal = field(default_factory=Proposal)
+    choices: Choices = field(default_factory=Choices)
     catalog: DatabaseCatalog | None = None
     """What was read of the database, for the next one."""
+    lacks_password: bool = False
+    """Whether the URL in the file is not the whole one."""
+
+
+def source_url(source: str) -> str:
+    """Return the URL of a database that a person named, by its URL or by the path of an SQLite file."""
+    return URL.create("sqlite", database=source).render_as_string() if Path(source).is_file() else source
 
 
 def scaffold(
@@ -93,38 +104,51 @@ def scaffold(
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
-    `choices` are what a person decided. `files` is a folder: columns that name files in it become the text of these.
-    `catalog` is that of an earlier one: the database is not read again.
+    `files` is a folder: columns that name files in it become the text of these. `catalog` is that of an earlier one:
+    the database is not read again. `progress` is called as by `read_catalog`. What is open stands in the file as
+    comments. The text is "" if nothing is proposed: `nothing_found` says why.
 
     Raises:
-        SettingsError: `source` is not a database URL, its file does not exist, or its database has no table with text.
+        SettingsError: `source` is no database, its file does not exist, or the choices do not fit it.
         SourceUnavailable: the database does not answer.
     """
-    here, choices = Path.cwd(), choices or Choices()
+    here = Path.cwd()
     project = _toml(project_name((folder or here).absolute().name))
     if source is None:
         return Scaffold(_HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="") + EXAMPLE_INDEX)
+    source, choices = source_url(source), choices or Choices()
     try:
         url = database_url(source, here)
     except ValueError as error:
         raise SettingsError(f"the source {error}") from None
     with ExitStack() as stack:
         catalog = catalog or stack.enter_context(read_catalog(url, progress))
-        uses = (_names_of_files(catalog, files) if files else {}) | dict(choices.uses)
-        proposal = propose(catalog, replace(choices, uses=uses))
-    for index in proposal.indexes if FILE in uses.values() else ():
+        if files:
+            choices = replace(choices, uses=_names_of_files(catalog, files) | dict(choices.uses))
+        proposal = propose(catalog, choices)
+    for table in proposal.tables:
+        if table.name in choices.include and table.becomes != "document":
+            raise SettingsError(f"the rows of {table.name} cannot be documents: it {table.why or 'has no text'}")
+    if not proposal.indexes:
+        return Scaffold("", proposal, choices, catalog)  # a person may still include a table
+    for index in proposal.indexes if files else ():
         if any(FILE in one.get("format", {}).values() for one in (index.settings, *index.settings.get("parts", ()))):
             index.settings = {"files": str(files and files.resolve())} | index.settings
-    if not proposal.indexes:
-        why = [f"{one.name} {one.why}" for one in proposal.tables]
-        raise SettingsError("; ".join([f"{redacted_url(url)} has no table whose rows people would look for", *why]))
-    note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
-    head = _HEAD.format(project=project, url=_toml(_without_secrets(source, here, folder or here)), note=note)
-    questions = [_comment(one.sentence) for one in proposal.questions]
-    left = [_comment(f"{one.name} {one.why}") for one in proposal.tables if one.becomes == "out" and one.rows]
-    first = f"{_comments('Row level security', proposal.policies)}\n".lstrip()
-    text = first + head + "\n".join([*map(_index_section, proposal.indexes), "".join([*questions, *left])])
-    return Scaffold(text, proposal, catalog)
+    lacks_password = bool(url.password or any(map(is_secret, url.query)))
+    shown = _without_secrets(source, here, folder or here)
+    head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "")
+    questions = [one for table in proposal.tables for one in table.hidden if one.question]
+    sections = [_index_section(index, questions) for index in proposal.indexes]
+    out = left_out(proposal)
+    reached = _comments(share_sentence(proposal) + ". Left out, the largest first" * bool(out), out)
+    first = f"{_comments('Row level security', proposal.policies)}\n" if proposal.policies else ""
+    return Scaffold(first + head + "\n".join([*sections, reached]), proposal, choices, catalog, lacks_password)
+
+
+def nothing_found(source: str) -> SettingsError:
+    """Return the error of a database without anything to propose."""
+    url = redacted_url(database_url(source_url(source), Path.cwd()))
+    return SettingsError(f"{url} has no table whose rows people would look for: name one with --include")
 
 
 def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
@@ -140,8 +164,8 @@ def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
 
 
 def _comments(title: str, sentences: Sequence[str]) -> str:
-    """Return a comment with a title; "" if there is nothing to say."""
-    return f"# {title}:\n{''.join(map(_comment, sentences))}" if sentences else ""
+    """Return a comment with a title, and a line for each sentence."""
+    return f"# {title}{':' if sentences else '.'}\n{''.join(map(_comment, sentences))}"
 
 
 def _comment(sentence: str) -> str:
@@ -150,11 +174,25 @@ def _comment(sentence: str) -> str:
     return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
 
 
-def _index_section(index: ProposedIndex) -> str:
-    """Return the [[indexes]] section of an index, with the reasons as comments."""
+def _index_section(index: ProposedIndex, questions: Sequence[HiddenRows]) -> str:
+    """Return the [[indexes]] section of an index, with the reasons and what is open as comments."""
+    tables, lines = {*_tables({"table": index.table} | index.settings)} | {index.table}, []
+    for one in questions:
+        if one.table in tables:
+            shown = " ".join(f"--show {shlex.quote(name)}" for name in one.places)
+            lines.append(_comment(f"{says([one])}. {one.question} To show them, remove the condition, or add {shown}."))
     changed = _line("changed_since", index.changed, "if each change sets it: then runs read newer rows alone")
     more = [f"# {changed}"] if index.changed else []
-    return "\n".join([*_lines("[indexes]", {"name": index.name} | index.settings, index.reasons, more), ""])
+    keys = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons, more)
+    return "".join(lines) + "\n".join([*keys, ""])
+
+
+def _tables(place: Mapping[str, Any], schema: str = "") -> Iterator[str]:
+    """Yield the full names of the tables of an index or a part, and of those below it."""
+    schema = place.get("schema", schema)
+    yield f"{schema}.{place['table']}" if schema else place["table"]
+    for one in (*place.get("joins", {}).values(), *place.get("parts", ())):
+        yield from _tables(one, schema)
 
 
 def _lines(

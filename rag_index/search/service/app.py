@@ -124,9 +124,11 @@ def make_router(service: SearchService) -> APIRouter:
 
 
 def make_choices(
-    proposal: Callable[[ChoicesBody], dict[str, Any]], keep: Callable[[ChoicesBody], dict[str, Any]]
+    proposal: Callable[[ChoicesBody], dict[str, Any]],
+    keep: Callable[[ChoicesBody], dict[str, Any]],
+    searchable: Callable[[], dict[str, Any]],
 ) -> APIRouter:
-    """Return the routes of a trial: what becomes of the tables with what was chosen, and settings to keep."""
+    """Return the routes of a trial: what becomes of the tables with what was chosen, settings to keep, and progress."""
     router = APIRouter()
 
     @router.post("/proposal")
@@ -136,6 +138,10 @@ def make_choices(
     @router.post("/keep")
     def post_keep(body: ChoicesBody) -> JSONResponse:
         return JSONResponse(keep(body))
+
+    @router.get("/searchable")
+    def get_searchable() -> JSONResponse:
+        return JSONResponse(searchable())
 
     return router
 

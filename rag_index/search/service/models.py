@@ -167,11 +167,17 @@ class VerifyBody(Asked):
 
 
 class ChoicesBody(Asked):
-    """What a person chose on the page of a trial; `show` names a table whose first document to show."""
+    """What a person chose on the page of a trial, as `Choices` in rag_index/first_run/schema has it."""
 
-    tables: dict[str, bool] = {}
-    columns: dict[str, Literal["title", "text", "secret", "out"]] = {}
-    show: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    show: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
+    uses: dict[str, Literal["title", "text", "out"]] = {}
+    listed: list[str] = []
+    """Tables of which each has a line, though others are alike."""
+    documents: str | None = None
+    """An index of which to show documents, in place of the lines."""
 
 
 class VerifyModel(BaseModel):

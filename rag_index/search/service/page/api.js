@@ -60,6 +60,9 @@ export const send = (path, body, signal) => request(path, { method: "POST", body
 
 export const listIndexes = () => request("indexes");
 
+// Return how many documents of a trial can be searched, in a sentence, and whether these are all.
+export const searchable = () => request("searchable");
+
 export const search = (asked, signal) => send("search", { ...asked, explain: true }, signal);
 
 export const facets = (asked, signal) => send("facets", asked, signal);

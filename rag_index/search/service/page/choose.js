@@ -1,74 +1,89 @@
-// What `rag-index try` searches: tables and columns to tick, one document as it would be found, and settings to keep.
+// What `rag-index try` searches: the lines of the terminal's screen, a button for each, and documents as they are found.
 
 import { Problem, send } from "./api.js";
-import { byId, make } from "./dom.js";
+import { byId, make, shown } from "./dom.js";
 
-const USES = { title: "the title", text: "text", secret: "secret", out: "left out" };
-const chosen = { tables: {}, columns: {} };
+const BUTTONS = { table: ["Make documents", "Leave out"], condition: ["Show them", "Hide them"], column: ["Search it", "Leave out"] };
+const PASSAGES = 3;
+const USES = { title: "the title", text: "text", out: "left out" };
+let chosen = { include: [], exclude: [], show: [], hide: [], uses: {} };
+let listed = [];
 let asked = 0; // the newest request: answers of older ones are dropped
 
-// Ask what becomes of the tables, and show it; with `table`, also a document of that one.
-async function refresh(table = null) {
+// Ask what follows from some choices, and show it. They are kept if they can be.
+async function refresh(choices = chosen) {
   const mine = ++asked;
-  byId("problem").hidden = true;
+  byId("problem").hidden = byId("keep").disabled = true;
   byId("status").textContent = "Reading the database …";
   try {
-    const { tables, document: text } = await send("../proposal", { ...chosen, show: table });
+    const { lines, sentence } = await send("../proposal", { ...choices, listed });
     if (mine !== asked) return;
-    showTables(tables);
-    if (table) showDocument(table, text);
+    chosen = choices;
+    byId("status").textContent = `${sentence}.`;
+    byId("tables").replaceChildren(...lines.filter((one) => one.kind === "table").map(row));
+    byId("lines").replaceChildren(...lines.filter((one) => one.kind !== "table").map(item));
+    const indexes = lines.filter((one) => one.index);
+    byId("keep").disabled = !indexes.length;
+    byId("hits").replaceChildren(...indexes.map(index));
+    for (const { index: name } of indexes) {
+      const { documents } = await send("../proposal", { ...choices, documents: name });
+      if (mine !== asked) return;
+      byId(`index ${name}`).append(...(documents.length ? documents.map(hit) : [make("p", {}, "No row has text that may be shown.")]));
+    }
   } catch (error) {
     if (mine === asked) fail(error);
   }
 }
 
-function showTables(tables) {
-  const open = new Set([...document.querySelectorAll(".hit details[open]")].map((one) => one.dataset.table));
-  const indexes = tables.filter((one) => !one.reason);
-  byId("status").textContent = `${indexes.length} of ${tables.length} tables with text are searched by themselves.`;
-  byId("hits").replaceChildren(...tables.map((one) => item(one, open.has(one.name))));
-  byId("keep").disabled = !indexes.length;
+function row(line) {
+  return make("tr", {}, ...[line.title, line.rows, line.share, line.says, button(line)].map((cell) => make("td", {}, cell)));
 }
 
-function item(table, open) {
-  const box = make("input", { type: "checkbox", checked: !table.reason, ariaLabel: table.name });
-  box.addEventListener("change", () => change("tables", table.name, box.checked));
-  const rows = table.rows > 20000 ? "more than 20,000" : table.rows.toLocaleString();
-  const size = `${rows} rows · ${table.chars.toLocaleString()} letters`;
-  const show = make("button", { type: "button", className: "quiet", disabled: Boolean(table.reason) }, "Show a document");
-  show.addEventListener("click", () => refresh(table.name));
-  const columns = make("details", { open }, make("summary", {}, "Columns"), ...Object.entries(table.columns).map(
-    ([name, use]) => column(table, name, use)));
-  columns.dataset.table = table.name;
-  const head = make("label", { className: "table" }, box, make("strong", {}, table.name), make("small", {}, size));
-  return make("li", { className: "hit" }, make("div", { className: "head" }, head, show),
-    table.reason ? make("p", { className: "note" }, table.reason) : null, columns);
+// Return the place of an index for what its columns are used for, and for documents.
+function index(line) {
+  const columns = make("details", {}, make("summary", {}, "Columns"), ...line.columns.map(([name, use]) => column(line, name, use)));
+  return make("li", { className: "hit", id: `index ${line.index}` }, make("h2", {}, line.index), columns);
 }
 
-function column(table, name, use) {
-  const key = (other) => `${table.name}.${other}`;
+// Return a document as a search would show it: its title, the beginning of its text, and its fields.
+function hit(document) {
+  const fields = Object.entries(document.payload ?? {}).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, shown(value))));
+  return make("article", { className: "found" }, make("strong", {}, document.title ?? document.document_id),
+    ...document.chunks.slice(0, PASSAGES).map((chunk) => make("p", { className: "text" }, chunk.text)),
+    make("dl", { className: "payload" }, ...fields));
+}
+
+function item(line) {
+  const note = line.note ? make("p", { className: "note" }, line.note) : null;
+  return make("li", {}, make("div", { className: "head" }, make("span", {}, line.says), button(line)), note);
+}
+
+function button(line) {
+  const several = line.kind === "table" && line.names.length > 1;
+  const text = several ? "List them" : BUTTONS[line.kind][Number(line.searched)];
+  const made = make("button", { type: "button", className: "quiet", ariaLabel: `${text}: ${line.title}` }, text);
+  made.addEventListener("click", () => {
+    if (several) listed.push(...line.names);
+    refresh(several ? chosen : line.changed);
+  });
+  return made;
+}
+
+function column(line, name, use) {
+  const key = (other) => `${line.names[0]}.${other}`;
   const select = make("select", { ariaLabel: key(name) }, ...Object.entries(USES).map(
     ([value, text]) => make("option", { value, selected: value === use }, text)));
   select.addEventListener("change", () => {
-    const titles = Object.keys(table.columns).map(key).filter((other) => chosen.columns[other] === "title");
-    if (select.value === "title") for (const other of titles) delete chosen.columns[other]; // there is one
-    change("columns", key(name), select.value);
+    const uses = { ...chosen.uses, [key(name)]: select.value };
+    const titles = line.columns.map(([other]) => key(other)).filter((other) => other !== key(name) && uses[other] === "title");
+    if (select.value === "title") for (const other of titles) delete uses[other]; // there is one
+    refresh({ ...chosen, uses });
   });
   return make("label", { className: "column" }, make("span", {}, name), select);
 }
 
-function change(kind, name, value) {
-  chosen[kind][name] = value;
-  refresh();
-}
-
-function showDocument(table, text) {
-  byId("document-title").textContent = table;
-  byId("document").querySelector("pre").textContent = text || "No row of it has text that may be shown.";
-  byId("document").showModal();
-}
-
 async function keep() {
+  byId("problem").hidden = true;
   try {
     const { file } = await send("../keep", chosen);
     byId("status").textContent = `Kept in ${file}. To index it: rag-index index-all`;

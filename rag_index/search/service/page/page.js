@@ -1,6 +1,6 @@
 // The page: what a person types becomes a search, and the address keeps it (after #, which no server is told).
 
-import { Problem, facets as countValues, listIndexes, search, token } from "./api.js";
+import { Problem, facets as countValues, listIndexes, search, searchable, token } from "./api.js";
 import { byId, make } from "./dom.js";
 import * as filters from "./filters.js";
 import { fields as fieldsOf, showHits } from "./hits.js";
@@ -12,6 +12,7 @@ const MOST = 100;
 const FACETS = 6;
 const VALUES = 100; // of a field whose values are searched
 const VALUE_CHARS = 40;
+const LOOK = 1000; // milliseconds between two looks at how much can be searched
 const PAUSE = 350; // milliseconds after a key before what was typed is searched for
 const MIN_TYPED = 3;
 const PAUSES = [2, 4, 8, 16, 32, 60]; // seconds until a search that lacks something is tried again by itself
@@ -54,6 +55,15 @@ async function start() {
   showIndexes();
   if (byId("query").value && !location.hash) return askAgain(); // it was typed meanwhile
   restore();
+}
+
+// Show how much of a trial can be searched, until all of it can; then what was asked is asked again.
+async function countSearchable() {
+  const { sentence, ended } = await searchable().catch(() => ({ sentence: byId("searchable").textContent }));
+  byId("searchable").hidden = !sentence;
+  byId("searchable").textContent = sentence;
+  if (!ended) return setTimeout(countSearchable, LOOK);
+  if (byId("query").value && !document.activeElement?.closest("#hits, dialog")) askAgain();
 }
 
 // Say which indexes are closed or not there yet, since nobody sees what they do not show.
@@ -433,6 +443,7 @@ byId("forget").addEventListener("click", () => {
   token.forget();
   location.reload();
 });
+if (!byId("choose").hidden) countSearchable();
 addEventListener("keydown", press);
 addEventListener("popstate", restore);
 start();
