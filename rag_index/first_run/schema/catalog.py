@@ -179,7 +179,7 @@ class DatabaseCatalog:
         place = sa.table(table.name, schema=table.schema)
         rows = sa.select(*columns).select_from(place).limit(MAX_ROWS if table.counted else COUNTED_ROWS).subquery()
         counted = sa.select(sa.func.count(), *[sa.func.sum(sa.func.length(one)) for one in rows.c])
-        found = self._ask(("chars", table.full_name, *names), lambda connection: _rows(connection, counted))
+        found = self._ask(("chars", table.full_name, *names), lambda connection: _try(connection, counted))
         if not found or not found[0][0]:
             return {name: sum(lengths) * table.rows // max(1, table.sampled) for name, lengths in sampled.items()}
         read, *sums = found[0]
@@ -192,7 +192,7 @@ class DatabaseCatalog:
             return None
         where = sa.text(condition.replace(":", "\\:"))
         statement = sa.select(sa.func.count()).select_from(sa.table(table.name, schema=table.schema)).where(where)
-        rows = self._ask(("rows", table.full_name, condition), lambda connection: _rows(connection, statement))
+        rows = self._ask(("rows", table.full_name, condition), lambda connection: _try(connection, statement))
         return int(rows[0][0]) if rows else None
 
     def distinct(self, table: DatabaseTable, column: str, count: int, where: str = "") -> list[Any]:
@@ -204,7 +204,7 @@ class DatabaseCatalog:
         if where:
             statement = statement.where(sa.text(where.replace(":", "\\:")))
         asked = ("distinct", table.full_name, column, where)
-        rows = self._ask(asked, lambda connection: _rows(connection, statement.limit(MAX_ROWS).distinct().limit(count)))
+        rows = self._ask(asked, lambda connection: _try(connection, statement.limit(MAX_ROWS).distinct().limit(count)))
         return [row[0] for row in rows or []]
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
@@ -219,7 +219,7 @@ class DatabaseCatalog:
         where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
         place = sa.table(table.name, schema=table.schema)
         statement = sa.select(name).distinct().select_from(place).where(where).limit(len(asked))
-        rows = self._ask(("found", table.full_name, column, *asked), lambda connection: _rows(connection, statement))
+        rows = self._ask(("found", table.full_name, column, *asked), lambda connection: _try(connection, statement))
         return len({str(row[0]) for row in rows or []}) / len(asked)
 
 
@@ -471,6 +471,15 @@ def _value(connection: Connection, name: str, kind: Kind) -> Any:
     if connection.dialect.name == "postgresql" and kind in ("json", "text"):
         return sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
     return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
+
+
+def _try(connection: Connection, statement: Any) -> Sequence[Any] | None:
+    """Return the rows of a statement; None if it takes too long, or the database refuses it."""
+    try:
+        return _rows(connection, statement)
+    except exc.DBAPIError as error:
+        _check(connection, error)
+        return None
 
 
 def _rows(connection: Connection, statement: Any) -> Sequence[Any] | None:

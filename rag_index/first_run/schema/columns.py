@@ -16,6 +16,8 @@ from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.words import singular, words
 
+from rag_index.first_run.schema.catalog import MAX_CHARS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -34,12 +36,13 @@ MIN_SAYING = 0.3
 FORMATS_READ = 100
 """Values of a column whose format is found out."""
 MARKS = re.compile(r"[<&\[{*#`_|~>]")
-_SENTENCE = re.compile(
+SENTENCE = re.compile(
     r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++"
     r"|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
 )
 """Four words in a row, or as much of a script without spaces between words."""
 _WORDS = re.compile(r"[^\W\d_]{2,}[^\w\s]*\s+[^\w\s]*[^\W\d_]+|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{2,}")
+_SIGNS = re.compile(r"[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]+")
 _KEY = re.compile(r"^[^:\n]*+: ", re.MULTILINE)
 _EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
 _PERSONAL = re.compile(
@@ -55,8 +58,9 @@ _PROGRAMS = re.compile(
     r"|[\w.+-]+/[\w.+-]+(?:;.*)?$|(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER)\s"
 )
 """What programs write: serialised objects, paths, digests, numbers, types of files."""
-_SLUG = re.compile(r"[a-z0-9]+(?:[-_.:/@][A-Za-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]*)+|[A-Z0-9]+(?:_[A-Z0-9]+)+|\\?\w+(?:\\\w+)+")
+_SLUG = re.compile(r"[a-z0-9]+(?:[-_.:/@]+%?[A-Za-z0-9]*)+|[a-z]+(?:[A-Z][a-z0-9]*)+|(?:[A-Z][a-z0-9]+){2,}|[A-Z0-9]+(?:_[A-Z0-9]+)+|\\?\w+(?:\\\w+)+")
 """Names that programmers give: `page_callback`, `user.login`, `STORE_NAME`."""
+_WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _FILE_BYTES = re.compile(
     rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
 )
@@ -153,13 +157,20 @@ def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) 
 def _form(values: Sequence[Any]) -> str:
     """Return the format of a column, from those of its values."""
     texts = [value for value in values if isinstance(value, str)][:FORMATS_READ]
-    forms = Counter(find_format(text) if MARKS.search(text) else "plain" for text in texts)
+    forms = Counter(_format(text) for text in texts)
     marked = [one for one in ("html", "bbcode") if forms[one] >= max(1, 0.01 * len(texts))]
     if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < 0.5 * len(texts):
         return "auto"
     if marked or forms["json"]:
         return [*marked, "json"][0]
     return "markdown" if forms["markdown"] and forms["markdown"] >= 0.2 * len(texts) else "plain"
+
+
+def _format(text: str) -> str:
+    if not MARKS.search(text):
+        return "plain"
+    cut_off = len(text) >= MAX_CHARS and re.match(r"\s*(?:\{\s*\"|\[\s*[{\[\"])", text)
+    return "json" if cut_off else find_format(text)
 
 
 def _texts(values: Sequence[Any], form: str) -> list[str]:
@@ -191,7 +202,7 @@ def is_readable(value: Any) -> bool:
 
 def _characters_said(text: str) -> int:
     """Return how many characters of a text are in sentences; what the keys of an object are called is said by none."""
-    return sum(len(found[0]) for found in _SENTENCE.finditer(_KEY.sub("", text)))
+    return sum(len(found[0]) for found in SENTENCE.finditer(_KEY.sub("", text)))
 
 
 def share(texts: Sequence[Any], pattern: re.Pattern[str], *, whole: bool = True) -> float:
@@ -241,7 +252,10 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
             return "other"
         told = _json_said(values) if made.form == "json" else made.said / max(1.0, made.length)
         return "prose" if told >= known.MIN_SENTENCES else "other"
-    if made.length >= known.MIN_PROSE_CHARS and (
+    signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
+    length = made.length * (3 if signs > 0.3 else 1)  # a Chinese sign says more than a letter
+    short = length >= 20 and made.said >= 0.5 * made.length and made.last_word not in known.TITLES
+    if short or length >= known.MIN_PROSE_CHARS and (
         made.said >= known.MIN_SENTENCES * made.length or (made.length >= 60 and wordy > 0.5 and made.said >= 0.1 * made.length)
     ):
         return "prose"
@@ -301,4 +315,5 @@ def is_template(column: ReadColumn) -> bool:
 
 def names_for_programs(column: ReadColumn) -> bool:
     """Return whether values are names that a programmer gave."""
-    return share(column.texts, _SLUG) > 0.6
+    slugs = share(column.texts, _SLUG)
+    return slugs > 0.6 or (slugs > 0.25 and share(column.texts, _WORD_OF_PROGRAMS) > 0.9)

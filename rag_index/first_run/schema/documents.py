@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.columns import SENTENCE
 from rag_index.first_run.schema.tables import Relation, Table
 from rag_index.first_run.schema.words import singular, words
 
@@ -33,10 +34,13 @@ PIECES, PIECE = 30, 30
 FEW_NAMED = 0.95
 """If fewer rows name one of a table, they hang on rows of several tables."""
 MIN_ROWS = 3
-MIN_TOLD = 3
+MIN_DETAILS = 3
+LITTLE = 15
+"""Rows that say less in sentences than this many characters have names alone."""
+MIN_TOLD, MANY_TOLD = 2, 6
 """Rows that have a name and no prose are things if as many columns tell of them."""
-MIN_PROSE = 0.2
-"""If a smaller share of a database's text is prose, people look for what has a name there."""
+PROSE, MIN_TEXTS = 100, 5
+"""If no table has a few texts of this length, people look for what has a name in this database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,7 @@ class _Planner:
                 self._out[one] = reason
             else:
                 self._usable.add(one)
-        prose = sum(one.rows * one.columns[name].length * one.columns[name].filled for one in self._usable for name in one.prose)
-        others = [one for one in self._usable if one.prose or one.noun[-1] not in known.BROUGHT]
-        self._speaks = prose > MIN_PROSE * sum(one.chars for one in others)
+        self._speaks = any(self._has_prose(one) for one in self._usable)
         self._leave_out_older()
         for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
             self._choose_owner(one)
@@ -108,6 +110,11 @@ class _Planner:
         self._leave_out_names()
         self._leave_out_little()
         return self._plan
+
+    def _has_prose(self, table: Table) -> bool:
+        """Return whether a table has some texts of several sentences."""
+        texts = [text for name in table.prose for text in table.columns[name].texts]
+        return sum(len(text.encode()) >= PROSE for text in texts) >= MIN_TEXTS  # a Chinese sign says more than a letter
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
@@ -121,7 +128,8 @@ class _Planner:
             return ""
         if table.is_accounts:
             return "has accounts"
-        large = table.chars > LARGE * self._whole and table.prose and not (table.is_settings or table.is_template)
+        programs = table.is_settings or table.is_template or table.repeats
+        large = table.chars > LARGE * self._whole and table.prose and not programs
         return "" if large else table.machine
 
     def _is_thing(self, table: Table) -> bool:
@@ -133,7 +141,7 @@ class _Planner:
 
     def _is_brought(self, table: Table) -> bool:
         """Return whether a list of names came with the application, and people look for prose."""
-        return self._speaks and table.noun[-1] in known.BROUGHT and not (table.prose or table.written)
+        return self._speaks and table.noun[-1] in known.BROUGHT and table.said < LITTLE and not table.written
 
     def _tells(self, one: Relation) -> bool:
         """Return whether several rows that say something name each row: a conversation is told by its messages."""
@@ -146,7 +154,7 @@ class _Planner:
         ways = [one for one in table.parents if one.parent is not table and one.is_whole and not one.is_pointer]
         ways = [one for one in ways if self._is_thing(one.parent) and not one.writes]
         named = self._has_own_name(table) and not any(_answers(one) for one in ways)
-        extends = [one for one in ways if one.extends and not one.type_column and (one.parent.title or one.parent.texts)]
+        extends = [one for one in ways if one.extends and not one.type_column and self._is_extended(one.parent)]
         typed = [one for one in ways if one.type_column and (not _is_crowd(one) or one.parent.rows > 300)]
         plain = [one for one in ways if not one.type_column and not _is_crowd(one)]
         full = [one for one in plain if one.share >= FEW_NAMED]
@@ -163,6 +171,11 @@ class _Planner:
             self._plan.parts[table] = [_owner(table, full)]
         elif partial and not named and sum(one.share for one in partial) >= 0.5:
             self._plan.parts[table] = partial[:6]
+
+    def _is_extended(self, table: Table) -> bool:
+        """Return whether rows say something, or are told by several tables with one more row for each."""
+        more = [one.child for one in table.children if one.extends and not one.type_column and one.child.texts]
+        return bool(table.title or table.texts) or len({*more}) >= MIN_DETAILS
 
     def _has_own_name(self, table: Table) -> bool:
         title = table.columns.get(table.title)
@@ -187,13 +200,11 @@ class _Planner:
         """Leave out tables of versions, and those that programs search in, if others have their texts, too."""
         for table in [one for one in self._tables if one in self._usable - self._wanted and is_of_copies(one)]:
             heads = [head for name in table.prose for head in _pieces(table.columns[name].texts)]
-            others = [one for one in self._usable if one is not table and not is_of_copies(one) and one.prose]
-            for other in others if len(heads) >= MIN_ROWS else ():
-                said = "\n".join(squeezed(text) for name in other.prose for text in other.columns[name].texts)
-                if 3 * sum(head in said for head in heads) >= len(heads):
-                    self._usable.discard(table)
-                    self._out[table] = f"has what is in {other.name}, too"
-                    break
+            others = [one for one in self._usable if one is not table and not is_of_copies(one)]
+            said = "\n".join(squeezed(text) for one in others for name in one.prose for text in one.columns[name].texts)
+            if len(heads) >= MIN_ROWS and 3 * sum(head in said for head in heads) >= len(heads):
+                self._usable.discard(table)
+                self._out[table] = "has what is in other tables, too"
 
     def _find_threads(self) -> None:
         """Find replies that are in the table of what they answer."""
@@ -264,7 +275,7 @@ class _Planner:
                 if other.prose and not other.title:
                     linked.add(other)
                     found.append(Part(own, far=far))
-                elif other.title and (other.is_label or not other.prose or other.rows < root.rows):
+                elif other.title and (other.is_label or other.rows <= root.rows):
                     found.append(Part(own, far=far))
         return found
 
@@ -275,15 +286,16 @@ class _Planner:
     def _leave_out_names(self) -> None:
         """Leave out names that hardly say more, unless they were written one by one; and what programs repeat."""
         for table, parts in [*self._plan.documents.items()]:
-            own = [one for one in parts if not one.far and (one.table.prose or one.table.title)]
+            own = [one for one in parts if not one.far and one.table.chars * 10 >= table.chars > 0]
+            own += [one for one in parts if not one.far and not table.chars and one.table.chars]
             if table in self._wanted:
                 continue
-            alone = not table.prose and not own
+            alone = table.said < LITTLE and not own
             few = table.told < MIN_TOLD and not table.written and not table.is_people
             brought = self._is_brought(table)
-            idle = self._speaks and not (table.written or table.is_people or table.is_used)
+            idle = self._speaks and table.told <= MANY_TOLD and not (table.written or table.is_people or table.is_used)
             nothing = not table.chars and not any(one.table.prose or one.table.title for one in parts)
-            if nothing or (alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle)):
+            if nothing or (alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or table.repeats)):
                 self._out[table] = "has names alone"
             elif table.repeats and not own and not table.title and table.machine:
                 self._out[table] = "repeats itself"
@@ -299,7 +311,8 @@ class _Planner:
 
         ranked = sorted(self._plan.documents, key=value, reverse=True)
         for number, table in enumerate(ranked):
-            if number >= MAX_DOCUMENTS and value(table) < MIN_SHARE * self._whole and table not in self._wanted:
+            little = value(table) < MIN_SHARE * self._whole and not table.prose
+            if number >= MAX_DOCUMENTS and little and table not in self._wanted:
                 del self._plan.documents[table]
                 self._out[table] = "says little beside the other tables"
         order = {table: number for number, table in enumerate(ranked)}
@@ -320,9 +333,9 @@ def squeezed(text: str) -> str:
 
 
 def _pieces(texts: Sequence[str]) -> list[str]:
-    """Return letters from the middle of texts: what stands at the beginning may be different in a copy."""
-    long = [text for text in map(squeezed, texts[:PIECES]) if len(text) > 2 * PIECE]
-    return [text[len(text) * at // 4 :][:PIECE] for text in long for at in (1, 2, 3) if len(text) * at // 4 + PIECE < len(text)]
+    """Return the last letters of the longest sentence of each text: what a copy begins with may be a name."""
+    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts[:PIECES]]
+    return [squeezed(run)[-PIECE:] for run in runs if len(run) > 1.5 * PIECE]
 
 
 def _answers(one: Relation) -> bool:

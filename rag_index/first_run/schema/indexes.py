@@ -60,20 +60,25 @@ class _Rows:
 
     def join(self, relation: Relation, through: str = "", **more: Any) -> str:
         """Join the row that a relation names, of its own row or that of the join `through`; return the name."""
-        stem = [word for word in words(relation.column) if word not in known.KEY_WORDS]
-        wanted = "_".join(stem) if stem and relation.column not in relation.child.key else relation.parent.source.name
-        name = free_name(identifier(wanted, "row"), self.taken)
+        parent = relation.parent
+        skip = known.KEY_WORDS | {*words(parent.key[0])}
+        stem = "_".join(word for word in words(relation.column) if word not in skip)
+        wanted = [parent.source.name, f"{stem}_row"]
+        if stem and relation.column not in relation.child.key:
+            wanted = [stem, f"{stem}_{parent.noun[-1]}", *wanted]
+        free = [name for one in wanted if (name := identifier(one, "row")).lower() not in {*map(str.lower, self.taken)}]
+        name = free[0] if free else free_name(identifier(wanted[0], "row"), self.taken)
         self.taken.add(name)
         on = {there: f"{through}.{here}" if through else here for here, there in relation.pairs}
-        self.joins[name] = {**self.place(relation.parent), "on": on["id"] if [*on] == ["id"] else on, **more}
-        self.joined.add(relation.parent)
+        self.joins[name] = {**self.place(parent), "on": on["id"] if [*on] == ["id"] else on, **more}
+        self.joined.add(parent)
         return name
 
     def join_row(self, table: Table, on: dict[str, str], where: str) -> str:
         """Join the only row of a table that meets a condition, and return the name."""
         name = free_name(identifier(table.source.name, "row"), self.taken)
         self.taken.add(name)
-        self.joins[name] = {**self.place(table), "on": on, "where": where}
+        self.joins[name] = {**self.place(table), "on": on, **({"where": where} if where else {})}
         return name
 
     def add_labels(self, skip: Table | None = None) -> None:
@@ -192,7 +197,11 @@ class IndexMaker:
         return f"{{{table.code}}} {rest}"
 
     def _title_of_attributes(self) -> str:
-        """Join the value whose attribute is called a title, if rows have names and values in other tables."""
+        """Join the row, or the value whose attribute, is called a title, if other tables tell of rows."""
+        for own in [one for one in self._table.children if one.extends and one.is_whole and one.child.texts]:
+            if own.child.noun[-1] in known.TITLES:
+                name = self._rows.join_row(own.child, {own.pairs[0][0]: own.pairs[0][1]}, "")
+                return self._rows.read(own.child, own.child.texts[:1], name)[0]
         for own in [one for one in self._table.children if one.is_whole and not one.type_column]:
             link, (here, key) = own.child, own.pairs[0]
             for caption in [one for one in link.parents if one.parent.title in one.parent.columns and one.is_whole]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components.sources.secret_values import UUID
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.tables import NOTHING, Relation, Table
 from rag_index.first_run.schema.words import singular, words
@@ -99,7 +100,9 @@ class _Finder:
             return 0.0
         key = parent.source.columns[parent.key[0]]
         is_text = isinstance(values[0], str)
-        if is_text != (key.kind == "text") and not (key.kind == "id" and not isinstance(values[0], int)):
+        if key.kind == "id" and not all(UUID.fullmatch(str(value)) for value in values):
+            return 0.0
+        if key.kind != "id" and is_text != (key.kind == "text"):
             return 0.0
         return self._catalog.share_found(values, parent.source, key.name)
 
@@ -127,20 +130,22 @@ class _Finder:
 
     def _named(self, table: Table, column: Column) -> list[Table]:
         """Return the tables that a column may name, the likeliest by its name first."""
-        named = [singular(word) for word in words(column.name)]
+        named = [singular(word) for word in table.named[column.name]]
         bare = tuple(word for word in named if word not in known.KEY_WORDS)
         glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", column.name.lower()).replace("_", "")
         found = []
         for one in self._keyed if bare else ():
             by_noun = one.noun[-len(bare) :] == bare or (len(bare) > 1 and one.noun[-1] == bare[-1] and named[-1] != bare[-1])
-            same_key = one.key[0] == column.name and column.name.lower() != "id"
+            key = words(one.key[0])
+            same_key = key == words(column.name)[-len(key) :] and one.key[0].lower() not in known.KEY_WORDS
             if one is not table and (by_noun or same_key or (len(glued) >= 4 and "".join(one.noun) == glued)):
                 found.append(one)
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
         if not found and bare and len(bare) < len(named) and len(bare[-1]) >= MIN_STEM:  # `repo_id` of a repository
             found = [one for one in self._keyed if one is not table and one.noun[-1].startswith(bare[-1])]
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
-            found.append(table)
+            trees = [one for one in self._keyed if column.name in one.columns and one.noun[-1] in known.CONTAINERS]
+            found += [*sorted(trees, key=lambda one: one is not table), *([] if "pid" in named and trees else [table])]
         if known.WRITERS & {*named} and column.kind in ("number", "id"):
             found += sorted((one for one in self._keyed if one.is_people), key=lambda one: not one.is_accounts)
         return found

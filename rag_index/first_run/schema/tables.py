@@ -117,6 +117,15 @@ class Table:
         return self.source.rows
 
     @cached_property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Return the words of the name of each column, without a prefix that most of them have."""
+        found = {name: words(name) for name in self.columns}
+        for first, count in Counter(one[0] for one in found.values()).most_common(1):
+            if 2 * count > len(found) > 2 and first not in ("is", "has"):
+                return {name: one[1:] if one[0] == first and len(one) > 1 else one for name, one in found.items()}
+        return found
+
+    @cached_property
     def references(self) -> set[str]:
         """Return the columns that name rows of tables, or of which table a row is."""
         found = {column for one in self.parents for column, _ in one.pairs}
@@ -126,6 +135,8 @@ class Table:
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
         passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash", "userpassword", "passwordhash"}
+        if known.CUSTOMERS & {*self.noun}:
+            return False
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
         found = [one for one in self.columns.values() if one.role == "secret" and one.filled > (0 if mail else 0.2)]
         return any(passwords & {*words(one.name), "".join(words(one.name))} for one in found)
@@ -135,7 +146,7 @@ class Table:
         """Return whether rows are persons."""
         called = {"_".join(words(name)) for name in self.columns}
         first_and_last = {*known.FIRST_NAMES} & called and {*known.LAST_NAMES} & called
-        return self.is_accounts or bool(first_and_last) or (self.noun[-1] in known.PERSONS and not self.prose)
+        return self.is_accounts or bool(first_and_last) or (bool(known.PERSONS & {*self.noun[-2:]}) and not self.prose)
 
     @cached_property
     def title(self) -> str:
@@ -169,7 +180,7 @@ class Table:
         """Return the smaller the likelier: by its word, not half empty, and of few words."""
         place = known.TITLES.index(one.last_word) if one.last_word in known.TITLES else len(known.TITLES)
         own = {*map(singular, words(one.name)[:-1])} - {*self.noun}
-        unsure = place == len(known.TITLES)
+        unsure = place == len(known.TITLES) or (one.last_word == "title" and bool(known.PERSONS & {*self.noun}))  # a post
         return (unsure, one.filled < 0.5, one.distinct < 0.2, len(own) > 1, place, [*self.columns].index(one.name))
 
     @cached_property
@@ -207,6 +218,11 @@ class Table:
         return [name for name in self.texts if self.columns[name].role == "prose"]
 
     @cached_property
+    def said(self) -> float:
+        """Return how many characters of its prose stand in sentences, for each row on average."""
+        return sum(self.columns[name].said * self.columns[name].filled for name in self.prose)
+
+    @cached_property
     def chars(self) -> float:
         """Return about how many characters people read in all rows."""
         read = [self.columns[name] for name in (*self.texts, *self.title_columns)]
@@ -226,7 +242,8 @@ class Table:
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
-        if self.is_people and not self.is_accounts:
+        coded = any(one.role == "code" and one.distinct > 0.95 for one in self.columns.values())
+        if self.is_people and not self.is_accounts and self.told + coded > 2:
             return False
         many = any(one.child.rows > 20 * self.rows for one in self.children)
         return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
@@ -234,7 +251,8 @@ class Table:
     @cached_property
     def told(self) -> int:
         """Return how many columns say something of rows that people may ask for."""
-        roles = [one.role for one in self.columns.values() if one.filled > 0.5 and one.name not in self.references]
+        out = {*self.references, *self.key}
+        roles = [one.role for one in self.columns.values() if one.filled > 0.5 and one.name not in out]
         return sum(role in ("name", "choice", "time", "number", "prose") for role in roles)
 
     @cached_property
@@ -251,17 +269,19 @@ class Table:
     @cached_property
     def is_used(self) -> bool:
         """Return whether rows of other tables name a good share of its rows: most of a list that was brought are not."""
-        return any(len({*one.named}) >= min(MIN_USED_ROWS, MIN_USED * self.rows) for one in self.children)
+        others = [one for one in self.children if one.child is not self]
+        return any(len({*one.named}) >= min(MIN_USED_ROWS, MIN_USED * self.rows) for one in others)
 
     @cached_property
     def is_settings(self) -> bool:
         """Return whether rows are names with values, and belong to nothing that has a name."""
         last = {words(name)[-1]: one for name, one in self.columns.items()}
         named = [last[word] for word in ("name", "key", "option", "setting", "property", "param", "variable") if word in last]
-        owners = [one.parent for one in self.parents if one.parent.title and not known.MACHINE & {*one.parent.noun}]
+        own = known.MACHINE | known.BROUGHT
+        owners = [one.parent for one in self.parents if one.parent.title and not own & {*one.parent.noun}]
         belongs = any(not (one.is_accounts or one.is_label) for one in owners)
         few = len(self.columns) <= 6 or any(map(names_for_programs, named))
-        return "value" in last and bool(named) and few and not belongs
+        return bool({*last} & {"value", "val", "translation"}) and bool(named) and few and not belongs
 
     @cached_property
     def is_template(self) -> bool:
@@ -287,11 +307,19 @@ class Table:
         if title and not first and names_for_programs(title):
             return "has names that programs give"
         known_by = [one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9]
-        slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and "slug" not in words(one.name)]
-        told = sum(self.columns[name].said * self.columns[name].filled for name in self.prose)
-        if slugs and not self.written and told < 100 and not any(one.parent.is_accounts for one in self.parents):
+        slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and not self._is_address(one)]
+        used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
+        if slugs and not used and self.said < 100:
             return "came with the application: programs know its rows by a name"
         return ""
+
+    def _is_address(self, one: ReadColumn) -> bool:
+        """Return whether names are made of the titles, as those in addresses are: people read what has one."""
+        if "slug" in words(one.name) or not self.title_columns:
+            return "slug" in words(one.name)
+        rows = self.source.rows_of(one.name, self.title_columns[0])
+        letters = [(_head(name), _head(title)) for name, title in rows if name and title]
+        return sum(title[:12] in name or name[:12] in title for name, title in letters) > 0.5 * len(letters) > 0
 
     def rows_as_dicts(self) -> Iterable[dict[str, Any]]:
         """Yield the sampled rows."""

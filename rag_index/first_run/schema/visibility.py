@@ -116,7 +116,7 @@ class _Look:
     @property
     def unset(self) -> str:
         """Return in SQL that a row has no value."""
-        nothing = {"number": "0", "text": "''"}.get(self.column.kind)
+        nothing = {"number": "0", "text": "''", "time": "''" if self.sqlite else ""}.get(self.column.kind)
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
     def condition(self, sql: str, says: str, *, question: str = "", strong: bool = True) -> Condition:
@@ -155,10 +155,7 @@ def own_conditions(table: Table, plurals: frozenset[str], seconds_now: str, *, s
 
     `plurals` are what tables are called in the plural: `comments_hidden` says nothing of the row.
     """
-    named = {name: words(name) for name in table.columns}
-    for first, count in Counter(one[0] for one in named.values()).most_common(1):
-        if 2 * count > len(named) > 2 and first not in ("is", "has"):  # a prefix that most columns have
-            named = {name: one[1:] if one[0] == first and len(one) > 1 else one for name, one in named.items()}
+    named = table.named
     found = []
     for column in table.source.columns.values():
         if column.name not in table.references or table.columns[column.name].role == "flag":
@@ -180,7 +177,8 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
         return None
     rest = {word for word in sense.rest if word not in own}
     about = known.PERSONAL | known.PLACES_OF_LINKS | (plurals - own) | {word for word in others if len(word) > 2 and not sense_of((word,))}
-    if rest & about or {word for word in rest if f"{word}s" in others} or (rest and not sense.strong):
+    verb = {look.named[0]} & {"show", "display", "hide", "shows", "displays", "hides"}
+    if (verb and rest) or rest & about or {word for word in rest if f"{word}s" in others} or (rest and not sense.strong):
         return None
     return Sense(sense.hides, sense.strong, tuple(rest), sense.shows_place)
 
@@ -236,7 +234,8 @@ def _yes_or_no(look: _Look, sense: Sense, *, share: float = 0.0) -> Condition:
         sql = f"({look.sql} IS NULL OR {look.sql} NOT IN ({listed(yes or ['1', 'Y', 'true'])}))"
     else:
         sql = f"{look.sql} IN ({listed(yes)})" if yes else f"{look.sql} NOT IN ({listed(no)})"
-    return look.condition(sql, says, question=question, strong=sense.strong)
+    strong = sense.strong and not sense.rest and (sense.hides or share < 1)  # a flag that nobody set says little
+    return look.condition(sql, says, question=question, strong=strong)
 
 
 def _set(look: _Look, sense: Sense | None) -> Condition | None:
@@ -468,7 +467,7 @@ def _labels(own: Relation) -> Iterator[Relation]:
     for one in link.parents:
         label = one.parent
         same = one.column == own.column or label in (own.parent, own.child)
-        few = any(known.STRONG_VALUES & {*words(condition.says)} for condition in label.conditions)
+        few = any(known.FOR_FEW & {*words(condition.says)} for condition in label.conditions)
         if not same and few and label.rows <= known.MAX_STATES * 10 and not label.prose and not label.is_people:
             yield one
 

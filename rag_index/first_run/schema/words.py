@@ -72,6 +72,8 @@ PERSONS = _words("""
     donor applicant candidate contact subscriber participant passenger citizen teacher
 """)
 """Nouns of tables of persons: what belongs to one is personal, and nobody's rows are hidden with the person."""
+CUSTOMERS = _words("customer client patient student employee supplier vendor")
+"""Nouns of persons and companies whom people look for, though they may log in."""
 REMARKS = _words("note notes remark remarks comment comments memo annotation bemerkung notiz notizen anmerkung")
 """Last words of texts that are said about a person, or to colleagues, by what stands before them."""
 ABOUT_PERSONS = _words("""
@@ -94,13 +96,14 @@ MACHINE = _words("""
     template syslog
 """)
 """Nouns of tables that programs need, whatever stands in them."""
-DOUBTFUL = _words("log job version index import export event_log history")
+DOUBTFUL = _words("log job version index import export history address")
 """Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
 LOGS = re.compile(r"(?:sys|event|audit|access|error|change|mail|email|query|activity|admin|debug)logs?|watchdog|\w*searchindex")
 BROUGHT = _words("""
     country zone state province region county city currency language locale timezone tax unit layout menu module extension
     plugin widget theme block route router url path status type kind role right group format field form option method
-    carrier geo profile tab hook meta alias role access schema
+    carrier geo profile tab hook meta alias access schema attribute property element enumeration enum value option lookup
+    constant parameter price snippet plugin keyword
 """)
 """Nouns of lists of names that come filled with applications. They decide only where prose is what people look for."""
 REPLIES = _words("comment remark reply answer response message note review followup journal annotation translation kommentar")
@@ -112,6 +115,8 @@ LINK_VALUES = _words("value text role character job quantity amount")
 KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid pk oid")
 TYPE_WORDS = _words("type class model kind entity table doctype")
 """Last words of columns that say of which table the row is that the column beside names."""
+CONTAINERS = _words("page folder category forum board section space directory project collection node chapter area")
+"""Nouns of tables whose rows contain those of the same table, and of others by a column of the same name."""
 PARENT_WORDS = _words("parent root pid reply original")
 """Words of columns that name a row of the same table."""
 CODE_NAMES = _words("number no nr code reference ref ticket tn sku isbn key symbol identifier barcode nummer")
@@ -202,6 +207,8 @@ MODERATION = _words("""
 """)
 LET = _words("approved accepted")
 """If a column of what people write has only these values, a moderator decides: all but what was let pass is hidden."""
+FOR_FEW = _words("private confidential secret internal restricted geheim vertraulich intern privat prive confidentiel privado")
+"""Those of labels that hide what carries them."""
 DELETED = _words("deleted delete deletion removed trashed hidden withdrawn retracted discarded geloescht gelöscht supprime")
 """Words of times that are set for what was taken away."""
 TIME_ENDS = _words("at on date time timestamp by utc gmt")
