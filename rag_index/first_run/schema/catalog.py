@@ -299,8 +299,7 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
             except exc.SQLAlchemyError as broken:
                 problems[name] = _check(connection, broken)
                 continue
-            for known, one in zip((columns, keys, references), found, strict=True):
-                known |= one
+            columns, keys, references = columns | found[0], keys | found[1], references | found[2]
     left_out = _within_others(connection, schema or inspector.default_schema_name)
     quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
@@ -451,7 +450,9 @@ def _about(connection: Connection, table: DatabaseTable) -> int:
     elif connection.dialect.name == "postgresql":
         statement = sa.text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)").bindparams(name=table.sql)
     else:
-        known = "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name"
+        known = (
+            "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name"
+        )
         statement = sa.text(known).bindparams(name=table.name)
     try:
         rows = _rows(connection, statement)

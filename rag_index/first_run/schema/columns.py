@@ -1,4 +1,4 @@
-"""What a column is, from its values: prose, names, codes, choices, numbers, times, flags, markup, secrets, personal data."""
+"""What a column is, from its values: prose, names, codes, choices, numbers, times, flags, secrets, personal data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from rag_index.core.documents.text_languages import LOCALE
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.words import singular, words
-
 from rag_index.first_run.schema.catalog import MAX_CHARS
+from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +48,8 @@ _PERSONAL = re.compile(
     r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{1,4}:){3,7}[0-9a-f]{0,4}"  # addresses of machines
     r"|[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?"  # IBAN
     r"|\d{3}-\d{2}-\d{4}|(?:\d{4}[ -]){3}\d{4}|\d{6}[-+ ]\d{3,4}[\dA-Z]?|\d{3}\.\d{4}\.\d{4}\.\d{2}"  # personal numbers
-    r"|(?:\+\d|00\d{1,3}[ /-])[\d ()/.-]{6,18}\d|\(?0\d{1,5}[)/ -][\d /-]{4,14}\d|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d+)?"
+    r"|(?:\+\d|00\d{1,3}[ /-])[\d ()/.-]{6,18}\d|\(?0\d{1,5}[)/ -][\d /-]{4,14}\d"
+    r"|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d+)?"
 )
 """Addresses, telephone numbers and the numbers of persons, accounts and cards, as a whole value."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
@@ -58,7 +58,9 @@ _PROGRAMS = re.compile(
     r"|[\w.+-]+/[\w.+-]+(?:;.*)?$|(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER)\s"
 )
 """What programs write: serialised objects, paths, digests, numbers, types of files."""
-_SLUG = re.compile(r"[a-z0-9]+(?:[-_.:/@]+%?[A-Za-z0-9]*)+|[a-z]+(?:[A-Z][a-z0-9]*)+|(?:[A-Z][a-z0-9]+){2,}|[A-Z0-9]+(?:_[A-Z0-9]+)+|\\?\w+(?:\\\w+)+")
+_SLUG = re.compile(
+    r"[a-z0-9]+(?:[-_.:/@]+%?[A-Za-z0-9]*)+|[a-z]+(?:[A-Z][a-z0-9]*)+|(?:[A-Z][a-z0-9]+){2,}|[A-Z0-9]+(?:_[A-Z0-9]+)+|\\?\w+(?:\\\w+)+"
+)
 """Names that programmers give: `page_callback`, `user.login`, `STORE_NAME`."""
 _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _FILE_BYTES = re.compile(
@@ -223,7 +225,15 @@ def _guarded(
     about = (known.ABOUT_PERSONS | known.PERSONS) & {*map(singular, named)}
     if last in known.REMARKS | {"reason"} and about:
         return "personal", "is a remark for few"
-    if named & known.HIDE and last in {*known.TITLES, *known.REMARKS, "text", "body", "content", "description", "reason"}:
+    if named & known.HIDE and last in {
+        *known.TITLES,
+        *known.REMARKS,
+        "text",
+        "body",
+        "content",
+        "description",
+        "reason",
+    }:
         return "personal", "is for few, by its name"
     looks = share(made.texts, _EMAIL) + share(made.texts, _PERSONAL)
     if looks > known.MIN_PERSONAL:
@@ -255,8 +265,12 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
     length = made.length * (3 if signs > 0.3 else 1)  # a Chinese sign says more than a letter
     short = length >= 20 and made.said >= 0.5 * made.length and made.last_word not in known.TITLES
-    if short or length >= known.MIN_PROSE_CHARS and (
-        made.said >= known.MIN_SENTENCES * made.length or (made.length >= 60 and wordy > 0.5 and made.said >= 0.1 * made.length)
+    if short or (
+        length >= known.MIN_PROSE_CHARS
+        and (
+            made.said >= known.MIN_SENTENCES * made.length
+            or (made.length >= 60 and wordy > 0.5 and made.said >= 0.1 * made.length)
+        )
     ):
         return "prose"
     is_place = share(texts, PLACE) + share(texts, UUID) > 0.5

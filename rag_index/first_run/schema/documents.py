@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import SENTENCE
-from rag_index.first_run.schema.tables import Relation, Table
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
+    from rag_index.first_run.schema.tables import Relation, Table
 
 MAX_PARTS = 10
 MAX_DOCUMENTS = 14
@@ -79,7 +79,7 @@ def is_named(table: Table, patterns: Sequence[str]) -> bool:
 
 
 def plan(catalog: DatabaseCatalog, tables: Sequence[Table], include: Sequence[str]) -> Plan:
-    """Return what becomes of each table. `include` are patterns of those that become documents if they have any text."""
+    """Return what becomes of each table. `include` are patterns of those that are documents if they have any text."""
     return _Planner(catalog, tables, {one for one in tables if is_named(one, include)}).made()
 
 
@@ -179,9 +179,7 @@ class _Planner:
 
     def _has_own_name(self, table: Table) -> bool:
         title = table.columns.get(table.title)
-        return bool(table.title) and (
-            title is None or title.distinct >= 0.5 or title.last_word in known.STRONG_TITLES
-        )
+        return bool(table.title) and (title is None or title.distinct >= 0.5 or title.last_word in known.STRONG_TITLES)
 
     def _leave_out_copies(self) -> None:
         """Let what extends a row and names it stand in its place; what holds the text of it twice is a copy."""
@@ -241,9 +239,9 @@ class _Planner:
                 found.append(Part(self._plan.threads[root]))
             found += self._linked(root, linked)
             documents[root] = found
-        for one in [one for one in linked if one in documents and not one.title and one not in self._wanted]:
-            del documents[one]
-            self._out[one] = "is in the documents of what it is linked with"
+        for table in [one for one in linked if one in documents and not one.title and one not in self._wanted]:
+            del documents[table]
+            self._out[table] = "is in the documents of what it is linked with"
 
     def _may_stand(self, table: Table, owners: set[Table]) -> bool:
         """Return whether the rows of a table may be documents."""
@@ -252,7 +250,9 @@ class _Planner:
         if table in self._wanted:
             return table in self._usable
         told = table in self._usable and not table.is_label
-        return told or (table in owners and self._is_thing(table) and table not in self._usable and not table.is_accounts)
+        return told or (
+            table in owners and self._is_thing(table) and table not in self._usable and not table.is_accounts
+        )
 
     def _linked(self, root: Table, linked: set[Table]) -> list[Part]:
         """Return what tables of links say of the rows of a table: their tags, who took part."""
@@ -270,7 +270,11 @@ class _Planner:
                     continue
                 if other.machine and "names" not in other.machine:
                     continue
-                if not (other.title or other.prose) or not other.rows or (own.where and far.where and own.where != far.where):
+                if (
+                    not (other.title or other.prose)
+                    or not other.rows
+                    or (own.where and far.where and own.where != far.where)
+                ):
                     continue
                 if other.prose and not other.title:
                     linked.add(other)
@@ -295,7 +299,9 @@ class _Planner:
             brought = self._is_brought(table)
             idle = self._speaks and table.told <= MANY_TOLD and not (table.written or table.is_people or table.is_used)
             nothing = not table.chars and not any(one.table.prose or one.table.title for one in parts)
-            if nothing or (alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or table.repeats)):
+            if nothing or (
+                alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or table.repeats)
+            ):
                 self._out[table] = "has names alone"
             elif table.repeats and not own and not table.title and table.machine:
                 self._out[table] = "repeats itself"
@@ -318,7 +324,9 @@ class _Planner:
         order = {table: number for number, table in enumerate(ranked)}
         self._plan.documents = dict(sorted(self._plan.documents.items(), key=lambda one: order[one[0]]))
         for table, parts in self._plan.documents.items():
-            unique = {(one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts}
+            unique = {
+                (one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts
+            }
             self._plan.documents[table] = [*unique.values()][:MAX_PARTS]
 
 

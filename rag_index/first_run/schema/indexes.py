@@ -164,7 +164,7 @@ class IndexMaker:
             "title": title, "text": rows.text, "format": rows.format, "joins": rows.joins, "parts": parts,
             **self._filters(parts), **self._language(),
         }  # fmt: skip
-        thread = [self._answers_none()] if self._thread is not None else []
+        thread = [] if self._thread is None else [_answers_none(self._thread)]
         settings |= rows.where(table.conditions, *thread)
         self._note(table.conditions, settings)
         times = [one for one in table.columns.values() if one.role == "time" and one.filled >= 0.9]
@@ -206,7 +206,11 @@ class IndexMaker:
             link, (here, key) = own.child, own.pairs[0]
             for caption in [one for one in link.parents if one.parent.title in one.parent.columns and one.is_whole]:
                 column, there = caption.pairs[0]
-                names = caption.parent.source.rows_of(there, caption.parent.title) if caption.parent is not self._table else []
+                names = (
+                    caption.parent.source.rows_of(there, caption.parent.title)
+                    if caption.parent is not self._table
+                    else []
+                )
                 called = {str(name).lower(): value for value, name in names}
                 wanted = next((called[one] for one in known.TITLES if one in called), None)
                 rows = [row for row, kind in link.source.rows_of(here, column) if kind == wanted]
@@ -216,7 +220,9 @@ class IndexMaker:
                 name = self._rows.join_row(link, {here: key}, f"{link.source.columns[column].sql} = {literal(wanted)}")
                 if not values:
                     return self._rows.read(link, link.prose[:1], name)[0]
-                return self._rows.read(values[0].parent, values[0].parent.prose[:1], self._rows.join(values[0], name))[0]
+                return self._rows.read(values[0].parent, values[0].parent.prose[:1], self._rows.join(values[0], name))[
+                    0
+                ]
         return ""
 
     def _codes(self, title: str) -> list[str]:
@@ -247,18 +253,11 @@ class IndexMaker:
         found = find_languages(self._rows.samples)
         return {} if found == ["english"] else {"language": one_or_all(found)}
 
-    def _answers_none(self) -> str:
-        """Return the condition that leaves out replies: they are parts of what they answer."""
-        assert self._thread is not None
-        column = self._table.source.columns[self._thread.column]
-        nothing = {"number": "0", "text": "''"}.get(column.kind)
-        return f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
-
     def _part(self, one: Part, used: set[str]) -> dict[str, Any] | None:
         """Return the settings of a part; None if it has nothing to read."""
         child, far = one.table, one.far
         rows = _Rows(child, (), self._table.source.schema)
-        on = {here: there for here, there in one.relation.pairs}
+        on = dict(one.relation.pairs)
         conditions = [c for c in child.conditions if c.through is None or c.through not in (one.relation, one.up, far)]
         text: str | list[str]
         if one.up is not None:  # through the row between
@@ -287,7 +286,11 @@ class IndexMaker:
         }  # fmt: skip
         self._note(conditions, made)
         self._rows.samples += rows.samples
-        named = {name: kind for name, kind in rows.payload.items() if kind and (inline or name.partition(".")[0] in rows.joins)}
+        named = {
+            name: kind
+            for name, kind in rows.payload.items()
+            if kind and (inline or name.partition(".")[0] in rows.joins)
+        }
         found = {"name": label, **{key: made[key] for key in ORDER if made.get(key)}}
         return found | {"payload": [*named], "payload_indexes": named} if named else found
 
@@ -323,6 +326,13 @@ class IndexMaker:
         free = [name for name in table.key if name not in on]
         found = [*(places or times)[:1], *free]
         return {"order_by": one_or_all(list(dict.fromkeys(found)))} if found else {}
+
+
+def _answers_none(thread: Relation) -> str:
+    """Return the condition that leaves out replies: they are parts of what they answer."""
+    column = thread.child.source.columns[thread.column]
+    nothing = {"number": "0", "text": "''"}.get(column.kind)
+    return f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
 
 
 def one_or_all(names: Sequence[str]) -> str | list[str]:

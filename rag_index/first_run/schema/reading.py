@@ -1,4 +1,4 @@
-"""What `init` proposes for a database: what becomes of each table, with its numbers, and the settings of the indexes."""
+"""What `init` proposes for a database: what becomes of each table, with its numbers, and the settings of indexes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.sources.source_tables import relations_read
 from rag_index.core.settings.parts import FILE
 from rag_index.errors import SettingsError
-from rag_index.first_run.schema.columns import ReadColumn
 from rag_index.first_run.schema.documents import Plan, is_named, plan
 from rag_index.first_run.schema.indexes import IndexMaker
 from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
+    from rag_index.first_run.schema.columns import ReadColumn
 
 CHOSEN = "is left out, as you said"
 USES = ("title", "text", "out", FILE)
@@ -99,7 +99,12 @@ class _Reading:
         table.conditions[:] = kept
         for name, column in table.source.columns.items():
             known = any(name in one.columns and one.through is None for one in kept)
-            if table.columns[name].is_text or table.columns[name].why == CHOSEN or known or not self._chosen(table, name, self._choices.hide):
+            if (
+                table.columns[name].is_text
+                or table.columns[name].why == CHOSEN
+                or known
+                or not self._chosen(table, name, self._choices.hide)
+            ):
                 continue
             counts = Counter(column.filled)
             most = counts.most_common(1)[0] if counts else (None, 0)
@@ -121,7 +126,9 @@ class _Reading:
         for one in self._excluded:
             chars = sum(self._chars(one).values())
             uses.append(TableUse(one.name, one.rows, chars, one.source.counted, "out", why=CHOSEN))
-        uses += [TableUse(one, 0, 0, True, "out", why="is a view: what it shows is in tables") for one in self._catalog.views]
+        uses += [
+            TableUse(one, 0, 0, True, "out", why="is a view: what it shows is in tables") for one in self._catalog.views
+        ]
         ranked = sorted(uses, key=lambda one: -one.chars)
         return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._policies([*indexes.values()])))
 
@@ -151,7 +158,9 @@ class _Reading:
             share = 1 - max(0, lost) / max(1, table.rows)
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
-        left = [self._left_out(table, name, chars.get(name, 0), becomes) for name in table.columns if name not in reached]
+        left = [
+            self._left_out(table, name, chars.get(name, 0), becomes) for name in table.columns if name not in reached
+        ]
         return TableUse(
             table.name, table.rows, sum(chars.values()), table.source.counted, becomes, of,
             "" if becomes != "out" else made.out.get(table, "has nothing that people look for"),
@@ -174,7 +183,12 @@ class _Reading:
         if of:
             return "part", tuple(dict.fromkeys(one.name for one in of))
         named = [one.child.name for one in table.children if one.child in made.documents]
-        named += [root.name for root, parts in made.documents.items() for part in parts if part.far and part.far.parent is table]
+        named += [
+            root.name
+            for root, parts in made.documents.items()
+            for part in parts
+            if part.far and part.far.parent is table
+        ]
         if any((table.source.schema, table.source.name, name) in shown for name in table.columns):
             return "label", tuple(dict.fromkeys(named))
         return "out", ()

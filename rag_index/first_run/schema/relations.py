@@ -23,7 +23,25 @@ MIN_FOUND = 0.85
 MIN_RANDOM_FOUND = 0.03
 """The same for random keys, of which one column may name rows of several tables."""
 MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
-GENERIC = frozenset("parent owner item record entity object node ref rel related about regarding res resource target".split())
+GENERIC = frozenset(
+    [
+        "parent",
+        "owner",
+        "item",
+        "record",
+        "entity",
+        "object",
+        "node",
+        "ref",
+        "rel",
+        "related",
+        "about",
+        "regarding",
+        "res",
+        "resource",
+        "target",
+    ]
+)
 """Words of columns that name a row, but not of which table."""
 MIN_STEM = 3
 """The letters of a word that may be the beginning of what a table is called."""
@@ -135,7 +153,9 @@ class _Finder:
         glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", column.name.lower()).replace("_", "")
         found = []
         for one in self._keyed if bare else ():
-            by_noun = one.noun[-len(bare) :] == bare or (len(bare) > 1 and one.noun[-1] == bare[-1] and named[-1] != bare[-1])
+            by_noun = one.noun[-len(bare) :] == bare or (
+                len(bare) > 1 and one.noun[-1] == bare[-1] and named[-1] != bare[-1]
+            )
             key = words(one.key[0])
             same_key = key == words(column.name)[-len(key) :] and one.key[0].lower() not in known.KEY_WORDS
             if one is not table and (by_noun or same_key or (len(glued) >= 4 and "".join(one.noun) == glued)):

@@ -180,7 +180,9 @@ class Table:
         """Return the smaller the likelier: by its word, not half empty, and of few words."""
         place = known.TITLES.index(one.last_word) if one.last_word in known.TITLES else len(known.TITLES)
         own = {*map(singular, words(one.name)[:-1])} - {*self.noun}
-        unsure = place == len(known.TITLES) or (one.last_word == "title" and bool(known.PERSONS & {*self.noun}))  # a post
+        unsure = place == len(known.TITLES) or (
+            one.last_word == "title" and bool(known.PERSONS & {*self.noun})
+        )  # a post
         return (unsure, one.filled < 0.5, one.distinct < 0.2, len(own) > 1, place, [*self.columns].index(one.name))
 
     @cached_property
@@ -192,10 +194,10 @@ class Table:
     def code(self) -> str:
         """Return the column with the code by which people know a row; "" if there is none."""
         for one in self.columns.values():
-            digits = one.role == "number" and {"number", "no", "nr", "nummer", "ticket", "reference"} & {*words(one.name)}
-            if one.role not in ("code", "name") and not digits or one.name in (*self.references, *self.title_columns):
+            digits = one.role == "number" and bool(known.NUMBERS_OF_ROWS & {*words(one.name)})
+            if (one.role not in ("code", "name") and not digits) or one.name in (*self.references, *self.title_columns):
                 continue
-            named = known.CODE_NAMES & {*words(one.name)} and not known.PERSONAL & {*words(one.name)}
+            named = bool(known.CODE_NAMES & {*words(one.name)}) and not known.PERSONAL & {*words(one.name)}
             named = named and one.name not in self.key and (digits or _has_shape(one.texts))
             if named and one.distinct > 0.95 and one.filled > 0.5 and one.length <= 24 and self.rows > 3:
                 return one.name
@@ -208,7 +210,9 @@ class Table:
         found = [one for one in self.columns.values() if one.is_text and one.name not in out]
         kept: list[ReadColumn] = []
         for one in sorted(found, key=lambda one: one.role != "prose"):
-            if not any(_says_again(one, other) for other in [*kept, *map(self.columns.__getitem__, self.title_columns)]):
+            if not any(
+                _says_again(one, other) for other in [*kept, *map(self.columns.__getitem__, self.title_columns)]
+            ):
                 kept.append(one)
         return [one.name for one in kept[:MAX_TEXTS]]
 
@@ -268,7 +272,7 @@ class Table:
 
     @cached_property
     def is_used(self) -> bool:
-        """Return whether rows of other tables name a good share of its rows: most of a list that was brought are not."""
+        """Return whether rows of other tables name a good share of its rows: of a list that was brought, few are."""
         others = [one for one in self.children if one.child is not self]
         return any(len({*one.named}) >= min(MIN_USED_ROWS, MIN_USED * self.rows) for one in others)
 
@@ -276,7 +280,9 @@ class Table:
     def is_settings(self) -> bool:
         """Return whether rows are names with values, and belong to nothing that has a name."""
         last = {words(name)[-1]: one for name, one in self.columns.items()}
-        named = [last[word] for word in ("name", "key", "option", "setting", "property", "param", "variable") if word in last]
+        named = [
+            last[word] for word in ("name", "key", "option", "setting", "property", "param", "variable") if word in last
+        ]
         own = known.MACHINE | known.BROUGHT
         owners = [one.parent for one in self.parents if one.parent.title and not own & {*one.parent.noun}]
         belongs = any(not (one.is_accounts or one.is_label) for one in owners)
@@ -299,14 +305,18 @@ class Table:
         machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
         if machine or any(map(known.LOGS.fullmatch, self.noun)) or (doubtful and not for_people):
             return "is for programs, by its name"
-        addresses = any({"ip", "host", "hostname", "agent", "severity", "referer"} & {*words(name)} for name in self.columns)
+        addresses = any(
+            {"ip", "host", "hostname", "agent", "severity", "referer"} & {*words(name)} for name in self.columns
+        )
         if self.repeats and addresses:
             return "is a log of programs"
         if self.is_template:
             return "has templates that programs fill in"
         if title and not first and names_for_programs(title):
             return "has names that programs give"
-        known_by = [one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9]
+        known_by = [
+            one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9
+        ]
         slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and not self._is_address(one)]
         used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
         if slugs and not used and self.said < 100:
@@ -317,6 +327,8 @@ class Table:
         """Return whether names are made of the titles, as those in addresses are: people read what has one."""
         if "slug" in words(one.name) or not self.title_columns:
             return "slug" in words(one.name)
+        if names_for_programs(self.columns[self.title_columns[0]]):
+            return False
         rows = self.source.rows_of(one.name, self.title_columns[0])
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
         return sum(title[:12] in name or name[:12] in title for name, title in letters) > 0.5 * len(letters) > 0

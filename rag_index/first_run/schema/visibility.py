@@ -47,7 +47,7 @@ class Sense:
 
 @lru_cache(maxsize=20_000)
 def _split(word: str) -> tuple[str, ...]:
-    """Return the known words that a word is written of, such as un, published; itself if none says who may see a row."""
+    """Return the known words of which a word consists, such as un, published; itself if they say nothing of a row."""
     found = _known_words(word)
     return found if found and _EVERY & {*found} else (word,)
 
@@ -59,9 +59,9 @@ def _known_words(word: str) -> tuple[str, ...]:
     for end in range(len(word) - 2, 1, -1):
         begin, rest = word[:end], word[end:]
         negates = begin in known.NEGATIONS and (begin != "in" or rest in _IN)
-        if negates or begin in _EVERY | known.NOT | known.ABOUT_ROWS:
-            if found := _known_words(rest):
-                return ("not" if negates else begin, *found)
+        fits = negates or begin in _EVERY | known.NOT | known.ABOUT_ROWS
+        if fits and (found := _known_words(rest)):
+            return ("not" if negates else begin, *found)
     return ()
 
 
@@ -176,9 +176,19 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
     if sense is None or look.named[-1] in known.NO_FLAGS or (look.named[0] == "has" and sense.rest):
         return None
     rest = {word for word in sense.rest if word not in own}
-    about = known.PERSONAL | known.PLACES_OF_LINKS | (plurals - own) | {word for word in others if len(word) > 2 and not sense_of((word,))}
+    about = (
+        known.PERSONAL
+        | known.PLACES_OF_LINKS
+        | (plurals - own)
+        | {word for word in others if len(word) > 2 and not sense_of((word,))}
+    )
     verb = {look.named[0]} & {"show", "display", "hide", "shows", "displays", "hides"}
-    if (verb and rest) or rest & about or {word for word in rest if f"{word}s" in others} or (rest and not sense.strong):
+    if (
+        (verb and rest)
+        or rest & about
+        or {word for word in rest if f"{word}s" in others}
+        or (rest and not sense.strong)
+    ):
         return None
     return Sense(sense.hides, sense.strong, tuple(rest), sense.shows_place)
 
@@ -388,9 +398,7 @@ def _called_hidden(table: Table) -> Iterator[Condition]:
 
 
 def _is_bin(name: str, table: Table) -> bool:
-    return _value_sense(name, table.noun) is True and bool(
-        known.STRONG_VALUES & {*words(name), name.lower()}
-    )
+    return _value_sense(name, table.noun) is True and bool(known.STRONG_VALUES & {*words(name), name.lower()})
 
 
 def secret_names(table: Table) -> tuple[str, list[str]] | None:
@@ -414,9 +422,15 @@ def _calendar(table: Table, dialect: str) -> Iterator[Condition]:
     """Yield the conditions that leave out events whose class in their own text is not public."""
     for name, read in table.columns.items():
         column = table.source.columns[name]
-        texts = [one if isinstance(one, str) else one.decode("latin-1") for one in column.filled if isinstance(one, str | bytes)]
+        texts = [
+            one if isinstance(one, str) else one.decode("latin-1")
+            for one in column.filled
+            if isinstance(one, str | bytes)
+        ]
         if texts and read.form == "file" and sum("BEGIN:V" in text for text in texts) * 2 > len(texts):
-            text = f"ENCODE({column.sql}, 'escape')" if (dialect, column.kind) == ("postgresql", "bytes") else column.sql
+            text = (
+                f"ENCODE({column.sql}, 'escape')" if (dialect, column.kind) == ("postgresql", "bytes") else column.sql
+            )
             told = [f"COALESCE({text}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
             yield Condition((name,), " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")
 
@@ -436,7 +450,9 @@ def _pictures(table: Table) -> Iterator[Condition]:
         refused = sorted({kind for kind, _ in rows if isinstance(kind, str)} - read)
         out = [f"{column.sql} NOT LIKE '{kind}/%'" for kind in ("image", "audio", "video", "font")]
         out += [f"{column.sql} NOT IN ({listed(refused)})"] if refused else []
-        says = f"{column.name} is {_spoken(refused[:3])}, which has no text" if refused else f"{column.name} is a picture"
+        says = (
+            f"{column.name} is {_spoken(refused[:3])}, which has no text" if refused else f"{column.name} is a picture"
+        )
         yield Condition((column.name,), f"({column.sql} IS NULL OR ({' AND '.join(out)}))", says, strong=False)
 
 
@@ -446,7 +462,7 @@ def _listed_elsewhere(table: Table) -> Iterator[Condition]:
         other = own.child
         if len(own.pairs) > 1 or other is table or own.is_pointer or other.is_people:
             continue
-        (column, key), = own.pairs
+        ((column, key),) = own.pairs
         sql, named = other.source.columns[column].sql, table.source.columns[key].sql
         where = [part for part in (own.where, f"{sql} IS NOT NULL") if part]
         if known.LISTS & {*other.noun} and not other.texts and not other.title and other.rows < table.rows:

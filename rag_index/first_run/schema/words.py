@@ -1,4 +1,4 @@
-"""Every word and number by which `init` decides, each with its reason. Names are compared word by word, in small letters.
+"""Every word and number by which `init` decides, with its reason. Names are compared word by word, in small letters.
 
 Values decide before names do: a word here only tells apart what values cannot, such as whether a yes hides a row.
 """
@@ -54,14 +54,16 @@ FIRST_NAMES = ("first_name", "firstname", "given_name", "givenname", "forename",
 LAST_NAMES = ("last_name", "lastname", "surname", "family_name", "familyname", "nachname")
 """A person is called by two columns together."""
 PERSONAL = _words("""
-    email mail emails phone telephone tel mobile cell fax ip iban bic ssn birthday birthdate birth dob passport salary
-    wage payroll income gender sex latitude longitude lat lng zip zipcode postcode postal address street address1 address2
-    login username userid nickname health medical allergies allergy disability religion ethnicity insurance blood
-    gehalt lohn geburtstag geburtsdatum krankheit telefon anschrift adresse strasse plz salaire naissance sueldo salario
-    nacimiento stipendio bsn nin nif taxid
+    email mail emails phone telephone tel mobile cell fax ip iban bic ssn birthday birthdate birth dob passport
+    salary wage payroll income gender sex latitude longitude lat lng zip zipcode postcode postal address street
+    address1 address2 login username userid nickname health medical allergies allergy disability religion ethnicity
+    insurance blood gehalt lohn geburtstag geburtsdatum krankheit telefon anschrift adresse strasse plz salaire
+    naissance sueldo salario nacimiento stipendio bsn nin nif taxid
 """)
 """Words of columns about a person that a stranger should not meet in a search."""
-PLACES = _words("zip zipcode postcode postal address street address1 address2 latitude longitude lat lng phone fax tel")
+PLACES = _words("""
+    zip zipcode postcode postal address street address1 address2 latitude longitude lat lng phone fax tel
+""")
 """Those that anybody may read of a company or a place."""
 ORGANISATIONS = _words("""
     company supplier vendor manufacturer office shop store branch venue location organization organisation warehouse
@@ -77,8 +79,8 @@ CUSTOMERS = _words("customer client patient student employee supplier vendor")
 REMARKS = _words("note notes remark remarks comment comments memo annotation bemerkung notiz notizen anmerkung")
 """Last words of texts that are said about a person, or to colleagues, by what stands before them."""
 ABOUT_PERSONS = _words("""
-    account staff internal private admin hr confidential personal secret agent moderator office recruiter interviewer hiring
-    screening background credit support backoffice
+    account staff internal private admin hr confidential personal secret agent moderator office recruiter
+    interviewer hiring screening background credit support backoffice
 """)
 WRITERS = _words("""
     author owner user creator writer poster sender reporter assignee assigned agent editor requester requestor by
@@ -91,24 +93,32 @@ MIME = _words("mime mimetype contenttype mediatype filetype")
 # --- What tables are for ---
 
 MACHINE = _words("""
-    cache migration queue token session setting settings config configuration preference permission oauth audit cron lock
-    redirect statistic stat counter hook trigger fulltext sequence schema changelog credential capability acl throttle nonce
-    template syslog
+    cache migration queue token session setting settings config configuration preference permission oauth audit cron
+    lock redirect statistic stat counter hook trigger fulltext sequence schema changelog credential capability acl
+    throttle nonce template syslog
 """)
 """Nouns of tables that programs need, whatever stands in them."""
 DOUBTFUL = _words("log job version index import export history address")
 """Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
-LOGS = re.compile(r"(?:sys|event|audit|access|error|change|mail|email|query|activity|admin|debug)logs?|watchdog|\w*searchindex")
+LOGS = re.compile(
+    r"(?:sys|event|audit|access|error|change|mail|email|query|activity|admin|debug)logs?|watchdog|\w*searchindex"
+)
+"""Such nouns in one word."""
 BROUGHT = _words("""
-    country zone state province region county city currency language locale timezone tax unit layout menu module extension
-    plugin widget theme block route router url path status type kind role right group format field form option method
-    carrier geo profile tab hook meta alias access schema attribute property element enumeration enum value option lookup
-    constant parameter price snippet plugin keyword
+    country zone state province region county city currency language locale timezone tax unit layout menu module
+    extension plugin widget theme block route router url path status type kind role right group format field form
+    option method carrier geo profile tab hook meta alias access schema attribute property element enumeration enum
+    value option lookup constant parameter price snippet plugin keyword
 """)
 """Nouns of lists of names that come filled with applications. They decide only where prose is what people look for."""
-REPLIES = _words("comment remark reply answer response message note review followup journal annotation translation kommentar")
+REPLIES = _words("""
+    comment remark reply answer response message note review followup journal annotation translation kommentar
+""")
 """Nouns of what people say about a row: it belongs to it, though it has a subject of its own."""
-COPIES = ("version", "revision", "history", "archive", "backup", "snapshot", "autosave", "search", "index", "indexentry", "copy", "old")
+COPIES = (
+    "version", "revision", "history", "archive", "backup", "snapshot", "autosave", "search", "index", "indexentry",
+    "copy", "old",
+)  # fmt: skip
 """Ends of nouns of tables with what other tables have, too: their texts have to prove it."""
 LINK_VALUES = _words("value text role character job quantity amount")
 """Last words of columns with what a row has of what it is linked with: the character that an actor plays."""
@@ -121,8 +131,12 @@ PARENT_WORDS = _words("parent root pid reply original")
 """Words of columns that name a row of the same table."""
 CODE_NAMES = _words("number no nr code reference ref ticket tn sku isbn key symbol identifier barcode nummer")
 """Words of columns by whose unique codes people know a row."""
+NUMBERS_OF_ROWS = _words("number no nr nummer ticket reference")
+"""The same of numbers."""
 ORDERS = _words("position sort sorting order ordering rank number line sequence seq index idx page")
-CREATED = _words("create created creation date posted published submitted opened written ordered sent received added start")
+CREATED = _words("""
+    create created creation date posted published submitted opened written ordered sent received added start
+""")
 CHANGED = _words("updated modified changed edited update mtime lastmod")
 STATE_LABELS = _words("status state priority severity type kind stage currency unit country language locale gender")
 """Words of columns whose labels people filter by, but which say little about what a row is about."""
@@ -130,42 +144,46 @@ STATE_LABELS = _words("status state priority severity type kind stage currency u
 # --- Who may see a row ---
 
 HIDE = _words("""
-    deleted delete removed trashed trash hidden hide hides private confidential internal draft drafts spam secret restricted
-    banned void voided withdrawn revoked retracted redacted sealed embargoed embargo quarantined suppressed suppress
-    unlisted classified sensitive discarded exclude excluded noindex
-    geheim vertraulich intern privat versteckt verborgen entwurf geloescht gelöscht papierkorb gesperrt
-    prive privé privée brouillon supprime supprimé corbeille caché cachée confidentiel confidentielle poubelle interne
-    masque masqué masquée privado privada borrador eliminado eliminada oculto oculta papelera reservado interno interna
-    privato privata bozza eliminato nascosto nascosta riservato riservata cestino rascunho excluido excluído escondido
-    lixeira oculto verwijderd verborgen prullenbak vertrouwelijk skjult privat slettet utkast dold raderad
+    deleted delete removed trashed trash hidden hide hides private confidential internal draft drafts spam secret
+    restricted banned void voided withdrawn revoked retracted redacted sealed embargoed embargo quarantined
+    suppressed suppress unlisted classified sensitive discarded exclude excluded noindex geheim vertraulich intern
+    privat versteckt verborgen entwurf geloescht gelöscht papierkorb gesperrt prive privé privée brouillon supprime
+    supprimé corbeille caché cachée confidentiel confidentielle poubelle interne masque masqué masquée privado
+    privada borrador eliminado eliminada oculto oculta papelera reservado interno interna privato privata bozza
+    eliminato nascosto nascosta riservato riservata cestino rascunho excluido excluído escondido lixeira oculto
+    verwijderd verborgen prullenbak vertrouwelijk skjult privat slettet utkast dold raderad
 """)
 """Words that say of a row that it is not for everybody."""
 SHOW = _words("""
-    public publish published visible visibility released listed advertised shown show display displayed searchable indexable indexed
-    viewable öffentlich oeffentlich sichtbar veröffentlicht veroeffentlicht freigegeben publie publié publiee publiée
-    publique publico público publicado pública publica publicada pubblico pubblica pubblicato pubblicata visibile visivel
-    visível openbaar gepubliceerd zichtbaar offentlig publicerad synlig
+    public publish published visible visibility released listed advertised shown show display displayed searchable
+    indexable indexed viewable öffentlich oeffentlich sichtbar veröffentlicht veroeffentlicht freigegeben publie
+    publié publiee publiée publique publico público publicado pública publica publicada pubblico pubblica pubblicato
+    pubblicata visibile visivel visível openbaar gepubliceerd zichtbaar offentlig publicerad synlig
 """)
 """Words that say of a row that it is for everybody."""
-OFF = _words("disabled inactive deactivated retired expired invalid offline obsolete deaktiviert inaktiv inactif inactivo")
+OFF = _words("""
+    disabled inactive deactivated retired expired invalid offline obsolete deaktiviert inaktiv inactif inactivo
+""")
 ON = _words("""
-    active enabled valid online live current latest validated approved moderated available aktiv actif activo attivo actief
-    ativo gueltig gültig aktiviert
+    active enabled valid online live current latest validated approved moderated available aktiv actif activo attivo
+    actief ativo gueltig gültig aktiviert
 """)
 """Weaker words, of whether a thing is in use: they hide a minority alone, and nothing below it."""
 NOT = _words("non not no never without dont nicht kein keine nie pas sin nao não niet geen ikke inte")
 NEGATIONS = _words("non not un in dis de no nicht nao")
 """Words, and beginnings of words, that turn the others round: `not_visible`, `unpublished`, `nonpublic`."""
 ABOUT_ROWS = _words("""
-    is are was be has been have as in on at by to for from of the a it this do does flag flagged mark marked status state
-    web website site internet online portal page record row entry item soft all everyone everybody anyone world people
-    search searches list listing index results guest guests customer customers only mode level longer any
-    ist im el la le les der die das fuer für pour para per voor wide can suche recherche
+    is are was be has been have as in on at by to for from of the a it this do does flag flagged mark marked status
+    state web website site internet online portal page record row entry item soft all everyone everybody anyone
+    world people search searches list listing index results guest guests customer customers only mode level longer
+    any ist im el la le les der die das fuer für pour para per voor wide can suche recherche
 """)
 """Words beside them that do not say that the column is about something else than the row: `hide_from_search`."""
 SEARCHED = _words("search searches searching index indexing robots list listing results suche recherche")
 """What a row is left out of if nothing else says so: `no_index`."""
-PLACES_OF_LINKS = _words("nav menu navigation dashboard toc sitemap home homepage breadcrumb footer sidebar feed slider")
+PLACES_OF_LINKS = _words("""
+    nav menu navigation dashboard toc sitemap home homepage breadcrumb footer sidebar feed slider
+""")
 """Words of flags that say where a row is linked: in no menu, it may be seen all the same."""
 FEW_READERS = re.compile(
     r"(?:is_)?(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite|password|subscribers?|me)"
@@ -175,12 +193,14 @@ FEW_READERS = re.compile(
 )
 """Names of flags that say who alone may read a row."""
 STATES = _words("""
-    status state visibility workflow stage moderation access scope privacy audience policy statut estado stato zustand
-    sichtbarkeit class classification confidentiality sensitivity secrecy security sharing share acl publication
-    verification approved published
+    status state visibility workflow stage moderation access scope privacy audience policy statut estado stato
+    zustand sichtbarkeit class classification confidentiality sensitivity secrecy security sharing share acl
+    publication verification approved published
 """)
 """Last words of columns whose values say who may see a row, or how far the work on it has come."""
-SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit")
+SECRECY = _words("""
+    visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit
+""")
 """Those that say nothing but who may see it: values that are not understood hide all rows but the majority."""
 CODED_SECRECY = SECRECY | _words("classification security policy")
 """The same of numbers."""
@@ -197,19 +217,23 @@ HIDDEN_VALUES = HIDE - _words("hide hides delete exclude excluded suppress") | _
 """Values of what is not for everybody, as a whole or with words that say nothing. `inherit`: a former version."""
 STRONG_VALUES = _words("""
     private confidential secret internal deleted trash trashed spam hidden draft drafts restricted whisper redacted
-    geheim vertraulich intern privat papierkorb entwurf prive privé confidentiel brouillon corbeille privado borrador
-    papelera privato bozza cestino rascunho lixeira vertrouwelijk prullenbak
+    geheim vertraulich intern privat papierkorb entwurf prive privé confidentiel brouillon corbeille privado
+    borrador papelera privato bozza cestino rascunho lixeira vertrouwelijk prullenbak
 """)
 """Those that say so in a column, or as the name of a label, whatever it is called."""
 MODERATION = _words("""
-    approved accepted rejected refused declined denied disapproved pending spam trash unapproved flagged hold waiting
-    new offensive unmoderated
+    approved accepted rejected refused declined denied disapproved pending spam trash unapproved flagged hold
+    waiting new offensive unmoderated
 """)
 LET = _words("approved accepted")
-"""If a column of what people write has only these values, a moderator decides: all but what was let pass is hidden."""
-FOR_FEW = _words("private confidential secret internal restricted geheim vertraulich intern privat prive confidentiel privado")
+"""If a column of what people write has only these values, a moderator decides: what was not let pass is hidden."""
+FOR_FEW = _words("""
+    private confidential secret internal restricted geheim vertraulich intern privat prive confidentiel privado
+""")
 """Those of labels that hide what carries them."""
-DELETED = _words("deleted delete deletion removed trashed hidden withdrawn retracted discarded geloescht gelöscht supprime")
+DELETED = _words("""
+    deleted delete deletion removed trashed hidden withdrawn retracted discarded geloescht gelöscht supprime
+""")
 """Words of times that are set for what was taken away."""
 TIME_ENDS = _words("at on date time timestamp by utc gmt")
 NO_FLAGS = _words("count number id reason revision version total")
@@ -229,7 +253,9 @@ YES = _words("y yes t true 1 -1 on j ja oui o si s sí sim wahr vrai")
 NO = _words("n no f false 0 off nein non nee falsch faux")
 MAX_STATES = 30
 """A column with more values says no state."""
-LISTS = _words("restriction restricted private hidden secret confidential embargo embargoed unlisted nonpublic internal")
+LISTS = _words("""
+    restriction restricted private hidden secret confidential embargo embargoed unlisted nonpublic internal
+""")
 """Words of tables that list rows of another one which few may see."""
 CONTENT = _words("""
     post message comment note page node content entry topic article document thread remark reply journal email item
