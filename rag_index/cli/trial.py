@@ -82,9 +82,9 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         if not once:
             from rag_index.search.service.server import serve
 
-            with _rest(settings) as rest, suppress(KeyboardInterrupt):
-                more = _choices(whole, here / FILE_NAME, made, rest, overwrite=write)
-                serve(settings, lambda: settings, _announce, more=more)
+            with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
+                more = _choices(whole, here / FILE_NAME, made, searchable, overwrite=write)
+                serve(settings, lambda: settings, partial(_announce, show), more=more)
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
@@ -150,8 +150,11 @@ def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator
 
 
 @contextmanager
-def _rest(settings: Settings) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Index all rows in a process of its own while the block runs, and yield what says how many can be searched."""
+def _rest(settings: Settings) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, Any]]]]:
+    """Index all rows in a process of its own while the block runs.
+
+    Yield what begins to show in the terminal how many documents can be searched, and what says it to the page.
+    """
     from rag_index.core.reports.progress import Progress, open_display
 
     program = [sys.executable, "-P", "-c", PROGRAM, "--config", str(settings.path), "index-all", "--serial"]
@@ -161,18 +164,22 @@ def _rest(settings: Settings) -> Iterator[Callable[[], dict[str, Any]]]:
         program, env={**os.environ, "RAG_INDEX_SOURCE__URL": url}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
     )
     progress = Progress("try", "documents searchable, newest first")
-    progress.displays = [open_display()]
     watching = Thread(target=_watch, args=(settings, child, progress))
-    watching.start()
+
+    def show() -> None:
+        progress.displays = [open_display()]
+        watching.start()
+
     try:
-        yield lambda: {"sentence": progress.headline(), "ended": not watching.is_alive()}
+        yield show, lambda: {"sentence": progress.headline(), "ended": not watching.is_alive()}
     finally:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
             child.wait(STOP_SECONDS)
         child.kill()
         child.wait()
-        watching.join()
+        if watching.ident is not None:
+            watching.join()
         log.close()
 
 
@@ -196,11 +203,13 @@ def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progres
             progress.advance(known() - progress.done)
     if child.returncode == 0:
         progress.total = progress.done  # some rows have no text
+    elif child.returncode > 0:
+        progress.note_later((settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2])
     progress.finish(progress.sentence())
 
 
 def _choices(
-    source: str, file: Path, first: Scaffold, rest: Callable[[], dict[str, Any]], *, overwrite: bool
+    source: str, file: Path, first: Scaffold, searchable: Callable[[], dict[str, Any]], *, overwrite: bool
 ) -> APIRouter:
     """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
     from rag_index.care.plan import show_documents
@@ -232,10 +241,11 @@ def _choices(
         kept.add(file)
         return {"file": str(file)}
 
-    return make_choices(proposal, keep, rest)
+    return make_choices(proposal, keep, searchable)
 
 
-def _announce(url: str) -> None:
+def _announce(show: Callable[[], None], url: str) -> None:
     say(f"Search at {url}; Ctrl-C ends it. The rest is indexed meanwhile.")
     if sys.stdout.isatty() and {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         webbrowser.open(url)
+    show()  # last: a bar is redrawn on its line

@@ -43,7 +43,7 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
     assert counts(plan) == {}
     ended = project.cli("plan")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("rag-index: notes: a run would fail: test_notes__1 was chunked as")
+    assert "\nrag-index: notes: a run would fail: test_notes__1 was chunked as" in ended.stderr
     (project.folder / ".rag-index" / "qdrant" / "catalog.json").unlink()
     (plan,) = project.json("plan", code=1)["indexes"]
     assert "the store has none live" in plan["error"]
@@ -77,7 +77,7 @@ def test_a_plan_says_whom_it_waits_for(tmp_path, monkeypatch, qdrant):
     project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
     qdrant.break_next("GET /aliases", times=3, status=503, error="starting")
     planned, said = run_here(project.config, "plan")
-    assert said.startswith(f"rag-index: waiting for Qdrant at {qdrant.url} since ")
+    assert f"\nrag-index: waiting for Qdrant at {qdrant.url} since " in said
     assert "503: starting" in said
     assert planned.splitlines()[1].split()[:3] == ["notes", "3", "3"]
 
@@ -201,3 +201,16 @@ def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_
     again = project.json("index-all")["indexes"]
     assert not any("message" in one for one in again), "it was said when the index was made"
     assert "no prefixes" in project.json("status")["indexes"][1]["embedder"]
+
+
+def test_a_plan_says_once_what_holds_for_all_indexes_and_how_far_it_has_read(tmp_path):
+    project = Project(tmp_path / "two").fill(3)
+    project.write_settings(
+        project.config.read_text() + '[[indexes]]\nname = "more"\ntable = "note"\nkey = "id"\ntext = ["body"]\n'
+    )
+    said = project.cli("plan").stderr
+    assert "notes: 0 of 3 documents\nnotes: 3 documents read\nmore: 0 of 3 documents\nmore: 3 documents read\n" in said
+    (project.folder / "source.db").write_text("no database at all " * 100)
+    ended = project.cli("plan")
+    assert ended.stderr.count("a run would fail") == 1, ended.stderr
+    assert "rag-index: notes, more: a run would fail: " in ended.stderr
