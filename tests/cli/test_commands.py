@@ -156,7 +156,8 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     project.execute("CREATE TABLE remarks (body TEXT)")
     for table, values in (("Order Line", "1, 2, ?"), ("remarks", "?")):
         for number in range(5):
-            project.execute(f'INSERT INTO "{table}" VALUES ({values.replace("1", str(number))})', f"{TEXT} {number}")
+            text = f"{TEXT} {number}. It was read at once."
+            project.execute(f'INSERT INTO "{table}" VALUES ({values.replace("1", str(number))})', text)
     project.config.unlink()
     ended = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db")
     assert ended.returncode == 0, ended.stderr

@@ -6,6 +6,7 @@ import tomllib
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import hypothesis
 import pytest
@@ -22,6 +23,12 @@ from tests.schema.proposals import TEXT, many
 NUMBERS = count()
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
+WORDS = "miller baker smith sexton ferryman wheel oven bell boat sluice key river garden kitchen ladder window".split()
+
+
+def prose(number):
+    """Return a text that differs from others by more than a number, as texts of programs do not."""
+    return f"{PROSE} {' '.join(Random(number).sample(WORDS, 8))}. {number}"
 
 
 @pytest.fixture
@@ -53,11 +60,14 @@ key" (body TEXT);
                 "a@example.org",
             )  # fmt: skip
             db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ticket)
-            db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (i, i, f"{PROSE} {i}", i == 5))
+            db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (i, i, prose(i), i == 5))
             db.execute("INSERT INTO hashes VALUES (?, ?)", (i, "0123456789abcdef" * 4))
-            db.execute('INSERT INTO "größe" VALUES (?, ?)', (i, f"打印机坏了无法打印请尽快修理它谢谢你们大家 {i}"))
-            db.execute('INSERT INTO "Visit Report" VALUES (?, ?, ?)', (f"a{i}", 1, f"{PROSE} {PROSE} {i}"))
-            db.execute('INSERT INTO "__odd__name__" VALUES (?, ?)', (i, f"{i} {PROSE}"))
+            db.execute(
+                'INSERT INTO "größe" VALUES (?, ?)',
+                (i, "".join(Random(i).sample("打印机坏了无法打印请尽快修理它谢谢你们大家", 18)) + "。无法打印。"),
+            )
+            db.execute('INSERT INTO "Visit Report" VALUES (?, ?, ?)', (f"a{i}", 1, f"{prose(-i)} {prose(i)}"))
+            db.execute('INSERT INTO "__odd__name__" VALUES (?, ?)', (i, prose(i)))
             db.execute("INSERT INTO user_audits VALUES (?, ?)", (i, PROSE))
             db.execute('INSERT INTO "no\nkey" VALUES (?)', (PROSE,))
     db.close()
@@ -85,14 +95,19 @@ def test_a_document_has_title_parts_conditions_and_no_secret(desk):
     ticket = load(scaffold("sqlite:///desk.db").text, desk).index("ticket")
     (part,) = ticket.parts
     assert (ticket.key, ticket.title, ticket.format) == ("id", "subject", {"subject": "html"})
-    assert ticket.where == "is_private = 0 AND COALESCE(deleted_at, '') = ''"
-    assert (part.table, part.on, part.text, part.where) == ("comment", "ticket_id", ["body"], "internal = false")
-    assert (ticket.text, ticket.payload) == (["author"], ["created"])
+    assert ticket.where == "COALESCE(is_private, 0) = 0 AND COALESCE(deleted_at, '') = ''"
+    assert (part.table, part.on, part.text, part.where) == (
+        "comment",
+        "ticket_id",
+        ["body"],
+        "COALESCE(internal, 0) = 0",
+    )
+    assert (ticket.text, ticket.payload) == (["author"], [])
     source = open_source(Settings(source={"url": "sqlite:///desk.db"}, indexes=[ticket]), ticket)
     documents = source.page(None, 50).documents
     source.close()
     assert len(documents) == 28
-    assert not any("please help us. 5" in text for text in documents.texts)
+    assert not any(text.endswith(". 5") for text in documents.texts)
 
 
 def test_what_is_left_out_is_named_with_its_size_and_the_reason_the_largest_first(desk):
@@ -222,7 +237,6 @@ def test_a_password_is_left_to_the_environment(desk):
     [
         ("s3cret", SettingsError, "the source is not a database URL; write it as sqlite:///file.db"),
         ("sqlite:///nothing.db", SettingsError, "there is no file"),
-        ("sqlite:///empty.db", SettingsError, "empty.db has no table whose rows people would look for"),
         ("sqlite:///text.db", SourceError, "file is not a database"),
         ("postgresql://u:s3cret@127.0.0.1:1/d", SourceUnavailable, "u@127.0.0.1:1/d does not answer"),
         (f"sqlite://u:s3cret%40@h/{__file__}?sslpassword=s3cret2", SettingsError, "the driver refuses the URL"),
@@ -258,7 +272,7 @@ def test_names_of_all_characters_give_a_valid_file(tmp_path, table, column):
     with closing(sqlite3.connect(file)) as made:
         quoted = ['"' + name.replace('"', '""') + '"' for name in (table, f"title {column}", f"body {column}")]
         made.execute("CREATE TABLE {} (id INTEGER PRIMARY KEY, {} TEXT, {} TEXT, status TEXT)".format(*quoted))
-        rows = [(n, f"Page {n} of it", f"{PROSE} {n}", ("draft", "published")[n % 2]) for n in range(30)]
+        rows = [(n, f"Page {n} of it", prose(n), ("draft", "published")[n % 2]) for n in range(30)]
         made.executemany(f"INSERT INTO {quoted[0]} VALUES (?, ?, ?, ?)", rows)
         made.commit()
     found = tomllib.loads(scaffold(f"sqlite:///{file}").text)
@@ -279,7 +293,7 @@ def test_a_value_that_its_column_does_not_declare_ends_nothing(tmp_path, odd):
         marks = ", ".join("?" * (3 + len(columns)))
         for number in range(1, 401):
             values = ["2024-01-05 10:00:00", number / 4, number, 1, 1.5]
-            row = [number, f"{PROSE} {number}", max(1, number // 2), *values]
+            row = [number, prose(number), max(1, number // 2), *values]
             db.execute(f"INSERT INTO note VALUES ({marks})", row if number != 200 else [odd, PROSE, 1] + [odd] * 5)
         db.commit()
     text = scaffold(f"sqlite:///{file}", tmp_path).text

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from slugify import slugify
+
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.text_languages import find_languages, language_of
 from rag_index.first_run.schema import words as known
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 MAX_JOINS = 8
 MAX_PAYLOAD = 12
 MAX_LEVELS = 12
+MAX_NAME_CHARS = 80
 """Numbers with at most this many values, such as priorities, are filtered by."""
 MIN_NAMED = 0.05
 SHORT = 40
@@ -177,9 +180,8 @@ class IndexMaker:
         return ProposedIndex(self._name(), table.name, made, self.reasons, age, next(iter(full), ""))
 
     def _name(self) -> str:
-        base = "-".join(filter(None, ("".join(filter(str.isalnum, word)) for word in self._table.noun)))
-        base = "".join(one for one in base if one.isascii()).strip("-") or "documents"
-        name = free_name(base[:90], self._taken, "-")
+        base = slugify("-".join(self._table.noun), max_length=MAX_NAME_CHARS) or "documents"  # of any script
+        name = free_name(base, self._taken, "-")
         self._taken.add(name)
         return name
 

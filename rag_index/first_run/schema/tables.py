@@ -188,7 +188,9 @@ class Table:
     @cached_property
     def title_columns(self) -> list[str]:
         """Return the columns that the title consists of."""
-        return re.findall(r"\{([^{}]+)\}", self.title) or ([self.title] if self.title else [])
+        if self.title in self.columns:  # whose name may have braces
+            return [self.title]
+        return re.findall(r"\{([^{}]+)\}", self.title)
 
     @cached_property
     def code(self) -> str:
