@@ -54,7 +54,7 @@ _PERSONAL = re.compile(
 """Addresses, telephone numbers and the numbers of persons, accounts and cards, as a whole value."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _PROGRAMS = re.compile(
-    r"(?:\w{1,40}\|)?(?:[aO]:\d+:|s:\d+:\"|[bi]:\d+;)|<\?|---\s|[a-z][a-z0-9+.-]*://|\{\\rtf|(?=.*\.\w+$)\S*[/\\]\S+$|[0-9a-f]{16,}$|[\d.,:\s/T+Z-]+$"
+    r"(?:\w{1,40}\|)?(?:[aO]:\d+:|s:\d+:\"|[bi]:\d+;)|<\?|---\s|[a-z][a-z0-9+.-]*://|\{\\rtf|(?=.*\.\w+$)\S*[/\\]\S+$|[0-9a-f]{16,}$"
     r"|[\w.+-]+/[\w.+-]+(?:;.*)?$|(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER)\s"
 )
 """What programs write: serialised objects, paths, digests, numbers, types of files."""
@@ -132,6 +132,8 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
     made = replace(made, form=form, texts=tuple(texts), length=length, said=said)
     made = replace(made, readable=min(1.0, length * len(texts) / max(1, raw)))
     role, why = _guarded(made, values, table, noun)
+    if form == FILE and not role:
+        return replace(made, role="prose", said=length)
     return replace(made, role=role or _text_role(made, values), why=why)
 
 

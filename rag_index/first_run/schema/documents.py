@@ -27,8 +27,6 @@ MAX_DOCUMENTS = 14
 MIN_SHARE = 0.01
 LARGE = 0.2
 """A table with this share of all text is not left out for its name."""
-MAX_ROWS_OF_ONE = 30
-"""A row with more rows below it, on average, contains documents: it is none of one piece."""
 PIECES, PIECE = 30, 30
 """How many texts of a copy are looked for, and how many of their letters."""
 FEW_NAMED = 0.95
@@ -145,7 +143,7 @@ class _Planner:
 
     def _tells(self, one: Relation) -> bool:
         """Return whether several rows that say something name each row: a conversation is told by its messages."""
-        said = one.child.prose or one.child.title
+        said = one.child.prose or one.child.title or one.gives_values
         distinct = len({*one.named})
         return bool(said) and not one.child.is_accounts and 2 < distinct <= 0.67 * len(one.named)
 
@@ -155,8 +153,8 @@ class _Planner:
         ways = [one for one in ways if self._is_thing(one.parent) and not one.writes]
         named = self._has_own_name(table) and not any(_answers(one) for one in ways)
         extends = [one for one in ways if one.extends and not one.type_column and self._is_extended(one.parent)]
-        typed = [one for one in ways if one.type_column and (not _is_crowd(one) or one.parent.rows > 300)]
-        plain = [one for one in ways if not one.type_column and not _is_crowd(one)]
+        typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 300)]
+        plain = [one for one in ways if not one.type_column and not one.is_crowd]
         full = [one for one in plain if one.share >= FEW_NAMED]
         partial = [one for one in plain if one.share < FEW_NAMED]
         if extends:
@@ -218,6 +216,7 @@ class _Planner:
         """Make all other tables documents, and give each its parts."""
         parts, documents = self._plan.parts, self._plan.documents
         owners = {one.parent for ways in parts.values() for one in ways}
+        owners |= {one.parent for table in self._tables for one in table.parents if one.gives_values}
         roots = [one for one in self._tables if self._may_stand(one, owners)]
         for table in [*parts]:  # a part of nothing that is a document stands alone
             seen, above = {table}, parts[table][0].parent
@@ -294,11 +293,12 @@ class _Planner:
             own += [one for one in parts if not one.far and not table.chars and one.table.chars]
             if table in self._wanted:
                 continue
+            own += [one for one in parts if one.far and one.relation.gives_values]
             alone = table.said < LITTLE and not own
             few = table.told < MIN_TOLD and not table.written and not table.is_people
             brought = self._is_brought(table)
             idle = self._speaks and table.told <= MANY_TOLD and not (table.written or table.is_people or table.is_used)
-            nothing = not table.chars and not any(one.table.prose or one.table.title for one in parts)
+            nothing = not (table.chars or own) and not any(one.table.prose or one.table.title for one in parts)
             if nothing or (
                 alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or table.repeats)
             ):
@@ -348,7 +348,7 @@ def _pieces(texts: Sequence[str]) -> list[str]:
 
 def _answers(one: Relation) -> bool:
     """Return whether rows answer what they name: they are called replies, or have the title of it."""
-    if one.share < FEW_NAMED or not one.parent.title or one.type_column or _is_crowd(one):
+    if one.share < FEW_NAMED or not one.parent.title or one.type_column or one.is_crowd:
         return False
     if one.child.noun[-1] in known.REPLIES:
         return True
@@ -359,12 +359,6 @@ def _answers(one: Relation) -> bool:
     pairs = [(said, names[key]) for key, said in one.child.source.rows_of(one.column, title.name) if key in names]
     same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
     return len(same) >= MIN_ROWS and 3 * sum(same) >= len(same)
-
-
-def _is_crowd(one: Relation) -> bool:
-    """Return whether hundreds of rows name each: what has them contains them, and is no document of one piece."""
-    several = len(one.named) / max(1, len({*one.named}))
-    return several > MAX_ROWS_OF_ONE or one.child.rows > MAX_ROWS_OF_ONE * one.parent.rows
 
 
 def _owner(table: Table, ways: Sequence[Relation]) -> Relation:

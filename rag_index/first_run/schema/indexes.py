@@ -18,6 +18,7 @@ from rag_index.first_run.schema.words import words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+MAX_NAME_CHARS = 80
 MAX_JOINS = 8
 MAX_PAYLOAD = 12
 MAX_LEVELS = 12

@@ -189,7 +189,7 @@ class _Reading:
             for part in parts
             if part.far and part.far.parent is table
         ]
-        if any((table.source.schema, table.source.name, name) in shown for name in table.columns):
+        if (table.source.schema, table.source.name, "") in shown:
             return "label", tuple(dict.fromkeys(named))
         return "out", ()
 
@@ -216,7 +216,7 @@ def _is_readable(one: ReadColumn) -> bool:
 
 
 def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
-    """Yield the columns whose text an index or a part of it shows: schema, table, column."""
+    """Yield the columns whose text an index or a part of it shows, and joined tables without: schema, table, column."""
     schema, joins = place.get("schema", schema), place.get("joins", {})
     text, title = place.get("text", []), place.get("title", "")
     names = [*text] if isinstance(text, list) else [text]
@@ -225,5 +225,8 @@ def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tupl
         at = joins.get(through, place) if dot else place
         found = at.get("schema", schema), at["table"], column if at is not place else name
         yield from {found, (None, *found[1:])}
+    for join in joins.values():
+        yield join.get("schema", schema), join["table"], ""
+        yield None, join["table"], ""
     for part in place.get("parts", ()):
         yield from _shown(part, schema)

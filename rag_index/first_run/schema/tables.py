@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components.sources.secret_values import looks_secret
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import ReadColumn, is_template, names_for_programs, read_column
 from rag_index.first_run.schema.words import singular, words
@@ -24,6 +25,9 @@ MIN_MINUTES, MIN_OWN_MINUTES = 3, 0.2
 """Rows that came in as many minutes, and such a share of them, were written one by one; others came together."""
 MIN_USED, MIN_USED_ROWS = 0.3, 30
 MAX_TEXTS = 10
+MAX_LABEL_CHARS = 20
+MAX_ROWS_OF_ONE = 30
+"""A row with more rows below it, on average, contains documents: it is none of one piece."""
 MAX_LABEL_ROWS = 50
 """A larger table of names is a list of things, and no label of others."""
 
@@ -79,8 +83,20 @@ class Relation:
 
     @cached_property
     def named(self) -> list[Any]:
-        """Return the sampled values that name a row."""
-        return [value for value in self.child.source.columns[self.column].values if value not in NOTHING]
+        """Return the sampled values, or tuples of them, that name a row."""
+        rows = self.child.source.rows_of(*[here for here, _ in self.pairs])
+        return [row if row[1:] else row[0] for row in rows if row[0] not in NOTHING]
+
+    @property
+    def is_crowd(self) -> bool:
+        """Return whether hundreds of rows name each: what has them contains them."""
+        several = len(self.named) / max(1, len({*self.named}))
+        return several > MAX_ROWS_OF_ONE or self.child.rows > MAX_ROWS_OF_ONE * self.parent.rows
+
+    @property
+    def gives_values(self) -> bool:
+        """Return whether the child links rows with values that have no name, such as those of fields."""
+        return any(one.parent.prose and not one.parent.title for one in self.child.parents)
 
     @property
     def is_pointer(self) -> bool:
@@ -138,7 +154,8 @@ class Table:
         if known.CUSTOMERS & {*self.noun}:
             return False
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
-        found = [one for one in self.columns.values() if one.role == "secret" and one.filled > (0 if mail else 0.2)]
+        found = [one for one in self.columns.values() if one.role == "secret" and one.filled]
+        found = [one for one in found if one.filled > 0.2 or (mail and any(map(looks_secret, one.values)))]
         return any(passwords & {*words(one.name), "".join(words(one.name))} for one in found)
 
     @cached_property
@@ -251,6 +268,9 @@ class Table:
         coded = any(one.role == "code" and one.distinct > 0.95 for one in self.columns.values())
         if self.is_people and not self.is_accounts and self.told + coded > 2:
             return False
+        named = sum(self.columns[name].length for name in self.title_columns) > MAX_LABEL_CHARS
+        if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
+            return False  # rows that have no name of their own tell of it
         many = any(one.child.rows > 20 * self.rows for one in self.children)
         return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
 

@@ -27,7 +27,7 @@ MAX_VALUES = 8
 """Codes of more values are no levels of secrecy."""
 MAX_PASSWORDS = 0.2
 """If more rows have a password, it is that of an account."""
-HALF = 0.5
+HALF, FEW = 0.5, 0.3
 _EVERY = known.HIDE | known.SHOW | known.ON | known.OFF
 _IN = frozenset(["visible", "visivel", "visibile", "valid", "active", "actif", "activo", "attivo"])
 """What `in` negates: elsewhere it says where."""
@@ -175,7 +175,7 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
     sense = sense_of(named)
     if sense is None or look.named[-1] in known.NO_FLAGS or (look.named[0] == "has" and sense.rest):
         return None
-    rest = {word for word in sense.rest if word not in own}
+    rest = {word for word in sense.rest if word not in own | {"id"}}
     about = (
         known.PERSONAL
         | known.PLACES_OF_LINKS
@@ -219,8 +219,8 @@ def _flag(look: _Look, sense: Sense | None) -> Condition | None:
     unused = sense.shows_place and not sense.hides and not [value for value in look.counts if value not in hidden]
     if unused:
         return None  # all rows have the default
-    levels = len(look.counts) > 2 and not sense.hides and look.column.kind == "number"
-    if levels and {*look.counts} - {-1, 0, 1}:
+    levels = look.column.kind == "number" and not sense.hides and bool({*look.counts} - {-1, 0, 1})
+    if levels and (known.SECRECY & {look.named[-1]} or 1 not in look.counts):
         return None
     return _yes_or_no(look, sense, share=share)
 
@@ -239,7 +239,8 @@ def _yes_or_no(look: _Look, sense: Sense, *, share: float = 0.0) -> Condition:
         if not look.sqlite and any(isinstance(value, bool) for value in look.counts):
             sql = f"({look.sql} = true) IS NOT TRUE" if sense.hides else f"{look.sql} = true"
     elif kind == "number":
-        sql = f"COALESCE({look.sql}, 0) = 0" if sense.hides else f"{look.sql} = 1"
+        value = f"COALESCE({look.sql}, 0)" if look.column.nullable else look.sql
+        sql = f"{value} = 0" if sense.hides else f"{look.sql} = 1"
     elif sense.hides:
         sql = f"({look.sql} IS NULL OR {look.sql} NOT IN ({listed(yes or ['1', 'Y', 'true'])}))"
     else:
@@ -260,6 +261,8 @@ def _set(look: _Look, sense: Sense | None) -> Condition | None:
     is_password = kind == "text" and look.read.role == "secret" and named & {"password", "passwd", "pass"}
     if is_password and 0 < look.read.filled <= MAX_PASSWORDS:
         return look.condition(look.unset, f"{look.column.name} is set: readers have to know it")
+    if sense is not None and sense.hides and sense.strong and look.named[-1] == "id" and 0 < look.read.filled <= FEW:
+        return look.condition(look.unset, f"{look.column.name} is set")
     published = known.PUBLISHED_TIMES & named and not {"until", "to", "down", "end", "by"} & named
     if published and ends and look.named[-1] != "by" and HALF <= look.read.filled < 1 and kind in ("time", "text"):
         return look.condition(f"{look.sql} IS NOT NULL", f"{look.column.name} is empty, as it is for drafts")
@@ -344,9 +347,14 @@ def _majority(look: _Look, named: frozenset[str]) -> Condition | None:
     said = [word for word in look.named if word not in ("id", "level", "code", "type")]
     if said[-1:] == ["policy"] and not {*said} <= {"policy", "archive", "archives", "read", "view", *known.SECRECY}:
         return None
-    if not named & {*said[-1:]} or not 1 < len(look.counts) <= MAX_VALUES:
+    if not named & {*said[-1:]} or not 1 < len(look.counts) + (look.read.filled < 1) <= MAX_VALUES:
         return None
     ((most, rows),) = look.counts.most_common(1)
+    empty = look.rows - look.counts.total()
+    if empty > HALF * look.rows:
+        return look.condition(
+            look.unset, f"{look.column.name} is set", question=look.asks(f"{look.column.name} is set")
+        )
     if rows <= HALF * look.rows:
         return None
     others = [value for value in look.counts if value != most]

@@ -144,6 +144,7 @@ STATE_LABELS = _words("status state priority severity type kind stage currency u
 # --- Who may see a row ---
 
 HIDE = _words("""
+    personal priv erroneous erroneously
     deleted delete removed trashed trash hidden hide hides private confidential internal draft drafts spam secret
     restricted banned void voided withdrawn revoked retracted redacted sealed embargoed embargo quarantined
     suppressed suppress unlisted classified sensitive discarded exclude excluded noindex geheim vertraulich intern
@@ -186,7 +187,7 @@ PLACES_OF_LINKS = _words("""
 """)
 """Words of flags that say where a row is linked: in no menu, it may be seen all the same."""
 FEW_READERS = re.compile(
-    r"(?:is_)?(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite|password|subscribers?|me)"
+    r"(?:is_|visible_(?:to|for)_|for_)*(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite|password|subscribers?|me)"
     r"_?only|only_?(?:for_?)?(?:staff|admins?|members?|me|team)"
     r"|(?:login|members?|password|registration|authentication|auth|invite)_(?:required|protected)"
     r"|requires?_(?:login|auth|authentication|password)|invite_only)"
@@ -242,7 +243,7 @@ PUBLISHED_TIMES = _words("published publish publication released release approve
 """Words of times that are empty for drafts, and to come for what is not out yet."""
 UNTIL = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show|display)_?(?:to|until|till|through|ends?|down)\w*"
-    r"|(?:expire[sd]?|expiry|expiration|discontinued|unpublish(?:ed)?)(?:_?(?:at|on|date|time))?|gueltig_bis"
+    r"|(?:expire[sd]?|expiry|expiration|discontinued?|unpublish(?:ed)?)(?:_?(?:at|on|date|time))?|gueltig_bis"
 )
 FROM = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show|display)_?(?:from|since|starts?|up)\w*"

@@ -1,0 +1,209 @@
+"""Which rows `init` shows: flags in both directions and several languages, states, times, and what other tables say."""
+
+import pytest
+
+from rag_index.first_run.schema.visibility import sense_of
+from rag_index.first_run.schema.words import words
+from tests.schema.proposals import TEXT, many, names
+
+COUNT = 24
+PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
+HIDE = """
+    non_public not_visible is_not_public unpublished invisible nonpublic disabled hide_from_search hidden isPrivate
+    private is_confidential internal deleted soft_deleted is_draft spam no_index noindex notpublic hidefromsearch
+    adminonly exclude_from_search suppressed restricted unlisted members_only staff_only login_required
+    do_not_publish inactive is_not_visible_to_public versteckt nicht_oeffentlich unveroeffentlicht vertraulich
+    non_publie brouillon no_publico borrador nascosto non_pubblico verborgen niet_openbaar personal embargoed voided
+""".split()
+SHOW = """
+    public is_published visible active enabled not_hidden is_not_private not_deleted searchable show_on_website
+    undeleted visible_to_customers publicly_visible approved oeffentlich sichtbar veroeffentlicht publie publico
+    pubblico openbaar unhidden is_not_confidential listed
+""".split()
+WORK = """
+    on_hold waiting done is_open closed resolved is_blocked pinned locked archived is_read comments_enabled
+    has_attachment is_vip hide_from_homepage show_in_menu in_stock reviewed cancelled in_progress pending paused
+    hide_email
+""".split()
+
+
+def few(n):
+    return n % 6 == 2
+
+
+def article(column, kind, value):
+    """Return a table of articles with one more column."""
+    columns, rows = many(COUNT, title="The bridge {n} of the river", body=TEXT, email="a{n}@example.org", comments=0)
+    return f'{columns}, "{column}" {kind}', [(*row, value(row[0])) for row in rows]
+
+
+def shown(proposed, table="article"):
+    return {int(key) for key in proposed.shown(table)}
+
+
+def every(rule=lambda n: True, count=COUNT):
+    return {n for n in range(1, count + 1) if rule(n)}
+
+
+@pytest.mark.parametrize("flag", HIDE)
+def test_a_yes_hides_a_row_whatever_the_words(propose, flag):
+    made = propose(article=article(flag, "BOOLEAN NOT NULL", few))
+    assert shown(made) == every(lambda n: not few(n))
+    ((hidden,),) = [one.hidden for one in made.tables]
+    assert (hidden.rows, hidden.of, hidden.says) == (4, COUNT, f"{flag} is true")
+
+
+@pytest.mark.parametrize("flag", SHOW)
+def test_a_no_hides_a_row_whatever_the_words(propose, flag):
+    assert shown(propose(article=article(flag, "BOOLEAN NOT NULL", lambda n: not few(n)))) == every(
+        lambda n: not few(n)
+    )
+
+
+@pytest.mark.parametrize("flag", WORK)
+def test_states_of_work_and_what_is_about_something_else_hide_nothing(propose, flag):
+    assert shown(propose(article=article(flag, "BOOLEAN NOT NULL", few))) == every()
+
+
+@pytest.mark.parametrize(("name", "hides"), [("is_not_public", True), ("unhidden", False), ("hide_from_public", True)])
+def test_a_negation_is_understood_first(name, hides):
+    assert sense_of(words(name)).hides is hides
+    assert sense_of(words("robotics")) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "hidden"),
+    [
+        ("state TEXT", ["waiting", "waiting", "waiting", "done"], []),
+        ("status TEXT", ["open", "closed", "on hold", "pending", "rejected"], []),
+        ("status TEXT", ["publish", "draft", "private", "publish"], ["draft", "private"]),
+        ("class TEXT", ["PUBLIC", "PUBLIC", "PRIVATE", "CONFIDENTIAL"], ["PRIVATE", "CONFIDENTIAL"]),
+        ("visibility TEXT", ["public", "team", "public"], ["team"]),
+        ("access TEXT", ["everyone", "staff", "everyone"], ["staff"]),
+        ("kind TEXT", ["public reply", "internal note", "public reply"], ["internal note"]),
+        ("folder TEXT", ["Inbox", "Trash", "Inbox", "Spam"], ["Trash", "Spam"]),
+        ("product_type TEXT", ["bottle", "draft beer", "robot"], []),
+        ("care_type TEXT", ["INPATIENT", "OUTPATIENT"], []),
+        ("department TEXT", ["Internal medicine", "Surgery"], []),
+        ("statut TEXT", ["publie", "brouillon", "poubelle"], ["brouillon", "poubelle"]),
+        ("is_private TEXT", ["N", "N", "Y"], ["Y"]),
+        ("is_public TEXT", ["yes", "yes", "no"], ["no"]),
+        ("status INTEGER", [1, 1, 1, 0], []),
+    ],
+)
+def test_values_say_who_may_see_a_row_as_whole_words(propose, column, values, hidden):
+    name, kind = column.split()
+    made = propose(article=article(name, kind, lambda n: values[n % len(values)]))
+    assert shown(made) == every(lambda n: values[n % len(values)] not in hidden)
+
+
+@pytest.mark.parametrize(
+    ("column", "usual", "other"),
+    [("visibility TEXT", "X", "Y"), ("visibility INTEGER", 0, 2), ("privacy_level INTEGER", 1, 3),
+     ("confidentiality TEXT", "low", "high"), ("archive_policy INTEGER", 2, 1)],
+)  # fmt: skip
+def test_where_the_direction_is_not_certain_the_minority_goes_and_the_question_stands(propose, column, usual, other):
+    made = propose(article=article(*column.split(), lambda n: other if few(n) else usual))
+    assert shown(made) == every(lambda n: not few(n))
+    ((hidden,),) = [one.hidden for one in made.tables]
+    assert hidden.question.endswith("?")
+    assert made.questions == [hidden]
+
+
+def test_no_weak_word_leaves_the_minority_alone(propose):
+    assert shown(propose(article=article("active", "BOOLEAN NOT NULL", few))) == every()
+
+
+def test_a_certain_word_hides_most_rows_and_asks(propose):
+    made = propose(article=article("is_public", "BOOLEAN NOT NULL", few))
+    assert shown(made) == every(few)
+    assert made.questions
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("deleted_at DATETIME", PAST), ("publish_at DATETIME", FUTURE), ("valid_until DATETIME", PAST),
+     ("embargo_until DATETIME", FUTURE), ("hidden_until DATETIME", FUTURE), ("deleted INTEGER", 1_700_000_000),
+     ("post_password TEXT", "sesame"), ("draft_id INTEGER", 7)],
+)  # fmt: skip
+def test_times_and_what_few_rows_have_hide_them(propose, column, value):
+    made = propose(article=article(*column.split(), lambda n: value if few(n) else None))
+    assert shown(made) == every(lambda n: not few(n))
+
+
+def test_a_time_of_publication_is_empty_for_drafts_and_a_time_of_deletion_that_nobody_set_stays_a_condition(propose):
+    made = propose(article=article("published_at", "DATETIME", lambda n: None if few(n) else PAST))
+    assert shown(made) == every(lambda n: not few(n))
+    columns, rows = article("deleted_at", "DATETIME", lambda n: None)
+    assert "deleted_at" in propose(other=(columns, rows)).index("other")["where"]
+
+
+def spaces(**more):
+    """Return private and public spaces, pages in them or in none, and lines of the pages."""
+    page = many(40, space_id=lambda n: n % 4 + 1 if n % 5 else None, title="Page {n} of the mill", body=TEXT)
+    line = many(80, page_id=lambda n: n % 40 + 1, text="Line {n} says that the pump behind the mill has stopped again")
+    return {
+        "space": ("id INTEGER PRIMARY KEY, name TEXT, is_public INTEGER",
+                  [(n, f"Space {n}", n != 3) for n in range(1, 5)]),
+        "page": page, "page_line": line, **more,
+    }  # fmt: skip
+
+
+def test_what_belongs_to_something_hidden_is_hidden_at_any_number_of_steps(propose):
+    made = propose(**spaces(task=many(80, page_id=lambda n: n % 40 + 1, title="Task {n} of us", text=TEXT)))
+    private = {n for n in range(1, 41) if n % 5 and n % 4 + 1 == 3}
+    assert shown(made, "page") == every(count=40) - private
+    assert shown(made, "task") == {n for n in range(1, 81) if n % 40 + 1 not in private}
+    assert [one.says for table in made.tables for one in table.hidden if table.name == "page"] == [
+        "its space is hidden (is_public is false)"
+    ]
+
+
+def test_persons_hide_nothing_that_belongs_to_them(propose):
+    author = names("Ada Brandt", "Jon Weaver", "Mira Sand", "Olu Adeyemi")
+    person = (f"{author[0]}, is_hidden INTEGER", [(*row, row[0] == 2) for row in author[1]])
+    article = many(24, title="The bridge {n}", body=TEXT, author_id=lambda n: n % 4 + 1)
+    assert shown(propose(person=person, article=article)) == every()
+
+
+def test_a_table_that_lists_rows_hides_them_and_so_do_labels_and_names_of_labels(propose):
+    made = propose(
+        article=many(24, title="The bridge {n}", body=TEXT, category_id=lambda n: n % 3 + 1),
+        category=names("Roads", "Internal", "Lights"),
+        private_article=("article_id INTEGER", [(5,), (9,)]),
+        tag=("id INTEGER PRIMARY KEY, name TEXT, is_private INTEGER", [(1, "winter", 0), (2, "board", 1)]),
+        article_tag=("article_id INTEGER, tag_id INTEGER", [(n, 1 + (n == 12)) for n in range(1, 25)]),
+    )
+    assert shown(made) == every(lambda n: n % 3 + 1 != 2 and n not in (5, 9, 12))
+
+
+def test_what_is_below_a_hidden_folder_is_hidden(propose):
+    columns, rows = many(12, title="Folder {n} of the mill", body=TEXT, parent_id=lambda n: n // 2)
+    made = propose(folder=(f"{columns}, hidden INTEGER", [(*row, row[0] == 2) for row in rows]))
+    assert shown(made, "folder") == {1, 3, 6, 7, 12}
+
+
+def test_names_of_secrets_are_left_out_of_names_with_values(propose):
+    account = many(12, title="Account {n} of the mill", note=TEXT)
+    kinds = ("remark", "pin-cache", "online-iban", "api_token")
+    rows = [(n, n % 12 + 1, kinds[n % 4], f"Something of it that is {kinds[n % 4]} {n}") for n in range(1, 49)]
+    made = propose(account=account, slot=("id INTEGER PRIMARY KEY, account_id INTEGER, name TEXT, value TEXT", rows))
+    said = " ".join(made.documents("account").values())
+    assert "is remark" in said
+    assert not any(f"is {name}" in said for name in kinds[1:])
+
+
+def test_an_event_whose_own_text_says_that_it_is_private_is_hidden(propose):
+    text = "BEGIN:VEVENT\r\nSUMMARY:The bridge {n} of us\r\nCLASS:%s\r\nEND:VEVENT\r\n"
+    kind = lambda n: "PRIVATE" if few(n) else "PUBLIC"  # noqa: E731
+    made = propose(event=many(24, title="Event {n} of the mill", data=lambda n: (text % kind(n)).format(n=n)))
+    assert shown(made, "event") == every(lambda n: not few(n))
+
+
+def test_a_person_shows_and_hides_by_column(propose):
+    made = propose(
+        article=article("is_private", "INTEGER", few), show=["article.is_private"], hide=["article.comments"]
+    )
+    assert "is_private" not in made.index("article").get("where", "")
+    made = propose(other=article("stage", "TEXT", lambda n: "odd" if few(n) else "usual"), hide=["other.stage"])
+    assert shown(made, "other") == every(lambda n: not few(n))
