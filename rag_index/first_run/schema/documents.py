@@ -126,6 +126,8 @@ class _Planner:
             return ""
         if table.is_accounts:
             return "has accounts"
+        if known.STRONG_VALUES & {*table.noun} or known.BETWEEN.fullmatch("_".join(table.noun)):
+            return "is for few, by its name"
         programs = table.is_settings or table.is_template or table.repeats
         large = table.chars > LARGE * self._whole and table.prose and not programs
         return "" if large else table.machine

@@ -22,7 +22,6 @@ MAX_NAME_CHARS = 80
 MAX_JOINS = 8
 MAX_PAYLOAD = 12
 MAX_LEVELS = 12
-MAX_NAME_CHARS = 80
 """Numbers with at most this many values, such as priorities, are filtered by."""
 MIN_NAMED = 0.05
 SHORT = 40
@@ -181,7 +180,8 @@ class IndexMaker:
         return ProposedIndex(self._name(), table.name, made, self.reasons, age, next(iter(full), ""))
 
     def _name(self) -> str:
-        base = slugify("-".join(self._table.noun), max_length=MAX_NAME_CHARS) or "documents"  # of any script
+        called = words(self._table.source.name)[-len(self._table.noun) :]
+        base = slugify("-".join(called), max_length=MAX_NAME_CHARS) or "documents"  # of any script
         name = free_name(base, self._taken, "-")
         self._taken.add(name)
         return name

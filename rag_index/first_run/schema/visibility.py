@@ -116,7 +116,7 @@ class _Look:
     @property
     def unset(self) -> str:
         """Return in SQL that a row has no value."""
-        nothing = {"number": "0", "text": "''", "time": "''" if self.sqlite else ""}.get(self.column.kind)
+        nothing = {"number": "0", "text": "''", "time": "''" if "" in self.column.values else ""}.get(self.column.kind)
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
     def condition(self, sql: str, says: str, *, question: str = "", strong: bool = True) -> Condition:
@@ -175,7 +175,7 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
     sense = sense_of(named)
     if sense is None or look.named[-1] in known.NO_FLAGS or (look.named[0] == "has" and sense.rest):
         return None
-    rest = {word for word in sense.rest if word not in own | {"id"}}
+    rest = {word for word in sense.rest if word not in own | known.TIME_ENDS | {"id"}}
     about = (
         known.PERSONAL
         | known.PLACES_OF_LINKS
@@ -210,7 +210,7 @@ def _are_flags(look: _Look) -> bool:
 
 def _flag(look: _Look, sense: Sense | None) -> Condition | None:
     """Return the condition of a column such as `is_private`, `sealed`, `not_visible` or `comment_approved`."""
-    if sense is None or not _are_flags(look) or look.column.kind == "time":
+    if sense is None or not _are_flags(look) or look.column.kind == "time" or look.named[-1] == "id":
         return None
     hidden = [value for value in look.counts if (str(value).lower() in known.NO) != sense.hides]
     share = look.share(hidden) + (0 if sense.hides else 1 - look.read.filled)
@@ -233,11 +233,8 @@ def _yes_or_no(look: _Look, sense: Sense, *, share: float = 0.0) -> Condition:
     question = look.asks(says) if sense.rest or share > HALF else ""
     kind = look.column.kind
     if kind == "bool":
-        sql = f"({look.sql} = true) IS NOT TRUE" if sense.hides else f"{look.sql} = true"
-        if look.sqlite or all(isinstance(value, int) for value in look.counts):
-            sql = f"COALESCE({look.sql}, 0) = 0" if sense.hides else f"{look.sql} = 1"
-        if not look.sqlite and any(isinstance(value, bool) for value in look.counts):
-            sql = f"({look.sql} = true) IS NOT TRUE" if sense.hides else f"{look.sql} = true"
+        value = f"COALESCE({look.sql}, false)" if look.column.nullable else look.sql
+        sql = f"{value} = false" if sense.hides else f"{look.sql} = true"
     elif kind == "number":
         value = f"COALESCE({look.sql}, 0)" if look.column.nullable else look.sql
         sql = f"{value} = 0" if sense.hides else f"{look.sql} = 1"

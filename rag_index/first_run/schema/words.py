@@ -237,7 +237,7 @@ DELETED = _words("""
 """)
 """Words of times that are set for what was taken away."""
 TIME_ENDS = _words("at on date time timestamp by utc gmt")
-NO_FLAGS = _words("count number id reason revision version total")
+NO_FLAGS = _words("count number reason revision version total")
 """Last words of columns that say how often or why."""
 PUBLISHED_TIMES = _words("published publish publication released release approved pub")
 """Words of times that are empty for drafts, and to come for what is not out yet."""
@@ -254,6 +254,8 @@ YES = _words("y yes t true 1 -1 on j ja oui o si s sí sim wahr vrai")
 NO = _words("n no f false 0 off nein non nee falsch faux")
 MAX_STATES = 30
 """A column with more values says no state."""
+BETWEEN = re.compile(r"(?:priv(?:ate)?|direct|personal)_?(?:msg|message|mail)s?|[pd]ms?|recycle_?bin")
+"""What tables of what persons wrote to each other are called."""
 LISTS = _words("""
     restriction restricted private hidden secret confidential embargo embargoed unlisted nonpublic internal
 """)
