@@ -193,11 +193,31 @@ def test_names_of_secrets_are_left_out_of_names_with_values(propose):
     assert not any(f"is {name}" in said for name in kinds[1:])
 
 
-def test_an_event_whose_own_text_says_that_it_is_private_is_hidden(propose):
+@pytest.mark.parametrize("kind", ["TEXT", "BLOB"])
+def test_an_event_whose_own_text_says_that_it_is_private_is_hidden(propose, kind):
     text = "BEGIN:VEVENT\r\nSUMMARY:The bridge {n} of us\r\nCLASS:%s\r\nEND:VEVENT\r\n"
-    kind = lambda n: "PRIVATE" if few(n) else "PUBLIC"  # noqa: E731
-    made = propose(event=many(24, title="Event {n} of the mill", data=lambda n: (text % kind(n)).format(n=n)))
+    columns, rows = many(24, title="Event {n} of the mill")
+    said = [(text % ("PRIVATE" if few(n) else "PUBLIC")).format(n=n) for n, *_ in rows]
+    held = [one.encode() if kind == "BLOB" else one for one in said]
+    made = propose(event=(f"{columns}, data {kind}", [(*row, one) for row, one in zip(rows, held, strict=True)]))
     assert shown(made, "event") == every(lambda n: not few(n))
+
+
+def test_kinds_of_channels_in_codes_hide_what_differs_and_ask(propose):
+    columns, rows = many(12, name="Channel of the mill {n}", topic=TEXT)
+    channel = (f"{columns}, type TEXT", [(*row, "DP"[row[0] > 6] if few(row[0]) else "O") for row in rows])
+    posts = [(n, n % 12 + 1, f"{TEXT.format(n=n)} by us", "held" if n == 7 else "accepted") for n in range(1, 49)]
+    made = propose(channel=channel, post=("id INTEGER PRIMARY KEY, channel_id INTEGER, said TEXT, state TEXT", posts))
+    assert [one.question for one in made.questions] == ["Are rows of channel for few if type is D or P?"]
+    found = made.documents(made.indexes[0].table)
+    assert not any(f" {n} by us" in text for text in found.values() for n in range(1, 49) if few(n % 12 + 1) or n == 7)
+    assert any(" 8 by us" in text for text in found.values())
+
+
+def test_a_flag_for_those_who_see_less_hides_most_rows_too(propose):
+    made = propose(article=article("visible_to_candidate", "BOOLEAN NOT NULL", few))
+    assert shown(made) == every(few)
+    assert made.questions
 
 
 def test_a_person_shows_and_hides_by_column(propose):

@@ -205,7 +205,8 @@ class _Reading:
         """Return a column with text that no search reaches; None if it has none, or its table is left out anyway."""
         one = table.columns[name]
         why = one.why or ("is text that other columns say, or comes after them" if chars and one.is_text else "")
-        if not why or becomes == "out" or not one.filled:
+        names_a_row = name in {*table.key, *table.references} and not chars
+        if not why or becomes == "out" or not one.filled or names_a_row:
             return None
         return LeftOut(table.name, name, why, chars)
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from rag_index.first_run.schema.catalog import Column
 
+MAX_CODE = 2
+"""Characters of a code: O for an open channel, P for a private one."""
+ONE_SAYS = frozenset(["message", "thread"])
+"""Conversations whose kinds say what is written in them, and not who may read it."""
 MAX_VALUES = 8
 """Codes of more values are no levels of secrecy."""
 MAX_PASSWORDS = 0.2
@@ -175,6 +179,8 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
     sense = sense_of(named)
     if sense is None or look.named[-1] in known.NO_FLAGS or (look.named[0] == "has" and sense.rest):
         return None
+    if sense.hides and look.named[0] != "hide":  # private_notes: what the row says is for few
+        own |= {word for name in look.table.prose for word in words(name)}
     rest = {word for word in sense.rest if word not in own | known.TIME_ENDS | {"id"}}
     about = (
         known.PERSONAL
@@ -190,6 +196,8 @@ def _own_sense(look: _Look, others: set[str], plurals: frozenset[str]) -> Sense 
         or (rest and not sense.strong)
     ):
         return None
+    if {"to", "for"} & {*look.named}:  # visible_to_candidate: not for those who ask for less
+        rest = {word for word in rest if singular(word) not in known.PERSONS}
     return Sense(sense.hides, sense.strong, tuple(rest), sense.shows_place)
 
 
@@ -344,7 +352,12 @@ def _majority(look: _Look, named: frozenset[str]) -> Condition | None:
     said = [word for word in look.named if word not in ("id", "level", "code", "type")]
     if said[-1:] == ["policy"] and not {*said} <= {"policy", "archive", "archives", "read", "view", *known.SECRECY}:
         return None
-    if not named & {*said[-1:]} or not 1 < len(look.counts) + (look.read.filled < 1) <= MAX_VALUES:
+    return _differing(look) if named & {*said[-1:]} else None
+
+
+def _differing(look: _Look) -> Condition | None:
+    """Return the condition that a row has the value of most rows, with the question whether the others are hidden."""
+    if not 1 < len(look.counts) + (look.read.filled < 1) <= MAX_VALUES:
         return None
     ((most, rows),) = look.counts.most_common(1)
     empty = look.rows - look.counts.total()
@@ -359,7 +372,10 @@ def _majority(look: _Look, named: frozenset[str]) -> Condition | None:
 
 
 def _coded(look: _Look) -> Condition | None:
-    """Return the condition of numbers that say for how many a row is, such as a level of secrecy."""
+    """Return the condition of codes that say for how many a row is: a level of secrecy, the kind of a channel."""
+    short = all(isinstance(one, int) or len(str(one)) <= MAX_CODE for one in look.counts)
+    if short and (known.CONVERSATIONS - ONE_SAYS) & {look.table.noun[-1]} and look.named[-1] in known.TYPE_WORDS:
+        return _differing(look)
     if look.column.kind != "number" or not all(isinstance(one, int) for one in look.counts):
         return None
     return _majority(look, known.CODED_SECRECY)
@@ -433,8 +449,12 @@ def _calendar(table: Table, dialect: str) -> Iterator[Condition]:
             if isinstance(one, str | bytes)
         ]
         if texts and read.form == "file" and sum("BEGIN:V" in text for text in texts) * 2 > len(texts):
-            text = (
-                f"ENCODE({column.sql}, 'escape')" if (dialect, column.kind) == ("postgresql", "bytes") else column.sql
+            text = (  # SQLite compares no bytes with a pattern
+                f"ENCODE({column.sql}, 'escape')"
+                if (dialect, column.kind) == ("postgresql", "bytes")
+                else f"CAST({column.sql} AS {'TEXT' if dialect == 'sqlite' else 'CHAR'})"
+                if column.kind == "bytes"
+                else column.sql
             )
             told = [f"COALESCE({text}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
             yield Condition((name,), " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")

@@ -223,7 +223,7 @@ STRONG_VALUES = _words("""
 """)
 """Those that say so in a column, or as the name of a label, whatever it is called."""
 MODERATION = _words("""
-    approved accepted rejected refused declined denied disapproved pending spam trash unapproved flagged hold
+    approved accepted rejected refused declined denied disapproved pending spam trash unapproved flagged hold held
     waiting new offensive unmoderated
 """)
 LET = _words("approved accepted")
