@@ -105,6 +105,7 @@ def test_a_hit_has_title_link_and_the_part_that_was_found(project):
         "index": "notes", "document_id": "1", "citation": "", "score": 0, "relevance": 1,
         "chunk": 0, "total_chunks": 3, "text": "It prints only red pages.",
         "payload": {"customer": {"name": "Acme"}}, "title": "Printer offline", "link": link,
+        "highlights": ["red", "pages"],
     }  # fmt: skip
     assert {hit.document_id for hit in search(project, "salaries secret")} <= {"1", "2"}
 
