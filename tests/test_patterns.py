@@ -23,6 +23,7 @@ OWN = re.compile(
 BOUNDED = {
     "_GENERATED", "_COMMENT", "_MARKERS", "_ATTRIBUTE", "_OPENING",  # 2,000 characters at most
     "TOO_LONG", "TOO_MANY", "NO_MODEL", "CRASHED", "STRICT_MODE", "_SECRET_VALUE", "_PART",  # of an error or a path
+    "_LIKE_NAME",  # the first characters of a word
     "_ELEMENTS", "_THINKING",  # only of a text that fits as a whole
 }  # fmt: skip
 ANCHORED = {

@@ -374,7 +374,7 @@ class Bm25Encoder:
             return QueryWord(self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count)
         whole, parts = _compound(word)
         strict = any(map(str.isdigit, word)) or word.strip(_SIGNS) != word
-        like_name = _LIKE_NAME.search(word) is not None
+        like_name = _LIKE_NAME.search(word[:MAX_REMEMBERED]) is not None
         return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict, like_name)
 
 
