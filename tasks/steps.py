@@ -24,7 +24,7 @@ from rag_index.etl.embed import close_process_embedder, process_died
 from rag_index.etl.steps import BUSY, Ending, Steps
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
-from rag_index.orchestration.worker import WorkerDestination
+from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
 from tasks import index as tasks
 from tasks.index import Opaque, error_of, options_of
 
@@ -122,6 +122,16 @@ class AsTasks(Steps):
         if self._client is not None and self._on_servers and written.stats.process_load >= BUSY:
             self.workers = self._workers.grow()
             self._set_size()
+
+    def warm_up(self, job: EmbedJob) -> None:
+        if why := self.start():
+            raise NoWorkers(why)
+        if self._client is None:
+            embed_in_worker(job)
+        else:
+            self._client.wait_for_workers(self.workers, timeout=120)
+            at = self._client.nthreads()
+            self._client.gather([self._client.submit(embed_in_worker, job, workers=[one], pure=False) for one in at])
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         if self._client is not None:

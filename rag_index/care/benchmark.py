@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-import uuid
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from rag_index.etl.steps import Steps
 
 CHANGEABLE = ("embedder", "parallel", "store")
 """The tables of the settings file that decide how fast a sample is embedded and written."""
@@ -105,6 +106,15 @@ class BenchmarkReport:
         """Whether every way made the same ids, and vectors that find the same neighbours."""
         found = [one.parity for one in self.measured if one.parity]
         return all(one.same_ids and one.recall >= MIN_RECALL for one in found)
+
+    def sentence(self) -> str:
+        """Return the best way in one line."""
+        best = max(self.measured, key=lambda one: one.rate)
+        same = "the same ids and neighbours" if self.in_parity else "NOT the same ids and neighbours: see the table"
+        return (
+            f"{self.index}: {self.documents:,} documents, best with {best.name}: {best.rate:,.1f} documents/s, "
+            f"{best.speed_up:.2f} times the serial way; {same}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +212,14 @@ class Bench:
             ] or [Way(name, serially(settings))]
         return ways
 
-    def run_serially(self) -> None:
+    def run_serially(self, run_id: str) -> None:
         """Embed the sample one text after another in this process, as the usual script does, and measure it."""
         given, serial = self.settings.embedder, Way("serial", serially(self.settings))
         identity = self._identity = identify(given)
         self.report.embedder = str(identity)
         script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
-            self._begun(serial) as run,
+            self.begun(serial, run_id) as run,
             closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
         ):
 
@@ -221,27 +231,26 @@ class Bench:
             with closing(Plainly(serial.settings, embed_here=lambda job: job.embed(usual))) as steps:
                 self._measure(run, "serial", steps)
 
-    def measure(self, way: Way) -> None:
+    def measure(self, way: Way, run: IndexRun, steps: Steps) -> None:
         """Embed and write the sample as a run does, and measure it, once all workers have their model."""
         one = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""])
         nothing, embedder = Shard(self.index.name, 0, one, 0), way.settings.embedder
-        with self._begun(way) as run, closing(Plainly(way.settings)) as steps:
-            steps.warm_up(EmbedJob(nothing, run.chunker, embedder, run.identity, workers=way.workers))
-            self._measure(run, way.name, steps)
+        steps.warm_up(EmbedJob(nothing, run.chunker, embedder, run.identity, workers=way.workers))
+        self._measure(run, way.name, steps)
 
     @contextmanager
-    def _begun(self, way: Way) -> Iterator[IndexRun]:
+    def begun(self, way: Way, run_id: str) -> Iterator[IndexRun]:
         """Begin a run of the sample in this way, in a folder of its own."""
         folder = self.folder / str(len(self.report.measured))
         folder.mkdir(parents=True, exist_ok=True)
         settings, same = settings_in(folder, way.settings), way.settings.embedder == self.settings.embedder
         identity = self._identity if same and self._identity else identify(way.settings.embedder)
-        with sample_run(settings, self.index.name, self.sample, identity, workers=way.workers) as run:
+        with sample_run(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as run:
             if self._chars_per_second is not None:
                 run.diff.sharder.chars_per_second = self._chars_per_second
             yield run
 
-    def _measure(self, run: IndexRun, name: str, steps: Plainly) -> None:
+    def _measure(self, run: IndexRun, name: str, steps: Steps) -> None:
         started = time.perf_counter()
         index_pages(run, steps, AllDocuments())
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
@@ -302,13 +311,13 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
 
 @contextmanager
 def sample_run(
-    settings: Settings, name: str, sample: Sample, identity: EmbedderIdentity, *, workers: int = 1
+    settings: Settings, name: str, sample: Sample, identity: EmbedderIdentity, run_id: str, *, workers: int = 1
 ) -> Iterator[IndexRun]:
     """Begin a run of an index whose source is the sample. Raises as `open_run`."""
     source: Any = sample
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4()), keep=(source, ledger)) as run,
+        open_run(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as run,
     ):
         run.begin(identity, open_chunker(run.settings, run.index), workers=workers)
         yield run
@@ -322,15 +331,3 @@ def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Benc
     """
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
         yield Bench(settings, name, size, Path(folder))
-
-
-def benchmark(
-    settings: Settings, index: str | None, sample_size: int, workers: Sequence[int], change: str | None
-) -> BenchmarkReport:
-    """Compare a serial script with each number of workers, or each value of a setting, on a sample of an index."""
-    with open_bench(settings, index, sample_size) as bench:
-        ways = bench.ways(workers, change)
-        bench.run_serially()
-        for way in ways:
-            bench.measure(way)
-        return bench.report

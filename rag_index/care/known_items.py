@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 from contextlib import closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -56,7 +57,7 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
     identity = identify(settings.embedder)
     with closing(Plainly(serially(settings))) as steps:
         for name, sample in samples.items():
-            with sample_run(settings, name, sample, identity) as run:
+            with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as run:
                 index_pages(run, steps, AllDocuments())
                 publish(run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,7 @@ from rag_index.cli import (
     say,
     search_options,
 )
+from rag_index.cli.runs import flow_loader, launch_flow, prefect_option
 from rag_index.errors import one_line
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
 )
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
 @click.option("--set", "change", metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process].")
+@prefect_option
 @json_option
 def benchmark(
     context: Context,
@@ -139,17 +141,24 @@ def benchmark(
     sample_size: int,
     workers: tuple[int, ...],
     change: str | None,
+    prefect: bool,
     as_json: bool,
 ) -> int:
     """Compare a serial script with parallel runs or other settings.
 
     Real collections are not touched.
     """
-    from rag_index.care.benchmark import benchmark
-    from rag_index.core.machine import terminable
+    from rag_index.orchestration.launch import benchmark_plainly, quiet_workers
 
-    with terminable():
-        report = benchmark(context.settings(), name, sample_size, workers, change)
+    settings = context.settings()
+    index = settings.index(name).name if name else settings.indexes[0].name
+    given: dict[str, Any] = {"index": index, "sample_size": sample_size, "workers": list(workers), "change": change}
+    report: BenchmarkReport
+    if prefect:
+        report = launch_flow(context, settings, flow_loader("benchmark"), **given)
+    else:
+        quiet_workers()
+        report = benchmark_plainly(settings, **given)
     if as_json:
         print_json(report.to_json())
     else:

@@ -70,7 +70,6 @@ class Plainly(Steps):
                 executor.submit(_nothing)
 
     def warm_up(self, job: EmbedJob) -> None:
-        """Start what embeds several shards, and have each process embed a job, so that it has its model."""
         self.start()
         for started in [self._embed(executor, job) for executor in self._executors]:
             started()

@@ -90,6 +90,10 @@ class Steps(ABC):
         self.started = True
         return ""
 
+    def warm_up(self, job: EmbedJob) -> None:
+        """Start what embeds several shards, and have each process embed a job, so that it has its model."""
+        self.start()
+
     def observe(self, written: WrittenShard) -> None:  # noqa: B027
         """Take note of a shard that is written."""
 

@@ -29,6 +29,7 @@ from rag_index.search.evaluation.gate import SearchHooks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rag_index.care.benchmark import BenchmarkReport
     from rag_index.core.settings import IndexSettings, Settings
 
 T = TypeVar("T")
@@ -149,6 +150,21 @@ def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: R
             report.indexes.append(_run_index(settings, index, options, steps, checks))
     report.seconds = time.monotonic() - began
     return report
+
+
+def benchmark_plainly(
+    settings: Settings, *, index: str, sample_size: int, workers: list[int], change: str | None
+) -> BenchmarkReport:
+    """Compare the serial way with each number of workers, or value of a setting, as the flow `benchmark` does."""
+    from rag_index.care.benchmark import open_bench
+
+    with terminable(), open_bench(settings, index, sample_size) as bench:
+        ways, run_id = bench.ways(workers, change), str(uuid.uuid4())
+        bench.run_serially(run_id)
+        for way in ways:
+            with bench.begun(way, run_id) as run, closing(Plainly(way.settings)) as steps:
+                bench.measure(way, run, steps)
+    return bench.report
 
 
 def _run_index(

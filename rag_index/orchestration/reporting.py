@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
+    from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor.findings import Diagnosis
     from rag_index.core.settings import Settings
     from rag_index.errors import IndexLocked
@@ -395,3 +396,17 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     columns = ("index", "kind", "count", "message", "remedy")
     _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
     return failed_state(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)
+
+
+def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
+    """Return the final state of a benchmark. Ways that do not make the same points make it Failed."""
+    wait_for_api()
+    rows = []
+    for one in report.measured:
+        row = one.to_json()
+        stages = row.pop("stages")
+        rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()})
+    _table(report.sentence(), rows, project, report.index, "benchmark")
+    if not report.in_parity:
+        return failed_state(report.sentence(), report, tag="disagrees")
+    return Completed(message=report.sentence(), data=report)

@@ -27,7 +27,9 @@ def test_the_server_schedules_future_runs_of_the_deployments(deployed):
     assert len(set(times)) == len(times)
 
 
-@pytest.mark.parametrize("name", ["index-all/index-all", "index-collection/index-collection", "doctor/doctor"])
+@pytest.mark.parametrize(
+    "name", ["index-all/index-all", "index-collection/index-collection", "benchmark/benchmark", "doctor/doctor"]
+)
 def test_a_deployment_describes_its_parameters_and_names_no_folder(deployed, name):
     found = deployed.deployment(name)
     properties = found["parameter_openapi_schema"]["properties"]

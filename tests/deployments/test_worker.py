@@ -152,7 +152,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     browser.picture("deployments.png", height=700)
 
 
-def test_one_index_and_the_doctor_are_deployments_too(deployed, project, fake, worker, elsewhere, start):
+def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, project, fake, worker, elsewhere, start):
     fake.seconds_per_text = 0.02
     started = start("index-collection", index="notes", workers=2, shard_documents=20)
     eventually(lambda: dask_workers(worker), "a Dask worker, which asks the server", every=0.25)
@@ -161,9 +161,11 @@ def test_one_index_and_the_doctor_are_deployments_too(deployed, project, fake, w
     assert len(project.texts()) == 240
     eventually(lambda: not dask_workers(worker), "no Dask worker is left", every=0.25)
     assert "dashboard" not in (elsewhere / "worker.log").read_text(), "there is none"
-    healthy = deployed.wait_for_end(start("doctor"))
+    begun = [start("doctor"), start("benchmark", sample_size=60, workers=[1])]
+    healthy, measured = map(deployed.wait_for_end, begun)
     assert (healthy["state_name"], healthy["name"]) == ("Completed", "doctor all"), healthy["state"]
     assert "Source, ledger and store agree" in healthy["state"]["message"]
+    assert measured["state_name"] == "Completed", measured["state"]
 
     fake.stop_listening()
     failed = start("index-collection", index="notes", serial=True)
@@ -176,7 +178,7 @@ def test_one_index_and_the_doctor_are_deployments_too(deployed, project, fake, w
     assert "# notes: failed" in deployed.artifacts()["test-notes-report"]["data"]
 
 
-@pytest.mark.parametrize("name", ["index-all", "watch", "doctor"])
+@pytest.mark.parametrize("name", ["index-all", "watch", "doctor", "benchmark"])
 def test_a_mistake_in_the_settings_is_one_line_of_a_failed_run(deployed, project, worker, elsewhere, name):
     project.config.write_text(project.config.read_text() + "\n[parallel]\nworkers = 0\n")
     log, begins = elsewhere / "worker.log", (elsewhere / "worker.log").stat().st_size
@@ -192,7 +194,7 @@ def test_a_mistake_in_the_settings_is_one_line_of_a_failed_run(deployed, project
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("index-all", {"options": {one: -1}}) for one in ("workers", "shard_documents", "wait", "no_such_option")]
-    + [("doctor", {"wait": -1})],
+    + [("doctor", {"wait": -1}), ("benchmark", {"sample_size": 0}), ("benchmark", {"workers": [0]})],
 )
 def test_a_mistake_in_the_parameters_begins_no_run(deployed, name, parameters):
     path = f"/deployments/{deployed.deployment(f'{name}/{name}')['id']}/create_flow_run"

@@ -14,7 +14,7 @@ from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
 NOWHERE = "http://127.0.0.1:9/api"
-COMMANDS = ("index-all", "doctor", "watch --once")
+COMMANDS = ("index-all", "doctor", "watch --once", "benchmark --sample-size 5 --workers 1")
 PROFILES = f'active = "office"\n[profiles.office]\nPREFECT_API_URL = "{NOWHERE}"\n'
 
 

@@ -1,6 +1,10 @@
-"""The benchmark on real worker processes: what it reports, and that it leaves the index alone."""
+"""The benchmark on real worker processes: what it reports, and that it leaves the index alone.
+
+`tests.deployments` has its flow.
+"""
 
 import json
+import os
 
 import pytest
 
@@ -42,11 +46,15 @@ def requests_by_threads(fake) -> dict[int | None, list[int]]:
     return found
 
 
-def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake):
+@pytest.mark.parametrize("through_prefect", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake, request, through_prefect):
+    if through_prefect:
+        request.getfixturevalue("prefect_server")
     extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nbatch_texts = 16\n'
     project = Project(tmp_path / "p", extra=extra).fill(40)
     asked = ["benchmark", "--sample-size", "40", "--set", "embedder.num_thread=null,1,2", "--json"]
-    answer = json.loads(run_program(["--config", str(project.config), *asked], without_api()).stdout)
+    environment = dict(os.environ) if through_prefect else without_api()
+    answer = json.loads(run_program(["--config", str(project.config), *asked], environment).stdout)
     assert [way["name"] for way in answer["parallel"]] == ["num_thread = null", "num_thread = 1", "num_thread = 2"]
     assert all((way["workers"], way["same_ids"], way["recall"]) == (1, True, 1.0) for way in answer["parallel"])
     found = requests_by_threads(fake)
@@ -113,5 +121,7 @@ def test_a_parity_fault_is_reported():
     two = Measured("2 workers", 2, 100, 120, 1.0, stages, 2.0, Parity(True, 0.0, 1.0))
     report = BenchmarkReport("notes", 100, "m", [serial, two])
     assert report.in_parity
+    assert "best with 2 workers: 100.0 documents/s, 2.00 times" in report.sentence()
     two.parity = Parity(False, 0.0, 1.0)
     assert not report.in_parity
+    assert "NOT the same" in report.sentence()

@@ -1,0 +1,70 @@
+"""Benchmark: a sample of an index, embedded the usual way and in parallel, into stores that are thrown away."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from rag_index.care.benchmark import Bench, BenchmarkReport, Way, open_bench
+from rag_index.core.settings import run_settings
+from rag_index.orchestration.cluster import run_workers, task_runner
+from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
+from rag_index.orchestration.stopping import failing, stoppable
+from tasks.index import Opaque
+from tasks.steps import AsTasks
+
+
+@flow(name="benchmark", flow_run_name="benchmark {sample_size} documents", **OWN_END)
+def benchmark(
+    config: str | None = None,
+    index: str | None = None,
+    sample_size: Annotated[int, Field(ge=1)] = 1000,
+    workers: list[Annotated[int, Field(ge=1)]] | None = None,
+    change: str | None = None,
+) -> State[BenchmarkReport]:
+    """Compare a serial script with each number of workers, or each value of a setting, on a sample of an index.
+
+        prefect deployment run benchmark/benchmark -p index=comments -p sample_size=5000
+
+    Args:
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        index: The index to sample; by default the first.
+        sample_size: How many documents to embed each time.
+        workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
+        change: A setting and the values to try, such as embedder.num_thread=1,2, each in one process.
+    """
+    with stoppable() as stop, failing(stop):
+        settings = run_settings(config)
+        with open_bench(settings, index, sample_size) as bench:
+            ways = bench.ways(workers, change)
+            benchmark_serially(Opaque(bench))
+            for way in ways:
+                benchmark_way(way.name, Opaque(bench), Opaque(way))
+    return stop.state or benchmark_state(bench.report, project=settings.project)
+
+
+@flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False, **OWN_END)
+def benchmark_serially(bench: Opaque[Bench]) -> None:
+    """Embed and write the sample one text after another, in this process, as a plain script does."""
+    bench.value.run_serially(flow_run_id())
+
+
+@flow(
+    name="benchmark-way",
+    flow_run_name="benchmark {name}",
+    task_runner=task_runner(),
+    validate_parameters=False,
+    **OWN_END,
+)
+def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:
+    """Embed and write the sample as a run does. The workers are ready before the clock starts."""
+    with (
+        run_workers(way.value.settings) as given,
+        bench.value.begun(way.value, flow_run_id()) as run,
+        closing(AsTasks(run, given)) as steps,
+    ):
+        bench.value.measure(way.value, run, steps)
