@@ -16,10 +16,10 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.sources.text import read_text
 
 OWN = re.compile(
-    r"rag_index\.(?:cli|core\.settings|first_run\.samples|search\.frameworks|search\.evaluation\.measures"
+    r"rag_index\.(?:cli|core\.settings|first_run|search\.frameworks|search\.evaluation\.measures"
     r"|watch\.changes\.watched_tables|care\.effective_settings)\b"
 )
-"""Rooms whose patterns read what the user or the project wrote."""
+"""Rooms whose patterns read what the user or the project wrote, or the first 1,500 characters of a value."""
 BOUNDED = {
     "_GENERATED", "_COMMENT", "_MARKERS", "_ATTRIBUTE", "_OPENING",  # 2,000 characters at most
     "TOO_LONG", "TOO_MANY", "NO_MODEL", "CRASHED", "STRICT_MODE", "_SECRET_VALUE", "_PART",  # of an error or a path
@@ -27,8 +27,8 @@ BOUNDED = {
     "_ELEMENTS", "_THINKING",  # only of a text that fits as a whole
 }  # fmt: skip
 ANCHORED = {
-    "ALONE", "INTERNAL_NAMES", "MACHINE_NOUN", "PERMITS", "PLACE", "RESTRICTS",
-    "PRIVATE", "SLUG", "_CODE", "_EMAIL", "_JSON", "_LANGUAGES", "_MAIL", "_NAME_OF_PROGRAMS", "_OPAQUE", "_OPENED",
+    "PERMITS", "PLACE", "RESTRICTS", "_CODE", "_EMAIL", "_JSON", "_LANGUAGES", "_MAIL", "_NAME_OF_PROGRAMS",
+    "_OPAQUE", "_OPENED",
 }  # fmt: skip
 """Patterns that functions are given which only look whether they fit from the beginning."""
 LONGEST = 250_000
