@@ -95,15 +95,15 @@ def init(
         write_file(path, made.text)
         say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
         return
+    for sentence in made.proposal.policies:
+        say(sentence)
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
         made = _confirmed(made, partial(scaffold, source, path.parent, files=files, catalog=made.catalog), source, path)
     else:
         for line in (*(shown_lines(made, source) if made.text else ()), *screen_lines(made.proposal, made.proposal)):
             say(line)
     if not made.text:
-        raise nothing_found(source)
-    for sentence in made.proposal.policies:
-        say(sentence)
+        raise nothing_found(source, made.proposal)
     write_file(path, made.text)
     say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
     if made.lacks_password:

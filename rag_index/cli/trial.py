@@ -70,7 +70,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         with tables_read() as progress:
             made, file = scaffold(url, Path(folder), progress=progress), Path(folder, FILE_NAME)
         if not made.text:
-            raise nothing_found(url)
+            raise nothing_found(url, made.proposal)
         file.write_text(made.text, encoding="utf-8")
         whole = database_url(url, here).render_as_string(hide_password=False)
         sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}

@@ -48,7 +48,7 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
         db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
     refused = project.cli("plan")
     assert refused.returncode == 1
-    way = rf"[^\n]*ledger.db has version {version}, .*move the file away.*doctor --repair.*\n"
+    way = rf"Reading[^\n]*\n[^\n]*ledger.db has version {version}, .*move the file away.*doctor --repair.*\n"
     assert re.fullmatch(way, refused.stderr)
     file.rename(file.with_name("old.db"))
     assert project.cli("doctor", "--repair").returncode == 0

@@ -65,7 +65,8 @@ def test_a_reader_who_sees_all_is_warned_of_first(tenants):
     assert found[0]["kind"] == "ignored_policies"
     tenants.project.config.unlink()
     out = run_here(tenants.project.config, "init", "--source", tenants.url("owner"))[0]
-    assert re.match(said, out), out
+    assert re.search(f"^{said}", out, re.MULTILINE), out
+    assert out.index("to everybody") < out.index("--- chunk 0"), "before a row is shown"
     assert tenants.project.config.read_text().startswith("# Row level security:\n# - ticket: searches show the rows")
     assert "to everybody" not in tenants.plan(TABLE + 'access = "tenant"\n', role="owner")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import SENTENCE
+from rag_index.first_run.schema.proposed import UNREAD
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Planner:
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
         if table.source.problem:
-            return f"cannot be read: {table.source.problem}" if table.rows else table.source.problem
+            return f"{UNREAD}: {table.source.problem}"
         if not table.rows:
             return "is empty"
         if not (table.title or table.texts):

@@ -90,6 +90,10 @@ class LeftOut:
         return self.chars
 
 
+UNREAD = "cannot be read"
+"""What the reason of a table begins with that the database does not let us read."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableUse:
     """What becomes of a table."""

@@ -19,7 +19,7 @@ from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
-from rag_index.first_run.schema.proposed import Choices, Proposal
+from rag_index.first_run.schema.proposed import UNREAD, Choices, Proposal
 from rag_index.first_run.schema.reading import propose
 from rag_index.first_run.schema.screen import left_out, says, share_sentence
 
@@ -145,10 +145,12 @@ def scaffold(
     return Scaffold(first + head + "\n".join([*sections, reached]), proposal, choices, catalog, lacks_password)
 
 
-def nothing_found(source: str) -> SettingsError:
-    """Return the error of a database without anything to propose."""
+def nothing_found(source: str, proposal: Proposal) -> SettingsError:
+    """Return the error of a database without anything to propose, with the tables that could not be read."""
     url = redacted_url(database_url(source_url(source), Path.cwd()))
-    return SettingsError(f"{url} has no table whose rows people would look for: name one with --include")
+    unread = [f"{one.name}: {one.why}" for one in proposal.tables if one.why.startswith(UNREAD)]
+    said = f"{url} has no table whose rows people would look for: name one with --include"
+    return SettingsError("; ".join([said, *unread[:3]]))
 
 
 def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
