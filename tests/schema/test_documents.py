@@ -224,6 +224,16 @@ def test_a_table_that_cannot_be_read_is_left_out_with_the_reason(propose):
     assert "no such module: vec0" in use(found, "odd").why
 
 
+def test_a_text_that_is_no_utf_8_ends_nothing(propose):
+    made = propose(article=many(12, title="The bridge {n}", body=TEXT))
+    engine = sa.create_engine(made.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE article SET body = CAST(x'63616665e9' || body AS TEXT)")
+    engine.dispose()
+    with read_catalog(made.url) as catalog:
+        assert becomes(proposed(catalog)) == {"article": "document"}
+
+
 def test_progress_names_each_table_and_a_large_table_is_not_scanned(propose):
     columns, rows = many(SAMPLED_ROWS * 80, title="The bridge {n}", body=PROSE)
     made = propose(article=(columns, rows), note=many(12, title="Note {n} of us", body=TEXT, other=itself))

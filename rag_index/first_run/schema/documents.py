@@ -113,7 +113,8 @@ class _Planner:
     def _has_prose(self, table: Table) -> bool:
         """Return whether a table has some texts of several sentences."""
         texts = [text for name in table.prose for text in table.columns[name].texts]
-        return sum(len(text.encode()) >= PROSE for text in texts) >= MIN_TEXTS  # a Chinese sign says more than a letter
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]  # a Chinese sign says more than a letter
+        return sum(size >= PROSE for size in sizes) >= MIN_TEXTS
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
