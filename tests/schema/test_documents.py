@@ -234,6 +234,13 @@ def test_a_text_that_is_no_utf_8_ends_nothing(propose):
         assert becomes(proposed(catalog)) == {"article": "document"}
 
 
+def test_a_column_of_texts_and_numbers_is_a_key_at_most_and_no_text(propose):
+    rows = [(n if n % 3 else f"{n}A", f"The bridge {n}", f"{PROSE} {n}", n if n % 2 else "high") for n in range(1, 31)]
+    made = propose(article=("section INTEGER, title TEXT, body TEXT, height INTEGER", rows))
+    assert made.index("article")["key"] == "section"
+    assert len(made.shown("article")) == 30
+
+
 def test_progress_names_each_table_and_a_large_table_is_not_scanned(propose):
     columns, rows = many(SAMPLED_ROWS * 80, title="The bridge {n}", body=PROSE)
     made = propose(article=(columns, rows), note=many(12, title="Note {n} of us", body=TEXT, other=itself))

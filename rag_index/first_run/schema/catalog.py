@@ -402,7 +402,7 @@ def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
     if types.keys() == {bytes}:
         return "bytes"
     if kind in ("number", "other", "bool") and str in types:  # `false` is a text if it was written as one
-        return "text" if kind == "bool" or 10 * types[str] >= types.total() else "other"
+        return "text" if kind == "bool" or types.keys() == {str} else "other"  # a text has to be one in each row
     if kind == "other" and types:
         return "number" if types.keys() <= {int, float} else kind
     return kind
