@@ -55,6 +55,8 @@ def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
     finder = _Finder(catalog, tables)
     for table in tables:
         table.parents = finder.parents_of(table)
+    for one in finder.pointers():
+        one.child.parents.append(one)
     for table in tables:
         for one in table.parents:
             one.parent.children.append(one)
@@ -99,6 +101,19 @@ class _Finder:
             replaced = {one.column for one in typed}
             found = [one for one in found if one.column not in replaced] + typed
         return found + self._one_each(table, found)
+
+    def pointers(self) -> list[Relation]:
+        """Return what names the newest version of a row, such as `page_latest` a revision that belongs to the page."""
+        found = []
+        for version in [one for one in self._keyed if known.VERSIONS & {one.noun[-1]}]:
+            for owner in dict.fromkeys(one.parent for one in version.parents if one.parent is not version):
+                related = {column for one in owner.parents for column, _ in one.pairs}
+                for column in owner.source.columns.values():
+                    values = [value for value in column.filled if value not in NOTHING]
+                    newest = known.POINTERS & {*words(column.name)} and column.name not in related
+                    if newest and self._found(values, version) >= MIN_FOUND:
+                        found.append(Relation(owner, version, ((column.name, version.key[0]),)))
+        return found
 
     def _declared(self, table: Table) -> list[Relation]:
         found = []

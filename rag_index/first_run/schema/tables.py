@@ -101,7 +101,7 @@ class Relation:
     @property
     def is_pointer(self) -> bool:
         """Return whether it names one of the rows that belong to this one, such as the last post of a topic."""
-        return bool({"first", "last", "latest", "newest", "head", "current", "live"} & {*words(self.column)})
+        return bool(known.POINTERS & {*words(self.column)})
 
     @property
     def writes(self) -> bool:

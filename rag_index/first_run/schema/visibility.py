@@ -393,6 +393,7 @@ def add_conditions(tables: Sequence[Table], seconds_now: str, dialect: str) -> N
             one.conditions += _called_hidden(one)
             one.conditions += _calendar(one, dialect)
             one.conditions += _pictures(one)
+            one.conditions += _older_versions(one)
     more = [[*_listed_elsewhere(one)] for one in tables]
     for one, found in zip(tables, more, strict=True):
         one.conditions += found
@@ -401,6 +402,17 @@ def add_conditions(tables: Sequence[Table], seconds_now: str, dialect: str) -> N
     done: set[Table] = set()
     for one in tables:
         _hide_with_parents(one, done, ())
+
+
+def _older_versions(table: Table) -> Iterator[Condition]:
+    """Yield the condition that leaves out versions of a row to which the row itself does not point as its newest."""
+    owners = {one.parent for one in table.parents if not one.is_pointer}
+    for one in table.children if known.VERSIONS & {table.noun[-1]} else ():
+        if one.is_pointer and len(one.pairs) == 1 and one.child in owners:
+            (pointer, key), owner = one.pairs[0], one.child.source
+            named, sql = owner.columns[pointer].sql, table.source.columns[key].sql
+            newest = f"{sql} IN (SELECT {named} FROM {owner.sql} WHERE {named} IS NOT NULL)"
+            yield Condition((key,), newest, f"it is no newest version, as {owner.name}.{pointer} says")
 
 
 def _called_hidden(table: Table) -> Iterator[Condition]:

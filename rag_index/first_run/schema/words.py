@@ -120,6 +120,12 @@ COPIES = (
     "copy", "old",
 )  # fmt: skip
 """Ends of nouns of tables with what other tables have, too: their texts have to prove it."""
+POINTERS = _words("first last latest newest head current live")
+"""Words of columns that name one of the rows that belong to this one."""
+VERSIONS = _words("version revision edition draft snapshot")
+"""Nouns of states of a row of another table, which may point to the one that holds."""
+AWAY = _words("archive trash deleted bin backup old")
+"""Nouns of tables with rows that were taken out of another one, whose rows have the same name of a title."""
 LINK_VALUES = _words("value text role character job quantity amount")
 """Last words of columns with what a row has of what it is linked with: the character that an actor plays."""
 KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid pk oid")
