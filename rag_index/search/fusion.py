@@ -203,14 +203,14 @@ def _shown_first(answer: IndexAnswer, scored: Sequence[Scored]) -> tuple[Sequenc
     """Return the scored points of a document, first the one whose text is shown, and whether that has query words.
 
     The title of a document stands before each of its chunks, so that the shortest part is the nearest to a query that
-    is like the title, whatever the part says. So of a document with a title, the chunk is shown that has most names and
-    words of the query in its own text; its first chunk, if none has any.
+    is like the title, whatever the part says. So of a document with a title, the best chunk is shown with most names
+    or, if none has a name, some words of the query in its own text; its first chunk, if none has any.
     """
     ours = [point.payload.get(RESERVED_KEY, {}) for _, point in scored]
     if ours[0].get("chunks", 1) < 2 or not ours[0].get(TITLE) or not answer.live.encoder:
         return scored, True
     found = answer.live.encoder.matched(answer.words, [str(one.get("text", "")) for one in ours])
-    said = [(point.names, len(words)) for (_, point), words in zip(scored, found, strict=True)]
+    said = [(point.names, bool(words)) for (_, point), words in zip(scored, found, strict=True)]
     best = (
         said.index(max(said)) if any(map(any, said)) else min(range(len(ours)), key=lambda n: ours[n].get("chunk", 0))
     )

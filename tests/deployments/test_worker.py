@@ -110,7 +110,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     (subflow,) = [run for run in begun if run["name"] == "index notes"]  # other tests had runs, too
     assert subflow["state"]["message"] == ended["state"]["message"]
     logs = "\n".join(deployed.logs(subflow["id"]))
-    assert re.search(r"1 document failed: .*cannot embed this", logs)
+    assert re.search(r"2 documents failed: .*cannot embed this", logs)
     assert "document 17" not in logs, "logs outlive an erasure"
     assert re.search(r"20 documents of pages 1: \d+ texts embedded, \d+ duplicates, 0 reused, 1 document failed", logs)
     eventually(
@@ -125,7 +125,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     browser.wait_for("test-all-progress", "test-all-outcome", "test-all-failed")
     browser.picture("run-artifacts.png")
     browser.open(f"{page}/{subflow['id']}")
-    browser.wait_for("index notes", "Failed", "1 document failed")
+    browser.wait_for("index notes", "Failed", "2 documents failed")
     browser.picture("run-index.png")
     browser.click("Artifacts")
     browser.wait_for("test-notes-progress", "test-notes-failed", "test-notes-report")
