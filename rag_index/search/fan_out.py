@@ -412,11 +412,11 @@ class FanOut:
 
         Chunks that were not found are read for that. Order and scores stay.
         """
-        hits = {hit.key: hit for hit in asked.hits if hit.by_title}
-        wanted = {one.index: one for one in asked.answered if any(hit.index == one.index for hit in hits.values())}
+        hits = [hit for hit in asked.hits if hit.by_title]
+        wanted = {index: asked.answers[index] for index in {hit.index for hit in hits}}
 
         def read(store: StoreReader, answer: IndexAnswer) -> list[StoredPoint]:
-            own = [hit for hit in hits.values() if hit.index == answer.index]
+            own = [hit for hit in hits if hit.index == answer.index]
             ids = [
                 point_id(hit.index, hit.key, n) for hit in own for n in range(min(hit.total_chunks, MAX_SHORT_CHUNKS))
             ]

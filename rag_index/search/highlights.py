@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from rag_index.search.results import SearchHit
 
-SNIPPET_CHARS = 240
 BEFORE = 0.3
 """The share of a snippet that stands before its first marked word."""
 
@@ -26,7 +25,7 @@ def marked(text: str, words: Sequence[str], before: str, after: str) -> str:
     return pattern.sub(lambda one: f"{before}{one[0]}{after}", text) if pattern else text
 
 
-def snippet(text: str, words: Sequence[str], chars: int = SNIPPET_CHARS) -> str:
+def snippet(text: str, words: Sequence[str], chars: int) -> str:
     """Return about `chars` characters of a text, where most of these words stand, with "…" where it is cut."""
     if len(text) <= chars:
         return text

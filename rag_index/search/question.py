@@ -208,10 +208,6 @@ class IndexAnswer:
         """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
         return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
 
-    def words_of(self, text: str) -> Mapping[str, QueryWord]:
-        """Return the words of a text as the collection has them."""
-        return self.live.encoder.words(text) if self.live.encoder else {}
-
     def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
         """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.
 

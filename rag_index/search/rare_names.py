@@ -47,11 +47,11 @@ def rare_names(answer: IndexAnswer, text: str, having: Mapping[int, int]) -> lis
 
     If the database says what the caller may see, there are none: to read more where a name is would tell of it.
     """
-    found = []
-    for run in text.split() if answer.hybrid and not answer.asks else ():
-        if not NAMING.search(run):
-            continue
-        words = answer.words_of(run).values()
+    found, encoder = list[RareName](), answer.live.encoder
+    if encoder is None or not answer.hybrid or answer.asks:
+        return found
+    for run in filter(NAMING.search, text.split()):
+        words = encoder.words(run).values()
         named = any(word.like_name for word in words) or (_DIGIT.search(run) and _LETTER.search(run))
         address = spaced(run) if len(words) > 1 and named else ""
         counted = [

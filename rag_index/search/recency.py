@@ -47,11 +47,10 @@ def in_order(hits: Iterable[SearchHit], order: str, fits: float) -> list[SearchH
     every = list(hits)
     fitting = [hit for hit in every if hit.relevance >= fits] or every
     valued = [(value, hit) for hit in fitting if (value := value_of(hit.payload, field)) is not None]
-    moments = [moment_of(value) for value, _ in valued]
-    if None in moments:  # words, or numbers beside them
-        keys: list[Any] = [str(value).casefold() for value, _ in valued]
-    else:
-        keys = moments
+    keys: list[Any] = [value for value, _ in valued]
+    if not all(isinstance(value, int | float) for value in keys):
+        moments = [moment_of(value) for value in keys]
+        keys = [str(value).casefold() for value in keys] if None in moments else moments
     ordered = sorted(zip(keys, range(len(valued)), strict=True), key=lambda one: one[0], reverse=down)
     return [
         *(valued[place][1] for _, place in ordered),

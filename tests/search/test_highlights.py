@@ -5,8 +5,7 @@ import pytest
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.search import Retriever
 from rag_index.search.highlights import marked, snippet
-from tests.etl.plain import run_plain
-from tests.project import Project
+from tests.project import Project, run_here
 
 PARTS = """
 project = "test"
@@ -63,15 +62,37 @@ def test_a_long_text_is_cut_where_most_words_stand():
 
 def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(tmp_path):
     project = Project(tmp_path)
-    project.write_settings(PARTS)
+    project.write_settings(PARTS + PARTS[PARTS.index("[[indexes]]") :].replace('"notes"', '"again"'))
     with project.source() as db:
         db.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, said TEXT)")
         db.execute("INSERT INTO note (id, title, body) VALUES (1, 'Printer prints blank pages', 'It began on Monday.')")
         said = ["Ok.", "Thank you!", f"It is about the drum of the printer. {'Nobody knows why. ' * 8}"]
         db.executemany("INSERT INTO remark (note_id, said) VALUES (1, ?)", [(one,) for one in said])
-    run_plain(project)
+    run_here(project.config, "index-all")
     with Retriever.from_settings(project.settings) as retriever:
         for query, shown in (("printer prints blank", "drum of the"), ("blank pages printed", "It began on Monday.")):
-            hit = retriever.search_sync(query).hits[0]
-            assert shown in hit.text, query
-            assert {"prints"} <= {*hit.highlights}
+            hits = retriever.search_sync(query).hits
+            assert {hit.index for hit in hits} == {"notes", "again"}, "two indexes of one table, with equal keys"
+            for hit in hits:
+                assert shown in hit.text, query
+                assert {"prints"} <= {*hit.highlights}
+
+
+def test_of_many_parts_that_say_nothing_the_first_chunk_is_read_in_each_index_of_a_table(tmp_path):
+    project = Project(tmp_path)
+    project.write_settings(PARTS + PARTS[PARTS.index("[[indexes]]") :].replace('"notes"', '"again"'))
+    with project.source() as db:
+        db.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, said TEXT)")
+        long = "It began on Monday, and it is about what I told your colleague on the phone. " * 3
+        db.executemany(
+            "INSERT INTO note (id, title, body) VALUES (?, 'Printer prints blank pages', ?)",
+            [(number, f"{number} {long}") for number in range(1, 41)],
+        )
+        remarks = [(number, said) for number in range(1, 41) for said in ("Ok.", "Thank you!")]
+        db.executemany("INSERT INTO remark (note_id, said) VALUES (?, ?)", remarks)
+    run_here(project.config, "index-all")
+    with Retriever.from_settings(project.settings) as retriever:
+        hits = retriever.search_sync("blank pages of the printer", limit=60).hits
+    assert {hit.index for hit in hits} == {"notes", "again"}
+    assert len({hit.document_id for hit in hits}) < len(hits), "equal keys in both"
+    assert all("It began on Monday" in hit.text for hit in hits)

@@ -63,6 +63,12 @@ def test_the_documents_that_fit_are_put_in_the_order_of_a_field(desk, order, ids
     assert [hit.document_id for hit in hits] == ids, "the mailbox does not fit"
 
 
+def test_numbers_of_any_size_are_ordered_as_numbers(tmp_path):
+    rows = [(n, f"The printer of room {n} is offline", {"number": size}) for n, size in enumerate((2e8, 1.5e11, 7), 1)]
+    desk = Desk(tmp_path, names=("comments",)).fill({"comments": rows})
+    assert [hit.document_id for hit in search(desk, "printer offline", order="number").hits] == ["3", "1", "2"]
+
+
 def test_a_field_that_is_none_is_refused(desk, tmp_path):
     with pytest.raises(SettingsError, match="there is no field 'colour' to order by"):
         search(desk, order="-colour")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.columns import ReadColumn
 
 CHOSEN = "is left out, as you said"
-USES = ("title", "text", "out", FILE)
 _COLUMNS = re.compile(r"\{([^{}]+)\}")
 
 

@@ -79,7 +79,11 @@ def search_text(answer: SearchResult) -> str:
         has = f", has {', '.join(hit.matched)}" if hit.matched else ""
         fields = _fields(hit.payload, hit.title, hit.link)
         about = f"{named}{_part(hit.part)}{place}, score {hit.score:.3f}{has}{fields}"
-        lines += [f"{number}. [{hit.citation}]{about}", marked(hit.text.strip(), words, BOLD, BOLD), ""]
+        lines += [f"{number}. [{hit.citation}]{about}", marked(hit.text.strip(), words, BOLD, BOLD)]
+        nearest = max(hit.chunks, key=lambda chunk: chunk.score, default=None) if hit.by_title else None
+        if nearest and nearest.chunk != hit.chunk:  # an answer in other words than the question's
+            lines += [f"-- chunk {nearest.chunk}, the nearest in meaning", nearest.text.strip()]
+        lines.append("")
     lines += [f"The hits are not reranked: {answer.rerank_error}"] if answer.rerank_error else []
     lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)

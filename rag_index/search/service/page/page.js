@@ -29,6 +29,7 @@ let tries = 0; // by itself
 let typing = 0; // the timer of a search for what is being typed
 let typed = false; // whether the address keeps what is being typed
 const LIKE = "like:"; // before the document that others are to be like
+const LIKE_DOCUMENT = /^like:[A-Za-z0-9_-]+\/./;
 let correct = true; // whether typing errors are corrected
 let hidden = []; // the fields that are not shown
 let latest = null; // the last answer
@@ -159,7 +160,7 @@ async function ask() {
   clearTimeout(waiting);
   if (!names.length) return nothing("Choose at least one index.");
   const controller = (running = new AbortController());
-  const asked = query.startsWith(LIKE) ? { like: query.slice(LIKE.length), limit } : { query, limit };
+  const asked = LIKE_DOCUMENT.test(query) ? { like: query.slice(LIKE.length), limit } : { query, limit };
   if (names.length < indexes.length) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
