@@ -1,8 +1,6 @@
-"""An audit of a Qdrant collection that another program made: how true it is to the source. Nothing is written.
-
-Source and collection are read once into a database of SQLite's that is on disk, has no name and ends with its
-connection, and are compared there. Vectors are not: a switch to rag-index makes its own.
-"""
+"""An audit of a Qdrant collection that another program made: how true it is to the source. Nothing is written. Source
+and collection are read once into a database of SQLite's that is on disk, has no name and ends with its connection, and
+are compared there. Vectors are not: a switch to rag-index makes its own."""
 
 from __future__ import annotations
 

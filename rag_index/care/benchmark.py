@@ -1,7 +1,5 @@
-"""Serial against parallel on a sample: what the usual script does, and what a run does.
-
-Both write into stores that are thrown away; the real collections and the real ledger are not opened.
-"""
+"""Serial against parallel on a sample: what the usual script does, and what a run does. Both write into stores that are
+thrown away; the real collections and the real ledger are not opened."""
 
 from __future__ import annotations
 
@@ -281,10 +279,8 @@ class Bench:
 
 
 def changed_settings(settings: Settings, change: str) -> list[tuple[str, Settings]]:
-    """Return the settings with each value of a key, such as "embedder.num_thread=1,2", and a name for each.
-
-    Values are written as in JSON (`null` is the default of many keys), or as text without commas. Raises SettingsError.
-    """
+    """Return the settings with each value of a key, such as "embedder.num_thread=1,2", and a name for each. Values are
+    written as in JSON (`null` is the default of many keys), or as text without commas. Raises SettingsError."""
     place, _, text = change.partition("=")
     section, _, key = place.strip().partition(".")
     if section not in CHANGEABLE or not key or not text:

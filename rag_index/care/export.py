@@ -1,8 +1,6 @@
 """Every point of a live collection as lines of JSON sorted by id: for audits, and to compare two indexes byte by byte.
-
 Each number of a vector has the fewest digits that give the same float32 again, and the keys of objects are sorted. So
-equal indexes make equal files. Memory does not grow with the index.
-"""
+equal indexes make equal files. Memory does not grow with the index."""
 
 from __future__ import annotations
 
@@ -29,11 +27,9 @@ _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NE
 
 
 def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
-    """Write an index's points to the file `out`, or to standard output for `-`, and return their number.
-
-    A regular file is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet) and
-    SettingsError if the file cannot be written.
-    """
+    """Write an index's points to the file `out`, or to standard output for `-`, and return their number. A regular file
+    is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet) and SettingsError if
+    the file cannot be written."""
     index = settings.index(name)
     with closing(open_reader(settings.store, wait=settings.run.wait)) as store:
         live = find_live(store, settings.alias(index.name))

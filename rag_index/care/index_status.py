@@ -63,11 +63,8 @@ class ProjectStatus:
 
 
 def status(settings: Settings) -> ProjectStatus:
-    """Return the status of all indexes.
-
-    This reads only the ledger and the names in the store, and asks a server for its search indexes. So it answers while
-    a run holds the embedded store.
-    """
+    """Return the status of all indexes. This reads only the ledger and the names in the store, and asks a server for
+    its search indexes. So it answers while a run holds the embedded store."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
         ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}

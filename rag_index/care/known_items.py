@@ -1,8 +1,6 @@
-"""Known items: queries made of a column of the documents. Each should find its own document.
-
-A column such as the title is a query that a person might type. But a text that contains the title is found by it
-trivially. So samples of the indexes are indexed without the column, in a store that is thrown away, and searched there.
-"""
+"""Known items: queries made of a column of the documents. Each should find its own document. A column such as the title
+is a query that a person might type. But a text that contains the title is found by it trivially. So samples of the
+indexes are indexed without the column, in a store that is thrown away, and searched there."""
 
 from __future__ import annotations
 
@@ -39,10 +37,8 @@ QUERIES, DOCUMENTS = 200, 5000
 @contextmanager
 def known_items(settings: Settings, names: Sequence[str], column: str) -> Iterator[tuple[Settings, list[GoldenQuery]]]:
     """Index samples of these indexes without the column; give settings with which they are searched, and the queries.
-
     The real store and ledger are not opened. One process embeds. Raises SettingsError or SourceError if an index has no
-    such column, or nothing else than it to search, and what `pipeline.index_pages` raises.
-    """
+    such column, or nothing else than it to search, and what `pipeline.index_pages` raises."""
     indexes = [without_column(settings.index(name), column) for name in names]
     changed = settings.model_copy(update={"indexes": indexes})
     samples = {index.name: read_sample(changed, index, DOCUMENTS) for index in indexes}
@@ -63,11 +59,9 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
 
 
 def without_column(index: IndexSettings, column: str) -> IndexSettings:
-    """Return the index with the column in its payload and not in its text, and without a filter that hides documents.
-
-    A template of the text becomes the list of its other columns, and a title with the column is left out. Raises
-    SettingsError if the index has no columns, or no other column of text.
-    """
+    """Return the index with the column in its payload and not in its text, and without a filter that hides documents. A
+    template of the text becomes the list of its other columns, and a title with the column is left out. Raises
+    SettingsError if the index has no columns, or no other column of text."""
     if index.kind != SQL:
         raise SettingsError(
             f"index {index.name} has kind {index.kind!r} and no columns to make queries of: name other indexes with "
@@ -85,11 +79,9 @@ def without_column(index: IndexSettings, column: str) -> IndexSettings:
 
 
 def column_queries(index: IndexSettings, column: str, documents: DocumentBatch) -> list[GoldenQuery]:
-    """Return some values of the column as queries, each with the documents that have it.
-
-    The documents with the smallest hashes of their keys are chosen, so that they are the same each time. Raises
-    SettingsError if the column has no text.
-    """
+    """Return some values of the column as queries, each with the documents that have it. The documents with the
+    smallest hashes of their keys are chosen, so that they are the same each time. Raises SettingsError if the column
+    has no text."""
     join, name = split_name(column, index.joins)
     payloads = map(json.loads, documents.payloads)
     values: list[Any] = [(payload if join is None else payload[join]).get(name) for payload in payloads]

@@ -1,8 +1,6 @@
-"""A file for monitoring with the metrics of each index's last run, in Prometheus's text format.
-
-The file always holds all indexes, so a run of one index does not remove the others. It is replaced as a whole.
-https://prometheus.io/docs/instrumenting/exposition_formats/
-"""
+"""A file for monitoring with the metrics of each index's last run, in Prometheus's text format. The file always holds
+all indexes, so a run of one index does not remove the others. It is replaced as a whole.
+https://prometheus.io/docs/instrumenting/exposition_formats/"""
 
 from __future__ import annotations
 
@@ -35,10 +33,8 @@ LABELS = {"stages": "stage", "by_host": "host"}
 
 
 def try_to_write_metrics(settings: Settings) -> None:
-    """Write the file that `[run] metrics_file` names, if it names one.
-
-    If it cannot be written, or the ledger is down, that is only logged.
-    """
+    """Write the file that `[run] metrics_file` names, if it names one. If it cannot be written, or the ledger is down,
+    that is only logged."""
     path = settings.run.metrics_file
     if path is None:
         return
@@ -56,10 +52,8 @@ def try_to_write_metrics(settings: Settings) -> None:
 
 
 def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[str, Any]]) -> CollectorRegistry:
-    """Return a gauge for each metric, given what `run_reports` and `watch_report` return.
-
-    It has a sample for each index that has the metric. A run that has not ended has none.
-    """
+    """Return a gauge for each metric, given what `run_reports` and `watch_report` return. It has a sample for each
+    index that has the metric. A run that has not ended has none."""
     registry, gauges = CollectorRegistry(), dict[str, Gauge]()
     samples = [_samples(run) for run in runs if "index" in run] + [_watch_samples(watch) for watch in watches]
     for name, labels, value in chain.from_iterable(samples):

@@ -162,11 +162,9 @@ class RunPlan(Counts):
 def plan_runs(
     settings: Settings, indexes: Sequence[IndexSettings], display: Callable[[], Display] | None = None
 ) -> list[RunPlan]:
-    """Return the plan of each index. What would end its run early is in its plan.
-
-    A store that does not answer is waited for once, as long as a run waits for it. `display` returns what shows how far
-    the reading of one index has come.
-    """
+    """Return the plan of each index. What would end its run early is in its plan. A store that does not answer is
+    waited for once, as long as a run waits for it. `display` returns what shows how far the reading of one index has
+    come."""
     try:
         with open_names(settings.store) as store:
             store.aliases()
@@ -294,10 +292,8 @@ def _compare(
 
 
 def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_id: int) -> DocumentBatch:
-    """Count what is to be done with the documents of a page, and return those that have to be embedded.
-
-    The ledger's temporary tables have those that lose their points.
-    """
+    """Count what is to be done with the documents of a page, and return those that have to be embedded. The ledger's
+    temporary tables have those that lose their points."""
     keys = documents.keys
     changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
     ledger.note_emptied(changes.emptied)
@@ -330,10 +326,8 @@ class ShownDocument:
 
 
 def show_documents(settings: Settings, index: IndexSettings, count: int) -> list[ShownDocument]:
-    """Return some documents of an index, without contexts that a model would write.
-
-    They are spread over the first `LOOKED_AT` documents that have text. Raises as a source does.
-    """
+    """Return some documents of an index, without contexts that a model would write. They are spread over the first
+    `LOOKED_AT` documents that have text. Raises as a source does."""
     chunker = open_chunker(settings, index, contexts=False)
     with closing(open_source(settings, index, first=LOOKED_AT)) as source:
         source.check()

@@ -10,10 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 @cache
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra from where rag-index itself was installed.
-
-    That is a checkout, a wheel or, if pip noted neither, a registry: `pip install -e '/srv/rag-index[mcp]'`.
-    """
+    """Return the command that installs an extra from where rag-index itself was installed. That is a checkout, a wheel
+    or, if pip noted neither, a registry: `pip install -e '/srv/rag-index[mcp]'`."""
     try:
         noted = json.loads(distribution("rag-index").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:  # it runs from a folder that nothing installed

@@ -68,10 +68,8 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
 
 
 class _Kept:
-    """What stays open between batches: the ledger, the sources, the chunkers and what embeds. Used by one thread.
-
-    An embedder that is down fails after `wait` seconds.
-    """
+    """What stays open between batches: the ledger, the sources, the chunkers and what embeds. Used by one thread. An
+    embedder that is down fails after `wait` seconds."""
 
     def __init__(self, settings: Settings, *, wait: float, clock: Callable[[], float] = time.monotonic) -> None:
         embedder = settings.embedder.model_copy(update={"wait_for_recovery": wait})
@@ -170,10 +168,8 @@ class NamedDocuments(AllDocuments):
 
 
 class _Batch(NamedDocuments):
-    """A batch: at most `size` of the documents that wait, after look-ups, which may add some.
-
-    A document that neither source nor index has was added and deleted meanwhile.
-    """
+    """A batch: at most `size` of the documents that wait, after look-ups, which may add some. A document that neither
+    source nor index has was added and deleted meanwhile."""
 
     named = False
 
@@ -213,11 +209,9 @@ class _Batch(NamedDocuments):
 
 
 def look_up(run: IndexRun, *, limit: int) -> None:
-    """Replace at most `limit` look-ups in the inbox by the documents that they find.
-
-    If they find more than a burst, an ordinary run is asked for instead. The run has to hold the
-    lease of the index. Raises as its source, store and ledger do.
-    """
+    """Replace at most `limit` look-ups in the inbox by the documents that they find. If they find more than a burst, an
+    ordinary run is asked for instead. The run has to hold the lease of the index. Raises as its source, store and
+    ledger do."""
     columns: dict[str, list[WaitingLookUp]] = {}
     for one in run.ledger.waiting_look_ups(run.alias, limit):
         columns.setdefault(one.column, []).append(one)

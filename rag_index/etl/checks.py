@@ -1,8 +1,6 @@
-"""The services of a run: a run waits for each of them once, not once for each index.
-
-One that answered is not asked again for the next index, unless an index has failed since. The time that was spent on a
-service that does not answer is counted for the whole run: once it is used up, each further index ends at once.
-"""
+"""The services of a run: a run waits for each of them once, not once for each index. One that answered is not asked
+again for the next index, unless an index has failed since. The time that was spent on a service that does not answer is
+counted for the whole run: once it is used up, each further index ends at once."""
 
 from __future__ import annotations
 

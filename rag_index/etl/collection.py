@@ -1,8 +1,5 @@
-"""Which collection a run writes to, and whether it is the one that the ledger knows.
-
-The alias alone says which collection is live. A first collection is live from the start; a rebuild makes a new one
-beside it.
-"""
+"""Which collection a run writes to, and whether it is the one that the ledger knows. The alias alone says which
+collection is live. A first collection is live from the start; a rebuild makes a new one beside it."""
 
 from __future__ import annotations
 
@@ -104,11 +101,9 @@ def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
 
 
 def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
-    """Return the identity that a collection of the same model records; without one, the given identity.
-
-    A model without a digest is recognised by a vector, which differs in its last bits each time. The first one that was
-    recorded counts, so that equal models have one fingerprint. Collections of `alias` are asked first.
-    """
+    """Return the identity that a collection of the same model records; without one, the given identity. A model without
+    a digest is recognised by a vector, which differs in its last bits each time. The first one that was recorded
+    counts, so that equal models have one fingerprint. Collections of `alias` are asked first."""
     if not identity.digest.startswith(PROBE):
         return identity
     for collection in sorted(ledger.collections(), key=lambda one: (one.alias != alias, -one.id)):
@@ -296,10 +291,8 @@ def _was_restored(run: IndexRun, collection: Collection) -> bool:
 
 
 def _begin_on_server(run: IndexRun, name: str) -> int | None:
-    """Give a server's collection a new epoch, and return it.
-
-    The epoch is higher than any there, as a ledger may be new. The outcome says what cannot be done and is slow.
-    """
+    """Give a server's collection a new epoch, and return it. The epoch is higher than any there, as a ledger may be
+    new. The outcome says what cannot be done and is slow."""
     if (server := on_server(run.store)) is None:
         return None
     epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
@@ -315,10 +308,8 @@ def _begin_on_server(run: IndexRun, name: str) -> int | None:
 
 def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
     """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
-
     Indexes that a person made are left alone. Call it at the beginning of a run: it only does something if the
-    collection is new or the settings changed.
-    """
+    collection is new or the settings changed."""
     metadata = store.metadata(collection)
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
@@ -329,10 +320,8 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
 
 
 def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
-    """Return the number of documents and points, after checking that the store holds what the ledger says.
-
-    Points of pending documents may be there or not. Raises StoreMismatch if it does not.
-    """
+    """Return the number of documents and points, after checking that the store holds what the ledger says. Points of
+    pending documents may be there or not. Raises StoreMismatch if it does not."""
     totals, name = ledger.totals(collection.id), collection.name
     stored = store.count(name)
     if totals.pending:

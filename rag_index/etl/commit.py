@@ -1,7 +1,5 @@
-"""What a run writes: the points of embedded shards, then commits, whose mark store and ledger both keep.
-
-Payloads are also updated alone, without embedding, if only other columns or access rights changed.
-"""
+"""What a run writes: the points of embedded shards, then commits, whose mark store and ledger both keep. Payloads are
+also updated alone, without embedding, if only other columns or access rights changed."""
 
 from __future__ import annotations
 
@@ -74,11 +72,9 @@ class Destination:
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
-    """Upsert all points of a shard, and return what the ledger needs once they are durable (`Store.flush`).
-
-    With `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a
-    dead run may still send shards. Raises what `Store.upsert` raises; nothing that was written then counts as done.
-    """
+    """Upsert all points of a shard, and return what the ledger needs once they are durable (`Store.flush`). With
+    `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a dead run
+    may still send shards. Raises what `Store.upsert` raises; nothing that was written then counts as done."""
     started = time.perf_counter()
     if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
         raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
@@ -214,11 +210,9 @@ class Committer:
         self.mark_pending(keys)
 
     def mark_pending(self, keys: Sequence[str]) -> None:
-        """Mark documents in the ledger as about to be written, or deleted.
-
-        The first call commits nothing, which moves the marks on: if the run dies before its first commit, a copy of
-        the ledger from before the run is older than the store, and seen to be.
-        """
+        """Mark documents in the ledger as about to be written, or deleted. The first call commits nothing, which moves
+        the marks on: if the run dies before its first commit, a copy of the ledger from before the run is older than
+        the store, and seen to be."""
         self.ledger.mark_pending(self.collection.id, keys)
         if keys and not self._has_begun:
             with committing(self.ledger, self.store, self.collection):
@@ -369,11 +363,9 @@ def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Conta
 
 
 def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, other: Collection) -> None:
-    """Give the documents of another collection of the index the groups that they have in the live one, or none.
-
-    A caller who cannot see a document in the live one cannot see it in the other. Chunks of a dead run that the ledger
-    does not explain are deleted, because they may have any groups. Raises StoreRestored, and what the store raises.
-    """
+    """Give the documents of another collection of the index the groups that they have in the live one, or none. A
+    caller who cannot see a document in the live one cannot see it in the other. Chunks of a dead run that the ledger
+    does not explain are deleted, because they may have any groups. Raises StoreRestored, and what the store raises."""
     if difference := ledger.different_commits(other, store.commit_mark(other.name)):
         raise StoreRestored(
             f"{difference}, so it may show what is closed to everyone: `rag-index rebuild {index}` replaces it"

@@ -156,10 +156,8 @@ class DeleteGuard:
         return f"{lost:,} documents would be deleted, but {self.hidden}; {remedy}" if self.hidden and lost else ""
 
     def hold_back_batch(self) -> tuple[int, str]:
-        """Hold back what a batch would delete if it is too much; return how many documents that are, and why.
-
-        What the batches of a day delete counts together, or many small ones would be a way around the guard.
-        """
+        """Hold back what a batch would delete if it is too much; return how many documents that are, and why. What the
+        batches of a day delete counts together, or many small ones would be a way around the guard."""
         cid, share = self._collection.id, self.share
         deletions = self._ledger.count_deletions(self._collection, held=False)
         if not deletions.all:
@@ -177,11 +175,9 @@ class DeleteGuard:
         return deletions.all, hidden or self._refused(lost, f"they are held back: {remedy}")
 
     def allow(self) -> str:
-        """Hold nothing back, because a person allowed it or because no search reads the collection yet.
-
-        A person who was shown what is held back allowed that. What was lost since is held back in its place if it is
-        too much, and the reason is returned; else "".
-        """
+        """Hold nothing back, because a person allowed it or because no search reads the collection yet. A person who
+        was shown what is held back allowed that. What was lost since is held back in its place if it is too much, and
+        the reason is returned; else ""."""
         if self._ledger.count_held(self._collection.id):
             since = self._loss(self._ledger.count_deletions(self._collection)).since_shown.sentence(self.share)
             if since:
@@ -243,10 +239,8 @@ def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None)
 
 
 def delete_gone(run: IndexRun) -> str:
-    """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses.
-
-    Call it after the last page, when the whole source was seen. Returns what it did, or why not.
-    """
+    """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses. Call it
+    after the last page, when the whole source was seen. Returns what it did, or why not."""
     ledger, cid, guard = run.ledger, run.collection.id, run.guard
     with run.stopwatch.stage("delete"):
         run.lease.check()

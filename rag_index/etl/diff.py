@@ -60,10 +60,8 @@ def diff(
     *,
     retry: bool = False,
 ) -> PageDiff:
-    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes.
-
-    With `retry`, failed documents are tried however often they were tried, and incomplete ones are embedded again.
-    """
+    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes. With `retry`, failed
+    documents are tried however often they were tried, and incomplete ones are embedded again."""
     embed: list[int] = []
     payload: list[int] = []
     emptied: list[tuple[str, bytes, bytes]] = []
@@ -103,10 +101,8 @@ def diff(
 
 
 def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each payload index, by field and kind, that none of these payloads has a value for.
-
-    A database may give numbers or text where people expect something else: SQLite has neither booleans nor JSON.
-    """
+    """Yield a sentence for each payload index, by field and kind, that none of these payloads has a value for. A
+    database may give numbers or text where people expect something else: SQLite has neither booleans nor JSON."""
     decoded = [decode_payload(payload) for payload in payloads[:PAYLOADS]] if fields else []
     for field, kind in fields.items():
         values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
@@ -126,11 +122,9 @@ def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
 
 
 class Diff:
-    """The pages of one run, compared with the ledger: which documents have to be embedded, in shards.
-
-    What needs no embedding is done on the way: payloads that changed alone, documents that are empty now or failed too
-    often. Each document is counted in the outcome once.
-    """
+    """The pages of one run, compared with the ledger: which documents have to be embedded, in shards. What needs no
+    embedding is done on the way: payloads that changed alone, documents that are empty now or failed too often. Each
+    document is counted in the outcome once."""
 
     def __init__(self, run: IndexRun) -> None:
         """Begin to compare: what arrives from here on may be seen."""
@@ -154,10 +148,8 @@ class Diff:
         self.sharder = Sharder.of(settings, index, run.identity.kind, collection, workers=run.metrics.workers)
 
     def shards(self, page: SourcePage) -> Iterator[Shard]:
-        """Compare a page with the ledger, and yield the shards that are full now.
-
-        The files of documents that have to be embedded are read now.
-        """
+        """Compare a page with the ledger, and yield the shards that are full now. The files of documents that have to
+        be embedded are read now."""
         run = self._run
         if run.ledger.any_tombstones():
             page = without_erased(run.ledger, run.settings, run.index, page)
@@ -171,10 +163,8 @@ class Diff:
         self._comparison.note_deleted(keys)
 
     def complete(self, *, all_read: bool) -> None:
-        """End the comparison of a run that has committed everything, so that the next run may rely on it.
-
-        With `all_read`, readers have what was read: a rebuilt collection may not have been published.
-        """
+        """End the comparison of a run that has committed everything, so that the next run may rely on it. With
+        `all_read`, readers have what was read: a rebuilt collection may not have been published."""
         if self.all_deleted:
             self._state.complete()
         if all_read:
@@ -282,10 +272,8 @@ class Comparison:
             self._note({key: "deleted" for key, row in known.items() if not row.pending})
 
     def complete(self, *, read_all: bool, all_deleted: bool) -> None:
-        """End the comparison: the watch need not read again what had arrived when the scan began, if it read all.
-
-        If the delete guard refused deletions, the next scan finds them once more, and the watch gives them no more.
-        """
+        """End the comparison: the watch need not read again what had arrived when the scan began, if it read all. If
+        the delete guard refused deletions, the next scan finds them once more, and the watch gives them no more."""
         number, began = self._inbox_number, self._began
         with self._ledger.transaction():
             if read_all:

@@ -147,10 +147,8 @@ def _close() -> None:
 
 
 def embed(job: EmbedJob, *, home: int = 0, limited: bool = False) -> EmbeddedShard:
-    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`.
-
-    A `limited` process that takes longer than the shard's `limit` ends itself: its shard is then tried alone.
-    """
+    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`. A
+    `limited` process that takes longer than the shard's `limit` ends itself: its shard is then tried alone."""
     with end_process_after(job.shard.limit if limited else None), collect_seldom():
         return job.embed(process_embedder(job, home))
 

@@ -101,10 +101,8 @@ class Witness:
     not_read: list[str] = field(default_factory=list)
 
     def watch(self, settings: Settings, ledger: Ledger, alias: str, points: Iterable[StoredPoint]) -> dict[str, bytes]:
-        """Look for what these points hold, before any of it is deleted, and for what earlier erasures noted.
-
-        Return the pieces of each document, by key, that has a text which is long enough to be looked for.
-        """
+        """Look for what these points hold, before any of it is deleted, and for what earlier erasures noted. Return the
+        pieces of each document, by key, that has a text which is long enough to be looked for."""
         self._find_folders(settings, ledger.stores(alias))
         pieces, telling = dict[str, bytes](), set[str]()
         for point in points:
@@ -134,11 +132,9 @@ class Witness:
         self.folders += [folder.absolute() for folder in folders if folder.is_dir()]
 
     def prove(self, settings: Settings, ledger: Ledger, erased: Erased) -> dict[str, Any]:
-        """Write the proof and return it, with the key of its hashes, which is kept nowhere.
-
-        It names the documents whose texts this call has looked for. Raises StoreError, and writes none, if a file holds
-        something of it that no living document has, or cannot be read.
-        """
+        """Write the proof and return it, with the key of its hashes, which is kept nowhere. It names the documents
+        whose texts this call has looked for. Raises StoreError, and writes none, if a file holds something of it that
+        no living document has, or cannot be read."""
         alias, after = settings.alias(erased.index), self._after(settings, ledger)
         key, reached, pending = secrets.token_bytes(), ledger.reached().get(alias), ledger.pending_erasures(alias)
         hashes = [hmac.new(key, bytes.fromhex(one), hashlib.sha256) for one, found in pending.pieces.items() if found]
@@ -359,11 +355,9 @@ def kept_index(settings: Settings, name: str) -> str:
 
 
 def drop_index(settings: Settings, name: str) -> list[str]:
-    """Delete the collections of an index, and what the ledger has of it; return the names of the collections.
-
-    What was moved to another store is deleted in this one alone: the ledger explains the other. A death in between
-    leaves what a repetition deletes. Raises IndexLocked, StoreBusy, and what store and ledger raise.
-    """
+    """Delete the collections of an index, and what the ledger has of it; return the names of the collections. What was
+    moved to another store is deleted in this one alone: the ledger explains the other. A death in between leaves what a
+    repetition deletes. Raises IndexLocked, StoreBusy, and what store and ledger raise."""
     alias = settings.alias(name)
     with (
         closing(Ledger(settings.ledger_url)) as ledger,

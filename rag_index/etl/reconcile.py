@@ -118,10 +118,8 @@ def compare_points(
     ledger: Ledger, store: Store, index: str, collection: Collection
 ) -> Iterator[tuple[dict[str, PointTally], list[Orphan]]]:
     """Yield for each page of points a tally of each document's points, and the points that the ledger does not explain.
-
     Points of pending documents are in neither. Raises StoreError if the store cannot read its own points, and what a
-    ledger raises.
-    """
+    ledger raises."""
     canonical = collection.chunking.endswith(f"index-{INDEX_VERSION}")
     for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
         keys = [typed_key(point, index) for point in page]
@@ -144,10 +142,8 @@ def compare_points(
 
 
 def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
-    """Return whether a payload disagrees with the ledger.
-
-    Its content is compared only if it is `canonical`, that is, written in today's version of canonical JSON.
-    """
+    """Return whether a payload disagrees with the ledger. Its content is compared only if it is `canonical`, that is,
+    written in today's version of canonical JSON."""
     ours, payload_hash = point.payload[RESERVED_KEY], row.payload_hash.hex()
     return (
         ours.get("payload_hash") != payload_hash

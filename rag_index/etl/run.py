@@ -206,11 +206,9 @@ class IndexRun:
 
     @property
     def seconds_left(self) -> float:
-        """Estimate how many seconds one process needs for what is left to embed.
-
-        What was not read yet is assumed to have changed as much as what was; before the first page, all of it if the
-        collection is new, and else nothing.
-        """
+        """Estimate how many seconds one process needs for what is left to embed. What was not read yet is assumed to
+        have changed as much as what was; before the first page, all of it if the collection is new, and else
+        nothing."""
         seen, diff = self.outcome.documents, self.diff
         unread = max(0, self.progress.total - seen)
         new = self.rebuild or not self.had_documents
@@ -333,10 +331,8 @@ def _require_current(settings: Settings, index: IndexSettings) -> None:
 
 def prune(settings: Settings, ledger: Ledger) -> None:
     """Delete rows of the ledger that are older than `[run] keep_days`, and contexts. A fault is left to the next run.
-
     Each deletion is a transaction of its own, so a death in the middle leaves the rest to the next run, too. Nothing is
-    deleted that a run or a watch still needs.
-    """
+    deleted that a run or a watch still needs."""
     before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
     try:
         ledger.prune(before)
@@ -346,11 +342,9 @@ def prune(settings: Settings, ledger: Ledger) -> None:
 
 
 def execute(run: IndexRun, steps: Steps, documents: AllDocuments | None = None) -> IndexOutcome:
-    """Bring documents of an index up to date, all by default, and return the outcome, which is recorded.
-
-    An error of ours ends in the outcome. Every other is raised after it was recorded, such as KeyboardInterrupt or one
-    of Prefect's.
-    """
+    """Bring documents of an index up to date, all by default, and return the outcome, which is recorded. An error of
+    ours ends in the outcome. Every other is raised after it was recorded, such as KeyboardInterrupt or one of
+    Prefect's."""
     documents = documents or AllDocuments()
     try:
         with watched_outages(run.progress, run.logger) if run.logger else nullcontext():
@@ -384,11 +378,9 @@ def index(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
 
 
 def index_pages(run: IndexRun, steps: Steps, documents: AllDocuments) -> None:
-    """Embed, upsert and commit everything in the pages of a run that changed.
-
-    While shards are embedded and written, the next pages are read. What is under way when the pages or a shard raise is
-    committed before. Raises as these, and as `commit`.
-    """
+    """Embed, upsert and commit everything in the pages of a run that changed. While shards are embedded and written,
+    the next pages are read. What is under way when the pages or a shard raise is committed before. Raises as these, and
+    as `commit`."""
     window = ShardsUnderWay(run, steps)
     budget = Budget(run) if run.settings.run.max_cost is not None else None
     try:
@@ -449,11 +441,8 @@ class Budget:
 
 
 def search_index_due(store: Store, collection: str, dimension: int) -> bool:
-    """Return whether a run should build the search index.
-
-    Only an embedded collection with more than 256 MB of vectors needs it: smaller ones are scanned in milliseconds,
-    and a server builds by itself.
-    """
+    """Return whether a run should build the search index. Only an embedded collection with more than 256 MB of vectors
+    needs it: smaller ones are scanned in milliseconds, and a server builds by itself."""
     if not store.embedded or store.indexed(collection):
         return False
     return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024
@@ -496,10 +485,8 @@ class AllDocuments:
         return True
 
     def pages(self, run: IndexRun, steps: Steps) -> Iterator[SourcePage]:
-        """Yield the pages of the source, which grow from a small first one, so that work begins soon.
-
-        They grow to about `PAGE_CHARS`, so that short texts do not mean many small queries.
-        """
+        """Yield the pages of the source, which grow from a small first one, so that work begins soon. They grow to
+        about `PAGE_CHARS`, so that short texts do not mean many small queries."""
         cursor, rows, max_rows, number = None, FIRST_PAGE_ROWS, run.settings.source.page_rows, 0
         while True:
             number += 1

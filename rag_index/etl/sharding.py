@@ -54,20 +54,16 @@ REQUESTS_IN_A_ROW = 4
 
 
 def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float:
-    """Return the characters per second that a worker should manage with this kind of embedder.
-
-    That is the rate measured before, except where contexts may not have been written when it was measured.
-    """
+    """Return the characters per second that a worker should manage with this kind of embedder. That is the rate
+    measured before, except where contexts may not have been written when it was measured."""
     rate = measured or FIRST_RATE.get(kind, FIRST_RATE["ollama"])
     return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
 
 
 def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
-    """Return the maximum of characters and documents in a shard, however fast earlier shards were.
-
-    With contexts an earlier shard may have been fast because all its contexts were in the cache. A document has a
-    vector for each chunk, and at least one: half of those that memory has room for are allowed for either.
-    """
+    """Return the maximum of characters and documents in a shard, however fast earlier shards were. With contexts an
+    earlier shard may have been fast because all its contexts were in the cache. A document has a vector for each chunk,
+    and at least one: half of those that memory has room for are allowed for either."""
     vectors = WINDOW_BYTES // (4 * workers * 4 * max(1, dimension)) // 2
     chars = MAX_CHARS_OF_CODE if index.kind == CODE else MAX_SHARD_CHARS
     if index.context is not None:
@@ -76,10 +72,8 @@ def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
 
 
 def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_second: float) -> float:
-    """Return the seconds that a shard may take, after which its process ends itself: it hangs.
-
-    A process that does not hang and is ended costs little: its shard is run again in parts, which have a limit each.
-    """
+    """Return the seconds that a shard may take, after which its process ends itself: it hangs. A process that does not
+    hang and is ended costs little: its shard is run again in parts, which have a limit each."""
     embedder = settings.embedder
     seconds = SPARE_SECONDS + TIMES_SLOWER * chars / max(1.0, chars_per_second)
     if embedder.on_servers:

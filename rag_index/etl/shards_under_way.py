@@ -245,11 +245,8 @@ class VectorReuse:
 
 
 def reusable(run: IndexRun) -> VectorReuse | None:
-    """Return the lookup for a run, None if its texts can have no vector yet.
-
-    A rebuild takes those of the live collection, if the same embedder made it. Runs over source code, parts and files
-    take those of their own.
-    """
+    """Return the lookup for a run, None if its texts can have no vector yet. A rebuild takes those of the live
+    collection, if the same embedder made it. Runs over source code, parts and files take those of their own."""
     ledger, store, index, identity = run.ledger, run.store, run.index, run.identity
     if run.rebuild and (live := ledger.collection(store.aliases().get(run.alias, ""))) is not None:
         made_by = EmbedderIdentity.from_metadata(store.metadata(live.name).get("embedder_identity"))

@@ -69,10 +69,8 @@ class Steps(ABC):
 
     @abstractmethod
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
-        """Embed a shard, upsert it, and return the future of what the ledger needs once the points are durable.
-
-        It raises ProcessDied if a process died under the shard, and otherwise as `EmbedJob.embed` and `write_shard`.
-        """
+        """Embed a shard, upsert it, and return the future of what the ledger needs once the points are durable. It
+        raises ProcessDied if a process died under the shard, and otherwise as `EmbedJob.embed` and `write_shard`."""
 
     @abstractmethod
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:

@@ -29,10 +29,8 @@ MARK_HASH_CHARS = 64
 
 
 def scopes(settings: Settings, index: IndexSettings) -> tuple[str, ...]:
-    """Return what names the documents of an index: its alias, and its table in this project and in this database.
-
-    Two indexes over one table with the same key share the last two.
-    """
+    """Return what names the documents of an index: its alias, and its table in this project and in this database. Two
+    indexes over one table with the same key share the last two."""
     columns = ",".join(sorted(map(str.lower, index.key_columns)))
     if index.table is not None:
         schema = (index.db_schema or "").lower()
@@ -105,10 +103,8 @@ def let_in(ledger: Ledger, store: Store, settings: Settings, index: IndexSetting
 
 
 def restore(ledger: Ledger, scopes: Sequence[str], metadata: Mapping[str, Any]) -> None:
-    """Add to the ledger what the collection of an index has: the ledger may be an older copy, or a new one.
-
-    What the ledger has for the index alone was let in again for another one over the same rows.
-    """
+    """Add to the ledger what the collection of an index has: the ledger may be an older copy, or a new one. What the
+    ledger has for the index alone was let in again for another one over the same rows."""
     found = {(same, form) for same, form in metadata.get(KEPT_OUT) or ()}
     if found and (missing := found - ledger.tombstones(scopes[:1])):
         ledger.add_tombstones(scopes, missing)

@@ -170,11 +170,9 @@ class Workers(AbstractContextManager["Workers"]):
 
 
 def _forked() -> bool:
-    """Start the process that workers are forked from, and return whether there is one.
-
-    It has imported what workers need, so that each takes a tenth of a second to start, and to restart after a death,
-    instead of the seconds of its imports. Only on Linux: elsewhere system libraries do not survive a fork.
-    """
+    """Start the process that workers are forked from, and return whether there is one. It has imported what workers
+    need, so that each takes a tenth of a second to start, and to restart after a death, instead of the seconds of its
+    imports. Only on Linux: elsewhere system libraries do not survive a fork."""
     if sys.platform != "linux":
         return False
     import dask

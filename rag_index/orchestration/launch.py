@@ -1,7 +1,5 @@
-"""Runs of the command line: without Prefect, or as a flow in this process.
-
-Starting Prefect alone takes longer than most runs have to do. Either way logs are quiet.
-"""
+"""Runs of the command line: without Prefect, or as a flow in this process. Starting Prefect alone takes longer than
+most runs have to do. Either way logs are quiet."""
 
 from __future__ import annotations
 
@@ -107,11 +105,9 @@ def _with_api(load: Callable[[], T], home: Path, *, verbose: bool) -> Iterator[t
 
 
 def trusted_folder() -> AbstractContextManager[None]:
-    """Leave the current folder for the time of the block if other users can write there.
-
-    Prefect obeys a `prefect.toml`, `.env` or `pyproject.toml` in the folder in which it is imported. These can name a
-    configuration of logging, which names what to call. Give it the root folder, in which no other user leaves files.
-    """
+    """Leave the current folder for the time of the block if other users can write there. Prefect obeys a
+    `prefect.toml`, `.env` or `pyproject.toml` in the folder in which it is imported. These can name a configuration of
+    logging, which names what to call. Give it the root folder, in which no other user leaves files."""
     return chdir("/") if other_writer(Path()) else nullcontext()
 
 

@@ -1,7 +1,5 @@
-"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere else for long.
-
-A command whose settings of Prefect name no API has a temporary server of its own.
-"""
+"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere else for long. A
+command whose settings of Prefect name no API has a temporary server of its own."""
 
 from __future__ import annotations
 
@@ -114,9 +112,7 @@ def _has_deployment(run_id: str) -> bool:
 
 def wait_for_api() -> None:
     """Wait until Prefect's server answers: in a deployed run as long as it takes, else as long as Prefect's clients do.
-
-    Call it where a run can do nothing else: before it reports what is committed already, and before its next index.
-    """
+    Call it where a run can do nothing else: before it reports what is committed already, and before its next index."""
     from prefect import get_client
     from prefect.logging import get_run_logger
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES

@@ -146,11 +146,9 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 
 @contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
-    """Let one deployed run of the project at a time index everything. Raises IndexLocked in others.
-
-    The ledger decides, not a limit of the deployment: Prefect keeps its slots in the server's memory, and kills a
-    run that finds its slot gone, minutes after a restart of the server.
-    """
+    """Let one deployed run of the project at a time index everything. Raises IndexLocked in others. The ledger decides,
+    not a limit of the deployment: Prefect keeps its slots in the server's memory, and kills a run that finds its slot
+    gone, minutes after a restart of the server."""
     with ExitStack() as stack:
         if is_deployed():
             ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
@@ -182,11 +180,9 @@ class WholeRun(ArtifactDisplay):
         self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
 
     def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
-        """Return the outcome that a subflow's state carries; if it crashed, what its state says.
-
-        After an answer of Prefect's server was lost, its client asks again, and is given the state without what it
-        carried: the outcome is the one that was noted.
-        """
+        """Return the outcome that a subflow's state carries; if it crashed, what its state says. After an answer of
+        Prefect's server was lost, its client asks again, and is given the state without what it carried: the outcome is
+        the one that was noted."""
         data = getattr(state.data, "result", state.data)
         if isinstance(data, RunReport) and data.indexes:
             return data.indexes[0]
@@ -231,11 +227,9 @@ def current_run() -> WholeRun | None:
 # How a flow ends
 
 OWN_END: dict[str, Any] = {"retries": 0, "persist_result": False, "result_storage": Path(os.devnull)}
-"""The options by which a flow ends in its own state, whatever a platform sets for all flows.
-
-A retry would wait for a process that has ended, and what a state carries is for its caller, in the same process. With
-no storage named here, each flow would ask the server for its default one, and not begin if that is broken.
-"""
+"""The options by which a flow ends in its own state, whatever a platform sets for all flows. A retry would wait for a
+process that has ended, and what a state carries is for its caller, in the same process. With no storage named here,
+each flow would ask the server for its default one, and not begin if that is broken."""
 SUBFLOW_TRIES = 3
 
 
@@ -244,11 +238,9 @@ def _repeats_no_state(record: logging.LogRecord) -> bool:
 
 
 def end_with_state() -> None:
-    """Let the log of this process end with the sentence of the run's state: call it as the flow returns that state.
-
-    For a state other than Completed the engine would go on to log an "unexpected exception" with a stack of 45 lines,
-    all of it Prefect's own. Nothing catches that exception in a process that a worker has started.
-    """
+    """Let the log of this process end with the sentence of the run's state: call it as the flow returns that state. For
+    a state other than Completed the engine would go on to log an "unexpected exception" with a stack of 45 lines, all
+    of it Prefect's own. Nothing catches that exception in a process that a worker has started."""
     logging.getLogger("prefect.flow_runs").addFilter(_repeats_no_state)  # the same function is added once
 
 
@@ -276,9 +268,7 @@ def run_name() -> str:
 
 class RunEnd:
     """A run that is shown and reported in Prefect: its progress at once, its end when it has closed all it held open.
-
-    So no index waits for Prefect's server.
-    """
+    So no index waits for Prefect's server."""
 
     def __init__(self, run: IndexRun, whole: WholeRun | None) -> None:
         self._run, self._whole = run, whole
@@ -325,11 +315,8 @@ class RunEnd:
 
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
-    """Run a flow in this one, and return its final state.
-
-    If Prefect's server goes away just as it begins or ends, a deployed run does it again when the server is back: what
-    is committed is not done again.
-    """
+    """Run a flow in this one, and return its final state. If Prefect's server goes away just as it begins or ends, a
+    deployed run does it again when the server is back: what is committed is not done again."""
     tries_left = SUBFLOW_TRIES if is_deployed() else 1
     while True:
         wait_for_api()
@@ -363,10 +350,8 @@ def superfluous_state(error: IndexLocked) -> State[Any]:
 
 
 def failed_state(message: str, report: Any = None, *, tag: str | None = None) -> State[Any]:
-    """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs.
-
-    The state keeps Prefect's own name: the page of a deployment lists no run whose state has another one.
-    """
+    """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs. The state
+    keeps Prefect's own name: the page of a deployment lists no run whose state has another one."""
     if tag:
         _send(_tag_run, tag)
     context = FlowRunContext.get()

@@ -1,7 +1,5 @@
-"""Runs that are cancelled: each ends as Cancelled within seconds. All other stops are left to Prefect.
-
-Prefect's worker sends SIGTERM. A run also looks at its own state: it may have no worker, or one that hangs.
-"""
+"""Runs that are cancelled: each ends as Cancelled within seconds. All other stops are left to Prefect. Prefect's worker
+sends SIGTERM. A run also looks at its own state: it may have no worker, or one that hangs."""
 
 from __future__ import annotations
 
@@ -51,11 +49,9 @@ _TOP: ContextVar[FlowStop | None] = ContextVar("the outermost run", default=None
 
 @contextmanager
 def stoppable() -> Iterator[FlowStop]:
-    """End the block if the flow run is cancelled, and swallow whatever exception that became on its way here.
-
-    Prefect's TerminationSignal inside a serializer becomes a serialization error, and a client that was closed raises
-    its own. What is raised in a run that is not cancelled goes on to Prefect.
-    """
+    """End the block if the flow run is cancelled, and swallow whatever exception that became on its way here. Prefect's
+    TerminationSignal inside a serializer becomes a serialization error, and a client that was closed raises its own.
+    What is raised in a run that is not cancelled goes on to Prefect."""
     top = _TOP.get()
     stop = FlowStop(top.run_id if top else str(runtime.flow_run.id))
     if top is None and threading.current_thread() is threading.main_thread():

@@ -1,7 +1,5 @@
-"""The long-running watch of sources: each batch of changes is indexed in the ordinary way.
-
-Here is how a watch is opened, and how it indexes without Prefect: batches here, an ordinary run as a command.
-"""
+"""The long-running watch of sources: each batch of changes is indexed in the ordinary way. Here is how a watch is
+opened, and how it indexes without Prefect: batches here, an ordinary run as a command."""
 
 from __future__ import annotations
 
@@ -63,9 +61,7 @@ class PlainRunner:
 
 class OrdinaryRun:
     """An ordinary run of an index that takes the place of its batches: `rag-index index NAME`, in a process of its own.
-
-    With `--prefect` among the options it is a flow run, as the watch is.
-    """
+    With `--prefect` among the options it is a flow run, as the watch is."""
 
     def __init__(
         self, settings: Settings, name: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -162,9 +158,7 @@ def follow(
 
 class _Reload:
     """Whether the file of some settings has changed, is written no more, and is valid: `found` is what it says then.
-
-    Until it is, a batch writes nothing (`etl.run`): what a change would close must not stay open.
-    """
+    Until it is, a batch writes nothing (`etl.run`): what a change would close must not stay open."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
         self.found: Settings | None = None

@@ -1,8 +1,6 @@
-"""The collecting half of a watch: a thread for each feed that moves changes from it into the ledger's inbox.
-
-It goes on while batches wait for a lease, an embedder or a store, so that the source never has to keep changes for
-them. A change is in the inbox before the source may forget it.
-"""
+"""The collecting half of a watch: a thread for each feed that moves changes from it into the ledger's inbox. It goes on
+while batches wait for a lease, an embedder or a store, so that the source never has to keep changes for them. A change
+is in the inbox before the source may forget it."""
 
 from __future__ import annotations
 
@@ -108,10 +106,8 @@ class Collector(threading.Thread):
 
     def _put(self, received: Received) -> bool:
         """Write what was received into the inbox, and how far it goes, in one transaction; return whether any waits.
-
         The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
-        them. They wait in the inbox for the next watch of all indexes, or for a run.
-        """
+        them. They wait in the inbox for the next watch of all indexes, or for a run."""
         aliases, changes = self._aliases, received.changes
         if not (changes or received.overflow or received.through):
             return False
@@ -129,11 +125,9 @@ class Collector(threading.Thread):
         return bool(changes or lost)
 
     def _check(self) -> None:
-        """Check the feed. Of an index whose changes are not seen, all is compared once they are again.
-
-        That is recorded by each check: a run that comes in between has not seen what changes after it. The position is
-        forgotten, since it is unknown how long changes were not seen.
-        """
+        """Check the feed. Of an index whose changes are not seen, all is compared once they are again. That is recorded
+        by each check: a run that comes in between has not seen what changes after it. The position is forgotten, since
+        it is unknown how long changes were not seen."""
         unseen: dict[str, RagIndexError] = {}
         try:
             problems = self._feed.check() or {}  # a feed of another package may return nothing

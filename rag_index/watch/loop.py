@@ -173,9 +173,7 @@ class Watch:
 
     def _look_at_collections(self) -> None:
         """Let an ordinary run come first where store or ledger was put back to an older copy, or other settings wrote.
-
-        A batch looks again.
-        """
+        A batch looks again."""
         with suppress(RagIndexError):
             live = live_aliases(self._settings.store)
             ours = {index.name: live[index.alias] for index in self._indexes if index.alias in live}
@@ -259,11 +257,9 @@ class Watch:
         return True
 
     def _judge(self, index: _Index) -> WatchRecord | None:
-        """Say what the watch missed of an index, if that can be told now, and return the record of its watch.
-
-        What runs have mended is judged once the feed has given all that was committed some time after. Nothing is
-        judged while a run writes the index, or if it is unknown what changed.
-        """
+        """Say what the watch missed of an index, if that can be told now, and return the record of its watch. What runs
+        have mended is judged once the feed has given all that was committed some time after. Nothing is judged while a
+        run writes the index, or if it is unknown what changed."""
         record, last = self._ledger.watch(index.alias), self._ledger.last_mended(index.alias)
         if record is None or last is None or record.full_number is not None or holder(self._ledger, index.alias):
             index.asked = None
@@ -352,10 +348,8 @@ class Watch:
 
 
 class Stop:
-    """A flag that a signal's handler may set. An `Event` must not be set there: the thread may hold its lock.
-
-    It counts as set, too, where one of `also` says so.
-    """
+    """A flag that a signal's handler may set. An `Event` must not be set there: the thread may hold its lock. It counts
+    as set, too, where one of `also` says so."""
 
     def __init__(self, *also: Callable[[], bool]) -> None:
         self._is_set, self._also = False, also

@@ -1,7 +1,5 @@
-"""A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings.
-
-Ledger, store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own.
-"""
+"""A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings. Ledger,
+store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own."""
 
 from __future__ import annotations
 
@@ -137,10 +135,8 @@ class Checkup:
         return diagnosis
 
     def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> None:
-        """Record the source's documents, and those with text that the ledger has as empty.
-
-        That the source cannot be read is a finding.
-        """
+        """Record the source's documents, and those with text that the ledger has as empty. That the source cannot be
+        read is a finding."""
         settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.scratch
         self.source_read = False
         try:

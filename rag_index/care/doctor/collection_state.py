@@ -45,11 +45,8 @@ class CollectionState:
     def read(
         cls, index: str, alias: str, ledger: Ledger, store: Store, *, keep: int, fits: Fits | None
     ) -> CollectionState:
-        """Return the state as it is now.
-
-        What the store does not list is asked for by name. Raises StoreRefused if the API key may not ask: what it may
-        not see is not lost.
-        """
+        """Return the state as it is now. What the store does not list is asked for by name. Raises StoreRefused if the
+        API key may not ask: what it may not see is not lost."""
         live, foreign, misled = None, "", ""
         try:
             found = find_live(store, alias)
@@ -81,10 +78,8 @@ class CollectionState:
 
     @property
     def candidate(self) -> str | None:
-        """Return what a lost alias should point at: a collection that was live, or could have been.
-
-        That is the newest one that fits the settings and that no rollback has left.
-        """
+        """Return what a lost alias should point at: a collection that was live, or could have been. That is the newest
+        one that fits the settings and that no rollback has left."""
         if self.live is not None or self.foreign:
             return None
         if ready := self._others("ready"):

@@ -1,7 +1,5 @@
 """Results of a check-up: findings with their remedy, advice, and the diagnosis that holds both for all indexes.
-
-docs/doctor.md says of each kind what is wrong, and what a repair does.
-"""
+docs/doctor.md says of each kind what is wrong, and what a repair does."""
 
 from __future__ import annotations
 

@@ -176,11 +176,9 @@ class _IndexRepair:
         return bool(kinds & CORRECTED_KINDS)
 
     def _adopt(self, state: CollectionState, live: str) -> None:
-        """Make ledger rows from the store: `live` and older collections as ready, newer ones as building.
-
-        They take the place of what the ledger had under these names. Rows are collected in temporary tables and written
-        in one transaction, so no process sees half of them. A collection without an id gets one.
-        """
+        """Make ledger rows from the store: `live` and older collections as ready, newer ones as building. They take the
+        place of what the ledger had under these names. Rows are collected in temporary tables and written in one
+        transaction, so no process sees half of them. A collection without an id gets one."""
         store, ledger = self._store, self._ledger
         for name in dict.fromkeys([*state.unknown, live]):
             metadata, mark = store.metadata(name), store.commit_mark(name)

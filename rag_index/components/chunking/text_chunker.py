@@ -30,10 +30,8 @@ _JOINER = "\u200d"
 
 @dataclass(frozen=True, slots=True)
 class TextChunker:
-    """Chunks of at most `chars` characters. Each repeats about `overlap` characters of the one before.
-
-    An overlap of more than half a chunk counts as half a chunk.
-    """
+    """Chunks of at most `chars` characters. Each repeats about `overlap` characters of the one before. An overlap of
+    more than half a chunk counts as half a chunk."""
 
     chars: int
     overlap: int
@@ -49,10 +47,8 @@ class TextChunker:
         ]
 
     def chunk_parts(self, text: str, layout: TextLayout) -> ChunkedDocument:
-        """Split the own text of a document, and each of its parts by itself; the title is the context of each chunk.
-
-        A text that is nothing but the title has no context.
-        """
+        """Split the own text of a document, and each of its parts by itself; the title is the context of each chunk. A
+        text that is nothing but the title has no context."""
         chunks = self.split(text[: layout.end])
         payloads = [NO_FIELDS] * len(chunks)
         for part in layout.parts:
@@ -73,11 +69,9 @@ class TextChunker:
         return document.with_halves(number, (first, second)) if first else None
 
     def split(self, text: str) -> list[str]:
-        """Return the chunks of a text in order, without white space at their edges.
-
-        Every character that is not white space is in at least one chunk, and each chunk has something that the one
-        before has not. A text of white space alone has no chunk.
-        """
+        """Return the chunks of a text in order, without white space at their edges. Every character that is not white
+        space is in at least one chunk, and each chunk has something that the one before has not. A text of white space
+        alone has no chunk."""
         text = text.strip()
         if len(text) <= self.chars:
             return [text] if text else []

@@ -137,10 +137,8 @@ def key_words(document_id: str) -> str:
 
 
 def definitions(text: str) -> str:
-    """Return a word for each name in the text that only the definition of that name has, not its uses.
-
-    A query has such a word for each of its names, so that a definition is found before its uses.
-    """
+    """Return a word for each name in the text that only the definition of that name has, not its uses. A query has such
+    a word for each of its names, so that a definition is found before its uses."""
     return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.finditer(text))
 
 
@@ -170,10 +168,8 @@ def _parts(name: str) -> list[str]:
 
 
 def _with_compounds(text: str) -> str:
-    """Return the text with a word more for each compound and each word with signs: `jsonDecode`, `6.1.56`, `g++`.
-
-    A single letter with signs is no word without them: C is another language than C++.
-    """
+    """Return the text with a word more for each compound and each word with signs: `jsonDecode`, `6.1.56`, `g++`. A
+    single letter with signs is no word without them: C is another language than C++."""
     extra, last = list[str](), 0
     for sign in _SIGN.finditer(text):
         if sign.start() >= last:
@@ -201,10 +197,8 @@ def _added(run: str) -> str:
 
 
 def _compound(word: str) -> tuple[str, str]:
-    """Return a word as one of letters and digits, and its parts; no parts if it is not a compound.
-
-    Numbers stay apart in it: 1.11 is not 11.1, and ORA-01018 is ora01018.
-    """
+    """Return a word as one of letters and digits, and its parts; no parts if it is not a compound. Numbers stay apart
+    in it: 1.11 is not 11.1, and ORA-01018 is ora01018."""
     bare = word.strip(_SIGNS)
     if bare != word:  # as letters, which no stemmer and no tokenizer takes away
         return "".join(_SPELLED.get(one, one) for one in word), bare if len(bare) > 1 else ""
@@ -226,10 +220,8 @@ def letters(text: str) -> str:
 
 
 def name_dimension(name: str) -> int | None:
-    """Return the dimension of a name as a whole, such as a key or a title; None if it has no letters or is too long.
-
-    It is above those of words. A document whose name is the query is found by it, however common the words are.
-    """
+    """Return the dimension of a name as a whole, such as a key or a title; None if it has no letters or is too long. It
+    is above those of words. A document whose name is the query is found by it, however common the words are."""
     plain = letters(name) if len(name) <= MAX_NAME else ""
     return FIRST_NAME | int.from_bytes(blake2b(plain.encode(), digest_size=4).digest(), "big") if plain else None
 
@@ -318,10 +310,8 @@ class Bm25Encoder:
         return SparseVectors.from_lists(indices, values)
 
     def query(self, text: str) -> SparseVector:
-        """Return the sparse vector of a query: how often it has each word, as each language has it.
-
-        A few words do not tell their language, and a text that matches has them as its own language does.
-        """
+        """Return the sparse vector of a query: how often it has each word, as each language has it. A few words do not
+        tell their language, and a text that matches has them as its own language does."""
         counts = Counter[int]()
         for word in self.words(text).values():
             counts.update(dict.fromkeys(word.dimensions, word.count))
@@ -338,7 +328,6 @@ class Bm25Encoder:
 
     def highlights(self, words: Mapping[str, QueryWord], text: str) -> tuple[str, ...]:
         """Return the words of a text, as they stand in it, that are words of a query in some form, each once.
-
         encoder.highlights(encoder.words("printer offline"), "Printers go offline")  # ("Printers", "offline")
         """
         text, split = text[:MAX_HIGHLIGHTED], _LETTERS if self._split else _WORD

@@ -1,7 +1,5 @@
-"""Texts on their way to the hosts of a pool: they are sent in batches, and each failure is found out about.
-
-Queries come one by one: those that wait when a host becomes free go there in one request.
-"""
+"""Texts on their way to the hosts of a pool: they are sent in batches, and each failure is found out about. Queries
+come one by one: those that wait when a host becomes free go there in one request."""
 
 from __future__ import annotations
 
@@ -205,10 +203,8 @@ class Dispatch(HostCalls[Batch]):
         return batch.tries >= (ALONE_LIMIT if batch.single else self.fault_tries)
 
     def _requeue_halves(self, batch: Batch, tries: int = 0) -> None:
-        """Send the halves of a batch, with `tries` as their number of failures.
-
-        One of a single text starts at 0, since hosts that fail in turn may hit one batch several times by chance.
-        """
+        """Send the halves of a batch, with `tries` as their number of failures. One of a single text starts at 0, since
+        hosts that fail in turn may hit one batch several times by chance."""
         middle = len(batch.texts) // 2
         for texts in (batch.texts[middle:], batch.texts[:middle]):
             half = Batch(texts, error=batch.error, failed_at=batch.failed_at)

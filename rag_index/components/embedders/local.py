@@ -119,10 +119,8 @@ class LocalEmbedder(InProcessEmbedder):
         return entries
 
     def _unit_vectors(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return the mean of each text's token vectors, scaled to unit length, or why a text has none.
-
-        Tokens are summed text by text, so nothing is padded and no vector depends on its neighbours.
-        """
+        """Return the mean of each text's token vectors, scaled to unit length, or why a text has none. Tokens are
+        summed text by text, so nothing is padded and no vector depends on its neighbours."""
         tokens_of, weights = self._model
         sums = np.zeros((len(texts), weights.shape[1]), dtype=np.float32)
         tokens = np.ones(len(texts), dtype=np.float32)
@@ -150,10 +148,8 @@ class LocalEmbedder(InProcessEmbedder):
 
 
 class _Tokens(dict[str, list[int]]):
-    """The tokens of each word, with the spaces before it, that was met. No token of the model has a space elsewhere.
-
-    So the tokens of a text are those of its words, and looking them up takes a quarter of the time.
-    """
+    """The tokens of each word, with the spaces before it, that was met. No token of the model has a space elsewhere. So
+    the tokens of a text are those of its words, and looking them up takes a quarter of the time."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()

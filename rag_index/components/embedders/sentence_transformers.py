@@ -1,7 +1,5 @@
-"""The embedder that runs a sentence-transformers model inside the process, on a GPU or on one core of each worker.
-
-It needs the extra `sentence-transformers`, which installs torch.
-"""
+"""The embedder that runs a sentence-transformers model inside the process, on a GPU or on one core of each worker. It
+needs the extra `sentence-transformers`, which installs torch."""
 
 from __future__ import annotations
 

@@ -199,10 +199,8 @@ class Endpoint(ABC):
         response.stream = _Bounded(response.stream, self.url)
 
     async def _refuse_errors(self, response: httpx.Response) -> None:
-        """Raise our error for an error status, with the server's own description of it in one line.
-
-        This is a response hook because a client's own error may have no headers, and may fail on an unexpected body.
-        """
+        """Raise our error for an error status, with the server's own description of it in one line. This is a response
+        hook because a client's own error may have no headers, and may fail on an unexpected body."""
         if not response.is_error:
             return
         await response.aread()

@@ -118,11 +118,9 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """The state of one host, as one embedder sees it.
-
-    A host is *admitted* once its model has been compared and has embedded a plain text. Each failure revokes that. A
-    host is *down* after three failures in a row; from then on it gets a single probe whenever its rest is over.
-    """
+    """The state of one host, as one embedder sees it. A host is *admitted* once its model has been compared and has
+    embedded a plain text. Each failure revokes that. A host is *down* after three failures in a row; from then on it
+    gets a single probe whenever its rest is over."""
 
     endpoint: Endpoint
     load: Load
@@ -194,10 +192,8 @@ class Host:
         self.capacity = min(self.load.most, self.capacity + CAPACITY_STEP)
 
     def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
-        """Record the failure of a request sent at `started`. Requests in flight together count as one failure.
-
-        With `at_once` the host is down: it answers, but cannot be used, such as one with another model.
-        """
+        """Record the failure of a request sent at `started`. Requests in flight together count as one failure. With
+        `at_once` the host is down: it answers, but cannot be used, such as one with another model."""
         self.revoke_admission()
         if started <= self.failed_at:
             return
@@ -208,9 +204,7 @@ class Host:
 
     def slow_down(self, started: float, now: float) -> bool:
         """Halve the capacity, because a request sent at `started` was too much: it timed out, or met a rate limit.
-
-        Requests in flight together count once. Return whether this one counts.
-        """
+        Requests in flight together count once. Return whether this one counts."""
         if started <= self.slowed_at:
             return False
         self.capacity = max(1.0, min(self.capacity, self.load.requests) / 2)
@@ -219,10 +213,8 @@ class Host:
         return True
 
     def record_rate_limit(self, error: RateLimited, started: float, clock: Clock) -> None:
-        """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit.
-
-        If it did not say for how long, the pause doubles from time to time.
-        """
+        """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit. If it did
+        not say for how long, the pause doubles from time to time."""
         now, self.error, asked = clock.now(), error, error.retry_after
         self.rate_limits += self.slow_down(started, now)
         if asked is None:
@@ -291,10 +283,8 @@ class Pool:
         ]
 
     def to_probe(self, now: float) -> list[Host]:
-        """Return the hosts to probe now: hosts in use that are not admitted, and hosts whose rest is over.
-
-        Of the resting hosts, only those of the share are probed, unless no host is left.
-        """
+        """Return the hosts to probe now: hosts in use that are not admitted, and hosts whose rest is over. Of the
+        resting hosts, only those of the share are probed, unless no host is left."""
         used = self.in_use(now)
         wanted = {*used, *self.own} if used else {*self.hosts}
         return [
@@ -308,10 +298,8 @@ class Pool:
         ]
 
     def pick(self, now: float, *, alone: bool = False, avoid: Host | None = None) -> Host | None:
-        """Return the host that has least to do, or None if no host can get a request now.
-
-        With `alone`, only a host without requests in flight is chosen. `avoid` is chosen only if no other is in use.
-        """
+        """Return the host that has least to do, or None if no host can get a request now. With `alone`, only a host
+        without requests in flight is chosen. `avoid` is chosen only if no other is in use."""
         if sum(host.in_flight for host in self.hosts) >= self._max_in_flight:
             return None
         used = self.in_use(now)

@@ -31,10 +31,8 @@ NO_MODEL = re.compile(r"model\b.*(not found|does not exist|no such)|invalid mode
 
 
 class OpenAIEndpoint(Endpoint):
-    """One server with OpenAI's embeddings API. The server may be any: vLLM, TEI, llama-server, LiteLLM, a service.
-
-    Such a server names no digest. Its model is known by the vector of a plain text, which `same_digest` compares.
-    """
+    """One server with OpenAI's embeddings API. The server may be any: vLLM, TEI, llama-server, LiteLLM, a service. Such
+    a server names no digest. Its model is known by the vector of a plain text, which `same_digest` compares."""
 
     service = "the embedding server"
     compare_seconds = 300.0  # a comparison is an embedding, which may cost money

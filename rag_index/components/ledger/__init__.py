@@ -1,8 +1,6 @@
-"""The ledger: what is indexed, in which collection and with which hashes; what failed; which runs there were.
-
-Rows belong to a collection, not to an index, and the store's alias alone says which collection is live. A document is
-marked pending before it is written. A row that is not pending is exactly what the store holds.
-"""
+"""The ledger: what is indexed, in which collection and with which hashes; what failed; which runs there were. Rows
+belong to a collection, not to an index, and the store's alias alone says which collection is live. A document is marked
+pending before it is written. A row that is not pending is exactly what the store holds."""
 
 from __future__ import annotations
 
@@ -39,15 +37,12 @@ __all__ = [
 
 
 class Ledger(DocumentRows, RunRows, InboxRows):
-    """One connection to the ledger's database, which threads of a process may share.
-
-    Its methods raise LedgerUnavailable if another try may help, and LedgerError if not.
-    """
+    """One connection to the ledger's database, which threads of a process may share. Its methods raise
+    LedgerUnavailable if another try may help, and LedgerError if not."""
 
     def write_by(self, collection: Collection, settings: str, *, new: bool) -> None:
         """Record by which other settings a collection is written from now on. Unless it is `new`, what a watch said of
-        it is forgotten until a complete scan has ended: it may hold documents by both.
-        """
+        it is forgotten until a complete scan has ended: it may hold documents by both."""
         with self.transaction():
             self.update_collection(collection.id, written_by=settings)
             if not new and self.watch(collection.alias) is not None:

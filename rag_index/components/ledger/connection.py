@@ -50,11 +50,9 @@ class LedgerConnection:
     """The transactions of one connection, and their statements."""
 
     def __init__(self, url: URL, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> None:
-        """Open a ledger, and create it if it is missing.
-
-        With `read_only`, none is created: an empty one in memory takes the place of one that is missing. So the URL may
-        be mistyped, and a ledger of this version may be on a read-only mount or belong to another user.
-        """
+        """Open a ledger, and create it if it is missing. With `read_only`, none is created: an empty one in memory
+        takes the place of one that is missing. So the URL may be mistyped, and a ledger of this version may be on a
+        read-only mount or belong to another user."""
         self.redacted_url = redacted_url(url)
         self._url = url
         self.clock = clock
@@ -103,10 +101,8 @@ class LedgerConnection:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Run the statements of the block as one transaction. Signals are deferred until its end.
-
-        Who may only read has temporary tables in PostgreSQL: there all is in one transaction, which keeps its session.
-        """
+        """Run the statements of the block as one transaction. Signals are deferred until its end. Who may only read has
+        temporary tables in PostgreSQL: there all is in one transaction, which keeps its session."""
         if self._writer == threading.get_ident():  # within another block, which does the rest
             yield self._connection
             return
@@ -120,9 +116,7 @@ class LedgerConnection:
 
     def new_scan(self, alias: str) -> int:
         """Return the number of a new scan. What earlier ones of this index found is deleted: the caller has its lease.
-
-        In SQLite, and for who may only read, the tables are temporary and have rows of this scan alone.
-        """
+        In SQLite, and for who may only read, the tables are temporary and have rows of this scan alone."""
         with self.transaction() as connection:
             if self._is_sqlite or self._read_only:
                 create_scan_tables(connection, "TEMPORARY")
@@ -212,10 +206,8 @@ class LedgerConnection:
         return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in updated})
 
     def _execute_many(self, statement: Any, names: Iterable[str], rows: list[tuple[Any, ...]]) -> None:
-        """Execute a statement for each row, whose values belong to the parameters `names`.
-
-        On SQLite this skips SQLAlchemy's work for each value and is 4 times faster. Every document passes here.
-        """
+        """Execute a statement for each row, whose values belong to the parameters `names`. On SQLite this skips
+        SQLAlchemy's work for each value and is 4 times faster. Every document passes here."""
         names = list(names)
         compiled = statement.compile(dialect=self.engine.dialect)
         with self.transaction() as connection:
@@ -225,11 +217,9 @@ class LedgerConnection:
                 connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
 
     def _is_in_index(self, collection_id: int) -> sa.ColumnElement[bool]:
-        """Return the condition for a document of a collection, in a query that is for one of the small indexes.
-
-        These have the pending, the held back and the empty documents. SQLite would rather look at all documents of the
-        collection by the primary key, which a `+` before the column prevents.
-        """
+        """Return the condition for a document of a collection, in a query that is for one of the small indexes. These
+        have the pending, the held back and the empty documents. SQLite would rather look at all documents of the
+        collection by the primary key, which a `+` before the column prevents."""
         column: sa.ColumnElement[int] = documents.c.collection_id
         if self._is_sqlite:
             column = sa.UnaryExpression(column, operator=custom_op("+"), type_=sa.Integer())
@@ -301,10 +291,8 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
 
 
 def _readable(url: URL) -> URL:
-    """Return the URL by which a ledger is read as it is: of one in memory, if there is no file.
-
-    SQLite wants to write beside a file that it reads, unless a writer has the log open or the file does not change.
-    """
+    """Return the URL by which a ledger is read as it is: of one in memory, if there is no file. SQLite wants to write
+    beside a file that it reads, unless a writer has the log open or the file does not change."""
     file = Path(str(url.database))
     if not is_file(url) or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
         return url

@@ -1,7 +1,5 @@
 """The ledger's collections, and their documents: hashes, number of chunks, whether a write is pending; and failed ones.
-
-Also the contexts of their chunks that a model wrote. Losing these costs time and nothing else.
-"""
+Also the contexts of their chunks that a model wrote. Losing these costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -156,10 +154,8 @@ class DocumentRows(ScanRows):
             self._put_erasures([(alias, key_hash(key), 0, self.clock(), None) for key in keys])
 
     def note_named(self, alias: str, pieces: Mapping[str, bytes]) -> None:
-        """Record documents that a person had erased, with the pieces of their texts (b"" if these are not known).
-
-        Of one whose erasure did not end, the pieces are added to those that are known.
-        """
+        """Record documents that a person had erased, with the pieces of their texts (b"" if these are not known). Of
+        one whose erasure did not end, the pieces are added to those that are known."""
         with self.transaction():
             pending = self.pending_erasures(alias)
             before = dict.fromkeys(pending.hashes, b"") | pending.pieces
@@ -191,10 +187,8 @@ class DocumentRows(ScanRows):
         return PendingErasures(sorted(row.hash for row in rows), since, bool(pieces), pieces)
 
     def end_erasure(self, alias: str, *, unproven: bool = True) -> None:
-        """Record that everything is erased; without `unproven`, except documents that a proof may still cover.
-
-        Those that a person had erased stay known as such: an older store that is put back brings them back.
-        """
+        """Record that everything is erased; without `unproven`, except documents that a proof may still cover. Those
+        that a person had erased stay known as such: an older store that is put back brings them back."""
         no_proof: Any = sa.true() if unproven else sa.func.coalesce(sa.func.length(e.pieces), 0) == 0
         with self.transaction():
             self._write(erasures.delete().where(e.alias == alias, e.named == 0))
@@ -239,10 +233,8 @@ class DocumentRows(ScanRows):
         return self._column(sa.select(d.key).where(self._is_in_index(collection_id), PENDING))
 
     def different_commits(self, collection: Collection, mark: CommitMark) -> str:
-        """Return how the store, whose `mark` is given, is at another commit than the ledger; "" if it is at the same.
-
-        A run that died while it committed leaves the store one commit ahead, and documents that are pending.
-        """
+        """Return how the store, whose `mark` is given, is at another commit than the ledger; "" if it is at the same. A
+        run that died while it committed leaves the store one commit ahead, and documents that are pending."""
         ours = collection.commit_mark
         if mark == ours or (mark.number == ours.number + 1 and self.pending_keys(collection.id)):
             return ""
@@ -267,10 +259,8 @@ class DocumentRows(ScanRows):
         return self._column(sa.select(d.key).where(d.collection_id == collection_id, below))
 
     def keys_of_texts(self, collection_id: int, text_hashes: Sequence[bytes]) -> list[str]:
-        """Return for each of these texts a document that had it when the scan first asked, if there was one.
-
-        The first call reads all documents once, because there is no index on texts.
-        """
+        """Return for each of these texts a document that had it when the scan first asked, if there was one. The first
+        call reads all documents once, because there is no index on texts."""
         if text_hashes and self._texts_of != collection_id:
             rows = sa.select(sa.literal(self._scan, sa.Integer), d.text_hash, sa.func.min(d.key))
             rows = rows.where(d.collection_id == collection_id, d.chunks > 0).group_by(d.text_hash)
@@ -300,10 +290,8 @@ class DocumentRows(ScanRows):
         return self._count(failed_documents, f.collection_id == collection_id, of_kind)
 
     def fail(self, collection_id: int, failures: Sequence[Failure], *, crashed: Container[str] = ()) -> None:
-        """Record failed documents. If one failed before with the same text, its number of tries grows.
-
-        For those that `crashed` an earlier run, that run counts as a try as well.
-        """
+        """Record failed documents. If one failed before with the same text, its number of tries grows. For those that
+        `crashed` an earlier run, that run counts as a try as well."""
         if not failures:
             return
         now = self.clock()

@@ -48,9 +48,7 @@ OPEN = mended.c.missed_at.is_(None)
 
 class InboxRows(LedgerConnection):
     """The changes of each index that wait to be indexed, and its watch. What counts them counts documents and look-ups.
-
-    An index that is, or was, watched has a row; so has one for which something has arrived.
-    """
+    An index that is, or was, watched has a row; so has one for which something has arrived."""
 
     def watch(self, alias: str) -> WatchRecord | None:
         """Return what is known about the watch of an index; None if it was never watched."""
@@ -104,11 +102,9 @@ class InboxRows(LedgerConnection):
     # What arrives
 
     def put_changes(self, changes: Iterable[tuple[str, str, float]], *, first_number: int | None = None) -> None:
-        """Add documents (alias, document id, time of the change), all of them or none.
-
-        A document that waits already gets a new number and keeps its earliest time of change. `first_number` is the
-        number of the arrival that these documents come from, if it is an earlier one.
-        """
+        """Add documents (alias, document id, time of the change), all of them or none. A document that waits already
+        gets a new number and keeps its earliest time of change. `first_number` is the number of the arrival that these
+        documents come from, if it is an earlier one."""
         self._arrive(inbox, changes, first_number)
 
     def put_look_ups(self, wanted: Iterable[tuple[str, str, str, float]]) -> None:
@@ -150,10 +146,8 @@ class InboxRows(LedgerConnection):
         return int(self._value(insert.returning(watches.c.last_number)))
 
     def need_full_scan(self, alias: str) -> None:
-        """Record that changes up to now are unknown, so that a complete scan is needed.
-
-        The place in the log, or the number, is forgotten: a new queue, or another log, may begin at lower ones.
-        """
+        """Record that changes up to now are unknown, so that a complete scan is needed. The place in the log, or the
+        number, is forgotten: a new queue, or another log, may begin at lower ones."""
         with self.transaction():
             self.update_watch(alias, full_number=self._next_number(alias), since=self.clock())
             self._write(milestones.delete().where(milestones.c.alias == alias))
@@ -163,10 +157,8 @@ class InboxRows(LedgerConnection):
     # What waits
 
     def waiting_changes(self, alias: str, limit: int) -> list[WaitingChange]:
-        """Return the documents that have waited longest.
-
-        If more than `limit` wait, half are the newest, so that a single change is indexed while a burst is.
-        """
+        """Return the documents that have waited longest. If more than `limit` wait, half are the newest, so that a
+        single change is indexed while a burst is."""
         statement = sa.select(inbox.c.document_id, inbox.c.number).where(inbox.c.alias == alias)
         found = self._select(statement.order_by(inbox.c.number, inbox.c.document_id).limit(limit + 1))
         if len(found) > limit:
@@ -213,10 +205,8 @@ class InboxRows(LedgerConnection):
                 self._explain(alias, self._is_in(mended.c.document_id, ids))
 
     def replace_look_ups(self, alias: str, done: Iterable[WaitingLookUp], found: Iterable[tuple[str, float]]) -> None:
-        """Put the documents that look-ups found (id, time of the change) in their place, all at once.
-
-        A look-up that has arrived once more since stays.
-        """
+        """Put the documents that look-ups found (id, time of the change) in their place, all at once. A look-up that
+        has arrived once more since stays."""
         done = list(done)
         first = min((one.first_number for one in done), default=None)
         number: Any = sa.bindparam("done_number")
@@ -307,11 +297,9 @@ class InboxRows(LedgerConnection):
         return None if number is None else (number, found_at)
 
     def unexplained(self, alias: str, number: int) -> list[str]:
-        """Return the open documents up to this number that are not in the inbox either, in the order of their ids.
-
-        A document that a join no longer gave, and that the scan deleted, is found by no look-up any more. So look-ups
-        that arrived since the scan began explain all documents that it deleted.
-        """
+        """Return the open documents up to this number that are not in the inbox either, in the order of their ids. A
+        document that a join no longer gave, and that the scan deleted, is found by no look-up any more. So look-ups
+        that arrived since the scan began explain all documents that it deleted."""
         waits = sa.exists().where(inbox.c.alias == mended.c.alias, inbox.c.document_id == mended.c.document_id)
         statement = sa.select(mended.c.document_id).where(
             mended.c.alias == alias, OPEN, mended.c.number <= number, ~waits

@@ -1,8 +1,6 @@
 """Runs of an index: the lease, which one at a time holds and renews while it lives; and when they ran, and ended how.
-
 Each acquisition raises the lease's epoch, so that what the workers of a dead run still send can be told apart. A dead
-holder on this machine is noticed at once, one elsewhere when its lease has expired (Gray and Cheriton 1989).
-"""
+holder on this machine is noticed at once, one elsewhere when its lease has expired (Gray and Cheriton 1989)."""
 
 from __future__ import annotations
 
@@ -85,20 +83,16 @@ class RunRows(LedgerConnection):
         self._write(runs.update().where(runs.c.id == run_id).values(**values))
 
     def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
-        """Return the newest run of an index over all its documents, which is no batch of a watch.
-
-        With `run_id`, return the newest run of any kind whose id begins with it.
-        """
+        """Return the newest run of an index over all its documents, which is no batch of a watch. With `run_id`, return
+        the newest run of any kind whose id begins with it."""
         wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else _is_whole(runs.c.id)
         statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.number.desc()).limit(1)
         found = self._first(statement)
         return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
 
     def prune(self, before: float) -> int:
-        """Delete runs that began before a time, and failures of unknown collections; return how many rows.
-
-        The newest run of each index stays, and so does a run that holds a lease.
-        """
+        """Delete runs that began before a time, and failures of unknown collections; return how many rows. The newest
+        run of each index stays, and so does a run that holds a lease."""
         f, r = failed_documents.c, runs.c
         other: Any = runs.alias()
         newer = sa.exists().where(other.c.alias == r.alias, other.c.number > r.number, _is_whole(other.c.id))
@@ -109,10 +103,8 @@ class RunRows(LedgerConnection):
             return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
 
     def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str], deleted: Sequence[str]) -> None:
-        """Delete the ids and keys of erased documents from what the ledger notes beside its documents.
-
-        Those that runs have `deleted` stay in the inbox: the source may have them again.
-        """
+        """Delete the ids and keys of erased documents from what the ledger notes beside its documents. Those that runs
+        have `deleted` stay in the inbox: the source may have them again."""
         names = [name for name in (*ids, *deleted) if len(name) > MAX_COUNT or not name.isdigit()]
         words = [re.escape(one) for name in names for one in {name, json.dumps(name)[1:-1]}]
         name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
@@ -144,11 +136,9 @@ def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 class IndexLease:
-    """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder.
-
-    Entering the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited
-    for, except by a batch, which comes again: runs that were late all begin at one moment.
-    """
+    """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder. Entering
+    the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited for,
+    except by a batch, which comes again: runs that were late all begin at one moment."""
 
     def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
         self._ledger = ledger
@@ -220,11 +210,8 @@ class IndexLease:
         return int(epoch) + 1
 
     def _holder_lives(self, row: dict[str, Any], now: float) -> bool:
-        """Return whether the holder lives.
-
-        A clock that was set back makes a lease look as if it came from the future. A lease like that from another
-        machine is watched for a while, to see whether it is renewed.
-        """
+        """Return whether the holder lives. A clock that was set back makes a lease look as if it came from the future.
+        A lease like that from another machine is watched for a while, to see whether it is renewed."""
         if row["host"] == socket.gethostname() or row["renewed_at"] - now <= LEASE_SECONDS:
             return _alive(row, now)
         time.sleep(1.5 * RENEW_SECONDS)

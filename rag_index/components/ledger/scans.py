@@ -1,8 +1,6 @@
 """What a scan of the source has seen, and would delete; what the delete guard holds back; what the next scan needs.
-
 What it has seen is in tables on disk, whose rows have the number of the scan: in SQLite, and for who may only read, in
-temporary ones.
-"""
+temporary ones."""
 
 from __future__ import annotations
 
@@ -44,10 +42,8 @@ GONE = lost.c.text_hash.is_(None)
 
 
 class ScanRows(LedgerConnection):
-    """What the current scan has seen, and the state that a complete scan leaves for the next one.
-
-    A source with digests is divided into buckets: each has a digest, and those that did not change are left unread.
-    """
+    """What the current scan has seen, and the state that a complete scan leaves for the next one. A source with digests
+    is divided into buckets: each has a digest, and those that did not change are left unread."""
 
     _scan: int | None = None
     """The number of the current scan; 0 where the tables are temporary."""
@@ -71,10 +67,8 @@ class ScanRows(LedgerConnection):
         return d.key.in_(sa.select(lost.c.key).where(self._is_mine(lost), *where))
 
     def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
-        """Record the keys of a page as seen, with the bucket of each if it is known.
-
-        Return those that occur twice, in this page or also in an earlier one.
-        """
+        """Record the keys of a page as seen, with the bucket of each if it is known. Return those that occur twice, in
+        this page or also in an earlier one."""
         if not keys:
             return []
         scan = sa.literal(self._scan, Integer)
@@ -114,10 +108,8 @@ class ScanRows(LedgerConnection):
         self._write(insert.on_conflict_do_nothing())
 
     def find_gone(self, collection_id: int) -> int:
-        """Record all documents that the scan, which has read the whole source, did not see.
-
-        Return how many of them have points. Raises LedgerError as `check_scan`.
-        """
+        """Record all documents that the scan, which has read the whole source, did not see. Return how many of them
+        have points. Raises LedgerError as `check_scan`."""
         rows = sa.select(sa.literal(self._scan, Integer), d.key)
         with self.transaction():
             self.check_scan(self._scan)
@@ -126,10 +118,8 @@ class ScanRows(LedgerConnection):
             return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
-        """Return a page of the documents that are recorded as gone or emptied and that are not held back.
-
-        Those that are gone have no hashes.
-        """
+        """Return a page of the documents that are recorded as gone or emptied and that are not held back. Those that
+        are gone have no hashes."""
         held = sa.exists().where(d.collection_id == collection_id, d.key == lost.c.key, d.held_at.is_not(None))
         columns = sa.select(lost.c.key, lost.c.text_hash, lost.c.payload_hash)
         return [tuple(row) for row in self._select(columns.where(self._is_mine(lost), ~held).limit(limit))]
@@ -177,10 +167,8 @@ class ScanRows(LedgerConnection):
         self._write(buckets.delete().where(b.collection_id == collection_id))
 
     def unfinished_buckets(self, collection_id: int, *, max_tries: int | None) -> set[int]:
-        """Return the buckets with documents that are pending, or failed and have to be tried again.
-
-        Failed documents are tried again if they were tried less than `max_tries` times; None: all that are listed.
-        """
+        """Return the buckets with documents that are pending, or failed and have to be tried again. Failed documents
+        are tried again if they were tried less than `max_tries` times; None: all that are listed."""
         pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
         bucket = sa.func.coalesce(f.bucket, d.bucket)
         same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
@@ -247,9 +235,7 @@ class ScanRows(LedgerConnection):
 
     def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
         """Return the bucket of a document without a row: where this scan saw it, or where the one saw it that failed.
-
-        Without it, a scan that leaves the bucket unread would take the document for deleted.
-        """
+        Without it, a scan that leaves the bucket unread would take the document for deleted."""
         failed = sa.select(f.bucket).where(f.collection_id == collection_id, f.key == key).scalar_subquery()
         return failed if self._scan is None else sa.func.coalesce(self._seen_in(key), failed)
 
@@ -278,9 +264,7 @@ class ScanRows(LedgerConnection):
 
     def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
-
-        Documents of one text are matched one to one.
-        """
+        Documents of one text are matched one to one."""
         a, b = documents.alias("a"), documents.alias("b")
         missing, moved = _without_key(a, collection.id, b, other.id), _without_key(b, other.id, a, collection.id)
         lost = sa.select(a.c.text_hash, *_counts(a, collection)).where(missing).group_by(a.c.text_hash).subquery()
@@ -309,10 +293,8 @@ class ScanRows(LedgerConnection):
         self._write(documents.update().where(indexed, which).values(held_at=self.clock()))
 
     def hold_back_others(self, collection: Collection) -> None:
-        """Hold back what is gone or emptied and nothing else held back before; hold that back no longer.
-
-        Forget earlier sizes and deletions, as `release_all` does.
-        """
+        """Hold back what is gone or emptied and nothing else held back before; hold that back no longer. Forget earlier
+        sizes and deletions, as `release_all` does."""
         other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
         lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
         with self.transaction():
@@ -321,10 +303,8 @@ class ScanRows(LedgerConnection):
             self._forget_losses(collection.id)
 
     def release(self, collection_id: int, keys: Sequence[str] | None = None, *, even_lost: bool = False) -> None:
-        """Hold documents back no longer that are neither gone nor emptied; of `keys` alone if these are given.
-
-        With `even_lost`, it does not matter what they are.
-        """
+        """Hold documents back no longer that are neither gone nor emptied; of `keys` alone if these are given. With
+        `even_lost`, it does not matter what they are."""
         which = sa.true() if keys is None else self._is_in(d.key, keys)
         which &= sa.true() if even_lost else ~self._is_lost()
         self._write(documents.update().where(self._is_in_index(collection_id), HELD, which).values(held_at=None))
@@ -357,10 +337,8 @@ class ScanRows(LedgerConnection):
         return int(self._value(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
 
     def note_size(self, collection_id: int, count: int, part: str = "") -> None:
-        """Record that the collection has `count` documents today, or the source rows of a part of them.
-
-        Sizes older than `DAYS` are forgotten.
-        """
+        """Record that the collection has `count` documents today, or the source rows of a part of them. Sizes older
+        than `DAYS` are forgotten."""
         today, s = int(self.clock() // DAY), sizes.c
         outdated = (s.collection_id == collection_id) & (s.part == part) & ~s.day.between(today - DAYS + 1, today)
         with self.transaction():
@@ -371,9 +349,7 @@ class ScanRows(LedgerConnection):
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
         """Return the most documents that the collection had in the last `DAYS`, as "", and the most rows of each part.
-
-        Those of parts are of the `DAYS` before the last complete run.
-        """
+        Those of parts are of the `DAYS` before the last complete run."""
         today, s = int(self.clock() // DAY), sizes.c
         counted = (s.part != "") | s.day.between(today - DAYS + 1, today)
         largest = sa.select(s.part, sa.func.max(s.documents)).where(s.collection_id == collection_id, counted)

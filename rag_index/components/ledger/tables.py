@@ -1,8 +1,5 @@
-"""The ledger's tables with their version, and the rows that its methods return.
-
-Times are seconds since 1970, UTC, and None is never. All names of tables begin with `rag_index_`, so that a ledger may
-share a database with other tables.
-"""
+"""The ledger's tables with their version, and the rows that its methods return. Times are seconds since 1970, UTC, and
+None is never. All names of tables begin with `rag_index_`, so that a ledger may share a database with other tables."""
 
 from __future__ import annotations
 
@@ -257,10 +254,8 @@ def create_tables(connection: Connection, *, redacted_url: str) -> None:
 
 
 def create_scan_tables(connection: Connection, kind: Literal["TEMPORARY", "UNLOGGED"]) -> None:
-    """Create the tables of scans: for this connection alone, or in PostgreSQL for all, without a log.
-
-    A pooler may give each transaction another session, and with it other temporary tables.
-    """
+    """Create the tables of scans: for this connection alone, or in PostgreSQL for all, without a log. A pooler may give
+    each transaction another session, and with it other temporary tables."""
     for table in scan_metadata.sorted_tables:
         create = str(CreateTable(table, if_not_exists=True).compile(dialect=connection.dialect))
         connection.exec_driver_sql(create.replace("CREATE", f"CREATE {kind}", 1))
@@ -300,9 +295,7 @@ class Totals(NamedTuple):
 
 class Counts(NamedTuple):
     """Numbers of documents with points: all, those that were there when the index was last whole, and held-back ones.
-
-    Only documents of `whole` are counted as `held`.
-    """
+    Only documents of `whole` are counted as `held`."""
 
     all: int
     whole: int
@@ -338,10 +331,8 @@ class WaitingLookUp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a source was seen: every change that was committed before `at`, or up to `text`, is known.
-
-    A text can be compared with others (`parse_position`), and a time with the moment at which the source was looked at.
-    """
+    """How far a source was seen: every change that was committed before `at`, or up to `text`, is known. A text can be
+    compared with others (`parse_position`), and a time with the moment at which the source was looked at."""
 
     at: float
     """Seconds since 1970 by the clock of the process that looked, just before it looked."""
@@ -371,10 +362,8 @@ def parse_position(text: str) -> tuple[PositionKind, float]:
 
 
 def includes(position: str, other: str) -> bool:
-    """Return whether a place or a number is not before another of its kind.
-
-    The time of a number has to be included too: after the source was put back to an older copy, numbers come again.
-    """
+    """Return whether a place or a number is not before another of its kind. The time of a number has to be included
+    too: after the source was put back to an older copy, numbers come again."""
     if parse_position(position)[1] < parse_position(other)[1]:
         return False
     times = [float(one.partition("@")[2] or 0) for one in (position, other)]

@@ -1,7 +1,5 @@
-"""Files that belong to rows: their bytes in a column, or their names, read in a process that they may crash.
-
-What is noted of a file when its row is read is a stamp. Its text is read when the stamp shows that the file changed.
-"""
+"""Files that belong to rows: their bytes in a column, or their names, read in a process that they may crash. What is
+noted of a file when its row is read is a stamp. Its text is read when the stamp shows that the file changed."""
 
 from __future__ import annotations
 

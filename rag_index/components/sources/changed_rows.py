@@ -69,11 +69,9 @@ class ChangedSource(SqlSource):
         """The state of the last scan, if rows that are older than its watermark may stay unread."""
 
     def use_scan_state(self, state: ScanState) -> None:
-        """Set the watermark of the next scan, and leave rows unread that are older than that of the last one.
-
-        Pages for which `must_read(keys)` of the state is true are read in full; with `access`, so are pages with a row
-        whose key `unchanged(stamps)` does not have: its groups have changed.
-        """
+        """Set the watermark of the next scan, and leave rows unread that are older than that of the last one. Pages for
+        which `must_read(keys)` of the state is true are read in full; with `access`, so are pages with a row whose key
+        `unchanged(stamps)` does not have: its groups have changed."""
         watermark = self.watermark()  # before the first page, so that later changes are above it
         if watermark is None:
             return
@@ -84,11 +82,8 @@ class ChangedSource(SqlSource):
         self._state = state
 
     def watermark(self) -> str | None:
-        """Return the watermark for the scan after the one that begins now; None if that must read all.
-
-        It names the newest row, too. Raises SourceUnavailable, SourceError, and SettingsError if the column does not
-        hold times.
-        """
+        """Return the watermark for the scan after the one that begins now; None if that must read all. It names the
+        newest row, too. Raises SourceUnavailable, SourceError, and SettingsError if the column does not hold times."""
         with self._connect() as connection:
             sample = connection.scalar(sa.select(self._time).where(self._time.is_not(None)).limit(1))
             if isinstance(sample, int | float | decimal.Decimal):
@@ -116,11 +111,8 @@ class ChangedSource(SqlSource):
             return True
 
     def changed_keys(self, watermark: str | None) -> Iterator[tuple[str, Any]]:
-        """Yield typed key and time of each row that changed since a watermark, if there is one.
-
-        Rows without a time are left out. The others are fetched as they are consumed. Raises SourceUnavailable or
-        SourceError.
-        """
+        """Yield typed key and time of each row that changed since a watermark, if there is one. Rows without a time are
+        left out. The others are fetched as they are consumed. Raises SourceUnavailable or SourceError."""
         statement = sa.select(*self._keys, self._time).where(*self._keys_not_null(), self._time.is_not(None))
         if watermark is not None:
             statement = statement.where(self._time >= untyped(_decode_time(watermark)))

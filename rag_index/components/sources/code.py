@@ -95,10 +95,8 @@ class CodeSource:
         return page
 
     def stamps(self) -> tuple[dict[str, str], set[str]]:
-        """Return the stamp of each file by typed key, and the folders that are unreadable.
-
-        Folders are paths from the root with / at the end. Raises SourceUnavailable.
-        """
+        """Return the stamp of each file by typed key, and the folders that are unreadable. Folders are paths from the
+        root with / at the end. Raises SourceUnavailable."""
         listing = self._list()
         return {encode_key([file.path]): file.stamp for file in listing.files}, set(listing.unreadable_folders)
 
@@ -169,10 +167,8 @@ class CodeSource:
 
 
 def decode_text(data: bytes) -> str:
-    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored.
-
-    A byte order mark stays as the first character.
-    """
+    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored. A byte order mark stays as the
+    first character."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -53,10 +53,8 @@ MYSQL_SETTINGS = {
     "max_recursive_iterations": "4294967295", "group_concat_max_len": "4294967295", "time_zone": "'+00:00'",
     "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')",
 }  # fmt: skip
-"""What decides which rows are read, and in which form, whatever is set for a role, a database or a server.
-
-What the URL itself sets stays.
-"""
+"""What decides which rows are read, and in which form, whatever is set for a role, a database or a server. What the URL
+itself sets stays."""
 
 
 def open_read_only(url: URL) -> Engine:
@@ -151,8 +149,7 @@ def _check_unchanged(connection: Connection, what: str) -> None:
 
 def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
     """Return what paging by key has to know of the columns of a statement in MySQL and MariaDB: "enum" (a SET, too),
-    "float", or "". The result is empty for other databases.
-    """
+    "float", or "". The result is empty for other databases."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return []
     with connection.execute(statement.limit(0)) as result:
@@ -167,10 +164,8 @@ def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
 
 
 def begin_snapshot(connection: Connection) -> None:
-    """Let all statements of a new connection see one state of the database, where it can without holding writers up.
-
-    In MySQL and MariaDB each transaction does so (`open_read_only`).
-    """
+    """Let all statements of a new connection see one state of the database, where it can without holding writers up. In
+    MySQL and MariaDB each transaction does so (`open_read_only`)."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN")
     elif connection.dialect.name == "postgresql":
@@ -205,11 +200,9 @@ _LONG_INTERVAL = re.compile(rb"\d{7}")
 
 
 def _read_all_types(connection: Any, _record: object) -> None:
-    """Read what Python has no value for as text; psycopg would refuse the whole page, or give another value.
-
-    Such are 'infinity', years before 1 or after 9999, 24:00, intervals of a million years and JSON of a thousand
-    levels. Arrays of enums, domains and types of extensions (citext) are read as lists.
-    """
+    """Read what Python has no value for as text; psycopg would refuse the whole page, or give another value. Such are
+    'infinity', years before 1 or after 9999, 24:00, intervals of a million years and JSON of a thousand levels. Arrays
+    of enums, domains and types of extensions (citext) are read as lists."""
     from psycopg import DataError
     from psycopg.adapt import Loader
     from psycopg.pq import Format
@@ -247,10 +240,8 @@ def _read_bits(connection: Any, _record: object) -> None:
 
 
 def limit_on_server(connection: Connection, seconds: float, *, streams: bool) -> None:
-    """Have the server end statements that take longer, unless the person who runs it has set a limit.
-
-    In MySQL and MariaDB the time in which a result is fetched counts, so a stream has no limit there.
-    """
+    """Have the server end statements that take longer, unless the person who runs it has set a limit. In MySQL and
+    MariaDB the time in which a result is fetched counts, so a stream has no limit there."""
     dialect = connection.dialect
     if dialect.name == "postgresql":
         connection.exec_driver_sql(

@@ -1,7 +1,5 @@
-"""The text of files: PDF, office documents, e-mail, HTML, and what plug-ins read. It runs in a child process.
-
-A plug-in is a function that takes the bytes of a file, and returns its text or yields pairs of page and text.
-"""
+"""The text of files: PDF, office documents, e-mail, HTML, and what plug-ins read. It runs in a child process. A plug-in
+is a function that takes the bytes of a file, and returns its text or yields pairs of page and text."""
 
 from __future__ import annotations
 

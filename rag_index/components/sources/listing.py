@@ -214,11 +214,9 @@ def _patterns(lines: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def _ignored_above(root: Path) -> tuple[str, tuple[Rule, ...]]:
-    """Return the path to the root from the top of its repository, and the rules of the ignore files above it.
-
-    Only a repository counts that belongs to this user, to the owner of the root, or to the system: others could empty
-    an index. There are no rules if they exclude the root itself: the settings name it on purpose.
-    """
+    """Return the path to the root from the top of its repository, and the rules of the ignore files above it. Only a
+    repository counts that belongs to this user, to the owner of the root, or to the system: others could empty an
+    index. There are no rules if they exclude the root itself: the settings name it on purpose."""
     owners = {0, os.geteuid(), root.stat().st_uid} if root.exists() else set[int]()
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / GIT)), root)
     below = [top / part for part in (GIT, ".", *root.relative_to(top).parts[:-1])]
@@ -235,10 +233,8 @@ def _ignored_above(root: Path) -> tuple[str, tuple[Rule, ...]]:
 
 
 def _read_ignore_file(folder: int, name: str, path: str, owners: Container[int] | None = None) -> tuple[Rule, ...]:
-    """Return the rules of an ignore file of an open folder, which has this path, with / at the end, from the top.
-
-    There are none if it is no ordinary file, as with git, has more than `MAX_IGNORE_BYTES`, or is not of the `owners`.
-    """
+    """Return the rules of an ignore file of an open folder, which has this path, with / at the end, from the top. There
+    are none if it is no ordinary file, as with git, has more than `MAX_IGNORE_BYTES`, or is not of the `owners`."""
     try:
         with os.fdopen(open_file(name, folder), "rb") as file:
             data = file.read(MAX_IGNORE_BYTES + 1)
@@ -289,10 +285,8 @@ def _read_rule(line: bytes, folder: bytes) -> Rule | None:
 
 
 def _expression(parts: Sequence[bytes]) -> bytes:
-    """Return the expression of a pattern's parts. Raises ValueError for a pattern that fits nothing.
-
-    What follows a star is taken once, as far left as it fits: nothing is tried twice, and nothing is missed.
-    """
+    """Return the expression of a pattern's parts. Raises ValueError for a pattern that fits nothing. What follows a
+    star is taken once, as far left as it fits: nothing is tried twice, and nothing is missed."""
     groups = [b""]
     """What stands between the parts that are two stars."""
     for part in parts:

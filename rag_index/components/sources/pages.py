@@ -71,10 +71,8 @@ HEADING_CHARS = 100
 def read_page(
     result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
 ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-    """Return the first rows, at most `rows`, and the row after them, which begins the next page; None at the end.
-
-    At most `fetch_rows` rows are fetched at a time.
-    """
+    """Return the first rows, at most `rows`, and the row after them, which begins the next page; None at the end. At
+    most `fetch_rows` rows are fetched at a time."""
     page: list[Sequence[Any]] = []
     chars, size = 0, min(FIRST_FETCHED, fetch_rows, rows + 1)
     while some := result.fetchmany(size):
@@ -92,9 +90,7 @@ def stream_rows(
     connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS, keys: int = 0
 ) -> Iterator[Sequence[Any]]:
     """Yield the rows of a statement as they are fetched, as `valid_rows`. Raises the driver's errors, as `require_all`.
-
-    The connection has to see one state of the database.
-    """
+    The connection has to see one state of the database."""
     read = 0
     with connection.execute(statement, execution_options=STREAMED) as result:
         while some := result.fetchmany(fetch_rows):
@@ -105,9 +101,8 @@ def stream_rows(
 
 def require_all(connection: Connection, statement: Select[Any], read: int) -> None:
     """Raise SourceUnavailable if a statement gave fewer rows than the database counts: they must not be taken for gone.
-
-    A proxy, or a limit that is set for everybody, cuts results off without a word. Nothing does so within this process.
-    """
+    A proxy, or a limit that is set for everybody, cuts results off without a word. Nothing does so within this
+    process."""
     if connection.dialect.name == "sqlite":
         return
     every = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None).limit(None)
@@ -184,11 +179,8 @@ class Composer:
         without: str | None = None,
         not_secret: Sequence[str] = (),
     ) -> None:
-        """Make a text as a setting says; a list leaves out the column `without`.
-
-        If `strict`, a value of a column without a format has to be text. Secrets are masked, unless one of the columns
-        is `not_secret`.
-        """
+        """Make a text as a setting says; a list leaves out the column `without`. If `strict`, a value of a column
+        without a format has to be text. Secrets are masked, unless one of the columns is `not_secret`."""
         template = read_template(text)
         self.columns = [name for name in template_columns(text) if template is not None or name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
@@ -237,10 +229,8 @@ class LinkComposer:
         self._template = read_template(link, "link") or []
 
     def compose(self, values: Sequence[Any]) -> str:
-        """Return the address for these values of the columns; "" if there is none, or a value is missing.
-
-        A value at the beginning is an address itself; one that is not of http or https makes none.
-        """
+        """Return the address for these values of the columns; "" if there is none, or a value is missing. A value at
+        the beginning is an address itself; one that is not of http or https makes none."""
         if any(value is None for value in values):
             return ""
         found = dict(zip(self.columns, map(str, values), strict=True))
@@ -426,10 +416,8 @@ class RowReader:
 
 
 def clean(text: str) -> str:
-    """Return a text without invisible signs; NUL, at which tokenizers written in C end a text, becomes a space.
-
-    White space alone becomes "".
-    """
+    """Return a text without invisible signs; NUL, at which tokenizers written in C end a text, becomes a space. White
+    space alone becomes ""."""
     text = visible(text.replace("\0", " "))
     return text if not text.isspace() else ""
 

@@ -94,9 +94,7 @@ class PartRows:
 
     def order(self) -> list[sa.ColumnElement[Any]]:
         """Return the order of the rows: that of the settings within each document, with the least first, NULL last.
-
-        Rows that the settings leave without an order are ordered by all that is read of them.
-        """
+        Rows that the settings leave without an order are ordered by all that is read of them."""
         columns = self.rows.c
         order: list[sa.ColumnElement[Any]] = [columns[name] for name in self.on]
         for name, descending in self._part.order:

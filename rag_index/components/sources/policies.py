@@ -1,7 +1,5 @@
-"""Row level security of PostgreSQL: whose policies decide which rows an index has, and what that means for it.
-
-Which documents a role may see, PostgreSQL says itself: it is asked under the role, for the keys of candidates.
-"""
+"""Row level security of PostgreSQL: whose policies decide which rows an index has, and what that means for it. Which
+documents a role may see, PostgreSQL says itself: it is asked under the role, for the keys of candidates."""
 
 from __future__ import annotations
 
@@ -61,10 +59,8 @@ LEFT JOIN LATERAL (SELECT concat_ws(' ', policy.polpermissive, pg_get_expr(polic
     AND d.objid = policy.oid AND d.refclassid = 'pg_proc'::regclass)) AS rule) AS made ON true
 ORDER BY 1, 2, 3, 5
 """)
-"""Each table with row level security that is read, the role whose policies count, and those for what it reads.
-
-A rule has the text of its functions and the settings that it reads: a change of these changes it.
-"""
+"""Each table with row level security that is read, the role whose policies count, and those for what it reads. A rule
+has the text of its functions and the settings that it reads: a change of these changes it."""
 MIN_TIME_LIMIT = 0.001
 _BEGIN = sa.text("""
     SELECT set_config('statement_timeout', :timeout, true),
@@ -147,10 +143,8 @@ class RowPolicies:
 
 
 def read_policies(connection: Connection, names: Iterable[str]) -> RowPolicies:
-    """Return what the database says of these relations, as `relation` names them, and of those below views.
-
-    No other database than PostgreSQL has policies.
-    """
+    """Return what the database says of these relations, as `relation` names them, and of those below views. No other
+    database than PostgreSQL has policies."""
     asked = [name for name in dict.fromkeys(names) if _RELATION.fullmatch(name)]
     if connection.dialect.name != "postgresql" or not asked:
         return RowPolicies()

@@ -75,9 +75,7 @@ PLACE = re.compile(
 
 def without_secrets(text: str) -> str:
     """Return a text with a mask in place of password hashes, keys of known kinds, and tokens that are named as such.
-
-    The latter are random words of 12 characters or more after `token:`, `?key=` or in a link such as `/reset/…`.
-    """
+    The latter are random words of 12 characters or more after `token:`, `?key=` or in a link such as `/reset/…`."""
     if "-----BEGIN " not in text and not any(map(text.__contains__, string.digits)):  # nothing random lacks digits
         return text
     if _has(text, _HASHES_HAVE):

@@ -190,10 +190,8 @@ def relation(schema: str | None, table: str) -> str:
 
 
 def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Iterator[str]:
-    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions.
-
-    With `doubtful`, every word of a query counts: for what must not be missed, whatever texts the query has.
-    """
+    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions. With
+    `doubtful`, every word of a query counts: for what must not be missed, whatever texts the query has."""
     if section.get("table"):
         yield relation(section.get("schema"), section["table"])
     for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
@@ -435,11 +433,9 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Sequence
 
 
 def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
-    """Return the query without semicolons and comments at its end, ready to be put in parentheses.
-
-    There the database refuses several statements. A colon in it stays a colon and never begins a parameter. `what`
-    names it in a message. Raises SettingsError if the query is empty.
-    """
+    """Return the query without semicolons and comments at its end, ready to be put in parentheses. There the database
+    refuses several statements. A colon in it stays a colon and never begins a parameter. `what` names it in a message.
+    Raises SettingsError if the query is empty."""
     end = _END.search(query)
     text = query[: end.start() if end else None].strip()
     if not text:
@@ -504,10 +500,8 @@ def equals_any(
 
 
 class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
-    """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key.
-
-    Rows with that key are found by their index, as they would not be if the text were put before each key.
-    """
+    """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key. Rows
+    with that key are found by their index, as they would not be if the text were put before each key."""
 
     type = sa.BigInteger()
     inherit_cache = True

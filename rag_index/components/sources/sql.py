@@ -1,8 +1,6 @@
-"""A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages.
-
-Keyset paging is `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination").
-If that would sort everything again for each page (a query on a server), all rows are copied into a file first.
-"""
+"""A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages. Keyset paging is `WHERE
+key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination"). If that would sort
+everything again for each page (a query on a server), all rows are copied into a file first."""
 
 from __future__ import annotations
 
@@ -212,10 +210,8 @@ class SqlSource:
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
         """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
-
         Documents that conditions leave out are among them: a change may have done that. The keys are fetched as they
-        are consumed. Raises SourceUnavailable or SourceError.
-        """
+        are consumed. Raises SourceUnavailable or SourceError."""
         label, of_part, name = column.partition(OF_PART)
         part = next((one for one in self._index.parts if of_part and one.label == label), None)
         rows = documents_from(self._index, filtered=False)
@@ -254,10 +250,8 @@ class SqlSource:
 
     def _learn_order(self, connection: Connection) -> None:
         """Choose the expressions by which rows are ordered and compared. Raises SettingsError for a FLOAT of MySQL.
-
         SQLite's "a" and "A" may be one key for the column's own collation. MySQL orders an ENUM or a SET by numbers and
-        compares it as text, and writes a FLOAT with six digits.
-        """
+        compares it as text, and writes a FLOAT with six digits."""
         if self._order:
             return
         if self._exact:
@@ -335,10 +329,8 @@ class SqlSource:
 
     def keys_now(self) -> Iterator[list[str]]:
         """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer rows than there are.
-
         No document of these may be deleted because the scan did not see it. Raises SourceError if keys are missing that
-        no writer explains, and as `page`.
-        """
+        no writer explains, and as `page`."""
         if self._scanned is None:
             return
         with self._connect(patience=self._timeout, snapshot=True) as connection:
@@ -372,11 +364,9 @@ class SqlSource:
         return values
 
     def _find(self, connection: Connection, wanted: dict[str, list[Any]]) -> list[Sequence[Any]]:
-        """Return the rows of the documents with these ids, whose parts are given.
-
-        An id does not tell the type of the key. In SQLite, where a column may hold several, all values are asked for
-        that it may stand for, and elsewhere those of the type that the column has.
-        """
+        """Return the rows of the documents with these ids, whose parts are given. An id does not tell the type of the
+        key. In SQLite, where a column may hold several, all values are asked for that it may stand for, and elsewhere
+        those of the type that the column has."""
         values = self._key_values(connection, wanted.values())
         if not values:
             return []

@@ -187,10 +187,8 @@ def visible(text: str) -> str:
 
 
 def find_format(text: str) -> str:
-    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an object.
-
-    Marks that Markdown shows as code say nothing, and neither does what would rob a text of letters: `a[i]`, `<name>`.
-    """
+    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an object. Marks that
+    Markdown shows as code say nothing, and neither does what would rob a text of letters: `a[i]`, `<name>`."""
     start = text[:200].lstrip()
     if _SERIALISED.match(text.lstrip()):
         return "serialised"
@@ -455,10 +453,8 @@ def _lines(name: str, value: Any, levels: int = MAX_TEXT_LEVELS) -> Iterator[str
 
 
 def _is_by_language(value: dict[Any, Any]) -> bool:
-    """Return whether an object is one text in several languages, such as {"en_US": "Chair", "fr_FR": "Chaise"}.
-
-    Keys that only look like codes, as in {"id": "7", "no": "A-12"}, are keys.
-    """
+    """Return whether an object is one text in several languages, such as {"en_US": "Chair", "fr_FR": "Chaise"}. Keys
+    that only look like codes, as in {"id": "7", "no": "A-12"}, are keys."""
     texts = all(one is None or isinstance(one, str) for one in value.values())
     return texts and not value.keys() <= LIKE_CODES and all(map(language_of, value))
 
@@ -502,11 +498,9 @@ def decode(value: bytes) -> str:
 
 
 def decode_text(value: bytes, charset: str = "") -> str | None:
-    """Return the text of bytes in the charset that is given, or that they look like; None if they are no text.
-
-    A mark at the beginning comes first, and then UTF-8: programs that name another charset for it are more frequent
-    than texts that happen to be valid UTF-8, unless they are short, or have two bytes a character.
-    """
+    """Return the text of bytes in the charset that is given, or that they look like; None if they are no text. A mark
+    at the beginning comes first, and then UTF-8: programs that name another charset for it are more frequent than texts
+    that happen to be valid UTF-8, unless they are short, or have two bytes a character."""
     if mark := next((codec for mark, codec in BYTE_ORDER_MARKS.items() if value.startswith(mark)), None):
         return _decoded(value, mark)
     named = _codec(charset) or (_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None)

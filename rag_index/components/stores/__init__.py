@@ -1,7 +1,5 @@
-"""Stores of points: embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one `protocol`.
-
-Here are the keys of a collection's metadata, and how a store is opened.
-"""
+"""Stores of points: embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one `protocol`. Here are the keys of
+a collection's metadata, and how a store is opened."""
 
 from __future__ import annotations
 
@@ -78,10 +76,8 @@ def lend(store: Store) -> Store:
 
 
 class LiveName(NamedTuple):
-    """The live collection of an alias: its name, and the name to read it by.
-
-    That is the alias if the API key may read no more; whose lists then leave the alias and the collection out.
-    """
+    """The live collection of an alias: its name, and the name to read it by. That is the alias if the API key may read
+    no more; whose lists then leave the alias and the collection out."""
 
     name: str
     readable: str
@@ -147,10 +143,8 @@ def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[Stor
 
 
 def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str, str]:
-    """Return the collection of each alias, without locking the embedded store. Those `asked` need not be listed.
-
-    A server has `PERSON_SECONDS` to answer, because a person waits. Raises as `find_unlisted`.
-    """
+    """Return the collection of each alias, without locking the embedded store. Those `asked` need not be listed. A
+    server has `PERSON_SECONDS` to answer, because a person waits. Raises as `find_unlisted`."""
     with open_names(settings, brief=True) as store:
         found = store.aliases()
         for alias in asked:
@@ -196,11 +190,9 @@ def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
 
 
 def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:
-    """Return about how many points of each of these collections a server's search index has.
-
-    It is empty for the embedded store, and leaves collections out that do not exist. A server has `PERSON_SECONDS` to
-    answer. Raises as `StoreReader`.
-    """
+    """Return about how many points of each of these collections a server's search index has. It is empty for the
+    embedded store, and leaves collections out that do not exist. A server has `PERSON_SECONDS` to answer. Raises as
+    `StoreReader`."""
     if settings.url is None:
         return {}
     with open_names(settings, brief=True) as store:
@@ -210,9 +202,7 @@ def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, in
 
 def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:
     """Return the marks of the last commits of those of these collections that exist, without locking an embedded store.
-
-    A server has `PERSON_SECONDS` to answer. Raises as `StoreReader`.
-    """
+    A server has `PERSON_SECONDS` to answer. Raises as `StoreReader`."""
     with open_names(settings, brief=True) as store:
         there = store.names()
         return {name: store.commit_mark(name) for name in names if name in there}

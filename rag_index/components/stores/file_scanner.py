@@ -39,10 +39,8 @@ ENCODINGS = ("UTF-8", "UTF-16", "gzip, zlib and the literals of LZ4", "float32",
 
 @dataclass(slots=True)
 class Scanned:
-    """What a scan read, and the pieces that it found in each file: hashes, numbers of shapes, or words.
-
-    A link is not followed, since what it points at may be anywhere: `links` are those to what was not read.
-    """
+    """What a scan read, and the pieces that it found in each file: hashes, numbers of shapes, or words. A link is not
+    followed, since what it points at may be anywhere: `links` are those to what was not read."""
 
     files: int = 0
     bytes: int = 0

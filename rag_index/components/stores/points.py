@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
 """The point in which a server keeps the mark of a collection's last commit. It has no vector, so no search finds it.
-
 The metadata would not do: where a snapshot is recovered into a collection that exists, its points go back and its
 metadata stays."""
 
@@ -54,9 +53,8 @@ def check_ids(ids: Sequence[str]) -> None:
 
 def engine_ids(ids: Sequence[str]) -> list[int | str]:
     """Return ids, as a store returns them in text, in the form that the engine takes: UUIDs, and numbers as integers.
-
-    rag-index makes UUIDs alone, but other programs may have added points with numbers. Raises PointsRefused for others.
-    """
+    rag-index makes UUIDs alone, but other programs may have added points with numbers. Raises PointsRefused for
+    others."""
     found: list[int | str] = [int(i) if NUMBER_TEXT.fullmatch(i) else i for i in ids]
     check_ids([i for i in found if isinstance(i, str)])
     return found
@@ -101,10 +99,8 @@ def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool)
 
 
 def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) -> list[float]:
-    """Check a query vector and return it with length one. Raises StoreError if it cannot be searched with.
-
-    Without a dimension, the server decides whether it fits.
-    """
+    """Check a query vector and return it with length one. Raises StoreError if it cannot be searched with. Without a
+    dimension, the server decides whether it fits."""
     query = np.asarray(vector)
     if query.ndim != 1 or dimension not in (None, len(query)):
         raise StoreError(
@@ -146,10 +142,8 @@ def stored_point(record: Any, score: float = 0.0) -> StoredPoint:
 
 
 def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
-    """Return how many points have a word, from the best point that a search for it alone found, if any.
-
-    Its score is its own weight of the word times idf = ln((n - m + 0.5) / (m + 0.5) + 1): m points of n have the word.
-    """
+    """Return how many points have a word, from the best point that a search for it alone found, if any. Its score is
+    its own weight of the word times idf = ln((n - m + 0.5) / (m + 0.5) + 1): m points of n have the word."""
     if not found or found[0].sparse is None:
         return 0
     weight = dict(zip(found[0].sparse.indices, found[0].sparse.values, strict=True)).get(word, 0.0)

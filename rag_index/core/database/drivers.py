@@ -168,10 +168,8 @@ def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of milliseconds.
-
-    Only the main thread is ever interrupted; in other threads this does nothing.
-    """
+    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of milliseconds. Only the
+    main thread is ever interrupted; in other threads this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -59,10 +59,8 @@ def sync_path(path: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Create a folder, and the missing ones above it, for the owner alone; close an existing one to all others.
-
-    An existing folder that others may not enter keeps its mode: if a group may, a person chose that. Raises OSError.
-    """
+    """Create a folder, and the missing ones above it, for the owner alone; close an existing one to all others. An
+    existing folder that others may not enter keeps its mode: if a group may, a person chose that. Raises OSError."""
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     for path in reversed(missing):
         path.mkdir(mode=OWNER_FOLDER, exist_ok=True)
@@ -71,10 +69,8 @@ def private_folder(folder: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Create an empty file for the owner alone, with the folders above it; close an existing one to all others.
-
-    SQLite gives the files that it makes beside a database the mode of the database. Raises OSError.
-    """
+    """Create an empty file for the owner alone, with the folders above it; close an existing one to all others. SQLite
+    gives the files that it makes beside a database the mode of the database. Raises OSError."""
     if not path.parent.exists():
         private_folder(path.parent)
     if not path.exists():

@@ -189,10 +189,8 @@ class ChunkedDocument:
         return [text_to_embed(*pair) for pair in zip(self.contexts, self.chunks, strict=True)]
 
     def with_halves(self, number: int, halves: Sequence[str], payloads: Sequence[bytes] = ()) -> ChunkedDocument:
-        """Return the document with two chunks in place of chunk `number`; they keep its context.
-
-        They keep its payload too, unless `payloads` are given.
-        """
+        """Return the document with two chunks in place of chunk `number`; they keep its context. They keep its payload
+        too, unless `payloads` are given."""
 
         def replaced(column: list[Any], two: Sequence[Any] = ()) -> list[Any]:
             return [*column[:number], *(two or 2 * column[number : number + 1]), *column[number + 1 :]]

@@ -1,7 +1,5 @@
-"""A canonical form for every value, so that equal documents have equal hashes on any machine, driver and day.
-
-Any change here changes the hashes: see INDEX_VERSION.
-"""
+"""A canonical form for every value, so that equal documents have equal hashes on any machine, driver and day. Any
+change here changes the hashes: see INDEX_VERSION."""
 
 from __future__ import annotations
 

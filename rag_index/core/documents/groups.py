@@ -1,8 +1,6 @@
-"""Groups that may see a document: read from the values of a source, and kept in our own part of its payload.
-
-The part of a document's payload with its groups is hashed with the rest, so a change of rights is a payload update.
-Nothing is guessed: a value that cannot be read gives no group, and no caller sees a document without groups.
-"""
+"""Groups that may see a document: read from the values of a source, and kept in our own part of its payload. The part
+of a document's payload with its groups is hashed with the rest, so a change of rights is a payload update. Nothing is
+guessed: a value that cannot be read gives no group, and no caller sees a document without groups."""
 
 from __future__ import annotations
 
@@ -27,11 +25,9 @@ _NOT_STORABLE = re.compile("[\ud800-\udfff\N{REPLACEMENT CHARACTER}]")
 
 
 def groups_of(value: Any, separator: str = ",") -> list[str]:
-    """Return the groups that a value of the source stands for, sorted, each once.
-
-    The value is one group, a list, a text that is a JSON array, or groups with a separator between them ("" for none).
-    NULL, and a text that begins as an array but is none, stand for no group.
-    """
+    """Return the groups that a value of the source stands for, sorted, each once. The value is one group, a list, a
+    text that is a JSON array, or groups with a separator between them ("" for none). NULL, and a text that begins as an
+    array but is none, stand for no group."""
     if isinstance(value, str):
         value = _texts(value, separator)
     values = value if isinstance(value, list | tuple | set | frozenset) else [value]

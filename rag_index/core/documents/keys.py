@@ -1,8 +1,6 @@
-"""Keys of documents: their typed form, the document id that people see, and the way back from an id to a key.
-
-A document id does not tell the type of the key (`7` may be a number or a text). `possible_keys` therefore returns every
-typed key that the id may stand for, and the caller looks up which of them exists.
-"""
+"""Keys of documents: their typed form, the document id that people see, and the way back from an id to a key. A
+document id does not tell the type of the key (`7` may be a number or a text). `possible_keys` therefore returns every
+typed key that the id may stand for, and the caller looks up which of them exists."""
 
 from __future__ import annotations
 
@@ -45,11 +43,9 @@ _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
 def encode_key(values: Sequence[Any]) -> str:
-    """Return a key's typed form: its value as JSON, or an array of values if the key has several columns.
-
-    Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type, such
-    as `{"uuid": "…"}`. Raises SourceError if a value has a type that cannot be a key.
-    """
+    """Return a key's typed form: its value as JSON, or an array of values if the key has several columns. Texts and
+    numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type, such as
+    `{"uuid": "…"}`. Raises SourceError if a value has a type that cannot be a key."""
     if len(values) == 1:
         return _encode_key_value(values[0])
     return "[" + ",".join(map(_encode_key_value, values)) + "]"
@@ -171,11 +167,9 @@ def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str
 
 
 def key_mark(key: str, columns: Sequence[str] = ()) -> tuple[str, str]:
-    """Return two hashes that recognise a typed key whose columns get other types, or another order.
-
-    The first is equal for equal values of any types. The second begins with the types, a letter for each column: if
-    those are equal, it is equal for the same texts alone (`7.0` and `7` are two texts, and may be two documents).
-    """
+    """Return two hashes that recognise a typed key whose columns get other types, or another order. The first is equal
+    for equal values of any types. The second begins with the types, a letter for each column: if those are equal, it is
+    equal for the same texts alone (`7.0` and `7` are two texts, and may be two documents)."""
     values = decode_values(key)
     names = [name.lower() for name in columns] if len(columns) == len(values) > 1 else map(str, range(len(values)))
     rows = sorted(zip(names, map(_untyped, values), values, strict=True), key=lambda row: row[0])
@@ -203,11 +197,9 @@ def _untyped(value: Any) -> str:
 
 
 def point_id(index: str, key: str, chunk: int) -> str:
-    """Return the UUIDv5 (RFC 9562, 5.5) of an index, a typed key and a chunk number.
-
-    Writing a chunk twice therefore writes the same point. The digest is formatted here because `uuid.uuid5` takes five
-    times as long, and every chunk needs an id.
-    """
+    """Return the UUIDv5 (RFC 9562, 5.5) of an index, a typed key and a chunk number. Writing a chunk twice therefore
+    writes the same point. The digest is formatted here because `uuid.uuid5` takes five times as long, and every chunk
+    needs an id."""
     name = f"{index}\0{key}\0{chunk}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digest[16], 16) & 3]

@@ -37,9 +37,7 @@ def broken_reason(vector: NDArray[np.float32], dimension: int | None) -> str | N
 
 def shorten(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
     """Return the first `dimensions` components, scaled to unit length: what a Matryoshka model's shorter vector is.
-
-    Without `dimensions` the vector stays as it is. Raises EmbedderError if it has fewer.
-    """
+    Without `dimensions` the vector stays as it is. Raises EmbedderError if it has fewer."""
     if dimensions is None:
         return vector
     if vector.size < dimensions:
@@ -52,21 +50,16 @@ def shorten(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.f
 
 
 def probe_digest(vector: NDArray[np.float32]) -> str:
-    """Return a digest of a model that is known by one of its vectors: `~`, and 64 components as bytes in base64.
-
-    Such digests are compared by `same_digest`.
-    """
+    """Return a digest of a model that is known by one of its vectors: `~`, and 64 components as bytes in base64. Such
+    digests are compared by `same_digest`."""
     part = vector[:PROBE_COMPONENTS].astype(np.float64)
     levels = np.round(127 * part / max(float(np.abs(part).max()), 1e-30)).astype(np.int8)
     return PROBE + base64.urlsafe_b64encode(levels.tobytes()).decode()
 
 
 def same_digest(one: str, other: str) -> bool:
-    """Return whether two digests are of one model.
-
-    Those of `probe_digest` are if the cosine of their vectors is at least `MIN_COSINE`, since batches, GPUs and number
-    formats change a vector a little.
-    """
+    """Return whether two digests are of one model. Those of `probe_digest` are if the cosine of their vectors is at
+    least `MIN_COSINE`, since batches, GPUs and number formats change a vector a little."""
     if one == other or not (one.startswith(PROBE) and other.startswith(PROBE)):
         return one == other
     raw = (base64.urlsafe_b64decode(digest[1:]) for digest in (one, other))
@@ -88,11 +81,8 @@ class SparseVector:
 
 @dataclass(frozen=True, slots=True)
 class SparseVectors:
-    """Sparse vectors in compressed rows.
-
-    Row i has the dimensions `indices[offsets[i]:offsets[i + 1]]` (uint32, ascending) and the values at the same places
-    of `values` (float32). A row may be empty.
-    """
+    """Sparse vectors in compressed rows. Row i has the dimensions `indices[offsets[i]:offsets[i + 1]]` (uint32,
+    ascending) and the values at the same places of `values` (float32). A row may be empty."""
 
     offsets: NDArray[np.int64]
     indices: NDArray[np.uint32]

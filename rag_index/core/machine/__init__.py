@@ -1,7 +1,5 @@
-"""This process: signals, seldom garbage collection, threads, an end of what hangs. `resources` has its memory.
-
-Every command imports this module, and little else.
-"""
+"""This process: signals, seldom garbage collection, threads, an end of what hangs. `resources` has its memory. Every
+command imports this module, and little else."""
 
 from __future__ import annotations
 
@@ -24,11 +22,9 @@ ALLOCATIONS = 100_000
 
 @contextmanager
 def collect_seldom() -> Iterator[None]:
-    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's default.
-
-    Rows and payloads are containers without cycles, and a collection soon visits every object that Prefect has
-    imported. Objects whose last reference goes away are freed at once, as always.
-    """
+    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's default. Rows and
+    payloads are containers without cycles, and a collection soon visits every object that Prefect has imported. Objects
+    whose last reference goes away are freed at once, as always."""
     young, *older = gc.get_threshold()
     if not gc.isenabled() or young >= ALLOCATIONS:  # the user's choice, or that of an enclosing block
         yield
@@ -70,10 +66,8 @@ def _arm() -> None:
 
 
 def in_thread(call: Callable[[], T], name: str) -> Future[T]:
-    """Call this in a thread of its own, in a copy of the caller's context, and return the future of its result.
-
-    The thread is a daemon: a program that ends in between, by Ctrl-C for example, does not wait for it.
-    """
+    """Call this in a thread of its own, in a copy of the caller's context, and return the future of its result. The
+    thread is a daemon: a program that ends in between, by Ctrl-C for example, does not wait for it."""
     future: Future[T] = Future()
 
     def settle() -> None:
@@ -98,10 +92,8 @@ def given(variable: ContextVar[T | None], value: T) -> Iterator[T]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves nothing behind.
-
-    It is raised again at the end of the block if it was lost. A signal that is ignored on purpose (nohup) stays so.
-    """
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves nothing behind. It
+    is raised again at the end of the block if it was lost. A signal that is ignored on purpose (nohup) stays so."""
     came = False
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -47,10 +47,8 @@ class Beside(Executor):
 
 class Process(Executor):
     """One process, which starts with the first call, and again after a death. It ends with `shutdown` or its parent.
-
     What it was doing when it died, and what waited for it, raises BrokenExecutor. With `memory`, in bytes, a call that
-    needs more raises MemoryError, or ends the process.
-    """
+    needs more raises MemoryError, or ends the process."""
 
     def __init__(self, memory: int = 0) -> None:
         self._memory = memory
@@ -107,10 +105,8 @@ NOTICE_SECONDS = 1.0
 
 
 class EventLoopThread:
-    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine.
-
-    Code that itself runs in an event loop may wait too; its own loop stands still meanwhile.
-    """
+    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine. Code that itself
+    runs in an event loop may wait too; its own loop stands still meanwhile."""
 
     def __init__(self, name: str) -> None:
         self._name = name

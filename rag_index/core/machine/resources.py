@@ -57,11 +57,9 @@ class Machine:
 
 
 def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, installed: int | None = None) -> Machine:
-    """Return the resources of this machine as they are now; `installed` replaces its bytes of memory.
-
-    The limits are those of the process's own cgroup and of every group above it. A container has its limit at the
-    root, a systemd service with CPUQuota or MemoryMax some levels below.
-    """
+    """Return the resources of this machine as they are now; `installed` replaces its bytes of memory. The limits are
+    those of the process's own cgroup and of every group above it. A container has its limit at the root, a systemd
+    service with CPUQuota or MemoryMax some levels below."""
     cpu_groups, memory_groups = (_cgroup_folders(name, cgroup, membership) for name in ("cpu", "memory"))
     # The files of version 2, and of version 1. A limit that is no number is "max".
     cpu = [_numbers(group, ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]) for group in cpu_groups]
@@ -79,11 +77,9 @@ def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
 
 
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
-    """Return how many workers a run starts: as the settings say, or one less than the processors.
-
-    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. It is 0 only if
-    memory has room for none.
-    """
+    """Return how many workers a run starts: as the settings say, or one less than the processors. Memory bounds an
+    automatic number, at `worker_bytes` each unless the settings give `worker_memory`. It is 0 only if memory has room
+    for none."""
     if parallel.workers != "auto":
         return parallel.workers
     machine, worker_bytes = machine or detect_machine(), memory_per_worker(parallel, worker_bytes)

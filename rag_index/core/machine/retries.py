@@ -46,9 +46,7 @@ def tries_left(policy: Policy, error: BaseException | None, tries: int) -> int:
 
 def with_retries(call: Callable[[], T], policy: Policy) -> T:
     """Return what `call` returns, which is harmless to repeat: transient errors are tried again, terminal ones are not.
-
-    Each retry waits for up to half as long again as the policy says, so that runs on many machines ask apart.
-    """
+    Each retry waits for up to half as long again as the policy says, so that runs on many machines ask apart."""
     began, tries = time.monotonic(), 0
     while True:
         tries += 1

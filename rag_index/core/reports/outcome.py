@@ -199,10 +199,8 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 @dataclass(slots=True)
 class Counts:
-    """What a run of one index does with its documents, or would do.
-
-    Each document counts as exactly one of new, changed, payload_only, unchanged, empty, failed and skipped.
-    """
+    """What a run of one index does with its documents, or would do. Each document counts as exactly one of new,
+    changed, payload_only, unchanged, empty, failed and skipped."""
 
     index: str
     documents: int = 0

@@ -30,10 +30,8 @@ INTERVAL_SECONDS = 1.0
 
 
 class Progress:
-    """The progress of one index. It updates its displays at most every `interval` seconds.
-
-    While a service does not answer, it says so instead of a rate and the time left.
-    """
+    """The progress of one index. It updates its displays at most every `interval` seconds. While a service does not
+    answer, it says so instead of a rate and the time left."""
 
     def __init__(
         self, index: str, noun: str = "documents", *, interval: float = 0.25,
@@ -75,10 +73,8 @@ class Progress:
         self._workers, self._busy, self._queued = workers, min(shards, workers), max(0, shards - workers)
 
     def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
-        """Record how many requests to an embedder a process has in flight, and which services it waits for.
-
-        Any thread may call this. It updates no displays.
-        """
+        """Record how many requests to an embedder a process has in flight, and which services it waits for. Any thread
+        may call this. It updates no displays."""
         with self._noting:
             self._processes[process] = requests, outages
 

@@ -61,17 +61,13 @@ class ChangeFeed(Protocol):
     """Tells what changed in a source. Used by one thread."""
 
     def check(self) -> Mapping[str, RagIndexError]:
-        """Check that everything that the feed needs is set up: at the start of a watch, and every few minutes.
-
-        Return why changes of some indexes are not seen, by their names. Raises SourceUnavailable, or SettingsError,
-        which names `rag-index watch --setup`, if that is so for all.
-        """
+        """Check that everything that the feed needs is set up: at the start of a watch, and every few minutes. Return
+        why changes of some indexes are not seen, by their names. Raises SourceUnavailable, or SettingsError, which
+        names `rag-index watch --setup`, if that is so for all."""
 
     def receive(self, limit: int) -> Received:
-        """Return changes that are not acknowledged yet, about `limit` at most; it does not wait for any.
-
-        Without an `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError.
-        """
+        """Return changes that are not acknowledged yet, about `limit` at most; it does not wait for any. Without an
+        `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError."""
 
     def acknowledge(self, received: Received) -> None:
         """Let the source forget these changes: they are in the ledger's inbox.

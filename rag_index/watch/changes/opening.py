@@ -1,7 +1,5 @@
-"""The feeds that a watch of some indexes needs, and the SQL that a database needs for them: nothing here runs it.
-
-A database that has a queue is a row of `WATCH_QUEUES` in `settings.sections` and a module of `changes.queues`.
-"""
+"""The feeds that a watch of some indexes needs, and the SQL that a database needs for them: nothing here runs it. A
+database that has a queue is a row of `WATCH_QUEUES` in `settings.sections` and a module of `changes.queues`."""
 
 from __future__ import annotations
 
@@ -41,10 +39,8 @@ class FeedHealth:
 
 
 def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
-    """Return what a watch would find wrong, and what an earlier value of `changes` left behind in the source.
-
-    That is nothing if the source does not answer.
-    """
+    """Return what a watch would find wrong, and what an earlier value of `changes` left behind in the source. That is
+    nothing if the source does not answer."""
     health = FeedHealth()
     try:
         if settings.source.changes != "poll" and (plan := plan_tables(settings, settings.indexes)).tables:

@@ -190,10 +190,8 @@ class PollFeed(IndexFeed):
 
     def _look_at_groups(self, given: _Given) -> tuple[_Given, dict[str, Stamps]]:
         """Return the stamps, by key, of documents with other groups than the index has, that were not given for that.
-
         All documents are looked at first, then as many as the time allows. If the ledger has no stamp of a document,
-        the groups that are found first are taken for those of the index.
-        """
+        the groups that are found first are taken for those of the index."""
         if self._index.access is None or self._clock() < given.next_look:
             return given, {}
         began, cursor, moved, seen = self._clock(), given.cursor, dict[str, Stamps](), dict(given.stamps)

@@ -182,11 +182,9 @@ class SlotState:
         return cls(True, problem, int(held or 0), int(limit), start, end)
 
     def follows(self, position: str | None) -> bool:
-        """Return whether the slot gives everything after a position that was acknowledged.
-
-        One that was made again by hand begins later, and so does one that another program has read; the log of a server
-        that was put back to an earlier state ends sooner.
-        """
+        """Return whether the slot gives everything after a position that was acknowledged. One that was made again by
+        hand begins later, and so does one that another program has read; the log of a server that was put back to an
+        earlier state ends sooner."""
         return position is not None and lsn_number(self.start) <= lsn_number(position) <= lsn_number(self.end)
 
 

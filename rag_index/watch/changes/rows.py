@@ -88,10 +88,8 @@ class WatchedTable:
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """A row that was inserted, updated or deleted.
-
-    An update that changes one of `table.columns` gives two of these: the values before, and the values after.
-    """
+    """A row that was inserted, updated or deleted. An update that changes one of `table.columns` gives two of these:
+    the values before, and the values after."""
 
     table: WatchedTable
     values: tuple[Any, ...]
@@ -126,12 +124,9 @@ class RowRoute:
 
 @dataclass(eq=False)
 class RowFeed(ABC):
-    """Follows rows of a database's tables, and tells which documents show them, as a `ChangeFeed`.
-
-    A row of an index's own table is the document of its key. For a row of a table in `depends_on`, the documents that
-    show it have the same value in `column`. If that column is the key, the value is the id. Otherwise it becomes a
-    look-up.
-    """
+    """Follows rows of a database's tables, and tells which documents show them, as a `ChangeFeed`. A row of an index's
+    own table is the document of its key. For a row of a table in `depends_on`, the documents that show it have the same
+    value in `column`. If that column is the key, the value is the id. Otherwise it becomes a look-up."""
 
     url: URL
     tables: Sequence[WatchedTable]
@@ -179,10 +174,8 @@ class RowFeed(ABC):
         return sorted({route.index for name in names for route in self._routes.get(name, ())})
 
     def receive(self, limit: int) -> Received:
-        """Return about `limit` changes that are not acknowledged yet, without waiting for any.
-
-        What the tables are is read last: a claim must not reach beyond a statement that altered one.
-        """
+        """Return about `limit` changes that are not acknowledged yet, without waiting for any. What the tables are is
+        read last: a claim must not reach beyond a statement that altered one."""
         received = self.route(self.rows(limit))
         if not (received.changes or received.overflow or received.through):
             return received
@@ -248,9 +241,8 @@ def connected(url: URL, what: str) -> Iterator[Connection]:
 
 def definition(connection: Connection, tables: Iterable[WatchedTable]) -> str:
     """Return a digest of what tables are: each itself, and the names, types and defaults of the columns that are used.
-
-    It changes with each statement that makes other values without writing rows, as triggers and logs understand that.
-    """
+    It changes with each statement that makes other values without writing rows, as triggers and logs understand
+    that."""
     backend, digest = connection.dialect.name, hashlib.sha256()
     statement = sa.text(DEFINITIONS["mysql" if backend == "mariadb" else backend])
     for table in tables:

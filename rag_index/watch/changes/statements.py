@@ -77,11 +77,9 @@ def comment(text: str) -> str:
 
 
 def object_name(project: str, *parts: str) -> str:
-    """Return a name of this project, which says whose it is and begins with `rag_index_`.
-
-    It has only lower-case letters, digits and `_`, as the name of a slot must. Whatever is lost by that comes back as a
-    digest at its end, so that names of different projects differ.
-    """
+    """Return a name of this project, which says whose it is and begins with `rag_index_`. It has only lower-case
+    letters, digits and `_`, as the name of a slot must. Whatever is lost by that comes back as a digest at its end, so
+    that names of different projects differ."""
     whole = "_".join(["rag_index", project, *parts])
     name = re.sub(r"[^a-z0-9]+", "_", whole.lower())
     if name == whole and len(name) <= MAX_OBJECT_NAME:

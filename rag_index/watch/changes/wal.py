@@ -180,10 +180,8 @@ class WalFeed(RowFeed):
 
 
 class _Fields:
-    """The fields of a message of pgoutput, which are read one after the other.
-
-    See "Logical Replication Message Formats" in PostgreSQL's documentation, protocol version 1.
-    """
+    """The fields of a message of pgoutput, which are read one after the other. See "Logical Replication Message
+    Formats" in PostgreSQL's documentation, protocol version 1."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -231,10 +229,8 @@ class _Place(NamedTuple):
 
 
 class _Reading:
-    """What one reading of the slot has given so far.
-
-    A transaction comes after its commit. A table is described before its first change, and again after it was altered.
-    """
+    """What one reading of the slot has given so far. A transaction comes after its commit. A table is described before
+    its first change, and again after it was altered."""
 
     def __init__(
         self, connection: Connection, tables: Mapping[tuple[str, str], Sequence[WatchedTable]], max_rows: int
@@ -320,11 +316,9 @@ class _Reading:
 
 
 def _are_visible(connection: Connection, xids: set[int]) -> bool:
-    """Return whether readers see these transactions.
-
-    The log has a commit before readers do: for microseconds, which are waited for, and as long as the server waits for
-    a standby. The end of our own transaction comes first, so that the snapshot is a new one.
-    """
+    """Return whether readers see these transactions. The log has a commit before readers do: for microseconds, which
+    are waited for, and as long as the server waits for a standby. The end of our own transaction comes first, so that
+    the snapshot is a new one."""
     for _ in range(VISIBLE_LOOKS):
         connection.rollback()
         _, newest, running = str(connection.scalar(_SNAPSHOT)).split(":")

@@ -81,10 +81,8 @@ class TablePlan:
 
 
 def plan_tables(settings: Settings, indexes: Sequence[IndexSettings]) -> TablePlan:
-    """Return the tables to watch for those of the indexes that are of kind sql.
-
-    Whether they exist is what a feed checks. Raises SourceUnavailable, SourceError and SettingsError.
-    """
+    """Return the tables to watch for those of the indexes that are of kind sql. Whether they exist is what a feed
+    checks. Raises SourceUnavailable, SourceError and SettingsError."""
     plan = TablePlan()
     with connected(settings.source_url, "the tables of the source") as connection:
         inspector = sa.inspect(connection)
@@ -146,10 +144,8 @@ class _IndexTables:
         return None if schema == self._inspector.default_schema_name else schema, table
 
     def _table_of_pairs(self, index: IndexSettings) -> tuple[Name, tuple[str, ...]] | None:
-        """Return the table whose rows are pairs of key and group, and its columns that have the key.
-
-        None if the query does not say it plainly: a wrong table would look as if nothing changed.
-        """
+        """Return the table whose rows are pairs of key and group, and its columns that have the key. None if the query
+        does not say it plainly: a wrong table would look as if nothing changed."""
         found = PAIRS_QUERY.fullmatch(str(single_select(str(index.access_query), index.name)))
         rest = (found and found["rest"]) or ""
         if found is None or re.search(r"\b(UNION|INTERSECT|EXCEPT)\b", rest, re.IGNORECASE):

@@ -115,11 +115,9 @@ def _merge_wordless(text: str, spans: Iterable[Span]) -> list[Span]:
 
 @dataclass(frozen=True, slots=True)
 class CodeChunker:
-    """Chunks of at most about `chars` characters. A file that cannot be parsed in `seconds` gets an error instead.
-
-    Each chunk's payload has `lines` (the first and last line of what is not white space in it, from 1) and `kind`. A
-    chunk of a symbol also has its name, qualified_name, signature, parent and docstring.
-    """
+    """Chunks of at most about `chars` characters. A file that cannot be parsed in `seconds` gets an error instead. Each
+    chunk's payload has `lines` (the first and last line of what is not white space in it, from 1) and `kind`. A chunk
+    of a symbol also has its name, qualified_name, signature, parent and docstring."""
 
     chars: int
     seconds: float = PARSE_SECONDS

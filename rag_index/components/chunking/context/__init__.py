@@ -1,8 +1,6 @@
-"""Contexts for chunks: a generating model says of each chunk where it stands in its document.
-
-The chunker here adds contexts to the chunks of another. `writer` takes them from the ledger, or asks servers and reads
-the answers; `prompt` makes the question for one chunk.
-"""
+"""Contexts for chunks: a generating model says of each chunk where it stands in its document. The chunker here adds
+contexts to the chunks of another. `writer` takes them from the ledger, or asks servers and reads the answers; `prompt`
+makes the question for one chunk."""
 
 from __future__ import annotations
 
@@ -33,11 +31,9 @@ DEFAULT_HOST = "http://127.0.0.1:11434"
 
 @dataclass(frozen=True, slots=True)
 class ContextChunker:
-    """The chunks of `inner`, with a context for each chunk of a document that has several.
-
-    A chunk without a usable context is embedded without one, and its document is incomplete; with `required`, the
-    document fails instead. The connections belong to the process that does the chunking.
-    """
+    """The chunks of `inner`, with a context for each chunk of a document that has several. A chunk without a usable
+    context is embedded without one, and its document is incomplete; with `required`, the document fails instead. The
+    connections belong to the process that does the chunking."""
 
     inner: Chunker
     servers: EmbedderSettings

@@ -69,11 +69,9 @@ def estimate_tokens(text: str) -> int:
 
 
 def question(prompt: str, passage: Passage, max_tokens: int) -> str:
-    """Return the prompt with document and chunk in their places, of at most `max_tokens` tokens.
-
-    The chunk gets at most half of what the prompt leaves. If the document does not fit into the rest, the part around
-    the chunk is used, with an ellipsis where something is left out.
-    """
+    """Return the prompt with document and chunk in their places, of at most `max_tokens` tokens. The chunk gets at most
+    half of what the prompt leaves. If the document does not fit into the rest, the part around the chunk is used, with
+    an ellipsis where something is left out."""
     available = max(MIN_TEXT_TOKENS, max_tokens - estimate_tokens(prompt) - TEMPLATE_TOKENS)
     chunk = _window(passage.chunk, 0, available // 2)
     middle = passage.start + len(passage.chunk) // 2
@@ -95,10 +93,8 @@ def _neutralize(text: str) -> str:
 
 
 def _window(text: str, middle: int, max_tokens: int) -> str:
-    """Return the neutralized text, or the part of it around `middle` if it has more than `max_tokens` tokens.
-
-    An ellipsis shows where text is left out, and takes the place of a split word.
-    """
+    """Return the neutralized text, or the part of it around `middle` if it has more than `max_tokens` tokens. An
+    ellipsis shows where text is left out, and takes the place of a split word."""
     room = max_tokens * BYTES_PER_TOKEN
     first, last = max(0, min(middle - room, len(text) - 2 * room)), max(middle + room, 2 * room)  # characters
     part, before = (_neutralize(text[first:end]).encode("utf-8", "replace") for end in (last, middle))

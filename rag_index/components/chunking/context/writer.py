@@ -172,10 +172,8 @@ def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
 
 
 class ContextCache:
-    """The contexts of one recipe that the ledger has. It is no obstacle: what cannot be used gives and keeps none.
-
-    It is safe to share between threads.
-    """
+    """The contexts of one recipe that the ledger has. It is no obstacle: what cannot be used gives and keeps none. It
+    is safe to share between threads."""
 
     def __init__(self, ledger: URL, recipe: str) -> None:
         self._url, self._recipe = ledger, recipe
@@ -226,11 +224,9 @@ class ContextRequest(Request):
 
 
 class ContextRequests(HostCalls[ContextRequest]):
-    """Requests contexts once: after `await run()` each of `requests` has a context or a reason.
-
-    A host that asks for a pause, or lets a request time out, gets half as many requests at once. Each context is in the
-    cache as soon as it arrives.
-    """
+    """Requests contexts once: after `await run()` each of `requests` has a context or a reason. A host that asks for a
+    pause, or lets a request time out, gets half as many requests at once. Each context is in the cache as soon as it
+    arrives."""
 
     def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
         super().__init__(writer.hosts, requests=requests, patience=writer.servers.wait_for_recovery)

@@ -1,7 +1,5 @@
-"""The catalog of the embedded store: collections with their dimension and metadata, and aliases.
-
-The engine itself does not keep these. They are in one JSON file, which each change replaces as a whole.
-"""
+"""The catalog of the embedded store: collections with their dimension and metadata, and aliases. The engine itself does
+not keep these. They are in one JSON file, which each change replaces as a whole."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ class CatalogEntry:
 
 class Catalog:
     """The catalog of a store, as `StoreNames`. A change is on disk before a reader sees it; one that fails is none.
-
-    What other processes changed is read by `refresh`, and before each change. Safe to use from several threads.
-    """
+    What other processes changed is read by `refresh`, and before each change. Safe to use from several threads."""
 
     def __init__(self, store: Path) -> None:
         self._store = store

@@ -182,11 +182,9 @@ class EdgeCollection(CollectionReader):
             self._flush()
 
     def optimize(self) -> None:
-        """Build the search index in a child process, which keeps the collection locked as long as it runs.
-
-        It builds in a copy, so that other processes can search meanwhile. The shard is closed in this process, and
-        other calls on this collection wait. Raises StoreError if the child fails.
-        """
+        """Build the search index in a child process, which keeps the collection locked as long as it runs. It builds in
+        a copy, so that other processes can search meanwhile. The shard is closed in this process, and other calls on
+        this collection wait. Raises StoreError if the child fails."""
         with self._lock:
             self._check_open()
             self._close_shard()

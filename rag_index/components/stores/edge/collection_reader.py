@@ -1,8 +1,6 @@
 """What can be read of the embedded store, and of one collection: a shard folder of qdrant-edge, opened when needed.
-
 Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
-work is split into short calls, made one at a time under the collection's own lock, and other threads run in between.
-"""
+work is split into short calls, made one at a time under the collection's own lock, and other threads run in between."""
 
 from __future__ import annotations
 
@@ -81,10 +79,8 @@ def key_filters(keys: Sequence[str]) -> Iterator[e.Filter]:
 
 
 class CollectionReader:
-    """The points of one shard folder. Safe to use from several threads; raises the errors of the Store protocol.
-
-    Its methods do what those of the protocol do.
-    """
+    """The points of one shard folder. Safe to use from several threads; raises the errors of the Store protocol. Its
+    methods do what those of the protocol do."""
 
     def __init__(self, name: str, folder: Path, dimension: int, *, sparse: bool = False) -> None:
         self.name = name
@@ -178,10 +174,8 @@ class CollectionReader:
         return words_in(lambda left: self._having([left], MAX_PLACES, which)[0], some, MAX_PLACES)
 
     def _having(self, asked: Sequence[list[int]], limit: int, which: e.Filter | None) -> list[list[StoredPoint]]:
-        """Return for each list the best points that have any of its words, with their sparse vectors.
-
-        All are asked in one call, which counts the points of a filter once.
-        """
+        """Return for each list the best points that have any of its words, with their sparse vectors. All are asked in
+        one call, which counts the points of a filter once."""
         words = [e.SparseVector(some, [1.0] * len(some)) for some in asked]
         requests = [
             e.QueryRequest(

@@ -99,10 +99,8 @@ def locked(store: Path) -> Iterator[None]:
 
 
 class WriterLock(FileLock):
-    """The lock of the one process that writes a collection, held until `release` or the end of the process.
-
-    Its file names the process. Locking waits up to `wait` seconds, then raises StoreBusy with that name.
-    """
+    """The lock of the one process that writes a collection, held until `release` or the end of the process. Its file
+    names the process. Locking waits up to `wait` seconds, then raises StoreBusy with that name."""
 
     def __init__(self, store: Path, name: str, *, wait: float = 0.0) -> None:
         file = writer_file(store, name)
@@ -147,11 +145,9 @@ def last_writer(store: Path, name: str) -> int:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk.
-
-    The engine writes through memory maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead
-    of returning an error, so space must be checked before it is used.
-    """
+    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk. The engine writes through memory
+    maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead of returning an error, so space
+    must be checked before it is used."""
     with folder_errors(folder):
         disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
@@ -236,11 +232,9 @@ def copy_shard(source: Path, target: Path) -> None:
 
 
 def link_shard(source: Path, target: Path) -> None:
-    """Fill an empty folder with hard links to the shard's large files, and copies of the small ones but the log.
-
-    No process may write the source's files while this view exists, unless the shard never had a point: then all are
-    copied. The engine keeps no log for it, so that it reserves no space. Raises OSError.
-    """
+    """Fill an empty folder with hard links to the shard's large files, and copies of the small ones but the log. No
+    process may write the source's files while this view exists, unless the shard never had a point: then all are
+    copied. The engine keeps no log for it, so that it reserves no space. Raises OSError."""
     small = sys.maxsize if (source / UNWRITTEN).exists() else MIN_LINKED
     for file, copy in _walk(source, target, without=LOG):
         if file.stat().st_blocks * 512 < small or file.name.endswith(CORRECTED):

@@ -1,7 +1,5 @@
-"""The store on a Qdrant server: collections, reads and writes over one connection, made again after pickling.
-
-Writes are requests of bounded size, over REST or gRPC; a refusal is narrowed down to points.
-"""
+"""The store on a Qdrant server: collections, reads and writes over one connection, made again after pickling. Writes
+are requests of bounded size, over REST or gRPC; a refusal is narrowed down to points."""
 
 from __future__ import annotations
 
@@ -347,11 +345,9 @@ def _payload_sizes(ids: Sequence[str], payloads: Sequence[dict[str, Any]]) -> li
 
 
 class ServerStore(Collections, Reads, Writes):
-    """The Store protocol on a Qdrant server, 1.16 or newer.
-
-    It connects with the first call. Each call retries passing faults for `patience` seconds, as `Link` does. Safe to
-    use from several threads; picklable, with a new connection in the process that unpickles it.
-    """
+    """The Store protocol on a Qdrant server, 1.16 or newer. It connects with the first call. Each call retries passing
+    faults for `patience` seconds, as `Link` does. Safe to use from several threads; picklable, with a new connection in
+    the process that unpickles it."""
 
     embedded = False
 

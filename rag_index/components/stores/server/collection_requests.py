@@ -172,9 +172,7 @@ class Collections(Requests):
 
     def pause_indexing(self, name: str) -> None:
         """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
-
-        What was set before is noted in the metadata (`BULK`), so that another process can restore it.
-        """
+        What was set before is noted in the metadata (`BULK`), so that another process can restore it."""
         info = self._info(name)
         if BULK not in (info.config.metadata or {}):
             before = info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD

@@ -1,7 +1,5 @@
-"""The connection to a Qdrant server: opened when first needed, over gRPC if possible; retries after passing faults.
-
-The errors of Qdrant's client (REST and gRPC) become errors of ours here. `Requests` is what all requests share.
-"""
+"""The connection to a Qdrant server: opened when first needed, over gRPC if possible; retries after passing faults. The
+errors of Qdrant's client (REST and gRPC) become errors of ours here. `Requests` is what all requests share."""
 
 from __future__ import annotations
 
@@ -127,11 +125,9 @@ def translate(exc: Exception, url: str) -> RagIndexError:
 
 
 def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
-    """Return how to pickle an error that cannot be pickled by itself, because it holds a lock or takes arguments.
-
-    On a worker it becomes the cause of one of ours, and Dask pickles causes too (tblib). tblib replaces what is
-    registered when it is imported, so each class is registered when an error of it is met.
-    """
+    """Return how to pickle an error that cannot be pickled by itself, because it holds a lock or takes arguments. On a
+    worker it becomes the cause of one of ours, and Dask pickles causes too (tblib). tblib replaces what is registered
+    when it is imported, so each class is registered when an error of it is met."""
     return RuntimeError, (str(exc),)
 
 
@@ -280,11 +276,9 @@ class Link:
         return numbers is not None and (int(numbers[1]), int(numbers[2])) < least
 
     def _why_rest(self, rest: QdrantClient, found: models.VersionInfo) -> str:
-        """Return why gRPC cannot be used, "" if it can or is not wanted.
-
-        The same Qdrant server is behind the gRPC port if it is of this version and has these collections. The version
-        alone would not do: on one machine several servers may be of the same.
-        """
+        """Return why gRPC cannot be used, "" if it can or is not wanted. The same Qdrant server is behind the gRPC port
+        if it is of this version and has these collections. The version alone would not do: on one machine several
+        servers may be of the same."""
         if self.grpc_port == 0:
             return ""
         if self.grpc_port is None:
@@ -334,10 +328,8 @@ IDLE_SECONDS = 5.0
 
 
 class BoundedTransport(httpx.HTTPTransport):
-    """Connections to `url` whose answers have one time limit and one size each, headers included.
-
-    httpx limits each read alone. They go through the proxy that the environment names.
-    """
+    """Connections to `url` whose answers have one time limit and one size each, headers included. httpx limits each
+    read alone. They go through the proxy that the environment names."""
 
     def __init__(self, url: str, seconds: float, size: int | None = None) -> None:
         limits = httpx.Limits(keepalive_expiry=IDLE_SECONDS)

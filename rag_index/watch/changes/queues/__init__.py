@@ -62,10 +62,8 @@ class QueuedRow(NamedTuple):
 
 @dataclass(eq=False)
 class QueueFeed(RowFeed):
-    """The changes that triggers noted. Rows are read without a lock, and deleted after they were acknowledged.
-
-    Without a ledger, a feed cannot tell whether this is the queue that was read before.
-    """
+    """The changes that triggers noted. Rows are read without a lock, and deleted after they were acknowledged. Without
+    a ledger, a feed cannot tell whether this is the queue that was read before."""
 
     ledger: Ledger | None = field(default=None, kw_only=True)
 
@@ -133,11 +131,9 @@ class QueueFeed(RowFeed):
         """Return the statement by which an application learns the position of what it has committed."""
 
     def _end(self, connection: Connection) -> str:
-        """Return the position up to which the rows that are read next, if they are all, have every change.
-
-        It is "" if only the time of the look is known. Here it is the last number. An application gets its number after
-        its commit. If it is a lower one, these rows or earlier ones have all that the application committed.
-        """
+        """Return the position up to which the rows that are read next, if they are all, have every change. It is "" if
+        only the time of the look is known. Here it is the last number. An application gets its number after its commit.
+        If it is a lower one, these rows or earlier ones have all that the application committed."""
         return str(connection.scalar(sa.text(f"SELECT max(id) FROM {self.name}")) or "")
 
     @abstractmethod

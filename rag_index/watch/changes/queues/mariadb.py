@@ -58,11 +58,8 @@ _quoted = partial(quoted, mark="`")
 
 
 class MariadbQueue(QueueFeed):
-    """The queue in MariaDB and MySQL, whose rows have numbers.
-
-    Only a user with the right TRIGGER sees triggers. For others the queue's comment tells whether the triggers fit the
-    settings, but not whether they are still there.
-    """
+    """The queue in MariaDB and MySQL, whose rows have numbers. Only a user with the right TRIGGER sees triggers. For
+    others the queue's comment tells whether the triggers fit the settings, but not whether they are still there."""
 
     unseen = """\
 Not seen, since no trigger fires: rows that a foreign key deletes or updates by CASCADE or SET NULL, rows that a

@@ -112,11 +112,9 @@ and writers need a busy timeout, as beside any other writer. The other tables ar
 
 
 def _replaced(connection: Connection, table: WatchedTable, columns: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return conditions for rows that an insert, and an update, may replace: they equal NEW in a unique key.
-
-    A key is compared as its index does, with its collations, expressions and condition: on both sides stand its terms
-    as the index has them, once about a row of the table, and once about a row of the same columns that NEW is.
-    """
+    """Return conditions for rows that an insert, and an update, may replace: they equal NEW in a unique key. A key is
+    compared as its index does, with its collations, expressions and condition: on both sides stand its terms as the
+    index has them, once about a row of the table, and once about a row of the same columns that NEW is."""
     on, ask = quoted(table.name), connection.exec_driver_sql
     new = {name: f"NEW.{quoted(name)}" for name in columns}
     new |= {name: f"coalesce({new[name]}, {default})" for name, default in columns.items() if default is not None}
