@@ -335,14 +335,15 @@ def test_a_typing_error_is_corrected_and_the_page_says_so(page):
 def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_folded(page):
     page.evaluate("location.hash = 'q=printer&order=-created_at'")
     page.wait_for("documents in")
-    assert hits(page)[0] == "2", "the only one with a day"
+    fitting = hits(page)
+    assert fitting[0] == "2", "the only one with a day"
     alone = "[...document.querySelectorAll('#indexes button')].find(e => e.innerText === 'titles').click()"
     page.evaluate(alone)
-    page.wait_for("2 documents in", "titles 2 hits")
+    page.wait_for("1 document in", "titles 1 hit")
     assert page.evaluate("[...document.querySelectorAll('#indexes input:checked')].map(e => e.value)") == ["titles"]
     page.evaluate(alone)
-    page.wait_for("15 documents in")
-    assert hits(page)[0] == "2"
+    page.wait_for(f"{len(fitting)} documents in")
+    assert hits(page) == fitting
     page.fill("#fold", "priority")
     page.wait_for("more alike")
     page.evaluate("document.querySelector('#fields [value=number]').click()")
@@ -352,17 +353,17 @@ def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_folded(p
 
 
 def test_documents_like_a_hit_are_a_click_away_and_a_step_back(page):
+    places = "[...document.querySelectorAll('.hit')].map(e => e.children[0].innerText + '/' + e.children[1].innerText)"
     page.type("printer on floor two offline")
     page.wait_for("documents in")
-    first = hits(page)[0]
-    page.click("More like this")
-    page.wait_for("documents in")
+    found = page.evaluate(places)
+    assert found[0] == "comments/1"
+    page.evaluate("document.querySelector('.hit > button').click()")
+    like = eventually(lambda: (now := page.evaluate(places)) != found and now)
     assert page.evaluate("document.getElementById('query').value") == "like:comments/1"
-    assert hits(page)
-    assert first not in hits(page)
+    assert "comments/1" not in like
     page.evaluate("history.back()")
-    page.wait_for("documents in")
-    assert hits(page)[0] == first
+    eventually(lambda: page.evaluate(places) == found)
 
 
 def test_a_hit_says_nothing_twice_and_the_document_says_all(page):
