@@ -114,14 +114,28 @@ def program(context: click.Context, config: str | None, verbose: bool) -> None:
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-POSITIVE = click.IntRange(min=1)
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within limits, and called that in messages."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """A number within limits, and called that in messages."""
+
+    name = "number"
+
+
+POSITIVE = WholeNumber(min=1)
 
 name_argument = click.argument("name")
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     help="How long to wait for services that are down, or a store in use.",
 )

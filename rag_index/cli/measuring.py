@@ -11,6 +11,7 @@ from rag_index.cli import (
     FILE,
     POSITIVE,
     Context,
+    WholeNumber,
     command,
     json_option,
     print_json,
@@ -41,9 +42,7 @@ ALL = "all"
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
 @click.option("--query-column", metavar="NAME", help="Make queries of this column of the source.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
-@click.option(
-    "--worst", type=click.IntRange(min=0), default=5, show_default=True, help="How many poor queries to show."
-)
+@click.option("--worst", type=WholeNumber(min=0), default=5, show_default=True, help="How many poor queries to show.")
 @search_options("Evaluate")
 def evaluate(
     context: Context,

@@ -14,6 +14,7 @@ import click
 
 from rag_index.cli import Context, command, json_option, name_argument, names_argument, say, show, wait_option
 from rag_index.cli.runs import flow_loader, launch_flow, launch_run, prefect_option
+from rag_index.core.reports.metrics import size_text
 from rag_index.core.reports.outcome import count_of
 
 if TYPE_CHECKING:
@@ -149,15 +150,16 @@ def _erased_lines(erased: Erased, keys: tuple[str, ...], others: list[str]) -> I
 def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
     read, unknown = proved["read"], proved["not_looked_for"]
     yield (
-        f"{proof} names {count_of(len(proved['documents']), 'document')}: {read['files']:,} files with "
-        f"{read['bytes']:,} bytes hold nothing of what was looked for; {proved['found_before']['files']:,} files did."
+        f"{proof}: read {read['files']:,} files ({size_text(read['bytes'])}): none holds the text of "
+        f"{count_of(len(proved['documents']), 'document')}. Before, {proved['found_before']['files']:,} did."
     )
     if unknown:
         yield (
             f"It does not name {count_of(unknown, 'document')}, whose former texts are unknown: runs deleted "
             "or changed them, or they are short. Look for them with --look-for."
         )
-    yield f"Not read: {'; '.join(proved['not_read'])}. Kept nowhere, the key of its hashes: {proved['key']}"
+    yield f"Not read: {'; '.join(proved['not_read'])}."
+    yield f"Keep this key if somebody is to check {proof} later; it is not stored: {proved['key']}"
 
 
 @command(quiet=True, example="export comments --out comments.jsonl")

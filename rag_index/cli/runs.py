@@ -115,15 +115,15 @@ load_index_all = flow_loader("index_all")
 
 
 @command(example="index comments --id 4711", begins=BEGINS)
-@required_names
+@names_argument
 @repeated("--id", "ids", "Index only this document", metavar="KEY")
 @run_options
 def index(
     context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
 ) -> int:
-    """Bring the named indexes, or single documents, up to date."""
+    """Bring indexes, or single documents, up to date."""
     if not ids:
-        return run_indexes(context, list(names), as_json=as_json, wait=wait, **others)
+        return run_indexes(context, list(names) or None, as_json=as_json, wait=wait, **others)
     from rag_index.etl.changed import index_documents
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]

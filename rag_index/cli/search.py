@@ -11,6 +11,8 @@ import click
 
 from rag_index.cli import (
     Context,
+    Number,
+    WholeNumber,
     caller_options,
     command,
     json_option,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from rag_index.search import Caller, SearchHit, SearchResult
 
 PARTIAL = 3
-SHARE_TYPE = click.FloatRange(0, 1)
+SHARE_TYPE = Number(0, 1)
 SNIPPET = 110
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
@@ -40,14 +42,14 @@ BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 def _found_options(function: Any) -> Any:
     """Add what `search` and `like` have in common."""
     given = [
-        click.option("--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True,
+        click.option("--limit", type=WholeNumber(min=1, max=1000), default=10, show_default=True,
                      help="Maximum number of documents."),
         click.option("--filter", "filters", multiple=True, metavar="FIELD=VALUE",
                      help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, "
                      "!FIELD does not."),
         caller_options("Search as a member of this group: without one, indexes with access find nothing"),
         click.option("--all-groups", is_flag=True, help="See the documents of all groups."),
-        click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+        click.option("--timeout", type=Number(min=0, min_open=True), metavar="SECONDS",
                      help="Time limit of the search."),
         click.option("--min-score", type=SHARE_TYPE, metavar="R",
                      help="Leave out documents of a lower relevance, from 0 to 1."),
@@ -146,7 +148,8 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
         print_json({"citations": [one.to_json() for one in found]})
     for one in [] if as_json else found:
         since = f" since {one.since}" if one.since else ""
-        say(f"{one.citation}: {one.state}{since}, as of {one.as_of.position or one.as_of.at or 'unknown'}")
+        at = one.as_of.position or one.as_of.at
+        say(f"{one.citation}: {one.state}{since}{f', as of {at}' if at else ''}")
         if one.text:
             say(f"       now: {one_line(one.text, SNIPPET)}")
     return 0 if all(one.state == "unchanged" for one in found) else PARTIAL
@@ -223,7 +226,7 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 
 @command(endless_without="new_token", example="serve --port 8080")
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
+@click.option("--port", type=WholeNumber(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", help="Make a token for NAME instead of serving.")
 @repeated("--group", "groups", "A group of the new token", metavar="NAME")
 @click.option("--role", metavar="ROLE", help="The role of the new token in the database.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, say
+from rag_index.cli import Context, WholeNumber, command, say
 from rag_index.errors import RagIndexError, SettingsError, SourceError
 
 if TYPE_CHECKING:
@@ -41,11 +41,9 @@ PROGRAM = "from rag_index.cli import main; main()"
 
 @command("try", example="try shop.db", begins="Reading the database …")
 @click.argument("url", metavar="URL|FILE")
-@click.option("--newest", type=click.IntRange(min=1), default=NEWEST, show_default=True, metavar="N",
+@click.option("--newest", type=WholeNumber(min=1), default=NEWEST, show_default=True, metavar="N",
               help="How many documents of each index are indexed before the page opens.")  # fmt: skip
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="The port of the page [a free one]."
-)
+@click.option("--port", type=WholeNumber(0, 65_535), default=0, metavar="N", help="The port of the page [a free one].")
 @click.option("--write", is_flag=True, help="Keep settings and indexes in the current folder.")
 @click.option("--once", is_flag=True, help="Index the newest documents, and end without a page.")
 def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> None:

@@ -55,6 +55,10 @@ FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 NOTE_SECONDS = 30.0
 FLAG_SECONDS = 0.1
 """How often a watch that waits looks whether it was told to end."""
+UNKNOWN = (
+    "since it is not known one by one what changed (other settings, a setup, TRUNCATE, ALTER TABLE, a huge change, or "
+    "a restored backup)"
+)
 TROUBLED = ("failing", "backing off")
 """The states of an index whose last try failed for another reason than another run."""
 
@@ -234,13 +238,10 @@ class Watch:
             record, waiting, error = self._judge(index), self._ledger.count_waiting(index.alias), index.error
             lost = error is None and record is not None and record.full_number is not None
             if (lost or waiting) and not self._ledger.collections(index.alias):
-                return self._begin_run(index, "nothing is indexed yet")
+                return self._begin_run(index, "since nothing is indexed yet")
             if lost:
-                why = (
-                    "what changed is not known one by one (after other settings, a setup, TRUNCATE, ALTER TABLE, a "
-                    "huge change or a restored backup)"
-                )
-                return self._begin_run(index, why)
+                new = record is not None and record.caught_up_at is None
+                return self._begin_run(index, "since this watch is new" if new else UNKNOWN)
             if not waiting:
                 self._note_idle(index, error, has_all=has_all)
                 return False
@@ -281,11 +282,12 @@ class Watch:
     def _begin_run(self, index: _Index, why: str) -> bool:
         """Begin an ordinary run, one at a time. Return whether that was tried."""
         if other := next((other.name for other in self._indexes if other.run), None):
-            self._note(index, "waiting", f"an ordinary run of {other} is under way, then one takes over: {why}")
+            self._note(index, "waiting", f"an ordinary run of {other} is under way, then all is compared, {why}")
             return False
         index.run = self._runner.begin_run(index.name)
-        self._note(index, "catching up", f"an ordinary run takes over: {why}")
-        logger.warning("%s: an ordinary run takes over: %s", index.name, why)
+        self._note(index, "catching up", f"everything is compared once, {why}")
+        level = logging.WARNING if why == UNKNOWN else logging.INFO
+        logger.log(level, "%s: comparing everything once, %s", index.name, why)
         return True
 
     def _note_idle(self, index: _Index, error: RagIndexError | None, *, has_all: bool) -> None:

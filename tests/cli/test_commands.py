@@ -79,6 +79,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_p
         (["index", "note"], "did you mean 'notes'?"),
         (["plan", "notse"], "did you mean 'notes'?"),
         (["index", "notes", "--workers", "0"], "--workers"),
+        (["index", "--workers", "four"], "'four' is not a valid whole number"),
         (["index", "notes", "--id", "5", "--serial"], "cannot be combined with --serial"),
         (["search", "  "], "empty"),
         (["search", "x", "--index", "note"], "did you mean 'notes'?"),
@@ -116,9 +117,14 @@ def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
 )
 def test_wrong_settings_end_with_2_and_say_which(project, change, expected):
     project.write_settings(project.config.read_text().replace(*change))
-    out, err = run_here(project.config, "index", "notes", "--json", code=2)
+    out, err = run_here(project.config, "index", "--json", code=2)
     assert "secret" not in out + err
     assert expected in json.loads(out)["indexes"][0]["message"]
+
+
+def test_a_quotation_mark_that_is_not_closed_is_called_that(project):
+    project.write_settings(project.config.read_text().replace('"sqlite:///source.db"', '"sqlite:///source.db'))
+    assert "a quotation mark is not closed there" in run_here(project.config, "plan", code=2)[1]
 
 
 def test_a_missing_settings_file_ends_with_2(tmp_path):

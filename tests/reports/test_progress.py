@@ -190,4 +190,4 @@ def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     progress.set_process("flow", outages=(Outage("Ollama at h", clock.now),))
     assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")
     progress.set_process("flow")
-    assert progress.sentence() == "notes: not begun (its services are being checked)"
+    assert progress.sentence() == "notes: waiting for the database, the embedder and Qdrant"

@@ -179,13 +179,14 @@ def test_a_burst_is_batches_however_large_and_a_single_change_is_in_the_next_of_
 
 def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed, caplog):
     feed.overflow, begun = ["notes"], []
+    caplog.set_level("INFO")
     with watched(project, feed, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))) as ledger:
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).full_number is not None)
     assert feed.overflow == []  # it is in the ledger now
     caplog.clear()
     with watched(project, feed, runner=whole_runs(project, begun)):
         eventually(lambda: begun)
-    assert "not known one by one" in caplog.text
+    assert "comparing everything once, since this watch is new" in caplog.text
 
 
 def test_what_arrives_while_a_watch_looks_at_the_inbox_is_not_claimed_as_done(project, feed):
@@ -208,6 +209,7 @@ def test_what_arrives_while_a_watch_looks_at_the_inbox_is_not_claimed_as_done(pr
 
 def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed, caplog):
     project, begun = Project(tmp_path / "new").fill(3), []
+    caplog.set_level("INFO")
     feed.give("1")
     with watched(project, feed, runner=whole_runs(project, begun)):
         eventually(lambda: begun)

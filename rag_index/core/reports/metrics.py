@@ -188,7 +188,7 @@ def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
     share = f"{shares[longest]:.0%}"
-    server = _FASTER_QDRANT if on_server else "a Qdrant server accepts vectors directly from the workers"
+    server = _FASTER_QDRANT if on_server else "a Qdrant server would take it from all workers at once"
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
         "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
@@ -243,7 +243,7 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
     yield f"workers ({metrics['workers']}) busy {busy}{quicker}{memory}"
     yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
     yield f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
-    read, sent, vectors = (_size(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
+    read, sent, vectors = (size_text(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
     yield f"{read} read from the source, {sent} of text embedded, {vectors} of vectors written"
     made, cached, missing = (metrics[f"contexts_{what}"] for what in ("made", "cached", "missing"))
     if made + cached + missing:
@@ -251,5 +251,6 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
         yield f"contexts: {made:,} written, {cached:,} from the cache, {missing:,} missing, {took}"
 
 
-def _size(size: int) -> str:
+def size_text(size: int) -> str:
+    """Return a number of bytes as people read it: 652.9 kB."""
     return f"{size / 1e6:,.1f} MB" if size >= SMALL else f"{size / 1e3:,.1f} kB"

@@ -155,15 +155,14 @@ class Progress:
 
     def _share(self) -> str:
         if not self._begun and not self.done:
-            return "not begun"
+            return "not begun" if self._note() else "waiting for the database, the embedder and Qdrant"
         return f"{self.done:,} of {max(self.total, self.done):,} {self._noun}"
 
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""
 
     def _note(self) -> str:
-        asking = "" if self._begun or self.done else "its services are being checked"
-        return "; ".join(outage.sentence() for outage in self.outages) or self.note or asking
+        return "; ".join(outage.sentence() for outage in self.outages) or self.note
 
     def _left(self) -> str:
         eta = self.eta  # another thread may change what it is computed of

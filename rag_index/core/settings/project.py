@@ -400,7 +400,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{path} is not TOML: {exc}") from exc
+        unclosed = "; a quotation mark is not closed there" if r"Illegal character '\n'" in str(exc) else ""
+        raise SettingsError(f"{path} is not TOML: {exc}{unclosed}") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
     if "path" in content:  # a field of the model that a file may not set
