@@ -178,7 +178,7 @@ def _print_result(result: SearchResult, explain: bool) -> None:
 
     if result.missing:
         say(result.missing)
-    if result.corrected:
+    if result.correction:
         say(f"{result.correction}.")
     if result.verdict:
         say(result.verdict)
@@ -217,6 +217,7 @@ def _place(hit: SearchHit) -> str:
 def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
     words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
+    words += f", synonyms {', '.join(hit.synonyms)}" if hit.synonyms else ""
     words += f", soft match {hit.soft:.3f}" if hit.soft else ""
     words += f", recency {hit.recency:.2f}" if hit.recency is not None else ""
     reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""

@@ -40,6 +40,7 @@ from rag_index.search.question import NAMED_LIFT, NAMING, Asked, IndexAnswer, Qu
 from rag_index.search.rare_names import add_named, rare_names
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
+from rag_index.search.synonyms import Synonyms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from rag_index.components.embedders import Embedder
-    from rag_index.components.embedders.bm25 import QueryWord
     from rag_index.core.settings import Settings
     from rag_index.search.access import AccessRules
 
@@ -90,6 +90,7 @@ class FanOut:
         widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS_LANE: 2}
         idle = retrieve.idle_seconds if self._embedded else None
         self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
+        self._synonyms = Synonyms(settings) if retrieve.synonyms else None
         self._vectors = QueryVectors(settings, registry, self._threads, opener=open_embedder)
 
     async def ask(
@@ -187,12 +188,12 @@ class FanOut:
                 else:
                     hybrid = collection.encoder is not None and question.dense_weight < 1
                     asks = self._access.asks(index, question.caller)
-                    words = _words(collection, asked.question.text)
-                    asked.answers[index] = IndexAnswer(
-                        index, collection, own, hybrid, asks, words=words, recency=self._recency.get(index)
-                    )
+                    recency = self._recency.get(index)
+                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
+        await self._understand(asked)
         await self._count_words(asked)
         if await self._correct(asked):
+            await self._understand(asked)
             await self._count_words(asked)
         by_model: dict[str, list[IndexAnswer]] = {}
         for answer in (asked.answers[index] for index in indexes if index in asked.answers):
@@ -200,6 +201,18 @@ class FanOut:
         search = self._search_like if question.model else self._embed_and_search
         await asyncio.gather(*(search(asked, answers) for answers in by_model.values()))
         await self._read_best(asked)
+
+    async def _understand(self, asked: Asked) -> None:
+        """Look for the words of the question, and for their synonyms, as each collection has them."""
+        question, answered = asked.question, asked.answers.values()
+        if self._synonyms and not question.exact:
+            encoders = {one.live.encoder.model if one.live.encoder else None: one.live.encoder for one in answered}
+            found = await self._think(question, self._synonyms.find, question.text, encoders.values())
+            asked.unread = self._synonyms.failure
+            pairs = [(typed, other) for typed, other in found if not question.quotes(typed)]
+            asked.question = question = replace(question, synonyms=pairs)
+        for answer in answered:
+            answer.understand(question)
 
     async def _count_words(self, asked: Asked) -> None:
         """Count the words of the question in each index that has not done so. The idf is that of all together.
@@ -210,7 +223,7 @@ class FanOut:
         hybrid = {one.index: one for one in asked.answers.values() if one.hybrid and one.counts is NO_WORDS}
 
         def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
-            words = {one for word in answer.words.values() for one in word.dimensions}
+            words = {one for word in answer.all_words.values() for one in word.dimensions}
             name = name_dimension(question.text)
             words.update(() if name is None else (name,))
             return store.word_counts(answer.live.collection, sorted(words), answer.own)
@@ -240,7 +253,8 @@ class FanOut:
         counted = not asked.errors and all(answer.counts is not NO_WORDS for answer in hybrid.values())
         silent = question.exact or any(answer.asks for answer in answered)
         typed = suspects(hybrid.values()) if counted and not silent else {}
-        typed = {word: count for word, count in typed.items() if not question.quotes(word)}
+        known = [word for phrase, _ in question.synonyms for word in phrase.split()]
+        typed = {word: count for word, count in typed.items() if word not in known and not question.quotes(word)}
         possible = await self._think(question, possible_spellings, typed) if typed else {}
         words = list(dict.fromkeys(spelling for some in possible.values() for spelling in some))
         if not words:
@@ -257,7 +271,7 @@ class FanOut:
             text = reduce(lambda text, word: text.replace(*word), corrected.items(), question.text)
             asked.question = replace(question, text=text, corrected=corrected)
             for answer in answered:
-                answer.words, answer.counts = _words(answer.live, text), NO_WORDS
+                answer.counts = NO_WORDS
         return bool(corrected)
 
     async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
@@ -265,7 +279,7 @@ class FanOut:
 
         Loading a model into this process does not count in the time of the search.
         """
-        live, text, deadline, began = answers[0].live, asked.question.text, asked.question.deadline, time.monotonic()
+        live, text, deadline, began = answers[0].live, asked.question.meant, asked.question.deadline, time.monotonic()
         try:
             loaded = self._vectors.loaded(live)
             limit = (
@@ -514,11 +528,6 @@ class FanOut:
         if name is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         return self._live.load(store, index, name)
-
-
-def _words(live: LiveCollection, text: str) -> Mapping[str, QueryWord]:
-    """Return the words of a text as a collection has them."""
-    return live.encoder.words(text) if live.encoder else {}
 
 
 def _has_documents(answer: IndexAnswer, question: Question) -> bool:

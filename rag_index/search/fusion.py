@@ -209,7 +209,8 @@ def _shown_first(answer: IndexAnswer, scored: Sequence[Scored]) -> tuple[Sequenc
     ours = [point.payload.get(RESERVED_KEY, {}) for _, point in scored]
     if ours[0].get("chunks", 1) < 2 or not ours[0].get(TITLE) or not answer.live.encoder:
         return scored, True
-    found = answer.live.encoder.matched(answer.words, [str(one.get("text", "")) for one in ours])
+    texts = answer.reads(str(one.get("text", "")) for one in ours)
+    found = answer.live.encoder.matched(answer.words, texts)
     said = [(point.names, bool(words)) for (_, point), words in zip(scored, found, strict=True)]
     best = (
         said.index(max(said)) if any(map(any, said)) else min(range(len(ours)), key=lambda n: ours[n].get("chunk", 0))
@@ -265,7 +266,7 @@ def with_texts(hits: Iterable[SearchHit], answer: IndexAnswer, points: Iterable[
         if scored and answer.live.encoder:
             shown = _shown_first(answer, scored)[0][0][1].payload
             ours, text = shown.get(RESERVED_KEY, {}), str(shown.get(RESERVED_KEY, {}).get("text", ""))
-            marks = answer.live.encoder.highlights(answer.words, f"{hit.title}\n{text}")
+            marks = answer.live.encoder.highlights(answer.all_words, f"{hit.title}\n{text}")
             payload = {name: value for name, value in shown.items() if name != RESERVED_KEY}
             place = {"chunk": ours.get("chunk", 0), "part": ours.get(PART, {}), "payload": payload}
             found.append(replace(hit, text=text, highlights=marks, **place))

@@ -24,6 +24,7 @@ from rag_index.errors import SettingsError
 from rag_index.search.access import NOBODY, Caller, Groups, caller_of
 from rag_index.search.concurrency import Deadline
 from rag_index.search.filters import Filter, check_fields, conditions_of
+from rag_index.search.synonyms import Pair, Phrases, words_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -145,6 +146,8 @@ class Question:
     exact: bool = False
     corrected: Mapping[str, str] = field(default_factory=dict)
     """What is searched for in place of words of the query that no index has: see `spelling`."""
+    synonyms: Sequence[Pair] = ()
+    """What the query has, each time with another phrase that means the same: see `synonyms`."""
     index_seconds: float = math.inf
     """How long each index may take."""
     model: LikeDocument | None = None
@@ -153,6 +156,11 @@ class Question:
     def quotes(self, word: str) -> bool:
         """Return whether a word stands in quotes."""
         return any(spaced(word) in phrase for phrase in self.phrases)
+
+    @property
+    def meant(self) -> str:
+        """Return the text with the synonyms of its phrases, for models that read it."""
+        return f"{self.text}\n{Phrases(self.synonyms, None).read(self.text)}" if self.synonyms else self.text
 
     def admits(self, payload: Mapping[str, Any]) -> bool:
         """Return whether a passage has all phrases, and none of the words that it must not have."""
@@ -190,6 +198,10 @@ class IndexAnswer:
     """Whether it shows enough of them, if it does."""
     words: Mapping[str, QueryWord] = field(default_factory=dict)
     """The words of the question as the collection has them."""
+    beside: Mapping[str, QueryWord] = field(default_factory=dict)
+    """The words of its synonyms."""
+    synonyms: Phrases | None = None
+    """What finds the synonyms in texts."""
     counts: WordCounts = NO_WORDS
     points: list[StoredPoint] = field(default_factory=list)
     recency: RecencySettings | None = None
@@ -204,9 +216,28 @@ class IndexAnswer:
     """The number of the last commit that the search saw; None if it saw all."""
     seconds: float = 0.0
 
+    @property
+    def all_words(self) -> Mapping[str, QueryWord]:
+        """Return the words of the question and of its synonyms."""
+        return {**self.beside, **self.words}
+
     def first(self, question: Question) -> int:
         """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
         return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
+
+    def understand(self, question: Question) -> None:
+        """Take the words of a question, and those of its synonyms, which are to be counted."""
+        encoder = self.live.encoder
+        self.words = encoder.words(question.text) if encoder else {}
+        if encoder and question.synonyms:
+            silent = [pair for pair in question.synonyms if not encoder.words(pair[0])]  # as "IT" in English
+            self.words = {**words_beside(silent, encoder), **self.words}
+            self.beside = words_beside(question.synonyms, encoder)
+            self.synonyms = Phrases([(other, typed) for typed, other in question.synonyms], encoder)
+
+    def reads(self, texts: Iterable[str]) -> list[str]:
+        """Return texts as they are compared with the question: with what was typed behind each of its synonyms."""
+        return [self.synonyms.read(text) for text in texts] if self.synonyms else [*texts]
 
     def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
         """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.
@@ -215,7 +246,7 @@ class IndexAnswer:
         """
         values, bound = dict[int, float](), 1.0
         factors = {word: idf[word] / own for word, own in idf_of(self.counts).items() if word in idf}
-        for word in self.words.values():
+        for word in (*self.words.values(), *self.beside.values()):
             for one in word.known(all_counts.having):
                 values[one] = values.get(one, 0.0) + word.count * factors.get(one, 1.0)
                 bound += word.count * idf.get(one, 0.0) * (BM25_K + 1)
@@ -237,6 +268,8 @@ class Asked:
     errors: dict[str, Exception] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
     """What is missing of an index, and why, although it is no error that it is."""
+    unread: str = ""
+    """Why the synonyms of the settings are not known; "" if they are."""
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """The vector of the question, by the fingerprint of the model."""
     counts: WordCounts = NO_WORDS

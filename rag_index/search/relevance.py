@@ -104,9 +104,11 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
         if hit.names:  # it is what was asked for, whatever it means
             likely = max(likely, relevance(weights, None, known))
         said, marks, encoder = matched if answer.hybrid else (), tuple[str, ...](), answer.live.encoder
-        if said and encoder:
-            marks = encoder.highlights(answer.words, f"{hit.title}\n{hit.text}")
-        judged_hits.append(replace(hit, matched=said, highlights=marks, relevance=round(likely, 3)))
+        if (said or hit.bm25) and encoder:
+            marks = encoder.highlights(answer.all_words, f"{hit.title}\n{hit.text}")
+        beside = answer.synonyms.said(f"{hit.title}\n{hit.text}") if answer.synonyms else ()
+        made = replace(hit, matched=said, highlights=marks, synonyms=beside, relevance=round(likely, 3))
+        judged_hits.append(made)
     return judged_hits
 
 
@@ -119,7 +121,8 @@ def _judged(
     weights = {name: max([asked.idf.get(one, UNCOUNTED) for one in some]) for name, some in known.items()}
     pairs = {name for name in words if is_pair(name)}  # each has a character of the next: two say what one word says
     names, keys = [names_of(hit.payload) for hit in hits], [key_words(hit.document_id) for hit in hits]
-    texts = ["\n".join([*some, hit.title, hit.text]) for *some, hit in zip(names, keys, hits, strict=True)]
+    given = ["\n".join([*some, hit.title, hit.text]) for *some, hit in zip(names, keys, hits, strict=True)]
+    texts = answer.reads(given)
     matched = encoder.matched(words, texts)
     counting = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
     own = [word.dimensions for word in words.values()]

@@ -194,6 +194,7 @@ class SearchHit(Answered):
         soft: What the soft match gave the best chunk.
         recency: How new the document is, from 0 to 1, if its index has `recency`.
         matched: The words of the query that the best chunk has.
+        synonyms: What it has that means the same as words of the query, by the `synonyms` of the settings.
         chunks: The best chunks, best first.
         rerank_score: The reranker's number for the best chunk, None if it did not read it.
     """
@@ -219,6 +220,7 @@ class SearchHit(Answered):
     soft: float = field(default=0.0, metadata=EXPLAINED)
     recency: float | None = field(default=None, metadata=EXPLAINED)
     matched: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
+    synonyms: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
     chunks: tuple[ChunkHit, ...] = field(default=(), metadata=EXPLAINED)
     rerank_score: float | None = field(default=None, metadata=EXPLAINED)
     exact: SkipJsonSchema[bool] = False
@@ -241,6 +243,7 @@ class SearchResult(Answered):
         hits: The documents, best first.
         as_of: Up to where each index that answered is complete.
         corrected: The words that were searched for in place of words of the query.
+        synonyms: What was searched for beside words of the query, by the `synonyms` of the settings.
         unsure: Whether no document surely fits: none has the query's words together, and the hits are the nearest in
             meaning. An answer that lacks something never says so.
         nothing_fits: Whether no document is likely to fit, by words or by meaning. An answer that lacks something never
@@ -259,6 +262,7 @@ class SearchResult(Answered):
     hits: tuple[SearchHit, ...]
     as_of: Mapping[str, AsOf]
     corrected: Mapping[str, str] = field(default_factory=dict)
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsure: bool = False
     nothing_fits: bool = False
     missing: str = ""
@@ -281,9 +285,11 @@ class SearchResult(Answered):
 
     @property
     def correction(self) -> str:
-        """Say what was searched for in place of words of the query, or nothing."""
+        """Say what was searched for in place of words of the query and beside them, or nothing."""
         instead = ", ".join(f"{right} instead of {wrong}" for wrong, right in self.corrected.items())
-        return f"Searched for {instead}" if instead else ""
+        beside = ", ".join(f"{' and '.join(others)} ({typed})" for typed, others in self.synonyms.items())
+        said = (f"Searched for {instead}" if instead else "", f"Also searched for {beside}" if beside else "")
+        return ". ".join(filter(None, said))
 
 
 def with_citations(

@@ -509,11 +509,12 @@ class Retriever:
         errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
         lacks = errors or asked.lacking
         missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
+        missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
         hits, failure = [hit for hit in asked.hits if hit.relevance >= min_score], ""
         best = max([hit.relevance for hit in asked.hits], default=0.0)
         stages = {"embed": asked.embed_seconds, "fuse": asked.fuse_seconds}
         if reranking and hits:
-            hits, failure, stages["rerank"] = await reranking.rerank(question.text, hits, question.deadline)
+            hits, failure, stages["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)
         stages |= {"rights": asked.rights_seconds} if asked.rights_seconds else {}
         stages["total"] = time.perf_counter() - began
         for name, seconds in stages.items():
@@ -523,6 +524,7 @@ class Retriever:
             tuple(hits),
             {},
             question.corrected,
+            {typed: tuple(b for a, b in question.synonyms if a == typed) for typed, _ in question.synonyms},
             unsure=bool(asked.hits) and not missing and NEAR <= best < FITS,
             nothing_fits=bool(asked.hits) and not missing and best < NEAR,
             missing=missing,

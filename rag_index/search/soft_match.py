@@ -74,11 +74,11 @@ def add_soft_match(asked: Asked) -> None:
         ours = [point.payload.get(RESERVED_KEY, {}) for answer in some for point in answer.points]
         titles, keys = [str(one.get(TITLE, "")) for one in ours], [str(one.get("document_id", "")) for one in ours]
         given = zip(map(key_words, keys), titles, [str(one.get("text", "")) for one in ours], strict=True)
-        texts, limit = ["\n".join(filter(None, one)) for one in given], asked.question.deadline
+        texts, limit = some[0].reads("\n".join(filter(None, one)) for one in given), asked.question.deadline
         soft = partial(soft_scores, weights, identifiers=encoder.model.identifiers, deadline=limit)
         near = near_scores(encoder, list(words.values()), list(weights.values()), texts, limit)
-        points = [point for answer in some for point in answer.points]
-        for point, title, one, own, other in zip(points, titles, soft(texts), soft(titles), near, strict=True):
+        points, of_titles = [point for answer in some for point in answer.points], soft(some[0].reads(titles))
+        for point, title, one, own, other in zip(points, titles, soft(texts), of_titles, near, strict=True):
             point.soft = one + (TITLE_SHARE * (own - one) if title else 0.0) + NEAR_WEIGHT * other
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise, zip_longest
@@ -72,6 +72,8 @@ UNSPACED = f"{_HAN}{_HIRAGANA}{_KATAKANA}"
 """The characters of scripts without spaces, as a class of characters has them."""
 _UNSPACED = re.compile(f"[{_HAN}]+|[{_HIRAGANA}]+|[{_KATAKANA}]+")
 """A run of Han characters, Hiragana or Katakana: in Japanese, a word seldom goes on in another script."""
+_FORM = re.compile(f"[{UNSPACED}]|" + _WORD.pattern.replace(r"\w++", rf"[^\W{UNSPACED}]++"))
+"""A word with its signs, or a character of a text without spaces."""
 _PARTICLE = re.compile(f"[{_HIRAGANA}]")
 _LETTERS, _SPACE, _BETWEEN = re.compile(r"\w+"), re.compile(r"\s"), re.compile(r"[-._' ]")
 _LETTERS_OF_NAME = re.compile(r"[^\W_]+|[+#]+")
@@ -232,7 +234,7 @@ class QueryWord:
 
     whole: frozenset[int]
     parts: frozenset[int] = frozenset()
-    count: int = 1
+    count: float = 1
     strict: bool = False
     """Whether texts that have the parts alone are not meant, as with CVE-2021-44228 and g++."""
     like_name: bool = False
@@ -246,6 +248,10 @@ class QueryWord:
     def known(self, having: Mapping[int, int]) -> frozenset[int]:
         """Return the dimensions that count where this many chunks have each of them."""
         return self.whole if self.strict and any(having.get(one) for one in self.whole) else self.dimensions
+
+    def counting(self, count: float) -> QueryWord:
+        """Return the same word, which counts as if it stood this often."""
+        return replace(self, count=count)
 
     def is_in(self, found: set[int]) -> bool:
         """Return whether a text with these dimensions has the word."""
@@ -336,6 +342,13 @@ class Bm25Encoder:
         found = [one for one in tokens if not wanted.isdisjoint(_dimensions(self.model, one))]
         return (*found, *[word for word in words if _UNSPACED.search(word) and word in text])
 
+    def forms(self, text: str) -> list[tuple[int, int, frozenset[int | str]]]:
+        """Return where each word of a text begins and ends, and its dimensions.
+
+        A word that no text is found by, such as IT in English, is itself; one without spaces is its characters.
+        """
+        return [(one.start(), one.end(), _form(self.model, one[0])) for one in _FORM.finditer(text)]
+
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
         """Return the engine for the language of a text, which its words tell if it is none of the index's."""
         if len(self._engines) == 1:
@@ -389,6 +402,13 @@ def _dimensions(model: Bm25Model, word: str) -> frozenset[int]:
     """Return the dimensions of a word of a text."""
     encoder = _encoder(model)
     return encoder.dimensions(encoder._prepared(word, document=True))
+
+
+@lru_cache(maxsize=50_000)
+def _form(model: Bm25Model, word: str) -> frozenset[int | str]:
+    plain = without_accents(word)
+    plain = plain[:-1] if plain.endswith("s") and plain[:-1].isupper() else plain  # MBPs; no stemmer knows them
+    return _encoder(model)._query_word(plain, 1).whole or frozenset({plain if plain.isupper() else plain.lower()})
 
 
 @lru_cache(maxsize=64)

@@ -29,7 +29,7 @@ from rag_index.core.settings.sections import (
     GateSettings,  # noqa: TC001 - pydantic looks it up
     RecencySettings,  # noqa: TC001 - pydantic looks it up
 )
-from rag_index.core.settings.values import Int, PositiveInt, Section
+from rag_index.core.settings.values import Int, PositiveInt, Section, is_select
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -77,10 +77,6 @@ def is_named_like_a_secret(column: str) -> bool:
 def split_languages(language: str) -> tuple[str, ...]:
     """Return the languages that the setting `language` names, in order, once each."""
     return tuple(dict.fromkeys(filter(None, (name.strip() for name in language.split(",")))))
-
-
-def _is_select(access: str) -> bool:
-    return re.match(r"\s*(select|with)\s", access, re.IGNORECASE) is not None
 
 
 class IndexSettings(Section):
@@ -327,7 +323,7 @@ class IndexSettings(Section):
     @property
     def access_column(self) -> str | None:
         """Return the column that has the groups of each document, if there is one."""
-        return None if self.access in (None, DATABASE) or _is_select(str(self.access)) else self.access
+        return None if self.access in (None, DATABASE) or is_select(str(self.access)) else self.access
 
     @property
     def asks_database(self) -> bool:
@@ -337,7 +333,7 @@ class IndexSettings(Section):
     @property
     def access_query(self) -> str | None:
         """Return the query that gives pairs of key and group, if there is one."""
-        return self.access if self.access is not None and _is_select(self.access) else None
+        return self.access if self.access is not None and is_select(self.access) else None
 
     @property
     def key_columns(self) -> list[str]:

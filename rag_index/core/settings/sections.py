@@ -356,6 +356,9 @@ class RetrieveSettings(Section):
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 for the local embedder,
     0.9 for others, and 0.4 for a name in source code."""
+    synonyms: str | None = Field(default=None, min_length=1)
+    """The [house's own words](retrieval.md#synonyms): a file with lines such as `MBP, MacBook Pro`, or a SELECT of two
+    columns, abbreviation and words. A change needs no run."""
     reranker: str | None = Field(default=None, min_length=1)
     """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
     `http://gpu:8080`, a CrossEncoder of sentence-transformers (a folder, or a name on the model hub), or a

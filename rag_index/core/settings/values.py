@@ -34,6 +34,11 @@ def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[st
     }
 
 
+def is_select(text: str) -> bool:
+    """Return whether the value of a setting is a query, and no name."""
+    return re.match(r"\s*(select|with)\s", text, re.IGNORECASE) is not None
+
+
 class Section(BaseModel):
     """A table of the settings file. Unknown keys are errors, and values cannot be changed."""
 

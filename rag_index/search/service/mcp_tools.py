@@ -70,13 +70,13 @@ FILTER_DESCRIPTION = (
 def search_text(answer: SearchResult) -> str:
     """Return what is missing, the hits, one paragraph each, and what they are true of."""
     lines = [answer.missing, ""] if answer.missing else []
-    lines += [f"{answer.correction}.", ""] if answer.corrected else []
+    lines += [f"{answer.correction}.", ""] if answer.correction else []
     lines += [answer.verdict, ""] if answer.verdict else []
     for number, hit in enumerate(answer.hits, 1):
         words = () if is_code(hit) else hit.highlights
         named = _named(marked(hit.title, words, BOLD, BOLD), hit.part.get("link") or hit.link)
         place = f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}" if hit.total_chunks > 1 else ""
-        has = f", has {', '.join(hit.matched)}" if hit.matched else ""
+        has = f", has {', '.join((*hit.matched, *hit.synonyms))}" if hit.matched else ""
         fields = _fields(hit.payload, hit.title, hit.link)
         about = f"{named}{_part(hit.part)}{place}, score {hit.score:.3f}{has}{fields}"
         lines += [f"{number}. [{hit.citation}]{about}", marked(hit.text.strip(), words, BOLD, BOLD)]

@@ -208,11 +208,14 @@ function report(result, filtered, milliseconds) {
   const unsure = result.unsure ? "No document has these words together. Nearest in meaning: " : "";
   const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : found ? unsure : "";
   const instead = Object.entries(result.corrected ?? {}).map(([wrong, right]) => `${right} instead of ${wrong}`);
-  const corrected = instead.length ? `Searched for ${instead.join(", ")} (quotes insist). ` : "";
+  const beside = Object.entries(result.synonyms ?? {}).map(([typed, others]) => `${others.join(" and ")} (${typed})`);
+  const also = beside.length ? `Also searched for ${beside.join(", ")}. ` : "";
+  const corrected = (instead.length ? `Searched for ${instead.join(", ")} (quotes insist). ` : "") + also;
   const late = Object.keys(result.errors ?? {}).length > 0;
   const missing = result.missing && !late ? `${result.missing} ` : "";
   say(`${missing}${corrected}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
-  if (instead.length) byId("status").append(button(`Search for ${Object.keys(result.corrected).join(", ")}`, () => {
+  const typed = Object.keys({ ...result.corrected, ...result.synonyms });
+  if (typed.length) byId("status").append(button(`Search for ${typed.join(", ")}${instead.length ? "" : " alone"}`, () => {
     correct = false;
     askAgain();
   }));
