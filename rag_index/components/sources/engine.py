@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
+CHECKED_STEPS = 100_000
+"""Steps of SQLite's machine after which a statement's time is looked at: a few milliseconds."""
 TIMED_OUT = {"57014", 1969, 3024}
 """A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and MySQL."""
 LOG_MODE = b"\2\2"
@@ -262,21 +264,26 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
     """
     driver: Any = connection.connection.driver_connection
     expired, in_process = threading.Event(), isinstance(driver, sqlite3.Connection)
+    began = time.monotonic()
 
     def expire() -> None:
         expired.set()
-        if in_process:
-            driver.interrupt()
-            return
         with suppress(Exception):  # the connection may have been closed by now; a driver of another kind has no socket
             number = driver._sock.fileno() if hasattr(driver, "_sock") else driver.fileno()
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
-    began = time.monotonic()
-    timer = threading.Timer(seconds + (0.0 if in_process else GRACE_SECONDS), expire)
-    timer.daemon = True
-    timer.start()
+    def check() -> bool:
+        if time.monotonic() > began + seconds:
+            expired.set()
+        return expired.is_set()
+
+    timer = threading.Timer(seconds + GRACE_SECONDS, expire)
+    if in_process:  # a thread for each statement would take longer than most of them
+        driver.set_progress_handler(check, CHECKED_STEPS)
+    else:
+        timer.daemon = True
+        timer.start()
     cause: exc.SQLAlchemyError | None = None
     try:
         yield
@@ -284,8 +291,11 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
     except exc.SQLAlchemyError as error:
         cause = error
     finally:
-        timer.cancel()
-        timer.join()
+        if in_process:
+            driver.set_progress_handler(None, 0)
+        else:
+            timer.cancel()
+            timer.join()
         if broken := expired.is_set() and not in_process:  # no ROLLBACK can be sent, even if the database answered
             connection.invalidate()
     origin = getattr(cause, "orig", None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.types import NullType, _Binary
+from sqlalchemy.types import _Binary
 
 from rag_index.components.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
 from rag_index.components.sources.pages import accept_any_text
@@ -142,6 +142,10 @@ class DatabaseCatalog:
     policies: RowPolicies = field(default_factory=RowPolicies)
     _known: dict[Any, Any] = field(default_factory=dict)
 
+    def _asked(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Return the rows of a statement, as `_rows` does, from the database if it was not asked before."""
+        return self._ask((sql, *values), lambda connection: _try(connection, sql, values))
+
     def _ask(self, question: tuple[Any, ...], answer: Callable[[Connection], Any]) -> Any:
         """Return the answer to a question about rows, from the database if it was not asked before."""
         if question not in self._known:
@@ -173,39 +177,39 @@ class DatabaseCatalog:
         cut = any(length >= MAX_CHARS for lengths in sampled.values() for length in lengths)
         if (table.is_whole and not cut) or not names:
             return {name: sum(lengths) for name, lengths in sampled.items()}
-        columns = [sa.cast(sa.column(name), sa.Text).label(f"c{number}") for number, name in enumerate(names)]
-        if any(table.columns[name].kind == "bytes" for name in names):
-            columns = [sa.column(name).label(f"c{number}") for number, name in enumerate(names)]
-        place = sa.table(table.name, schema=table.schema)
-        rows = sa.select(*columns).select_from(place).limit(MAX_ROWS if table.counted else COUNTED_ROWS).subquery()
-        counted = sa.select(sa.func.count(), *[sa.func.sum(sa.func.length(one)) for one in rows.c])
-        found = self._ask(("chars", table.full_name, *names), lambda connection: _try(connection, counted))
+        text = "CHAR" if self.connection.dialect.name in ("mysql", "mariadb") else "TEXT"
+        cast = "{}" if any(table.columns[name].kind == "bytes" for name in names) else f"CAST({{}} AS {text})"
+        columns = [f"{cast.format(table.columns[name].sql)} AS c{number}" for number, name in enumerate(names)]
+        read = f"SELECT {', '.join(columns)} FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}"
+        sums = [f"SUM(LENGTH(c{number}))" for number in range(len(names))]
+        found = self._asked(f"SELECT COUNT(*), {', '.join(sums)} FROM ({read}) AS sampled_rows")
         if not found or not found[0][0]:
             return {name: sum(lengths) * table.rows // max(1, table.sampled) for name, lengths in sampled.items()}
-        read, *sums = found[0]
-        factor = 1.0 if table.counted else table.rows / read
-        return {name: round(int(value or 0) * factor) for name, value in zip(names, sums, strict=True)}
+        factor = 1.0 if table.counted else table.rows / found[0][0]
+        return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0][1:], strict=True)}
 
     def rows_that(self, table: DatabaseTable, condition: str) -> int | None:
         """Return how many rows meet a condition, as the database says; None if the table is large, or it cannot say."""
         if not 0 < table.rows <= MAX_ROWS:
             return None
-        where = sa.text(condition.replace(":", "\\:"))
-        statement = sa.select(sa.func.count()).select_from(sa.table(table.name, schema=table.schema)).where(where)
-        rows = self._ask(("rows", table.full_name, condition), lambda connection: _try(connection, statement))
+        rows = self._asked(f"SELECT COUNT(*) FROM {table.sql} WHERE {condition}")
         return int(rows[0][0]) if rows else None
 
     def distinct(self, table: DatabaseTable, column: str, count: int, where: str = "") -> list[Any]:
-        """Return at most `count` different values of a column in all rows, or in those that meet a condition."""
-        if table.is_whole and not where:
-            return [*dict.fromkeys(table.columns[column].filled)][:count]
-        named: sa.ColumnClause[Any] = sa.column(column)
-        statement = sa.select(named).select_from(sa.table(table.name, schema=table.schema)).where(named.is_not(None))
-        if where:
-            statement = statement.where(sa.text(where.replace(":", "\\:")))
-        asked = ("distinct", table.full_name, column, where)
-        rows = self._ask(asked, lambda connection: _try(connection, statement.limit(MAX_ROWS).distinct().limit(count)))
-        return [row[0] for row in rows or []]
+        """Return at most `count` different values of a column, of all rows or of those that meet a condition.
+
+        Of a large table, not all rows are looked at.
+        """
+        known = [] if where else table.columns[column].filled
+        if where or not table.is_whole:
+            name = table.columns[column].sql
+            more = f"{name} IS NOT NULL" + (f" AND {where}" if where else "")
+            some = f"SELECT {name} AS one FROM {table.sql} WHERE {more} LIMIT {MAX_ROWS}"
+            known = [
+                *known,
+                *[row[0] for row in self._asked(f"SELECT DISTINCT one FROM ({some}) AS sampled_rows") or []],
+            ]
+        return [*dict.fromkeys(known)][:count]
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
@@ -215,11 +219,8 @@ class DatabaseCatalog:
             return 0.0
         if table.is_whole:
             return len({*map(str, table.columns[column].values)} & {*map(str, asked)}) / len(asked)
-        name: sa.ColumnClause[Any] = sa.column(column)
-        where = sa.or_(*[name == sa.literal(value, NullType()) for value in asked])
-        place = sa.table(table.name, schema=table.schema)
-        statement = sa.select(name).distinct().select_from(place).where(where).limit(len(asked))
-        rows = self._ask(("found", table.full_name, column, *asked), lambda connection: _try(connection, statement))
+        name = table.columns[column].sql
+        rows = self._asked(f"SELECT DISTINCT {name} FROM {table.sql} WHERE {name} IN", asked)
         return len({str(row[0]) for row in rows or []}) / len(asked)
 
 
@@ -363,10 +364,9 @@ def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tup
 
 def _is_key(connection: Connection, table: DatabaseTable, names: Sequence[str]) -> bool:
     """Return whether each row has other values in these columns, none of them NULL. All rows are read."""
-    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in names]
-    place = sa.table(table.name, *columns, schema=table.schema)
-    missing = sa.select(sa.literal(1)).select_from(place).where(sa.or_(*[one.is_(None) for one in columns])).limit(1)
-    again = sa.select(sa.literal(1)).select_from(place).group_by(*columns).having(sa.func.count() > 1).limit(1)
+    columns = [table.columns[name].sql for name in names]
+    missing = f"SELECT 1 FROM {table.sql} WHERE {' OR '.join(f'{one} IS NULL' for one in columns)} LIMIT 1"
+    again = f"SELECT 1 FROM {table.sql} GROUP BY {', '.join(columns)} HAVING COUNT(*) > 1 LIMIT 1"
     return _rows(connection, missing) == [] and _rows(connection, again) == []
 
 
@@ -413,81 +413,77 @@ def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]
 
     They are the first ones if there is no key, and all if they are few, for which one statement is enough.
     """
-    columns = [_value(connection, column, kind) for column, kind in kinds.items()]
-    place = sa.table(table.name, schema=table.schema)
-    statement = sa.select(*columns).select_from(place)
-    rows = _rows(connection, statement.limit(sampled + 1)) if columns else None
+    columns = [_value(connection, table.columns[name].sql, kind) for name, kind in kinds.items()]
+    ordered = [table.columns[name].sql for name in table.key] if {*table.key} <= kinds.keys() else []
+    select = f"SELECT {', '.join(columns)} FROM {table.sql}"
+    first = f"{select} ORDER BY {', '.join(ordered)}" if ordered else select
+    rows = _rows(connection, f"{first} LIMIT {sampled + 1}") if columns else None
     if rows is not None and len(rows) <= sampled:
         table.rows = len(rows)
         return list(rows)
-    first = sa.select(sa.literal(1)).select_from(place).limit(MAX_ROWS + 1)
-    counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
-    table.rows = int(counted[0][0]) if counted else MAX_ROWS + 1
+    counted = [f"SELECT COUNT(*) FROM (SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows"]
+    if len(ordered) == 1 and kinds[table.key[0]] == "number":
+        counted += [f"SELECT {end}({ordered[0]}) FROM {table.sql}" for end in ("MIN", "MAX")]
+    found = _rows(connection, f"SELECT {', '.join(f'({one})' for one in counted)}")
+    table.rows, *ends = found[0] if found else (MAX_ROWS + 1,)
     if table.rows > MAX_ROWS:
         table.rows = max(table.rows, _about(connection, table))
-    if not table.key or not set(table.key) <= kinds.keys():
+    if not ordered:
         return list(rows or [])[:sampled]
-    ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in table.key]
-    pages = [statement.order_by(*ordered), statement.order_by(*[one.desc() for one in ordered])]
-    if len(ordered) == 1 and kinds[table.key[0]] == "number":
-        ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(place)
-        low, high = (_rows(connection, ends) or [(0, 0)])[0]
-        if not all(isinstance(end, int | float | Decimal) and math.isfinite(end) for end in (low, high)):
-            low = high = 0  # SQLite orders texts and bytes behind numbers
-        pages.append(statement.where(ordered[0] >= sa.literal((low + high) // 2, NullType())).order_by(*ordered))
-    found: dict[Any, Any] = {}
+    pages = [f"{select} ORDER BY {', '.join(f'{one} DESC' for one in ordered)}"]
+    if ends and all(isinstance(end, int | float | Decimal) and math.isfinite(end) for end in ends):
+        pages.append(f"{select} WHERE {ordered[0]} >= {sum(ends) // 2} ORDER BY {ordered[0]}")
+    size = sampled // (len(pages) + 1)
     places = [list(kinds).index(column) for column in table.key]
-    for page in pages:
-        for row in _rows(connection, page.limit(sampled // len(pages))) or []:
-            found[tuple(row[number] for number in places)] = row
-    return list(found.values())
+    read = [(rows or [])[:size], *[_rows(connection, f"{page} LIMIT {size}") or [] for page in pages]]
+    return [*{tuple(row[number] for number in places): row for page in read for row in page}.values()]
 
 
 def _about(connection: Connection, table: DatabaseTable) -> int:
     """Return about how many rows a large table has, as the database knows without counting; 0 if it does not."""
-    if connection.dialect.name == "sqlite":
-        statement = sa.text(f"SELECT max(rowid) FROM {table.sql}")
-    elif connection.dialect.name == "postgresql":
-        statement = sa.text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)").bindparams(name=table.sql)
-    else:
-        known = (
-            "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name"
-        )
-        statement = sa.text(known).bindparams(name=table.name)
-    try:
-        rows = _rows(connection, statement)
-        return int(rows[0][0] or 0) if rows else 0
-    except exc.DBAPIError as error:  # a table of SQLite without row ids
-        _check(connection, error)
-        return 0
+    known = {
+        "sqlite": f"SELECT MAX(rowid) FROM {table.sql}",
+        "postgresql": f"SELECT reltuples FROM pg_class WHERE oid = to_regclass({literal(table.sql)})",
+    }
+    otherwise = "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = "
+    rows = _try(connection, known.get(connection.dialect.name, otherwise + literal(table.name)))
+    return int(rows[0][0] or 0) if rows else 0  # a table of SQLite may have no row ids
 
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes) else len(str(value))
 
 
-def _value(connection: Connection, name: str, kind: Kind) -> Any:
-    """Return what is read of a column: of long values only the beginning."""
-    column: sa.ColumnClause[Any] = sa.column(name)
+def _value(connection: Connection, column: str, kind: Kind) -> str:
+    """Return in SQL what is read of a column: of long values only the beginning."""
     if connection.dialect.name == "postgresql" and kind in ("json", "text"):
-        return sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
-    return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
+        return f"SUBSTR(CAST({column} AS TEXT), 1, {MAX_CHARS})"
+    return f"SUBSTR({column}, 1, {MAX_CHARS})" if kind in ("text", "bytes") else column
 
 
-def _try(connection: Connection, statement: Any) -> Sequence[Any] | None:
+def _try(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Sequence[Any] | None:
     """Return the rows of a statement; None if it takes too long, or the database refuses it."""
     try:
-        return _rows(connection, statement)
+        return _rows(connection, sql, values)
     except exc.DBAPIError as error:
         _check(connection, error)
         return None
 
 
-def _rows(connection: Connection, statement: Any) -> Sequence[Any] | None:
-    """Return the rows of a statement; None if it takes too long."""
+def _rows(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Sequence[Any] | None:
+    """Return the rows of a statement, which may end with a list of values; None if it takes too long."""
+    named = {f"v{number}": value for number, value in enumerate(values)}
+    listed = f" ({', '.join(f':{name}' for name in named)})" if named else ""
     try:
         with limited(connection, SECONDS, "the source"):
-            return connection.execute(statement).fetchall()
+            return connection.execute(sa.text(sql.replace(":", "\\:") + listed), named).fetchall()
     except SourceTimedOut:
         connection.rollback()
         return None
+
+
+def literal(value: Any) -> str:
+    """Return a value as it stands in SQL."""
+    if isinstance(value, bool | int | float):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"

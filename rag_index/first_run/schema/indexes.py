@@ -10,13 +10,15 @@ from slugify import slugify
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.text_languages import find_languages, language_of
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.catalog import literal
 from rag_index.first_run.schema.documents import Part, Plan, identifier
 from rag_index.first_run.schema.proposed import ProposedIndex
-from rag_index.first_run.schema.tables import Condition, Relation, Table, literal
 from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rag_index.first_run.schema.tables import Condition, Relation, Table
 
 MAX_NAME_CHARS = 80
 MAX_JOINS = 8

@@ -81,6 +81,12 @@ class _Finder:
         self._keyed = [one for one in tables if len(one.key) == 1 and one.rows]
         self._random = [one for one in self._keyed if _is_random(one.source.columns[one.key[0]].filled)]
         self._composite = [one for one in tables if len(one.key) > 1 and one.rows]
+        self._by_name: dict[Any, list[Table]] = {}
+        """Tables with keys by the last word of what they are called, all of it, and the words of their keys."""
+        for one in self._keyed:
+            key = [] if one.key[0].lower() in known.KEY_WORDS else [words(one.key[0])]
+            for name in {one.noun[-1], "".join(one.noun), *key}:
+                self._by_name.setdefault(name, []).append(one)
         self._by_noun: dict[tuple[str, ...], list[Table]] = {}
         for one in tables:
             for called in {one.noun, one.noun[-1:]}:
@@ -167,13 +173,13 @@ class _Finder:
         bare = tuple(word for word in named if word not in known.KEY_WORDS)
         glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", column.name.lower()).replace("_", "")
         found = []
-        for one in self._keyed if bare else ():
-            by_noun = one.noun[-len(bare) :] == bare or (
-                len(bare) > 1 and one.noun[-1] == bare[-1] and named[-1] != bare[-1]
-            )
-            key = words(one.key[0])
-            same_key = key == words(column.name)[-len(key) :] and one.key[0].lower() not in known.KEY_WORDS
-            if one is not table and (by_noun or same_key or (len(glued) >= 4 and "".join(one.noun) == glued)):
+        called = tuple(words(column.name))
+        keys = [called[at:] for at in range(len(called))]
+        near: list[Any] = [*bare[-1:], *([glued] if len(glued) >= 4 else []), *keys]
+        for one in dict.fromkeys(one for name in near if bare for one in self._by_name.get(name, ())):
+            fits = one.noun[-len(bare) :] == bare or "".join(one.noun) == glued or words(one.key[0]) in keys
+            fits = fits or (len(bare) > 1 and named[-1] != bare[-1])  # `author_user_id`: of a user
+            if fits and one is not table:
                 found.append(one)
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
         if not found and bare and len(bare) < len(named) and len(bare[-1]) >= MIN_STEM:  # `repo_id` of a repository

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.secret_values import looks_secret
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.catalog import literal
 from rag_index.first_run.schema.columns import ReadColumn, is_template, names_for_programs, read_column
 from rag_index.first_run.schema.words import singular, words
 
@@ -418,13 +419,6 @@ def _says_again(one: ReadColumn, other: ReadColumn) -> bool:
 
 def _head(value: Any) -> str:
     return re.sub(r"<[^<>]*>|[\W_]", "", str(value or "")[:400]).lower()[:80]
-
-
-def literal(value: Any) -> str:
-    """Return a value as it stands in SQL."""
-    if isinstance(value, bool | int | float):
-        return str(value)
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def listed(values: Iterable[Any]) -> str:
