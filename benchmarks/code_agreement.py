@@ -31,8 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rag_index.components.chunking.code.languages import CODE_LANGUAGES
-from rag_index.components.chunking.code.symbols import symbols_of
+from rag_index.components.chunking.code.symbols import CODE_LANGUAGES, symbols_of
 from rag_index.components.sources.code import decode_text
 from rag_index.components.sources.listing import list_files
 from rag_index.errors import TerminalError

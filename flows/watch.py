@@ -8,12 +8,11 @@ from functools import partial
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from rag_index.care.metrics_file import try_to_write_metrics
+from rag_index.care.index_status import try_to_write_metrics
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, report_state, run_name
-from rag_index.orchestration.stopping import failing, stoppable
-from rag_index.orchestration.watch_runs import FlowRunner, watch_state
+from rag_index.orchestration.stopping import FlowRunner, failing, stoppable, watch_state
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
 

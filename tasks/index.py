@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Crashed
 from prefect.tasks import exponential_backoff
 
-from rag_index.core.machine.retries import JITTER, Policy, tries_left
+from rag_index.core.machine import JITTER, Policy, tries_left
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, TransientError
 from rag_index.etl.embed import NO_MEMORY, embed, process_died

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.machine.retries import Policy
+    from rag_index.core.machine import Policy
     from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob

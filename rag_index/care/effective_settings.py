@@ -22,7 +22,7 @@ from rag_index.core.machine.resources import (
 )
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.settings import Settings, origins
-from rag_index.core.settings.values import Section, keys_of, tables_of
+from rag_index.core.settings.parts import Section, keys_of, tables_of
 
 if TYPE_CHECKING:
     from rag_index.core.settings.project import Place

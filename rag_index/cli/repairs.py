@@ -169,7 +169,7 @@ def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
 @wait_option
 def export(context: Context, name: str, out: str, no_vectors: bool, wait: float | None) -> None:
     """Write every point of an index as JSON lines, sorted by id."""
-    from rag_index.care.export import STANDARD_OUTPUT, export
+    from rag_index.care.transfer import STANDARD_OUTPUT, export
 
     count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
     where = "standard output" if out == STANDARD_OUTPUT else out
@@ -191,7 +191,7 @@ def move(
 
     Repeat the command to resume a move that was stopped.
     """
-    from rag_index.care.move import move, next_steps, settings_line, target_settings
+    from rag_index.care.transfer import move, next_steps, settings_line, target_settings
 
     api_key = None
     if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):

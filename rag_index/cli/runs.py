@@ -195,7 +195,7 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, pre
     if prefect:
         _say_watched(chosen)
         return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
-    from rag_index.care.metrics_file import try_to_write_metrics
+    from rag_index.care.index_status import try_to_write_metrics
     from rag_index.watch import PlainRunner, follow
     from rag_index.watch.loop import Stop, stopped_by_signals
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rag_index.core.machine.retries import Policy
+from rag_index.core.machine import Policy
 from rag_index.errors import EmbedderUnavailable, TransientError
 
 ASK_AGAIN_SECONDS = 5.0

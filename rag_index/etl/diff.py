@@ -17,7 +17,7 @@ from rag_index.components.sources.scan_state import MAX_TRIES, ScanState
 from rag_index.core.documents.canonical import byte_count, decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.index import CODE
-from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.etl.commit import outdated_groups, update_payloads
 from rag_index.etl.sharding import Sharder
 from rag_index.etl.tombstones import without_erased

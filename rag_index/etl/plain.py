@@ -8,10 +8,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.core.machine import in_thread
+from rag_index.core.machine import Policy, in_thread, with_retries
 from rag_index.core.machine.executors import Beside, Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
-from rag_index.core.machine.retries import Policy, with_retries
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
 from rag_index.etl.steps import BUSY, EMBED, ENDINGS, FETCH, UPSERT, Ending, Steps

@@ -15,7 +15,7 @@ from rag_index.components.stores import BULK, LEFT, find_live, on_server
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.core.documents.keys import point_id
-from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import carry_access

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
-from rag_index.core.machine.retries import Policy
+from rag_index.core.machine import Policy
 from rag_index.errors import EmbedderUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:

@@ -178,7 +178,7 @@ def _run_index(
                     checks.index_failed(error, embedder_only=False)
             run.progress.finish(run.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
-            from rag_index.care.metrics_file import try_to_write_metrics  # it imports more than most runs need
+            from rag_index.care.index_status import try_to_write_metrics  # it imports more than most runs need
 
             try_to_write_metrics(settings)
         return run.outcome

@@ -39,7 +39,7 @@ from prefect.exceptions import CancelledRun, FailedRun, PrefectException, Unfini
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from rag_index.care.metrics_file import try_to_write_metrics
+from rag_index.care.index_status import try_to_write_metrics
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.core.documents.keys import document_id

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from rag_index.components.stores.protocol import Condition
-from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import RagIndexError, SettingsError, SourceUnavailable, StoreError
 from rag_index.search.filters import required_conditions
 

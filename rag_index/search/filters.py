@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.stores.conditions import BOUNDS, INT64, payload_filter
+from rag_index.components.stores.points import BOUNDS, INT64, payload_filter
 from rag_index.components.stores.protocol import Condition
 from rag_index.core.documents.batches import RESERVED_KEY
-from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:

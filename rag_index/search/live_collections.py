@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
-from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from rag_index.components.stores.protocol import Condition, StoreReader
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.settings.index import CODE
-from rag_index.core.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD
+from rag_index.core.settings.parts import CHUNK_FIELD, GROUPS_FIELD
 from rag_index.errors import RagIndexError, SettingsError, StoreError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, QueryWor
 from rag_index.core.database.files import file_stamp
 from rag_index.core.machine import in_thread
 from rag_index.core.settings.index import NO_LANGUAGE
-from rag_index.core.settings.values import is_select
+from rag_index.core.settings.parts import is_select
 from rag_index.errors import RagIndexError, SettingsError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ import pytest
 
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.settings import load_settings
-from rag_index.watch.changes.rows import WatchedTable
-from rag_index.watch.changes.watched_tables import plan_tables
+from rag_index.watch.changes.rows import WatchedTable, plan_tables
 from tests.changes.databases import ids
 
 SAME = [("case", "Name"), ("accents", "náme"), ("space", "name  ")]

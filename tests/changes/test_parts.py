@@ -7,7 +7,7 @@ import pytest
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.keys import decode_key, document_id
 from rag_index.core.settings import load_settings
-from rag_index.watch.changes.watched_tables import plan_tables
+from rag_index.watch.changes.rows import plan_tables
 
 TABLES = """
 CREATE TABLE customer (id INTEGER PRIMARY KEY, name VARCHAR(50), region VARCHAR(5), note VARCHAR(50));

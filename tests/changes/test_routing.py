@@ -9,8 +9,7 @@ from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError
 from rag_index.watch.changes.opening import setup_for
 from rag_index.watch.changes.queues import open_queue
-from rag_index.watch.changes.rows import ReceivedRows, RowChange
-from rag_index.watch.changes.watched_tables import plan_tables
+from rag_index.watch.changes.rows import ReceivedRows, RowChange, plan_tables
 
 TICKETS = """\
 [[indexes]]

@@ -5,7 +5,7 @@ import pytest
 from rag_index.care import effective_settings
 from rag_index.core.machine.resources import Machine
 from rag_index.core.settings import SECTIONS, IndexSettings
-from rag_index.core.settings.values import tables_of
+from rag_index.core.settings.parts import tables_of
 from tests.project import SETTINGS, Project
 
 SECRET = "hunter2-correct-horse"

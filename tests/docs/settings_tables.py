@@ -8,10 +8,9 @@ from pydantic import BaseModel, SecretStr
 
 from rag_index.care.effective_settings import descriptions
 from rag_index.core.settings import SECTIONS, IndexSettings, Settings
-from rag_index.core.settings.parts import JoinSettings, PartSettings
+from rag_index.core.settings.parts import JoinSettings, PartSettings, keys_of
 from rag_index.core.settings.project import TOP_KEYS
 from rag_index.core.settings.sections import ContextSettings, GateSettings, ServerSettings
-from rag_index.core.settings.values import keys_of
 
 TABLE = re.compile(r"^[|].*(?:\n[|].*)*", re.MULTILINE)
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"

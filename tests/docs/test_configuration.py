@@ -11,9 +11,8 @@ from rag_index import cli
 from rag_index.care.effective_settings import descriptions, settings_schema
 from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.core.settings import SECTIONS, IndexSettings, load_settings
+from rag_index.core.settings.parts import PROMPTS, keys_of, known_prompts
 from rag_index.core.settings.project import overlay
-from rag_index.core.settings.prompts import PROMPTS, known_prompts
-from rag_index.core.settings.values import keys_of
 from tests.docs.pages import ALL, EVERYTHING, blocks, page, section
 from tests.docs.settings_tables import MODELS, with_tables
 

@@ -13,8 +13,8 @@ import rag_index.etl.publish
 from rag_index import cli
 from rag_index.care.audit import FAULT_KINDS, Audit
 from rag_index.care.doctor import Advice, Diagnosis, Finding
-from rag_index.care.export import json_line
 from rag_index.care.plan import RunCost
+from rag_index.care.transfer import json_line
 from rag_index.cli import runs
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.reports.outcome import IndexOutcome, RunReport

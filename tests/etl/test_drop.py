@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.care.move import move, target_settings
+from rag_index.care.transfer import move, target_settings
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import open_names

@@ -16,7 +16,7 @@ import rag_index.etl
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.core.machine import retries
+from rag_index.core import machine
 from rag_index.errors import StoreError, TerminalError, TransientError
 from rag_index.etl import commit as commit_module
 from rag_index.etl import plain
@@ -225,7 +225,7 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
 
 @pytest.mark.parametrize("step", ["fetch", "embed", "delete", "publish"])
 def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step):
-    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
     failed = []
 
     def once(function):

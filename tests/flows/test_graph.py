@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prefect.tasks import Task
 
-from rag_index.core.machine.retries import LONG
+from rag_index.core.machine import LONG
 from rag_index.etl import sharding
 from tasks import index as tasks
 from tests.docs.pages import README, blocks

@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from rag_index.components.ledger import Ledger
 from rag_index.errors import TransientError
-from rag_index.orchestration.watch_runs import FlowRunner
+from rag_index.orchestration.stopping import FlowRunner
 from rag_index.watch.loop import Stop
 from tests.etl.plain import run_plain
 from tests.ports import free_port

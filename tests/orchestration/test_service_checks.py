@@ -2,7 +2,7 @@
 
 import pytest
 
-from rag_index.core.machine.retries import Policy
+from rag_index.core.machine import Policy
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable, TransientError
 from rag_index.etl.checks import Question, ServiceChecks
 

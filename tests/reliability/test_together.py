@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rag_index.components.stores.edge.catalog_file import Catalog
+from rag_index.components.stores.edge.folder import Catalog
 from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 
 from rag_index.components.stores import MOVED_ID, MOVED_TO, open_store
 from rag_index.core.documents.groups import access_part
-from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.search import ALL_GROUPS, Retriever
 from tests.fakes.qdrant import FakeQdrant

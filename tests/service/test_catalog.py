@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from rag_index.care.move import move, target_settings
+from rag_index.care.transfer import move, target_settings
 from rag_index.search import positions
 from rag_index.search.positions import Positions
 from tests.etl.plain import run_plain

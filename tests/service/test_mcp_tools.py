@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rag_index.core.settings import Settings
-from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.search.service import mcp_tools
 
 SQL = {"table": "t", "key": "id", "text": "body"}

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from rag_index.components.chunking.code.languages import CODE_LANGUAGES
+from rag_index.components.chunking.code.symbols import CODE_LANGUAGES
 from rag_index.core.settings import (
     EmbedderSettings,
     IndexSettings,

@@ -12,9 +12,9 @@ from pypdf import PdfWriter
 
 from rag_index.components.sources import attachments
 from rag_index.components.sources.attachments import with_files
+from rag_index.core import machine
 from rag_index.core.documents.batches import TextLayout
 from rag_index.core.documents.keys import document_id
-from rag_index.core.machine import retries
 from rag_index.errors import SourceUnavailable
 from tests.docs.pages import blocks, page, section
 from tests.project import Project
@@ -247,7 +247,7 @@ def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_ar
     assert project.json("failed")["failed"] == []
     assert "Nothing of it is true" in project.texts("tickets")["1"]
     shutil.rmtree(uploads.parent)
-    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
     assert project.run().indexes[0].state == "failed"
     assert "Nothing of it is true" in project.texts("tickets")["1"]
 

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rag_index.care.metrics_file import try_to_write_metrics
+from rag_index.care.index_status import try_to_write_metrics
 from rag_index.core.documents.batches import ShardStats
 from rag_index.etl.run import RunOptions, open_run
 from tests.project import Project

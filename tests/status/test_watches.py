@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from rag_index.care.index_status import status
-from rag_index.care.metrics_file import try_to_write_metrics
+from rag_index.care.index_status import status, try_to_write_metrics
 from rag_index.components.ledger.runs import IndexLease, lease_name
 from tests.etl.plain import run_plain
 from tests.project import Project

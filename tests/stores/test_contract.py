@@ -16,7 +16,7 @@ from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
-from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS, PayloadKind
+from rag_index.core.settings.parts import PAYLOAD_KINDS, PayloadKind
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc

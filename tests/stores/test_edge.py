@@ -15,8 +15,7 @@ import pytest
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.edge import store as edge_store
-from rag_index.components.stores.edge.catalog_file import Catalog
-from rag_index.components.stores.edge.folder import FileLock, WriterLock
+from rag_index.components.stores.edge.folder import Catalog, FileLock, WriterLock
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.protocol import VectorQuery

@@ -27,7 +27,7 @@ def search(reader, *conditions) -> list[int]:
 
 def children() -> list[psutil.Process]:
     found = (one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE)
-    return [one for one in found if "edge.processes" in " ".join(one.cmdline())]
+    return [one for one in found if "edge.collection_reader" in " ".join(one.cmdline())]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def held_without_a_name(process: psutil.Process) -> list[str]:
 
 def test_a_process_that_searches_loads_no_settings():
     """It is started while a search waits, and pydantic alone would take it as long again."""
-    loaded = "import sys, rag_index.components.stores.edge.processes; print(*sys.modules)"
+    loaded = "import sys, rag_index.components.stores.edge.collection_reader; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
     assert "rag_index.components.stores.edge.collection_reader" in found
     assert not {"pydantic", "rag_index.core.settings"} & set(found)

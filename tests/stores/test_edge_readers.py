@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from rag_index.components.stores.edge import reader as reader_module
-from rag_index.components.stores.edge.catalog_file import Catalog
 from rag_index.components.stores.edge.collection import EdgeCollection
 from rag_index.components.stores.edge.collection_reader import CollectionReader
-from rag_index.components.stores.edge.folder import MIN_LINKED, link_shard
+from rag_index.components.stores.edge.folder import MIN_LINKED, Catalog, link_shard
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.protocol import Condition, VectorQuery

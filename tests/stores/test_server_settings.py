@@ -11,7 +11,7 @@ from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.components.stores.server import collection_requests as server_collections
 from rag_index.core.documents.vectors import SparseVector
-from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreUnavailable
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc

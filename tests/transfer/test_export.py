@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from rag_index.care.export import export
+from rag_index.care.transfer import export
 from rag_index.components.stores import open_store
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.core.documents.batches import PointBatch

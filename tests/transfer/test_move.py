@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from rag_index.care.doctor import examine, repair
-from rag_index.care.export import export
-from rag_index.care.move import move, target_settings
+from rag_index.care.transfer import export, move, target_settings
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
 from rag_index.core.documents.batches import PointBatch

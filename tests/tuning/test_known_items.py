@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.care.known_items import known_items
+from rag_index.care.benchmark import known_items
 from rag_index.components.stores import open_store
 from rag_index.errors import SettingsError
 from rag_index.search.evaluation.evaluation import evaluate

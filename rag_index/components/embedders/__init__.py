@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rag_index.core.settings.parts import known_prompts
 from rag_index.core.settings.plugins import EMBEDDERS, load_plugin
-from rag_index.core.settings.prompts import known_prompts
 from rag_index.core.settings.sections import EMBEDDER_KINDS
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def _open_server(
 def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[StoreNames]:
     """Open the names in the store. A server has `PERSON_SECONDS` to answer if `brief`, else as long as for a run."""
     if settings.url is None:
-        from rag_index.components.stores.edge.catalog_file import Catalog
+        from rag_index.components.stores.edge.folder import Catalog
 
         yield Catalog(settings.path)
         return

@@ -9,10 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from rag_index.core.settings.parts import (
+    CHUNK_FIELD,
+    GROUPS_FIELD,
+    RESERVED,
     Format,
+    Int,
     JoinName,
     JoinSettings,
     PartSettings,
+    PayloadKind,
+    PositiveInt,
+    Section,
     as_list,
     check_format,
     check_joins,
@@ -20,16 +27,16 @@ from rag_index.core.settings.parts import (
     check_parts,
     check_text,
     file_columns,
+    is_select,
+    kind_for,
     template_columns,
 )
-from rag_index.core.settings.payload_indexes import CHUNK_FIELD, GROUPS_FIELD, RESERVED, PayloadKind, kind_for
 from rag_index.core.settings.sections import (
     ContextSettings,  # noqa: TC001 - pydantic looks it up
     DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
     RecencySettings,  # noqa: TC001 - pydantic looks it up
 )
-from rag_index.core.settings.values import Int, PositiveInt, Section, is_select
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""

@@ -1,19 +1,181 @@
-"""What a document consists of beside its own row: `[indexes.joins.NAME]` and `[[indexes.parts]]`, and its templates.
-
-A name with a dot, such as `customer.name`, is a column of a join.
-"""
+"""What sections and indexes are made of: the base class of tables, types of values, kinds of payload indexes, prompts
+of known models, and `[indexes.joins.NAME]` and `[[indexes.parts]]` with their templates."""
 
 from __future__ import annotations
 
 import re
 import string
+import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from rag_index.core.database.drivers import database_url
 from rag_index.core.settings.plugins import FORMATS, installed
-from rag_index.core.settings.values import Section
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a model by their keys in the file."""
+    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
+
+
+def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
+    """Return the models of those keys of a model that are tables with keys of their own.
+
+    `list` stands for the keys that are lists of such tables, `dict` for those that give each of them a name.
+    """
+    return {
+        key: kind
+        for key, field in keys_of(model).items()
+        if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None) is collection
+        for kind in (field.annotation, *typing.get_args(field.annotation))
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    }
+
+
+def is_select(text: str) -> bool:
+    """Return whether the value of a setting is a query, and no name."""
+    return re.match(r"\s*(select|with)\s", text, re.IGNORECASE) is not None
+
+
+class Section(BaseModel):
+    """A table of the settings file. Unknown keys are errors, and values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    database_url(value.get_secret_value(), Path())
+    return value
+
+
+def _check_http_url(value: str) -> str:
+    if re.match(r"[^:/]+://[^/]*@", value):
+        raise ValueError("must not hold a user and password, which messages would show; give only the address")
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("is not an address; write it as http://host:port")
+    if "?" in value or "#" in value:
+        raise ValueError("must not hold a query (?…), which messages would show; a key belongs into api_key")
+    return value.rstrip("/")
+
+
+def _reject_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")  # pydantic accepts true as 1
+    return value
+
+
+def _check_scheduler_address(value: str) -> str:
+    if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", value):
+        raise ValueError("is not the address of a Dask scheduler; write it as tcp://host:8786 or tls://host:8786")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+DaskAddress = Annotated[str, AfterValidator(_check_scheduler_address)]
+Auto = Literal["auto"]
+Int = Annotated[int, BeforeValidator(_reject_bool)]
+PositiveInt = Annotated[int, BeforeValidator(_reject_bool), Field(gt=0)]
+Number = Annotated[float, BeforeValidator(_reject_bool), Field(allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+RESERVED = "_rag"
+CHUNK_FIELD = f"{RESERVED}.chunk"
+"""The payload field with the number of a chunk in its document, from 0."""
+GROUPS_FIELD = f"{RESERVED}.groups"
+"""The payload field with the groups that may see a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindOfValues:
+    """The values that a payload index holds: their types in a payload, and what a caller is told of them."""
+
+    types: frozenset[type]
+    json_type: str
+    description: str
+    ordered: Literal["", "numbers", "times"] = ""
+    """What the values are compared with by gte, gt, lte and lt; "" if they have no order."""
+
+
+PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
+    "keyword": KindOfValues(frozenset({str}), "string", "text"),
+    "integer": KindOfValues(frozenset({int}), "integer", "a whole number", "numbers"),
+    "float": KindOfValues(frozenset({int, float}), "number", "a number", "numbers"),
+    "bool": KindOfValues(frozenset({bool}), "boolean", "true or false"),
+    "datetime": KindOfValues(frozenset({str}), "string", 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"),
+}
+"""The kinds, by Qdrant's own names. A new one is one more entry here and in `PayloadKind`."""
+
+
+def kind_for(value: Any) -> PayloadKind | None:
+    """Return the kind of payload index that serves a filter on this value."""
+    if isinstance(value, list):
+        kinds = {kind_for(item) for item in value}
+        return kinds.pop() if len(kinds) == 1 else None
+    kinds_by_type: Mapping[type, PayloadKind] = {str: "keyword", bool: "bool", int: "float", float: "float"}
+    return kinds_by_type.get(type(value))
+
+
+_SENTENCE = "Represent this sentence for searching relevant passages: "
+_WEB = "Given a web search query, retrieve relevant passages that answer the query"
+_NO_PROMPTS = (
+    "all-(minilm|mpnet|distilroberta)|paraphrase|multi-qa|labse|bge-m3|granite-embedding|jina-embeddings-v2|"
+    "gte-(small|base|large|multilingual|modernbert)|text-embedding-(3|ada)|mistral-embed|static-retrieval"
+)
+_INSTRUCTED = "e5-(large|mistral-7b)-instruct|gte-qwen[0-9-]+b-instruct|linq-embed-mistral|sfr-embedding-(mistral|2-r)"
+PROMPTS = (
+    ("nomic-embed-code", "", "Represent this query for searching relevant code: "),
+    ("nomic-embed-text|modernbert-embed", "search_document: ", "search_query: "),
+    ("arctic-embed2|arctic-embed-[a-z]-v2", "", "query: "),
+    ("bge-(small|base|large)-zh", "", "为这个句子生成表示以用于检索相关文章："),
+    ("bge-(small|base|large)|arctic-embed|mxbai-embed-(2d-)?large|uae-large", "", _SENTENCE),
+    ("bge-multilingual-gemma2", "", f"<instruct>{_WEB}.\n<query>"),
+    (_INSTRUCTED, "", f"Instruct: {_WEB}\nQuery: "),
+    ("e5-(small|base|large)", "passage: ", "query: "),
+    ("qwen3-embedding", "", f"Instruct: {_WEB}\nQuery:"),
+    ("stella-en", "", f"Instruct: {_WEB}.\nQuery: "),
+    ("embedding-?gemma", "title: none | text: ", "task: search result | query: "),
+    ("jina-embeddings-v3", "Represent the document for retrieval: ",
+     "Represent the query for retrieving evidence documents: "),
+    ("jina-embeddings-v4", "Passage: ", "Query: "),
+    ("jina-embeddings-v5", "Document: ", "Query: "),
+    ("ruri-v3", "検索文書: ", "検索クエリ: "),
+    (_NO_PROMPTS, "", ""),
+)  # fmt: skip
+"""Patterns of names, with what stands before a document and a query. The first that is a part of a name counts."""
+
+
+def known_prompts(model: str) -> tuple[str, str] | None:
+    """Return document and query prefix of a model, whatever registry, size, quantisation and tag are in its name.
+
+    Returns None if nothing is known of it. A folder of the cache of Hugging Face is named after its model.
+    """
+    path = re.sub(r"/snapshots/[^/]+$", "", model.lower().rstrip("/"))
+    name = re.sub(r"[^a-z0-9]+", "-", path.rsplit("/", 1)[-1])
+    for pattern, document, query in PROMPTS:
+        if re.search(rf"(^|-)({pattern})(-|$)", name):
+            return document, query
+    return None
+
 
 TEXT_FORMATS = ("plain", "html", "markdown", "bbcode", "json", "auto")
 FILE = "file"

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from rag_index.core.database.drivers import database_url
 from rag_index.core.database.files import file_stamp, other_writer
 from rag_index.core.settings.index import SQL, IndexSettings
+from rag_index.core.settings.parts import keys_of, tables_of
 from rag_index.core.settings.sections import (
     EmbedderSettings,
     LedgerSettings,
@@ -37,7 +38,6 @@ from rag_index.core.settings.sections import (
     StoreSettings,
     WatchSettings,
 )
-from rag_index.core.settings.values import keys_of, tables_of
 from rag_index.errors import SettingsError, UnknownIndex
 
 if TYPE_CHECKING:

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from rag_index.core.database.drivers import database_url
-from rag_index.core.settings.plugins import EMBEDDERS, installed
-from rag_index.core.settings.prompts import known_prompts
-from rag_index.core.settings.values import (
+from rag_index.core.settings.parts import (
     Auto,
     DaskAddress,
     DatabaseUrl,
@@ -23,7 +21,9 @@ from rag_index.core.settings.values import (
     PositiveInt,
     Section,
     Share,
+    known_prompts,
 )
+from rag_index.core.settings.plugins import EMBEDDERS, installed
 
 Port = Annotated[Int, Field(ge=0, le=65_535)]
 WATCH_QUEUES = {

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from rag_index.core.extras import install_command
-from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.search import Caller, Document, Retriever, SearchResult
 from rag_index.search.results import Facets

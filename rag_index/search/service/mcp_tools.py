@@ -19,7 +19,7 @@ from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks 
 from rag_index.core.documents.batches import part_name
 from rag_index.core.extras import install_command
 from rag_index.core.settings.index import CODE, CODE_FIELDS
-from rag_index.core.settings.payload_indexes import PAYLOAD_KINDS
+from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.search import AsOf, Caller, Document, Retriever, SearchResult, Verified
 from rag_index.search.highlights import is_code, marked

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
-from rag_index.core.settings.payload_indexes import PayloadKind  # noqa: TC001 - pydantic looks it up
+from rag_index.core.settings.parts import PayloadKind  # noqa: TC001 - pydantic looks it up
 from rag_index.search.question import MAX_HITS
 from rag_index.search.results import (
     MAX_FACET_VALUES,

@@ -18,10 +18,9 @@ from rag_index.watch.changes import ChangeFeed, WatchableSource
 from rag_index.watch.changes.poll import FileFeed, PollFeed
 from rag_index.watch.changes.postgres_catalogue import SlotState, wal_setup
 from rag_index.watch.changes.queues import open_queue, queue_kind
-from rag_index.watch.changes.rows import RowFeed, WatchedTable, connected
+from rag_index.watch.changes.rows import RowFeed, TablePlan, WatchedTable, connected, plan_tables
 from rag_index.watch.changes.statements import Setup, comment, object_name
 from rag_index.watch.changes.wal import WalFeed
-from rag_index.watch.changes.watched_tables import TablePlan, plan_tables
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

@@ -31,8 +31,7 @@ from rag_index.components.stores import live_aliases
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.sections import WATCH_DATABASES
 from rag_index.watch.changes import DocumentChange, Received
-from rag_index.watch.changes.rows import WatchedTable, definition
-from rag_index.watch.changes.watched_tables import plan_tables
+from rag_index.watch.changes.rows import WatchedTable, definition, plan_tables
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Ledger

@@ -2,8 +2,7 @@
 
 import pytest
 
-from rag_index.components.chunking.code.languages import language_of
-from rag_index.components.chunking.code.symbols import symbols_of
+from rag_index.components.chunking.code.symbols import language_of, symbols_of
 
 CASES = [
     ("ruby", "module A::B\n  class C; end\nend\nclass ::D; end\n", "module A::B, class A::B::C, class D"),

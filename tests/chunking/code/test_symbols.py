@@ -8,8 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rag_index.components.chunking.code.languages import CODE_LANGUAGES, open_parser
-from rag_index.components.chunking.code.symbols import Deadline, parse, symbols_of
+from rag_index.components.chunking.code.symbols import CODE_LANGUAGES, Deadline, open_parser, parse, symbols_of
 from rag_index.errors import TerminalError
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from rag_index.components.stores import open_reader
 from rag_index.core.settings import load_settings
 from rag_index.watch.changes.opening import setup_for
-from rag_index.watch.changes.watched_tables import plan_tables
+from rag_index.watch.changes.rows import plan_tables
 from tests.changes.databases import Session
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.mariadb import MariadbServer, find_mariadb

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rag_index.components.chunking.code.languages import TEXT
-from rag_index.components.chunking.code.symbols import Symbol, symbols_of
+from rag_index.components.chunking.code.symbols import TEXT, Symbol, symbols_of
 from rag_index.components.chunking.text_chunker import last_break, middle_break
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import qdrant_edge as e
 
 from rag_index.components.stores import SPARSE
-from rag_index.components.stores.conditions import index_changes
 from rag_index.components.stores.edge.collection_reader import OPERATION_POINTS, CollectionReader, key_filters
 from rag_index.components.stores.edge.folder import (
     LET_GO_SECONDS,
@@ -34,6 +33,7 @@ from rag_index.components.stores.edge.folder import (
 from rag_index.components.stores.points import (
     check_ids,
     engine_ids,
+    index_changes,
     parts,
     require_payloads,
     require_present,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.components.stores.edge.catalog_file import Catalog
+    from rag_index.components.stores.edge.folder import Catalog
 
 BUILD_INDEX = """\
 import sys

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.components.stores.edge.collection_reader import CollectionReader, EdgeReads
+from rag_index.components.stores.edge.collection_reader import CollectionReader, EdgeReads, SearchProcesses
 from rag_index.components.stores.edge.folder import (
     LOCK_POLL,
     UNFLUSHED,
@@ -33,13 +33,12 @@ from rag_index.components.stores.edge.folder import (
     read_mark,
     writer,
 )
-from rag_index.components.stores.edge.processes import SearchProcesses
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.machine import in_thread
 from rag_index.errors import StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from rag_index.components.stores.edge.catalog_file import CatalogEntry
+    from rag_index.components.stores.edge.folder import CatalogEntry
 
 WRITE_SECONDS = 10.0
 """How long a writer may take from its first write to the flush, after which it lets readers in: a batch, at most."""

@@ -20,12 +20,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rag_index.components.stores.edge.catalog_file import Catalog
 from rag_index.components.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog, of_collection
 from rag_index.components.stores.edge.folder import (
     UNFLUSHED,
     WRITER_PATIENCE,
+    Catalog,
     FileLock,
     WriterLock,
     folder_errors,

@@ -15,7 +15,6 @@ import orjson
 from qdrant_client import QdrantClient, models
 
 from rag_index.components.stores import SPARSE
-from rag_index.components.stores.conditions import match_any, payload_filter, payload_path
 from rag_index.components.stores.points import (
     MARK_ID,
     MAX_PLACES,
@@ -25,7 +24,10 @@ from rag_index.components.stores.points import (
     check_ids,
     count_having,
     engine_ids,
+    match_any,
     parts,
+    payload_filter,
+    payload_path,
     require_payloads,
     require_present,
     stored_point,

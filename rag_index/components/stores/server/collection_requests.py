@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from rag_index.components.stores import BULK, SPARSE
-from rag_index.components.stores.conditions import index_changes, unquoted
+from rag_index.components.stores.points import index_changes, unquoted
 from rag_index.components.stores.server.link import Requests, has_sparse, vector_params
 from rag_index.core.documents.batches import RESERVED_KEY
-from rag_index.core.settings.payload_indexes import GROUPS_FIELD
+from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreError, StoreMismatch, StoreUnavailable
 
 M = TypeVar("M", bound=BaseModel)

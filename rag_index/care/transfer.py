@@ -1,4 +1,4 @@
-"""Moves of indexes to another store without embedding: embedded to server, server to server, and back.
+"""Moves of indexes to another store without embedding, and exports of a live collection as sorted lines of JSON.
 
 `target_settings` names the new store, `move` copies and hands over, and `next_steps` says what is left to the user:
 
@@ -20,31 +20,95 @@ at it before the end, and points that are already there are not sent again.
 
 from __future__ import annotations
 
+import errno
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+import orjson
 from pydantic import SecretStr, ValidationError
 
-from rag_index.care.export import json_line
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
-from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, location, open_store
+from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, find_live, location, open_reader, open_store
 from rag_index.components.stores.points import batch_of
+from rag_index.core.database.files import replacement
+from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.settings.sections import StoreSettings
-from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
 from rag_index.etl.collection import live_collection, verify_counts
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import StoredPoint
     from rag_index.core.settings import Settings
+
+STANDARD_OUTPUT = "-"
+_JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+
+
+def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
+    """Write an index's points to the file `out`, or to standard output for `-`, and return their number. A regular file
+    is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet) and SettingsError if
+    the file cannot be written."""
+    index = settings.index(name)
+    with closing(open_reader(settings.store, wait=settings.run.wait)) as store:
+        live = find_live(store, settings.alias(index.name))
+        if live is None:
+            raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
+        count = 0
+        with _open_output(out) as file:
+            for point in store.scroll(live.readable, vectors=vectors):
+                file.write(json_line(point))
+                count += 1
+        return count
+
+
+def json_line(point: StoredPoint) -> bytes:
+    """Return a point as a line of JSON: id, document_id, payload as stored, and the vectors if the point has them."""
+    ours = point.payload.get(RESERVED_KEY)
+    written = {
+        "id": point.id,
+        "document_id": ours.get("document_id") if isinstance(ours, dict) else None,
+        "payload": point.payload,
+    }
+    if point.vector is not None:
+        written["vector"] = np.asarray(point.vector, dtype=np.float32)
+    if point.sparse is not None:
+        indices, values = point.sparse.indices, np.asarray(point.sparse.values, dtype=np.float32)
+        written["sparse"] = {"indices": indices, "values": values}
+    return orjson.dumps(written, option=_JSON)
+
+
+@contextmanager
+def _open_output(out: str) -> Iterator[BinaryIO]:
+    """Open standard output, a device or a pipe for writing as it is, or a regular file to be replaced at the end."""
+    if out == STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(out)
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+        else:
+            with replacement(path, sync=True) as temporary, temporary.open("wb") as file:
+                yield file
+    except RagIndexError:
+        raise
+    except OSError as error:
+        kind = TerminalError if error.errno == errno.ENOSPC else SettingsError
+        raise kind(f"{out} cannot be written: {error.strerror}; name another file with --out") from error
+
 
 COPY_POINTS = 500
 PASSES = 3
