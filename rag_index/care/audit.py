@@ -88,10 +88,8 @@ def audit(
     key: str,
     text: str,
 ) -> Audit:
-    """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text.
-
-    Raises SettingsError if no payload has one of these fields, and what the source and the server raise.
-    """
+    """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text. Raises
+    SettingsError if no payload has one of these fields, and what the source and the server raise."""
     with (
         closing(Link(url, api_key=api_key, timeout=settings.store.timeout)) as link,
         closing(sqlite3.connect("")) as scratch,
@@ -128,7 +126,6 @@ def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Conn
 
 
 def _scroll(link: Link, collection: str) -> Iterator[dict[str, Any]]:
-    """Yield the fields of each point, by their path in the payload, with its id."""
     offset: Any = None
 
     def scroll(client: QdrantClient) -> tuple[list[models.Record], Any]:
@@ -155,7 +152,6 @@ def _fields(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, A
 
 
 def _compare(scratch: sqlite3.Connection) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Return the counts by kind, and examples of each."""
     scratch.execute("CREATE INDEX by_id ON points (id, text)")
     queries = {
         "missing": "SELECT id FROM source WHERE text <> '' AND id NOT IN (SELECT id FROM points WHERE id IS NOT NULL)",

@@ -205,11 +205,9 @@ class Bench:
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
     def ways(self, workers: Sequence[int] | None, change: str | None = None) -> list[Way]:
-        """Return what is compared with the serial script: numbers of workers, or the values of a setting.
-
-        `change` is such as "embedder.num_thread=1,2": each value is tried in one process, or with each number of
-        workers if these are given. Raises SettingsError if it cannot be read, or if a value is not allowed.
-        """
+        """Return what is compared with the serial script: numbers of workers, or the values of a setting. `change` is
+        such as "embedder.num_thread=1,2": each value is tried in one process, or with each number of workers if these
+        are given. Raises SettingsError if it cannot be read, or if a value is not allowed."""
         if change is None:
             return [Way(count_of(n, "worker"), self._with_workers(n), n) for n in self.worker_counts(workers)]
         ways = []
@@ -282,7 +280,6 @@ class Bench:
         self.report.measured.append(one)
 
     def _with_workers(self, workers: int, settings: Settings | None = None) -> Settings:
-        """Return the settings with `workers` workers on a cluster of this machine's own."""
         settings, changed = settings or self.settings, {"workers": workers, "serial": False, "address": None}
         return settings.model_copy(update={"parallel": settings.parallel.model_copy(update=changed)})
 
@@ -330,10 +327,8 @@ def sample_run(
 
 @contextmanager
 def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Bench]:
-    """Open a bench on a sample of an index (the first by default), with a temporary folder.
-
-    Raises UnknownIndex, and as the source does.
-    """
+    """Open a bench on a sample of an index (the first by default), with a temporary folder. Raises UnknownIndex, and as
+    the source does."""
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
         yield Bench(settings, name, size, Path(folder))
 

@@ -179,11 +179,9 @@ def iso_time(seconds: float) -> str:
 
 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
-    """Return how the watch of an index is; None if it was never watched.
-
-    `seconds_behind` counts from the earliest change that waits, that failed, or that the delete guard holds back. If
-    there is none, it counts from the last catching up if no watch runs now, or if changes are not received.
-    """
+    """Return how the watch of an index is; None if it was never watched. `seconds_behind` counts from the earliest
+    change that waits, that failed, or that the delete guard holds back. If there is none, it counts from the last
+    catching up if no watch runs now, or if changes are not received."""
     alias = settings.alias(index.name)
     record = ledger.watch(alias)
     if record is None:

@@ -194,10 +194,8 @@ def _plan(
     identity: EmbedderIdentity | RagIndexError,
     display: Callable[[], Display] | None,
 ) -> RunPlan:
-    """Compare the whole source with the ledger.
-
-    Raises what a source, a ledger and a store raise, and what a run raises that has to be refused.
-    """
+    """Compare the whole source with the ledger. Raises what a source, a ledger and a store raise, and what a run raises
+    that has to be refused."""
     plan = RunPlan(index.name)
     with (
         closing(open_source(settings, index)) as source,
@@ -308,10 +306,8 @@ def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_i
 
 @dataclass(frozen=True, slots=True)
 class ShownDocument:
-    """A document as an index would hold it. `payload` has what hits return, those of parts left out.
-
-    `chunks` has the text of each chunk that would be embedded, with the name and id of the part that it is of.
-    """
+    """A document as an index would hold it. `payload` has what hits return, those of parts left out. `chunks` has the
+    text of each chunk that would be embedded, with the name and id of the part that it is of."""
 
     index: str
     document_id: str

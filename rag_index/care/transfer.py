@@ -118,11 +118,9 @@ PROGRESS_SECONDS = 5.0
 
 
 def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> int:
-    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent.
-
-    `on_progress` is called with the number of points compared, after each batch. Raises what the stores raise, and
-    StoreError if the two still differ at the end.
-    """
+    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent. `on_progress` is
+    called with the number of points compared, after each batch. Raises what the stores raise, and StoreError if the two
+    still differ at the end."""
     sent = 0
     for _ in range(PASSES):
         sent += (differing := _copy_once(old, new, name, on_progress))
@@ -195,10 +193,8 @@ class MovedIndex:
 
 
 def target_settings(settings: Settings, to: str, api_key: str | None = None) -> StoreSettings:
-    """Return the settings of the store to move to: a server's URL, or a folder.
-
-    Raises SettingsError if `to` is neither, or if it is the store that holds the indexes now.
-    """
+    """Return the settings of the store to move to: a server's URL, or a folder. Raises SettingsError if `to` is
+    neither, or if it is the store that holds the indexes now."""
     values = settings.store.model_dump(exclude={"url", "path", "api_key"})
     values |= {"url": to, "api_key": SecretStr(api_key) if api_key else None} if "://" in to else {}
     if "://" not in to:
@@ -221,10 +217,8 @@ def move(
     say: Callable[[str], None] = lambda _: None,
 ) -> list[MovedIndex]:
     """Move these indexes, or all that have a live collection if `names` is empty; `say` is given progress messages.
-
     Raises UnknownIndex, IndexLocked, StoreBusy, StoreMismatch (store and ledger do not belong together, or the target
-    has another collection of this name), and what the stores raise. After an error no incomplete collection is live.
-    """
+    has another collection of this name), and what the stores raise. After an error no incomplete collection is live."""
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         old, new = (
@@ -311,7 +305,6 @@ class _IndexMove:
         return [*(c for c in kept if ids.get(c.name) == c.store_id), live]
 
     def _check_target(self, collections: list[Collection]) -> None:
-        """Raise StoreMismatch if the target has a collection of another project, or a newer one."""
         target, live = self._new.collections(), self._new.aliases().get(self._alias)
         foreign = [
             f"another collection {c.name}"

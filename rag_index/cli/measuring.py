@@ -78,7 +78,6 @@ def evaluate(
 def _evaluate(
     settings: Settings, names: list[str], origin: Path | str, metrics: Sequence[Metric], worst: int
 ) -> Evaluation:
-    """Evaluate indexes with the queries of a file, or with those that are made of a column."""
     from rag_index.care.benchmark import known_items
     from rag_index.search.evaluation.evaluation import evaluate
     from rag_index.search.evaluation.golden import read_golden

@@ -251,7 +251,6 @@ def doctor(
     settings = context.settings(wait=wait)
 
     def index(indexes: list[str], rebuild: bool) -> None:
-        """Run the indexes. If that fails, print why; what it should have repaired stays a finding."""
         from rag_index.etl.run import RunOptions
 
         options = RunOptions(full=rebuild, retry_failed=True, wait=wait)

@@ -40,7 +40,6 @@ BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
 
 def _found_options(function: Any) -> Any:
-    """Add what `search` and `like` have in common."""
     given = [
         click.option("--limit", type=WholeNumber(min=1, max=1000), default=10, show_default=True,
                      help="Maximum number of documents."),

@@ -99,7 +99,6 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
 
 
 def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: int) -> Settings:
-    """Return the settings with indexes that have about the newest `count` rows each."""
     from rag_index.components.sources.engine import open_read_only
 
     engine = open_read_only(settings.source_url)
@@ -182,7 +181,6 @@ def _rest(settings: Settings) -> Iterator[tuple[Callable[[], None], Callable[[],
 
 
 def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progress) -> None:
-    """Show how many documents can be searched, until the process that indexes them has ended."""
     from rag_index.care.index_status import ledger_status
     from rag_index.components.sources import open_source
 

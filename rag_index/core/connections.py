@@ -1,7 +1,5 @@
-"""Connections over HTTP: their TLS, the proxy that the environment names, and why one failed.
-
-`why_failed` tells what is wrong where the other end is there, so that nobody looks for a server that does not run.
-"""
+"""Connections over HTTP: their TLS, the proxy that the environment names, and why one failed. `why_failed` tells what
+is wrong where the other end is there, so that nobody looks for a server that does not run."""
 
 from __future__ import annotations
 

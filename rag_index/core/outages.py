@@ -113,11 +113,9 @@ class Calls:
 
     @contextmanager
     def asking(self, service: str, *, patience: float = SILENCE_SECONDS, limit: float = 0.0) -> Iterator[Call]:
-        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds.
-
-        `limit` is how long the caller waits for it at most, in seconds; 0 if it does not know.
-        An outage in which the block raises goes on, and the next block for this service continues it.
-        """
+        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds. `limit`
+        is how long the caller waits for it at most, in seconds; 0 if it does not know. An outage in which the block
+        raises goes on, and the next block for this service continues it."""
         call = Call(service, patience, self._clock, limit)
         if (earlier := self._paused().get(service)) is not None:
             call.resume(earlier)
@@ -139,7 +137,6 @@ class Calls:
         return tuple(longest_first(outage for call in calls if (outage := call.outage()) is not None))
 
     def _paused(self) -> dict[str, Call]:
-        """Return the calls that gave up a moment ago, by service."""
         now = self._clock()
         return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < GIVEN_UP_SECONDS}
 

@@ -1,9 +1,7 @@
-"""Changed documents, brought up to date in this process: single ones at once, or a batch of the ledger's inbox.
-
-The steps, the order of writes, the lease and the ledger are those of any run. What the source no longer has is deleted.
+"""Changed documents, brought up to date in this process: single ones at once, or a batch of the ledger's inbox. The
+steps, the order of writes, the lease and the ledger are those of any run. What the source no longer has is deleted.
 What a batch needs and is slow to open stays open from batch to batch; lease and store are opened for each, so that
-other runs come in between.
-"""
+other runs come in between."""
 
 from __future__ import annotations
 
@@ -50,12 +48,10 @@ IDENTITY_SECONDS = 30.0
 
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
-    """Bring the documents with these ids, as people see them, up to date in the index `name`.
-
-    A document that failed before is tried again, however often it was tried. Raises SettingsError, before anything is
-    written, if an id cannot be one, if neither source nor index has it, or if the index's source cannot be asked for
-    single documents; otherwise raises as `open_run`. Every other error of ours ends in the outcome.
-    """
+    """Bring the documents with these ids, as people see them, up to date in the index `name`. A document that failed
+    before is tried again, however often it was tried. Raises SettingsError, before anything is written, if an id cannot
+    be one, if neither source nor index has it, or if the index's source cannot be asked for single documents; otherwise
+    raises as `open_run`. Every other error of ours ends in the outcome."""
     options, run_id = RunOptions(retry_failed=True), f"{SINGLE}{uuid.uuid4()}"
     with (
         closing(_Kept(settings, wait=settings.run.wait)) as kept,
@@ -179,10 +175,8 @@ class _Batch(NamedDocuments):
         self.changes: list[WaitingChange] = []
 
     def begin(self, run: IndexRun, steps: Steps) -> bool:
-        """Read what waits, and begin a run of it; return False if nothing does.
-
-        Raises SettingsReplaced if the collection was last written by other settings than those of the watch.
-        """
+        """Read what waits, and begin a run of it; return False if nothing does. Raises SettingsReplaced if the
+        collection was last written by other settings than those of the watch."""
         if run.live is not None and run.live.written_by != scan_settings(run.settings, run.index):
             raise SettingsReplaced(
                 f"index {run.index.name} was last written by other settings than this watch has; `rag-index index "
@@ -239,7 +233,6 @@ def _find(run: IndexRun, column: str, values: Sequence[Any]) -> set[str] | None:
 
 
 def _keys_in_store(run: IndexRun, column: str, values: Sequence[Any]) -> Iterator[str]:
-    """Yield the typed keys of the documents that had one of the values when they were indexed."""
     collection = run.store.aliases().get(run.alias)
     if collection is None or column not in run.index.payload:
         return

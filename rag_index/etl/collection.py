@@ -48,11 +48,9 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
-    """Return the live collection of an alias, None where nothing is indexed yet.
-
-    Raises StoreMismatch if store and ledger do not belong together, or a collection of another program has the alias's
-    name, and StoreRefused if the API key may not see what the alias points at.
-    """
+    """Return the live collection of an alias, None where nothing is indexed yet. Raises StoreMismatch if store and
+    ledger do not belong together, or a collection of another program has the alias's name, and StoreRefused if the API
+    key may not see what the alias points at."""
     live = find_live(store, alias)
     if live is None:
         lost = [c for c in ledger.collections(alias) if c.state == "ready"]
@@ -140,10 +138,8 @@ class Target:
     """Returns those of the index's tombstones, which a new collection gets."""
 
     def current(self) -> Collection:
-        """Return the collection to bring up to date: the live one, created now if there is none.
-
-        Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`.
-        """
+        """Return the collection to bring up to date: the live one, created now if there is none. Raises
+        FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`."""
         live = live_collection(self.ledger, self.store, self.alias)
         self._restore_tombstones((self.store.find(live.name) if live else None) or {})
         is_new = live is None
@@ -157,11 +153,9 @@ class Target:
         return live
 
     def beside(self, *, allow_loss: bool = False) -> Collection:
-        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones.
-
-        It gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
-        `allow_loss`: another machine may keep it up to date.
-        """
+        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones. It
+        gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
+        `allow_loss`: another machine may keep it up to date."""
         found = find_live(self.store, self.alias)
         live = found and found.name
         metadata = (self.store.find(live) if live else None) or {}
@@ -204,7 +198,6 @@ class Target:
         )
 
     def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
-        """Create the collection in the store, unless it is there under this id, and return it."""
         metadata = self.store.find(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
@@ -234,7 +227,6 @@ def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
 
 
 def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
-    """Return how the collection differs from what the settings would make; "" if it does not."""
     if collection.outdated:
         return collection.outdated
     chunking = _chunking(chunker, bm25)
@@ -249,11 +241,9 @@ def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunk
 
 
 def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> int | None:
-    """Choose the collection of a run, and bring it and the ledger together.
-
-    Return the epoch that is written into a server's collection, by which it refuses workers of an earlier run.
-    Raises as `Target`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents.
-    """
+    """Choose the collection of a run, and bring it and the ledger together. Return the epoch that is written into a
+    server's collection, by which it refuses workers of an earlier run. Raises as `Target`, StoreMismatch if store and
+    ledger differ, and StoreRestored for a run of single documents."""
     settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
     live, identity = run.alias in store.aliases(), recognised(identity, ledger, store, run.alias)
     target = Target(
@@ -273,10 +263,8 @@ def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> int |
 
 
 def _was_restored(run: IndexRun, collection: Collection) -> bool:
-    """Return whether store and ledger were at different commits, after bringing them together.
-
-    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
-    """
+    """Return whether store and ledger were at different commits, after bringing them together. Raises StoreRestored for
+    a run of single documents, which does not read what else has to be indexed again."""
     difference = run.ledger.different_commits(collection, run.store.commit_mark(collection.name))
     if not difference:
         return False

@@ -99,12 +99,10 @@ def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
 
 
 def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
-    """Delete the chunks of documents from a number on, and return whether there was anything to delete.
-
-    `stale` has (key, first chunk to delete, ledger row). Chunks are deleted by id if the ledger says how many there
-    are. A run that died may have left any number of chunks of a pending document: those are searched for, which in the
-    embedded store, without an index on the key, reads every payload once.
-    """
+    """Delete the chunks of documents from a number on, and return whether there was anything to delete. `stale` has
+    (key, first chunk to delete, ledger row). Chunks are deleted by id if the ledger says how many there are. A run that
+    died may have left any number of chunks of a pending document: those are searched for, which in the embedded store,
+    without an index on the key, reads every payload once."""
     ids: list[str] = []
     unknown: dict[str, int] = {}
     for key, first, known in stale:
@@ -165,10 +163,9 @@ def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
 @contextmanager
 def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator[None]:
     """Commit what was written to the store: mark it there, then write the rows of the block and the mark to the ledger.
-
     What was written must be durable, and its documents pending, because a kill between the two leaves the store one
-    commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is overwritten.
-    """
+    commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is
+    overwritten."""
     name = collection.name
     known = ledger.collection(name)
     if known is None:
@@ -253,7 +250,6 @@ class Committer:
         return len(before) - len(changed)
 
     def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
-        """Return the documents whose points differ from the ledger's rows."""
         stored = self.stored(rows, list(rows)) if rows else {}
         found: set[str] = set()
         for key, row in rows.items():
@@ -289,10 +285,8 @@ class Committer:
 
     def delete_lost(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
         """Delete what the ledger has as gone, and the points of what it has as emptied; yield how many had points.
-
         `note` is told which documents of a batch are gone before anything of it is deleted. Raises as the store and the
-        ledger do; what was deleted by then is committed.
-        """
+        ledger do; what was deleted by then is committed."""
         cid, name = self.collection.id, self.collection.name
         while lost := self.ledger.lost(cid):
             keys = [key for key, _, _ in lost]
@@ -315,11 +309,9 @@ def update_payloads(
     committer: Committer, wanted: Mapping[str, bytes | Sequence[str]], known: Mapping[str, Known], *, alone: bool = True
 ) -> set[str]:
     """Replace the payloads of documents, or the groups in them, and return the documents that are up to date now.
-
     `wanted` has a payload or groups for each document, and `known` its ledger row. The ledger is written last. If the
     points of a document are not as the ledger says, only its groups are replaced. Failures stay listed, unless the
-    payload `alone` has changed. Raises as `Store.retrieve` and `Store.update_payloads`.
-    """
+    payload `alone` has changed. Raises as `Store.retrieve` and `Store.update_payloads`."""
     updated: set[str] = set()
     keys = list(wanted)
     for first in range(0, len(keys), AT_A_TIME):
@@ -348,11 +340,9 @@ def update_payloads(
 
 def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Container[str]) -> dict[str, Sequence[str]]:
     """Return the groups of those documents of a page, by key, whose points may have others until they are written.
-
     `settled` are documents whose payload is updated in any case. Changes of access do not wait for the rest: a document
     whose text changed too is embedded later, perhaps never if that fails, and one that cannot be read keeps the points
-    that it has. Rights that the source has taken away must not show it meanwhile.
-    """
+    that it has. Rights that the source has taken away must not show it meanwhile."""
     documents = page.documents
     found = {
         key: groups_in(payload) or ()

@@ -1,10 +1,7 @@
-"""The delete guard of one scan: deletions that look like a mistake are held back.
-
-A document that is held back stays in the index until the source has it again or a person allows its deletion
-(`--allow-deletes`, or `index --id`, which names it). The rule is in `Loss`.
-
-A lost part of a document cannot be held back: if a table of parts lost too many rows, nothing is written at all.
-"""
+"""The delete guard of one scan: deletions that look like a mistake are held back. A document that is held back stays in
+the index until the source has it again or a person allows its deletion (`--allow-deletes`, or `index --id`, which names
+it). The rule is in `Loss`. A lost part of a document cannot be held back: if a table of parts lost too many rows,
+nothing is written at all."""
 
 from __future__ import annotations
 
@@ -39,12 +36,10 @@ class Loss:
     largest: int
 
     def sentence(self, share: float) -> str:
-        """Return what would be lost if that is more than `share`; "" if it is not.
-
-        The guard compares with the documents of the last complete run, so that new documents of a wrong source cannot
-        hide the loss of old ones. Later documents count too, unless too many of the first are held back: if so, the
-        later documents come from the same faulty source.
-        """
+        """Return what would be lost if that is more than `share`; "" if it is not. The guard compares with the
+        documents of the last complete run, so that new documents of a wrong source cannot hide the loss of old ones.
+        Later documents count too, unless too many of the first are held back: if so, the later documents come from the
+        same faulty source."""
         lost, earlier = self.deletions.whole, self._earlier
         if self.is_of_whole(share):
             if not earlier:
@@ -220,10 +215,8 @@ def hidden_by_policies(ledger: Ledger, alias: str, *digests: str) -> str:
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
-    """Return how many rows the source has of each part of an index now.
-
-    Raises as the source, and SourceError if a part of the live collection, whose guard this is, lost too many.
-    """
+    """Return how many rows the source has of each part of an index now. Raises as the source, and SourceError if a part
+    of the live collection, whose guard this is, lost too many."""
     rows = source.count_parts() if isinstance(source, SqlSource) else {}
     share, parts = (guard.share, guard.parts) if guard is not None else (1.0, {})
     for part, largest in parts.items():
@@ -267,10 +260,8 @@ def delete_gone(run: IndexRun) -> str:
 
 def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> str:
     """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
-
-    `named` documents may be deleted without the guard: the caller listed them. A batch of changes is
-    guarded, and all batches of a day count together.
-    """
+    `named` documents may be deleted without the guard: the caller listed them. A batch of changes is guarded, and all
+    batches of a day count together."""
     ledger, cid = run.ledger, run.collection.id
     with run.stopwatch.stage("delete"):
         run.lease.check()

@@ -1,9 +1,7 @@
-"""The diff: a page of the source compared with what the ledger knows, and which documents need not be read at all.
-
-A `Comparison` collects changes that a full run found and the watch has not delivered.
-Only changes of the source count. A document that is embedded again because the settings changed, or because it failed,
-is no news; neither is one whose write was interrupted, which the interrupted run has noted.
-"""
+"""The diff: a page of the source compared with what the ledger knows, and which documents need not be read at all. A
+`Comparison` collects changes that a full run found and the watch has not delivered. Only changes of the source count. A
+document that is embedded again because the settings changed, or because it failed, is no news; neither is one whose
+write was interrupted, which the interrupted run has noted."""
 
 from __future__ import annotations
 
@@ -172,7 +170,6 @@ class Diff:
             self._comparison.complete(read_all=read_all, all_deleted=self.all_deleted)
 
     def _compare(self, page: SourcePage) -> DocumentBatch:
-        """Compare a page with the ledger, do what needs no embedding, and return what has to be embedded."""
         run, cid, documents, outcome = self._run, self._cid, page.documents, self._run.outcome
         ledger, committer = run.ledger, run.committer
         run.lease.check()
@@ -204,7 +201,6 @@ class Diff:
         return to_embed
 
     def _record(self, page: SourcePage) -> int:
-        """Note what the page holds, and return how many of its documents were not read."""
         run, documents = self._run, page.documents
         unread, excluded = self._state.see(page, run.outcome)
         self._state.note(page)

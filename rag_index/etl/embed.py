@@ -1,7 +1,5 @@
-"""Embed a shard: chunk its documents, embed or reuse each text once, and split what is too long.
-
-`embed` is what a run calls, in whatever process embeds: its own, a child, or a Dask worker.
-"""
+"""Embed a shard: chunk its documents, embed or reuse each text once, and split what is too long. `embed` is what a run
+calls, in whatever process embeds: its own, a child, or a Dask worker."""
 
 from __future__ import annotations
 
@@ -62,11 +60,9 @@ class EmbedJob:
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
-        """Chunk and embed the shard's documents; texts in `known` take the vector given there.
-
-        If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
-        Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
-        """
+        """Chunk and embed the shard's documents; texts in `known` take the vector given there. If one chunk of a
+        document cannot be embedded, the whole document fails, so that no half of it is ever searched. Raises
+        EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason."""
         shard, started, computed = self.shard, time.perf_counter(), time.process_time()
         before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
         vectors: Vectors = dict(self.known)
@@ -176,7 +172,6 @@ def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedd
 
 
 def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
-    """Return the document with each of these texts split in two, and split again if a half is among them."""
     while numbers := [i for i, text in enumerate(document.texts_to_embed()) if text in too_long]:
         for number in reversed(numbers):
             shorter = chunker.split_chunk(document, number)
@@ -189,7 +184,6 @@ def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker)
 def _gather(
     documents: DocumentBatch, chunked: ChunkedDocuments, vectors: Vectors
 ) -> tuple[DocumentBatch, list[ChunkedDocument], NDArray[np.float32], list[str], list[Failure]]:
-    """Return the documents all of whose chunks have vectors, with chunks, vectors and embedded texts; and failures."""
     done: list[int] = []
     whole: list[ChunkedDocument] = []
     texts: list[str] = []

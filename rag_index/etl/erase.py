@@ -89,10 +89,8 @@ class Erased:
 
 @dataclass(slots=True)
 class Witness:
-    """What watches an erasure, and writes the proof of it to `path`, which must not exist.
-
-    `folders` are read besides those of the settings, such as the storage of a server on this machine.
-    """
+    """What watches an erasure, and writes the proof of it to `path`, which must not exist. `folders` are read besides
+    those of the settings, such as the storage of a server on this machine."""
 
     path: Path
     folders: list[Path] = field(default_factory=list)
@@ -119,7 +117,6 @@ class Witness:
         return {key: pieces[key] for key in telling}
 
     def _find_folders(self, settings: Settings, stores: Sequence[str]) -> None:
-        """Collect the folders to read, and what is not read: `stores` are where the index was and is."""
         self.not_read = [PREFECT]
         places = dict.fromkeys([*stores, location(settings.store)])
         folders = [settings.data, *(Path(place) for place in places if "://" not in place)]
@@ -178,7 +175,6 @@ class Witness:
         return after
 
     def _dead(self, settings: Settings, ledger: Ledger, found: set[Any]) -> set[Any]:
-        """Return the pieces that were found and that no document of any index has now."""
         with closing(open_reader(settings.store)) as store:
             for index in settings.indexes if found else ():
                 live = find_live(store, settings.alias(index.name))
@@ -196,7 +192,6 @@ def _vectors(point: StoredPoint) -> list[Sequence[float]]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts in a payload."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -214,11 +209,9 @@ def erase(
     witness: Witness | None = None,
 ) -> Erased | None:
     """Erase what was deleted from an index or changed in it, and first the documents of these ids, which stay away.
-
     Returns None if nothing is indexed. The caller holds the lease, and gives the connections back afterwards. The
     erasure stays pending until `Ledger.end_erasure`. Raises SettingsError if there is no document of an id,
-    StoreMismatch if store and ledger do not belong together, and what they raise.
-    """
+    StoreMismatch if store and ledger do not belong together, and what they raise."""
     began, alias = time.perf_counter(), settings.alias(index.name)
     former = live_collection(ledger, store, alias)
     if former is None:
@@ -307,10 +300,8 @@ def _gone_points(
 def _copy(
     ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease, out: list[tuple[str, str]]
 ) -> int:
-    """Copy a collection under another name, with the tombstones `out`, and return its number of points.
-
-    Raises StoreError if the copy has another number.
-    """
+    """Copy a collection under another name, with the tombstones `out`, and return its number of points. Raises
+    StoreError if the copy has another number."""
     metadata = store.metadata(former.name)
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
     made |= {KEPT_OUT: out} if out else {}
@@ -333,10 +324,8 @@ def _copy(
 
 
 def kept_index(settings: Settings, name: str) -> str:
-    """Return the collections that store and ledger keep of an index, with what a person should know about each.
-
-    Raises UnknownIndex if there are none. Neither store nor index is locked.
-    """
+    """Return the collections that store and ledger keep of an index, with what a person should know about each. Raises
+    UnknownIndex if there are none. Neither store nor index is locked."""
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
@@ -374,7 +363,6 @@ def drop_index(settings: Settings, name: str) -> list[str]:
 
 
 def _stored(ledger: Ledger, store: StoreNames, alias: str) -> dict[str, str]:
-    """Return the store's collections of an alias, with the store that each was moved to, or ""."""
     known = {collection.name for collection in ledger.collections(alias)}
     return {
         name: str(metadata.get(MOVED_TO) or "")

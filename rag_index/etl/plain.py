@@ -33,13 +33,10 @@ SHARDS_AHEAD = 2
 
 
 class Plainly(Steps):
-    """Carries out the steps in this process, and embeds in children of it.
-
-    A model in the process gets `workers` children, one executor each, so that a death costs its own shards alone.
-    Servers are asked by threads of this process, or by a child if a person asks for a number of them; more children
-    begin once those there are have no time left. Little work is embedded in the calling thread, and so is all with
-    `serial`.
-    """
+    """Carries out the steps in this process, and embeds in children of it. A model in the process gets `workers`
+    children, one executor each, so that a death costs its own shards alone. Servers are asked by threads of this
+    process, or by a child if a person asks for a number of them; more children begin once those there are have no time
+    left. Little work is embedded in the calling thread, and so is all with `serial`."""
 
     def __init__(self, settings: Settings, *, embed_here: Callable[[EmbedJob], EmbeddedShard] = embed) -> None:
         """`embed_here` embeds in this process, by default as in any other."""

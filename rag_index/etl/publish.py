@@ -35,9 +35,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> str:
     """Check the counts, and that the first chunks of sampled documents, embedded again, find themselves or an equal.
-
-    Returns the result in one line. Raises StoreMismatch if counts differ, or a sampled chunk does not find itself.
-    """
+    Returns the result in one line. Raises StoreMismatch if counts differ, or a sampled chunk does not find itself."""
     documents, points = verify_counts(ledger, store, collection)
     ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, VERIFIED_SAMPLE)]
     chosen = store.retrieve(collection.name, ids)
@@ -108,10 +106,8 @@ def counted(run: IndexRun) -> str:
 
 
 def publish(run: IndexRun) -> str:
-    """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`.
-
-    Returns what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
-    """
+    """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Returns
+    what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves."""
     ledger, collection, published = run.ledger, run.collection, True
     with run.stopwatch.stage("publish"):
         if (rate := run.diff.sharder.measured) is not None:
@@ -178,12 +174,10 @@ def build_search_index(run: IndexRun) -> str:
 
 
 def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: bool) -> bool:
-    """Turn the search index of a new collection off, and those on again that a run of this index left off.
-
-    `others` are the other collections of the index, and `loaded` says that this run fills the collection in bulk, and
-    publishes it at the end. Return whether it has to wait for the search index then. One that holds points and has its
-    search index keeps it, such as after an error: turning it off would wait for what the server is building.
-    """
+    """Turn the search index of a new collection off, and those on again that a run of this index left off. `others` are
+    the other collections of the index, and `loaded` says that this run fills the collection in bulk, and publishes it
+    at the end. Return whether it has to wait for the search index then. One that holds points and has its search index
+    keeps it, such as after an error: turning it off would wait for what the server is building."""
     server = on_server(store)
     if server is None:
         return False

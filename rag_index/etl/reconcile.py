@@ -1,9 +1,7 @@
-"""Store and ledger brought together, if one of them was restored from an older copy: every point is compared.
-
-Whether that is so is seen by the marks of their last commits (`commit.py`). What was read from store and source is
-recorded in tables of scans beside the ledger's own, and SQL compares them with the ledger. They are on disk, so memory
-does not grow with the corpus.
-"""
+"""Store and ledger brought together, if one of them was restored from an older copy: every point is compared. Whether
+that is so is seen by the marks of their last commits (`commit.py`). What was read from store and source is recorded in
+tables of scans beside the ledger's own, and SQL compares them with the ledger. They are on disk, so memory does not
+grow with the corpus."""
 
 from __future__ import annotations
 
@@ -162,7 +160,6 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 
 def _claimed_key(point: StoredPoint) -> str | None:
-    """Return the key that a point's payload names, whether or not the point is a chunk of that document."""
     ours = point.payload.get(RESERVED_KEY)
     key = ours.get("key") if isinstance(ours, dict) else None
     return key if isinstance(key, str) and key else None

@@ -104,10 +104,8 @@ class RunOptions:
 
 @dataclass(slots=True, eq=False)
 class IndexRun:
-    """Everything that a run holds open, and what it reports. Not safe to share between threads.
-
-    `begin` sets the fields that have no value at first.
-    """
+    """Everything that a run holds open, and what it reports. Not safe to share between threads. `begin` sets the fields
+    that have no value at first."""
 
     settings: Settings
     index: IndexSettings
@@ -177,9 +175,8 @@ class IndexRun:
         self, identity: EmbedderIdentity, chunker: Chunker, *, workers: int = 1, documents: int | None = None
     ) -> None:
         """Choose the collection, bring it and the ledger together, and begin to compare. Raises as `collection.choose`.
-
-        `workers` is how many shards will be embedded at a time; `documents` the expected total, if the caller knows it.
-        """
+        `workers` is how many shards will be embedded at a time; `documents` the expected total, if the caller knows
+        it."""
         self.metrics.workers = max(1, workers)
         if documents is None:
             documents = 0
@@ -216,10 +213,8 @@ class IndexRun:
         return max(0.0, chars - self.metrics.work.chars) / diff.sharder.chars_per_second
 
     def commit(self, written: WrittenShard) -> None:
-        """Commit a shard whose points are in the store: delete its stale chunks, then write the ledger's rows.
-
-        Raises IndexLocked where another run has taken the index over, and what store and ledger raise.
-        """
+        """Commit a shard whose points are in the store: delete its stale chunks, then write the ledger's rows. Raises
+        IndexLocked where another run has taken the index over, and what store and ledger raise."""
         stats, failed = written.stats, sum(failure.kind == "failed" for failure in written.failures)
         with self.stopwatch.stage("commit"):
             self.lease.check()
@@ -286,14 +281,10 @@ def open_run(
     hooks: HooksOf | None = None,
     checks: ServiceChecks | None = None,
 ) -> Iterator[IndexRun]:
-    """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
-
-    What the caller wants to `keep` is used, and left open. `hooks` is asked first: a mistake in golden queries must not
-    wait until all is embedded. `checks` are those of all indexes that are run together.
-
-    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced,
-    StoreBusy.
-    """
+    """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store. What the caller wants
+    to `keep` is used, and left open. `hooks` is asked first: a mistake in golden queries must not wait until all is
+    embedded. `checks` are those of all indexes that are run together. Raises UnknownIndex, SettingsError, SourceError,
+    LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced, StoreBusy."""
     index = settings.index(name)
     asked = hooks and hooks(settings, index, options.full and not options.allow_loss)
     with ExitStack() as stack:
@@ -469,10 +460,8 @@ class AllDocuments:
     """All documents of an index. Runs over some documents override every step."""
 
     def begin(self, run: IndexRun, steps: Steps) -> bool:
-        """Check the services, wait `[run] wait` seconds for those that are down, and begin the run.
-
-        Returns False if there is nothing to do.
-        """
+        """Check the services, wait `[run] wait` seconds for those that are down, and begin the run. Returns False if
+        there is nothing to do."""
         answers = run.checks.ask(questions(run, steps), steps.check)
         identity: EmbedderIdentity = answers["embedder"]
         run.begin(identity, answers.get("context") or open_chunker(run.settings, run.index), workers=steps.workers)

@@ -1,9 +1,7 @@
-"""Shards: changed documents, collected until they are worth some seconds of a worker's time.
-
-A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
-worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many are
-under way at a time is decided in `shards_under_way`.
-"""
+"""Shards: changed documents, collected until they are worth some seconds of a worker's time. A mapped task costs about
+0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no worker idles while another
+finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many are under way at a time is decided in
+`shards_under_way`."""
 
 from __future__ import annotations
 
@@ -84,11 +82,8 @@ def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_s
 
 
 class Sharder:
-    """Collects documents into shards.
-
-    `documents` (`[parallel] shard_documents`) fixes the size of a shard. If it is `auto`, a shard aims at five seconds
-    by the measured rate, as far as there are documents and memory allows.
-    """
+    """Collects documents into shards. `documents` (`[parallel] shard_documents`) fixes the size of a shard. If it is
+    `auto`, a shard aims at five seconds by the measured rate, as far as there are documents and memory allows."""
 
     def __init__(
         self,
@@ -173,7 +168,6 @@ class Sharder:
         return [*shards, self._next_shard(DocumentBatch.empty())] if len(self._waiting) else shards
 
     def _target(self, given: float) -> float:
-        """Return how many characters fill a shard, if `given` more follow those that wait."""
         target = self._full_chars
         if self._grows:
             first = max(self._least, self.chars_per_second * FIRST_SECONDS)
@@ -188,7 +182,6 @@ class Sharder:
         return min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
 
     def _fill(self, documents: int) -> float:
-        """Return how full a shard of the waiting characters is, in this number of documents."""
         if self._documents is not None:
             return min(1.0, documents / self._documents)
         return min(1.0, max(self._chars / self._full_chars, documents / self._max_documents))
@@ -199,7 +192,6 @@ class Sharder:
         return self._chars >= target or documents >= self._max_documents
 
     def _next_shard(self, last: DocumentBatch) -> Shard:
-        """Return a shard of the documents that wait, and of these."""
         self._number += 1
         documents = self._waiting.plus(last)
         pages, self._pages = self._pages[: len(documents)], self._pages[len(documents) :]

@@ -67,12 +67,10 @@ class ShardsUnderWay:
     _error: RagIndexError | None = None
 
     def push(self, shard: Shard) -> Iterator[WrittenShard]:
-        """Begin to embed and write a shard, and yield shards that are done until there is room for the next one.
-
-        If there was room, it is one shard at most: the caller needs time for each, and workers must not run out of
-        work. When a shard fails, the others under way are still yielded; then the first error is raised. What a store
-        raises is raised at once.
-        """
+        """Begin to embed and write a shard, and yield shards that are done until there is room for the next one. If
+        there was room, it is one shard at most: the caller needs time for each, and workers must not run out of work.
+        When a shard fails, the others under way are still yielded; then the first error is raised. What a store raises
+        is raised at once."""
         if shard.suspect:
             with self._run.stopwatch.stage("embed"):
                 yield from in_parts(shard, self._write_alone)
@@ -127,7 +125,6 @@ class ShardsUnderWay:
             raise error
 
     def _next(self) -> Iterator[WrittenShard]:
-        """Yield the next shard that is done. Yield nothing after a second, or for an error or a process that died."""
         if (future := self._wait()) is None:
             return
         shard = self._under_way.pop(future)
@@ -146,7 +143,6 @@ class ShardsUnderWay:
             yield written
 
     def _wait(self) -> Future[WrittenShard] | None:
-        """Return the next future that is done, or None after a second."""
         run = self._run
         try:
             with run.stopwatch.stage("wait"):
@@ -161,7 +157,6 @@ class ShardsUnderWay:
         return reusable(self._run)
 
     def _job(self, shard: Shard) -> EmbedJob:
-        """Return the shard with everything that embedding it needs."""
         run, documents = self._run, shard.documents
         known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
         bm25, embedder = bm25_model(run.index), run.settings.embedder
@@ -176,11 +171,8 @@ class ShardsUnderWay:
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:
-    """Write a suspect alone, split it if it kills its process again, and yield what is written.
-
-    `write_alone` raises ProcessDied if the process of its shard dies. A single document that does that is listed as
-    failed.
-    """
+    """Write a suspect alone, split it if it kills its process again, and yield what is written. `write_alone` raises
+    ProcessDied if the process of its shard dies. A single document that does that is listed as failed."""
     documents, count = suspect.documents, len(suspect.documents)
     try:
         yield write_alone(suspect)

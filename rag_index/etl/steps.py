@@ -1,7 +1,5 @@
 """The steps of a run: how often each is tried, where it is carried out, and what the run's caller may ask in between.
-
-`etl.run` says in which order. `etl.plain` carries them out without Prefect, and `tasks.steps` as tasks of Prefect.
-"""
+`etl.run` says in which order. `etl.plain` carries them out without Prefect, and `tasks.steps` as tasks of Prefect."""
 
 from __future__ import annotations
 
@@ -104,9 +102,7 @@ class Steps(ABC):
 
 class Hooks(Protocol):
     """Questions that the caller of a run asks its collections by search; the run itself knows no search.
-
-    `search.evaluation.gate` has the gate of a rebuild, and what scores mean. An error of a question ends no run.
-    """
+    `search.evaluation.gate` has the gate of a rebuild, and what scores mean. An error of a question ends no run."""
 
     def before_publishing(self, run: IndexRun, live: str | None) -> str:
         """Return why the rebuilt collection may not take the place of the `live` one; "" if it may."""

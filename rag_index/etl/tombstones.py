@@ -1,10 +1,7 @@
-"""Tombstones: documents that a person had erased count as gone, although the source has them.
-
-A tombstone has no key, but hashes by which the key is recognised when its columns get other types or another order
-(`keys.key_mark`). It stands in the ledger under each of its `scopes`, so that it holds when the index, the project or
-the database's address gets another name, and in the metadata of the index's collection, so that it holds for an older
-ledger, or a new one.
-"""
+"""Tombstones: documents that a person had erased count as gone, although the source has them. A tombstone has no key,
+but hashes by which the key is recognised when its columns get other types or another order (`keys.key_mark`). It stands
+in the ledger under each of its `scopes`, so that it holds when the index, the project or the database's address gets
+another name, and in the metadata of the index's collection, so that it holds for an older ledger, or a new one."""
 
 from __future__ import annotations
 

@@ -43,13 +43,10 @@ server.run([socket.socket(fileno=int(sys.argv[1]))])
 
 @contextmanager
 def temporary_server(home: Path, *, verbose: bool = False) -> Iterator[Callable[[], dict[str, str]]]:
-    """Start a Prefect server with its database in `home`, for the time of the block.
-
-    The block gets a function that waits until the server answers, and returns the settings that lead to it.
-
-    This is Prefect's own temporary server, but it has a password, ends however this process ends, and is started
-    without importing the server here, which takes two seconds.
-    """
+    """Start a Prefect server with its database in `home`, for the time of the block. The block gets a function that
+    waits until the server answers, and returns the settings that lead to it. This is Prefect's own temporary server,
+    but it has a password, ends however this process ends, and is started without importing the server here, which takes
+    two seconds."""
     password = f"rag-index:{secrets.token_urlsafe()}"
     ours = {
         "PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_UI_ENABLED": "0",

@@ -40,7 +40,6 @@ def embed_in_worker(job: EmbedJob) -> EmbeddedShard:
 
 
 def _current_worker() -> Any:
-    """Return the Dask worker that this runs in (`distributed.Worker`), or None outside a worker."""
     try:
         return sys.modules["distributed.worker"].get_worker()
     except (KeyError, ValueError):

@@ -110,12 +110,9 @@ def open_watch(
     *,
     changed: Callable[[], None] = lambda: None,
 ) -> Iterator[Watch]:
-    """Open a watch of these indexes (None: all). `changed` is called when its state in the ledger has changed.
-
-    An index whose changes are not seen, because something is missing in its source, keeps no other from being watched.
-
-    Raises UnknownIndex, SettingsError, SourceUnavailable, SourceError, and what the ledger raises.
-    """
+    """Open a watch of these indexes (None: all). `changed` is called when its state in the ledger has changed. An index
+    whose changes are not seen, because something is missing in its source, keeps no other from being watched. Raises
+    UnknownIndex, SettingsError, SourceUnavailable, SourceError, and what the ledger raises."""
     indexes = settings.named(names)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
@@ -137,10 +134,8 @@ def follow(
     changed: Callable[[Settings], None] = lambda settings: None,
 ) -> bool:
     """Watch these indexes (None: all) by the settings that `load` returns, and by others when their file has changed.
-
     `began` is called with each watch, `changed` with the settings when the state in the ledger has changed. Return and
-    raise as `Watch.run` and `open_watch`.
-    """
+    raise as `Watch.run` and `open_watch`."""
     settings, patient = load(), False
     while True:
         reload = _Reload(settings, load)

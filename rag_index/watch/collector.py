@@ -38,10 +38,8 @@ class Collector(threading.Thread):
         arrived: threading.Event,
         ended: threading.Event,
     ) -> None:
-        """Check the feed, and prepare the thread, which runs until `ended` is set.
-
-        `arrived` is set whenever something arrived or the state of the feed changed.
-        """
+        """Check the feed, and prepare the thread, which runs until `ended` is set. `arrived` is set whenever something
+        arrived or the state of the feed changed."""
         super().__init__(name="watch-collector", daemon=True)
         self._aliases = {name: settings.alias(name) for name in names}
         self._poll_seconds = settings.watch.poll_seconds
@@ -86,7 +84,6 @@ class Collector(threading.Thread):
             self._arrived.set()
 
     def _wait(self) -> None:
-        """Wait until the feed may have changes, `poll_seconds` have passed, or the thread has to end."""
         end = time.monotonic() + self._poll_seconds
         while not self._ended.is_set() and (left := end - time.monotonic()) > 0:
             began, most = time.monotonic(), min(SLICE_SECONDS, left)
@@ -95,7 +92,6 @@ class Collector(threading.Thread):
                 return
 
     def _collect(self) -> bool:
-        """Receive once, and return whether the feed has more to give now."""
         received = self._feed.receive(RECEIVE)
         arrived = self._put(received)
         self._feed.acknowledge(received)

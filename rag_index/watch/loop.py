@@ -1,9 +1,7 @@
-"""The watch: what a feed says that changed is indexed in batches, until the watch is told to stop.
-
-Collectors fill the inbox; the loop empties it, a batch of an index at a time. An ordinary run that takes over for an
-index goes on beside the batches of the others. How a batch is run (with Prefect or without) is up to the runner.
-What a run found changed and the feed never gave is said as missed.
-"""
+"""The watch: what a feed says that changed is indexed in batches, until the watch is told to stop. Collectors fill the
+inbox; the loop empties it, a batch of an index at a time. An ordinary run that takes over for an index goes on beside
+the batches of the others. How a batch is run (with Prefect or without) is up to the runner. What a run found changed
+and the feed never gave is said as missed."""
 
 from __future__ import annotations
 
@@ -113,12 +111,10 @@ class Watch:
         self._indexes: list[_Index] = []
 
     def run(self, *, once: bool = False, patient: bool = False) -> bool:
-        """Watch until told to stop; with `once`, until everything is indexed that the feeds knew at the start.
-
-        Return whether every index was caught up at the end. Raises IndexLocked if the project is watched already, and
-        what ends a collector if that is no error of ours; also why changes are not seen if that is so for all indexes,
-        unless it is `patient`.
-        """
+        """Watch until told to stop; with `once`, until everything is indexed that the feeds knew at the start. Return
+        whether every index was caught up at the end. Raises IndexLocked if the project is watched already, and what
+        ends a collector if that is no error of ours; also why changes are not seen if that is so for all indexes,
+        unless it is `patient`."""
         project = self._settings.project
         with ExitStack() as stack:
             try:
@@ -191,7 +187,6 @@ class Watch:
                 self._ledger.need_full_scan(self._settings.alias(name))
 
     def _work(self, *, once: bool) -> None:
-        """Index what changes until told to stop; with `once`, until nothing is left that can be done."""
         while not self._stop.is_set():
             self._raise_death()
             self._arrived.clear()
@@ -223,7 +218,6 @@ class Watch:
         return (record is not None and record.full_number is not None) or self._ledger.count_waiting(index.alias) > 0
 
     def _step(self, index: _Index) -> bool:
-        """Index a batch of what waits; return whether there was one to try."""
         if self._clock() < index.not_before:
             return False
         try:

@@ -1,7 +1,5 @@
 """The doctor: finds what is wrong between source, ledger and store, names a remedy for each finding, and repairs it.
-
-`examine` changes nothing. `repair` corrects what it can, leaves the rest to an ordinary run, and examines again.
-"""
+`examine` changes nothing. `repair` corrects what it can, leaves the rest to an ordinary run, and examines again."""
 
 from __future__ import annotations
 

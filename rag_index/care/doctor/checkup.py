@@ -169,7 +169,6 @@ class Checkup:
         diagnosis.advice += [Advice(self.index.name, note) for note in policies.notes()]
 
     def _scan_store(self, current: Collection, diagnosis: Diagnosis) -> None:
-        """Scan the points of the live collection, and add findings about them and about documents."""
         ledger, store, scratch = self.resources.ledger, self.resources.store, self.scratch
         index, name, cid = self.index.name, current.name, current.id
         try:
@@ -228,11 +227,9 @@ class Checkup:
 
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
-    """Examine these indexes, or all if `names` is empty. Nothing but the locks is changed.
-
-    Raises UnknownIndex, IndexLocked, StoreBusy, StoreRefused if a server may not be read, and TransientError if store
-    or ledger do not answer.
-    """
+    """Examine these indexes, or all if `names` is empty. Nothing but the locks is changed. Raises UnknownIndex,
+    IndexLocked, StoreBusy, StoreRefused if a server may not be read, and TransientError if store or ledger do not
+    answer."""
     indexes = settings.named(names)
     if damage := ledger_damage(settings):
         return Diagnosis([damage])

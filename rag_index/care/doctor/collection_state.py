@@ -67,7 +67,6 @@ class CollectionState:
         return collection.name in self.stored and self.stored[collection.name].get("store_id") == collection.store_id
 
     def _others(self, state: str) -> list[Collection]:
-        """Return the collections in this state that both have and that are not live, newest first."""
         others = [c for c in self.known if c.state == state and c.name != self.live and self.is_stored(c)]
         return sorted(others, key=lambda c: c.id, reverse=True)
 
@@ -144,7 +143,6 @@ class CollectionState:
             yield found("unneeded_collection", f"{message}keep_previous ({self.keep})", unneeded, count=len(unneeded))
 
     def _live_finding(self, live: str) -> Finding:
-        """Return the finding about a live collection that the ledger does not have as the store has it."""
         found = partial(finding, self.index, examples=[live])
         metadata = self.stored.get(live, {})
         row = next((c for c in self.known if c.name == live), None)

@@ -1,9 +1,7 @@
-"""Repair of what a check-up found, by ordinary means.
-
-Aliases, metadata and ledger rows are corrected here, under the index's lock, and a ledger that is lost or of another
-store is made from the payloads. Documents that need vectors are marked as pending, and an ordinary run writes them.
-Every step leaves ledger and store explaining each other, so a repair may be killed and repeated.
-"""
+"""Repair of what a check-up found, by ordinary means. Aliases, metadata and ledger rows are corrected here, under the
+index's lock, and a ledger that is lost or of another store is made from the payloads. Documents that need vectors are
+marked as pending, and an ordinary run writes them. Every step leaves ledger and store explaining each other, so a
+repair may be killed and repeated."""
 
 from __future__ import annotations
 
@@ -62,7 +60,6 @@ def _document_rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
 
 
 def _parse_hash(value: Any) -> bytes:
-    """Return a hash from its hex digits, or empty bytes if `value` is not a hash."""
     try:
         return bytes.fromhex(value) if len(value) == HASH_HEX else b""
     except (TypeError, ValueError):
@@ -70,11 +67,8 @@ def _parse_hash(value: Any) -> bytes:
 
 
 def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[str], bool], object]) -> Diagnosis:
-    """Repair what is wrong with these indexes, then examine them again and return what is left.
-
-    `run` is called with the names of the indexes that need a run, and with True if they need a rebuild. Raises what
-    `examine` raises.
-    """
+    """Repair what is wrong with these indexes, then examine them again and return what is left. `run` is called with
+    the names of the indexes that need a run, and with True if they need a rebuild. Raises what `examine` raises."""
     indexes = settings.named(names)
     found: dict[tuple[str | None, str], Finding] = {}
     if damage := ledger_damage(settings):

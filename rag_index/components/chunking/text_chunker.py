@@ -134,10 +134,8 @@ def middle_break(text: str, breaks: Sequence[re.Pattern[str]] = _BREAKS) -> int 
 
 
 def character_boundary(text: str, earliest: int, position: int) -> int:
-    """Return the last position up to `position` that splits no character as people see it.
-
-    Returns `position` itself if there is none from `earliest` on.
-    """
+    """Return the last position up to `position` that splits no character as people see it. Returns `position` itself if
+    there is none from `earliest` on."""
     for candidate in range(min(position, len(text) - 1), earliest - 1, -1):
         if not _splits_character(text, candidate):
             return candidate

@@ -370,7 +370,6 @@ class Bm25Encoder:
         return {word: self.dimensions(word) for word in words}
 
     def _query_word(self, word: str, count: int) -> QueryWord:
-        """Return a word of a query; a name of source code has a word for its definition too."""
         if self._split:
             name, _, rest = split_identifiers(word).partition(" ")
             return QueryWord(self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count)
@@ -399,7 +398,6 @@ def _encoder(model: Bm25Model) -> Bm25Encoder:
 
 @lru_cache(maxsize=50_000)
 def _dimensions(model: Bm25Model, word: str) -> frozenset[int]:
-    """Return the dimensions of a word of a text."""
     encoder = _encoder(model)
     return encoder.dimensions(encoder._prepared(word, document=True))
 

@@ -121,14 +121,10 @@ class Dispatch(HostCalls[Batch]):
     async def run(
         self, texts: Sequence[str], all_sent: Callable[[], object] = lambda: None
     ) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, in order: its vector or its error.
-
-        `all_sent` is called once all are on their way, when the hosts have room for those of the next call. If some
-        have to be sent again, both calls share the hosts.
-
+        """Return one entry per text, in order: its vector or its error. `all_sent` is called once all are on their way,
+        when the hosts have room for those of the next call. If some have to be sent again, both calls share the hosts.
         Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
-        ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used.
-        """
+        ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used."""
         given, self._all_sent = [Text(text) for text in texts], all_sent
         self._texts.extend(sorted(sendable(given), key=self._length, reverse=True))
         await self._run_to_end()

@@ -79,7 +79,6 @@ class InProcessEmbedder(ABC):
         return [entry if isinstance(entry, Exception) else shorten(entry, dimensions) for entry in entries]
 
     def _entries(self, matrix: NDArray[np.float32], texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return the rows of a matrix, with an error in the place of each that cannot be right."""
         entries: list[NDArray[np.float32] | Exception] = list(matrix)
         for row in np.flatnonzero(~usable_rows(matrix)).tolist():
             wrong = f"{self._settings.model} returned a vector of {broken_reason(matrix[row], None)}"
@@ -100,11 +99,9 @@ class InProcessEmbedder(ABC):
 
 
 class LocalEmbedder(InProcessEmbedder):
-    """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling thread only.
-
-    The vector of a text does not depend on the other texts. It equals the result of
-    `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is broken.
-    """
+    """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling thread only. The vector
+    of a text does not depend on the other texts. It equals the result of `WordLlamaInference.embed(norm=True)` to the
+    last bit. Raises EmbedderError if the package is broken."""
 
     def _load(self) -> tuple[_Tokens, NDArray[np.float32]]:
         tokenizer, weights = load_table()

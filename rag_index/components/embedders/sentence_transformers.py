@@ -40,13 +40,10 @@ MIN_PLAUSIBLE_LIMIT = 8
 
 
 class SentenceTransformersEmbedder(InProcessEmbedder):
-    """An Embedder that uses a SentenceTransformer: unit vectors, computed on one thread or on a GPU.
-
-    A text longer than the model's limit becomes TextTooLong; the library would
-    truncate it silently. Other texts in a batch change a text's vector only by rounding (about 1e-7).
-
-    Prefixes that the settings lack are the prompts that the model brings, or those that are known for its name.
-    """
+    """An Embedder that uses a SentenceTransformer: unit vectors, computed on one thread or on a GPU. A text longer than
+    the model's limit becomes TextTooLong; the library would truncate it silently. Other texts in a batch change a
+    text's vector only by rounding (about 1e-7). Prefixes that the settings lack are the prompts that the model brings,
+    or those that are known for its name."""
 
     def _load(self) -> Any:
         model, given = _load(self._settings), self._settings
@@ -68,7 +65,6 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
         return [entry for entry in entries if entry is not None]
 
     def _text_error(self, text: str) -> Exception | None:
-        """Return the error of a text that cannot be embedded as a whole; None for any other text."""
         try:
             text.encode()
         except UnicodeEncodeError as exc:

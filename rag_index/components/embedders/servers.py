@@ -120,12 +120,10 @@ class ServerEmbedder:
         return self._loop.run(self._take_all(texts, return_exceptions=True))
 
     def take_queries(self, queries: Sequence[Query]) -> None:
-        """Start embedding queries, together with others that wait, and return at once. Any thread may call this.
-
-        A server gets a query once its model was compared with the expected one. Each query gets its vector or its own
+        """Start embedding queries, together with others that wait, and return at once. Any thread may call this. A
+        server gets a query once its model was compared with the expected one. Each query gets its vector or its own
         error: TextTooLong, TextRefused or BadVectors if the text is the reason, and EmbedderUnavailable, RateLimited,
-        ModelMissing, ModelChanged or EmbedderError if no server can be used.
-        """
+        ModelMissing, ModelChanged or EmbedderError if no server can be used."""
         self._loop.call_soon(self._queries.add, tuple(queries))  # the caller may change the list meanwhile
 
     def close(self) -> None:

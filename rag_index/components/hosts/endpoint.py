@@ -1,7 +1,5 @@
-"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here.
-
-`survey_hosts` asks all servers of a run.
-"""
+"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here. `survey_hosts`
+asks all servers of a run."""
 
 from __future__ import annotations
 
@@ -139,7 +137,6 @@ class Endpoint(ABC):
             return json.loads(response.content)  # which takes NaN: some servers write it
 
     def _vectors(self, rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
-        """Return the vectors of an answer. Raises BadVectors if they are none."""
         try:
             return to_vectors(rows)
         except (TypeError, ValueError) as exc:
@@ -147,10 +144,8 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def details(self) -> ModelDetails:
-        """Return the details of the model.
-
-        Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
-        """
+        """Return the details of the model. Raises ModelMissing, and the errors of `embed` that mean the server is at
+        fault."""
 
     async def is_alive(self) -> bool:
         """Return whether the server answers a plain GET, whatever it says: one that computes does."""
@@ -313,10 +308,8 @@ class KnownModel:
     dimension: int | None = None
 
     async def compare(self, endpoint: Endpoint) -> None:
-        """Compare the host's digest with the expected one.
-
-        Raises ModelChanged if they differ, and the errors of `Endpoint.details`.
-        """
+        """Compare the host's digest with the expected one. Raises ModelChanged if they differ, and the errors of
+        `Endpoint.details`."""
         digest = (await endpoint.details()).digest
         if self.digest is None:
             self.digest = digest
@@ -328,11 +321,8 @@ class KnownModel:
             )
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and embed a plain text with it.
-
-        Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `compare` and
-        `Endpoint.embed` that mean the server is at fault.
-        """
+        """Compare the model, and embed a plain text with it. Raises BadVectors, EmbedderError if the host refuses even
+        a plain text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault."""
         await self.compare(endpoint)
         vector = await plain_vector(endpoint, self.name)
         if self.dimension is None:
@@ -346,10 +336,8 @@ class KnownModel:
 
 
 async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
-    """Return a host's vector of a plain text, after checking that it is finite and not zero.
-
-    Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`.
-    """
+    """Return a host's vector of a plain text, after checking that it is finite and not zero. Raises BadVectors,
+    EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`."""
     try:
         vector = (await endpoint.embed([PLAIN_TEXT]))[0]
     except (TextRefused, TextTooLong) as exc:
@@ -386,12 +374,10 @@ async def survey_hosts(
     seconds: float,
     setting: str,
 ) -> list[HostReport]:
-    """Ask all hosts at the same time for their model, and return one report per host, in order.
-
-    `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A host has
-    `seconds` for everything together, the loading of its model included. A message names the `setting` to raise for
-    more. No RagIndexError is raised: errors are in the reports, and a caller that can wait asks again.
-    """
+    """Ask all hosts at the same time for their model, and return one report per host, in order. `use_model` lets a
+    host's model work once, and returns the dimension of its vectors if it embeds. A host has `seconds` for everything
+    together, the loading of its model included. A message names the `setting` to raise for more. No RagIndexError is
+    raised: errors are in the reports, and a caller that can wait asks again."""
 
     async def survey(endpoint: Endpoint) -> HostReport:
         error: RagIndexError

@@ -1,10 +1,7 @@
-"""The pool of hosts: it decides which host gets the next request, and which host rests for how long.
-
-The pool is plain state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests.
-
-A host is given twice as many requests at a time as long as it answers more by it (`Load`). Whether that pays is
-measured while the host works: the characters that it answers in a second, before and after.
-"""
+"""The pool of hosts: it decides which host gets the next request, and which host rests for how long. The pool is plain
+state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests. A host is given
+twice as many requests at a time as long as it answers more by it (`Load`). Whether that pays is measured while the host
+works: the characters that it answers in a second, before and after."""
 
 from __future__ import annotations
 
@@ -100,7 +97,6 @@ class Load:
             self._judge(self._chars / elapsed, self._seconds / self._answers, now)
 
     def _judge(self, rate: float, seconds: float, now: float) -> None:
-        """Decide by the rate at the present load what the next one is."""
         self._changed = now
         if self._before is not None:
             (before, requests), self._before = self._before, None

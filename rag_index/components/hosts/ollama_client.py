@@ -57,9 +57,7 @@ class OllamaEndpoint(Endpoint):
 
     async def generate(self, prompt: str, **options: float) -> Answer:
         """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
-
-        Raises as `embed`; the prompt is the text.
-        """
+        Raises as `embed`; the prompt is the text."""
         async with self._errors_mapped(self.timeout):
             answer = await self._client.generate(
                 self._model,
@@ -73,11 +71,9 @@ class OllamaEndpoint(Endpoint):
         return Answer(answer.response or "", ended, answer.prompt_eval_count)
 
     async def details(self) -> ModelDetails:
-        """Return the details of the model. Its manifest is looked up each time, the rest only if that has changed.
-
-        The digest is that of the weights, or a hash over several if the model has an adapter.
-        Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
-        """
+        """Return the details of the model. Its manifest is looked up each time, the rest only if that has changed. The
+        digest is that of the weights, or a hash over several if the model has an adapter. Raises ModelMissing, and the
+        errors of `embed` that mean the server is at fault."""
         async with self._errors_mapped(min(self.timeout, METADATA_SECONDS)):
             answer = await self._client.list()
             manifest = {plain_model_name(model.model or ""): model.digest for model in answer.models}.get(

@@ -49,10 +49,8 @@ class OpenAIEndpoint(Endpoint):
         self._http = httpx.AsyncClient(**self._client_options)
 
     async def details(self) -> ModelDetails:
-        """Return a digest made of the vector of a plain text, which costs an embedding.
-
-        Raises BadVectors, and what `embed` raises.
-        """
+        """Return a digest made of the vector of a plain text, which costs an embedding. Raises BadVectors, and what
+        `embed` raises."""
         return ModelDetails(probe_digest(await plain_vector(self, self._model)))
 
     async def close(self) -> None:
@@ -63,7 +61,6 @@ class OpenAIEndpoint(Endpoint):
         return self._vectors(self._in_order(answer["data"]))
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Return the vectors in the order of their texts. Raises BadVectors if that cannot be told."""
         found = {row.get("index", place): row["embedding"] for place, row in enumerate(rows)}
         if sorted(found) != list(range(len(rows))):
             raise BadVectors(f"{self.url} does not number its vectors from 0 to {len(rows) - 1}")

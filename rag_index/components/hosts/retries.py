@@ -71,12 +71,10 @@ Req = TypeVar("Req", bound=Request)
 
 
 class HostCalls(ABC, Generic[Req]):
-    """A call that consists of requests to the hosts of a pool. Subclasses implement the requests.
-
-    The pool handles hosts that refuse connections, ask for a pause or return nonsense. A text that failed twice is put
-    on trial, which shows whether the host or the text is at fault: it is tried on that host alone, and the host has to
-    answer a plain request after each failure.
-    """
+    """A call that consists of requests to the hosts of a pool. Subclasses implement the requests. The pool handles
+    hosts that refuse connections, ask for a pause or return nonsense. A text that failed twice is put on trial, which
+    shows whether the host or the text is at fault: it is tried on that host alone, and the host has to answer a plain
+    request after each failure."""
 
     def __init__(self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float) -> None:
         self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
@@ -114,11 +112,9 @@ class HostCalls(ABC, Generic[Req]):
         raise error
 
     async def _run_to_end(self) -> None:
-        """Run until all requests are sent and answered, and say meanwhile whom the process waits for.
-
-        Raises EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host
-        answers but cannot be used.
-        """
+        """Run until all requests are sent and answered, and say meanwhile whom the process waits for. Raises
+        EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host answers
+        but cannot be used."""
         # A request and probes may use up their time before all hosts rest, and the patience begins.
         longest = (1 + MAX_FAILURES) * max(host.endpoint.timeout for host in self._pool.hosts)
         limit = self._patience and self._patience + longest
@@ -278,7 +274,6 @@ class HostCalls(ABC, Generic[Req]):
         self._start_task(self._probe(host, now, plain=plain))
 
     async def _probe(self, host: Host, started: float, *, plain: bool) -> None:
-        """Check a host, which gets nothing else meanwhile."""
         try:
             await self._check(host, started, plain=plain)
         finally:
@@ -304,7 +299,6 @@ class HostCalls(ABC, Generic[Req]):
         return False
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:
-        """Record that a host failed at a request that was sent at `started`, or asked for a pause."""
         if isinstance(error, RateLimited):
             self._stats.rate_limited += 1
             host.record_rate_limit(error, started, self._clock)
@@ -325,11 +319,9 @@ class HostCalls(ABC, Generic[Req]):
 
     def _end_of_patience(self, now: float) -> float | None:
         """Return when the wait for hosts that all rest ends; None while some host accepts texts, or is being probed.
-
         The pool remembers since when they rest, so that calls one after the other share one wait. Raises
         EmbedderUnavailable if it is over, or if no host will be back before that. If every host has the same reason,
-        raises RateLimited or BadVectors instead.
-        """
+        raises RateLimited or BadVectors instead."""
         pool = self._pool
         reasons = "; ".join(str(host.error or f"{host.url} is paused") for host in pool.hosts)
         if pool.all_resting_since is None:

@@ -63,10 +63,8 @@ class Ledger(DocumentRows, RunRows, InboxRows):
         self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
     ) -> dict[str, str]:
         """Return what a person should know of indexes whose store and ledger are at different commits, by their name.
-
         `indexes` has the live collection of each, and `read_marks` returns the marks that the store has. A run may be
-        writing, so a difference counts if a second look shows the same.
-        """
+        writing, so a difference counts if a second look shows the same."""
         found: list[dict[str, str]] = []
         for _ in range(2):
             marks = read_marks(indexes.values()) if indexes else {}
@@ -83,10 +81,8 @@ def reconciled_by(index: str) -> str:
 
 
 def unwanted_indexes(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
-    """Return a sentence about each index that is kept although the settings no longer have it, by its name.
-
-    `live` are the aliases of the store. What another ledger knows, of a project with a similar name, does not count.
-    """
+    """Return a sentence about each index that is kept although the settings no longer have it, by its name. `live` are
+    the aliases of the store. What another ledger knows, of a project with a similar name, does not count."""
     prefix, wanted = settings.alias(""), {settings.alias(index.name) for index in settings.indexes}
     found = {}
     for alias, name in sorted(live.items()):

@@ -155,9 +155,8 @@ class LedgerConnection:
 
     def _check_unchanged(self) -> None:
         """Raise LedgerUnavailable if SQLite takes the file for unchanging, and it has changed: pages may be mixed.
-
-        Raises LedgerError if the file is another one than when it was opened: what is written now would never be read.
-        """
+        Raises LedgerError if the file is another one than when it was opened: what is written now would never be
+        read."""
         if self._file_stamp() == self._stamp:
             return
         if self._unchanging:
@@ -178,7 +177,6 @@ class LedgerConnection:
         return [row[0] for row in self._select(statement)]
 
     def _value(self, statement: sa.Select[Any]) -> Any:
-        """Return the first column of the first row of a query; None if it has no row."""
         with self.transaction() as connection:
             return connection.scalar(statement)
 
@@ -186,7 +184,6 @@ class LedgerConnection:
         return int(self._value(sa.select(sa.func.count()).select_from(source).where(*where)))
 
     def _write(self, statement: sa.UpdateBase) -> int:
-        """Execute a statement that changes rows, and return how many it changed."""
         with self.transaction() as connection:
             return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
@@ -196,7 +193,6 @@ class LedgerConnection:
         self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=update or values))
 
     def _insert_of(self, table: sa.Table, names: Iterable[str]) -> Any:
-        """Return the INSERT of rows with these columns, for `_execute_many`."""
         return self._insert(table).values({name: sa.bindparam(name) for name in names})
 
     def _insert_or_update(self, table: sa.Table, names: Iterable[str], updated: Iterable[str]) -> Any:
@@ -241,7 +237,6 @@ class LedgerConnection:
 
     @contextmanager
     def _map_errors(self) -> Iterator[None]:
-        """Raise errors of SQLAlchemy as errors of the ledger."""
         try:
             yield
         except exc.SQLAlchemyError as error:

@@ -136,7 +136,6 @@ class DocumentRows(ScanRows):
                 self.clear_failures(collection_id, [str(row[1]) for row in values])
 
     def _next_commit(self, collection_id: int) -> int:
-        """Return the number of the commit that writes a document now."""
         last = self._value(sa.select(collections.c.commits).where(collections.c.id == collection_id))
         return int(last or 0) + 1
 

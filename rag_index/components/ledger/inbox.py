@@ -57,10 +57,8 @@ class InboxRows(LedgerConnection):
 
     def begin_watch(self, alias: str, *, blind: str = "") -> None:
         """Record that an index is watched from now on; one that was watched before keeps what is known about it.
-
         `blind` says what the watch of this index cannot see. Then what runs have mended until now is forgotten: nobody
-        may have kept it for the watch.
-        """
+        may have kept it for the watch."""
         values = {"since": self.clock(), "last_number": 0, "state": "running", "message": "", "blind": blind}
         with self.transaction():
             self._put_row(watches, {"alias": alias}, values, {"blind": blind})
@@ -116,7 +114,6 @@ class InboxRows(LedgerConnection):
     def _arrive(
         self, table: sa.Table, arrived: Iterable[tuple[Any, ...]], first_number: int | None = None
     ) -> dict[str, int]:
-        """Insert rows (primary key, time of the change); return the number of each index."""
         earliest: dict[tuple[str, ...], float] = {}
         for *key, at in arrived:
             earliest[tuple(key)] = min(at, earliest.get(tuple(key), at))
@@ -222,10 +219,8 @@ class InboxRows(LedgerConnection):
                 connection.execute(look_ups.update().where(ours).values(first_number=number + 1), rows)
 
     def clear_changes(self, alias: str, number: int, *, compared: str = "") -> None:
-        """Delete what arrived up to this number: a complete scan that began after it has seen all of that.
-
-        `compared` is the hash of the settings of the scan, if the index was watched when it began.
-        """
+        """Delete what arrived up to this number: a complete scan that began after it has seen all of that. `compared`
+        is the hash of the settings of the scan, if the index was watched when it began."""
         arrived = (inbox.c.alias == alias) & (inbox.c.number <= number)
         with self.transaction():
             self._explain(alias, mended.c.document_id.in_(sa.select(inbox.c.document_id).where(arrived)))
@@ -247,16 +242,13 @@ class InboxRows(LedgerConnection):
         self._explain(alias, sa.true())
 
     def _explain(self, alias: str, which: sa.ColumnElement[bool]) -> None:
-        """Delete what runs mended, and the watch has given now."""
         self._write(mended.delete().where(mended.c.alias == alias, OPEN, which))
 
     def begin_comparison(self, alias: str, settings: str) -> bool:
-        """Return whether the watch should have delivered every change that a full scan finds.
-
-        `settings` is a hash of all that decides about the content of a document. It is so if a complete scan with the
-        same settings began under the watch, and nothing was lost since. Otherwise what is open is forgotten, because
-        nobody can tell any more. While look-ups wait, which this scan may make superfluous, it is not so either.
-        """
+        """Return whether the watch should have delivered every change that a full scan finds. `settings` is a hash of
+        all that decides about the content of a document. It is so if a complete scan with the same settings began under
+        the watch, and nothing was lost since. Otherwise what is open is forgotten, because nobody can tell any more.
+        While look-ups wait, which this scan may make superfluous, it is not so either."""
         comparable = (watches.c.alias == alias) & (watches.c.compared == settings) & watches.c.full_number.is_(None)
         with self.transaction():
             begun = self._write(watches.update().where(comparable).values(unkept=0)) > 0
@@ -270,10 +262,8 @@ class InboxRows(LedgerConnection):
         self._write(watches.update().where(differs).values(compared=""))
 
     def note_mended(self, alias: str, run_id: str, begun: int, changes: Sequence[tuple[str, str]]) -> None:
-        """Record documents (id, `new`, `changed` or `deleted`) before the run writes them.
-
-        `begun` is the number of the last arrival when the scan began.
-        """
+        """Record documents (id, `new`, `changed` or `deleted`) before the run writes them. `begun` is the number of the
+        last arrival when the scan began."""
         names, now = mended.c.keys(), self.clock()
         with self.transaction():
             room = max(0, MAX_KEPT - self._count(mended, mended.c.alias == alias, OPEN))
@@ -355,10 +345,8 @@ class InboxRows(LedgerConnection):
             self._advance(alias)
 
     def complete_scan(self, alias: str, collection_id: int, *, number: int, began: float, read_all: bool) -> None:
-        """Record that a scan of the whole source ended with everything in a collection, which is live now.
-
-        `number` is that of the last arrival when it began. One that has not `read_all` relies on `changed_since`.
-        """
+        """Record that a scan of the whole source ended with everything in a collection, which is live now. `number` is
+        that of the last arrival when it began. One that has not `read_all` relies on `changed_since`."""
         with self.transaction():
             if self.gaps_since(collection_id) is not None:
                 return
@@ -415,7 +403,6 @@ class InboxRows(LedgerConnection):
             self._write(milestones.delete().where(milestones.c.alias == alias, milestones.c.number <= one.number))
 
     def _move(self, alias: str, collection_id: int, **values: Any) -> None:
-        """Write a position with the commit that a reader has to see."""
         commits = sa.select(collections.c.commits).where(collections.c.id == collection_id).scalar_subquery()
         values |= {"collection_id": collection_id, "commits": sa.func.coalesce(commits, 0)}
         self._put_row(positions, {"alias": alias}, values)

@@ -181,7 +181,6 @@ class IndexLease:
         return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
 
     def _acquire(self) -> int:
-        """Take the lease and return its new epoch. Raises IndexLocked."""
         import psutil
 
         now = self._ledger.clock()
@@ -254,7 +253,6 @@ def _read_row(ledger: Ledger, name: str) -> dict[str, Any] | None:
 
 
 def _alive(row: dict[str, Any], now: float) -> bool:
-    """Return whether the holder lives, as far as this machine can tell."""
     renewed_at = float(row["renewed_at"])
     renewed_lately = abs(now - renewed_at) <= LEASE_SECONDS
     if row["host"] != socket.gethostname():

@@ -59,11 +59,9 @@ class ScanRows(LedgerConnection):
         self._texts_of = self._without_digests = None
 
     def _is_mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        """Return the condition for a row that the current scan has added."""
         return table.c.scan == self._scan
 
     def _is_lost(self, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        """Return the condition for a document that the scan has recorded as gone or emptied."""
         return d.key.in_(sa.select(lost.c.key).where(self._is_mine(lost), *where))
 
     def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
@@ -203,10 +201,8 @@ class ScanRows(LedgerConnection):
 
     def record_digests(self, collection_id: int, read: Mapping[int, str], *, unread: Iterable[int]) -> None:
         """Record what a complete scan found: the digests of the buckets that it read, and where it saw each document.
-
         Digests of buckets that are neither in `read` nor in `unread` are deleted: the source has none of their rows.
-        Raises LedgerError as `check_scan`: what was to be deleted would count as unchanged.
-        """
+        Raises LedgerError as `check_scan`: what was to be deleted would count as unchanged."""
         with self.transaction():
             self.check_scan(self._scan)
             self._place(collection_id)
@@ -230,7 +226,6 @@ class ScanRows(LedgerConnection):
         self._write(documents.update().where(held, self._is_lost(GONE)).values(bucket=None))
 
     def _seen_in(self, key: sa.ColumnElement[str]) -> sa.ScalarSelect[Any]:
-        """Return the bucket in which the scan saw a document."""
         return sa.select(seen.c.bucket).where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
 
     def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
@@ -376,6 +371,5 @@ def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnEleme
 def _without_key(
     table: sa.FromClause, collection_id: int, other: sa.FromClause, other_id: int
 ) -> sa.ColumnElement[bool]:
-    """Return the condition for documents of one collection whose key has no points in the other."""
     same = sa.exists().where(other.c.collection_id == other_id, other.c.key == table.c.key, other.c.chunks > 0)
     return (table.c.collection_id == collection_id) & (table.c.chunks > 0) & ~same

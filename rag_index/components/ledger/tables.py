@@ -230,10 +230,8 @@ LEDGER_VERSION = 18
 
 
 def create_tables(connection: Connection, *, redacted_url: str) -> None:
-    """Create the tables of a new ledger. Raises LedgerError if there are tables of another version.
-
-    `redacted_url` is for messages.
-    """
+    """Create the tables of a new ledger. Raises LedgerError if there are tables of another version. `redacted_url` is
+    for messages."""
     if (version := version_of(connection)) is None:
         # One run at a time creates the ledger; a second one then finds the tables. On SQLite this also begins the
         # transaction, because Python does not begin one for statements that create tables.

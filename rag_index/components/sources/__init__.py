@@ -216,7 +216,6 @@ def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
 
 
 def _smallest_hashes(documents: DocumentBatch, size: int) -> DocumentBatch:
-    """Return the `size` documents with text whose keys have the smallest hashes, in the order of reading."""
     with_text = [row for row, text in enumerate(documents.texts) if text.strip()]
     rows = sorted(with_text, key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest())[:size]
     return documents.take(sorted(rows))

@@ -125,9 +125,7 @@ class ChangedSource(SqlSource):
 
     def access_stamps(self, cursor: Any, rows: int) -> tuple[dict[str, str], Any]:
         """Return stamps of the groups of at most `rows` documents after `cursor` by key, and the next cursor, or None.
-
-        Raises SourceUnavailable or SourceError.
-        """
+        Raises SourceUnavailable or SourceError."""
         with self._connect() as connection:
             statement = self._in_order(connection, self._select_keys(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
@@ -145,7 +143,6 @@ class ChangedSource(SqlSource):
         return self._with_stamps(page if page is not None else super().page(cursor, rows))
 
     def _page_of_changed(self, state: ScanState, cursor: Any, rows: int) -> SourcePage | None:
-        """Return the changed rows of a page; None if it has to be read in full."""
         since = _decode_time(str(state.watermark))
         has_changed = sa.or_(self._time.is_(None), self._time >= untyped(since))
         flag, width = sa.case((has_changed, 1), else_=0), len(self._keys)
@@ -185,10 +182,8 @@ class ChangedSource(SqlSource):
         return replace(page, stamps={key: access_stamp(groups or ()) for key, groups in pairs})
 
     def _latest_times(self, sample: Any, connection: Connection) -> tuple[Any, Any]:
-        """Return the latest time that is certainly over, and the latest that may be, as the type of `sample`.
-
-        `sample` is a value of the column. The clock is the database's.
-        """
+        """Return the latest time that is certainly over, and the latest that may be, as the type of `sample`. `sample`
+        is a value of the column. The clock is the database's."""
         mysql = self._url.get_backend_name() in ("mysql", "mariadb")
         now: Any = connection.scalar(sa.select(sa.func.utc_timestamp() if mysql else sa.func.current_timestamp()))
         now = dt.datetime.fromisoformat(now) if isinstance(now, str) else now

@@ -1,9 +1,7 @@
-"""A folder of source code: each file is a document, and its id is the path from the root.
-
-Files are read by language, the largest first, a page of bytes at a time. A file whose size and times are the ones in
-the ledger stays unread. A time is not trusted if it is so recent that the file may change again within it, as with
-git's "racily clean" entries (https://git-scm.com/docs/racy-git).
-"""
+"""A folder of source code: each file is a document, and its id is the path from the root. Files are read by language,
+the largest first, a page of bytes at a time. A file whose size and times are the ones in the ledger stays unread. A
+time is not trusted if it is so recent that the file may change again within it, as with git's "racily clean" entries
+(https://git-scm.com/docs/racy-git)."""
 
 from __future__ import annotations
 
@@ -108,7 +106,6 @@ class CodeSource:
         return list_files(self._root, self._index.include, self._index.exclude, self._index.languages)
 
     def _read(self, page: SourcePage, files: list[File], listed_at: float) -> int:
-        """Read files into a page until it is full, and return how many of them it covers."""
         by_key = {encode_key([file.path]): file for file in files}
         unchanged: set[str] = set()
         if self._scan_state is not None and self._scan_state.watermark is not None:
@@ -124,7 +121,6 @@ class CodeSource:
         return len(files)
 
     def _read_file(self, page: SourcePage, key: str, file: File, listed_at: float) -> int:
-        """Add a file to the page, or the reason why it is not indexed; return how many bytes were read."""
         max_bytes, size, data = self._index.max_file_bytes, file.size, b""
         try:
             if size <= max_bytes:

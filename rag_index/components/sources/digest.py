@@ -166,10 +166,8 @@ def value_bucket(layout: BucketLayout, key: Sequence[Any]) -> int:
 
 
 def values_digest(values: Sequence[Any]) -> tuple[int, int]:
-    """Return the digest of values as SQLite gives them, in two halves.
-
-    `marshal` in its version 0 writes each value with its type and its length, and nothing else decides the bytes.
-    """
+    """Return the digest of values as SQLite gives them, in two halves. `marshal` in its version 0 writes each value
+    with its type and its length, and nothing else decides the bytes."""
     first, second = UNPACK(hashlib.sha256(marshal.dumps(tuple(values), 0)).digest())
     return first, second
 
@@ -304,7 +302,6 @@ class DigestSource(SqlSource):
         return self._summed(sa.select(*self._digest_columns()).where(*self._keys_not_null()))
 
     def _summed(self, rows: Select[Any]) -> Select[Any]:
-        """Return the query of bucket, number of rows and sums of both halves for rows of bucket and digest."""
         bucket, digest = rows.selected_columns
         rows = rows.with_only_columns(bucket.label("bucket"), digest.label("digest"), maintain_column_froms=True)
         if self._backend == "postgresql":  # keeps each digest from being computed once for each half
@@ -322,7 +319,6 @@ class DigestSource(SqlSource):
         return sa.select(every.c.bucket, sa.func.count(), *map(sa.func.sum, numbers)).group_by(every.c.bucket)
 
     def _digest_columns(self) -> tuple[Any, Any]:
-        """Return the columns with the bucket and with the digest of a row. Not for SQLite."""
         size, keys = self._layout.size, self._keys
         values = list(super()._select().selected_columns)[len(keys) :]
         whole = self._digest_of([*keys, *values])
@@ -376,7 +372,6 @@ class DigestSource(SqlSource):
         return found
 
     def _sum_rows(self, connection: Connection, statement: Select[Any]) -> tuple[dict[int, list[int]], tuple[Any, ...]]:
-        """Return the sums of the rows of one query, which are not kept, and the last of them."""
         with connection.execute(statement) as result:
             rows: Any = result.cursor  # that of the driver: every row of the source passes here
             try:
@@ -430,7 +425,6 @@ class DigestSource(SqlSource):
         return replace(page, digests=dict(zip(keys, digests, strict=True)))
 
     def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
-        """Return the types of all columns, and what decides how the database writes values."""
         types: list[Any] = []
         parts = [table.select() for table in self._parts.tables] if self._parts is not None else []
         for statement in (super()._select(), *parts):
@@ -450,7 +444,6 @@ def _sql(value: object) -> sa.ColumnElement[Any]:
 
 
 def _read_digest(digest: Any) -> tuple[int, int]:
-    """Return the digest of a row, as a database gives it, in two halves."""
     raw = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)
     return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:16], "big")
 

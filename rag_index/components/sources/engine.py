@@ -61,9 +61,7 @@ itself sets stays."""
 
 def open_read_only(url: URL) -> Engine:
     """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in read-only transactions.
-
-    Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist.
-    """
+    Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist."""
     engine, given = open_writable(url, mode="ro"), str(dict(url.query)).lower()
     if url.get_backend_name() == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
@@ -93,10 +91,8 @@ def _set_for_transaction(pairs: str, connection: Connection) -> None:
 
 
 def open_writable(url: URL, *, mode: str = "rw") -> Engine:
-    """Return an engine that may write, for the table in which triggers note changes; it creates no file.
-
-    `mode` is that of a SQLite file. Raises SettingsError, as `open_read_only` does.
-    """
+    """Return an engine that may write, for the table in which triggers note changes; it creates no file. `mode` is that
+    of a SQLite file. Raises SettingsError, as `open_read_only` does."""
     file = Path(str(url.database)).absolute() if is_file(url) else None
     if file is not None:
         if not file.is_file():
@@ -131,9 +127,7 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
 
 def _open_unchanging(file: Path, _dialect: object, record: Any, arguments: list[str], _options: object) -> None:
     """Open a file without the ones beside it if SQLite cannot make these: closed cleanly, on a read-only mount, say.
-
-    `limited` checks that it was not written meanwhile.
-    """
+    `limited` checks that it was not written meanwhile."""
     log, shared = Path(f"{file}-wal"), Path(f"{file}-shm")
     if os.access(file.parent, os.W_OK) or (log.exists() and (shared.exists() or log.stat().st_size)):
         return
@@ -237,7 +231,6 @@ def _read_all_types(connection: Any, _record: object) -> None:
 
 
 def _read_bits(connection: Any, _record: object) -> None:
-    """Read a BIT of MySQL as a number."""
     connection.decoders = {**connection.decoders, BIT: lambda raw: int.from_bytes(raw, "big")}
 
 
@@ -258,10 +251,8 @@ def limit_on_server(connection: Connection, seconds: float, *, streams: bool) ->
 
 @contextmanager
 def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]:
-    """Break off the connection if the block takes longer. `what` names the source in the message.
-
-    Raises SourceTimedOut if the database ended the query for its time, or the connection was broken off.
-    """
+    """Break off the connection if the block takes longer. `what` names the source in the message. Raises SourceTimedOut
+    if the database ended the query for its time, or the connection was broken off."""
     driver: Any = connection.connection.driver_connection
     expired, in_process = threading.Event(), isinstance(driver, sqlite3.Connection)
     began = time.monotonic()

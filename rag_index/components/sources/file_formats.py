@@ -114,7 +114,6 @@ class _OfficeText(HtmlText):
             super().data(text)
 
     def _look_at(self, tag: str) -> tuple[str, bool, bool]:
-        """Return the name of an element, whether it has text, and whether it is invisible."""
         space, _, name = tag.rpartition("}")
         texts = (
             ("p", "h") if "opendocument" in space else ("t", "text", "v", "pt") if self._is_string else ("t", "text")
@@ -122,7 +121,6 @@ class _OfficeText(HtmlText):
         return name, name in texts, name in _HIDDEN or "purl.org/dc/" in space
 
     def _element(self, tag: str) -> str | None:
-        """Return the element of HTML. Paragraphs of a cell stay in its line."""
         space, _, name = tag.rpartition("}")
         is_cell = name == "pt" or (name == "v" and "spreadsheet" in space)
         element = "td" if is_cell and self._is_string else _AS_HTML.get(name)
@@ -304,7 +302,6 @@ def _page_texts(page: Any) -> Iterator[str]:
 
 
 def _field_texts(field: Any) -> Iterator[str]:
-    """Yield the values of a field, which may be those of its parent; of a choice, the words that a reader chose."""
     found = dict[str, list[Any]]()
     for _ in range(MAX_FILES_WITHIN):
         found = {**{name: _objects(field.get(name)) for name in ("/V", "/Opt", "/Ff") if name in field}, **found}
@@ -412,13 +409,11 @@ def _mend(part: Message) -> None:
 
 
 def _parts(part: Message) -> list[Message]:
-    """Return the parts of a multipart, or the e-mail that a part holds."""
     found: Any = part.get_payload()
     return list(found)
 
 
 def _bodies(part: Message, missing: list[str]) -> list[str]:
-    """Return the texts of an e-mail. What cannot be read is added to `missing`."""
     if not part.is_multipart():
         return [_body_text(part, missing)] if _is_body(part) else []
     if not _kind(part).startswith("multipart/"):

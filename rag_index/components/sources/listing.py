@@ -71,10 +71,8 @@ class Listing:
 
 
 def open_file(name: str, folder: int, flags: int = 0) -> int:
-    """Return the descriptor of a file, or with O_DIRECTORY of a folder, in an open folder. No link is followed.
-
-    Raises OSError if it is a link on the last step, or neither of the two, such as a pipe.
-    """
+    """Return the descriptor of a file, or with O_DIRECTORY of a folder, in an open folder. No link is followed. Raises
+    OSError if it is a link on the last step, or neither of the two, such as a pipe."""
     opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=folder)
     if not flags & os.O_DIRECTORY and not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
@@ -99,11 +97,9 @@ def open_below(root: Path, folder: str) -> Iterator[int]:
 def list_files(
     root: Path, include: Sequence[str], exclude: Sequence[str], languages: Mapping[str, str] | None = None
 ) -> Listing:
-    """Return the files below `root` that are included, by language, the largest first.
-
-    `languages` are the languages of files by the end of their names, where they differ from `language_of`. Raises
-    SourceUnavailable if the folder itself cannot be read, and SettingsError if a pattern is not valid.
-    """
+    """Return the files below `root` that are included, by language, the largest first. `languages` are the languages of
+    files by the end of their names, where they differ from `language_of`. Raises SourceUnavailable if the folder itself
+    cannot be read, and SettingsError if a pattern is not valid."""
     return _Walk(root, include, exclude, languages or {}).listing()
 
 
@@ -206,7 +202,6 @@ def _is_unicode(path: str) -> bool:
 
 
 def _patterns(lines: Iterable[str]) -> tuple[Rule, ...]:
-    """Return patterns of the settings as rules. Raises SettingsError for one that fits nothing."""
     found = {line: _read_rule(os.fsencode(f"/{line.removeprefix('/')}"), b"") for line in lines}
     for line in (line for line, rule in found.items() if rule is None):
         raise SettingsError(f"no file fits the pattern {line!r} of include or exclude; correct the pattern")
@@ -267,7 +262,6 @@ def is_ignored(path: str, rules: Sequence[Rule]) -> bool:
 
 
 def _read_rule(line: bytes, folder: bytes) -> Rule | None:
-    """Return the rule of a line of the ignore file of a folder, as git reads it; None if there is none."""
     if not line or line.startswith(b"#") or len(line) > MAX_PATH:
         return None
     negated, line = line.startswith(b"!"), line.removeprefix(b"!")

@@ -1,10 +1,7 @@
 """Pages of a source: rows of a result, read until they are a page or as a stream, and the documents that rows become.
-
-No table of long texts is held whole. A document has a key, a text, a payload, a title, a link, and parts.
-
-SQLite takes any bytes for a text. Where they are not UTF-8, the query is run again, and they are read in the charset
-that they look like.
-"""
+No table of long texts is held whole. A document has a key, a text, a payload, a title, a link, and parts. SQLite takes
+any bytes for a text. Where they are not UTF-8, the query is run again, and they are read in the charset that they look
+like."""
 
 from __future__ import annotations
 
@@ -314,11 +311,9 @@ class RowReader:
     def read(
         self, rows: Sequence[Sequence[Any]], parts: Sequence[DocumentParts]
     ) -> tuple[DocumentBatch, list[Failure]]:
-        """Return the documents of these rows, in order, and the failures of those whose text is not text.
-
-        `parts` are those of each row; the groups among them become a part of the payload. Raises SourceError if a value
-        cannot be a key.
-        """
+        """Return the documents of these rows, in order, and the failures of those whose text is not text. `parts` are
+        those of each row; the groups among them become a part of the payload. Raises SourceError if a value cannot be a
+        key."""
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._columns
         try:
             keys = encode_keys(columns[: self._width])

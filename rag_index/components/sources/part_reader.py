@@ -1,9 +1,7 @@
-"""What documents have beside their row: parts, such as the comments of tickets, and the groups that may see them.
-
-There is one query for each table of parts and page of documents. Rows are read as a stream, and matched with documents
-here. If the parts of a page have more characters than a page may
-have, the page gets fewer documents. So what is in memory is bounded, unless one document alone has more.
-"""
+"""What documents have beside their row: parts, such as the comments of tickets, and the groups that may see them. There
+is one query for each table of parts and page of documents. Rows are read as a stream, and matched with documents here.
+If the parts of a page have more characters than a page may have, the page gets fewer documents. So what is in memory is
+bounded, unless one document alone has more."""
 
 from __future__ import annotations
 
@@ -145,10 +143,8 @@ class PartsReader:
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
 
     def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Sequence[Any]]) -> None:
-        """Check that the queries of parts can be run, also for the values of some rows of documents.
-
-        Raises SettingsError if one cannot.
-        """
+        """Check that the queries of parts can be run, also for the values of some rows of documents. Raises
+        SettingsError if one cannot."""
         for table in self.tables:
             what = f"the query of part {table.label!r}"
             first_rows(connection, index, table.select(), what)
@@ -158,9 +154,7 @@ class PartsReader:
 
     def read(self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float) -> list[DocumentParts]:
         """Return the parts of the first rows, of so few that they have at most `max_chars`, unless one alone has more.
-
-        Raises the driver's errors.
-        """
+        Raises the driver's errors."""
 
         def read() -> list[DocumentParts] | None:
             documents = [DocumentParts() for _ in rows]
@@ -201,12 +195,10 @@ class PartsReader:
 def owners_of(
     connection: Connection, part: PartSettings, index: IndexSettings, column: str, values: Sequence[Any]
 ) -> Iterator[Sequence[Any]]:
-    """Yield which documents have, or may have had, a row of a part with one of these values in a column.
-
-    These are values of the columns of documents that `part.pairs` names, and may occur several times. Where the row may
-    be deleted, and a join says which document it belonged to, the row of the join is asked as well. Raises the driver's
-    errors.
-    """
+    """Yield which documents have, or may have had, a row of a part with one of these values in a column. These are
+    values of the columns of documents that `part.pairs` names, and may occur several times. Where the row may be
+    deleted, and a join says which document it belonged to, the row of the join is asked as well. Raises the driver's
+    errors."""
     table = PartRows(part, index, filtered=False)
     places = [split_name(name, part.joins) for name in table.on]
     asked = [(table.rows, column, table.on, values)]
@@ -226,7 +218,6 @@ def owners_of(
 
 
 def _after(prefix: str, values: Sequence[Any]) -> list[int]:
-    """Return the numbers that follow a text in those values that begin with it, as `number_after` does."""
     texts = [bytes(v).decode(errors="replace") if isinstance(v, bytes | memoryview) else str(v) for v in values]
     return [int(found[1]) for text in texts if (found := re.match(re.escape(prefix) + r"(\d{1,18})", text))]
 
@@ -290,9 +281,7 @@ class AccessReader:
 
     def check(self, connection: Connection, key: Sequence[Any] | None) -> None:
         """Check that the query of pairs runs, and that its keys can be compared with `key`, that of some document.
-
-        Raises SettingsError if it does not, or they cannot.
-        """
+        Raises SettingsError if it does not, or they cannot."""
         if self._index.access_query is None:
             return
         pairs, what = self._pairs_of(connection), "the query of access"
@@ -309,9 +298,7 @@ class AccessReader:
 
     def groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
         """Return the groups of each row, which begins with its key, and ends with the column that has them, if one has.
-
-        Raises the driver's errors.
-        """
+        Raises the driver's errors."""
         if self._index.asks_database:  # which is asked in each search; a caller who does not ask it sees nothing
             return [[] for _ in rows]
         if self._index.access_query is None:
@@ -348,6 +335,5 @@ def _typed_key(key: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _kind(value: Any) -> str:
-    """Return what kind of values of a key a value can be compared with."""
     kind = "number" if isinstance(value, int | float | decimal.Decimal) else type(value).__name__
     return "bytes" if isinstance(value, bytearray | memoryview) else kind

@@ -172,9 +172,7 @@ class RowRights:
         self, index: IndexSettings, role: str, settings: Mapping[str, str], keys: Sequence[str], seconds: float
     ) -> set[str]:
         """Return which of these typed keys belong to documents that a role sees as completely as the reader does.
-
-        `settings` are what policies read. Raises SourceUnavailable and SourceError.
-        """
+        `settings` are what policies read. Raises SourceUnavailable and SourceError."""
         seconds, compared = max(seconds, MIN_TIME_LIMIT), index.query is not None or bool(index.joins or index.parts)
         named = relation(index.db_schema, index.table) if index.table else None
         with (
@@ -195,7 +193,6 @@ class RowRights:
 
 
 def _shown(connection: Connection, index: IndexSettings, keys: Sequence[str], *, digests: bool) -> dict[str, Any]:
-    """Return the documents that are seen now, by their typed keys; with a digest of all that is seen of each."""
     rows = documents_from(index)
     shown = sa.select(*rows.c).subquery("shown")  # all its columns, so that the role must be allowed to read them
     columns = [shown.c[name] for name in index.key_columns]
@@ -210,7 +207,6 @@ def _shown(connection: Connection, index: IndexSettings, keys: Sequence[str], *,
 
 
 def _of_part(part: FromClause, pairs: Sequence[tuple[str, str]], shown: FromClause) -> sa.ColumnElement[Any]:
-    """Return the digest of the rows of a part that belong to a document."""
     from sqlalchemy.dialects.postgresql import aggregate_order_by  # here: importing a dialect takes 20 ms
 
     own = sa.select(*part.c).subquery("own")

@@ -1,8 +1,6 @@
-"""The rows of a query in a file, so that the database is done with them after one short transaction.
-
-However long embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is below
-`data`, private, and removed once its last page was read, or by the next process that reads a source after a kill.
-"""
+"""The rows of a query in a file, so that the database is done with them after one short transaction. However long
+embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is below `data`,
+private, and removed once its last page was read, or by the next process that reads a source after a kill."""
 
 from __future__ import annotations
 
@@ -51,10 +49,8 @@ class RowFile:
         return os.fdopen(descriptor, "w+b")
 
     def write(self, rows: Iterable[Sequence[Any]], expected: int | None) -> int:
-        """Write all rows and return their number. `expected` is about how many the caller expects.
-
-        Raises SourceError if the disk lacks room.
-        """
+        """Write all rows and return their number. `expected` is about how many the caller expects. Raises SourceError
+        if the disk lacks room."""
         written, checked = 0, 0
         try:
             for row in rows:

@@ -109,7 +109,6 @@ def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
 
 
 def _document_tables(index: IndexSettings) -> list[SourceTable]:
-    """Return the table of an index, without a name if it has a query, and those that are joined."""
     columns = _unique([*document_columns(index), index.newest])
     return _tables(index, columns, "", _known(index.where))
 
@@ -144,7 +143,6 @@ def source_tables(index: IndexSettings) -> list[SourceTable]:
 
 
 def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> SourceTable:
-    """Return a joined table with its route, over the first of its columns that equals another, or the number in it."""
     (own, other), prefix = join.pairs[0], join.prefixes[0]
     other = f"{of_part}{prefix}{{{other}}}" if prefix else f"{of_part}{other}"
     return replace(table, keys=(own,), look_up=None if [other] == key else other)
@@ -165,7 +163,6 @@ def look_up_columns(index: IndexSettings) -> set[str]:
 
 
 def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> SourceTable:
-    """Return the table of a part with its route."""
     pairs = part.pairs(key)
     by_column = {column: own for own, column in pairs}
     joins = [split_name(own, part.joins)[0] for own, _ in pairs]
@@ -309,7 +306,6 @@ def _with_joins(
     *,
     filtered: bool,
 ) -> FromClause:
-    """Return a subquery `name` of the columns of `base` and of its joins; `base` itself if there are none."""
     if not joins:
         return base
     froms: dict[str | None, FromClause] = {None: base}
@@ -356,9 +352,7 @@ def _known(*texts: str | None) -> tuple[str, ...]:
 
 def check_columns(connection: Connection, index: IndexSettings) -> None:
     """Check that the query and all tables of an index have the columns that the settings name, and texts are texts.
-
-    Raises SettingsError if one does not.
-    """
+    Raises SettingsError if one does not."""
     limit = 1 if index.has_files else CHECKED_ROWS
     if index.query is not None:
         every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query_from(index))
@@ -386,10 +380,8 @@ def first_rows(
     limit: int = CHECKED_ROWS,
     table: SourceTable | None = None,
 ) -> tuple[list[str], Sequence[Sequence[Any]]]:
-    """Return the names of the columns of a statement that the settings decide, and its first rows.
-
-    Raises SettingsError if it cannot be run, and says `what` it is, and what is like a missing name of its `table`.
-    """
+    """Return the names of the columns of a statement that the settings decide, and its first rows. Raises SettingsError
+    if it cannot be run, and says `what` it is, and what is like a missing name of its `table`."""
 
     def read() -> tuple[list[str], Sequence[Sequence[Any]]]:
         with connection.execute(statement.limit(limit)) as result:
@@ -406,7 +398,6 @@ def first_rows(
 
 
 def _similar(connection: Connection, table: SourceTable) -> str:
-    """Return what the names of a table or of its columns may mean that are not there; "" if all are."""
     connection.rollback()
     with suppress(exc.SQLAlchemyError):
         inspector = sa.inspect(connection)
@@ -478,12 +469,10 @@ def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 def equals_any(
     columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]], dialect: str = ""
 ) -> sa.ColumnElement[bool]:
-    """Return the condition for rows that have one of these values (a value for each column) in the columns.
-
-    PostgreSQL would compare each row with each value of a list of rows, and has no stack for many. Rows of values are
-    joined instead, the first of which has no values: it gives the others the types of the columns. Other databases may
-    have no rows of values, and MariaDB does not convert the charset of those that it has.
-    """
+    """Return the condition for rows that have one of these values (a value for each column) in the columns. PostgreSQL
+    would compare each row with each value of a list of rows, and has no stack for many. Rows of values are joined
+    instead, the first of which has no values: it gives the others the types of the columns. Other databases may have no
+    rows of values, and MariaDB does not convert the charset of those that it has."""
     if len(columns) == 1:
         plain = [value for [value] in values]
         return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))

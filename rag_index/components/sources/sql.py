@@ -290,10 +290,8 @@ class SqlSource:
         following: Sequence[Any] | None,
     ) -> Cursor | None:
         """Return the cursor of the page after these rows of the page at `cursor`; None without a row that follows.
-
         Raises SourceError if several rows have the last key, for the database perhaps ("a" and "A") and not for Python,
-        and if rows were lost between pages.
-        """
+        and if rows were lost between pages."""
         read = len(rows) + (cursor.rows if cursor is not None else 0)
         if following is None:
             self._scanned = Cursor((), read, max(1, len(rows)) if cursor is None else cursor.size)
@@ -355,7 +353,6 @@ class SqlSource:
         return connection.execute(statement).fetchall()
 
     def _key_values(self, connection: Connection, wanted: Iterable[list[Any]]) -> list[tuple[Any, ...]]:
-        """Return the values that the parts of ids may stand for."""
         if not self._key_types:
             self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
         values: list[tuple[Any, ...]] = []
@@ -423,8 +420,6 @@ class SqlSource:
     def _fetch(
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Return the rows of a page and the row after it, as `read_page`."""
-
         def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
             with connection.execute(statement, execution_options=STREAMED) as result:
                 page, following = read_page(result, rows, self._fetch_rows)
@@ -435,7 +430,6 @@ class SqlSource:
         return with_any_text(connection, read)
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
-        """Return all rows of a statement that has few, however long they are."""
         given = connection, statement, self._fetch_rows, len(self._keys)
         return with_any_text(connection, lambda: list(map(self._reader.keep_files, stream_rows(*given))))
 
@@ -456,7 +450,6 @@ class SqlSource:
         return page
 
     def _copy_rows(self) -> None:
-        """Copy all rows into a file as fast as the database gives them. Raises as `page`."""
         self._remove_copy()
         self._copy = RowFile(self._folder)
         with closing(self._all_rows()) as rows:

@@ -133,12 +133,10 @@ class NotText(ValueError):
 
 
 def read_text(value: Any, form: str = "plain") -> str:
-    """Return the text of a value as people read it; "" for None, and for an object without text.
-
-    `form` is one of `Format`: how the text is written. With "auto" the value itself decides. Bytes are unpacked (gzip,
-    deflate) and decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the value is, or
-    holds, bytes that are no text.
-    """
+    """Return the text of a value as people read it; "" for None, and for an object without text. `form` is one of
+    `Format`: how the text is written. With "auto" the value itself decides. Bytes are unpacked (gzip, deflate) and
+    decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the value is, or holds, bytes
+    that are no text."""
     if value is None:
         return ""
     if isinstance(value, dict | list):
@@ -235,11 +233,9 @@ def _shows_marks(text: str, *, is_html: bool) -> bool:
 
 
 def html_text(text: str, *, lines: bool | None = None, elements: Set[str] | None = _KNOWN) -> str:
-    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is.
-
-    `lines` says whether line breaks count; if it does not, they do in a text without blocks. What is no mark of one of
-    the `elements` is text; None for XML, where each is.
-    """
+    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is. `lines` says
+    whether line breaks count; if it does not, they do in a text without blocks. What is no mark of one of the
+    `elements` is text; None for XML, where each is."""
     if "<" not in text:
         if "&" not in text:
             return text
@@ -519,7 +515,6 @@ def decode_text(value: bytes, charset: str = "") -> str | None:
 
 
 def _codec(charset: str) -> str | None:
-    """Return Python's name of a charset, as browsers understand it: ISO-8859-1 is Windows-1252, GB2312 is GBK."""
     if not charset:
         return None
     import webencodings
@@ -575,7 +570,6 @@ def _repaired(value: bytes) -> str | None:
 
 
 def _guessed(value: bytes) -> str | None:
-    """Return the text in the charset that the bytes look like, None if they look like none."""
     import chardet
 
     found = chardet.detect(value, encoding_era=~chardet.EncodingEra.MAINFRAME, compat_names=False)

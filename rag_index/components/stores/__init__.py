@@ -89,12 +89,9 @@ def location(settings: StoreSettings) -> str:
 
 
 def open_store(settings: StoreSettings, *, wait: float = 0.0, writes: bool = False) -> Store:
-    """Open the store that the settings name.
-
-    Each collection of the embedded one is locked when it is first used; `wait` is how long to wait for its holder. With
-    `writes`, each is made ready to be written by then. A request to a server with a passing fault is retried for 30
-    seconds, and for as long as the server asks for pauses.
-    """
+    """Open the store that the settings name. Each collection of the embedded one is locked when it is first used;
+    `wait` is how long to wait for its holder. With `writes`, each is made ready to be written by then. A request to a
+    server with a passing fault is retried for 30 seconds, and for as long as the server asks for pauses."""
     if settings.url is None:
         from rag_index.components.stores.edge.store import EdgeStore
 
@@ -106,11 +103,9 @@ def open_reader(
     settings: StoreSettings, *, wait: float = 0.0, timeout: float | None = None, patience: float | None = None
 ) -> StoreReader:
     """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
-
-    `wait` is how long that process may take to let go of a collection. A request to a server may take `timeout`
-    seconds (default: as the settings say), and is retried for `patience` seconds (default: as for `open_store`). An
-    embedded store with a `timeout` is read in other processes, because nothing else can end a call.
-    """
+    `wait` is how long that process may take to let go of a collection. A request to a server may take `timeout` seconds
+    (default: as the settings say), and is retried for `patience` seconds (default: as for `open_store`). An embedded
+    store with a `timeout` is read in other processes, because nothing else can end a call."""
     if settings.url is None:
         from rag_index.components.stores.edge.reader import EdgeReader
 
@@ -154,10 +149,8 @@ def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str
 
 
 def find_live(store: StoreNames, alias: str) -> LiveName | None:
-    """Return the live collection of an alias, None if the store says that there is none.
-
-    Raises StoreMismatch if the alias points at a collection of another index, and as `find_unlisted`.
-    """
+    """Return the live collection of an alias, None if the store says that there is none. Raises StoreMismatch if the
+    alias points at a collection of another index, and as `find_unlisted`."""
     if (name := store.aliases().get(alias)) is not None:
         check_alias(alias, name, store.find(name) or {})
         return LiveName(name, name)
@@ -174,11 +167,8 @@ def check_alias(alias: str, collection: str, metadata: Mapping[str, Any]) -> Non
 
 
 def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
-    """Return the live collection of an alias that the store does not list, None if there is none.
-
-    Raises StoreRefused if the API key may not ask for the alias, and StoreMismatch if a collection of another program
-    has its name.
-    """
+    """Return the live collection of an alias that the store does not list, None if there is none. Raises StoreRefused
+    if the API key may not ask for the alias, and StoreMismatch if a collection of another program has its name."""
     if (metadata := store.find(alias)) is None:
         return None
     if metadata.get("alias") != alias:

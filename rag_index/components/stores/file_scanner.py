@@ -1,9 +1,7 @@
-"""A scanner of bytes: which files hold something of texts or vectors. It knows no index, and no store.
-
-Of each text and each vector it knows hashes of pieces of 32 bytes, and looks for these at every byte of every file, and
-of what gzip or zlib has packed. LZ4 leaves pieces that it met for the first time as they are. A vector has pieces in
-each encoding; two are also looked for as bytes of any scale and offset, by their correlation.
-"""
+"""A scanner of bytes: which files hold something of texts or vectors. It knows no index, and no store. Of each text and
+each vector it knows hashes of pieces of 32 bytes, and looks for these at every byte of every file, and of what gzip or
+zlib has packed. LZ4 leaves pieces that it met for the first time as they are. A vector has pieces in each encoding; two
+are also looked for as bytes of any scale and offset, by their correlation."""
 
 from __future__ import annotations
 

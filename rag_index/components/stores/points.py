@@ -85,12 +85,10 @@ def require_present(missing: Sequence[str], name: str) -> None:
 
 
 def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32]:
-    """Check the vectors of a batch and return them with length one (float32, shape (len(points), dimension)).
-
-    The engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long
-    ones, so it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values
-    that are not finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`).
-    """
+    """Check the vectors of a batch and return them with length one (float32, shape (len(points), dimension)). The
+    engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long ones, so
+    it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values that are not
+    finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`)."""
     vectors, problem = np.asarray(points.vectors), ""
     if points.sparse is not None and not sparse:
         problem = "has no sparse vectors"
@@ -157,10 +155,8 @@ def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
 
 def words_in(look_up: Callable[[list[int]], list[StoredPoint]], words: Sequence[int], limit: int) -> WordPlaces:
     """Return the ids of at least `limit` points for each of these words that points have, or of all that have it.
-
     `look_up` returns the `limit` best points that have any of some words, with their sparse vectors. Rare words come
-    first, so it is asked again for the words that the points so far do not have.
-    """
+    first, so it is asked again for the words that the points so far do not have."""
     left, places = set(words), WordPlaces()
     while left:
         found = look_up(sorted(left))
@@ -196,9 +192,7 @@ def best_points(
     look_up: Callable[[Sequence[LookUp]], list[list[StoredPoint]]], limit: int, *, hybrid: bool
 ) -> list[StoredPoint]:
     """Return the `limit` nearest points, or if `hybrid` the best by either vector, each once, with both scores.
-
-    `look_up` does some searches in one round, and returns the points of each. Raises what it raises.
-    """
+    `look_up` does some searches in one round, and returns the points of each. Raises what it raises."""
     nearest = LookUp(sparse=False, limit=limit)
     if not hybrid:
         return look_up([nearest])[0]
@@ -228,11 +222,9 @@ K = TypeVar("K")
 
 
 def payload_filter(conditions: Conditions) -> Json | None:
-    """Return the filter for all of these conditions, or None if there are none.
-
-    Raises StoreError for a condition that is not valid: an unknown op, a range that mixes numbers and times, or a
-    value of a type that payloads do not have.
-    """
+    """Return the filter for all of these conditions, or None if there are none. Raises StoreError for a condition that
+    is not valid: an unknown op, a range that mixes numbers and times, or a value of a type that payloads do not
+    have."""
     if not conditions:
         return None
     found: Json = {"must": [], "must_not": []}
@@ -274,10 +266,8 @@ def index_changes(
     fields: Mapping[str, str | None], there: Mapping[str, K], kinds: Callable[[str], K]
 ) -> Iterator[tuple[str, K | None]]:
     """Yield the changes, by path, that give payload indexes these kinds: an index to create, or None to remove one.
-
-    `there` has the indexes that exist, by the path that the engine returns, and `kinds` returns the engine's kind for
-    a name. Raises StoreError for an unknown kind.
-    """
+    `there` has the indexes that exist, by the path that the engine returns, and `kinds` returns the engine's kind for a
+    name. Raises StoreError for an unknown kind."""
     from rag_index.core.settings.parts import (
         PAYLOAD_KINDS,  # here: a process that searches should start at once
     )
@@ -300,12 +290,10 @@ def match_any(field: str, values: Sequence[str | int]) -> Json:
 
 
 def _empty(field: str) -> Json:
-    """Require the field to be missing, null or an empty list."""
     return {"is_empty": {"key": field}}
 
 
 def _one_of(field: str, values: object) -> Json:
-    """Require the field to be one of these values."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise StoreError(f"condition on {field}: `any` needs a list of values, not {values!r}")
     texts, whole, rest = list[str](), list[int](), list[Json]()

@@ -48,9 +48,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def database_url(text: str, folder: Path) -> URL:
     """Return the parsed URL, with a relative SQLite file placed in `folder` and with our driver if it names none.
-
-    Raises ValueError if the text is not a database URL. The message does not repeat it, since it may hold a password.
-    """
+    Raises ValueError if the text is not a database URL. The message does not repeat it, since it may hold a
+    password."""
     try:
         url = make_url(text)
     except (exc.ArgumentError, ValueError):  # ValueError: the port is not a number
@@ -69,12 +68,10 @@ def is_file(url: URL) -> bool:
 
 
 def connect_options(url: URL) -> dict[str, Any]:
-    """Return the options with which a server is connected to, except those that the URL has.
-
-    A PostgreSQL database in SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect.
-    Behind a pooler, such as PgBouncer, each transaction may run in another session, which has no statement that was
-    prepared in an earlier one.
-    """
+    """Return the options with which a server is connected to, except those that the URL has. A PostgreSQL database in
+    SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect. Behind a pooler, such as
+    PgBouncer, each transaction may run in another session, which has no statement that was prepared in an earlier
+    one."""
     backend = url.get_backend_name()
     options: dict[str, Any] = {"connect_timeout": DATABASE_CONNECT_SECONDS} if backend in DRIVERS else {}
     if backend == "postgresql":
@@ -135,12 +132,10 @@ def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) 
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
-    """Set `busy_timeout` and then each pragma on a connection of the driver.
-
-    Two processes that switch a new file to `journal_mode=WAL` at once exclude each other, and SQLite does not wait
-    there, whatever `busy_timeout` says (its documentation of sqlite3_busy_handler). So this retries for half a minute.
-    Raises sqlite3.OperationalError if SQLite refuses a pragma, or the file is still locked after that time.
-    """
+    """Set `busy_timeout` and then each pragma on a connection of the driver. Two processes that switch a new file to
+    `journal_mode=WAL` at once exclude each other, and SQLite does not wait there, whatever `busy_timeout` says (its
+    documentation of sqlite3_busy_handler). So this retries for half a minute. Raises sqlite3.OperationalError if SQLite
+    refuses a pragma, or the file is still locked after that time."""
     deadline = time.monotonic() + LOCKED_SECONDS
     cursor = connection.cursor()
     for pragma in (f"busy_timeout={LOCKED_SECONDS * 1000:.0f}", *pragmas):

@@ -112,10 +112,8 @@ TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "un
 
 
 def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
-    """Return what an error of a database means.
-
-    `url` has the secrets that the message may repeat, and `setting` is the name of the setting that holds it.
-    """
+    """Return what an error of a database means. `url` has the secrets that the message may repeat, and `setting` is the
+    name of the setting that holds it."""
     origin: Any = getattr(error, "orig", None) or error
     lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
     passing = lost or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
@@ -142,7 +140,6 @@ def _code(origin: Any) -> str | int | None:
 
 
 def _meaning(origin: Any, code: str | int | None) -> _Meaning | None:
-    """Return whether another try may help and the remedy; None if that is unknown."""
     if isinstance(origin, sqlite3.Error):
         if NOT_OURS.search(str(origin)):
             return False, _COLLATION if "collation" in str(origin) else _OWN

@@ -16,10 +16,8 @@ OWNER_FILE = 0o600
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content.
-
-    Raises OSError; the old content then stays. What a crash leaves beside the file matches `leftovers`.
-    """
+    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content. Raises OSError;
+    the old content then stays. What a crash leaves beside the file matches `leftovers`."""
     with replacement(path, sync=True) as temporary:
         temporary.write_bytes(content)
     sync_path(path.parent)
@@ -32,12 +30,10 @@ def leftovers(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacement(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield the path of a temporary file beside `path`, and rename that file to `path` at the end of the block.
-
-    The block creates the file and closes it. If the block raises, the temporary file is removed and `path` stays as it
-    was. With `sync`, the content is on disk before the file is renamed. The temporary file has a name of its own,
-    so that several writers at once do not meet. Raises OSError.
-    """
+    """Yield the path of a temporary file beside `path`, and rename that file to `path` at the end of the block. The
+    block creates the file and closes it. If the block raises, the temporary file is removed and `path` stays as it was.
+    With `sync`, the content is on disk before the file is renamed. The temporary file has a name of its own, so that
+    several writers at once do not meet. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -80,12 +76,10 @@ def private_file(path: Path) -> None:
 
 
 def other_writer(path: Path, *, sticky: bool = False) -> str:
-    """Return who may write a file or folder besides this user and root, in words; "" if no other may.
-
-    With `sticky`, only its owner may write a folder with that bit, as /tmp has it: others can add to it, and
-    replace nothing there. A symbolic link is judged by its owner. A group without another member counts as its user,
-    as in Debian's OpenSSH: where each user has such a group, the umask lets it write. Raises OSError.
-    """
+    """Return who may write a file or folder besides this user and root, in words; "" if no other may. With `sticky`,
+    only its owner may write a folder with that bit, as /tmp has it: others can add to it, and replace nothing there. A
+    symbolic link is judged by its owner. A group without another member counts as its user, as in Debian's OpenSSH:
+    where each user has such a group, the umask lets it write. Raises OSError."""
     found = path.lstat()
     if found.st_uid not in (0, os.geteuid()):
         return f"user {_user_name(found.st_uid)}"

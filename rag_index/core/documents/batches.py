@@ -1,9 +1,7 @@
-"""The data passed between stages, in columns: batches of documents, shards, embedded shards, points; and commits.
-
-An index name and a key identify a document. The key has two forms. `key` is the typed form (JSON, so that `1` differs
-from `"1"`; see `keys.encode_key`), which hashes, point ids and the ledger use. The document id is the form that people
-see (`keys.document_id`). The columns of one object always have the same length and order.
-"""
+"""The data passed between stages, in columns: batches of documents, shards, embedded shards, points; and commits. An
+index name and a key identify a document. The key has two forms. `key` is the typed form (JSON, so that `1` differs from
+`"1"`; see `keys.encode_key`), which hashes, point ids and the ledger use. The document id is the form that people see
+(`keys.document_id`). The columns of one object always have the same length and order."""
 
 from __future__ import annotations
 
@@ -21,11 +19,9 @@ if TYPE_CHECKING:
 
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
-
 Those of a document may have `groups` (see `documents.access`), `title` and `link`. A chunk may also have `context`, the
 words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
-document, and `part`, which says what part of the document it is of.
-"""
+document, and `part`, which says what part of the document it is of."""
 TITLE, LINK, PART = "title", "link", "part"
 """The keys of these in our own part of a payload."""
 NO_LAYOUT = b""
@@ -285,12 +281,10 @@ class ShardStats:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedShard:
-    """A shard with its chunks and their vectors.
-
-    `documents` holds the documents that succeeded, and `chunked` the chunks of each (at least one). The rows of
-    `vectors` (float32, shape (number of chunks, dimension)) have the same order, document after document. `failures`
-    holds the documents that failed, and the incomplete ones among those that succeeded.
-    """
+    """A shard with its chunks and their vectors. `documents` holds the documents that succeeded, and `chunked` the
+    chunks of each (at least one). The rows of `vectors` (float32, shape (number of chunks, dimension)) have the same
+    order, document after document. `failures` holds the documents that failed, and the incomplete ones among those that
+    succeeded."""
 
     index: str
     number: int
@@ -316,9 +310,7 @@ class EmbeddedShard:
 @dataclass(frozen=True, slots=True)
 class PointBatch:
     """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads.
-
-    `sparse` has as many rows, or is None for a collection without sparse vectors. An empty row is not stored.
-    """
+    `sparse` has as many rows, or is None for a collection without sparse vectors. An empty row is not stored."""
 
     ids: list[str]
     vectors: NDArray[np.float32]
@@ -331,13 +323,10 @@ class PointBatch:
 
 @dataclass(slots=True)
 class StoredPoint:
-    """A point read from the store, which belongs to its reader: a search gives its candidates what it learns.
-
-    `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is
-    the cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact`
-    says that the query is one of its names, `names` how many rare names of the query it has, and
-    `recency` how new it is.
-    """
+    """A point read from the store, which belongs to its reader: a search gives its candidates what it learns. `vector`
+    and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is the
+    cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact` says
+    that the query is one of its names, `names` how many rare names of the query it has, and `recency` how new it is."""
 
     id: str
     payload: dict[str, Any]
@@ -372,10 +361,8 @@ class WrittenShard:
 
 @dataclass(frozen=True, slots=True, order=True)
 class CommitMark:
-    """The last commit of a collection, as the ledger has it or as the store keeps it with the points.
-
-    `at` (ISO, UTC) tells apart two commits of the same number, one of which was undone by restoring a backup.
-    """
+    """The last commit of a collection, as the ledger has it or as the store keeps it with the points. `at` (ISO, UTC)
+    tells apart two commits of the same number, one of which was undone by restoring a backup."""
 
     number: int = 0
     at: str = ""

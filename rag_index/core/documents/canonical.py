@@ -82,11 +82,9 @@ def byte_count(text: str) -> int:
 
 def encode_payload(payload: dict[str, Any]) -> bytes:
     """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
-
     Integers beyond 64 bits become text, and so do whole decimals of that size, NaN, infinities, levels beyond
     `MAX_LEVELS`, and the largest fields beyond `MAX_PAYLOAD_BYTES`. A float becomes the nearest one that the store
-    gives back unchanged (`storable_float`), or an integer if it is whole and large: as such it is compared exactly.
-    """
+    gives back unchanged (`storable_float`), or an integer if it is whole and large: as such it is compared exactly."""
     return _encode(payload, find_long_numbers=True)
 
 
@@ -165,7 +163,6 @@ def _range_in_utc(value: Any) -> Any:
 
 
 def _repair(value: Any, level: int = 0) -> Any:
-    """Replace values that JSON or a store cannot hold: lone surrogates by "?", integers beyond 64 bits by text."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if value is None or isinstance(value, bool):

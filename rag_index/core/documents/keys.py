@@ -109,10 +109,8 @@ def document_id(key: str) -> str:
 
 
 def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
-    """Return one part of a document id per key column: the id itself, or the values of a JSON array for several.
-
-    Raises SettingsError if the id is not a JSON array with a value for each column.
-    """
+    """Return one part of a document id per key column: the id itself, or the values of a JSON array for several. Raises
+    SettingsError if the id is not a JSON array with a value for each column."""
     if len(columns) == 1:
         return [given]
     parts: Any = None
@@ -147,10 +145,8 @@ def possible_keys(parts: Sequence[Any]) -> list[str]:
 
 
 def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str]:
-    """Return the typed keys that an id, as people see it, may stand for; none for one that is no text.
-
-    `columns` are those of the key, as far as the settings know them. Raises SettingsError as `key_parts`.
-    """
+    """Return the typed keys that an id, as people see it, may stand for; none for one that is no text. `columns` are
+    those of the key, as far as the settings know them. Raises SettingsError as `key_parts`."""
     try:
         document_id.encode()
     except UnicodeEncodeError:

@@ -119,10 +119,8 @@ class EventLoopThread:
         return self._loop is not None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it.
-
-        Raises concurrent.futures.CancelledError if the thread is stopped meanwhile.
-        """
+        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it. Raises
+        concurrent.futures.CancelledError if the thread is stopped meanwhile."""
         with self._starting:
             future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:

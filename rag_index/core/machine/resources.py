@@ -107,7 +107,6 @@ def estimate_worker_memory(embedder: EmbedderSettings) -> int:
 
 
 def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> list[Path]:
-    """Return the folders of this process's cgroups up to the root, of version 2 and of the version 1 controller."""
     folders = {cgroup, cgroup / controller}
     lines: list[str] = []
     with suppress(OSError):

@@ -20,12 +20,10 @@ STAGES = (
     "start", "fetch", "diff", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
     "gate", "search index", "other",
 )  # fmt: skip
-"""The stages of the flow's process, in order; together they are the whole run.
-
-`start` is everything before the first page (checks, the choice of the collection), `workers` the start of workers, and
-`wait` the waiting for them. `embed` is embedding in the flow's own process. `gate` is what it asks
-collections: golden queries, and what their scores mean. `other` is what no stage is named for.
-"""
+"""The stages of the flow's process, in order; together they are the whole run. `start` is everything before the first
+page (checks, the choice of the collection), `workers` the start of workers, and `wait` the waiting for them. `embed` is
+embedding in the flow's own process. `gate` is what it asks collections: golden queries, and what their scores mean.
+`other` is what no stage is named for."""
 FLOAT_BYTES = 4
 
 # Shares from which the advice names a cause
@@ -124,9 +122,7 @@ class Stopwatch:
 
 def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool = False) -> str:
     """Return one sentence that names the bottleneck of the run and the setting or machine that would change it.
-
-    `on_server` says that the store is a server already.
-    """
+    `on_server` says that the store is a server already."""
     if not metrics.shards:
         return "nothing had to be embedded"
     work = metrics.work
@@ -200,11 +196,8 @@ def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
 
 
 def report_lines(run: dict[str, Any]) -> list[str]:
-    """Return what there is to say of a run: its message, what its gate found, and where its time went.
-
-    `run` is the report that the ledger keeps: of a run that has not ended, or failed before it read anything, there is
-    less.
-    """
+    """Return what there is to say of a run: its message, what its gate found, and where its time went. `run` is the
+    report that the ledger keeps: of a run that has not ended, or failed before it read anything, there is less."""
     lines = [*filter(None, [run.get("message"), run.get("missed", {}).get("message")]), *_gate_lines(run.get("gate"))]
     metrics = RunMetrics().to_json() | run.get("metrics", {})
     if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):

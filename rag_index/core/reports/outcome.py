@@ -31,10 +31,8 @@ MAX_QUERY = 60
 
 @dataclass(frozen=True, slots=True)
 class WorseQuery:
-    """A query that the rebuilt collection answers worse: its measure before and after.
-
-    `lost` has the relevant documents, by id, that only the live collection found.
-    """
+    """A query that the rebuilt collection answers worse: its measure before and after. `lost` has the relevant
+    documents, by id, that only the live collection found."""
 
     query: str
     before: float
@@ -48,12 +46,10 @@ class WorseQuery:
 
 @dataclass(frozen=True, slots=True)
 class WayVerdict:
-    """How one way of searching compares. `before` and `after` are the means of the metric over all queries.
-
-    `p` is how probable such a loss is if nothing was lost, and `passed` whether this way may go live. `needed` is how
-    many queries would stop a loss of twice `max_loss` 9 times in 10 if answers change as these did; None if `max_loss`
-    is 0. `better` counts the queries that got better; `worse` has those that got worse, the worst first.
-    """
+    """How one way of searching compares. `before` and `after` are the means of the metric over all queries. `p` is how
+    probable such a loss is if nothing was lost, and `passed` whether this way may go live. `needed` is how many queries
+    would stop a loss of twice `max_loss` 9 times in 10 if answers change as these did; None if `max_loss` is 0.
+    `better` counts the queries that got better; `worse` has those that got worse, the worst first."""
 
     way: str
     before: float
@@ -83,11 +79,9 @@ class WayVerdict:
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """The verdict of a gate.
-
-    `ways` has the index as it is searched first; then meaning alone and words alone, if both collections have words.
-    `gone` has documents of the golden file, by id, that the source does not have. They do not count.
-    """
+    """The verdict of a gate. `ways` has the index as it is searched first; then meaning alone and words alone, if both
+    collections have words. `gone` has documents of the golden file, by id, that the source does not have. They do not
+    count."""
 
     metric: str
     queries: int
@@ -322,10 +316,8 @@ def count_of(number: int, noun: str) -> str:
 
 
 def missed_sentence(name: str, ids: Sequence[str], blind: str, *, unkept: int = 0) -> str:
-    """Return what a person should know about documents that the watch missed, and what to do.
-
-    `blind` is what the watch cannot see, `unkept` how many more documents the run found changed than are kept.
-    """
+    """Return what a person should know about documents that the watch missed, and what to do. `blind` is what the watch
+    cannot see, `unkept` how many more documents the run found changed than are kept."""
     s = "s" if len(ids) > 1 else ""
     first = ", ".join(ids[:FIRST_IDS]) + (", …" if len(ids) > FIRST_IDS else "")
     more = f" (and {unkept:,} more changes were not examined)" if unkept else ""

@@ -198,7 +198,6 @@ class IndexSettings(Section):
     @field_validator("language", mode="before")
     @classmethod
     def _check_language(cls, value: Any) -> Any:
-        """Return several languages as one text."""
         if not isinstance(value, str | list):
             return value
         names = split_languages(value if isinstance(value, str) else ",".join(map(str, value)))
@@ -233,7 +232,6 @@ class IndexSettings(Section):
         return self
 
     def _check_kind(self) -> None:
-        """Refuse keys that belong to another kind."""
         own_kind = self.kind if self.kind in (SQL, CODE) else ""
         fields = type(self).model_fields
         given = {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
@@ -263,7 +261,6 @@ class IndexSettings(Section):
                 raise ValueError(f"depends_on has table {entry.table!r} with column {entry.column!r} twice; remove one")
 
     def _check_declaration(self) -> None:
-        """Check what documents consist of beside their own row."""
         for key in ("text", "title"):
             check_text(getattr(self, key), key)
         check_link(self.link)

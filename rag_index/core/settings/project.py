@@ -252,7 +252,6 @@ def _value(error: Mapping[str, Any], key: str) -> str:
 
 
 def _place_of(error: Mapping[str, Any], values: Any) -> Place:
-    """Return the place in the file; the rest of pydantic's location says which of several types it tried."""
     place: list[str | int] = []
     for part in error["loc"]:
         try:
@@ -264,7 +263,6 @@ def _place_of(error: Mapping[str, Any], values: Any) -> Place:
 
 
 def _model_at(place: Place) -> type[BaseModel]:
-    """Return the model of the table at a place, or around it."""
     model: type[BaseModel] = Settings
     for part in place:
         inner = {**tables_of(model), **tables_of(model, list), **tables_of(model, dict)}
@@ -366,7 +364,6 @@ def origins(path: Path) -> dict[Place, str]:
 
 
 def _places(values: Any, place: Place = ()) -> Iterator[Place]:
-    """Yield the places of all values, and of the tables that hold them."""
     inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in inner:
         yield (*place, key)
@@ -430,7 +427,6 @@ def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dic
 
 
 def _settable_places() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield the place of each key that has a variable, and the key's field."""
     for key in TOP_KEYS:
         yield (key,), Settings.model_fields[key]
     for section, model in SECTIONS.items():
@@ -473,7 +469,6 @@ def _parse(variable: str, key: str, field: FieldInfo, value: str) -> Any:
 
 
 def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
-    """Put a value in its place; tables that are missing on the way there are created."""
     *outer, key = place
     with suppress(AttributeError, TypeError):  # what the file has there is no table, which is said later
         for name in outer:

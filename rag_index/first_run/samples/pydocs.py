@@ -38,7 +38,6 @@ class Entry(NamedTuple):
 def _entry(
     table: str, name: str, docstring: str | None, module: str | None = None, signature: str | None = None
 ) -> Iterator[Entry]:
-    """Yield an entry, unless the docstring is missing or empty."""
     summary, body = split_docstring(docstring or "")
     if summary:
         yield Entry(table, name, summary, body, module, signature)
@@ -85,7 +84,6 @@ def read_topics() -> Iterator[Entry]:
 
 
 def _parse(path: Path) -> ast.Module:
-    """Return the tree of a source file; an empty one if there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -95,7 +93,6 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _definitions(node: ast.AST) -> Iterator[_Definition]:
-    """Yield the definitions in a module or a class, those of its branches too, but not those inside definitions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _Definition):
             yield child
@@ -104,7 +101,6 @@ def _definitions(node: ast.AST) -> Iterator[_Definition]:
 
 
 def _members(node: ast.AST, owner: str, module: str) -> Iterator[Entry]:
-    """Yield the entries of the public definitions in a module or a class, and of those inside them."""
     for member in _definitions(node):
         name, docstring = f"{owner}.{member.name}", ast.get_docstring(member)
         is_special = owner != module and member.name.startswith("__") and member.name.endswith("__")
@@ -123,12 +119,10 @@ TABLES = ("class", "function", "method", "module", "topic")
 
 
 def write(out: Path) -> dict[str, int]:
-    """Write the SQLite database `out`, replacing what was there, and return the number of rows by table.
-
-    The same interpreter gives the same rows each time. Modules with source are parsed, not imported; nothing is
-    printed. A name that is defined twice (branches by platform) gets one row, with its first docstring. Raises
-    SourceError if the file cannot be written.
-    """
+    """Write the SQLite database `out`, replacing what was there, and return the number of rows by table. The same
+    interpreter gives the same rows each time. Modules with source are parsed, not imported; nothing is printed. A name
+    that is defined twice (branches by platform) gets one row, with its first docstring. Raises SourceError if the file
+    cannot be written."""
     counts = dict.fromkeys(TABLES, 0)
     with new_database(out) as connection:
         for table in TABLES:

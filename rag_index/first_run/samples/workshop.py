@@ -64,10 +64,8 @@ CREATE TABLE account (id INTEGER PRIMARY KEY, login TEXT, email TEXT, password_h
 
 
 def write(out: Path) -> dict[str, int]:
-    """Write the workshop as an SQLite database, the same each time, and return the number of rows by table.
-
-    Raises SourceError if the file cannot be written.
-    """
+    """Write the workshop as an SQLite database, the same each time, and return the number of rows by table. Raises
+    SourceError if the file cannot be written."""
     below = random.Random("workshop").random  # noqa: S311 - made-up texts, no secrets
     repairs: list[_Row] = []
     remarks: list[_Row] = []

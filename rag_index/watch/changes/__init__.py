@@ -1,9 +1,7 @@
-"""Changes of a source between two runs: feeds that tell which documents to read again.
-
-A feed gives keys alone: a document is read as in any run. What a feed has given is written into the ledger's inbox
-(`components.ledger.inbox`) before it is acknowledged. So a death at any moment loses no change, and a source never has
-to keep changes while an embedder or a store is down.
-"""
+"""Changes of a source between two runs: feeds that tell which documents to read again. A feed gives keys alone: a
+document is read as in any run. What a feed has given is written into the ledger's inbox (`components.ledger.inbox`)
+before it is acknowledged. So a death at any moment loses no change, and a source never has to keep changes while an
+embedder or a store is down."""
 
 from __future__ import annotations
 
@@ -20,12 +18,10 @@ __all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
 
 @dataclass(frozen=True, slots=True)
 class DocumentChange:
-    """A document that has to be read again: it was inserted, updated or deleted, or a row that it shows changed.
-
-    Of such a row, a feed may give what it is looked up by. That is done under the lease of the index
-    (`etl.changed`). While a run writes documents that it read before the change, neither the source nor the store
-    need to know that these show the row.
-    """
+    """A document that has to be read again: it was inserted, updated or deleted, or a row that it shows changed. Of
+    such a row, a feed may give what it is looked up by. That is done under the lease of the index (`etl.changed`).
+    While a run writes documents that it read before the change, neither the source nor the store need to know that
+    these show the row."""
 
     index: str
     id: str
@@ -70,10 +66,8 @@ class ChangeFeed(Protocol):
         `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError."""
 
     def acknowledge(self, received: Received) -> None:
-        """Let the source forget these changes: they are in the ledger's inbox.
-
-        Raises SourceUnavailable or SourceError; then they come again, which is harmless.
-        """
+        """Let the source forget these changes: they are in the ledger's inbox. Raises SourceUnavailable or SourceError;
+        then they come again, which is harmless."""
 
     def wait(self, seconds: float) -> None:
         """Return when there may be changes, or after this many seconds. Raises nothing."""

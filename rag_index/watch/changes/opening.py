@@ -78,10 +78,8 @@ def _left_behind(settings: Settings) -> Iterator[str]:
 
 
 def open_row_feed(settings: Settings, plan: TablePlan, ledger: Ledger) -> RowFeed:
-    """Return the feed of the changes of a plan's tables; its `check` tells whether the source is set up for it.
-
-    Raises SettingsError if no driver is installed.
-    """
+    """Return the feed of the changes of a plan's tables; its `check` tells whether the source is set up for it. Raises
+    SettingsError if no driver is installed."""
     source, given = settings.source, (settings.source_url, plan.tables, settings.project, plan.routes)
     if source.changes == "wal":
         return WalFeed(*given, ledger=ledger, max_rows=settings.watch.burst_documents, timeout=source.timeout)
@@ -89,10 +87,8 @@ def open_row_feed(settings: Settings, plan: TablePlan, ledger: Ledger) -> RowFee
 
 
 def setup_script(settings: Settings) -> str:
-    """Return the SQL for all indexes of the settings, with what cannot be followed as comments.
-
-    Raises SettingsError, SourceUnavailable or SourceError, as `setup_for` does.
-    """
+    """Return the SQL for all indexes of the settings, with what cannot be followed as comments. Raises SettingsError,
+    SourceUnavailable or SourceError, as `setup_for` does."""
     changes = settings.source.changes
     if changes == "poll":
         raise SettingsError(
@@ -146,12 +142,9 @@ class OpenedFeeds:
 
 
 def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> OpenedFeeds:
-    """Return the feeds of these indexes: one of the database for all, and one for each other index.
-
-    An index whose changes cannot be seen is left out, and a note says why.
-
-    Raises SourceUnavailable, SourceError, and SettingsError if none of the indexes can be watched.
-    """
+    """Return the feeds of these indexes: one of the database for all, and one for each other index. An index whose
+    changes cannot be seen is left out, and a note says why. Raises SourceUnavailable, SourceError, and SettingsError if
+    none of the indexes can be watched."""
     opened = OpenedFeeds()
     with ExitStack() as stack:
         stack.callback(opened.close)
@@ -181,7 +174,6 @@ def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Led
 
 
 def _add_tables(opened: OpenedFeeds, settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> None:
-    """Add the feeds of the indexes of the database."""
     unseen: Mapping[str, str] = dict.fromkeys(
         (index.name for index in indexes),
         'it has no changed_since; name one, or set [source] changes to "queue" or "wal"',

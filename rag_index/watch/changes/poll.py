@@ -160,10 +160,8 @@ class PollFeed(IndexFeed):
         self._engine.dispose()
 
     def _poll(self, since: str) -> tuple[_Given, dict[str, Any]]:
-        """Return the times, by key, that changed and were not given, and what is given with them.
-
-        `since` is the watermark from which to look. Of more than a burst, one more is returned.
-        """
+        """Return the times, by key, that changed and were not given, and what is given with them. `since` is the
+        watermark from which to look. Of more than a burst, one more is returned."""
         found, seen, again, before = dict[str, Any](), set[int](), set[int](), self._given.seen
         next_since = self._source.watermark() or ""
         for key, changed_at in self._source.changed_keys(since or None):
@@ -175,7 +173,6 @@ class PollFeed(IndexFeed):
         return replace(self._given, since=next_since, seen=seen), found
 
     def _definitions(self) -> dict[str, str]:
-        """Return what the tables are that the documents are read from, if the database tells."""
         url, what = self._settings.source_url, "the definition of the polled tables"
         if url.get_backend_name() not in WATCH_DATABASES["queue"]:
             return {}
@@ -218,7 +215,6 @@ class PollFeed(IndexFeed):
 
 
 def _may_come_again(changed_at: Any, now: dt.datetime) -> bool:
-    """Return whether a row may change again and have the same time."""
     with suppress(ValueError):
         time = dt.datetime.fromisoformat(changed_at) if isinstance(changed_at, str) else changed_at
         if isinstance(time, dt.datetime) and not time.microsecond:
@@ -228,19 +224,16 @@ def _may_come_again(changed_at: Any, now: dt.datetime) -> bool:
 
 
 def _seconds(changed_at: Any, now: float) -> float:
-    """Return a time in seconds since 1970: that of the poll, if the column does not tell its time zone."""
     if isinstance(changed_at, dt.datetime) and changed_at.tzinfo is not None:
         return min(changed_at.timestamp(), now)
     return now
 
 
 class FileFeed(IndexFeed):
-    """The files of one index of source code, as a `ChangeFeed`.
-
-    A change is a difference between two listings of the folder, by the rules and stamps of any scan. So a renamed
-    folder, a file that an editor replaces, another branch or a changed .gitignore need no rules of their own. The first
-    listing is compared with the ledger. Events of the file system would only say when to list, and not on a network.
-    """
+    """The files of one index of source code, as a `ChangeFeed`. A change is a difference between two listings of the
+    folder, by the rules and stamps of any scan. So a renamed folder, a file that an editor replaces, another branch or
+    a changed .gitignore need no rules of their own. The first listing is compared with the ledger. Events of the file
+    system would only say when to list, and not on a network."""
 
     def __init__(self, settings: Settings, index: IndexSettings, ledger: Ledger, **how: Any) -> None:
         super().__init__(settings, index, ledger, **how)

@@ -258,7 +258,6 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
 
 
 def _undo(sql: str, *, ours: bool) -> Step:
-    """Return the step that takes back what the setup does, or may have done when it was run before."""
     return Step(sql) if ours else Step("", f"If nothing else needs it: {sql};")
 
 

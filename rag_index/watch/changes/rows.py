@@ -157,9 +157,8 @@ class RowFeed(ABC):
 
     @abstractmethod
     def problems(self) -> dict[WatchedTable, SettingsError]:
-        """Return why changes of some of the tables are not seen.
-
-        Raises SourceUnavailable, SourceError, or SettingsError if none is seen."""
+        """Return why changes of some of the tables are not seen. Raises SourceUnavailable, SourceError, or
+        SettingsError if none is seen."""
 
     @abstractmethod
     def warnings(self) -> list[str]:
@@ -364,7 +363,6 @@ class _IndexTables:
             plan.blind[index.name] = blind
 
     def _blind(self, watched: set[str]) -> Iterator[str]:
-        """Yield what a watch of these tables will not see."""
         index = self._index
         reads = tables_read(self._connection, relations_read(index.model_dump(by_alias=True)))
         if forgotten := sorted(reads - watched):
@@ -423,5 +421,4 @@ class _IndexTables:
 
 
 def _plain(name: str) -> str:
-    """Return a name of a query without its quotes."""
     return name[1:-1] if name[0] in '"`' else name

@@ -102,10 +102,8 @@ class WalFeed(RowFeed):
         return found
 
     def rows(self, limit: int) -> ReceivedRows:
-        """Return about `limit` changes. A transaction is given whole, so one may exceed the limit.
-
-        Raises SourceUnavailable, and SourceError if the slot is missing or lost.
-        """
+        """Return about `limit` changes. A transaction is given whole, so one may exceed the limit. Raises
+        SourceUnavailable, and SourceError if the slot is missing or lost."""
         looked_at = time.time()
         with self._connect(THE_LOG) as connection:
             state = SlotState.read(connection, self.name)
@@ -153,7 +151,6 @@ class WalFeed(RowFeed):
         return bool(connection.scalar(_END) != self._seen)
 
     def _find_tables(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """Find the tables, and return why changes of some of them are not in the log."""
         found: dict[tuple[str, str], list[WatchedTable]] = {}
         problems = {}
         for watched in self.tables:

@@ -55,10 +55,8 @@ def _character_positions(text: str, symbols: Sequence[Symbol]) -> dict[int, int]
 
 def _split_at_symbols(text: str, symbols: Sequence[Symbol], max_chars: int) -> Iterator[Span]:
     """Yield consecutive spans of at most `max_chars` characters that cover the text; some may be white space alone.
-
     `symbols` are in the order in which they begin, an outer one before those within it. A stack of the symbols being
-    split replaces recursion.
-    """
+    split replaces recursion."""
     positions = _character_positions(text, symbols)
     enclosing: list[Symbol] = []
     done = 0

@@ -69,7 +69,6 @@ def _declared(node: Node | None) -> tuple[Node | None, bool]:
 
 
 def _last_name(node: Node) -> Node:
-    """Return the last of the names that `::` joins."""
     for _ in range(MAX_NESTING):
         name = node.child_by_field_name("name") if node.type == "qualified_identifier" else None
         if name is None:
@@ -115,7 +114,6 @@ def _function(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _declaration(node: Node, place: Place) -> Iterator[Named]:
-    """Read functions that are declared, and constants and variables that get a value."""
     if place.type_around() == "friend_declaration" or (place.is_local and node.type == "declaration"):
         return
     qualifiers = [place.text(child) for child in node.children if child.type == "type_qualifier"]
@@ -210,9 +208,7 @@ CPP: Mapping[str, Reader] = {
 
 def hide_macros(data: bytes, check: Callable[[], None]) -> bytes:
     """Return the file with spaces in place of macros that the grammar does not expect; directives stay as they are.
-
-    `check` is called now and then, and may raise.
-    """
+    `check` is called now and then, and may raise."""
     parts = _DIRECTIVE.split(data)
     for number in range(0, len(parts), 2):
         for pattern in _HIDDEN:

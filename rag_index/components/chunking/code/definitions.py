@@ -104,7 +104,6 @@ def _js_function_expression(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _js_value(node: Node | None) -> Node | None:
-    """Return a value without the parentheses and the casts around it."""
     for _ in range(MAX_NESTING):
         if node is None or node.type not in {"parenthesized_expression", "as_expression", "satisfies_expression"}:
             return node

@@ -111,10 +111,8 @@ def language_of(path: str, overrides: Mapping[str, str] | None = None) -> str:
 
 
 def require_grammars() -> None:
-    """Check that tree-sitter and all grammars are installed.
-
-    Raises SettingsError if a package is missing; the message says how to install it.
-    """
+    """Check that tree-sitter and all grammars are installed. Raises SettingsError if a package is missing; the message
+    says how to install it."""
     for name in CODE_LANGUAGES:
         open_parser(name)
 
@@ -191,10 +189,8 @@ class Definition(NamedTuple):
 
 
 def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
-    """Return the syntax tree of a file.
-
-    Raises TerminalError if the deadline is over, and SettingsError if the language's grammar is not installed.
-    """
+    """Return the syntax tree of a file. Raises TerminalError if the deadline is over, and SettingsError if the
+    language's grammar is not installed."""
     parser = open_parser(language.name)
     source = hide_macros(data, deadline.check) if language.name in {"c", "cpp"} else data
 
@@ -214,10 +210,8 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A definition with its decorators and the comment right before it.
-
-    `start` and `end` are byte offsets into the file as UTF-8.
-    """
+    """A definition with its decorators and the comment right before it. `start` and `end` are byte offsets into the
+    file as UTF-8."""
 
     kind: str
     name: str
@@ -244,10 +238,8 @@ class _Scope(NamedTuple):
 
 def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     """Return the symbols of a file (UTF-8) in the order in which they begin, an outer one before those within it.
-
     Raises TerminalError if parsing took longer than `seconds`, and SettingsError if the language's grammar is not
-    installed.
-    """
+    installed."""
     deadline, known = Deadline(seconds), CODE_LANGUAGES[language]
     reader = _SymbolReader(data, known, deadline)
     reader.walk(parse(data, known, deadline))

@@ -1,9 +1,7 @@
-"""The question for one chunk: a frame around the document, or the part of it that fits, and the chunk.
-
-Both are data. They stand between tags whose number occurs in neither of them. Anything in them that a server could take
-for the beginning or end of a message (`<|im_start|>`, `</s>`, `[INST]`) gets a space. That slightly changes what the
-model reads, but nothing that is indexed.
-"""
+"""The question for one chunk: a frame around the document, or the part of it that fits, and the chunk. Both are data.
+They stand between tags whose number occurs in neither of them. Anything in them that a server could take for the
+beginning or end of a message (`<|im_start|>`, `</s>`, `[INST]`) gets a space. That slightly changes what the model
+reads, but nothing that is indexed."""
 
 from __future__ import annotations
 

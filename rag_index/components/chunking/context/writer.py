@@ -114,9 +114,7 @@ async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None
 
 def check_model(servers: EmbedderSettings, num_ctx: int) -> ModelDetails:
     """Return the details of the model, after every host has written a word with it in a window of `num_ctx` tokens.
-
-    Raises as `agreed_report`.
-    """
+    Raises as `agreed_report`."""
 
     async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
         await check_generating(endpoint, servers.model, context_tokens(details, num_ctx))
@@ -143,12 +141,10 @@ def context_tokens(details: ModelDetails, num_ctx: int) -> int:
 
 
 def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
-    """Return the context, one line of at most `max_chars` characters, and ""; or "" and why there is none.
-
-    Control characters and the model's thinking are removed. An answer that fits is used whole. If it is longer, or if
-    the model did not finish it, the complete sentences that fit are used. An answer is not text if it has signs that
-    stand for none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits.
-    """
+    """Return the context, one line of at most `max_chars` characters, and ""; or "" and why there is none. Control
+    characters and the model's thinking are removed. An answer that fits is used whole. If it is longer, or if the model
+    did not finish it, the complete sentences that fit are used. An answer is not text if it has signs that stand for
+    none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits."""
     end = max((found.end() for found in _THOUGHT.finditer(answer.text)), default=0)
     text = _THINKING.sub(" ", answer.text[:end]) + answer.text[end:]
     if _UNFINISHED.search(text):
@@ -233,11 +229,9 @@ class ContextRequests(HostCalls[ContextRequest]):
         self._recipe, self._cache = writer.recipe, writer.cache
 
     async def run(self) -> None:
-        """Send all requests and wait for their outcome.
-
-        Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
-        ModelChanged or EmbedderError if a host answers but cannot be used.
-        """
+        """Send all requests and wait for their outcome. Raises EmbedderUnavailable or RateLimited if no host recovers
+        within `patience` seconds, and ModelMissing, ModelChanged or EmbedderError if a host answers but cannot be
+        used."""
         await self._run_to_end()
 
     async def _ask(self, request: ContextRequest, host: Host) -> Answer:
@@ -319,10 +313,8 @@ class ContextWriter:
 
     def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[DocumentContexts]:
         """Return the contexts of each document, given as text hash, text and chunks. Equal ones are requested once.
-
-        Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time, ModelMissing, ModelChanged
-        and EmbedderError. The contexts that were written before the error are in the cache.
-        """
+        Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time, ModelMissing, ModelChanged and
+        EmbedderError. The contexts that were written before the error are in the cache."""
         with self._lock:
             known = self.cache.known({key for key, _, _ in documents})
             requests: dict[tuple[bytes, bytes], ContextRequest] = {}

@@ -266,7 +266,6 @@ class EdgeCollection(CollectionReader):
         return shard
 
     def _claim(self) -> None:
-        """Keep readers away from the folder until the next flush, or move to a copy if a reader has a view of it."""
         if self._copied or self._in_place.held:
             return
         if self._in_place.take(wait=LET_GO_SECONDS):
@@ -276,10 +275,8 @@ class EdgeCollection(CollectionReader):
             self._move_to_copy()
 
     def _move_to_copy(self) -> None:
-        """Copy the folder, whose shard is closed; the copy is written from now on.
-
-        Raises StoreError if the disk has no room for it.
-        """
+        """Copy the folder, whose shard is closed; the copy is written from now on. Raises StoreError if the disk has no
+        room for it."""
         source = self._folder
         target = self._catalog.folder(f"{self.name}{COPY_MARK}{uuid.uuid4().hex[:8]}")
         with folder_errors(source):

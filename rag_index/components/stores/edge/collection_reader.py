@@ -345,10 +345,8 @@ class SearchProcesses:
         return cast("CollectionReader", _RemoteReader(self, (name, folder, dimension, sparse)))
 
     def call(self, shard: _Shard, method: str, *args: Any, **options: Any) -> Any:
-        """Return what a method of the shard's CollectionReader returns, and raise what it raises.
-
-        Raises SearchTimedOut if the call takes too long, or the calls before it, and StoreError if the process dies.
-        """
+        """Return what a method of the shard's CollectionReader returns, and raise what it raises. Raises SearchTimedOut
+        if the call takes too long, or the calls before it, and StoreError if the process dies."""
         process = self._take()
         try:
             return process.call(shard, method, args, options)

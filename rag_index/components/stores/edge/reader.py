@@ -1,9 +1,7 @@
-"""The embedded store for a process that only searches: any number of them read while one process writes a collection.
-
-A reader has a view of each collection that it uses: a folder of its own in `readers`, and a shared lock on the shard
+"""The embedded store for a process that only searches: any number of them read while one process writes a collection. A
+reader has a view of each collection that it uses: a folder of its own in `readers`, and a shared lock on the shard
 folder, so that no process writes it. When a writer is done, the catalog names another folder, or the same one was
-written in place before there was a view. The next search then loads a new view; others go on in the old one.
-"""
+written in place before there was a view. The next search then loads a new view; others go on in the old one."""
 
 from __future__ import annotations
 
@@ -78,12 +76,10 @@ class View:
 
 
 class EdgeReader(EdgeReads):
-    """A store for a process that searches while others may write. Safe to use from several threads.
-
-    If a process writes a collection in place, and does not let readers in within `wait` seconds (10 at least), a search
-    raises StoreBusy. With a `timeout`, each call is made in another process, and raises SearchTimedOut after that many
-    seconds. Without one, a call may take any time, and blocks this process meanwhile.
-    """
+    """A store for a process that searches while others may write. Safe to use from several threads. If a process writes
+    a collection in place, and does not let readers in within `wait` seconds (10 at least), a search raises StoreBusy.
+    With a `timeout`, each call is made in another process, and raises SearchTimedOut after that many seconds. Without
+    one, a call may take any time, and blocks this process meanwhile."""
 
     def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:
         EdgeStore(path).close()  # it completes what a killed writer wrote, and deletes what dead readers left
@@ -150,7 +146,6 @@ class EdgeReader(EdgeReads):
                 lent.close()
 
     def _start_loading(self, name: str) -> Future[None]:
-        """Return the loading of a view that is under way, or start it."""
         self.known()
         if name not in self._loading:
             self._loading[name] = in_thread(partial(self._load, name), "rag-index-view")
@@ -170,10 +165,8 @@ class EdgeReader(EdgeReads):
                 view.close()
 
     def _newest_view(self, name: str) -> View:
-        """Return a view of the newest state of a collection, with its shard loaded.
-
-        Raises StoreBusy if a process does not let readers in, and StoreError.
-        """
+        """Return a view of the newest state of a collection, with its shard loaded. Raises StoreBusy if a process does
+        not let readers in, and StoreError."""
         deadline = time.monotonic() + self._wait
         while not self._closed.is_set():
             self._catalog.refresh()
@@ -223,7 +216,6 @@ class EdgeReader(EdgeReads):
             return view
 
     def _is_shown(self, entry: CatalogEntry, view: View) -> bool:
-        """Return whether a view shows the newest state of a collection."""
         same = (view.entry.folder, view.entry.made) == (entry.folder, entry.made)
         return same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
 

@@ -139,7 +139,6 @@ class Reads(Requests):
     def _look_up(
         self, name: str, wanted: Sequence[tuple[LookUp, models.QueryRequest]]
     ) -> list[list[models.ScoredPoint]]:
-        """Return the points of each look-up, best first, in one request."""
         requests = []
         for one, request in wanted:
             changes: dict[str, Any] = {"limit": one.limit}
@@ -168,7 +167,6 @@ class Reads(Requests):
     def _having(
         self, name: str, asked: Sequence[list[int]], limit: int, conditions: Conditions
     ) -> list[list[StoredPoint]]:
-        """Return for each list the best points that have any of its words, with their sparse vectors."""
         which = filter_of(conditions)
         params = models.SearchParams(idf=self._idf(which))
         make = partial(models.QueryRequest, using=SPARSE, filter=which, limit=limit, params=params)
@@ -299,10 +297,8 @@ def _upsert(
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
-    """Call send(rows) for all rows in requests of bounded size, and for the halves of those that are refused.
-
-    Raises PointsRefused for the rows that are refused alone, once all others are sent.
-    """
+    """Call send(rows) for all rows in requests of bounded size, and for the halves of those that are refused. Raises
+    PointsRefused for the rows that are refused alone, once all others are sent."""
     due = [*_request_bounds(sizes)][::-1]
     refused: list[tuple[str, str]] = []
     while due:

@@ -210,11 +210,8 @@ class Collections(Requests):
         return min(info.points_count or 0, max(0, indexed))
 
     def optimize(self, name: str) -> None:
-        """Wait until the server, by itself, has built the search index and has nothing left to do ("green").
-
-        Raises StoreUnavailable if nothing changes for 10 minutes, or for 2 hours while the server says that it is at
-        work.
-        """
+        """Wait until the server, by itself, has built the search index and has nothing left to do ("green"). Raises
+        StoreUnavailable if nothing changes for 10 minutes, or for 2 hours while the server says that it is at work."""
         link, seen = self._link, (-1, -1)
         since = link.clock()
         while True:

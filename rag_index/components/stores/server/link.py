@@ -89,12 +89,10 @@ MAX_ANSWER = 256 << 20
 
 
 def translate(exc: Exception, url: str) -> RagIndexError:
-    """Translate one of `FOREIGN` into an error of ours.
-
-    StoreUnavailable may pass (server down, 5xx, a rate limit with `retry_after`). PointsRefused, without ids, blames
-    the request, so smaller ones may be tried. StoreRefused is a limit of strict mode or a right that the API key lacks.
-    StoreMismatch means a missing point. StoreError needs a person.
-    """
+    """Translate one of `FOREIGN` into an error of ours. StoreUnavailable may pass (server down, 5xx, a rate limit with
+    `retry_after`). PointsRefused, without ids, blames the request, so smaller ones may be tried. StoreRefused is a
+    limit of strict mode or a right that the API key lacks. StoreMismatch means a missing point. StoreError needs a
+    person."""
     match exc:
         case QdrantException():
             seconds = getattr(exc, "retry_after_s", None)
@@ -165,7 +163,6 @@ def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexEr
 
 
 def _server_message(exc: UnexpectedResponse) -> str:
-    """Return the server's message: the error in Qdrant's JSON, or the beginning of any other answer."""
     try:
         return one_line(str(json.loads(exc.content)["status"]["error"]))
     except (ValueError, KeyError, TypeError):
@@ -391,7 +388,6 @@ class Requests:
         self._link = link
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
-        """Return what `ask` returns. Raises as `Link.call`, but StoreRefused in place of PointsRefused."""
         try:
             return self._link.call(ask)
         except PointsRefused as exc:

@@ -1,9 +1,7 @@
-"""The table in which triggers note changes, and its feed; what differs between databases is in a module for each.
-
-One table of a project holds the changes of all watched tables. Writers only append to it, in their own transactions.
-The watch reads rows and later deletes exactly these, so the order of commits does not matter: a position by number or
-time would miss what commits late.
-"""
+"""The table in which triggers note changes, and its feed; what differs between databases is in a module for each. One
+table of a project holds the changes of all watched tables. Writers only append to it, in their own transactions. The
+watch reads rows and later deletes exactly these, so the order of commits does not matter: a position by number or time
+would miss what commits late."""
 
 from __future__ import annotations
 
@@ -281,7 +279,6 @@ class QueueFeed(RowFeed):
         return f"{number}@{changed_at:.{self.digits}f}"
 
     def _watched_types(self, connection: Connection, source: str) -> list[Any] | None:
-        """Return the types of a table's watched columns; None if the table is gone, or not watched any more."""
         table = self._by_name.get(source)
         if table is not None and source not in self._typed:
             with suppress(SettingsError):
@@ -290,7 +287,6 @@ class QueueFeed(RowFeed):
         return self._typed.get(source)
 
     def _names(self, table: WatchedTable) -> dict[str, str]:
-        """Return a trigger's name for each kind. It depends on everything that the trigger does with the table."""
         used = None if table.used is None else sorted(table.used)
         does = json.dumps([TRIGGER_VERSION, table.schema, table.name, table.columns, used])
         digest = hashlib.sha256(does.encode()).hexdigest()[:8]

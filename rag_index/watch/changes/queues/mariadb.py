@@ -135,7 +135,6 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
         connection.execute(sa.text(statement))
 
     def _types(self, connection: Connection, table: WatchedTable) -> dict[str, str]:
-        """Return the type of each column. Raises SettingsError if the table cannot be followed."""
         rows = connection.execute(_COLUMNS, {"schema": table.schema, "name": table.name}).fetchall()
         kind = ("view" if "VIEW" in rows[0].TABLE_TYPE else "table") if rows else None
         types = {name: str(kind).lower() for name, kind, _ in rows}
@@ -143,7 +142,6 @@ With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_fu
         return types
 
     def _present(self, connection: Connection) -> list[Any]:
-        """Return the schema, the name and the table of each trigger that the user may see."""
         return list(connection.execute(_TRIGGERS, {"put": self._put}))
 
     def _schema(self, table: WatchedTable) -> str:
@@ -174,7 +172,6 @@ def _differs(columns: Sequence[str]) -> str:
 
 
 def _values(key: str | None, kinds: Sequence[str] | None) -> tuple[Any, ...] | None:
-    """Return the values of a key as the driver gives them; None if there is none, or their types are unknown."""
     if key is None or kinds is None:
         return None
     return tuple(_value(one, kind) for one, kind in zip(json.loads(key), kinds, strict=False))

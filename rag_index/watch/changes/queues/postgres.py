@@ -201,7 +201,6 @@ def _mark(at: str, source: str, key: Sequence[str | None] | None) -> str:
 
 
 def _values(key: Sequence[str | None] | None, reader: TextReader | None) -> tuple[Any, ...] | None:
-    """Return the values of a key; None if there is none, or their types are unknown."""
     if key is None or reader is None or len(key) != reader.width:
         return None
     return reader.values([None if one is None else one.encode() for one in key])

@@ -54,7 +54,6 @@ and writers need a busy timeout, as beside any other writer. The other tables ar
         )
 
     def _types(self, connection: Connection, table: WatchedTable) -> dict[str, Any]:
-        """Return what each column is if REPLACE finds no value. Raises SettingsError, as in other databases."""
         columns = connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table.name)})").fetchall()
         found = {column[1]: column[4] if column[3] else None for column in columns}
         table.require(connection.scalar(_KIND, {"name": table.name}), found)
