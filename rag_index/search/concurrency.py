@@ -25,7 +25,7 @@ T = TypeVar("T")
 CLOSED = "the retriever is closed"
 QUIET_SECONDS, IDLE_LOOK_SECONDS = 10.0, 0.1
 """How long a store must be idle before a writer gets it, and how often it is looked for one then."""
-TEXTS_BETWEEN_LOOKS = 16
+TEXTS_BETWEEN_LOOKS = 128
 """Texts that are compared between two looks at the clock."""
 SHARES = 4
 """One caller may have at most one place in this many."""

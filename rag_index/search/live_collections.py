@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, encoder_of
 from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreError
@@ -139,7 +139,7 @@ class LiveCollections:
             raise StoreError(f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`")
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
-        encoder = Bm25Encoder(bm25) if bm25 else None
+        encoder = encoder_of(bm25) if bm25 else None
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
         calibration = Calibration.from_metadata(recorded, words=bm25 is not None)

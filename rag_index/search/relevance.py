@@ -121,8 +121,8 @@ def _judged(
     weights = {name: max([asked.idf.get(one, UNCOUNTED) for one in some]) for name, some in known.items()}
     pairs = {name for name in words if is_pair(name)}  # each has a character of the next: two say what one word says
     names, keys = [names_of(hit.payload) for hit in hits], [key_words(hit.document_id) for hit in hits]
-    given = ["\n".join([*some, hit.title, hit.text]) for *some, hit in zip(names, keys, hits, strict=True)]
-    texts = answer.reads(given)
+    given = zip(names, keys, [hit.title for hit in hits], [hit.text for hit in hits], strict=True)
+    texts = answer.reads("\n".join(filter(None, one)) for one in given)
     matched = encoder.matched(words, texts)
     counting = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
     own = [word.dimensions for word in words.values()]

@@ -12,9 +12,9 @@ stand in many words and mean nothing. So such a word is compared by its letters:
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,10 +46,6 @@ TITLE_SHARE = 0.1
 """How much of the soft match of a chunk is that of its document's title, beside all of title and text."""
 LENGTH_SHARE, LENGTH = 0.2, 75
 """How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
-MAX_TOKENIZED = 100_000
-"""Words whose tokens are remembered: some 20 MB."""
-MAX_KEPT_TEXTS = 2000
-"""Chunks whose tokens and letters are remembered, with their texts: some 6 MB, at most 40."""
 MAX_COMPARED_CHARS = 4000
 """Characters of a chunk that are compared."""
 ONE_THREAD = 2**18
@@ -74,11 +70,12 @@ def add_soft_match(asked: Asked) -> None:
         ours = [point.payload.get(RESERVED_KEY, {}) for answer in some for point in answer.points]
         titles, keys = [str(one.get(TITLE, "")) for one in ours], [str(one.get("document_id", "")) for one in ours]
         given = zip(map(key_words, keys), titles, [str(one.get("text", "")) for one in ours], strict=True)
-        texts, limit = some[0].reads("\n".join(filter(None, one)) for one in given), asked.question.deadline
-        soft = partial(soft_scores, weights, identifiers=encoder.model.identifiers, deadline=limit)
-        near = near_scores(encoder, list(words.values()), list(weights.values()), texts, limit)
-        points, of_titles = [point for answer in some for point in answer.points], soft(some[0].reads(titles))
-        for point, title, one, own, other in zip(points, titles, soft(texts), of_titles, near, strict=True):
+        texts, limit = ["\n".join(filter(None, one)) for one in given], asked.question.deadline
+        both = some[0].reads([*texts, *titles])  # together, so that words which several have are compared once
+        soft = soft_scores(weights, both, identifiers=encoder.model.identifiers, deadline=limit)
+        near = near_scores(encoder, list(words.values()), list(weights.values()), both, limit)
+        points, of_titles = [point for answer in some for point in answer.points], soft[len(texts) :]
+        for point, title, one, own, other in zip(points, titles, soft, of_titles, near, strict=False):
             point.soft = one + (TITLE_SHARE * (own - one) if title else 0.0) + NEAR_WEIGHT * other
 
 
@@ -89,32 +86,70 @@ def soft_scores(
 
     With `identifiers`, names are compared in one spelling. Of many words, those of the most weight are compared.
     """
-    if not words or not texts:
-        return [0.0] * len(texts)
     table = _table()
-    parts, ids, given = list[str](), list[tuple[int, ...]](), list[float]()
+    parts, ids, given = list[str](), list[list[int]](), list[float]()
     for word, weight in sorted(words.items(), key=lambda one: -one[1])[:MAX_TOKENS]:
-        for part in table.words(word, identifiers=identifiers):
+        for part in _split(word, identifiers):
             parts.append(part)
             ids.append(table.tokens(part))
             given.append(weight)
         if sum(map(len, ids)) >= MAX_TOKENS:
             break
-    found = [table.text(text, identifiers) for some in in_time(texts, deadline) for text in some]
-    filled = [one for one in found if one.words]
-    if not parts or not filled:
+    if not parts:
         return [0.0] * len(texts)
-    counts, weights = np.array(list(map(len, ids))), np.array(given)
+    counts, weights, scores = np.array(list(map(len, ids))), np.array(given), list[float]()
     by_letters = np.where(counts > 1, LETTER_SHARE * weights, 0.0)
-    alike = table.cosines(list(chain.from_iterable(ids)), [one.tokens for one in filled])
-    alike[alike < MIN_TOKEN_COSINE] = 0
-    scores = alike @ np.repeat((weights - by_letters) / counts, counts)
-    if some := np.flatnonzero(by_letters).tolist():
-        shared = shared_letters([spelled([parts[one]]) for one in some], [one.letters for one in filled])
-        scores += by_letters[some] @ shared
-    covered = iter((scores / weights.sum()).tolist())
-    lengths = [(1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * one.words / LENGTH) if one.words else 0.0 for one in found]
-    return [next(covered) * length if length else 0.0 for length in lengths]
+    asked, by_tokens = list(chain.from_iterable(ids)), np.repeat((weights - by_letters) / counts, counts)
+    spelt = np.flatnonzero(by_letters).tolist()
+    for few in in_time(texts, deadline):
+        found = _words_of(tuple(few), identifiers)[0]
+        alike = table.cosines(asked, [table.tokens(word) for word in found.distinct])
+        alike[alike < MIN_TOKEN_COSINE] = 0
+        covered = found.best(alike) @ by_tokens
+        if spelt and found.distinct:
+            shared = shared_letters([spelled(parts[one]) for one in spelt], list(map(spelled, found.distinct)))
+            covered += found.best(shared.T) @ by_letters[spelt]
+        lengths = (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * found.counts / LENGTH)
+        scores += (covered / weights.sum() * lengths).tolist()
+    return scores
+
+
+class _Words(NamedTuple):
+    """The words of some texts: each once, which of these the texts have, one after the other, and how many each has."""
+
+    distinct: list[str]
+    numbers: NDArray[np.intp]
+    counts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[str]]) -> _Words:
+        """Return the words of texts that were split."""
+        every = list(chain.from_iterable(texts))
+        known = {word: number for number, word in enumerate(dict.fromkeys(every))}
+        return cls(list(known), np.array([known[word] for word in every], dtype=np.intp), np.array([*map(len, texts)]))
+
+    def best(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the greatest values that the words of each text have, of those of the distinct words; 0 for none."""
+        found = np.zeros((len(self.counts), values.shape[1]), dtype=values.dtype)
+        if filled := np.flatnonzero(self.counts).tolist():
+            found[filled] = np.maximum.reduceat(values[self.numbers], (np.cumsum(self.counts) - self.counts)[filled])
+        return found
+
+
+@lru_cache(maxsize=2)
+def _words_of(texts: Sequence[str], identifiers: bool) -> tuple[_Words, _Words]:
+    """Return the words of texts, and those by which neighbours are found: whole names, and pairs of characters.
+
+    They are remembered from the first of two comparisons to the second.
+    """
+    split, cut = [_split(text, identifiers) for text in texts], [text[:MAX_COMPARED_CHARS] for text in texts]
+    spaced, own = list(map(split_unspaced, cut)), _Words.of(split)
+    return own, own if spaced == cut and not identifiers else _Words.of(list(map(_WORD.findall, spaced)))
+
+
+def _split(text: str, identifiers: bool) -> list[str]:
+    text = text[:MAX_COMPARED_CHARS]
+    return _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_COMPARED_CHARS)
 
 
 def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
@@ -134,10 +169,9 @@ def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.flo
     return shares
 
 
-def spelled(words: Sequence[str]) -> str:
-    """Return words in small letters, each between two spaces; Chinese and Japanese in pairs of characters."""
-    small = split_unspaced(" ".join(words)).lower().split()
-    return f" {' '.join(small or words)} "
+def spelled(word: str) -> str:
+    """Return a word in small letters between two spaces; Chinese and Japanese in pairs of characters."""
+    return f" {word.lower() if word.isascii() else ' '.join(split_unspaced(word).lower().split()) or word} "
 
 
 def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
@@ -161,27 +195,37 @@ def near_scores(
     pairs = [one + other for one, other in pairwise(weights)]
     if not pairs:
         return [0.0] * len(texts)
-    known, scores, places = dict[str, list[int]](), list[float](), dict[int, list[int]]()
+    places, scores = dict[int, set[int]](), list[float]()
     for number, some in enumerate(words):
         for one in some:
-            places.setdefault(one, []).append(number)
+            places.setdefault(one, set()).add(number)
     for few in in_time(texts, deadline):
-        split = [_WORD.findall(text) for text in map(split_unspaced, [text[:MAX_COMPARED_CHARS] for text in few])]
-        for word, own in encoder.dimensions_of(set(chain.from_iterable(split)) - known.keys()).items():
-            known[word] = sorted({number for one in own for number in places.get(one, ())})
-        scores += [_share_of_pairs([known[word] for word in text], pairs) for text in split]
+        found = _words_of(tuple(few), encoder.model.identifiers)[1]
+        known = {
+            number: {place for one in own for place in places.get(one, ())}
+            for number, own in enumerate(encoder.dimensions_of(found.distinct).values())
+            if not places.keys().isdisjoint(own)
+        }
+        asked = np.zeros(len(found.distinct), dtype=np.bool_)
+        asked[list(known)] = True
+        spots = np.flatnonzero(asked[found.numbers])
+        there = [
+            (spot, known[number]) for spot, number in zip(spots.tolist(), found.numbers[spots].tolist(), strict=True)
+        ]
+        bounds = np.searchsorted(spots, [0, *np.cumsum(found.counts)]).tolist()
+        scores += [_share_of_pairs(there[start:end], pairs) for start, end in pairwise(bounds)]
     return scores
 
 
-def _share_of_pairs(text: Sequence[Sequence[int]], pairs: Sequence[float]) -> float:
-    """Return the share of pairs that stand near each other in a text, given the numbers of query words by place."""
+def _share_of_pairs(spots: Sequence[tuple[int, set[int]]], pairs: Sequence[float]) -> float:
+    """Return the share of pairs that stand near each other in a text, by the places of words and their numbers."""
     found, last = set[int](), list[tuple[int, int]]()
-    for place, numbers in enumerate(text):
+    for place, numbers in spots:
+        last = [one for one in last if place - one[0] <= NEAR_WORDS]
         for number in numbers:
-            last = [one for one in last if place - one[0] <= NEAR_WORDS]
-            found.update(min(number, other) for _, other in last if abs(number - other) == 1)
+            found.update([min(number, other) for _, other in last if abs(number - other) == 1])
             last.append((place, number))
-    return sum(pairs[number] for number in found) / sum(pairs)
+    return sum([pairs[number] for number in found]) / sum(pairs) if found else 0.0
 
 
 def count_tokens(word: str) -> int:
@@ -189,53 +233,34 @@ def count_tokens(word: str) -> int:
     return len(_table().tokens(word))
 
 
-class _Text(NamedTuple):
-    """The distinct tokens of a text, how many words it has, and these in small letters between spaces."""
-
-    tokens: NDArray[np.intp]
-    words: int
-    letters: str
-
-
 class _TokenTable:
-    """The local embedder's tokens with their vectors (32 MB), and the tokens (at least one) of words that were seen."""
+    """The local embedder's tokens with their vectors (32 MB)."""
 
     def __init__(self) -> None:
-        self._tokenizer, self._vectors = load_table()
+        self._tokens, self._vectors = load_table()
         self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
-        self.tokens = lru_cache(MAX_TOKENIZED)(self._tokens)
-        self.text = lru_cache(MAX_KEPT_TEXTS)(self._text)
 
-    def words(self, text: str, *, identifiers: bool) -> list[str]:
-        """Return the words of a text."""
-        text = text[:MAX_COMPARED_CHARS]
-        return _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_COMPARED_CHARS)
+    def tokens(self, word: str) -> list[int]:
+        """Return the tokens of a word, one at least."""
+        return self._tokens[f" {word}"] or [0]
 
-    def _tokens(self, word: str) -> tuple[int, ...]:
-        ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
-        return tuple(min(token, len(self._vectors) - 1) for token in ids or [0])
-
-    def _text(self, text: str, identifiers: bool) -> _Text:
-        words = self.words(text, identifiers=identifiers)
-        tokens = np.array(sorted(set().union(*map(self.tokens, set(words)))), dtype=np.intp)
-        return _Text(tokens, len(words), spelled(words))
-
-    def cosines(self, tokens: Sequence[int], texts: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
-        """Return the best cosine of each token with any token of each text, shape (texts, tokens)."""
-        every = np.concatenate(texts)
+    def cosines(self, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the best cosine of each token with any token of each word, shape (words, tokens)."""
+        last = len(self._vectors) - 1
+        every, own = (np.minimum(some, last) for some in (np.array([*chain.from_iterable(words)], np.intp), tokens))
         place = np.zeros(len(self._vectors), dtype=np.intp)
         place[every] = 1
         unique = np.flatnonzero(place)
         place[unique] = np.arange(len(unique))
-        asked = (self._vectors[tokens] / self._lengths[tokens, np.newaxis]).T
+        asked = (self._vectors[own] / self._lengths[own, np.newaxis]).T
         alike = np.empty((len(unique), len(tokens)), dtype=np.float32)
         step = max(1, ONE_THREAD // asked.size)
         for start in range(0, len(unique), step):
             some = unique[start : start + step]
             np.matmul(self._vectors[some], asked, out=alike[start : start + step])
         alike /= self._lengths[unique, np.newaxis]
-        starts = np.cumsum([0, *map(len, texts[:-1])])
-        best: NDArray[np.float32] = np.maximum.reduceat(alike[place[every]], starts, axis=0)
+        starts = np.cumsum([0, *map(len, words)])[:-1]
+        best: NDArray[np.float32] = np.maximum.reduceat(alike[place[every]], starts, axis=0) if words else alike
         return best
 
 

@@ -54,6 +54,8 @@ MAX_POINT_WORDS = 160
 """Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""
 MAX_REMEMBERED = 64
 """Characters of a run without white space whose words are remembered."""
+MAX_KNOWN_QUERIES, MAX_KNOWN_WORDS = 256, 50_000
+"""Queries whose words are remembered, and words whose dimensions are: some 15 MB."""
 MAX_HIGHLIGHTED = 4000
 """Characters of a text in which words of a query are marked."""
 MAX_NAME = 200
@@ -296,6 +298,10 @@ class Bm25Encoder:
         self.model, self._split = model, model.identifiers
         self.languages = split_languages(model.language)
         self._engines = [_engine(language) for language in self.languages]
+        self.words = lru_cache(MAX_KNOWN_QUERIES)(self._words)
+        self._known = lru_cache(MAX_KNOWN_WORDS)(self.dimensions)
+        self._known_prepared = lru_cache(MAX_KNOWN_WORDS)(self._prepared_dimensions)
+        self._known_form = lru_cache(MAX_KNOWN_WORDS)(self._form)
 
     def documents(
         self, texts: Iterable[str], languages: Iterable[str] = (), names: Sequence[Iterable[str]] = ()
@@ -323,9 +329,15 @@ class Bm25Encoder:
             counts.update(dict.fromkeys(word.dimensions, word.count))
         return SparseVector(tuple(sorted(counts)), tuple(float(counts[one]) for one in sorted(counts)))
 
-    def words(self, query: str) -> Mapping[str, QueryWord]:
-        """Return the words of a query that count, in order."""
-        return _words(self.model, query)
+    def _words(self, query: str) -> Mapping[str, QueryWord]:
+        """Return the words of a query that count, in order. Each step of a search needs them."""
+        split = _LETTERS if self._split else _WORD
+        counts = Counter(split.findall(split_unspaced(without_accents(query))))
+        if len(counts) > MAX_POINT_WORDS:
+            kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_POINT_WORDS])
+            counts = Counter({word: count for word, count in counts.items() if word in kept})
+        words = {word: self._query_word(word, count) for word, count in counts.items()}
+        return MappingProxyType({word: one for word, one in words.items() if one.dimensions})
 
     def matched(self, words: Mapping[str, QueryWord], texts: Iterable[str]) -> list[tuple[str, ...]]:
         """Return which of these words of a query each text has, in some form; of a compound, the whole of it."""
@@ -338,16 +350,18 @@ class Bm25Encoder:
         """
         text, split = text[:MAX_HIGHLIGHTED], _LETTERS if self._split else _WORD
         wanted = frozenset[int]().union(*[word.dimensions for word in words.values()])
-        tokens = [one for one in dict.fromkeys(split.findall(text)) if not _UNSPACED.search(one)]
-        found = [one for one in tokens if not wanted.isdisjoint(_dimensions(self.model, one))]
-        return (*found, *[word for word in words if _UNSPACED.search(word) and word in text])
+        found = [one for one in dict.fromkeys(split.findall(text)) if not wanted.isdisjoint(self._known_prepared(one))]
+        if text.isascii():
+            return tuple(found)
+        spaced = [one for one in found if not _UNSPACED.search(one)]
+        return (*spaced, *[word for word in words if _UNSPACED.search(word) and word in text])
 
     def forms(self, text: str) -> list[tuple[int, int, frozenset[int | str]]]:
         """Return where each word of a text begins and ends, and its dimensions.
 
         A word that no text is found by, such as IT in English, is itself; one without spaces is its characters.
         """
-        return [(one.start(), one.end(), _form(self.model, one[0])) for one in _FORM.finditer(text)]
+        return [(one.start(), one.end(), self._known_form(one[0])) for one in _FORM.finditer(text)]
 
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
         """Return the engine for the language of a text, which its words tell if it is none of the index's."""
@@ -367,7 +381,15 @@ class Bm25Encoder:
 
     def dimensions_of(self, words: Iterable[str]) -> dict[str, frozenset[int]]:
         """Return the dimensions of each of these words."""
-        return {word: self.dimensions(word) for word in words}
+        return {word: self._known(word) for word in words}
+
+    def _prepared_dimensions(self, word: str) -> frozenset[int]:
+        return self.dimensions(self._prepared(word, document=True))
+
+    def _form(self, word: str) -> frozenset[int | str]:
+        plain = without_accents(word)
+        plain = plain[:-1] if plain.endswith("s") and plain[:-1].isupper() else plain  # MBPs; no stemmer knows them
+        return self._query_word(plain, 1).whole or frozenset({plain if plain.isupper() else plain.lower()})
 
     def _query_word(self, word: str, count: int) -> QueryWord:
         if self._split:
@@ -379,34 +401,10 @@ class Bm25Encoder:
         return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict, like_name)
 
 
-@lru_cache(maxsize=256)
-def _words(model: Bm25Model, query: str) -> Mapping[str, QueryWord]:
-    """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
-    encoder = _encoder(model)
-    counts = Counter((_LETTERS if model.identifiers else _WORD).findall(split_unspaced(without_accents(query))))
-    if len(counts) > MAX_POINT_WORDS:
-        kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_POINT_WORDS])
-        counts = Counter({word: count for word, count in counts.items() if word in kept})
-    words = {word: encoder._query_word(word, count) for word, count in counts.items()}
-    return MappingProxyType({word: one for word, one in words.items() if one.dimensions})
-
-
 @lru_cache(maxsize=64)
-def _encoder(model: Bm25Model) -> Bm25Encoder:
+def encoder_of(model: Bm25Model) -> Bm25Encoder:
+    """Return the encoder of a model for all searches of this process, which remembers words that it has met."""
     return Bm25Encoder(model)
-
-
-@lru_cache(maxsize=50_000)
-def _dimensions(model: Bm25Model, word: str) -> frozenset[int]:
-    encoder = _encoder(model)
-    return encoder.dimensions(encoder._prepared(word, document=True))
-
-
-@lru_cache(maxsize=50_000)
-def _form(model: Bm25Model, word: str) -> frozenset[int | str]:
-    plain = without_accents(word)
-    plain = plain[:-1] if plain.endswith("s") and plain[:-1].isupper() else plain  # MBPs; no stemmer knows them
-    return _encoder(model)._query_word(plain, 1).whole or frozenset({plain if plain.isupper() else plain.lower()})
 
 
 @lru_cache(maxsize=64)

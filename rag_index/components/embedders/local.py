@@ -103,9 +103,8 @@ class LocalEmbedder(InProcessEmbedder):
     of a text does not depend on the other texts. It equals the result of `WordLlamaInference.embed(norm=True)` to the
     last bit. Raises EmbedderError if the package is broken."""
 
-    def _load(self) -> tuple[_Tokens, NDArray[np.float32]]:
-        tokenizer, weights = load_table()
-        return _Tokens(tokenizer), weights
+    def _load(self) -> tuple[Tokens, NDArray[np.float32]]:
+        return load_table()
 
     def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
         texts = [prefix + text for text in texts] if prefix else texts
@@ -144,7 +143,7 @@ class LocalEmbedder(InProcessEmbedder):
         return _digest(_package_folder())
 
 
-class _Tokens(dict[str, list[int]]):
+class Tokens(dict[str, list[int]]):
     """The tokens of each word, with the spaces before it, that was met. No token of the model has a space elsewhere. So
     the tokens of a text are those of its words, and looking them up takes a quarter of the time."""
 
@@ -169,8 +168,8 @@ class _Tokens(dict[str, list[int]]):
 
 
 @cache
-def load_table() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Load the tokenizer and the token vectors, shape (tokens, 256), once. Raises EmbedderError if that fails."""
+def load_table() -> tuple[Tokens, NDArray[np.float32]]:
+    """Load the tokens and their vectors, shape (tokens, 256), once. Raises EmbedderError if that fails."""
     root, guard = logging.getLogger(), logging.NullHandler()
     root.addHandler(guard)  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     try:
@@ -182,7 +181,7 @@ def load_table() -> tuple[Tokenizer, NDArray[np.float32]]:
     finally:
         root.removeHandler(guard)
     model.tokenizer.no_padding()
-    return model.tokenizer, model.embedding
+    return Tokens(model.tokenizer), model.embedding
 
 
 def _package_folder() -> Path:

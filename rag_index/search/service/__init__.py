@@ -12,7 +12,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.components.embedders.bm25 import Bm25Model, encoder_of
 from rag_index.core.settings.index import CODE
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
@@ -42,7 +42,7 @@ def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
 
 def _find(document: Document, words: str, max_chars: int | None, index: IndexSettings) -> Document:
     """Return the chunks that have the most of the words, as many whole ones as fit, and one at least."""
-    encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
+    encoder = encoder_of(Bm25Model(index.language, identifiers=index.kind == CODE))
     wanted = encoder.words(words)
     if not wanted:
         raise SettingsError(f"find has no word that could be looked for: {words!r}")
