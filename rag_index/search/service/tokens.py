@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 import httpx
 
-from rag_index.core.connections import why_failed
+from rag_index.core.connections import tls_context, why_failed
 from rag_index.core.database.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
 from rag_index.search.access import Caller, claim_of
@@ -56,6 +56,7 @@ KEYS_PAUSE_SECONDS = 30.0
 MAX_OLD_SECONDS = 3600.0
 """How long keys are good that cannot be read again, because the issuer does not answer."""
 TIMEOUT_SECONDS, MAX_KEYS_BYTES = 5.0, 1_000_000
+UNPACKED = {"Accept-Encoding": "identity"}
 JWT = "jwt:"
 """The beginning of the name of a caller with a JWT, which no token of the service has."""
 MAX_JWT_CHARS = 16_000
@@ -117,7 +118,7 @@ class IssuerKeys:
         """Return the whole answer of the issuer, as it is sent: a small one could be unpacked to a large one."""
         answer = b""
         async with (
-            httpx.AsyncClient(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"}) as client,
+            httpx.AsyncClient(verify=tls_context(), timeout=TIMEOUT_SECONDS, headers=UNPACKED) as client,
             client.stream("GET", self._url) as response,
         ):
             async for part in response.raise_for_status().aiter_raw():
