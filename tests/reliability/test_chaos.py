@@ -12,14 +12,18 @@ from tests.reliability.chaos.writers import Moment, judge
 SEED = random.SystemRandom().randrange(1_000_000)
 
 
-def follow(tmp_path, way: str, *, operations: int, kills: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", WAYS)
+def test_thousands_of_changes_and_many_kills_lose_nothing(tmp_path, way):
+    operations = 3_000
     print(f"seed {SEED}")
     with ExitStack() as stack:
         try:
             desk, what = open_desk(stack, tmp_path, way, tickets=300)
         except Missing as missing:
             pytest.skip(str(missing))
-        found = Trial(desk, operations=operations, searchers=1, seed=SEED, **what).run(kills=kills)
+        found = Trial(desk, operations=operations, searchers=1, seed=SEED, **what).run(kills=8)
     print(found)
     assert (found["differences"], found["missed"], found["errors"], found["violations"]) == ({}, {}, [], [])
     assert found["mended"] == {"tickets": 0, "customers": 0}
@@ -27,18 +31,6 @@ def follow(tmp_path, way: str, *, operations: int, kills: int) -> None:
     assert found["operations"] == operations
     assert found["claimed"] > 0
     assert found["waited_s"]["count"] > 0
-
-
-@pytest.mark.parametrize("way", ["sqlite-queue", "postgresql-wal"])
-def test_a_watch_that_is_killed_loses_nothing(tmp_path, way):
-    follow(tmp_path, way, operations=600, kills=3)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("way", WAYS)
-def test_thousands_of_changes_and_many_kills_lose_nothing(tmp_path, way):
-    follow(tmp_path, way, operations=3_000, kills=8)
 
 
 def test_the_checker_notices_what_is_missing_or_old_or_back():
