@@ -76,7 +76,7 @@ def seconds(work: Callable[[str], object], unit: str, length: int) -> float:
 def check_linear(work: Callable[[str], object], unit: str, most: int) -> None:
     """Check that four times the text takes less than eight times the time, at the first length that takes some time."""
     for length in (most // 128, most // 32, most // 16, most // 4):
-        if seconds(work, unit, length) > 0.05:
+        if seconds(work, unit, length) > 0.02:
             assert is_linear(work, unit, length), (unit, length)
             return
 

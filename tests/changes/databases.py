@@ -95,7 +95,7 @@ class Session:
             self.connection = sqlite3.connect(url.database, timeout=30, isolation_level=None, check_same_thread=False)
         elif backend == "postgresql":
             text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            self.connection = psycopg.connect(text, autocommit=True)
+            self.connection = psycopg.connect(text, autocommit=True, prepare_threshold=None)  # tables are made anew
         else:
             import pymysql
 

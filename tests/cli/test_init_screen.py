@@ -7,10 +7,11 @@ import select
 import sqlite3
 import subprocess
 import tomllib
+from contextlib import chdir
 
 import pytest
 
-from tests.project import PROGRAM
+from tests.project import PROGRAM, run_here
 
 PROMPT = "Ctrl-C nothing: "
 BODY = "The {} in room {} prints blank pages again and again, said the person at desk {}."
@@ -76,12 +77,9 @@ def init(folder, *keys, options=("source.db",), columns=100):
 
 
 def without_terminal(folder, *options, code=0):
-    command = [*PROGRAM, "init", *options]
-    ended = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == code, ended.stdout + ended.stderr
-    return ended.stdout if code == 0 else ended.stderr
+    with chdir(folder):
+        out, err = run_here("rag-index.toml", "init", *options, code=code)
+    return out if code == 0 else err
 
 
 def settings(folder):

@@ -2,6 +2,7 @@
 
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.sql import SqlSource
@@ -21,15 +22,20 @@ class SourceDatabase:
 
     def run(self, *statements, rows=None):
         """Run statements; with `rows`, one statement once for each, whose parameters are marked by `?`."""
-        session = Session(self.url)
-        cursor = session.connection.cursor()
+        cursor = self._session.connection.cursor()
         for statement in statements:
             if rows is None:
                 cursor.execute(statement)
             else:
                 cursor.executemany(statement if self.kind == "sqlite" else statement.replace("?", "%s"), rows)
-        session.close()
+        cursor.close()
+        if self.kind == "sqlite":  # a file may be moved, and a connection that stays open keeps its log
+            vars(self).pop("_session").close()
         return self
+
+    @cached_property
+    def _session(self):
+        return Session(self.url)
 
     def notes(self, count, first=1):
         columns = "id INTEGER PRIMARY KEY, body VARCHAR(50), author VARCHAR(50)"
@@ -54,6 +60,8 @@ class SourceDatabase:
     def close(self):
         for source in self._open:
             source.close()
+        if "_session" in vars(self):
+            vars(self).pop("_session").close()
 
 
 def pages(source, rows=1000):

@@ -44,7 +44,7 @@ def notes(request):
 
 ENDED = "raise idle_in_transaction_session_timeout of this user|server closed the connection unexpectedly"
 """The second, if the operating system drops what the server said last."""
-IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
 
 
 def limit(desk, name, value):

@@ -94,7 +94,7 @@ def table(databases, kind, column):
 
 
 @pytest.mark.parametrize(("kind", "column"), CASES)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), rows=st.integers(1, 7))
 def test_the_keys_that_are_read_are_the_keys_that_are_there(table, kind, column, data, rows):
     values = data.draw(st.lists(TYPES[kind][column], unique=True, min_size=1, max_size=20))
