@@ -6,11 +6,15 @@ import shutil
 import signal
 import tempfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import hypothesis
 import psutil
 import pytest
+from httpx._transports import default
+from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
@@ -27,6 +31,7 @@ from tests.project import Project
 
 pytest_plugins = ["tests.live.fixtures"]
 
+DIALECTS = (SQLiteDialect_pysqlite, PGDialect_psycopg, MySQLDialect_pymysql)
 MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 """Markers of tests whose needs CI cannot meet."""
 
@@ -84,20 +89,38 @@ def _flows_only_where_asked(request, monkeypatch):
 
 
 def share_statements():
-    """Let the SQLite engines of this process compile a statement once: each run of each test makes engines of its own.
+    """Let the engines of this process compile a statement once: each run of each test makes engines of its own.
 
-    SQLAlchemy keeps what it compiled by engine and by dialect. All of SQLite's are alike here.
+    SQLAlchemy keeps what it compiled by engine and by dialect. Here dialects are alike that quote alike.
     """
-    compiled, make = LRUCache(5000), Engine.__init__
+    compiled, make = LRUCache(10_000), Engine.__init__
+
+    def quotes(dialect):
+        return type(dialect), getattr(dialect, "_backslash_escapes", None), getattr(dialect, "_server_ansiquotes", None)
 
     def make_sharing(engine, *args, **named):
         make(engine, *args, **named)
-        if type(engine.dialect) is SQLiteDialect_pysqlite:
+        if isinstance(engine.dialect, DIALECTS):
             engine._compiled_cache = compiled
 
     Engine.__init__ = make_sharing
-    SQLiteDialect_pysqlite.__hash__ = lambda dialect: hash(type(dialect))
-    SQLiteDialect_pysqlite.__eq__ = lambda dialect, other: type(dialect) is type(other)
+    for dialect in DIALECTS:
+        dialect.__hash__ = lambda dialect: hash(type(dialect))
+        dialect.__eq__ = lambda dialect, other: quotes(dialect) == quotes(other)
+
+
+def share_certificates():
+    """Let the HTTP clients of this process read the certificates of the machine once, not in 20 ms each."""
+    make = default.create_ssl_context
+
+    @cache
+    def made(environment, *given, **named):
+        return make(*given, **named)
+
+    def shared(*given, **named):
+        return made((os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")), *given, **named)
+
+    default.create_ssl_context = shared
 
 
 MEMORY = Path("/dev/shm")
@@ -117,6 +140,7 @@ def pytest_configure(config):
     write_to_memory()
     keep_model()
     share_statements()
+    share_certificates()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it
     hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
     hypothesis.settings.load_profile("tests")
@@ -125,12 +149,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    gc.set_threshold(20_000)  # by default it scans all imported modules again and again
+    gc.freeze()  # all imported modules would be scanned again and again
+    gc.set_threshold(20_000)
 
 
 LONG_SECONDS = 1200
 LONGEST = (
-    "tests/flows", "tests/orchestration", "tests/reliability", "tests/deployments", "tests/live", "tests/watch",
+    "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability", "tests/live", "tests/watch",
     "tests/etl", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
 )  # fmt: skip
 """The folders whose files take longest: one that begins at the end keeps the other processes waiting."""
@@ -149,14 +174,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
-WITH_PREFECT = ("tests/flows/", "tests/orchestration/")
+TOGETHER = {
+    "tests/flows/": "prefect", "tests/orchestration/": "prefect", "tests/deployments/": "deployments",
+    "tests/live/test_ollama.py": "ollama", "tests/chunking/context/test_live.py": "ollama",
+}  # fmt: skip
+"""Tests that share a server, which takes long to start."""
+ALONE = "tests/deployments/test_worker.py"
 
 
 class Scheduling(LoadFileScheduling):
-    """Give each file to a process, and those whose tests need a Prefect server, which takes long to start, to one."""
+    """Give each file to a process, and those that share a server to one."""
 
     def _split_scope(self, nodeid):
-        return "prefect" if nodeid.startswith(WITH_PREFECT) else super()._split_scope(nodeid)
+        names = [name for folder, name in TOGETHER.items() if nodeid.startswith(folder) and ALONE not in nodeid]
+        return names[0] if names else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log):
