@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefect import task
+from prefect.assets import materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
@@ -26,6 +27,7 @@ from rag_index.errors import ProcessDied, TransientError
 from rag_index.etl.embed import NO_MEMORY, embed, process_died
 from rag_index.etl.plain import answer
 from rag_index.etl.steps import CHECK, DELETE, EMBED, ERASE, FETCH, PUBLISH, SEARCH_INDEX, UPSERT
+from rag_index.orchestration.assets import note_published
 from rag_index.orchestration.worker import embed_in_worker
 
 if TYPE_CHECKING:
@@ -163,10 +165,17 @@ def delete_gone(index: str, run: Opaque[IndexRun], delete: Opaque[Callable[[Inde
     get_run_logger().info("%s", delete.value(run.value))
 
 
-@task(name="verify and publish", task_run_name="verify and publish", **options_of(PUBLISH))
+@materialize(
+    "qdrant://alias", by="rag-index", name="verify and publish", task_run_name="verify and publish",
+    **options_of(PUBLISH),
+)  # fmt: skip
 def publish(index: str, run: Opaque[IndexRun], publish: Opaque[Callable[[IndexRun], str]]) -> None:
-    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias."""
+    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
+
+    What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
+    """
     get_run_logger().info("%s", publish.value(run.value))
+    note_published(run.value)
 
 
 @task(name="erase", task_run_name="erase", **options_of(ERASE))

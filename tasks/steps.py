@@ -22,6 +22,7 @@ from rag_index.core.machine.resources import memory_per_worker
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.embed import close_process_embedder, process_died
 from rag_index.etl.steps import BUSY, Ending, Steps
+from rag_index.orchestration.assets import collection_asset, source_asset
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
@@ -150,8 +151,11 @@ class AsTasks(Steps):
         return self._upsert(job, state, to)
 
     def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
-        after = self._ended or self._written  # each after the one before
-        state = ENDINGS[ending](run.index.name, Opaque(run), Opaque(do), wait_for=after, return_state=True)
+        after, ends = self._ended or self._written, ENDINGS[ending]  # each after the one before
+        if ends is tasks.publish:
+            made, source = collection_asset(run.settings, run.index), source_asset(run.settings, run.index)
+            ends = ends.with_options(assets=[made], asset_deps=[source])
+        state = ends(run.index.name, Opaque(run), Opaque(do), wait_for=after, return_state=True)
         _result(state)
         self._ended = [_bare(state)]
 

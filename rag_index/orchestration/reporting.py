@@ -47,6 +47,7 @@ from rag_index.core.machine import given
 from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.core.reports.progress import Progress, open_display
+from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
 from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
 
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor.findings import Diagnosis
     from rag_index.core.settings import Settings
-    from rag_index.errors import IndexLocked
     from rag_index.etl.run import IndexRun
 
 logger = get_logger("rag_index.artifacts")
@@ -66,6 +66,7 @@ logger = get_logger("rag_index.artifacts")
 Row: TypeAlias = dict[str, Any]
 
 UPDATE_SECONDS = 2.0
+TURN_SECONDS = 2.0
 MAX_FAILED = 500
 MAX_REASON = 300
 MAX_WORSE_ROWS = 500
@@ -146,15 +147,31 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 
 @contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
-    """Let one deployed run of the project at a time index everything. Raises IndexLocked in others. The ledger decides,
-    not a limit of the deployment: Prefect keeps its slots in the server's memory, and kills a run that finds its slot
-    gone, minutes after a restart of the server."""
+    """Let one deployed run of the project at a time index everything. One more waits for it and then indexes what has
+    changed since; others raise IndexLocked, since that one does their work. The ledger decides, not a limit of the
+    deployment: Prefect keeps its slots in the server's memory, and kills a run that finds its slot gone, minutes after
+    a restart of the server."""
     with ExitStack() as stack:
         if is_deployed():
-            ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
+            ledger, run = stack.enter_context(closing(Ledger(settings.ledger_url))), str(runtime.flow_run.id)
             name = f"{settings.project} index-all"  # of no alias, because of the space
-            stack.enter_context(IndexLease(ledger, name, str(runtime.flow_run.id)))
+            with IndexLease(ledger, f"{name} next", run) as next_one:
+                _wait_for_turn(stack, IndexLease(ledger, name, run), next_one)
         yield
+
+
+def _wait_for_turn(stack: ExitStack, lease: IndexLease, next_one: IndexLease) -> None:
+    said = False
+    while True:
+        try:
+            stack.enter_context(lease)
+            return
+        except IndexLocked as error:
+            if not said:
+                get_run_logger().info("waiting for the run that is under way: %s", error)
+            said = True
+        next_one.check()
+        time.sleep(TURN_SECONDS)
 
 
 class WholeRun(ArtifactDisplay):
@@ -346,7 +363,7 @@ def superfluous_state(error: IndexLocked) -> State[Any]:
     """Return the final state of a run that found another at its work: a night that was missed, or a run by hand."""
     if is_deployed():
         end_with_state()
-    return Cancelled(message=f"another run of all indexes is under way ({error})")
+    return Cancelled(message=f"another run waits already, and will index what has changed until it begins ({error})")
 
 
 def failed_state(message: str, report: Any = None, *, tag: str | None = None) -> State[Any]:

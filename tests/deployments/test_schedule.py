@@ -41,7 +41,7 @@ def test_a_deployment_describes_its_parameters_and_names_no_folder(deployed, nam
 
 
 def test_runs_come_one_at_a_time(deployed, tmp_path):
-    """While a run is under way, nights that were missed and a run by hand end at once, and say why."""
+    """While a run is under way, one more waits to index what changes meanwhile, and others end at once and say why."""
     project = Project(tmp_path / "project").fill(20)
     past = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
     scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": past.isoformat()}}
@@ -50,12 +50,13 @@ def test_runs_come_one_at_a_time(deployed, tmp_path):
             closing(Ledger(project.settings.ledger_url)) as ledger,
             IndexLease(ledger, f"{project.settings.project} index-all", "another run"),
         ):
-            started = [deployed.start("index-all/index-all", state=state, serial=True) for state in (scheduled, None)]
-            for run in started:
-                ended = deployed.wait_for_end(run["id"])
-                assert ended["state_name"] == "Cancelled", ended["state"]
-                assert ended["state"]["message"].startswith("another run of all indexes is under way")
-                assert "Traceback" not in "".join(deployed.logs(run["id"]))
-        again = deployed.start("index-all/index-all", serial=True)["id"]
-        assert deployed.wait_for_end(again)["state_name"] == "Completed", "the lease is not released"
-    assert len(project.texts()) == 20
+            waiting = deployed.start("index-all/index-all", state=scheduled, serial=True)["id"]
+            eventually(lambda: "waiting for the run that is under way" in "".join(deployed.logs(waiting)), every=0.25)
+            late = deployed.start("index-all/index-all", serial=True)["id"]
+            ended = deployed.wait_for_end(late)
+            assert ended["state_name"] == "Cancelled", ended["state"]
+            assert ended["state"]["message"].startswith("another run waits already")
+            assert "Traceback" not in "".join(deployed.logs(late))
+            project.fill(5, first=21)
+        assert deployed.wait_for_end(waiting)["state_name"] == "Completed", "the lease is not released"
+    assert len(project.texts()) == 25

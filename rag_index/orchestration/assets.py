@@ -1,0 +1,63 @@
+"""A published collection as an asset of Prefect, so that lineage shows it and other deployments can wait for it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect.assets import Asset, AssetProperties
+from prefect.context import AssetContext
+
+from rag_index.core.settings.index import SQL
+
+if TYPE_CHECKING:
+    from rag_index.core.settings import Settings
+    from rag_index.core.settings.index import IndexSettings
+    from rag_index.etl.run import IndexRun
+
+ADAPTERS = {"postgresql": "postgres"}
+"""Schemes of dbt's adapters that differ from the names of databases in URLs."""
+
+
+def collection_asset(settings: Settings, index: IndexSettings) -> Asset:
+    """Return the asset of an index: `qdrant://ALIAS`."""
+    named = AssetProperties(name=index.name, description=f"The search index {index.name} of {settings.project}.")
+    return Asset(key=_key("qdrant", settings.alias(index.name)), properties=named)
+
+
+def source_asset(settings: Settings, index: IndexSettings) -> Asset:
+    """Return what an index is made of. A table has the key that dbt's runs in Prefect give it, so that both meet:
+    `postgres://DATABASE/SCHEMA/TABLE`. A query stands for its database."""
+    if index.kind != SQL:
+        return Asset(key=_key("file", str(settings.root(index))) if index.root else _key(index.kind, index.name))
+    url = settings.source_url
+    scheme = url.get_backend_name()
+    schema = index.db_schema or ("public" if scheme == "postgresql" else "")
+    database = Path(url.database or "memory").name if scheme == "sqlite" else url.database or ""
+    return Asset(key=_key(ADAPTERS.get(scheme, scheme), database, *([schema, index.table] if index.table else [])))
+
+
+def note_published(run: IndexRun) -> None:
+    """Give the asset that this task makes its figures. What the gate or a guard held back is not made anew."""
+    made, outcome = AssetContext.get(), run.outcome
+    if made is None:
+        return
+    if run.rebuild and (run.live is None or run.live.name != run.collection.name):
+        made.downstream_assets.clear()
+    reached = run.ledger.reached().get(run.alias)
+    for asset in made.downstream_assets:
+        made.add_asset_metadata(
+            asset.key,
+            {
+                "collection": run.collection.name, "documents": outcome.documents, "new": outcome.new,
+                "changed": outcome.changed, "deleted": outcome.deleted, "failed": outcome.failed,
+                "as_of": dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat() if reached else None,
+                "position": reached.position or None if reached else None,
+            },
+        )  # fmt: skip
+
+
+def _key(scheme: str, *parts: str | None) -> str:
+    return f"{scheme}://" + "/".join(re.sub(r"[^\w./:~-]", "_", part).strip("/") for part in parts if part)
