@@ -4,14 +4,16 @@ The compose file is held against its schema, and the command of each service of 
 same arguments and environment: only addresses and ports are others. The images are not built here.
 """
 
+import datetime as dt
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tomllib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -154,6 +156,27 @@ def test_the_systemd_units_are_valid_and_listen_on_loopback():
         )
         wrong = [line for line in ended.stderr.splitlines() if "is not executable" not in line]
         assert not [line for line in wrong if "rag-index" in line], wrong
+
+
+@pytest.mark.long
+def test_servers_delete_runs_that_ended_long_ago(tmp_path):
+    unit = (FOLDER / "systemd" / "rag-index-prefect.service").read_text()
+    kept = dict(re.findall(r"^Environment=(PREFECT_SERVER_SERVICES_DB_VACUUM_\w+)=(.+)$", unit, re.MULTILINE))
+    assert kept
+    assert kept.items() <= SERVICES["prefect"]["environment"].items()
+    often = {"PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "1"}
+    with PrefectServer(tmp_path / "server", **kept, **often) as server:
+        flow = server.post("/flows/", name="index-changes")["id"]
+        runs = [
+            server.post("/flow_runs/", flow_id=flow, state={"type": "COMPLETED", "name": "Completed"})["id"]
+            for _ in "ab"
+        ]
+        with closing(sqlite3.connect(tmp_path / "server" / "prefect.db")) as database:
+            for run, days in zip(runs, (29, 31), strict=True):
+                ended = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=days):%Y-%m-%d %H:%M:%S.%f}"
+                database.execute("UPDATE flow_run SET end_time = ? WHERE id = ?", (ended, run))
+            database.commit()
+        eventually(lambda: [run["id"] for run in server.runs()] == runs[:1], "the older run is deleted", every=0.25)
 
 
 @pytest.mark.long

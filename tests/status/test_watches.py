@@ -1,11 +1,14 @@
 """What `status` and the metrics file say of a watch."""
 
 import re
+from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 from rag_index.care.index_status import status, try_to_write_metrics
 from rag_index.components.ledger.runs import IndexLease, lease_name
+from rag_index.search import Retriever
 from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
@@ -80,3 +83,17 @@ def test_prometheus_reads_it_and_what_the_watch_missed_unless_it_cannot_see_it(p
     assert 'rag_index_watch_last_applied_timestamp_seconds{index="notes"} 1000.0' in text
     assert f'rag_index_watch_documents_missed{{index="notes"}} {metric}' in text
     assert status(project.settings).indexes[0].watch["missed"]["documents"] == 2
+
+
+def test_the_dashboard_shows_metrics_that_are_served(project, ledger):
+    run_plain(project.fill(3))
+    ledger.begin_watch(ALIAS)
+    try_to_write_metrics(project.settings)
+    with Retriever.from_settings(project.settings) as retriever:
+        retriever.search_sync("pump")
+        served = (project.folder / "metrics.prom").read_text() + generate_latest(retriever.metrics()).decode()
+    dashboard = Path(__file__).parents[2] / "deployments" / "grafana.json"
+    shown = set(re.findall(r"rag_index_\w+", dashboard.read_text(encoding="utf-8")))
+    assert len(shown) > 8
+    declared = dict(re.findall(r"^# TYPE (\w+) (\w+)$", served, re.MULTILINE))
+    assert {name.removesuffix("_bucket") for name in shown} <= declared.keys()
