@@ -41,6 +41,7 @@ class Plainly(Steps):
     def __init__(self, settings: Settings, *, embed_here: Callable[[EmbedJob], EmbeddedShard] = embed) -> None:
         """`embed_here` embeds in this process, by default as in any other."""
         self._embed_here = embed_here
+        self.waits = settings.run.wait > 0
         self._here = settings.parallel.serial
         self._on_servers = settings.embedder.on_servers
         self._beside = self._on_servers and settings.parallel.workers == "auto"

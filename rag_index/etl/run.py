@@ -28,7 +28,7 @@ from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import BATCH, IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
 from rag_index.components.sources.pages import PAGE_CHARS
-from rag_index.components.stores import location, open_store
+from rag_index.components.stores import location, open_reader, open_store
 from rag_index.core.documents.batches import kinds_of
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
@@ -441,10 +441,10 @@ def search_index_due(store: Store, collection: str, dimension: int) -> bool:
 
 def questions(run: IndexRun, steps: Steps) -> list[Question]:
     """Return what a run asks its services, each with the policy of a run that may wait `[run] wait` seconds."""
-    settings, index, wait = run.settings, run.index, patience(run.settings.run.wait)
+    settings, index, wait = run.settings, run.index, patience(run.settings.run.wait, 1 if steps.waits else 0)
     asked = [
         Question("source", run.source.check, wait, key="" if index.kind == SQL else ("source", index.name)),
-        Question("store", run.store.collections, patience(settings.run.wait, 0)),  # it waits some seconds by itself
+        Question("store", partial(_ask_store, run, steps), patience(settings.run.wait, 0)),
     ]
     if index.parts:
         asked.append(Question("parts", run.count_parts, wait, key=("parts", index.name)))
@@ -454,6 +454,14 @@ def questions(run: IndexRun, steps: Steps) -> list[Question]:
         service = ("context", index.context.model, *(index.context.hosts or []))
         asked.append(Question("context", partial(open_chunker, settings, index), wait, key=service))
     return [*asked, Question("embedder", partial(identify, settings.embedder), wait, kept=True)]
+
+
+def _ask_store(run: IndexRun, steps: Steps) -> object:
+    """Ask for the collections. The store of a run waits some seconds for a server by itself."""
+    if steps.waits or run.store.embedded:
+        return run.store.collections()
+    with closing(open_reader(run.settings.store, patience=0.0)) as store:
+        return store.aliases()
 
 
 class AllDocuments:

@@ -54,6 +54,8 @@ class Steps(ABC):
     """How many shards may be under way."""
     count_workers: Callable[[], int] | None = None
     """What counts the workers of a cluster that others have started, and checks that they can be used."""
+    waits = True
+    """Whether services that do not answer at the start are asked again. A command does so if it is told to."""
     started = False
     """Whether what embeds several shards was started."""
 

@@ -108,6 +108,16 @@ def test_lines_come_every_few_seconds_even_after_a_long_wait_before_the_start(cl
     assert lines[0].endswith("(waiting for the source)")
     assert len(lines) == 5
     assert lines[-1] == "notes: done"
+
+
+def test_a_line_that_says_the_same_is_not_repeated(clock):
+    stream = io.StringIO()
+    progress = Progress("notes", clock=clock)
+    progress.displays = [Lines(stream, clock=clock)]
+    for _ in range(30):
+        clock.now += 6
+        progress.say("waiting for the source")
+    assert len(stream.getvalue().splitlines()) == 1
     assert isinstance(open_display(stream), Lines), "a stream that is no terminal gets lines"
 
 

@@ -209,14 +209,14 @@ class Lines:
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
-        self._last = clock() - LINE_SECONDS
+        self._last, self._said = clock() - LINE_SECONDS, ""
 
     def show(self, progress: Progress) -> None:
-        """Print a line if the last one is old enough."""
+        """Print a line if the last one is old enough, and said something else."""
         now = self._clock()
-        if now - self._last >= LINE_SECONDS:
-            self._last = now
-            print(printable(progress.sentence()), file=self._stream, flush=True)
+        if now - self._last >= LINE_SECONDS and (sentence := progress.sentence()) != self._said:
+            self._last, self._said = now, sentence
+            print(printable(sentence), file=self._stream, flush=True)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Print the last line."""
