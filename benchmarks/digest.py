@@ -35,7 +35,7 @@ from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.engine import open_read_only
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.sql import SqlSource
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.core.settings import IndexSettings
 from rag_index.etl.delete_guard import DeleteGuard

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from rag_index.care.doctor.findings import Diagnosis
+from rag_index.care.doctor.collection_state import Diagnosis
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from rag_index.care.doctor.findings import Diagnosis
+    from rag_index.care.doctor.collection_state import Diagnosis
     from rag_index.components.sources import Source, SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.core.settings import Settings

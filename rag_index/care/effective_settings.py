@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.core.machine.resources import (
     MB,
     choose_worker_count,

@@ -40,8 +40,8 @@ from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, find_live, location, open_reader, open_store
 from rag_index.components.stores.points import batch_of
-from rag_index.core.database.files import replacement
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.core.files import replacement
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
 from rag_index.etl.collection import live_collection, verify_counts

@@ -38,8 +38,8 @@ COMMAND_GROUPS = {
     },
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
     "Search": dict.fromkeys(("search", "like", "verify", "serve", "mcp"), "search"),
-    "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "repairs"),
-    "Measure": dict.fromkeys(("evaluate", "benchmark"), "measuring"),
+    "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "runs"),
+    "Measure": {"evaluate": "search", "benchmark": "runs"},
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module in group.items()}

@@ -1,15 +1,17 @@
-"""The commands that search (`search`, `verify`), and those that answer searches of others (`serve`, `mcp`)."""
+"""The commands that search (`search`, `like`, `verify`), measure that (`evaluate`), or serve it (`serve`, `mcp`)."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rag_index.cli import (
+    FILE,
     Context,
     Number,
     WholeNumber,
@@ -19,6 +21,7 @@ from rag_index.cli import (
     log_to_terminal,
     options,
     print_json,
+    print_table,
     repeated,
     say,
     search_options,
@@ -29,9 +32,13 @@ from rag_index.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rag_index.core.settings import Settings
     from rag_index.search import Caller, SearchHit, SearchResult
+    from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery
+    from rag_index.search.evaluation.golden import GoldenQuery
+    from rag_index.search.evaluation.measures import Estimate, Metric
 
 PARTIAL = 3
 SHARE_TYPE = Number(0, 1)
@@ -289,3 +296,94 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
     asyncio.run(serve_standard_streams(settings, caller))
+
+
+METRICS = ("recall@10", "MRR@10", "nDCG@10")
+SHORT_CHARS = 70
+ALL = "all"
+
+
+@command(example="evaluate golden.jsonl --worst 5")
+@click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
+@click.option("--query-column", metavar="NAME", help="Make queries of this column of the source.")
+@repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
+@click.option("--worst", type=WholeNumber(min=0), default=5, show_default=True, help="How many poor queries to show.")
+@search_options("Evaluate")
+def evaluate(
+    context: Context,
+    golden: Path | None,
+    query_column: str | None,
+    indexes: tuple[str, ...],
+    metrics: tuple[str, ...],
+    worst: int,
+    wait: float | None,
+    as_json: bool,
+) -> int:
+    """Measure how well searches find what they should.
+
+    It compares meaning, words and both, side by side.
+    """
+    from rag_index.core.machine import terminable
+    from rag_index.search.evaluation.measures import parse_metric
+
+    if (golden is None) == (query_column is None):
+        raise click.UsageError("name one of these: a golden file, or --query-column NAME")
+    parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))
+    settings = context.settings(wait=wait)
+    names = [index.name for index in settings.named(indexes)]
+    with terminable():
+        evaluation = _evaluate(settings, names, golden or str(query_column), parsed, worst)
+    if as_json:
+        print_json(evaluation.to_json())
+    else:
+        _print_evaluation(evaluation)
+    return evaluation.exit_code
+
+
+def _evaluate(
+    settings: Settings, names: list[str], origin: Path | str, metrics: Sequence[Metric], worst: int
+) -> Evaluation:
+    from rag_index.care.benchmark import known_items
+    from rag_index.search.evaluation.evaluation import evaluate
+    from rag_index.search.evaluation.golden import read_golden
+
+    made: AbstractContextManager[tuple[Settings, list[GoldenQuery]]]
+    if isinstance(origin, str):
+        say(f"Indexing a sample of {', '.join(names)} without {origin}, in a temporary store …", err=True)
+        made = known_items(settings, names, origin)
+    else:
+        made = nullcontext((settings, read_golden(origin)))
+    with made as (searched, queries):
+        return evaluate(searched, queries, names, metrics, worst=worst)
+
+
+def _interval(one: Estimate) -> str:
+    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def _print_evaluation(evaluation: Evaluation) -> None:
+    rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)] if evaluation.scopes else []
+    for scope in evaluation.scopes:
+        for number, way in enumerate(scope.ways):
+            head = (scope.index or ALL, f"{scope.queries:,}") if number == 0 else ("", "")
+            name = f"{way.way} {way.dense_weight:g}" if way.way == "hybrid" else way.way
+            rows.append((*head, name, *map(_interval, way.metrics.values())))
+    if rows:
+        print_table(rows)
+    for scope in evaluation.scopes[-1:]:  # --json has those of each index
+        if scope.worst:
+            say(f"\nQueries that do worst in {scope.index or ALL}, {scope.ways[-1].way}:")
+            for query in scope.worst:
+                _print_poor(query, several=scope.index is None)
+    for index, reason in evaluation.errors.items():
+        say(f"rag-index: {index} did not answer {reason}", err=True)
+
+
+def _print_poor(query: PoorQuery, *, several: bool) -> None:
+    def name(one: Place) -> str:
+        return f"{one.index}: {one.document_id}" if several else one.document_id
+
+    ranks = ", ".join(f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found" for one in query.relevant)
+    values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
+    say(f"  {one_line(query.query, SHORT_CHARS)}")
+    say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")

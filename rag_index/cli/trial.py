@@ -55,7 +55,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     """
     here = Path.cwd()
     from rag_index.cli.settings import tables_read
-    from rag_index.core.database.drivers import database_url
+    from rag_index.core.database import database_url
     from rag_index.core.machine import terminable
     from rag_index.core.settings import FILE_NAME, load_settings
     from rag_index.first_run.schema import nothing_found, scaffold, source_url

@@ -41,10 +41,10 @@ from rag_index.components.stores import (
 )
 from rag_index.components.stores.file_scanner import ENCODINGS, Scanned, Scanner
 from rag_index.components.stores.points import batch_of
-from rag_index.core.database.drivers import is_file, redacted_url
-from rag_index.core.database.files import replace_file
+from rag_index.core.database import is_file, redacted_url
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.keys import point_id, possible_document_keys
+from rag_index.core.files import replace_file
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts

@@ -20,7 +20,7 @@ from rag_index.components.ledger.tables import (
     source_keys,
     tallies,
 )
-from rag_index.core.database.drivers import insert_for
+from rag_index.core.database import insert_for
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.canonical import encode_payload, hash_bytes

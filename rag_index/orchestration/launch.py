@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.core.connections import why_failed
-from rag_index.core.database.files import other_writer, private_folder
+from rag_index.core.files import other_writer, private_folder
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.core.reports.progress import captured_logs, open_display

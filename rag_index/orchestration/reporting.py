@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.care.benchmark import BenchmarkReport
-    from rag_index.care.doctor.findings import Diagnosis
+    from rag_index.care.doctor.collection_state import Diagnosis
     from rag_index.core.settings import Settings
     from rag_index.etl.run import IndexRun
 
@@ -387,7 +387,7 @@ def _tag_run(tag: str) -> None:
 
 def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
-    from rag_index.care.doctor.findings import Diagnosis  # it imports more than a run needs
+    from rag_index.care.doctor.collection_state import Diagnosis  # it imports more than a run needs
 
     whole = Diagnosis([f for one in found for f in one.findings], [a for one in found for a in one.advice])
     kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in whole.findings})

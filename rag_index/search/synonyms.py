@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, QueryWord
-from rag_index.core.database.files import file_stamp
+from rag_index.core.files import file_stamp
 from rag_index.core.machine import in_thread
 from rag_index.core.settings.index import NO_LANGUAGE
 from rag_index.core.settings.parts import is_select

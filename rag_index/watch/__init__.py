@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger
-from rag_index.core.database.files import file_stamp
+from rag_index.core.files import file_stamp
 from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.errors import RagIndexError
 from rag_index.etl.changed import Applied, BatchIndexer

@@ -8,8 +8,7 @@ import pytest
 from rag_index.errors import SettingsError
 from rag_index.watch.changes.opening import setup_for
 from rag_index.watch.changes.queues import open_queue
-from rag_index.watch.changes.rows import WatchedTable
-from rag_index.watch.changes.statements import quoted
+from rag_index.watch.changes.rows import WatchedTable, quoted
 from tests.changes.databases import PROJECT, problems, removal, through_the_client
 
 PROJECTS = ["Desk", "mein b\u00fcro", "d" * 60, "desk_b"]

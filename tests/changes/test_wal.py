@@ -8,7 +8,7 @@ import pytest
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import parse_position
 from rag_index.components.sources.engine import open_read_only
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.errors import SettingsError, SourceError
 from rag_index.watch.changes import wal
 from rag_index.watch.changes.opening import setup_for

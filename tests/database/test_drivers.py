@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 
 from rag_index.components.sources.engine import open_writable
-from rag_index.core.database import drivers
-from rag_index.core.database.drivers import first_line, set_pragmas
+from rag_index.core import database
+from rag_index.core.database import first_line, set_pragmas
 from rag_index.core.extras import install_command
 from rag_index.errors import SettingsError
 
@@ -60,7 +60,7 @@ def test_the_switch_to_a_write_ahead_log_waits_for_the_writer(tmp_path, other):
 
 
 def test_the_wait_ends_after_a_time_limit(tmp_path, other, monkeypatch):
-    monkeypatch.setattr(drivers, "LOCKED_SECONDS", 0.2)
+    monkeypatch.setattr(database, "LOCKED_SECONDS", 0.2)
     connection = sqlite3.connect(tmp_path / "new.db")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         set_pragmas(connection, ("journal_mode=WAL",))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.core.database.files import private_file, private_folder, replace_file
+from rag_index.core.files import private_file, private_folder, replace_file
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import rag_index.care.audit
 import rag_index.care.doctor
 import rag_index.care.index_status
-import rag_index.cli.measuring
+import rag_index.cli.search
 import rag_index.etl.publish
 from rag_index import cli
 from rag_index.care.audit import FAULT_KINDS, Audit
@@ -77,7 +77,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.care.index_status, "failed", [FAILED]),
     "audit": (rag_index.care.audit, "audit", AUDITED),
-    "evaluate": (rag_index.cli.measuring, "_evaluate", Evaluation((SCOPE,))),
+    "evaluate": (rag_index.cli.search, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
     "rollback": (rag_index.etl.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.care.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index.components.ledger import Collection, Ledger
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from tests.live.pooler import pooled
 from tests.live.postgres import postgres
 

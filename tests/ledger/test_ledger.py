@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from rag_index.components.ledger import Known, Ledger, Totals
 from rag_index.components.ledger.tables import metadata
-from rag_index.core.database.drivers import interrupts_deferred
+from rag_index.core.database import interrupts_deferred
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.errors import SettingsError
 from tests.sources.databases import SourceDatabase
 from tests.sources.digests import State, is_current, rescan

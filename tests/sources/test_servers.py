@@ -11,7 +11,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.sources.engine import limit_on_server, limited, open_read_only
 from rag_index.components.sources.source_tables import tables_read
 from rag_index.components.sources.sql import Cursor
-from rag_index.core.database.drivers import redacted_url
+from rag_index.core.database import redacted_url
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from tests.sources.databases import SourceDatabase, open_database, read

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.components.sources import open_source
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.core.settings import Settings, load_settings
 from rag_index.first_run.schema import propose, read_catalog
 from tests.live.mariadb import mariadb

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rag_index.care.doctor.checkup import examine
-from rag_index.care.doctor.findings import Advice, Diagnosis, Finding
+from rag_index.care.doctor.collection_state import Advice, Diagnosis, Finding
 from rag_index.care.doctor.repair import repair
 
 __all__ = ["Advice", "Diagnosis", "Finding", "examine", "repair"]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.care.doctor.collection_state import CollectionState
-from rag_index.care.doctor.findings import Advice, Diagnosis, Finding, count_phrase, finding
+from rag_index.care.doctor.collection_state import Advice, CollectionState, Diagnosis, Finding, count_phrase, finding
 from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify
 from rag_index.components.embedders.bm25 import bm25_model
@@ -24,7 +23,7 @@ from rag_index.components.sources import Source, all_pages, open_source
 from rag_index.components.sources.policies import RowPolicies
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import REST_REMEDY, on_server, open_store
-from rag_index.core.database.drivers import is_file
+from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import (

@@ -23,7 +23,7 @@ from rag_index.etl.tombstones import restore, scopes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rag_index.care.doctor.findings import Diagnosis, Finding
+    from rag_index.care.doctor.collection_state import Diagnosis, Finding
     from rag_index.components.ledger import Collection
     from rag_index.core.settings import Settings
 

@@ -27,8 +27,9 @@ from rag_index.components.ledger.tables import (
     scans,
     version_of,
 )
-from rag_index.core.database.drivers import (
+from rag_index.core.database import (
     connect_options,
+    failure_of,
     first_line,
     insert_for,
     interrupts_deferred,
@@ -37,8 +38,7 @@ from rag_index.core.database.drivers import (
     redacted_url,
     set_pragmas,
 )
-from rag_index.core.database.failures import failure_of
-from rag_index.core.database.files import file_stamp, private_file
+from rag_index.core.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 
 SHARED_BYTES = 64 << 10

@@ -28,7 +28,7 @@ from rag_index.components.ledger.tables import (
     runs,
     scans,
 )
-from rag_index.core.database.drivers import insert_for
+from rag_index.core.database import insert_for
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
 
 if TYPE_CHECKING:

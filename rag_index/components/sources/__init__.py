@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag_index.core.database.drivers import redacted_url
+from rag_index.core.database import redacted_url
 from rag_index.core.documents.batches import DocumentBatch, Failure
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import encode_key

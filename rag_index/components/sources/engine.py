@@ -18,16 +18,16 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import NullPool
 
-from rag_index.core.database.drivers import (
+from rag_index.core.database import (
     connect_options,
     did_you_mean,
+    failure_of,
     first_line,
     is_file,
     missing_driver,
     redacted_url,
 )
-from rag_index.core.database.failures import failure_of
-from rag_index.core.database.files import file_stamp
+from rag_index.core.files import file_stamp
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rag_index.core.database.files import private_folder
+from rag_index.core.files import private_folder
 from rag_index.errors import SourceError
 
 FOLDER, ROWS_SUFFIX = "queries", ".rows"

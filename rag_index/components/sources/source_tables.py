@@ -22,8 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TupleType, UserDefinedType
 
 from rag_index.components.sources.pages import valid_rows, with_any_text
-from rag_index.core.database.drivers import did_you_mean
-from rag_index.core.database.failures import failure_of
+from rag_index.core.database import did_you_mean, failure_of
 from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
 from rag_index.errors import SettingsError
 

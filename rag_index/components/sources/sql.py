@@ -55,7 +55,7 @@ from rag_index.components.sources.source_tables import (
     relations_read,
     untyped,
 )
-from rag_index.core.database.drivers import redacted_url
+from rag_index.core.database import redacted_url
 from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.core.outages import asking
 from rag_index.core.settings.parts import file_columns

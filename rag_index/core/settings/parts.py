@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.core.settings.plugins import FORMATS, installed
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
-from rag_index.core.database.drivers import database_url
-from rag_index.core.database.files import file_stamp, other_writer
+from rag_index.core.database import database_url
+from rag_index.core.files import file_stamp, other_writer
 from rag_index.core.settings.index import SQL, IndexSettings
 from rag_index.core.settings.parts import keys_of, tables_of
 from rag_index.core.settings.sections import (

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from rag_index.core.database.drivers import database_url
+from rag_index.core.database import database_url
 from rag_index.core.settings.parts import (
     Auto,
     DaskAddress,

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_index.core.database.files import replacement
+from rag_index.core.files import replacement
 from rag_index.errors import SourceError
 
 _COMPANIONS = ("-wal", "-shm", "-journal")

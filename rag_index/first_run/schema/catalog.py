@@ -22,7 +22,7 @@ from rag_index.components.sources.engine import errors_as_ours, limit_on_server,
 from rag_index.components.sources.pages import accept_any_text
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.source_tables import relation
-from rag_index.core.database.failures import failure_of
+from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.core.database.drivers import database_url, is_file, is_secret, redacted_url
+from rag_index.core.database import database_url, is_file, is_secret, redacted_url
 from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError

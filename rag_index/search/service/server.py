@@ -16,7 +16,7 @@ import uvicorn
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rag_index.core.database.files import file_stamp
+from rag_index.core.files import file_stamp
 from rag_index.errors import TerminalError
 from rag_index.search import Retriever
 from rag_index.search.service.app import make_app

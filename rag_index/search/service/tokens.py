@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from rag_index.core.connections import tls_context, why_failed
-from rag_index.core.database.files import file_stamp
+from rag_index.core.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
 from rag_index.search.access import Caller, claim_of
 

@@ -18,8 +18,16 @@ from rag_index.watch.changes import ChangeFeed, WatchableSource
 from rag_index.watch.changes.poll import FileFeed, PollFeed
 from rag_index.watch.changes.postgres_catalogue import SlotState, wal_setup
 from rag_index.watch.changes.queues import open_queue, queue_kind
-from rag_index.watch.changes.rows import RowFeed, TablePlan, WatchedTable, connected, plan_tables
-from rag_index.watch.changes.statements import Setup, comment, object_name
+from rag_index.watch.changes.rows import (
+    RowFeed,
+    Setup,
+    TablePlan,
+    WatchedTable,
+    comment,
+    connected,
+    object_name,
+    plan_tables,
+)
 from rag_index.watch.changes.wal import WalFeed
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.errors import SettingsError
-from rag_index.watch.changes.rows import SETUP, WatchedTable
-from rag_index.watch.changes.statements import Setup, Step, object_name, quoted
+from rag_index.watch.changes.rows import SETUP, Setup, Step, WatchedTable, object_name, quoted
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

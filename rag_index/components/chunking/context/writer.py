@@ -28,7 +28,7 @@ from rag_index.components.hosts.host_pool import Host, Pool
 from rag_index.components.hosts.ollama_client import Answer, OllamaEndpoint
 from rag_index.components.hosts.retries import AskedHosts, HostCalls, Request
 from rag_index.components.ledger import Ledger
-from rag_index.core.database.drivers import is_file
+from rag_index.core.database import is_file
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.machine.executors import EventLoopThread
 from rag_index.errors import EmbedderError, LedgerError, RagIndexError, RequestTimedOut, TextRefused, TextTooLong

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rag_index.core.database.files import file_stamp, replace_file, sync_path
 from rag_index.core.documents.batches import CommitMark
+from rag_index.core.files import file_stamp, replace_file, sync_path
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 
 LOCK_POLL = 0.02

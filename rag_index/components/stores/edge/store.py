@@ -32,7 +32,7 @@ from rag_index.components.stores.edge.folder import (
     locked,
     note_writing,
 )
-from rag_index.core.database.files import leftovers, private_folder
+from rag_index.core.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")

@@ -21,8 +21,18 @@ from rag_index.components.ledger.tables import Position
 from rag_index.components.sources.engine import open_writable
 from rag_index.core.settings.sections import WATCH_QUEUES
 from rag_index.errors import SettingsError, SourceError
-from rag_index.watch.changes.rows import CHANGES_PROBE_SECONDS, SETUP, ReceivedRows, RowChange, RowFeed, WatchedTable
-from rag_index.watch.changes.statements import Setup, Step, literal, object_name
+from rag_index.watch.changes.rows import (
+    CHANGES_PROBE_SECONDS,
+    SETUP,
+    ReceivedRows,
+    RowChange,
+    RowFeed,
+    Setup,
+    Step,
+    WatchedTable,
+    literal,
+    object_name,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection

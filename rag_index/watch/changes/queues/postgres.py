@@ -24,7 +24,7 @@ from rag_index.watch.changes.postgres_catalogue import (
     table_in_catalogue,
 )
 from rag_index.watch.changes.queues import THE_QUEUE, QueuedRow, QueueFeed
-from rag_index.watch.changes.statements import Step, body, literal, quoted
+from rag_index.watch.changes.rows import Step, body, literal, quoted
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.watch.changes.queues import QueuedRow, QueueFeed
-from rag_index.watch.changes.statements import Step, literal, quoted
+from rag_index.watch.changes.rows import Step, literal, quoted
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

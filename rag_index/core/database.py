@@ -1,0 +1,324 @@
+"""Databases by their drivers: URLs and redaction, pragmas and upserts, deferred signals, and what an error means by its
+code: whether another try may help, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, make_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import sqlalchemy as sa
+
+DRIVERS: Mapping[str, tuple[str, str, str]] = {
+    "postgresql": ("postgresql+psycopg", "psycopg", "postgresql"),
+    "postgres": ("postgresql+psycopg", "psycopg", "postgresql"),
+    "mysql": ("mysql+pymysql", "pymysql", "mariadb"),
+    "mariadb": ("mariadb+pymysql", "pymysql", "mariadb"),
+}
+"""The scheme with our driver, the driver's module and our extra for it, by the scheme of a URL without a driver."""
+PACKAGES: Mapping[str, str] = {
+    "bigquery": "sqlalchemy-bigquery", "clickhouse": "clickhouse-sqlalchemy", "cockroachdb": "sqlalchemy-cockroachdb",
+    "db2": "ibm_db_sa", "duckdb": "duckdb-engine", "firebird": "sqlalchemy-firebird", "hana": "sqlalchemy-hana",
+    "mssql": "pyodbc", "oracle": "oracledb", "redshift": "sqlalchemy-redshift", "snowflake": "snowflake-sqlalchemy",
+    "teradatasql": "teradatasqlalchemy", "trino": "trino[sqlalchemy]",
+}  # fmt: skip
+"""The package with the driver of a database for which we have no extra."""
+MIN_SECRET = 4
+"""Shorter secrets are masked only where a URL has them: they stand in any message by chance."""
+DATABASE_CONNECT_SECONDS = 10
+"""A host that swallows packets would otherwise hold a run for minutes."""
+LOCKED_SECONDS = 30.0
+RETRY_SECONDS = 0.05
+LISTED = 20
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def database_url(text: str, folder: Path) -> URL:
+    """Return the parsed URL, with a relative SQLite file placed in `folder` and with our driver if it names none.
+    Raises ValueError if the text is not a database URL. The message does not repeat it, since it may hold a
+    password."""
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError):  # ValueError: the port is not a number
+        raise ValueError(
+            "is not a database URL; write it as sqlite:///file.db or postgresql+psycopg://user@host/name"
+        ) from None
+    if is_file(url):
+        return url.set(database=str(folder / Path(str(url.database)).expanduser()))
+    driver, module, _ = DRIVERS.get(url.drivername, ("", "", ""))
+    return url.set(drivername=driver) if module and find_spec(module) else url
+
+
+def is_file(url: URL) -> bool:
+    """Return whether the database is a file, that is, SQLite and not in memory."""
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def connect_options(url: URL) -> dict[str, Any]:
+    """Return the options with which a server is connected to, except those that the URL has. A PostgreSQL database in
+    SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy cannot even connect. Behind a pooler, such as
+    PgBouncer, each transaction may run in another session, which has no statement that was prepared in an earlier
+    one."""
+    backend = url.get_backend_name()
+    options: dict[str, Any] = {"connect_timeout": DATABASE_CONNECT_SECONDS} if backend in DRIVERS else {}
+    if backend == "postgresql":
+        options["client_encoding"] = "utf8"
+    if url.drivername == "postgresql+psycopg":
+        options["prepare_threshold"] = None
+    return {name: value for name, value in options.items() if name not in url.query}
+
+
+def redacted_url(url: URL) -> str:
+    """Return the URL for a person, without its password and without its options, which may hold one too."""
+    redacted = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
+    return redacted.render_as_string(hide_password=False)
+
+
+def is_secret(option: str) -> bool:
+    """Return whether the name of a URL's option says that its value is secret."""
+    return any(word in option.lower() for word in ("pass", "secret", "token", "key"))
+
+
+def missing_driver(url: URL, error: Exception) -> str:
+    """Return the message for a database whose driver cannot be loaded."""
+    from rag_index.core.extras import install_command  # reads the installation, which no other command needs
+
+    backend = url.drivername.split("+")[0]
+    driver, _, extra = DRIVERS.get(backend, ("", "", ""))
+    if extra:
+        remedy = f"`{install_command(extra)}` installs {driver}"
+    elif package := PACKAGES.get(backend):
+        named = ", and the URL begins with oracle+oracledb" if url.drivername == "oracle" else ""
+        remedy = f"`pip install '{package}'` installs one{named}"
+    else:
+        near = did_you_mean(backend, [*DRIVERS, *PACKAGES, "sqlite"])
+        remedy = near or "install the SQLAlchemy dialect that the URL names"
+    return f"no driver for {url.drivername!r} is installed ({error}); {remedy}"
+
+
+def first_line(error: Exception, url: URL) -> str:
+    """Return the first line of the driver's message, without the secrets of the URL, which it may repeat."""
+    origin = getattr(error, "orig", None) or error
+    lines = str(origin).strip().splitlines()
+    message = lines[0].strip() if lines else type(origin).__name__
+    secrets = [str(value) for key, value in url.query.items() if is_secret(key)]
+    for secret in filter(None, [url.password and str(url.password), *secrets]):
+        for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
+            message = re.sub(rf"([:=]){re.escape(form)}(?=[@&\s'\"]|$)", r"\1***", message)
+            message = message.replace(form, "***") if len(form) >= MIN_SECRET else message
+    return message
+
+
+def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) -> str:
+    """Return a question with the known names that are like a wrong one; without any, the first names if asked for."""
+    names = {one.lower(): one for one in known}
+    if near := get_close_matches(name.lower(), names, n=3, cutoff=0.6):
+        return f"did you mean {' or '.join(names[one] for one in near)}?"
+    listed = ", ".join(list(names.values())[:LISTED]) + ", …" * (len(names) > LISTED)
+    return f"there are {listed}" if all_of_them and names else ""
+
+
+def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
+    """Set `busy_timeout` and then each pragma on a connection of the driver. Two processes that switch a new file to
+    `journal_mode=WAL` at once exclude each other, and SQLite does not wait there, whatever `busy_timeout` says (its
+    documentation of sqlite3_busy_handler). So this retries for half a minute. Raises sqlite3.OperationalError if SQLite
+    refuses a pragma, or the file is still locked after that time."""
+    deadline = time.monotonic() + LOCKED_SECONDS
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={LOCKED_SECONDS * 1000:.0f}", *pragmas):
+        while True:
+            try:
+                cursor.execute(f"PRAGMA {pragma}")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+    cursor.close()
+
+
+def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
+    """Return the `insert` of PostgreSQL or SQLite; its statements have `on_conflict_do_update` and `…_nothing`."""
+    if dialect.name == "postgresql":  # importing a dialect takes 20 ms
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of milliseconds. Only the
+    main thread is ever interrupted; in other threads this does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Any] = {}
+    try:
+        for number in SIGNALS:
+            if callable(handler := signal.getsignal(number)):
+                before[number] = handler
+                signal.signal(number, lambda *one: received.append(one))
+        yield
+    finally:
+        for replaced, handler in reversed(before.items()):  # SIGINT, whose handler raises, comes last
+            signal.signal(replaced, handler)
+        for received_number, frame in received:
+            before[received_number](received_number, frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What an error of a database means."""
+
+    transient: bool
+    """Whether another try may help."""
+    answered: bool
+    """Whether the database told what is wrong."""
+    lost: bool
+    """Whether there is no connection any more."""
+    said: str
+    """The first line of the driver's message, without secrets, and what to do if that is known."""
+    code: str | int | None = None
+    """SQLSTATE, the error number of MySQL, or SQLite's primary result code."""
+
+
+SILENCE = "check that it runs and that the URL is right"
+_LOGIN = "correct user and password in {setting}, or set {variable} to the complete URL"
+_TLS = "correct what {setting} says of TLS (sslmode and sslrootcert, or ssl_ca)"
+_RIGHT = "give this user the right to that"
+_CONNECTIONS = "allow more connections there, or close others"
+_POOLER = "set pool_mode of the pooler to transaction or session, or name the server itself in {setting}"
+_DISK = "make room on the disk of the database"
+_OTHER_SERVER = "a foreign table needs a server that does not answer: start that one, or correct its definition"
+_LOCKED = "another session holds a lock: wait for its end, or raise {} of this user"
+_TIME = "raise {} of this user, unless a person ended the query"
+_IDLE = "raise {} of this user"
+_ENDED = "an administrator or a restart ended the connection: run again"
+_AGAIN = "another transaction was in the way: run again"
+
+_Meaning = tuple[bool, str]
+
+POSTGRESQL: Mapping[str, _Meaning] = {
+    "57014": (True, _TIME.format("statement_timeout")),
+    "25P03": (True, _IDLE.format("idle_in_transaction_session_timeout")),
+    "25P04": (True, _IDLE.format("transaction_timeout")), "57P05": (True, _IDLE.format("idle_session_timeout")),
+    "55P03": (True, _LOCKED.format("lock_timeout")), "55006": (True, _AGAIN), "40P01": (True, _AGAIN),
+    "40001": (True, "raise max_standby_streaming_delay of the standby, or read from the primary server"),
+    "57P01": (True, _ENDED), "57P02": (True, _ENDED), "57P03": (True, "wait until the database has started"),
+    "57P04": (False, "the database was dropped: correct {setting}"),
+    "53100": (True, _DISK), "53200": (True, "give the database more memory"), "53300": (True, _CONNECTIONS),
+    "08001": (True, _OTHER_SERVER), "HV00N": (True, _OTHER_SERVER),
+    "58P01": (False, "the database server lacks this file: put it there, or install the extension that it is of"),
+    "TLS": (False, _TLS), "42501": (False, _RIGHT), "28P01": (False, _LOGIN), "28000": (False, _LOGIN),
+}  # fmt: skip
+"""Whether another try may help, and the remedy, by SQLSTATE. For other states the database's own hint is shown."""
+TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+REFUSALS: tuple[tuple[str, str], ...] = (
+    ("too many (clients|connections)|connection slots", "53300"),
+    ("starting up|shutting down|recovery mode|not (yet )?accepting connections", "57P03"),
+    ("authentication failed|password supplied", "28P01"), ("permission denied|not permitted to log in", "42501"),
+    ("certificate|not support SSL", "TLS"),
+)  # fmt: skip
+"""The code of a refused connection by its words."""
+
+MYSQL: Mapping[int, _Meaning] = {
+    1969: (True, _TIME.format("max_statement_time")), 3024: (True, _TIME.format("max_execution_time")),
+    1317: (True, "the query was ended by hand: run again"), 1205: (True, _LOCKED.format("innodb_lock_wait_timeout")),
+    1213: (True, _AGAIN), 1412: (True, _AGAIN), 1047: (True, "wait until this node of the cluster is ready"),
+    1053: (True, _ENDED), 1927: (True, _ENDED), 4031: (True, _IDLE.format("wait_timeout")),
+    1021: (True, _DISK), 1114: (True, _DISK), 3: (True, _DISK), 28: (True, _DISK),
+    1040: (True, _CONNECTIONS), 1203: (True, _CONNECTIONS), 1226: (True, _CONNECTIONS),
+    1044: (False, _RIGHT), 1045: (False, _LOGIN), 1142: (False, _RIGHT), 1143: (False, _RIGHT), 1227: (False, _RIGHT),
+    1129: (False, "run FLUSH HOSTS there"), 1130: (False, "allow this host to connect there"),
+    1356: (False, "create the view again: what it reads is gone, or not for its definer"),
+    1449: (False, "create the view again: its definer is gone"),
+    1158: (True, SILENCE), 1159: (True, SILENCE), 1160: (True, SILENCE), 1161: (True, SILENCE),
+    1296: (True, _OTHER_SERVER), 1429: (True, _OTHER_SERVER), 1430: (True, _OTHER_SERVER),
+    2026: (False, _TLS),
+}  # fmt: skip
+"""The same by the error number of MySQL and MariaDB. Other errors of its client pass, and those of the server stay."""
+CLIENT_ERRORS = range(2000, 3000)
+
+_WRITER = "another process writes it: wait for its end"
+_RECOVER = "a process that wrote it was killed: let a user who may write there open it once (`sqlite3 FILE .schema`)"
+SQLITE: Mapping[int, _Meaning] = {
+    sqlite3.SQLITE_BUSY: (True, _WRITER), sqlite3.SQLITE_LOCKED: (True, _WRITER),
+    sqlite3.SQLITE_PROTOCOL: (True, _WRITER),
+    sqlite3.SQLITE_INTERRUPT: (True, ""), sqlite3.SQLITE_IOERR: (True, "check the disk"),
+    sqlite3.SQLITE_READONLY: (False, _RECOVER),
+    sqlite3.SQLITE_CANTOPEN: (False, f"it may not be read, or has a -wal beside it and {_RECOVER}"),
+    sqlite3.SQLITE_NOTADB: (False, "name another file, or a copy that is not encrypted"),
+    sqlite3.SQLITE_CORRUPT: (False, "put back a backup, or run `sqlite3 FILE .recover`"),
+}  # fmt: skip
+"""The same by SQLite's primary result code."""
+NOT_OURS = re.compile(r"(no such|unknown) (collation sequence|module|function)|no query solution")
+"""SQLite's words, which have no code, for what an application adds to its own connections."""
+_OWN = "only the application's own connections have that: leave it out, or write a `query` that needs none of it"
+_COLLATION = f"{_OWN}, as in SELECT name COLLATE BINARY AS name, … FROM the_table NOT INDEXED"
+TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "unknown database")
+"""Words in errors without a code for which another try gives the same answer."""
+
+
+def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
+    """Return what an error of a database means. `url` has the secrets that the message may repeat, and `setting` is the
+    name of the setting that holds it."""
+    origin: Any = getattr(error, "orig", None) or error
+    lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
+    passing = lost or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
+    code = _code(origin)
+    transient, remedy = _meaning(origin, code) or (passing, SILENCE if passing else "")
+    hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
+    variable = f"RAG_INDEX_{setting.strip('[').replace('] ', '__').upper()}"
+    told = remedy.format(setting=setting, variable=variable) or hint.strip().rstrip(".")
+    said = "; ".join(filter(None, [first_line(error, url), told]))
+    return Failure(transient or (lost and remedy != _POOLER), remedy != SILENCE, lost or remedy == SILENCE, said, code)
+
+
+def _code(origin: Any) -> str | int | None:
+    """Return the code of a driver's error. psycopg has none before there is a connection, so its words give it."""
+    if isinstance(origin, sqlite3.Error):
+        return (getattr(origin, "sqlite_errorcode", None) or 0) & 0xFF
+    if isinstance(origin.__context__, ssl.SSLError):  # to which PyMySQL gives the number of a server that is away
+        return "TLS"
+    if origin.args and isinstance(origin.args[0], int):  # PyMySQL has an SQLSTATE, too, which says less
+        return int(origin.args[0])
+    if state := getattr(origin, "sqlstate", None):
+        return str(state)
+    return next((code for words, code in REFUSALS if re.search(words, str(origin), re.I)), None)
+
+
+def _meaning(origin: Any, code: str | int | None) -> _Meaning | None:
+    if isinstance(origin, sqlite3.Error):
+        if NOT_OURS.search(str(origin)):
+            return False, _COLLATION if "collation" in str(origin) else _OWN
+        return SQLITE.get(int(code or 0), (False, ""))
+    if isinstance(code, int):
+        return MYSQL.get(code, (True, SILENCE) if code in CLIENT_ERRORS else (False, ""))
+    if "statement pooling" in str(origin):  # PgBouncer gives it the code of many faults that pass
+        return False, _POOLER
+    if code is not None:
+        return POSTGRESQL.get(code, (code[:2] in TRANSIENT_CLASSES, ""))
+    terminal = any(word in str(origin).lower() for word in TERMINAL_WORDS)
+    return (not terminal, "") if terminal or "FATAL:" in str(origin) else None

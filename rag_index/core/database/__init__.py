@@ -1,1 +1,0 @@
-"""What source, ledger and caches share: databases by their drivers, and files that are replaced as a whole."""
