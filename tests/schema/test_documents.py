@@ -252,3 +252,52 @@ def test_progress_names_each_table_and_a_large_table_is_not_scanned(propose):
     assert (article.rows, article.exact) == (SAMPLED_ROWS * 80, False)
     assert article.chars == pytest.approx(sum(len(row[1]) + len(row[2]) for row in rows), rel=0.1)
     assert all("LIMIT" in sql for sql in asked if "article" in sql)
+
+
+@pytest.mark.parametrize("name", ["email_log", "MailQueue", "search_total", "smtp_maillog"])
+def test_what_a_program_sent_or_searches_in_is_for_programs(propose, name):
+    page, others = many(12, title="Page {n} of the mill", body=TEXT), many(12, subject="Password for {n}", body=TEXT)
+    line = many(48, mail_id=lambda n: n % 12 + 1, text=TEXT)
+    made = propose(page=page, **{name: others, f"{name}_line": (line[0].replace("mail_id", f"{name}_id"), line[1])})
+    assert name not in [one.table for one in made.indexes]
+
+
+def test_rows_that_are_of_one_of_several_kinds_have_the_text_of_what_they_are(propose):
+    content = many(69, body=TEXT)
+    post = ("content_id INTEGER PRIMARY KEY, title TEXT", [(n, f"The bridge {n} of us") for n in range(1, 28)])
+    comment = ("content_id INTEGER PRIMARY KEY, post_id INTEGER", [(n, n % 27 + 1) for n in range(28, 70)])
+    made = propose(content=content, post=post, comment=comment)
+    assert all(f"came to work {key}" in text for key, text in made.documents("post").items())
+
+
+def test_many_short_facts_of_rows_that_say_more_are_no_documents(propose):
+    facts = {name: (lambda n, by=by: f"x{n % 97}{by}") for by, name in enumerate(("shell", "level", "ground", "state"))}
+    energy = many(600, element_id=lambda n: n % 12 + 1, species="Mn {n}", charge=cycle(90), energy=itself, **facts)
+    made = propose(element=many(12, name="Element {n}", description=TEXT), energy=energy)
+    assert [one.table for one in made.indexes] == ["element"]
+
+
+def test_text_that_fills_a_place_is_no_text(propose):
+    filled = many(12, title="Page {n} of the mill", body="Lorem ipsum dolor sit amet, consectetur {n}")
+    made = propose(draft_page=filled, page=many(12, title="Page {n} of the mill", body=TEXT))
+    assert [one.table for one in made.indexes] == ["page"]
+
+
+def test_a_table_with_nothing_but_personal_text_is_searched_if_a_person_includes_it(propose):
+    account = many(4, account="a{n}@example.org")
+    assert propose(account=account, page=many(12, title="Page {n}", body=TEXT)).parts("page") == []
+    assert propose(other=account, include=["other"]).index("other")["text"] == ["account"]
+
+
+def test_texts_that_differ_by_a_number_alone_are_no_log(propose):
+    ticket = many(
+        60, subject="Ticket {n}", severity="low", agent="bob", body="The pump {n} of the mill is broken again"
+    )
+    assert propose(ticket=ticket).index("ticket")
+
+
+def test_a_type_beside_a_parent_tells_its_table(propose):
+    said = many(40, ptable=lambda n: "page" if n % 2 else "news", pid=lambda n: n % 12 + 1, text=TEXT)
+    titled = many(12, title="Page {n} of the mill", teaser=TEXT)
+    made = propose(page=titled, news=titled, content=said)
+    assert made.parts("page") == made.parts("news") == ["content"]

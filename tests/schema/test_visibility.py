@@ -227,3 +227,28 @@ def test_a_person_shows_and_hides_by_column(propose):
     assert "is_private" not in made.index("article").get("where", "")
     made = propose(other=article("stage", "TEXT", lambda n: "odd" if few(n) else "usual"), hide=["other.stage"])
     assert shown(made, "other") == every(lambda n: not few(n))
+
+
+def test_what_is_kept_out_of_searches_says_nothing_of_what_is_below(propose):
+    columns, rows = many(12, title="Page {n} of the mill", body=TEXT, parent_id=lambda n: int(n > 1))
+    made = propose(page=(f"{columns}, no_search INTEGER", [(*row, row[0] == 1) for row in rows]))
+    assert shown(made, "page") == {*range(2, 13)}
+
+
+def test_a_list_of_groups_of_accounts_hides_a_row_and_asks(propose):
+    login = {"usergroup": "1", "email": "a{n}@example.org", "password": "$2a$11$kS.b8fe8MPYtjG1ME7TkAOYPYCbA{n:04}"}
+    made = propose(
+        article=article("fe_group", "TEXT", lambda n: "1,2" if few(n) else "0" if n % 2 else ""),
+        fe_group=names("Members", "Board", key="uid", name="title"),
+        fe_user=many(12, "uid", **login),
+    )
+    assert shown(made) == every(lambda n: not few(n))
+    assert [one.says for one in made.questions] == ["fe_group names groups"]
+    assert shown(propose(other=article("team_group", "TEXT", lambda n: "1" if few(n) else "")), "other") == every()
+
+
+def test_rows_that_a_table_of_versions_calls_former_are_hidden(propose):
+    post = many(12, title="Page {n} of the mill", body=TEXT)
+    pages = "past_id INTEGER PRIMARY KEY REFERENCES post (id), current_id INTEGER REFERENCES post (id)"
+    made = propose(post=post, post_version=(pages, [(5, 3), (9, 3)]))
+    assert shown(made, "post") == every(lambda n: n not in (5, 9), count=12)

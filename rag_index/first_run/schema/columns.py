@@ -52,6 +52,8 @@ _PERSONAL = re.compile(
     r"|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?: ?x\d+)?"
 )
 """Addresses, telephone numbers and the numbers of persons, accounts and cards, as a whole value."""
+_FILLER = re.compile(r"\W*lorem ipsum", re.IGNORECASE)
+"""What stands where nobody has written yet."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _PROGRAMS = re.compile(
     r"(?:\w{1,40}\|)?(?:[aO]:\d+:|s:\d+:\"|[bi]:\d+;)|<\?|---\s|[a-z][a-z0-9+.-]*://|\{\\rtf|(?=.*\.\w+$)\S*[/\\]\S+$|[0-9a-f]{16,}$"
@@ -255,6 +257,8 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
         return "flag"
     if named & {"locale", "lang", "language", "langcode", "culture"} and share(texts, LOCALE) == 1:
         return "locale"
+    if share(texts, _FILLER, whole=False) == 1:
+        return "other"
     wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
     letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
     if letters < 0.5 and made.length <= MAX_CODE_CHARS:

@@ -32,6 +32,8 @@ PIECES, PIECE = 30, 30
 """How many texts of a copy are looked for, and how many of their letters."""
 FEW_NAMED = 0.95
 """If fewer rows name one of a table, they hang on rows of several tables."""
+NO_TEXT = "has no text of its own"
+"""Why a table is left out that others may tell of all the same."""
 MIN_ROWS = 3
 MIN_DETAILS = 3
 LITTLE = 15
@@ -123,7 +125,7 @@ class _Planner:
         if not table.rows:
             return "is empty"
         if not (table.title or table.texts):
-            return "has no text of its own"
+            return NO_TEXT
         if table in self._wanted:
             return ""
         if table.is_accounts:
@@ -136,7 +138,7 @@ class _Planner:
 
     def _is_thing(self, table: Table) -> bool:
         """Return whether rows are called or told by something, so that others may be parts of them."""
-        out = table in self._out and table.title
+        out = self._out.get(table, NO_TEXT) != NO_TEXT
         if table.rows < 2 or not table.key or table.is_accounts or table.is_label or out or self._is_brought(table):
             return False
         return bool(table.title or table.texts) or any(self._tells(one) for one in table.children)
@@ -187,7 +189,8 @@ class _Planner:
         """Let what extends a row and names it stand in its place; what holds the text of it twice is a copy."""
         for table, ways in [*self._plan.parts.items()]:
             parent = ways[0].parent
-            few = 2 * table.rows < parent.rows
+            kinds = {one.child for one in parent.children if one.extends and not one.is_pointer}
+            few = 2 * table.rows < parent.rows and abs(sum(one.rows for one in kinds) / parent.rows - 1) > 1 - FEW_NAMED
             if not ways[0].extends or not table.title or parent.title or parent in self._wanted or few:
                 continue
             del self._plan.parts[table]
@@ -301,13 +304,15 @@ class _Planner:
             if table in self._wanted:
                 continue
             own += [one for one in parts if one.far and one.relation.gives_values]
-            alone = table.said < LITTLE and not own
+            is_kind = any(one.extends and one.parent.prose and one.parent in self._out for one in table.parents)
+            alone = table.said < LITTLE and not own and not is_kind
             few = table.told < MIN_TOLD and not table.written and not table.is_people
             brought = self._is_brought(table)
+            facts = self._speaks and not table.written and any(map(_adds_facts, table.parents))
             idle = self._speaks and table.told <= MANY_TOLD and not (table.written or table.is_people or table.is_used)
             nothing = not (table.chars or own) and not any(one.table.prose or one.table.title for one in parts)
             if nothing or (
-                alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or table.repeats)
+                alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or facts or table.repeats)
             ):
                 self._out[table] = "has names alone"
             elif table.repeats and not own and not table.title and table.machine:
@@ -335,6 +340,11 @@ class _Planner:
                 (one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts
             }
             self._plan.documents[table] = [*unique.values()][:MAX_PARTS]
+
+
+def _adds_facts(one: Relation) -> bool:
+    """Return whether rows are many for each row that says more than they do: its measurements, its steps."""
+    return one.is_crowd and bool(one.parent.title) and one.parent.said >= LITTLE and not one.writes
 
 
 def _is_taken_from(table: Table, other: Table) -> bool:
@@ -371,7 +381,7 @@ def _answers(one: Relation) -> bool:
     names = dict(zip(one.parent.source.columns[one.pairs[0][1]].values, above.values, strict=True))
     pairs = [(said, names[key]) for key, said in one.child.source.rows_of(one.column, title.name) if key in names]
     same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
-    return len(same) >= MIN_ROWS and 3 * sum(same) >= len(same)
+    return len(same) >= MIN_ROWS and 2 * sum(same) >= len(same)
 
 
 def _owner(table: Table, ways: Sequence[Relation]) -> Relation:

@@ -90,7 +90,7 @@ class _Rows:
         """Join what rows name: it is a text, if it says what a row is about, and people filter by it."""
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
-            says = named or (parent.prose and len(parent.children) < 2)
+            says = named or (parent.prose and (one.extends or len(parent.children) < 2))
             if parent in (skip, self.table) or one.type_column or one.is_pointer or one.share < MIN_NAMED:
                 continue
             again = parent in self.joined and not one.writes

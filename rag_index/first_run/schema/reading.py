@@ -88,6 +88,11 @@ class _Reading:
                 table.columns[name] = replace(one, role="name" if use == "title" else "prose", form=form, why="")
             if use == "title":
                 table.title = name
+        if table.name in self._choices.include and not (table.title or table.texts):
+            personal = {name: one for name, one in table.columns.items() if one.role == "personal" and one.texts}
+            table.columns |= {name: replace(one, role="name", why="") for name, one in personal.items()}
+            for known in ("title", "title_columns", "texts", "prose", "chars", "said"):
+                table.__dict__.pop(known, None)
 
     def _choose_conditions(self, table: Table) -> None:
         """Take away the conditions that a person does not want, and add those that are missing."""

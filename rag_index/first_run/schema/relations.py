@@ -211,14 +211,15 @@ class _Finder:
     def _typed(self, table: Table, column: str, found: Sequence[Relation], done: set[str]) -> list[Relation]:
         """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
         named = words(column)
-        if named[-1] not in known.TYPE_WORDS and not named[-1].endswith("type"):
+        kind = max((one for one in known.TYPE_WORDS if named[-1].endswith(one)), key=len, default="")  # `ptable`
+        if not kind:
             row = next((one for one in found if one.column == column), None)
             if row is None or not known.TYPE_WORDS & {*named}:
                 return []
         kinds = self._catalog.distinct(table.source, column, MAX_TYPES + 1)
         kinds = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
-        stem |= {named[-1].removesuffix("type")} - {"", named[-1]}
+        stem |= {named[-1].removesuffix(kind)} - {"", named[-1]}
         free = [name for name in table.columns if name not in (column, *done) and [name] != table.key]
         named_by = {one.column for one in found if not GENERIC & {*words(one.column)}}
         free = [name for name in free if stem or name not in named_by]

@@ -110,7 +110,7 @@ class Relation:
         return self.parent.is_people and not {*self.parent.noun} & {*self.child.noun}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Table:
     """A table with what is understood of it."""
 
@@ -272,6 +272,8 @@ class Table:
         named = sum(self.columns[name].length for name in self.title_columns) > MAX_LABEL_CHARS
         if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it
+        if any(one.extends and one.parent.prose for one in self.parents):
+            return False  # its text is there
         many = any(one.child.rows > 20 * self.rows for one in self.children)
         return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
 
@@ -326,11 +328,13 @@ class Table:
             return "has names with values"
         for_people = title and first and first.length > 60 and not self.repeats
         machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
-        if machine or any(map(known.LOGS.fullmatch, self.noun)) or (doubtful and not for_people):
+        if (
+            machine
+            or any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
+            or (doubtful and not for_people)
+        ):
             return "is for programs, by its name"
-        addresses = any(
-            {"ip", "host", "hostname", "agent", "severity", "referer"} & {*words(name)} for name in self.columns
-        )
+        addresses = any({"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns)
         if self.repeats and addresses:
             return "is a log of programs"
         if self.is_template:

@@ -6,6 +6,7 @@ majority are, and the question is asked.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from rag_index.first_run.schema.tables import MIN_UNIX_SECONDS, Condition, Relat
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from rag_index.first_run.schema.catalog import Column
 
@@ -32,6 +33,7 @@ MAX_VALUES = 8
 MAX_PASSWORDS = 0.2
 """If more rows have a password, it is that of an account."""
 HALF, FEW = 0.5, 0.3
+_NUMBERS = re.compile(r"-?\d+(?:,-?\d+)*")
 _EVERY = known.HIDE | known.SHOW | known.ON | known.OFF
 _IN = frozenset(["visible", "visivel", "visibile", "valid", "active", "actif", "activo", "attivo"])
 """What `in` negates: elsewhere it says where."""
@@ -95,7 +97,7 @@ def sense_of(named: Sequence[str]) -> Sense | None:
         negated = False
     if not said and known.SEARCHED & {*parts}:
         if known.NOT & {*parts}:
-            said.append((True, True))
+            said.append((True, False))  # nothing is said of what belongs to the row
         elif {"include", "included", "allow", "allowed"} & {*parts}:
             rest = [word for word in rest if not word.startswith(("include", "allow"))]
             said.append((False, True))
@@ -154,10 +156,13 @@ def _spoken(values: Sequence[Any]) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}" if texts else "empty"
 
 
-def own_conditions(table: Table, plurals: frozenset[str], seconds_now: str, *, sqlite: bool) -> list[Condition]:
+def own_conditions(
+    table: Table, plurals: frozenset[str], groups: Container[tuple[str, ...]], seconds_now: str, *, sqlite: bool
+) -> list[Condition]:
     """Return the conditions for the rows that may be shown, as their own columns say.
 
-    `plurals` are what tables are called in the plural: `comments_hidden` says nothing of the row.
+    `plurals` are what tables are called in the plural: `comments_hidden` says nothing of the row. `groups` are what
+    groups of accounts are called.
     """
     named = table.named
     found = []
@@ -166,8 +171,8 @@ def own_conditions(table: Table, plurals: frozenset[str], seconds_now: str, *, s
             look = _Look(table, column, named[column.name], seconds_now, sqlite=sqlite)
             others = {word for name, one in named.items() if name != column.name for word in one}
             sense = _own_sense(look, others, plurals)
-            made = (_span(look) or _few_readers(look) or _flag(look, sense) or _set(look, sense) or _state(look, sense)
-                    or _coded(look))  # fmt: skip
+            made = (_span(look) or _few_readers(look) or _readers(look, groups) or _flag(look, sense)
+                    or _set(look, sense) or _state(look, sense) or _coded(look))  # fmt: skip
             found += [made] if made else []
     return found
 
@@ -205,6 +210,24 @@ def _few_readers(look: _Look) -> Condition | None:
     if known.FEW_READERS.fullmatch(look.called) and _are_flags(look):
         return _yes_or_no(look, Sense(hides=True, strong=True, rest=()))
     return None
+
+
+def _is_group(table: Table, tables: Sequence[Table]) -> bool:
+    """Return whether rows are groups of accounts: a column of these is called so."""
+    if table.noun[-1] not in ("group", "role"):
+        return False
+    accounts = [column for one in tables if one.is_accounts for column in one.columns]
+    return any(singular(words(column)[-1]).endswith(table.noun[-1]) for column in accounts)
+
+
+def _readers(look: _Look, groups: Container[tuple[str, ...]]) -> Condition | None:
+    """Return the condition of a list of the groups that may read a row, which is empty if all may."""
+    listed_numbers = look.column.kind == "text" and all(_NUMBERS.fullmatch(str(value)) for value in look.counts)
+    named = tuple(singular(word) for word in look.named if word not in known.KEY_WORDS)
+    if named not in groups or not listed_numbers or sum(look.counts.values()) - look.counts["0"] > HALF * look.rows:
+        return None
+    says = f"{look.column.name} names groups"
+    return look.condition(f"COALESCE({look.sql}, '') IN ('', '0')", says, question=look.asks(says))
 
 
 def _are_flags(look: _Look) -> bool:
@@ -387,9 +410,10 @@ def _coded(look: _Look) -> Condition | None:
 def add_conditions(tables: Sequence[Table], seconds_now: str, dialect: str) -> None:
     """Add to each table the conditions for the rows that may be shown."""
     plurals = frozenset(word for one in tables for word in words(one.source.name) if word != singular(word))
+    groups = frozenset(one.noun for one in tables if _is_group(one, tables))
     for one in tables:
         if one.rows:
-            one.conditions += own_conditions(one, plurals, seconds_now, sqlite=dialect == "sqlite")
+            one.conditions += own_conditions(one, plurals, groups, seconds_now, sqlite=dialect == "sqlite")
             one.conditions += _called_hidden(one)
             one.conditions += _calendar(one, dialect)
             one.conditions += _pictures(one)
@@ -502,7 +526,8 @@ def _listed_elsewhere(table: Table) -> Iterator[Condition]:
         ((column, key),) = own.pairs
         sql, named = other.source.columns[column].sql, table.source.columns[key].sql
         where = [part for part in (own.where, f"{sql} IS NOT NULL") if part]
-        if known.LISTS & {*other.noun} and not other.texts and not other.title and other.rows < table.rows:
+        lists = known.LISTS & {*other.noun} or (known.VERSIONS & {*other.noun} and known.FORMER & {*words(column)})
+        if lists and not other.texts and not other.title and other.rows < table.rows:
             inner = f"SELECT {sql} FROM {other.source.sql} WHERE {' AND '.join(where)}"
             yield Condition((key,), f"{named} NOT IN ({inner})", f"it is listed in {other.name}")
         for link in () if table.is_label else _labels(own):

@@ -95,7 +95,7 @@ MIME = _words("mime mimetype contenttype mediatype filetype")
 MACHINE = _words("""
     cache migration queue token session setting settings config configuration preference permission oauth audit cron
     lock redirect statistic stat counter hook trigger fulltext sequence schema changelog credential capability acl
-    throttle nonce template syslog
+    throttle nonce template syslog search
 """)
 """Nouns of tables that programs need, whatever stands in them."""
 DOUBTFUL = _words("log job version index import export history address")
@@ -103,7 +103,7 @@ DOUBTFUL = _words("log job version index import export history address")
 LOGS = re.compile(
     r"(?:sys|event|audit|access|error|change|mail|email|query|activity|admin|debug)logs?|watchdog|\w*searchindex"
 )
-"""Such nouns in one word."""
+"""Such nouns in one word, or two."""
 BROUGHT = _words("""
     country zone state province region county city currency language locale timezone tax unit layout menu module
     extension plugin widget theme block route router url path status type kind role right group format field form
@@ -124,6 +124,8 @@ POINTERS = _words("first last latest newest head current live")
 """Words of columns that name one of the rows that belong to this one."""
 VERSIONS = _words("version revision edition draft snapshot")
 """Nouns of states of a row of another table, which may point to the one that holds."""
+FORMER = _words("past old older former previous prior")
+"""Words of columns that name a version that holds no more."""
 AWAY = _words("archive trash deleted bin backup old")
 """Nouns of tables with rows that were taken out of another one, whose rows have the same name of a title."""
 LINK_VALUES = _words("value text role character job quantity amount")
@@ -172,8 +174,8 @@ OFF = _words("""
     disabled inactive deactivated retired expired invalid offline obsolete deaktiviert inaktiv inactif inactivo
 """)
 ON = _words("""
-    active enabled valid online live current latest validated approved moderated available aktiv actif activo attivo
-    actief ativo gueltig gültig aktiviert
+    active enabled valid online live current latest validated approved moderated available sale aktiv actif activo
+    attivo actief ativo gueltig gültig aktiviert
 """)
 """Weaker words, of whether a thing is in use: they hide a minority alone, and nothing below it."""
 NOT = _words("non not no never without dont nicht kein keine nie pas sin nao não niet geen ikke inte")
@@ -243,8 +245,8 @@ DELETED = _words("""
 """)
 """Words of times that are set for what was taken away."""
 TIME_ENDS = _words("at on date time timestamp by utc gmt")
-NO_FLAGS = _words("count number reason revision version total")
-"""Last words of columns that say how often or why."""
+NO_FLAGS = _words("count number reason revision version total level")
+"""Last words of columns that say how often, how far or why."""
 PUBLISHED_TIMES = _words("published publish publication released release approved pub")
 """Words of times that are empty for drafts, and to come for what is not out yet."""
 UNTIL = re.compile(
