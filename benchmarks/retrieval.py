@@ -6,6 +6,8 @@
                                                                      different queries at once on 1, 2 and 4 hosts
     python benchmarks/retrieval.py desk [--documents 20000] [--queries 1000] [--folder DIR]
                                                                      five embedded collections: scanned, then with HNSW
+    python benchmarks/retrieval.py one [--documents 66700] [--queries 213] [--folder DIR]
+                                                                     one index: wall, CPU of both processes, stages
     python benchmarks/retrieval.py callers [--documents 20000] [--callers 50] [--seconds 60] [--folder DIR]
                                                                      queries embedded together, and one at a time
     python benchmarks/retrieval.py known-item [--documents 1000] [--model wordllama|minilm]
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.searches.callers import callers
 from benchmarks.searches.fan_out import overhead, parallel
 from benchmarks.searches.known_items import known_item
+from benchmarks.searches.one_index import one
 from benchmarks.searches.queries import queries
 from benchmarks.searches.service_desk import desk
 
@@ -41,6 +44,11 @@ def main() -> None:
         command.add_argument("--callers", type=int, default=50)
         command.add_argument("--seconds", type=float, default=60)
         command.add_argument("--folder", type=Path)
+    command = commands.add_parser("one")
+    command.set_defaults(run=one)
+    command.add_argument("--documents", type=int, default=66_700)
+    command.add_argument("--queries", type=int, default=213)
+    command.add_argument("--folder", type=Path)
     command = commands.add_parser("known-item")
     command.set_defaults(run=known_item)
     command.add_argument("--documents", type=int, default=1000)

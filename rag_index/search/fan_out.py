@@ -109,11 +109,12 @@ class FanOut:
         Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the store raises
         instead of answering.
         """
+        began = time.perf_counter()
         names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
         wanted = [one for one in indexes or names if self._access.is_open(one, question.caller)]
         if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        asked = Asked(question, wanted)
+        asked = Asked(question, wanted, clock=began)
         for index in problems.keys() & wanted:
             asked.fail(index, StoreMismatch(problems[index]))
         await self._ask(asked, [index for index in wanted if index not in problems], names)
@@ -132,7 +133,9 @@ class FanOut:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
         await self._think(question, finish, asked)
+        _end_stage(asked, "compare", asked.seconds["fuse"])
         await self._read_shown(asked)
+        _end_stage(asked, "show")
         return asked
 
     async def read(
@@ -190,17 +193,27 @@ class FanOut:
                     asks = self._access.asks(index, question.caller)
                     recency = self._recency.get(index)
                     asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
+        _end_stage(asked, "open")
         await self._understand(asked)
         await self._count_words(asked)
         if await self._correct(asked):
             await self._understand(asked)
             await self._count_words(asked)
+        _end_stage(asked, "words")
         by_model: dict[str, list[IndexAnswer]] = {}
         for answer in (asked.answers[index] for index in indexes if index in asked.answers):
             by_model.setdefault(answer.live.fingerprint, []).append(answer)
         search = self._search_like if question.model else self._embed_and_search
+        before = self._asking(asked)
         await asyncio.gather(*(search(asked, answers) for answers in by_model.values()))
+        _end_stage(asked, "wait", (between := self._asking(asked)) - before)
         await self._read_best(asked)
+        _end_stage(asked, "read", self._asking(asked) - between)
+
+    def _asking(self, asked: Asked) -> float:
+        """Return for how long the embedder, indexes and the database were asked."""
+        asked.searched = (sum if self._embedded else max)([0.0, *[one.seconds for one in asked.answers.values()]])
+        return asked.seconds["embed"] + asked.seconds["rights"] + asked.searched
 
     async def _understand(self, asked: Asked) -> None:
         """Look for the words of the question, and for their synonyms, as each collection has them."""
@@ -305,7 +318,7 @@ class FanOut:
         else:
             asked.vectors[live.fingerprint] = vector
         if answers := [one for one in answers if one.index in asked.answers]:
-            asked.embed_seconds = max(asked.embed_seconds, took)
+            asked.seconds["embed"] = max(asked.seconds["embed"], took)
             await self._search(asked, answers)
 
     async def _search_like(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
@@ -351,7 +364,8 @@ class FanOut:
         found = await self._each(question, searched, search, _before_reading(question.deadline))
         for index, result in self._settled(asked, searched, found).items():
             answer = searched[index]
-            answer.points, answer.commits, answer.seconds = result
+            answer.points, answer.commits, seconds = result
+            answer.seconds += seconds
             answer.whole = question.payloads or (not answer.asks and all(point.payload for point in answer.points))
         await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
 
@@ -370,7 +384,7 @@ class FanOut:
 
         asking = {answer.index: answer for answer in answers}
         permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
-        asked.rights_seconds += time.perf_counter() - began if asking else 0.0
+        asked.seconds["rights"] += time.perf_counter() - began if asking else 0.0
         for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
             answer = asking[index]
             seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]
@@ -528,6 +542,13 @@ class FanOut:
         if name is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         return self._live.load(store, index, name)
+
+
+def _end_stage(asked: Asked, name: str, apart: float = 0.0) -> None:
+    """Add the time since the last stage ended to this one, but for what counts `apart`."""
+    now = time.perf_counter()
+    asked.seconds[name] += max(0.0, now - asked.clock - apart)
+    asked.clock = now
 
 
 def _has_documents(answer: IndexAnswer, question: Question) -> bool:

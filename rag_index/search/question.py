@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from rag_index.components.embedders.bm25 import (
@@ -280,10 +282,12 @@ class Asked:
     """The best hits of all indexes, once they are ranked."""
     by_score: bool = True
     """Whether they are fused by score, and not by rank."""
-    embed_seconds: float = 0.0
-    fuse_seconds: float = 0.0
-    rights_seconds: float = 0.0
-    """How long the database was asked what the caller may see."""
+    searched: float = 0.0
+    """For how long indexes were searched: all of them together, or the slowest of those that were searched at once."""
+    seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
+    """How long each stage took, beside the searches of the indexes."""
+    clock: float = field(default_factory=time.perf_counter)
+    """When the last stage ended."""
 
     @property
     def answered(self) -> list[IndexAnswer]:

@@ -82,7 +82,7 @@ def rank(asked: Asked) -> None:
     began, asked.by_score = time.perf_counter(), compares_scores(asked.answered)
     hits = order_answers(asked.answered, asked.question, asked.scoring)
     asked.hits = with_relevance(hits, asked)
-    asked.fuse_seconds = time.perf_counter() - began
+    asked.seconds["fuse"] += time.perf_counter() - began
 
 
 def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:

@@ -250,8 +250,10 @@ class SearchResult(Answered):
             says so.
         missing: What the answer lacks, and why, in sentences; "" if nothing.
         errors: The reason of each index that gave no answer.
-        timings_ms: The milliseconds of `embed`, each index by its name, `rights` (if the database was asked), `fuse`,
-            `rerank` (if there is a reranker) and `total`.
+        timings_ms: The milliseconds of each stage, which add up to `total`: `open` the collections, count `words`,
+            `embed`, the search in each index by its name, ask the database for `rights`, `wait` for threads, `read`
+            texts, `compare` and `fuse` them, `rerank`, `show`, and all `other`. Indexes of a server are searched at
+            once: the slowest of them counts.
         fusion: What the hits are ordered by, `score` or `rank`.
         dense_weight: The weight of meaning that the scores have, 1 if words were not searched for.
         collections: The collection that was searched, by index.

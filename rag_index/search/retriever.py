@@ -192,7 +192,7 @@ class Retriever:
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
         demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
         asked, as_of = await self._demanded(question, names, demand)
-        result = await self._result(asked, reranking, min_score, began)
+        result = await self._result(asked, reranking, min_score)
         if model := question.model:
             others = tuple(hit for hit in result.hits if not model.is_same(hit))
             result = replace(result, hits=others, nothing_fits=False, unsure=False)
@@ -203,7 +203,7 @@ class Retriever:
         closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
         if closed and (names is None or not closed.isdisjoint(names)):
             result = replace(result, nothing_fits=False, unsure=False)
-        return replace(result, hits=hits, as_of=as_of)
+        return replace(result, hits=hits, as_of=as_of, timings_ms=self._timings(asked, time.perf_counter() - began))
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
@@ -503,8 +503,19 @@ class Retriever:
                 asked.lacking[index] = UNFILLED.get(run or "", "is not indexed yet")
         return asked
 
-    async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float, began: float) -> SearchResult:
-        """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
+    def _timings(self, asked: Asked, total: float) -> dict[str, float]:
+        """Count how long each stage of a search took, and return that in milliseconds."""
+        stages = asked.seconds
+        stages["other"] = max(0.0, total - asked.searched - sum(stages.values()))
+        stages["total"] = total
+        for name in stages:
+            self._stages.labels(name).observe(stages[name])
+        indexes = {answer.index: answer.seconds for answer in asked.answered}
+        ordered = {"embed": stages["embed"], **indexes, **{name: one for name, one in stages.items() if one}}
+        return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
+
+    async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float) -> SearchResult:
+        """Return all that the indexes found, best first."""
         question, answered = asked.question, asked.answered
         errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
         lacks = errors or asked.lacking
@@ -512,14 +523,8 @@ class Retriever:
         missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
         hits, failure = [hit for hit in asked.hits if hit.relevance >= min_score], ""
         best = max([hit.relevance for hit in asked.hits], default=0.0)
-        stages = {"embed": asked.embed_seconds, "fuse": asked.fuse_seconds}
         if reranking and hits:
-            hits, failure, stages["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)
-        stages |= {"rights": asked.rights_seconds} if asked.rights_seconds else {}
-        stages["total"] = time.perf_counter() - began
-        for name, seconds in stages.items():
-            self._stages.labels(name).observe(seconds)
-        timings = {"embed": stages["embed"], **{answer.index: answer.seconds for answer in answered}, **stages}
+            hits, failure, asked.seconds["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)
         return SearchResult(
             tuple(hits),
             {},
@@ -529,10 +534,9 @@ class Retriever:
             nothing_fits=bool(asked.hits) and not missing and best < NEAR,
             missing=missing,
             errors=errors,
-            timings_ms={name: round(1000 * seconds, 3) for name, seconds in timings.items()},
             fusion="score" if asked.by_score else "rank",
             dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
             collections={answer.index: answer.live.collection for answer in answered},
-            reranked="rerank" in stages and not failure,
+            reranked="rerank" in asked.seconds and not failure,
             rerank_error=failure,
         )

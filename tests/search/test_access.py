@@ -160,7 +160,7 @@ def test_without_groups_a_closed_index_is_as_if_it_were_not_there(empty: Desk) -
         assert retriever.search_sync("printer", indexes=CLOSED, groups=["", ""]).collections == {}
         assert sample(retriever, "search_index_seconds_count", index="comments") is None
         both = retriever.search_sync("printer", indexes=["titles", "comments"])
-        assert (set(both.collections), set(both.timings_ms)) == ({"titles"}, {"embed", "titles", "fuse", "total"})
+        assert (set(both.collections), "comments" in both.timings_ms) == ({"titles"}, False)
         counted = asyncio.run(retriever.facets(["author"], limit=1000))
         assert (len(counted.fields["author"]), counted.errors) == (40, {})
         with pytest.raises(DocumentNotFound) as there:
