@@ -79,14 +79,7 @@ class Audit:
 
 
 def audit(
-    settings: Settings,
-    index: IndexSettings,
-    collection: str,
-    url: str,
-    *,
-    api_key: str | None,
-    key: str,
-    text: str,
+    settings: Settings, index: IndexSettings, collection: str, url: str, *, api_key: str | None, key: str, text: str
 ) -> Audit:
     """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text. Raises
     SettingsError if no payload has one of these fields, and what the source and the server raise."""

@@ -194,8 +194,7 @@ def _plan(
     identity: EmbedderIdentity | RagIndexError,
     display: Callable[[], Display] | None,
 ) -> RunPlan:
-    """Compare the whole source with the ledger. Raises what a source, a ledger and a store raise, and what a run raises
-    that has to be refused."""
+    """Compare the whole source with the ledger. Raises what these and the store raise, and what a run would refuse."""
     plan = RunPlan(index.name)
     with (
         closing(open_source(settings, index)) as source,

@@ -295,10 +295,7 @@ def erase(
     witness = _witness(proof, look_for, folders)
     settings = context.settings(wait=wait)
     index, alias, proved = settings.index(name), settings.alias(name), None
-    with (
-        closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease,
-    ):
+    with closing(Ledger(settings.ledger_url)) as ledger, IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease:
         with closing(open_store(settings.store, wait=settings.run.wait)) as store:
             erased = erase(settings, index, ledger, store, lease, keys, witness)
         if witness is not None and erased is not None:

@@ -265,11 +265,7 @@ def serve(
     settings = context.settings(wait=wait, **address)
     log_to_terminal(root := logging.getLogger())
     root.setLevel(logging.INFO)
-    serve(
-        settings,
-        lambda: run_settings(settings.path, wait=wait),
-        lambda url: say(f"rag-index answers at {url}"),
-    )
+    serve(settings, lambda: run_settings(settings.path, wait=wait), lambda url: say(f"rag-index answers at {url}"))
 
 
 @command(example="mcp --print skill")

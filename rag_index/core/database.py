@@ -282,8 +282,7 @@ TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "un
 
 
 def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
-    """Return what an error of a database means. `url` has the secrets that the message may repeat, and `setting` is the
-    name of the setting that holds it."""
+    """Return what an error of a database means, without the secrets of `url`; `setting` is the one that holds it."""
     origin: Any = getattr(error, "orig", None) or error
     lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
     passing = lost or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)

@@ -269,10 +269,7 @@ class BatchIndexer(_Kept):
         size = min(self._sizes.get(name, FIRST_BATCH_DOCUMENTS), self.settings.watch.batch_documents)
         try:
             keep = self.opened(name)
-            with (
-                collect_seldom(),
-                open_run(self.settings, name, options, run_id=run_id, single=True, keep=keep) as run,
-            ):
+            with collect_seldom(), open_run(self.settings, name, options, run_id=run_id, single=True, keep=keep) as run:
                 batch = _Batch(self, size)
                 applied = Applied(execute(run, self.steps, batch), run.error)
                 if run.error is None:

@@ -52,11 +52,7 @@ class PageDiff:
 
 
 def diff(
-    page: DocumentBatch,
-    known: Mapping[str, Known],
-    failed: Mapping[str, FailedDocument],
-    *,
-    retry: bool = False,
+    page: DocumentBatch, known: Mapping[str, Known], failed: Mapping[str, FailedDocument], *, retry: bool = False
 ) -> PageDiff:
     """Compare a page with the ledger. A pending document counts as changed, whatever its hashes. With `retry`, failed
     documents are tried however often they were tried, and incomplete ones are embedded again."""

@@ -300,8 +300,7 @@ def _gone_points(
 def _copy(
     ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease, out: list[tuple[str, str]]
 ) -> int:
-    """Copy a collection under another name, with the tombstones `out`, and return its number of points. Raises
-    StoreError if the copy has another number."""
+    """Copy a collection with the tombstones `out`, and return its number of points. Raises StoreError if it differs."""
     metadata = store.metadata(former.name)
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
     made |= {KEPT_OUT: out} if out else {}

@@ -40,11 +40,7 @@ LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks",
 
 d, t = documents.c, tallies.c
 _RIGHT = (t.points >= d.chunks) & (t.miscounted == 0)
-WRONG_CONDITIONS = {
-    "missing": t.key.is_(None),
-    "miscounted": ~_RIGHT,
-    "altered": _RIGHT & (t.altered > 0),
-}
+WRONG_CONDITIONS = {"missing": t.key.is_(None), "miscounted": ~_RIGHT, "altered": _RIGHT & (t.altered > 0)}
 """The conditions for documents that are done, should have points and have none, or another number of points than the
 ledger says, or at least one that disagrees with the ledger."""
 

@@ -40,13 +40,7 @@ from rag_index.errors import RagIndexError, SettingsReplaced, SourceUnavailable,
 from rag_index.etl.checks import Question, ServiceChecks, patience
 from rag_index.etl.collection import choose
 from rag_index.etl.commit import Committer
-from rag_index.etl.delete_guard import (
-    DeleteGuard,
-    count_parts,
-    delete_gone,
-    hidden_by_policies,
-    policy_digest,
-)
+from rag_index.etl.delete_guard import DeleteGuard, count_parts, delete_gone, hidden_by_policies, policy_digest
 from rag_index.etl.diff import Diff
 from rag_index.etl.erase import erase_after, erasure_due
 from rag_index.etl.publish import begin_bulk, build_search_index, end_bulk, publish
@@ -104,8 +98,7 @@ class RunOptions:
 
 @dataclass(slots=True, eq=False)
 class IndexRun:
-    """Everything that a run holds open, and what it reports. Not safe to share between threads. `begin` sets the fields
-    that have no value at first."""
+    """Everything that a run holds open, and reports; `begin` sets what has no value at first. For one thread."""
 
     settings: Settings
     index: IndexSettings

@@ -172,8 +172,7 @@ class Watch:
                 raise index.collector.died
 
     def _look_at_collections(self) -> None:
-        """Let an ordinary run come first where store or ledger was put back to an older copy, or other settings wrote.
-        A batch looks again."""
+        """Let an ordinary run come first after a restore of store or ledger, or a write by other settings."""
         with suppress(RagIndexError):
             live = live_aliases(self._settings.store)
             ours = {index.name: live[index.alias] for index in self._indexes if index.alias in live}

@@ -9,7 +9,7 @@ import pytest
 
 from rag_index import cli
 from rag_index.care.effective_settings import descriptions, settings_schema
-from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.components.chunking.context.writer import DEFAULT_PROMPT
 from rag_index.core.settings import SECTIONS, IndexSettings, load_settings
 from rag_index.core.settings.parts import PROMPTS, keys_of, known_prompts
 from rag_index.core.settings.project import overlay

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from rag_index.components.hosts.ollama_client import OllamaEndpoint
+from rag_index.components.hosts.clients import OllamaEndpoint
 from rag_index.core.outages import outages
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (

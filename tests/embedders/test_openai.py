@@ -7,7 +7,7 @@ import pytest
 
 from rag_index.components.embedders import open_embedder
 from rag_index.components.embedders.dispatch import Query
-from rag_index.components.hosts.openai_client import embeddings_address
+from rag_index.components.hosts.clients import embeddings_address
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelMissing
 from tests.fakes.hosts import assert_own_vectors

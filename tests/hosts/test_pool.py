@@ -2,8 +2,8 @@
 
 import pytest
 
+from rag_index.components.hosts.clients import OllamaEndpoint
 from rag_index.components.hosts.host_pool import Clock, Pool
-from rag_index.components.hosts.ollama_client import OllamaEndpoint
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, RateLimited
 

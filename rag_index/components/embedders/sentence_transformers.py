@@ -33,8 +33,7 @@ PROMPT_NAMES = {
     "document_prefix": ("document", "passage", "corpus", "retrieval.passage", "Retrieval-document"),
     "query_prefix": ("query", "retrieval.query", "Retrieval-query", "web_search_query", "s2p_query"),
 }
-"""How models call the prompts that they bring, the library's own names first. One that is empty is none: the library
-adds those to each model."""
+"""How models call their prompts, the library's own names first. An empty one, which the library adds, is none."""
 MIN_PLAUSIBLE_LIMIT = 8
 """Tokens. A model that claims a lower limit does not state its real one."""
 
@@ -83,11 +82,7 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
         self.stats.requests += 1
         try:
             found = encode(
-                texts,
-                batch_size=len(texts),
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
+                texts, batch_size=len(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
             )
         except RuntimeError as exc:  # errors of torch, such as out of memory
             raise EmbedderError(f"{self._settings.model} cannot embed ({exc}); try a smaller batch_chars") from exc

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.dispatch import Dispatch, Query, QueryStream
+from rag_index.components.hosts.clients import OllamaEndpoint, OpenAIEndpoint
 from rag_index.components.hosts.endpoint import (
     Endpoint,
     KnownModel,
@@ -23,8 +24,6 @@ from rag_index.components.hosts.endpoint import (
     survey_hosts,
 )
 from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
-from rag_index.components.hosts.ollama_client import OllamaEndpoint
-from rag_index.components.hosts.openai_client import OpenAIEndpoint
 from rag_index.components.hosts.retries import AskedHosts
 from rag_index.core.machine.executors import EventLoopThread
 

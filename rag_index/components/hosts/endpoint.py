@@ -66,8 +66,7 @@ TOO_LONG = re.compile(
 512 tokens."""
 
 NOT_FINITE = re.compile(r"\bNaN\b", re.I)
-"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
-(Ollama 0.17)."""
+"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN" (Ollama 0.17)."""
 
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
 """The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
@@ -308,8 +307,7 @@ class KnownModel:
     dimension: int | None = None
 
     async def compare(self, endpoint: Endpoint) -> None:
-        """Compare the host's digest with the expected one. Raises ModelChanged if they differ, and the errors of
-        `Endpoint.details`."""
+        """Compare the host's digest. Raises ModelChanged if it is not the expected one, and as `Endpoint.details`."""
         digest = (await endpoint.details()).digest
         if self.digest is None:
             self.digest = digest

@@ -116,8 +116,7 @@ class ScanRows(LedgerConnection):
             return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
-        """Return a page of the documents that are recorded as gone or emptied and that are not held back. Those that
-        are gone have no hashes."""
+        """Return a page of what is recorded as gone (without hashes) or emptied, and is not held back."""
         held = sa.exists().where(d.collection_id == collection_id, d.key == lost.c.key, d.held_at.is_not(None))
         columns = sa.select(lost.c.key, lost.c.text_hash, lost.c.payload_hash)
         return [tuple(row) for row in self._select(columns.where(self._is_mine(lost), ~held).limit(limit))]

@@ -165,13 +165,9 @@ watches = _table(
 )
 
 erasures = _table(
-    "erasures",
-    primary(alias=Text, hash=Text),
-    filled(named=Integer),
-    optional(pending_since=Float, pieces=LargeBinary),
+    "erasures", primary(alias=Text, hash=Text), filled(named=Integer), optional(pending_since=Float, pieces=LargeBinary)
 )
-"""Documents by the hash of their key: those whose former texts the store's files may keep (`PendingErasures`), and
-those that a person had erased (`named`)."""
+"""Documents by the hash of their key, whose former texts files may keep, or that a person had erased (`named`)."""
 
 tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
 """Documents that a person had erased, by the marks of their keys (`keys.key_mark`) and by what names the source's
@@ -230,8 +226,7 @@ LEDGER_VERSION = 18
 
 
 def create_tables(connection: Connection, *, redacted_url: str) -> None:
-    """Create the tables of a new ledger. Raises LedgerError if there are tables of another version. `redacted_url` is
-    for messages."""
+    """Create the tables of a new ledger. Raises LedgerError if there are tables of another version."""
     if (version := version_of(connection)) is None:
         # One run at a time creates the ledger; a second one then finds the tables. On SQLite this also begins the
         # transaction, because Python does not begin one for statements that create tables.
@@ -467,8 +462,7 @@ class PendingErasures(NamedTuple):
     named: bool
     """Whether a person had one of them erased, and that did not end."""
     pieces: dict[str, bytes]
-    """What a scanner looks for of documents erased on request, by hash: pieces of their texts, or b"" if not all texts
-    since the last erasure are known."""
+    """Pieces of the texts of documents erased on request, by hash, for a scanner; b"" if not all texts are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,8 +163,7 @@ class CodeSource:
 
 
 def decode_text(data: bytes) -> str:
-    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored. A byte order mark stays as the
-    first character."""
+    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored. A byte order mark stays."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -55,8 +55,7 @@ MYSQL_SETTINGS = {
     "max_recursive_iterations": "4294967295", "group_concat_max_len": "4294967295", "time_zone": "'+00:00'",
     "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')",
 }  # fmt: skip
-"""What decides which rows are read, and in which form, whatever is set for a role, a database or a server. What the URL
-itself sets stays."""
+"""What decides which rows are read, and in which form, whatever a role or a server sets, unless the URL sets it."""
 
 
 def open_read_only(url: URL) -> Engine:

@@ -411,8 +411,7 @@ class RowReader:
 
 
 def clean(text: str) -> str:
-    """Return a text without invisible signs; NUL, at which tokenizers written in C end a text, becomes a space. White
-    space alone becomes ""."""
+    """Return a text without invisible signs, with a space for NUL, which ends a text in C; "" for white space alone."""
     text = visible(text.replace("\0", " "))
     return text if not text.isspace() else ""
 

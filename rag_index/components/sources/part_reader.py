@@ -143,8 +143,7 @@ class PartsReader:
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
 
     def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Sequence[Any]]) -> None:
-        """Check that the queries of parts can be run, also for the values of some rows of documents. Raises
-        SettingsError if one cannot."""
+        """Check that the queries of parts run, also for the values of some documents. Raises SettingsError."""
         for table in self.tables:
             what = f"the query of part {table.label!r}"
             first_rows(connection, index, table.select(), what)
@@ -297,8 +296,7 @@ class AccessReader:
                 )
 
     def groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
-        """Return the groups of each row, which begins with its key, and ends with the column that has them, if one has.
-        Raises the driver's errors."""
+        """Return the groups of each row of key, columns and the groups' column, if any. Raises the driver's errors."""
         if self._index.asks_database:  # which is asked in each search; a caller who does not ask it sees nothing
             return [[] for _ in rows]
         if self._index.access_query is None:

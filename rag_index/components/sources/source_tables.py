@@ -297,13 +297,7 @@ def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:
 
 
 def _with_joins(
-    base: FromClause,
-    columns: list[str],
-    joins: Mapping[str, JoinSettings],
-    index: str,
-    name: str,
-    *,
-    filtered: bool,
+    base: FromClause, columns: list[str], joins: Mapping[str, JoinSettings], index: str, name: str, *, filtered: bool
 ) -> FromClause:
     if not joins:
         return base

@@ -50,8 +50,7 @@ def shorten(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.f
 
 
 def probe_digest(vector: NDArray[np.float32]) -> str:
-    """Return a digest of a model that is known by one of its vectors: `~`, and 64 components as bytes in base64. Such
-    digests are compared by `same_digest`."""
+    """Return the digest `~` and 64 components in base64 for a model known by a vector; see `same_digest`."""
     part = vector[:PROBE_COMPONENTS].astype(np.float64)
     levels = np.round(127 * part / max(float(np.abs(part).max()), 1e-30)).astype(np.int8)
     return PROBE + base64.urlsafe_b64encode(levels.tobytes()).decode()

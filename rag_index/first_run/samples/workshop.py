@@ -64,8 +64,7 @@ CREATE TABLE account (id INTEGER PRIMARY KEY, login TEXT, email TEXT, password_h
 
 
 def write(out: Path) -> dict[str, int]:
-    """Write the workshop as an SQLite database, the same each time, and return the number of rows by table. Raises
-    SourceError if the file cannot be written."""
+    """Write the workshop into SQLite, always the same; return the rows by table. Raises SourceError if it cannot."""
     below = random.Random("workshop").random  # noqa: S311 - made-up texts, no secrets
     repairs: list[_Row] = []
     remarks: list[_Row] = []

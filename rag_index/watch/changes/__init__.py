@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rag_index.components.ledger.tables import Position
     from rag_index.errors import RagIndexError
 
-__all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
+__all__ = ["ChangeFeed", "DocumentChange", "Received"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,3 @@ class ChangeFeed(Protocol):
 
     def close(self) -> None:
         """Close connections and watches."""
-
-
-@runtime_checkable
-class WatchableSource(Protocol):
-    """The additional method of a source of another package that can tell what changed (see `sources.Source`)."""
-
-    def open_feed(self) -> ChangeFeed:
-        """Return a feed of the changes of this source's index. The source stays open until the feed is closed."""

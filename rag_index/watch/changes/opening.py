@@ -14,7 +14,6 @@ from rag_index.components.sources import open_source
 from rag_index.core.settings.index import CODE, SQL
 from rag_index.core.settings.sections import WATCH_DATABASES
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.watch.changes import ChangeFeed, WatchableSource
 from rag_index.watch.changes.poll import FileFeed, PollFeed
 from rag_index.watch.changes.postgres_catalogue import SlotState, wal_setup
 from rag_index.watch.changes.queues import open_queue, queue_kind
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.ledger import Ledger
     from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.watch.changes import ChangeFeed
 
 
 @dataclass(slots=True)
@@ -165,9 +165,9 @@ def open_feeds(settings: Settings, indexes: Sequence[IndexSettings], ledger: Led
             elif index.kind != SQL:
                 source = open_source(settings, index)
                 stack.callback(source.close)
-                if isinstance(source, WatchableSource):
+                if open_feed := getattr(source, "open_feed", None):
                     blind = "the feed of its source may not record changes while no watch runs"
-                    opened.add(source.open_feed(), index.name, blind=blind)
+                    opened.add(open_feed(), index.name, blind=blind)
                 else:
                     opened.unwatched[index.name] = f"its source, of kind {index.kind!r}, does not tell what changed"
         names: dict[str, list[str]] = {}

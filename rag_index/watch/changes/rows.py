@@ -178,8 +178,7 @@ class WatchedTable:
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """A row that was inserted, updated or deleted. An update that changes one of `table.columns` gives two of these:
-    the values before, and the values after."""
+    """A row that was inserted, updated or deleted; two of them, before and after, if `table.columns` were updated."""
 
     table: WatchedTable
     values: tuple[Any, ...]

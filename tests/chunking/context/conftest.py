@@ -5,8 +5,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from rag_index.components.chunking.context import ContextChunker
-from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.components.chunking.context.writer import Recipe, close_process_writer
+from rag_index.components.chunking.context.writer import DEFAULT_PROMPT, Recipe, close_process_writer
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import DocumentBatch

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_index.components.chunking.context.writer import extract_context
-from rag_index.components.hosts.ollama_client import Answer
+from rag_index.components.hosts.clients import Answer
 
 
 def extract(text, max_chars=60, ended=True):

@@ -7,10 +7,9 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from rag_index.components.chunking.context import ContextChunker
-from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.components.chunking.context.writer import Recipe, check_model, process_writer
+from rag_index.components.chunking.context.writer import DEFAULT_PROMPT, Recipe, check_model, process_writer
 from rag_index.components.chunking.text_chunker import TextChunker
-from rag_index.components.hosts.ollama_client import OllamaEndpoint
+from rag_index.components.hosts.clients import OllamaEndpoint
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import ContextCounts
 from tests.chunking.context.conftest import numbered, page, servers_of

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT, ELLIPSIS, estimate_tokens, passages, question
+from rag_index.components.chunking.context.writer import DEFAULT_PROMPT, ELLIPSIS, estimate_tokens, passages, question
 from tests.chunking.context.conftest import numbered
 
 PROMPT = "BEFORE {document} BETWEEN {chunk} AFTER"

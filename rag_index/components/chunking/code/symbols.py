@@ -111,8 +111,7 @@ def language_of(path: str, overrides: Mapping[str, str] | None = None) -> str:
 
 
 def require_grammars() -> None:
-    """Check that tree-sitter and all grammars are installed. Raises SettingsError if a package is missing; the message
-    says how to install it."""
+    """Check that tree-sitter and all grammars are installed. Raises SettingsError, which says how to install them."""
     for name in CODE_LANGUAGES:
         open_parser(name)
 
@@ -189,8 +188,7 @@ class Definition(NamedTuple):
 
 
 def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
-    """Return the syntax tree of a file. Raises TerminalError if the deadline is over, and SettingsError if the
-    language's grammar is not installed."""
+    """Return the syntax tree of a file. Raises TerminalError at the deadline, and SettingsError without its grammar."""
     parser = open_parser(language.name)
     source = hide_macros(data, deadline.check) if language.name in {"c", "cpp"} else data
 

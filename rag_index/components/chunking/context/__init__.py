@@ -1,6 +1,5 @@
 """Contexts for chunks: a generating model says of each chunk where it stands in its document. The chunker here adds
-contexts to the chunks of another. `writer` takes them from the ledger, or asks servers and reads the answers; `prompt`
-makes the question for one chunk."""
+contexts to the chunks of another. `writer` takes them from the ledger, or asks servers and reads the answers."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from rag_index.components.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.components.chunking.context.writer import (
+    DEFAULT_PROMPT,
     DocumentContexts,
     Recipe,
     check_model,

@@ -91,8 +91,7 @@ def key_filters(keys: Sequence[str]) -> Iterator[e.Filter]:
 
 
 class CollectionReader:
-    """The points of one shard folder. Safe to use from several threads; raises the errors of the Store protocol. Its
-    methods do what those of the protocol do."""
+    """The points of one shard folder, as the Store protocol has them. Safe to use from several threads."""
 
     def __init__(self, name: str, folder: Path, dimension: int, *, sparse: bool = False) -> None:
         self.name = name

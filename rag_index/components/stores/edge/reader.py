@@ -165,8 +165,7 @@ class EdgeReader(EdgeReads):
                 view.close()
 
     def _newest_view(self, name: str) -> View:
-        """Return a view of the newest state of a collection, with its shard loaded. Raises StoreBusy if a process does
-        not let readers in, and StoreError."""
+        """Return a view of the newest state, with its shard loaded. Raises StoreBusy if a writer lets no reader in."""
         deadline = time.monotonic() + self._wait
         while not self._closed.is_set():
             self._catalog.refresh()
