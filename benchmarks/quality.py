@@ -37,7 +37,8 @@ from benchmarks.searches.project import program
 from benchmarks.searches.texts import SETS, known_texts
 from rag_index import Retriever
 from rag_index.core.settings import load_settings
-from rag_index.search import fan_out, soft_match, spelling
+from rag_index.search import retriever as retriever_module
+from rag_index.search import soft_match, spelling
 from rag_index.search.fusion import ranked
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def hits(config: Path, asked: list[KnownText]) -> tuple[Any, int, list[flo
         milliseconds.append(1000 * (time.thread_time() - began))
         soft_match.add_soft_match(found)
 
-    with patch.object(fan_out, "add_soft_match", timed):
+    with patch.object(retriever_module, "add_soft_match", timed):
         async with Retriever(settings) as retriever:
             for text in asked:
                 found = await retriever.candidates(text.query)
