@@ -176,6 +176,10 @@ class DocumentNotFound(TerminalError):
     """The id of a document that an index does not have, or that is not for the one who asks."""
 
 
+class NotAllowed(TerminalError):
+    """The error of a request that needs all rights, from a caller who does not have them."""
+
+
 class SearchFailed(TerminalError):
     """The error of a search that no index answered: `errors` holds each one's reason, `timed_out` if it is time."""
 

@@ -37,7 +37,7 @@ COMMAND_GROUPS = {
         "watch": "runs",
     },
     "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
-    "Search": dict.fromkeys(("search", "like", "verify", "serve", "mcp"), "search"),
+    "Search": dict.fromkeys(("search", "like", "why", "verify", "serve", "mcp"), "search"),
     "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "runs"),
     "Measure": {"evaluate": "search", "benchmark": "runs"},
 }  # fmt: skip
@@ -177,7 +177,7 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
             if not all(name and equal for name, equal, _ in pairs):
                 raise click.UsageError("--claim is NAME=VALUE, such as --claim tenant_id=7")
             found = {name: value for name, _, value in pairs}
-            caller = Caller("command line", frozenset(filter(None, groups)), role or "", found)
+            caller = Caller("command line", frozenset(filter(None, groups)), role or "", found, local=True)
             return function(*given, caller=caller, **more)
 
         return call

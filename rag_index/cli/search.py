@@ -25,6 +25,7 @@ from rag_index.cli import (
     repeated,
     say,
     search_options,
+    show,
     wait_option,
 )
 from rag_index.core.documents.batches import part_name
@@ -63,15 +64,18 @@ def _found_options(function: Any) -> Any:
                      help="Show one of several documents with an equal value of this field, or with equal text."),
         click.option("--order", metavar="FIELD",
                      help="Return those that fit in the order of this field; -FIELD: the newest or greatest first."),
-        click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage."),
         search_options("Search"),
     ]  # fmt: skip
     return options(*given)(function)
 
 
+explain_option = click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
+
+
 @command(example='search "error ORA-01017" --index comments --limit 3')
 @click.argument("text")
 @_found_options
+@explain_option
 @click.option(
     "--dense-weight", type=SHARE_TYPE, metavar="A", help="Weight of meaning against words: 1 for meaning alone."
 )
@@ -92,12 +96,45 @@ def search(context: Context, text: str, no_rerank: bool, **chosen: Any) -> int:
 @command(example="like comments/4711 --limit 5")
 @click.argument("document", metavar="INDEX/ID")
 @_found_options
+@explain_option
 def like(context: Context, document: str, **chosen: Any) -> int:
     """Find documents like this one, in all indexes at once.
 
     The document itself is left out, and so are those that repeat its text. Nothing is embedded.
     """
     return _print_found(context, "", {"reranker": None}, like=document, **chosen)
+
+
+@command(example='why "printer offline" comments/4711')
+@click.argument("text")
+@click.argument("document", metavar="INDEX/ID")
+@_found_options
+def why(
+    context: Context,
+    text: str,
+    document: str,
+    filters: tuple[str, ...],
+    caller: Caller,
+    wait: float | None,
+    as_json: bool,
+    indexes: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Say why a search for TEXT does not find a document, and what helps.
+
+    With --all-groups you learn of every document. A --group beside it says for whom you ask.
+    """
+    from rag_index.search import Retriever
+    from rag_index.search.filters import conditions_of
+
+    groups = caller if caller.groups or caller.role or not options["all_groups"] else None
+    options |= {"filter": conditions_of(filters), "groups": groups, "indexes": indexes or None}
+    with Retriever.from_settings(context.settings(wait=wait)) as retriever:
+        found = retriever.why_sync(text, document, **options)
+    lines = [found.said, found.remedy]
+    lines += [f"It has {', '.join(found.matched)}."] if found.matched else []
+    lines += [f"It does not have {', '.join(found.missing)}."] if found.missing else []
+    show(found.to_json(), *filter(None, lines), as_json=as_json)
 
 
 def _print_found(
@@ -236,29 +273,33 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 @click.option("--port", type=WholeNumber(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", help="Make a token for NAME instead of serving.")
 @repeated("--group", "groups", "A group of the new token", metavar="NAME")
+@click.option("--all-groups", is_flag=True, help="Let the new token see the documents of all groups.")
 @click.option("--role", metavar="ROLE", help="The role of the new token in the database.")
 @wait_option
 def serve(
     context: Context,
     new_token: str | None,
     groups: tuple[str, ...],
+    all_groups: bool,
     role: str | None,
     wait: float | None,
     **address: Any,
 ) -> None:
     """Answer searches over HTTP, for agents and in a browser."""
     if new_token is not None:
+        from rag_index.search import ALL_GROUPS
         from rag_index.search.service import tokens
 
         if not new_token.strip():
             raise click.UsageError("--new-token needs a name for the owner of the token")
         token = tokens.new_token()
-        line = tokens.token_line(new_token, token, groups, role or "")
+        line = tokens.token_line(new_token, token, ALL_GROUPS if all_groups else groups, role or "")
         say(f"The token, which is shown only now:\n\n  {token}\n")
         say(f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {line}")
         return
-    if groups or role:
-        raise click.UsageError(f"{'--group' if groups else '--role'} belongs to --new-token NAME")
+    if groups or role or all_groups:
+        wrong = "--group" if groups else "--role" if role else "--all-groups"
+        raise click.UsageError(f"{wrong} belongs to --new-token NAME")
     from rag_index.core.settings import run_settings
     from rag_index.search.service.server import serve
 

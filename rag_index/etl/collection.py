@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import reconciled_by
+from rag_index.components.ledger.erased import scopes
 from rag_index.components.sources import scan_settings
 from rag_index.components.stores import (
     BM25,
@@ -33,7 +34,7 @@ from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
 from rag_index.etl.reconcile import reconcile
-from rag_index.etl.tombstones import restore, scopes
+from rag_index.etl.tombstones import restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

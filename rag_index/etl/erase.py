@@ -25,6 +25,7 @@ import orjson
 
 from rag_index.components.ledger import Collection, Known, Ledger, unwanted_indexes
 from rag_index.components.ledger.documents import key_hash
+from rag_index.components.ledger.erased import kept_out, scopes
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources.row_file import FOLDER, remove_leftovers
 from rag_index.components.stores import (
@@ -50,7 +51,7 @@ from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts
 from rag_index.etl.commit import committing, delete_chunks
 from rag_index.etl.reconcile import pages
-from rag_index.etl.tombstones import keep_out, kept_out, restore, scopes
+from rag_index.etl.tombstones import keep_out, restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

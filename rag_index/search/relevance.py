@@ -135,6 +135,12 @@ def _judged(
     return judged
 
 
+def fold_key(hit: SearchHit, by: str) -> Any:
+    """Return what hits have in common that are folded: a value of a field, or `BY_TEXT` their text."""
+    value = folded_text(hit.text) if by == BY_TEXT else value_of(hit.payload, by)
+    return (hit.index, hit.document_id) if value is None else repr(value)
+
+
 def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
     """Return the hits without those that repeat a better one, which says in `folded` how many it stands for.
 
@@ -143,7 +149,6 @@ def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
     """
     kept: dict[Any, SearchHit] = {}
     for hit in hits:
-        value = folded_text(hit.text) if by == BY_TEXT else value_of(hit.payload, by)
-        key = (hit.index, hit.document_id) if value is None else repr(value)
+        key = fold_key(hit, by)
         kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
     return list(kept.values())

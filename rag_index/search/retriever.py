@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import Embedder
     from rag_index.components.stores.protocol import StoreReader
     from rag_index.search.live_collections import LiveCollection
+    from rag_index.search.why import Why
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -338,6 +339,28 @@ class Retriever:
             return None, NOTHING_KNOWN, ""
         deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
         return await self._fan_out.read(index, deadline, read, known.problems)
+
+    async def why(
+        self, query: str, document: str, *, all_groups: bool = False, **options: Unpack[SearchOptions]
+    ) -> Why:
+        """Return why a search with these options does not find a document, such as "comments/4711", and what helps.
+
+            why = await retriever.why("printer offline", "comments/4711", all_groups=True)
+
+        With `all_groups`, the asker may learn of documents that the `groups` may not see. Without, such a document is
+        unknown, whatever the reason; in an index without rights, everything is told. Raises as `search`.
+        """
+        from rag_index.search.why import Inquiry  # here: no search needs the source
+
+        index, _, document_id = document.partition("/")
+        if self._settings.index(index) and all_groups and options.get("groups") is None:
+            options["groups"] = ALL_GROUPS
+        given = (query, index, document_id, options, all_groups)
+        return await Inquiry(self._settings, self, self._fan_out, self._access, *given).answer()
+
+    def why_sync(self, query: str, document: str, **options: Any) -> Why:
+        """Call `why` and wait for it, as `run` does."""
+        return self.run(self.why(query, document, **options))
 
     def closed(self, groups: Groups) -> list[str]:
         """Return the indexes that answer nothing to a caller, who has no groups, or no role."""

@@ -37,6 +37,8 @@ MAX_TOKENS = 96
 """Tokens of a query that are compared, about."""
 MIN_TOKEN_COSINE = 0.2
 """Tokens that are less alike have nothing to do with each other."""
+SAME_MEANING, MAX_PIECES = 0.4, 2
+"""The cosine from which two words may be named as synonyms, and the tokens of a word that has a meaning."""
 LETTER_SHARE, MIN_SHARED_LETTERS = 0.8, 0.3
 """How much the letters of a word of several tokens count beside these, and the share of them that another word has at
 least."""
@@ -233,6 +235,17 @@ def count_tokens(word: str) -> int:
     return len(_table().tokens(word))
 
 
+def nearest_word(word: str, others: Sequence[str]) -> str:
+    """Return the word that means most nearly the same; "" if none does."""
+    table = _table()
+    known = [one for one in others if len(table.tokens(one)) <= MAX_PIECES]
+    if not known or len(table.tokens(word)) > MAX_PIECES:
+        return ""
+    own, *vectors = [table.meaning(one) for one in (word, *known)]
+    alike = np.stack(vectors) @ own
+    return known[int(alike.argmax())] if alike.max() >= SAME_MEANING else ""
+
+
 class _TokenTable:
     """The local embedder's tokens with their vectors (32 MB)."""
 
@@ -243,6 +256,11 @@ class _TokenTable:
     def tokens(self, word: str) -> list[int]:
         """Return the tokens of a word, one at least."""
         return self._tokens[f" {word}"] or [0]
+
+    def meaning(self, word: str) -> NDArray[np.float32]:
+        """Return the vector of a word, of length 1."""
+        vector = self._vectors[np.minimum(self.tokens(word), len(self._vectors) - 1)].mean(axis=0)
+        return np.asarray(vector / max(1e-9, float(np.linalg.norm(vector))), dtype=np.float32)
 
     def cosines(self, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the best cosine of each token with any token of each word, shape (words, tokens)."""

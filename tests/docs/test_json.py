@@ -21,6 +21,7 @@ from rag_index.core.reports.outcome import IndexOutcome, RunReport
 from rag_index.search import AsOf, Retriever, Verified
 from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
 from rag_index.search.evaluation.measures import Estimate
+from rag_index.search.why import Why
 from tests.docs.pages import page
 from tests.etl.plain import run_plain
 from tests.project import Project
@@ -57,6 +58,7 @@ ARGUMENTS = {
     "retry-failed": ["notes"],
     "search": ["printer"],
     "verify": ["notes/1#0:0123456789abcdef@2026-11-20T09:16:00Z"],
+    "why": ["printer", "notes/1"],
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "erase": ["notes"],
@@ -79,6 +81,11 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "audit": (rag_index.care.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.search, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
+    "why": (
+        Retriever,
+        "why_sync",
+        Why("notes", "7", "rank", "said", "remedy", 12, 0.4, 0.6, ("a",), ("b",), {"car": "c"}),
+    ),
     "rollback": (rag_index.etl.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.care.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
+from rag_index.components.ledger.erased import MARK_HASH_CHARS
 from rag_index.core.documents.keys import encode_key, key_mark
-from rag_index.etl.tombstones import MARK_HASH_CHARS
 from tests.project import SETTINGS, Project, run_here
 
 SECRET = "Erika Mustermann lives at Heidestrasse 17 in the second house"

@@ -53,6 +53,7 @@ from rag_index.components.sources.source_tables import (
     first_rows,
     looked_up,
     relations_read,
+    single_select,
     untyped,
 )
 from rag_index.core.database import redacted_url
@@ -197,6 +198,27 @@ class SqlSource:
             for some in batches(list(wanted.items())):
                 found += self._find(connection, dict(some))
             return self._read(found, None, self._read_parts(connection, found))
+
+    def has(self, given: str) -> bool:
+        """Return whether there is a row with this id, or are several. Raises as `page`."""
+        parts = key_parts(given, self._index.key_columns)
+        wanted = given if len(parts) == 1 else document_id(encode_key(parts))
+        with self._connect() as connection:
+            return bool(self._find(connection, {wanted: parts}))
+
+    def whole_row(self, given: str) -> dict[str, Any]:
+        """Return all columns of the row with this id, also those that the index does not have. Raises as `page`."""
+        index = self._index
+        names: list[sa.ColumnClause[Any]] = [sa.column(name) for name in index.key_columns]
+        if index.query is not None:
+            rows: Any = single_select(index.query, index.name).columns(*names).subquery("whole")
+        else:
+            rows = sa.table(str(index.table), *names, schema=index.db_schema)
+        every: Any = sa.select(sa.literal_column("*")).select_from(rows)
+        with self._connect() as connection:
+            values = self._key_values(connection, [key_parts(given, index.key_columns)])
+            same = equals_any([rows.c[name] for name in index.key_columns], values, connection.dialect.name)
+            return dict(next(iter(connection.execute(every.where(same)).mappings()), {}))
 
     def same_ids(self, ids: Sequence[str]) -> Iterator[str]:
         """Yield the ids of the documents whose keys the database takes for these: for most collations, "A" for "a"."""

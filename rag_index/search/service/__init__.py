@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import Bm25Model, encoder_of
 from rag_index.core.settings.index import CODE
-from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.errors import NotAllowed, SettingsError, StoreError, StoreMismatch
 from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
 from rag_index.search.service.models import DocumentQuery, FieldInfo, IndexInfo
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.search.positions import Known
+    from rag_index.search.why import Why
 
 __all__ = ["Caller", "SearchService"]
 
@@ -74,6 +75,16 @@ class SearchService:
         if self.settings.serve.log_queries:
             logger.info("%s searches for %r", caller.name or "a caller", query)
         return await self.retriever.search(query, groups=caller, **options)
+
+    async def why(
+        self, caller: Caller, query: str, document: str, groups: list[str] | None = None, **options: Any
+    ) -> Why:
+        """Return why a search does not find a document. Raises NotAllowed, and what `Retriever.why` raises."""
+        if not (caller.has_all_rights if groups is None else caller.sees_all):  # no one claims groups for himself
+            remedy = "`rag-index serve --new-token NAME --all-groups` makes a token"
+            raise NotAllowed(f"why a document is not found is told to callers with all rights: {remedy}")
+        asked_for = caller if groups is None else groups
+        return await self.retriever.why(query, document, all_groups=caller.sees_all, groups=asked_for, **options)
 
     async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> Document:
         """Return the chunks that are wanted of a document that the caller may see.

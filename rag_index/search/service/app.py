@@ -33,9 +33,11 @@ from rag_index.search.service.models import (
     SearchQuery,
     VerifyBody,
     VerifyModel,
+    WhyBody,
 )
 from rag_index.search.service.problems import add_problem_handlers
 from rag_index.search.service.tokens import TokenRegister
+from rag_index.search.why import Why
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -63,6 +65,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": ProblemModel, "description": "The index or document does not exist, or the caller may not see it."},
 }
+NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
+    403: {"model": ProblemModel, "description": "The caller does not have all rights."},
+}
 
 
 def caller_of(request: Request) -> Caller:
@@ -88,6 +93,11 @@ def make_router(service: SearchService) -> APIRouter:
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
         """Find documents as `POST /search` does. Write `filter` as on the command line, such as `priority=high`."""
         return await answer(query, request)
+
+    @router.post("/why", responses=NOT_ALLOWED, response_model=Why, summary="Why a document is not found")
+    async def why(body: WhyBody, request: Request) -> JSONResponse:
+        """Say why a search does not find a document, and what helps. The caller needs all rights."""
+        return JSONResponse((await service.why(caller_of(request), **body.model_dump())).to_json())
 
     @router.post("/facets", response_model=Facets, summary="Count values")
     async def facets(body: FacetsBody, request: Request) -> JSONResponse:

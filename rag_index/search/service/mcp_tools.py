@@ -31,6 +31,7 @@ from rag_index.search.service.models import (
     IndexInfo,
     SearchArguments,
     VerifyBody,
+    WhyQuestion,
     faults,
 )
 
@@ -201,6 +202,18 @@ class _Search(_Tool, SearchArguments):
         return "\n".join([*(f"Index {index}: {CLOSED_INDEX}." for index in closed), search_text(found)])
 
 
+class _Why(_Tool, WhyQuestion):
+    """Say why a search does not find a document that somebody expects, and what helps."""
+
+    tool = "why_not_found"
+
+    async def answer(self, service: SearchService, caller: Caller) -> str:
+        found = await service.why(caller, **self.model_dump())
+        has = f"It has {', '.join(found.matched)}. " if found.matched else ""
+        lacks = f"It lacks {', '.join(found.missing)}." if found.missing else ""
+        return "\n".join(filter(None, [found.said, found.remedy, f"{has}{lacks}"]))
+
+
 class _GetDocument(_Tool, DocumentQuery):
     """Read a document that a search found: its fields, and its chunks in order, which may overlap.
 
@@ -239,7 +252,7 @@ class _ListIndexes(_Tool):
         return "\n".join(map(_index_line, await service.indexes(caller)))
 
 
-TOOLS: dict[str, type[_Tool]] = {one.tool: one for one in (_Search, _GetDocument, _VerifyCitations, _ListIndexes)}
+TOOLS: dict[str, type[_Tool]] = {one.tool: one for one in (_Search, _GetDocument, _VerifyCitations, _ListIndexes, _Why)}
 
 
 class AgentTools:
@@ -403,9 +416,12 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
     import mcp_types as types
     from mcp.server.lowlevel import Server
 
-    async def list_tools(_: Any, __: Any) -> types.ListToolsResult:
+    async def list_tools(context: Any, _: Any) -> types.ListToolsResult:
+        every = caller_of(context).has_all_rights
         hints = types.ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-        described = [types.Tool(**tool, annotations=hints) for tool in tools.descriptions]
+        described = [
+            types.Tool(**tool, annotations=hints) for tool in tools.descriptions if every or tool["name"] != _Why.tool
+        ]
         return types.ListToolsResult(tools=described)
 
     async def call_tool(context: Any, given: types.CallToolRequestParams) -> types.CallToolResult:

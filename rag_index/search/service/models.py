@@ -140,6 +140,28 @@ class SearchQuery(_Search):
     """Payload fields that a document must match, as on the command line. All conditions must hold."""
 
 
+class WhyQuestion(Asked):
+    """The question why a search does not find a document."""
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
+    """What was searched for."""
+    document: str = Field(pattern="^[^/]+/.", max_length=MAX_QUERY_CHARS, examples=["comments/4711"])
+    """The document that was not found, as INDEX/ID."""
+
+
+class WhyBody(WhyQuestion):
+    """The body of `POST /why`."""
+
+    filter: FilterField = Field(default=None, examples=[EXAMPLE_FILTER])
+    """The filter of the search."""
+    collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
+    """The field by which the search folded documents."""
+    limit: int = Field(default=10, ge=1, le=MAX_HITS)
+    """How many documents the search returned at most."""
+    groups: list[str] | SkipJsonSchema[None] = None
+    """The groups for whom you ask; by default yourself."""
+
+
 class FacetsBody(Asked):
     """The body of `POST /facets`."""
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from rag_index.errors import (
     DocumentNotFound,
     IndexBehind,
+    NotAllowed,
     RagIndexError,
     RequestTooLarge,
     SearchFailed,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 RETRY_AFTER = "5"
 STATUS_OF = (
     (DocumentNotFound, HTTPStatus.NOT_FOUND),
+    (NotAllowed, HTTPStatus.FORBIDDEN),
     (RequestTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (SettingsError, HTTPStatus.BAD_REQUEST),
     (SearchTimedOut, HTTPStatus.GATEWAY_TIMEOUT),

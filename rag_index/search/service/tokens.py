@@ -2,7 +2,7 @@
 
 A token is 256 random bits, so one round of SHA-256 is enough: it cannot be found by trying, however fast hashing is.
 Its line has that hash alone: `NAME sha256:HASH`, followed by `@ROLE`, if it has a role in the database, and by its
-groups; all names are percent-encoded.
+groups; all names are percent-encoded. In their place, * stands for the documents of all groups.
 Everything fails closed: what is missing, of another type or not understood is no caller, or no group.
 """
 
@@ -26,7 +26,7 @@ import httpx
 from rag_index.core.connections import tls_context, why_failed
 from rag_index.core.files import file_stamp
 from rag_index.errors import SettingsError, TransientError
-from rag_index.search.access import Caller, claim_of
+from rag_index.search.access import ALL_GROUPS, AllGroups, Caller, claim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +43,7 @@ TOKENS_BEGIN = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
 
 LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(@(?P<role>\S+))?(?P<groups>(\s+\S+)*)")
+EVERY_GROUP = "*"
 FILE_CHECK_SECONDS = 1.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -268,10 +269,11 @@ def new_token() -> str:
     return TOKENS_BEGIN + secrets.token_urlsafe(32)
 
 
-def token_line(name: str, token: str, groups: Iterable[str], role: str = "") -> str:
-    """Return the line by which a token is known."""
+def token_line(name: str, token: str, groups: Iterable[str] | AllGroups, role: str = "") -> str:
+    """Return the line by which a token is known. A group that is named * has %2A in it."""
+    given = [EVERY_GROUP] if isinstance(groups, AllGroups) else [quote(one, safe="") for one in groups]
     known = f"sha256:{_digest(token).hex()}" + (f"@{quote(role, safe='')}" if role else "")
-    return " ".join([quote(name, safe=""), known, *(quote(one, safe="") for one in groups)])
+    return " ".join([quote(name, safe=""), known, *given])
 
 
 def _parse(lines: Iterable[str], where: str) -> list[Token]:
@@ -293,7 +295,8 @@ def _parse(lines: Iterable[str], where: str) -> list[Token]:
             raise SettingsError(
                 f"{where}: line {number} has a name that begins with {JWT}, as that of a JWT's subject does"
             )
-        groups = frozenset(unquote(group) for group in found["groups"].split())
+        named = found["groups"].split()
+        groups = ALL_GROUPS if EVERY_GROUP in named else frozenset(map(unquote, named))
         name, role = unquote(found["name"]), unquote(found["role"] or "")
         tokens.append((bytes.fromhex(found["hash"]), Caller(name, groups, role, {"sub": name} if role else {})))
     return tokens

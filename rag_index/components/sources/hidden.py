@@ -1,0 +1,84 @@
+"""Why a row of the database is no document of an index: which condition or join leaves it out."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.settings.index import is_named_like_a_secret
+
+if TYPE_CHECKING:
+    from rag_index.core.settings import IndexSettings, Settings
+
+_PIECE = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/|\w+|.", re.DOTALL)
+
+
+def and_parts(condition: str) -> list[str]:
+    """Return the parts of a condition that AND joins at its top, or all of it if OR joins them.
+
+    and_parts("public = 1 AND (state = 2 OR age BETWEEN 1 AND 9)")  # two parts
+    """
+    parts, depth, between, closed = [""], 0, False, False
+    for piece in _PIECE.findall(condition.strip()):
+        word = piece.upper()
+        closed = closed or (depth == 0 and bool(parts[0].strip()))
+        depth += (word in ("(", "[", "CASE")) - (word in (")", "]", "END"))
+        if depth == 0 and word in ("OR", "XOR"):
+            return [condition.strip()]
+        if depth == 0 and word == "AND" and not between:
+            parts.append("")
+        else:
+            parts[-1] += piece
+        between = word != "AND" and (between or word == "BETWEEN") if depth == 0 else between
+    [first, *others] = found = [part.strip() for part in parts]
+    return found if others or closed or first[:1] != "(" else and_parts(first[1:-1])
+
+
+class RowFinder:
+    """The row of one document, looked for with and without what an index's settings ask of it."""
+
+    def __init__(self, settings: Settings, index: IndexSettings, document_id: str) -> None:
+        self._settings, self._index, self._id = settings, index, document_id
+        joins = {name: one.model_copy(update={"where": None, "required": False}) for name, one in index.joins.items()}
+        nothing: dict[str, Any] = dict.fromkeys(("title", "link", "access", "language_column", "where", "newest"))
+        nothing |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}, "joins": joins}
+        self._bare = index.model_copy(update=nothing)
+
+    def hidden_by(self) -> str | None:
+        """Return what leaves the row out, "" if the table does not have it, and None if nothing does.
+
+        Raises SourceUnavailable and SourceError.
+        """
+        index = self._index
+        if not self._is_there():
+            return "" if index.query is None else "query, which does not return it"
+        for part in and_parts(index.where) if index.where else ():
+            if not self._is_there(where=part):
+                return f"where: {part}"
+        if not self._is_there(where=index.where, newest=index.newest):
+            return (
+                f"where, which the version with the greatest {index.newest} does not meet" if index.newest else "where"
+            )
+        for name, join in index.joins.items():
+            if join.required:
+                loose = join.model_copy(update={"where": None})
+                for part in [None, *(and_parts(join.where) if join.where else ())]:
+                    one = loose.model_copy(update={"where": part})
+                    if not self._is_there(joins={**self._bare.joins, name: one}):
+                        return f"joins.{name}: " + (part or f"{join.table} has no row for it")
+        return None
+
+    def whole_row(self) -> dict[str, Any]:
+        """Return all columns of the row that may be shown, also those that are not indexed."""
+        with self._source(self._bare) as source:
+            row = source.whole_row(self._id)
+        return {name: value for name, value in row.items() if not is_named_like_a_secret(name)}
+
+    def _is_there(self, **conditions: Any) -> bool:
+        with self._source(self._bare.model_copy(update=conditions)) as source:
+            return source.has(self._id)
+
+    def _source(self, index: IndexSettings) -> closing[SqlSource]:
+        return closing(SqlSource(self._settings.source_url, index, timeout=self._settings.source.timeout))

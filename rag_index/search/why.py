@@ -1,0 +1,283 @@
+"""Why a search does not find a document: one walk from its row to its rank, on which the first reason wins."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import re
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.erased import kept_out
+from rag_index.components.sources import open_source
+from rag_index.components.stores import live_aliases
+from rag_index.core.documents.canonical import decode_payload
+from rag_index.core.documents.keys import point_id, possible_document_keys
+from rag_index.core.settings.index import SQL
+from rag_index.core.settings.parts import GROUPS_FIELD
+from rag_index.errors import DocumentNotFound, SearchFailed, StoreError
+from rag_index.search.access import ALL_GROUPS, NOBODY, caller_of
+from rag_index.search.concurrency import Deadline
+from rag_index.search.question import DEFAULT_LIMIT, MAX_HITS, Question, SearchOptions, make_question, spaced, text_of
+from rag_index.search.relevance import fold_key
+from rag_index.search.results import Answered, SearchHit, value_of
+from rag_index.search.soft_match import nearest_word
+from rag_index.search.spelling import spellings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.components.ledger import Collection
+    from rag_index.components.sources import SourcePage
+    from rag_index.components.stores.protocol import StoreReader
+    from rag_index.core.settings import Settings
+    from rag_index.search.access import AccessRules
+    from rag_index.search.fan_out import FanOut
+    from rag_index.search.live_collections import LiveCollection
+    from rag_index.search.retriever import Retriever
+
+MAX_CHUNKS = 300
+"""Chunks of the document that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why(Answered):
+    """Why a search does not find a document, and what helps.
+
+    Attributes:
+        index: The index that was asked for.
+        document_id: The document's key, as text.
+        reason: found, unknown, not_in_table, where, join, erased, failed, empty, held_back, not_indexed,
+            not_in_store, filter, right, query, folded, column or rank.
+        said: The reason as a sentence.
+        remedy: What to do about it, "" if there is nothing.
+        rank: Its place in the search, from 1; 0 if that is not known.
+        score: Its score.
+        threshold: The score of the last document that the search returns.
+        matched: The words of the query that it has.
+        missing: Those that it does not have.
+        alike: For words that it does not have, those in it that are written or mean nearly the same.
+    """
+
+    index: str
+    document_id: str
+    reason: str
+    said: str
+    remedy: str = ""
+    rank: int = 0
+    score: float = 0.0
+    threshold: float = 0.0
+    matched: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    alike: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """The walk for one document. `told` says whether the asker may learn of documents that the caller may not see."""
+
+    settings: Settings
+    retriever: Retriever
+    fan_out: FanOut
+    access: AccessRules
+    query: str
+    index: str
+    document_id: str
+    options: SearchOptions
+    told: bool
+    texts: list[str] = field(default_factory=list)
+    """Those of the document's chunks."""
+
+    async def answer(self) -> Why:
+        """Return the first reason. Raises as `Retriever.search`."""
+        question, names = make_question(self.settings, self.query, self.options)
+        if names and self.index not in names:
+            return self._why("filter", f"The search does not ask index {self.index}.", "Name that index, too.")
+        failure: Exception | None = None
+        try:
+            self.told = self.told or await self._is_open()
+            if not self.told:
+                await self.retriever.document(self.index, self.document_id, groups=question.caller)
+            hits = (await self.retriever.search(self.query, **self.options)).hits
+        except DocumentNotFound:
+            return self._why("unknown", "There is no such document for you.", "With all rights, you would learn why.")
+        except (StoreError, SearchFailed) as error:  # the index may be empty, or closed to the caller
+            hits, failure = (), error
+        if own := self._own(hits):
+            return self._why("found", "The search finds it.", rank=hits.index(own) + 1, score=own.score)
+        why = await asyncio.to_thread(self._before_the_store) if self.told else None
+        if why is None:
+            deadline = Deadline.after(self.settings.retrieve.timeout)
+            read = partial(self._in_the_store, question)
+            why = await self.fan_out.read(self.index, deadline, read, {})
+        if why is None and failure:
+            raise failure
+        return why or await self._in_the_ranking(hits)
+
+    async def _is_open(self) -> bool:
+        """Return whether nothing of the index is kept from anybody, as settings and collection say."""
+
+        def read(_: StoreReader, live: LiveCollection) -> bool:
+            return not self.access.restricts(live, NOBODY)
+
+        with suppress(StoreError):  # it is empty
+            return await self.fan_out.read(self.index, Deadline.after(self.settings.retrieve.timeout), read, {})
+        return self.settings.index(self.index).access is None
+
+    def _why(self, reason: str, said: str, remedy: str = "", **more: Any) -> Why:
+        return Why(self.index, self.document_id, reason, said, remedy, **more)
+
+    def _own(self, hits: Sequence[SearchHit]) -> SearchHit | None:
+        own = (self.index, self.document_id)
+        return next((hit for hit in hits if (hit.index, hit.document_id) == own), None)
+
+    def _before_the_store(self) -> Why | None:
+        """Return why the source gives no document, or the index does not have it as it is now."""
+        index, alias = self.settings.index(self.index), self.settings.alias(self.index)
+        with closing(Ledger(self.settings.ledger_url, read_only=True)) as ledger:
+            live = ledger.collection(live_aliases(self.settings.store, [alias]).get(alias, ""))
+            with closing(open_source(self.settings, index)) as source:
+                read = getattr(source, "documents", None)
+                page: SourcePage | None = read([self.document_id]) if read else None
+            if page is None:  # a source of one's own that cannot be asked for one
+                return None
+            if keys := [*page.documents.keys, *(one.key for one in page.unreadable)]:
+                return self._in_the_ledger(ledger, live, page, keys[0])
+            keys = possible_document_keys(index.key_columns, self.document_id)
+            return self._not_in_the_source(held=bool(live and ledger.held_of(live.id, keys)))
+
+    def _not_in_the_source(self, *, held: bool) -> Why:
+        index = self.settings.index(self.index)
+        if index.kind == SQL:
+            from rag_index.components.sources.hidden import RowFinder  # no other search needs a database
+
+            if what := RowFinder(self.settings, index, self.document_id).hidden_by():
+                said, kind = f"The row is there, but hidden by {what}.", "join" if what.startswith("joins") else "where"
+                return self._why(kind, said, f"To find it, change that in index {index.name}, and index it again.")
+        place = index.table or (f"the folder {index.root}" if index.root else "the source")
+        said = f"{place} has no {self.document_id}"
+        said += "; the index still has it, since its deletion is held back." if held else "."
+        key = f"the key is {', '.join(index.key_columns)}" if index.key_columns else "include and exclude decide, too"
+        return self._why("not_in_table", said, f"Look at the id: {key}.")
+
+    def _in_the_ledger(self, ledger: Ledger, live: Collection | None, page: SourcePage, key: str) -> Why | None:
+        index, run = self.settings.index(self.index), f"rag-index index {self.index}"
+        if kept_out(ledger, self.settings, index, [key]):
+            remedy = f"`{run} --id {self.document_id}` lets it in again."
+            return self._why("erased", "It was erased on purpose, and stays away.", remedy)
+        failure = ledger.failures(live.id, [key]).get(key) if live else None
+        reasons = [failure.reason] if failure and failure.kind != "incomplete" else []
+        if reasons or page.unreadable:
+            said = f"It could not be indexed: {[*reasons, *(one.reason for one in page.unreadable)][0].rstrip('.')}."
+            return self._why("failed", said, f"Mend that, then `rag-index retry-failed {self.index}`.")
+        if page.documents.is_empty(0):
+            return self._why("empty", "It has no text.", "Name more columns in `text`, or a `title`.")
+        known = ledger.known(live.id, [key]).get(key) if live else None
+        if known and not known.pending and (page.documents.files or known.text_hash == page.documents.text_hashes[0]):
+            return None
+        for other in ledger.collections(self.settings.alias(self.index)):
+            if known is None and other != live and key in ledger.known(other.id, [key]):
+                said = f"It is in {other.name}, which did not go live: that rebuild has not ended, or was held back."
+                return self._why("held_back", said, "`rag-index report` says why, and `rag-index rebuild` resumes it.")
+        return self._not_indexed(ledger, page, run, changed=bool(known and known.chunks and not known.pending))
+
+    def _not_indexed(self, ledger: Ledger, page: SourcePage, run: str, *, changed: bool) -> Why:
+        index, alias = self.settings.index(self.index), self.settings.alias(self.index)
+        reached, waiting = ledger.reached().get(alias), ledger.waiting_changes(alias, MAX_HITS)
+        at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="seconds") if reached else ""
+        time = value_of(decode_payload(page.documents.payloads[0]), index.changed_since or "")
+        said = "Its row has changed since it was indexed" if changed else "Its row is not indexed yet"
+        said += f" ({index.changed_since}: {time})" if time else ""
+        said += f"; the index is complete up to {reached.position or at}." if reached else "; no run was complete."
+        waits = any(one.document_id == self.document_id for one in waiting)
+        return self._why("not_indexed", said, "The watch is about to index it." if waits else f"`{run}` indexes it.")
+
+    def _in_the_store(self, question: Question, store: StoreReader, live: LiveCollection) -> Why | None:
+        """Return why the chunks of the document are no candidates."""
+        keys = possible_document_keys(self.settings.index(self.index).key_columns, self.document_id)
+        ids = [point_id(self.index, key, number) for key in keys for number in range(MAX_CHUNKS)]
+        points = store.retrieve(live.collection, ids)
+        if not points:
+            remedy = f"`rag-index doctor {self.index} --repair` writes it again."
+            return self._why("not_in_store", "The ledger has it, and the store does not.", remedy)
+        self.texts = [text_of(point.payload) for point in points]
+        required = self.access.conditions(live, caller_of(ALL_GROUPS))
+        for one in (*required, *question.conditions):
+            if not store.retrieve(live.collection, ids, conditions=[one]):
+                whose = "required_filter" if one in required else "The filter"
+                said = f"{whose} leaves it out: its {one.field} is {value_of(points[0].payload, one.field)!r}."
+                return self._why("filter", said, "Leave that condition out, or change it.")
+        try:
+            own = self.access.conditions(live, question.caller)
+            seen = bool(store.retrieve(live.collection, ids, conditions=own))
+            if seen and self.access.asks(self.index, question.caller):
+                seen = bool(self.access.permitted(self.index, question.caller, keys, question.deadline.left))
+        except StoreError:  # who has neither groups nor a role sees nothing
+            seen = False
+        if not seen:
+            groups = ", ".join(map(str, value_of(points[0].payload, GROUPS_FIELD) or ())) or "none"
+            said = f"The caller may not see it: its groups are {groups}."
+            return self._why("right", said, "Give the caller one of them, or change who may see it (`access`).")
+        if not any(question.admits(point.payload) for point in points):
+            lacks = [f"“{one.strip()}”" for one in question.phrases if not any(one in spaced(t) for t in self.texts)]
+            has = [f"-{one.strip()}" for one in question.excluded]
+            return self._why("query", f"The query leaves it out by {', '.join(lacks or has)}.", "Leave that out.")
+        return None
+
+    async def _in_the_ranking(self, first: Sequence[SearchHit]) -> Why:
+        """Return why the document is not among the first, although it is a candidate."""
+        loose: SearchOptions = {**self.options, "limit": MAX_HITS, "min_score": None, "collapse": None, "order": None}
+        every, by = (await self.retriever.search(self.query, **loose)).hits, self.options.get("collapse")
+        own, limit = self._own(every), self.options.get("limit", DEFAULT_LIMIT)
+        more: dict[str, Any] = {"threshold": first[-1].score if len(first) >= limit else 0.0}
+        if own:
+            more |= {"rank": every.index(own) + 1, "score": own.score}
+            into = next((hit for hit in every if by and fold_key(hit, by) == fold_key(own, by)), own)
+            if into is not own:
+                said = f"It is folded into {into.index}/{into.document_id}, which has the same {by}."
+                return self._why("folded", said, "Search without folding (`collapse`).", **more)
+        missing, compared = await asyncio.to_thread(self._compared)
+        more |= compared
+        if missing and self.told and (columns := await asyncio.to_thread(self._columns_with, missing)):
+            words = ", ".join(dict.fromkeys(word for some in columns.values() for word in some))
+            said = f"{words}: this stands in {', '.join(columns)}, which is not indexed."
+            return self._why("column", said, f"Add {' and '.join(columns)} to `text` of {self.index}.", **more)
+        place = f"It is at rank {more['rank']}" if own else f"It is not among the first {len(every):,}"
+        said = f"{place}, with a score of {own.score:.3f}" if own else place
+        said += f"; the last of the first {limit} has {more['threshold']:.3f}." if more["threshold"] else "."
+        alike = [f"{have} stands there for {want}" for want, have in more["alike"].items()]
+        remedy = f"{'; '.join(alike)}: a line in [retrieve] synonyms finds it." if alike else "Use words that it has."
+        return self._why("rank", said, remedy, **more)
+
+    def _compared(self) -> tuple[list[str], dict[str, Any]]:
+        """Return which words of the query the document lacks, and what is known of all of them."""
+        encoder = self._encoder()
+        words = encoder.words(self.query)
+        matched = encoder.matched(words, ["\n".join(self.texts)])[0]
+        missing = [word for word in words if word not in matched]
+        own = {one.lower(): one for one in re.findall(r"[^\W\d_]+", " ".join(self.texts))}
+        alike = {word: next((own[one] for one in spellings(word.lower()) if one in own), "") for word in missing}
+        alike = {word: one or own.get(nearest_word(word.lower(), list(own)), "") for word, one in alike.items()}
+        known = {word: one for word, one in alike.items() if one}
+        return missing, {"matched": tuple(matched), "missing": tuple(missing), "alike": known}
+
+    def _columns_with(self, missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the columns of the row that are not searched and have some of these words."""
+        index, encoder = self.settings.index(self.index), self._encoder()
+        if index.kind != SQL:
+            return {}
+        from rag_index.components.sources.hidden import RowFinder
+
+        row, words = RowFinder(self.settings, index, self.document_id).whole_row(), encoder.words(" ".join(missing))
+        names = [name for name in row if name not in (*index.title_columns, *index.text_columns, *index.key_columns)]
+        found = encoder.matched(words, [str(row[name]) for name in names])
+        return {name: some for name, some in zip(names, found, strict=True) if some}
+
+    def _encoder(self) -> Bm25Encoder:
+        index = self.settings.index(self.index)
+        return Bm25Encoder(bm25_model(index) or Bm25Model(index.language))
