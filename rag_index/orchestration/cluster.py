@@ -110,11 +110,8 @@ class Workers(AbstractContextManager["Workers"]):
         return self.count
 
     def cluster(self) -> LocalCluster | str:
-        """Return the cluster, started on first use, or the address of the one that the settings name.
-
-        Raises:
-            NoWorkers: the workers do not start.
-        """
+        """Return the cluster, started on first use, or the address of the one that the settings name. Raises NoWorkers
+        if the workers do not start."""
         if self._settings.address is None:
             return self.start().result()
         import_dask()
@@ -237,13 +234,9 @@ def import_dask() -> None:
 
 
 def count_workers(settings: ParallelSettings) -> int:
-    """Return how many worker threads the cluster at `address` has: none if it starts them once there is work.
-
-    Raises:
-        NoWorkers: Dask cannot be imported.
-        TransientError: the cluster does not answer.
-        TerminalError: a worker has another version of Python, or of one of `SAME_VERSIONS`, or no way to Prefect's API.
-    """
+    """Return how many worker threads the cluster at `address` has: none if it starts them once there is work. Raises
+    NoWorkers if Dask cannot be imported, TransientError if the cluster does not answer, and TerminalError if a worker
+    has another version of Python, or of one of `SAME_VERSIONS`, or no way to Prefect's API."""
     import_dask()
     import dask
     from distributed import Client

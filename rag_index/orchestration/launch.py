@@ -37,15 +37,10 @@ UNREACHABLE = "Failed to reach API at "
 
 
 def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool = False, **parameters: Any) -> Any:
-    """Run a flow in this process with `parameters` and return what its final state holds.
-
-    `load` imports the flow and returns it. The API is the one that Prefect's own settings name. If they name none, a
-    temporary server is started, whose database is in `home`.
-
-    Raises:
-        BaseException: what ended the flow, where that is not the outcome of an index.
-        TransientError: Prefect's API does not answer, or has gone.
-    """
+    """Run a flow in this process with `parameters` and return what its final state holds. `load` imports the flow and
+    returns it. The API is the one that Prefect's own settings name. If they name none, a temporary server is started,
+    whose database is in `home`. Raises what ended the flow, where that is not the outcome of an index, and
+    TransientError if Prefect's API does not answer, or has gone."""
     import httpx
 
     with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:

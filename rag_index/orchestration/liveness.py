@@ -89,11 +89,8 @@ class Liveness:
         self._progress.set_process(status["worker"], requests=status["requests"], outages=found)
 
     def tick(self) -> None:
-        """Check for workers if the last check is old enough.
-
-        Raises:
-            TransientError: there has been no worker for three minutes.
-        """
+        """Check for workers if the last check is old enough. Raises TransientError if there has been no worker for
+        three minutes."""
         now = self._clock()
         if now - self._checked < WORKERS_CHECK_SECONDS:
             return

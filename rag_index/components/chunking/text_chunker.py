@@ -64,7 +64,6 @@ class TextChunker:
         return ChunkedDocument(chunks, contexts, payloads if layout.parts else [], layout.lacks)
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """Split a chunk in two; both halves keep the chunk's context and payload."""
         first, second = halves(document.chunks[number])
         return document.with_halves(number, (first, second)) if first else None
 

@@ -244,7 +244,6 @@ class QueryWord:
 
     @property
     def dimensions(self) -> frozenset[int]:
-        """Return all dimensions."""
         return self.whole | self.parts
 
     def known(self, having: Mapping[int, int]) -> frozenset[int]:
@@ -376,11 +375,9 @@ class Bm25Encoder:
         return split_unspaced(text, characters=document)
 
     def dimensions(self, text: str) -> frozenset[int]:
-        """Return the dimensions of a text as it stands, as each language has it."""
         return frozenset(index for engine in self._engines for index in engine.embed_query(text).indices)
 
     def dimensions_of(self, words: Iterable[str]) -> dict[str, frozenset[int]]:
-        """Return the dimensions of each of these words."""
         return {word: self._known(word) for word in words}
 
     def _prepared_dimensions(self, word: str) -> frozenset[int]:

@@ -50,7 +50,6 @@ class Text:
 
     @property
     def wanted(self) -> bool:
-        """Whether a caller waits for the vector."""
         return self.entry is None
 
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:

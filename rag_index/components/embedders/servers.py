@@ -80,7 +80,6 @@ class ServerEmbedder:
 
     @property
     def stats(self) -> RequestStats:
-        """The counts of the calls of this thread."""
         stats: RequestStats = self._own.__dict__.setdefault("stats", RequestStats())
         stats.in_flight = sum(host.in_flight for host in self._pool.hosts)
         return stats

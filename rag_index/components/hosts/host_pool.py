@@ -76,7 +76,6 @@ class Load:
         return cls(requests or FIRST_REQUESTS, requests or max(FIRST_REQUESTS, MAX_REQUESTS // sharing))
 
     def end(self) -> None:
-        """Try no more: the host has enough."""
         self._learns = False
 
     def answered(self, chars: int, started: float, now: float) -> None:
@@ -163,15 +162,12 @@ class Host:
 
     @property
     def slots(self) -> int:
-        """How many concurrent requests the host gets at present."""
         return max(1, int(min(self.capacity, self.load.requests)))
 
     def free_slots(self, now: float) -> int:
-        """Return how many more requests the host can get now."""
         return self.slots - self.in_flight if self.answers(now) else 0
 
     def admit(self, now: float) -> None:
-        """Record that the model has been compared and has embedded a plain text."""
         self.admitted_at = self.checked_at = now
         self.failures = 0
         self.error = None
@@ -181,7 +177,6 @@ class Host:
         self.admitted_at = None
 
     def record_success(self, chars: int, seconds: float, now: float = 0.0) -> None:
-        """Record that the host answered a batch well, now."""
         self.load.answered(chars, now - seconds, now)
         self.failures = self.rate_limits = 0
         self.error = None
@@ -254,12 +249,10 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """What to call the hosts in a message."""
         where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
         return f"{self.hosts[0].endpoint.service} {where}"
 
     def wake(self) -> None:
-        """Let all calls look whether a host has room."""
         for wake in self.wakers:
             wake()
 
@@ -269,7 +262,6 @@ class Pool:
         return max(MIN_SILENCE, 4 * self._slowest)
 
     def learn_silence(self, seconds: float) -> None:
-        """Take note that an answer took this long."""
         self._slowest = max(seconds, 0.9 * self._slowest)
 
     def in_use(self, now: float) -> list[Host]:

@@ -126,7 +126,6 @@ class HostCalls(ABC, Generic[Req]):
         return [host.endpoint for host in self._pool.hosts if host.in_flight or host.being_probed]
 
     def wake(self) -> None:
-        """Look again what can be sent now."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -90,7 +90,6 @@ class FileReader:
         return AttachedFile(part, f"{form} {INDEX_VERSION} {stamp}", partial(self._read, kept, form)) if stamp else None
 
     def close(self) -> None:
-        """End the process that reads."""
         child, self._child = self._child, None
         if child is not None:
             child.end()
@@ -163,7 +162,6 @@ class _Child:
             yield answer["page"], answer["text"]
 
     def end(self) -> int:
-        """End the process if it has not ended, and return its exit code."""
         self._connection.close()
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(1)

@@ -99,7 +99,6 @@ class CodeSource:
         return {encode_key([file.path]): file.stamp for file in listing.files}, set(listing.unreadable_folders)
 
     def close(self) -> None:
-        """Forget the list of files; no file is open."""
         self._listing = None
 
     def _list(self) -> Listing:

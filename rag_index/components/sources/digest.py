@@ -105,7 +105,6 @@ class BucketDigest(NamedTuple):
         return BucketDigest(self.rows + rows, (self.first + first) % HALF, (self.second + second) % HALF)
 
     def encode(self) -> str:
-        """Return the digest as the ledger keeps it."""
         return f"{self.rows}:{self.first:016x}{self.second:016x}"
 
 
@@ -123,7 +122,6 @@ class BucketLayout:
     """What decides how the database writes values; digests that were computed with another are not comparable."""
 
     def encode(self) -> str:
-        """Return the watermark of a scan: the layout, and the version of the digest."""
         return json.dumps([DIGEST_VERSION, self.kind, self.size, self.rendering])
 
     @classmethod

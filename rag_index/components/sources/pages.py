@@ -245,14 +245,12 @@ class PayloadMaker:
         self._places = [split_name(name, joins) for name in names]
 
     def payload(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Return the payload of one row."""
         payload: dict[str, Any] = {}
         for (join, column), value in zip(self._places, values, strict=True):
             (payload if join is None else payload.setdefault(join, {}))[column] = value
         return payload
 
     def columns(self, columns: Sequence[Sequence[Any]]) -> tuple[list[str], list[Sequence[Any]]]:
-        """Return the names and the columns of payloads, from the columns that were read."""
         found: dict[str, Sequence[Any]] = {}
         of_joins: dict[str, dict[str, Sequence[Any]]] = {}
         for (join, column), values in zip(self._places, columns, strict=True):
@@ -362,7 +360,6 @@ class RowReader:
         return texts
 
     def keep_files(self, row: Sequence[Any]) -> Sequence[Any]:
-        """Return a row whose files need no memory."""
         places, files = self._file_places.values(), self.files
         return [files.keep(one) if n in places else one for n, one in enumerate(row)] if files and places else row
 

@@ -80,7 +80,6 @@ class RowFile:
         return found, ends
 
     def close(self) -> None:
-        """Remove the file."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             with suppress(OSError):  # others may be in it

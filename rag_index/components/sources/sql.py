@@ -152,7 +152,6 @@ class SqlSource:
         """Do nothing: everything is read each time."""
 
     def count(self) -> int:
-        """Return how many rows have a key."""
         with self._connect() as connection:
             self._counted = self._count(connection)
         return self._counted

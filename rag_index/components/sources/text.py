@@ -275,7 +275,6 @@ class HtmlText:
         self._lines = lines
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Begin an element."""
         self._flush()
         if tag in LEFT_OUT:
             self._left_out += 1
@@ -292,7 +291,6 @@ class HtmlText:
             self._add(described)
 
     def end(self, tag: str) -> None:
-        """End an element."""
         self._flush()
         if tag in LEFT_OUT:
             self._left_out = max(0, self._left_out - 1)
@@ -307,7 +305,6 @@ class HtmlText:
             self._heard.append(text)
 
     def close(self) -> str:
-        """Return the text of all that was told."""
         self._flush()
         text = visible("".join(self._pieces)).replace("\u00a0", " ")
         return "\n".join(line.rstrip(" \t") for line in text.split("\n")).strip()

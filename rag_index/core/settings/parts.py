@@ -207,11 +207,8 @@ DESCENDING = " desc"
 
 
 def read_template(text: str | Sequence[str] | None, key: str = "text") -> Template | None:
-    """Return the parts of a template; None if the value of the setting `key` is a column or a list of columns.
-
-    Raises:
-        ValueError: the template is not well formed.
-    """
+    """Return the parts of a template; None if the value of the setting `key` is a column or a list of columns. Raises
+    ValueError if the template is not well formed."""
     if not isinstance(text, str) or not {"{", "}"} & set(text):
         return None
     parts: Template = []

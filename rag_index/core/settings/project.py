@@ -135,11 +135,8 @@ class Settings(BaseModel):
 
     @property
     def source_url(self) -> URL:
-        """Return the URL of the source, with a relative SQLite path resolved.
-
-        Raises:
-            SettingsError: the settings have none, which is allowed if no index is of kind sql.
-        """
+        """Return the URL of the source, with a relative SQLite path resolved. Raises SettingsError if the settings have
+        none, which is allowed if no index is of kind sql."""
         if self.source.url is None:
             raise SettingsError(f"{self.path.name}: [source] url is missing; only indexes of kind sql need it")
         return database_url(self.source.url.get_secret_value(), self.folder)
@@ -158,11 +155,8 @@ class Settings(BaseModel):
         return database_url(self.ledger.url.get_secret_value(), self.folder)
 
     def index(self, name: str) -> IndexSettings:
-        """Return the index of this name.
-
-        Raises:
-            UnknownIndex: there is none; the message gives the most similar name.
-        """
+        """Return the index of this name. Raises UnknownIndex if there is none; the message gives the most similar
+        name."""
         for index in self.indexes:
             if index.name == name:
                 return index
@@ -172,11 +166,8 @@ class Settings(BaseModel):
         raise UnknownIndex(f"there is no index {name!r}{hint}; the indexes of {self.path.name} are {', '.join(names)}")
 
     def named(self, names: Sequence[str] | None) -> list[IndexSettings]:
-        """Return the indexes of these names in the order of the file, or all of them if no name is given.
-
-        Raises:
-            UnknownIndex: one of the names does not exist.
-        """
+        """Return the indexes of these names in the order of the file, or all of them if no name is given. Raises
+        UnknownIndex if one of the names does not exist."""
         if not names:
             return list(self.indexes)
         wanted = {self.index(name).name for name in names}
@@ -286,10 +277,7 @@ def _label(place: Place, values: Mapping[str, Any]) -> str:
 
 def find_config(given: str | Path | None = None) -> Path:
     """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
-
-    Raises:
-        SettingsError: there is no such file, or another user may write the one that was found.
-    """
+    Raises SettingsError if there is no such file, or another user may write the one that was found."""
     named = given or os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named).expanduser().absolute()
@@ -305,13 +293,9 @@ def find_config(given: str | Path | None = None) -> Path:
 
 
 def _check_writers(path: Path) -> None:
-    """Check that no other user can write a file that was found, and not named, or what is beside it.
-
-    Settings say where keys are sent, and the ledger beside them says what is deleted.
-
-    Raises:
-        SettingsError: another user may write the file or its folder, or replace a folder above.
-    """
+    """Check that no other user can write a file that was found, and not named, or what is beside it. Settings say where
+    keys are sent, and the ledger beside them says what is deleted. Raises SettingsError if another user may write the
+    file or its folder, or replace a folder above."""
     real = path.resolve()
     near = (path, path.parent, real)
     for one in dict.fromkeys((*near, *path.parents, *real.parents)):
@@ -324,11 +308,8 @@ def _check_writers(path: Path) -> None:
 
 def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
     """Load the settings file. RAG_INDEX_* variables override it, and `overrides` (sections of keys) override both.
-
-    Raises:
-        SettingsError: the file is missing or not TOML, a key is unknown, or a value is invalid. The message is one
-            line with the value and the remedy.
-    """
+    Raises SettingsError if the file is missing or not TOML, a key is unknown, or a value is invalid. The message is one
+    line with the value and the remedy."""
     path = find_config(given)
     stamp = file_stamp(path)
     values, origin = overlay(os.environ, _read_file(path))
@@ -408,10 +389,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Place, str]]:
     """Return the content of the file, overridden by the environment, and the variable of each place that it changed.
-
-    Raises:
-        SettingsError: a variable is no setting, or not a list where it has to be one.
-    """
+    Raises SettingsError if a variable is no setting, or not a list where it has to be one."""
     merged, origin = copy.deepcopy(dict(content)), dict[Place, str]()
     given = {name.upper(): name for name in environ if name.upper().startswith(ENV_PREFIX)}
     given.pop(CONFIG_VARIABLE, None)

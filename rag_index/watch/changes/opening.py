@@ -111,13 +111,9 @@ def setup_script(settings: Settings) -> str:
 
 
 def setup_for(url: URL, changes: str, tables: Sequence[WatchedTable], project: str) -> Setup:
-    """Return the SQL for `changes` ("wal" or "queue") of these tables, as the source is now. Nothing is written.
-
-    Raises:
-        SettingsError: the database is too old, or a table cannot be followed.
-        SourceUnavailable: the source does not answer.
-        SourceError: the source cannot be read.
-    """
+    """Return the SQL for `changes` ("wal" or "queue") of these tables, as the source is now. Nothing is written. Raises
+    SettingsError if the database is too old, or a table cannot be followed, SourceUnavailable if the source does not
+    answer, and SourceError if the source cannot be read."""
     if changes == "queue":
         with closing(open_queue(url, tables, project)) as queue:
             return queue.setup()
@@ -144,7 +140,6 @@ class OpenedFeeds:
         self.notes += [note] if note else []
 
     def close(self) -> None:
-        """Close all feeds."""
         for feed, _ in self.feeds:
             feed.close()
 

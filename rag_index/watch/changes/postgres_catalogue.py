@@ -107,11 +107,8 @@ class PostgresTable:
 
 
 def table_in_catalogue(connection: Connection, watched: WatchedTable) -> PostgresTable:
-    """Return what the catalogue says about a table.
-
-    Raises:
-        SettingsError: there is no such table or column, or its changes cannot be followed.
-    """
+    """Return what the catalogue says about a table. Raises SettingsError if there is no such table or column, or its
+    changes cannot be followed."""
     found: Any = connection.execute(_FIND, {"schema": watched.schema, "name": watched.name}).fetchone()
     oid, schema, name, kind, identity, persistence, inherits = found or (None, *[""] * 6)
     types = dict(map(tuple, connection.execute(_COLUMNS, {"oid": oid})))
@@ -145,7 +142,6 @@ class TextReader:
         self._transformer.set_loader_types(types, Format.TEXT)
 
     def values(self, texts: Sequence[bytes | None]) -> tuple[Any, ...]:
-        """Return the values of one row."""
         return self._transformer.load_sequence(texts)
 
 
@@ -165,7 +161,6 @@ class SlotState:
 
     @classmethod
     def read(cls, connection: Connection, name: str) -> SlotState:
-        """Return the state of the slot."""
         row = connection.execute(_STATE, {"slot": name}).fetchone()
         if row is None:
             return cls(exists=False, problem=f"the source has no slot {name}; {SETUP}")
@@ -217,13 +212,9 @@ def lsn_number(position: str) -> int:
 
 
 def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: str) -> Setup:
-    """Return the SQL that brings PostgreSQL from how it is now to what the feed of its log needs.
-
-    It may be run again. Where the server has to be restarted first, it is the SQL for that alone.
-
-    Raises:
-        SettingsError: PostgreSQL is older than 15, or a table cannot be followed.
-    """
+    """Return the SQL that brings PostgreSQL from how it is now to what the feed of its log needs. It may be run again.
+    Where the server has to be restarted first, it is the SQL for that alone. Raises SettingsError if PostgreSQL is
+    older than 15, or a table cannot be followed."""
     [[level, keep]] = connection.execute(_SERVER)
     require_version(connection)
     name = object_name(project)

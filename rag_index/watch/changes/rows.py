@@ -257,7 +257,6 @@ class RowFeed(ABC):
         return {name: error for table, error in self.problems().items() for name in self.indexes([table])}
 
     def indexes(self, tables: Iterable[WatchedTable] | None = None) -> list[str]:
-        """Return the names of the indexes that show rows of these tables, by default of any."""
         names = self._routes if tables is None else map(str, tables)
         return sorted({route.index for name in names for route in self._routes.get(name, ())})
 
@@ -276,7 +275,6 @@ class RowFeed(ABC):
         return replace(received, definitions=definitions)
 
     def route(self, rows: ReceivedRows) -> Received:
-        """Return what these rows mean."""
         changes, overflow = [], set(self.indexes(rows.overflow))
         for row in rows.changes:
             values = dict(zip(row.table.columns, row.values, strict=True))
@@ -378,7 +376,6 @@ class TablePlan:
 
     @property
     def notes(self) -> list[str]:
-        """Return what a person should know."""
         return [f"index {name}: {one}: the next run finds that" for name, some in self.blind.items() for one in some]
 
     def add(self, index: str, table: Name, keys: Sequence[str], column: str | None, used: Iterable[str] | None) -> None:

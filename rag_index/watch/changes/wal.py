@@ -194,7 +194,6 @@ class _Fields:
         return self._data[self._at - 1 : self._at]
 
     def text(self) -> str:
-        """Return the text that ends with a NUL."""
         start, self._at = self._at, self._data.index(b"\0", self._at) + 1
         return self._data[start : self._at - 1].decode()
 

@@ -33,7 +33,6 @@ class Place:
     is_local: bool
 
     def text(self, node: Node) -> str:
-        """Return the text of a node."""
         return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
     def type_around(self, levels: int = 1) -> str:

@@ -167,12 +167,10 @@ class Deadline:
     begun: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise TerminalError if the time is over."""
         if self.is_over():
             raise TerminalError(f"it could not be parsed in {self.seconds:g} s; exclude it")
 
     def is_over(self) -> bool:
-        """Return whether the time is over."""
         return time.monotonic() > self.begun + self.seconds
 
 
@@ -312,7 +310,6 @@ class _SymbolReader:
         return self._lonely[wrapper.id]
 
     def symbols(self) -> list[Symbol]:
-        """Return the symbols of the definitions that were found."""
         symbols: list[Symbol] = []
         scopes: list[_Scope] = []
         self._comment_starts = sorted(self._comments.values())

@@ -82,7 +82,6 @@ class ContextChunker:
         return chunked
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """Split a chunk in two; both halves keep the context."""
         return self.inner.split_chunk(document, number)
 
     def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument | RagIndexError:

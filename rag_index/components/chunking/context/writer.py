@@ -186,7 +186,6 @@ class Recipe:
 
     @property
     def question_tokens(self) -> int:
-        """The tokens that a question may have."""
         return self.num_ctx - self.num_predict
 
 
@@ -436,7 +435,6 @@ class ContextWriter:
         return found
 
     def close(self) -> None:
-        """Close the connections and end the thread."""
         with self._lock:
             if self._loop.running:
                 for endpoint in self._endpoints:

@@ -103,7 +103,6 @@ class CollectionReader:
         self._closed = False
 
     def load(self) -> None:
-        """Open the shard now, so that no search has to."""
         with self._open():
             pass
 

@@ -59,7 +59,6 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
         return self.descriptor >= 0
 
     def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
@@ -321,13 +320,11 @@ class Catalog:
         self._load()
 
     def refresh(self) -> None:
-        """Read the file again if another process has replaced it."""
         with self._lock:
             if file_stamp(self._file) != self._stamp:
                 self._load()
 
     def entries(self) -> dict[str, CatalogEntry]:
-        """Return all collections by name."""
         return dict(self._state[0])
 
     def names(self) -> set[str]:
@@ -356,12 +353,10 @@ class Catalog:
         return found
 
     def entry(self, name: str) -> CatalogEntry:
-        """Return the entry of a collection or alias."""
         with self._lock:
             return self._state[0][self.resolve(name)]
 
     def folder(self, name: str) -> Path:
-        """Return the path of a collection's folder of this name."""
         return self._store / "collections" / name
 
     def add(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
@@ -382,7 +377,6 @@ class Catalog:
             entries[name] = replace(entries[name], metadata=_without_none({**entries[name].metadata, **metadata}))
 
     def remove(self, name: str) -> None:
-        """Remove a collection and the aliases that point at it."""
         with self._changing() as (entries, aliases):
             del entries[name]
             for alias in [alias for alias, target in aliases.items() if target == name]:

@@ -67,7 +67,6 @@ class View:
         return (self.path / UNWRITTEN).exists()
 
     def close(self) -> None:
-        """Close the shard and remove the view."""
         with suppress(StoreError):
             self.collection.close()
         shutil.rmtree(self.path, ignore_errors=True)

@@ -115,7 +115,6 @@ class EdgeStore(EdgeReads):
         return None
 
     def close(self) -> None:
-        """Flush, close, let readers have what was written, and release the locks."""
         with self._mutex, ExitStack() as stack:
             self._closed.set()
             while self._open:

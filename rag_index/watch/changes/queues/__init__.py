@@ -104,7 +104,6 @@ class QueueFeed(RowFeed):
 
     @property
     def named(self) -> str:
-        """Return the name of the queue for statements."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
     @property
