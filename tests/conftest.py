@@ -137,6 +137,7 @@ def write_to_memory():
 
 
 def pytest_configure(config):
+    gc.set_threshold(50_000)  # the usual one costs a fifth of the time of importing all tests
     write_to_memory()
     keep_model()
     share_statements()
@@ -150,7 +151,6 @@ def pytest_configure(config):
 
 def pytest_collection_finish():
     gc.freeze()  # all imported modules would be scanned again and again
-    gc.set_threshold(20_000)
 
 
 LONG_SECONDS = 1200

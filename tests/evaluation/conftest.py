@@ -2,7 +2,10 @@
 
 import pytest
 
+from tests.search.conftest import kept_processes
 from tests.search.desk import Desk
+
+__all__ = ["kept_processes"]
 
 TOPICS = "printer network password invoice keyboard server monitor license update backup".split()
 
