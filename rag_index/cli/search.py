@@ -29,6 +29,7 @@ from rag_index.cli import (
     wait_option,
 )
 from rag_index.core.documents.batches import part_name
+from rag_index.core.query_log import query_log
 from rag_index.errors import one_line
 
 if TYPE_CHECKING:
@@ -343,6 +344,7 @@ ALL = "all"
 @command(example="evaluate golden.jsonl --worst 5")
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
 @click.option("--query-column", metavar="NAME", help="Make queries of this column of the source.")
+@click.option("--from-log", is_flag=True, help="Take queries from the log of queries, with what was opened.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option("--worst", type=WholeNumber(min=0), default=5, show_default=True, help="How many poor queries to show.")
 @search_options("Evaluate")
@@ -350,6 +352,7 @@ def evaluate(
     context: Context,
     golden: Path | None,
     query_column: str | None,
+    from_log: bool,
     indexes: tuple[str, ...],
     metrics: tuple[str, ...],
     worst: int,
@@ -363,13 +366,13 @@ def evaluate(
     from rag_index.core.machine import terminable
     from rag_index.search.evaluation.measures import parse_metric
 
-    if (golden is None) == (query_column is None):
-        raise click.UsageError("name one of these: a golden file, or --query-column NAME")
+    if (golden is not None) + (query_column is not None) + from_log != 1:
+        raise click.UsageError("name one of these: a golden file, or --query-column NAME, or --from-log")
     parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))
     settings = context.settings(wait=wait)
     names = [index.name for index in settings.named(indexes)]
     with terminable():
-        evaluation = _evaluate(settings, names, golden or str(query_column), parsed, worst)
+        evaluation = _evaluate(settings, names, golden or query_column, parsed, worst)
     if as_json:
         print_json(evaluation.to_json())
     else:
@@ -378,18 +381,22 @@ def evaluate(
 
 
 def _evaluate(
-    settings: Settings, names: list[str], origin: Path | str, metrics: Sequence[Metric], worst: int
+    settings: Settings, names: list[str], origin: Path | str | None, metrics: Sequence[Metric], worst: int
 ) -> Evaluation:
     from rag_index.care.benchmark import known_items
     from rag_index.search.evaluation.evaluation import evaluate
-    from rag_index.search.evaluation.golden import read_golden
+    from rag_index.search.evaluation.golden import golden_of_log, read_golden
 
     made: AbstractContextManager[tuple[Settings, list[GoldenQuery]]]
     if isinstance(origin, str):
         say(f"Indexing a sample of {', '.join(names)} without {origin}, in a temporary store …", err=True)
         made = known_items(settings, names, origin)
-    else:
+    elif origin is not None:
         made = nullcontext((settings, read_golden(origin)))
+    elif log := query_log(settings.serve.query_log, settings.serve.query_log_days):
+        made = nullcontext((settings, golden_of_log(log, names)))
+    else:
+        raise click.UsageError("--from-log needs [serve] query_log, which keeps what was asked and opened")
     with made as (searched, queries):
         return evaluate(searched, queries, names, metrics, worst=worst)
 

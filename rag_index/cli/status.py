@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ from rag_index.cli import (
     show,
 )
 from rag_index.core.machine import collect_seldom
+from rag_index.core.query_log import query_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,11 +61,19 @@ def status(context: Context, as_json: bool) -> int:
             known = status(settings)
         except (StoreError, StoreUnavailable) as raised:
             known, error = ledger_status(settings), str(raised)
+    log = query_log(settings.serve.query_log, settings.serve.query_log_days)
+    missed: list[tuple[str, int]] = []
+    with suppress(OSError):  # another user's
+        missed = log.not_found() if log else []
     if as_json:
-        found = {"indexes": known.indexes, "unwanted": known.unwanted}
+        found = {"indexes": known.indexes, "unwanted": known.unwanted} | (
+            {"not_found": [{"query": query, "times": times} for query, times in missed]} if missed else {}
+        )
         print_json({**found, **({"error": error} if error else {})})
     else:
         _print_status(known)
+        if missed:
+            say("asked for, and not found: " + "; ".join(f"{query} ({times:,} ×)" for query, times in missed))
     if error:
         say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
     return int(bool(error))

@@ -46,6 +46,7 @@ from rag_index.core.database import is_file, redacted_url
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.files import replace_file
+from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts
@@ -243,6 +244,7 @@ def erase(
             ledger.drop_collection(kept.id)
     ledger.prune_contexts(math.inf)
     _forget_names(index, ledger, lease, alias, ids, list(known))
+    _forget_queries(settings, index, ledger, former.id, ids)
     ledger.empty_log()
     documents, held = len(ledger.pending_erasures(alias).hashes), ledger.count_held(former.id)
     seconds = round(time.perf_counter() - began, 3)
@@ -284,6 +286,21 @@ def _forget_names(
     deleted = ledger.mended_deletions(alias, but=lease.run_id)
     gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index.key_columns, one))}]
     ledger.forget_names(alias, ids, keys, gone)
+
+
+def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, live: int, ids: Sequence[str]) -> None:
+    """Remove the queries that name an erased or deleted document from the log. Raises SettingsError if that fails."""
+    hashes = {*ledger.pending_erasures(settings.alias(index.name)).hashes}
+
+    def is_gone(document_id: str) -> bool:
+        keys = possible_document_keys(index.key_columns, document_id)
+        return not hashes.isdisjoint(map(key_hash, keys)) and not ledger.known(live, keys)
+
+    if log := query_log(settings.serve.query_log, settings.serve.query_log_days):
+        try:
+            log.erase(index.name, ids, is_gone)
+        except OSError as error:
+            raise SettingsError(f"[serve] query_log cannot be written ({error}): let this user write it") from error
 
 
 def _gone_points(

@@ -425,6 +425,11 @@ class ServeSettings(Section):
     """How many requests are answered at the same time. More get status 503."""
     log_queries: bool = False
     """Whether the log contains the queries."""
+    query_log: Path | None = None
+    """The file that keeps [what was asked](service.md#what-was-asked), a JSON object a line. Not set: nothing is
+    kept."""
+    query_log_days: Int = Field(default=30, ge=1)
+    """How long an entry of `query_log` is kept, in days."""
 
     @model_validator(mode="after")
     def _check_sign_on(self) -> ServeSettings:

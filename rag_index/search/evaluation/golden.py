@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from rag_index.core.query_log import QueryLog
     from rag_index.core.settings import IndexSettings
 
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
@@ -91,6 +92,21 @@ def without_documents(queries: Iterable[GoldenQuery], documents: Collection[str]
     """Return the queries without these relevant documents, and without those that have no others."""
     left = [(query, {one: grade for one, grade in query.relevant.items() if one not in documents}) for query in queries]
     return [replace(query, relevant=relevant) for query, relevant in left if relevant]
+
+
+def golden_of_log(log: QueryLog, indexes: Collection[str]) -> list[GoldenQuery]:
+    """Return a query for each that people asked in these indexes, with what they opened from its hits.
+
+    Raises SettingsError if nothing was opened.
+    """
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for query, place in log.opened():
+        index, _, document_id = place.partition("/")
+        if index in indexes and query.strip():
+            found.setdefault((query, index), {})[document_id] = 1
+    if not found:
+        raise SettingsError("the log of queries has no document that was opened from the page: use it for some days")
+    return [GoldenQuery(query, relevant, index) for (query, index), relevant in found.items()]
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -13,9 +13,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import Bm25Model, encoder_of
+from rag_index.core.query_log import query_log
 from rag_index.core.settings.index import CODE
 from rag_index.errors import NotAllowed, SettingsError, StoreError, StoreMismatch
 from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
+from rag_index.search.access import AllGroups
 from rag_index.search.service.models import DocumentQuery, FieldInfo, IndexInfo
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class SearchService:
 
     def __init__(self, settings: Settings, retriever: Retriever) -> None:
         self.settings, self.retriever = settings, retriever
+        self._log, self._log_failure = query_log(settings.serve.query_log, settings.serve.query_log_days), ""
 
     async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
         """Return the documents that fit a query best, of those that the caller may see.
@@ -74,7 +77,17 @@ class SearchService:
         """
         if self.settings.serve.log_queries:
             logger.info("%s searches for %r", caller.name or "a caller", query)
-        return await self.retriever.search(query, groups=caller, **options)
+        found = await self.retriever.search(query, groups=caller, **options)
+        like, indexes = options.get("like"), options.get("indexes")
+        await self._note(
+            caller,
+            **({"like": like} if like else {"query": query}),
+            indexes=indexes or [index.name for index in self.settings.indexes],
+            hits={f"{hit.index}/{hit.document_id}": hit.relevance for hit in found.hits},
+            nothing_fits=found.nothing_fits,
+            found=bool(found.hits) and not found.nothing_fits,
+        )
+        return found
 
     async def why(
         self, caller: Caller, query: str, document: str, groups: list[str] | None = None, **options: Any
@@ -86,19 +99,37 @@ class SearchService:
         asked_for = caller if groups is None else groups
         return await self.retriever.why(query, document, all_groups=caller.sees_all, groups=asked_for, **options)
 
-    async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> Document:
-        """Return the chunks that are wanted of a document that the caller may see.
+    async def document(
+        self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery, *, opened: str | None = None
+    ) -> Document:
+        """Return the chunks that are wanted of a document that the caller may see; `opened` is the query that found it.
 
         Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), SettingsError if the
         document has no such chunk or `find` no word, and other RagIndexError.
         """
         if wanted.find is not None:
-            document = await self.retriever.document(index, document_id, groups=caller)
+            found = await self.retriever.document(index, document_id, groups=caller)
             settings = self.settings.index(index)
-            return await asyncio.to_thread(_find, document, wanted.find, wanted.max_chars, settings)  # may take seconds
-        return await self.retriever.document(
-            index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=wanted.max_chars
-        )
+            found = await asyncio.to_thread(_find, found, wanted.find, wanted.max_chars, settings)  # may take seconds
+        else:
+            found = await self.retriever.document(
+                index, document_id, groups=caller, choose=partial(_order, wanted), max_chars=wanted.max_chars
+            )
+        if opened is not None:
+            await self._note(caller, query=opened, opened=f"{index}/{document_id}")
+        return found
+
+    async def _note(self, caller: Caller, **entry: Any) -> None:
+        """Write an entry into the log of queries, if there is one. A log that cannot be written costs no answer."""
+        if self._log is None:
+            return
+        groups = ["all groups"] if isinstance(caller.groups, AllGroups) else sorted(caller.groups)
+        try:
+            await asyncio.to_thread(self._log.add, {"groups": groups, **entry})
+        except OSError as error:
+            if (reason := str(error)) != self._log_failure:
+                logger.warning("[serve] query_log cannot be written (%s): name a file that this user may write", reason)
+            self._log_failure = reason
 
     async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:
         """Return what became of each citation. Raises what `Retriever.verify` raises."""

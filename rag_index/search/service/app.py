@@ -25,9 +25,9 @@ from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
 from rag_index.search.service.models import (
     ChoicesBody,
-    DocumentQuery,
     FacetsBody,
     IndexesModel,
+    OpenQuery,
     ProblemModel,
     SearchBody,
     SearchQuery,
@@ -109,14 +109,16 @@ def make_router(service: SearchService) -> APIRouter:
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=Document, summary="A document"
     )
     async def get_document(
-        index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
+        index: str, document_id: str, query: Annotated[OpenQuery, Query()], request: Request
     ) -> JSONResponse:
         """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
         """
         wanted = document_id or query.id
-        return JSONResponse((await service.document(index, wanted, caller_of(request), query)).to_json())
+        return JSONResponse(
+            (await service.document(index, wanted, caller_of(request), query, opened=query.query)).to_json()
+        )
 
     @router.post("/verify", response_model=VerifyModel, summary="Check citations")
     async def verify(body: VerifyBody, request: Request) -> JSONResponse:

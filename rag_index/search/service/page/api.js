@@ -68,9 +68,9 @@ export const search = (asked, signal) => send("search", { ...asked, explain: tru
 export const facets = (asked, signal) => send("facets", asked, signal);
 
 // Return a document, or of a long one the chunks around one, as many as a browser shows at once. Browsers take an id of
-// dots for a folder, however it is written.
-export function readDocument(index, id, around) {
+// dots for a folder, however it is written. `query` is the one whose hit was opened, for the log of queries.
+export function readDocument(index, id, around, query) {
   const dots = id === "." || id === "..";
-  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { id } : {}) });
+  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { id } : {}), ...(query ? { query } : {}) });
   return request(`documents/${encodeURIComponent(index)}/${dots ? "" : encodeURIComponent(id)}?${asked}`);
 }

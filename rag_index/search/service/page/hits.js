@@ -8,12 +8,12 @@ const MAX_VALUE = 120;
 
 const FIELDS = 6;
 
-// Show the hits of a result. `open` is called with a hit whose document is wanted, `like` with one whose relatives are; `hidden` are fields that nobody wants.
-export function showHits(result, { open, like }, hidden = []) {
-  byId("hits").replaceChildren(...result.hits.map((hit) => element(hit, result, { open, like }, hidden)));
+// Show the hits of a result. `open` is called with a hit whose document is wanted, `like` with one whose relatives are, `away` with one that is opened elsewhere; `hidden` are fields that nobody wants.
+export function showHits(result, { open, like, away }, hidden = []) {
+  byId("hits").replaceChildren(...result.hits.map((hit) => element(hit, result, { open, like, away }, hidden)));
 }
 
-function element(hit, result, { open, like }, hidden) {
+function element(hit, result, { open, like, away }, hidden) {
   const title = make("button", { type: "button", className: "open" }, place(hit));
   title.addEventListener("click", () => open(hit));
   const code = isCode(hit);
@@ -28,6 +28,7 @@ function element(hit, result, { open, like }, hidden) {
   const link = isAddress(address)
     ? make("a", { className: "away", href: address, rel: "noreferrer", target: "_blank" }, "open ↗")
     : null;
+  link?.addEventListener("click", () => away(hit));
   const alike = hit.folded ? make("p", { className: "note" }, `and ${hit.folded} more alike`) : null;
   const shown = [hit.title, address, hit.text.trim()];
   return make(

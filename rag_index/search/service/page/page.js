@@ -1,6 +1,6 @@
 // The page: what a person types becomes a search, and the address keeps it (after #, which no server is told).
 
-import { Problem, facets as countValues, listIndexes, search, searchable, token } from "./api.js";
+import { Problem, facets as countValues, listIndexes, readDocument, search, searchable, token } from "./api.js";
 import { byId, make } from "./dom.js";
 import * as filters from "./filters.js";
 import { fields as fieldsOf, showHits } from "./hits.js";
@@ -174,7 +174,7 @@ async function ask() {
     const began = performance.now();
     const result = await search(asked, controller.signal);
     document.title = `${query} – rag-index`;
-    latest = result;
+    latest = { ...result, query: asked.query };
     hide("problem"); // only now: until then it tells what the hits shown lack
     explainClosed([]);
     show();
@@ -192,8 +192,11 @@ async function ask() {
 
 // Show the hits of the last answer, and offer the fields that they have.
 function show() {
-  showHits(latest, { open: openDocument, like: askLike }, hidden);
-  countHits(latest.hits);
+  const { hits, query } = latest;
+  const open = (hit) => openDocument(hit, query);
+  const away = (hit) => readDocument(hit.index, hit.document_id, hit.chunk, query).catch(() => {}); // for the log alone
+  showHits(latest, { open, like: askLike, away }, hidden);
+  countHits(hits);
   const names = [...new Set([...hidden, ...latest.hits.flatMap((hit) => [...fieldsOf(hit.payload)].map(([name]) => name))])];
   byId("fields").querySelector(".choices").replaceChildren(...names.sort().map((name) => make(
     "label", { className: "choice" }, make("input", { type: "checkbox", value: name, checked: !hidden.includes(name) }), name,

@@ -8,8 +8,8 @@ import { age } from "./time.js";
 
 let wanted = null; // the hit that was opened last: an answer to another comes too late
 
-// Show the document of a hit, with the chunk that was found in view.
-export async function openDocument(hit) {
+// Show the document of a hit of a query, with the chunk that was found in view.
+export async function openDocument(hit, query) {
   wanted = hit;
   const dialog = byId("document");
   const body = dialog.querySelector(".body");
@@ -18,7 +18,7 @@ export async function openDocument(hit) {
   if (!dialog.open) dialog.showModal();
   body.focus();
   try {
-    const found = await readDocument(hit.index, hit.document_id, hit.chunk);
+    const found = await readDocument(hit.index, hit.document_id, hit.chunk, query);
     if (hit === wanted) show(body, found, hit);
   } catch (error) {
     if (hit === wanted) body.replaceChildren(make("p", { className: "wrong", role: "alert" }, error.message));
