@@ -155,10 +155,10 @@ def pytest_collection_finish():
 
 LONG_SECONDS = 1200
 LONGEST = (
-    "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability", "tests/live", "tests/watch",
-    "tests/etl", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
+    "tests/deployments/test_worker.py", "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability",
+    "tests/live", "tests/watch", "tests/etl", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
 )  # fmt: skip
-"""The folders whose files take longest: one that begins at the end keeps the other processes waiting."""
+"""The folders, and a file, that take longest: one that begins at the end keeps the other processes waiting."""
 
 
 def pytest_collection_modifyitems(items):
@@ -166,7 +166,8 @@ def pytest_collection_modifyitems(items):
     order = {folder: number for number, folder in enumerate(LONGEST)}
 
     def place(item):
-        return order.get(item.path.parent.relative_to(item.config.rootpath).as_posix(), len(LONGEST))
+        path = item.path.relative_to(item.config.rootpath)
+        return order.get(path.as_posix(), order.get(path.parent.as_posix(), len(LONGEST)))
 
     items.sort(key=place)
     for item in items:
@@ -175,19 +176,19 @@ def pytest_collection_modifyitems(items):
 
 
 TOGETHER = {
-    "tests/flows/": "prefect", "tests/orchestration/": "prefect", "tests/deployments/": "deployments",
+    "tests/flows/": "prefect", "tests/orchestration/": "prefect",
     "tests/live/test_ollama.py": "ollama", "tests/chunking/context/test_live.py": "ollama",
+    **{f"tests/deployments/test_{name}": "deployed" for name in ("after_load", "automations", "schedule", "secrets")},
 }  # fmt: skip
 """Tests that share a server, which takes long to start."""
-ALONE = "tests/deployments/test_worker.py"
 
 
 class Scheduling(LoadFileScheduling):
     """Give each file to a process, and those that share a server to one."""
 
     def _split_scope(self, nodeid):
-        names = [name for folder, name in TOGETHER.items() if nodeid.startswith(folder) and ALONE not in nodeid]
-        return names[0] if names else super()._split_scope(nodeid)
+        names = (name for place, name in TOGETHER.items() if nodeid.startswith(place))
+        return next(names, None) or super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log):
