@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import (
-    NO_NUMBER,
-    POSITIVE,
-    Context,
-    command,
-    json_option,
-    name_argument,
-    names_argument,
-    print_json,
-    print_table,
-    say,
-    show,
-)
+from rag_index import cli
 from rag_index.core.machine import collect_seldom
 from rag_index.core.query_log import query_log
 
@@ -44,9 +32,9 @@ ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "e
 SELDOM = ("held_back", "failed", "skipped")
 
 
-@command(example="status")
-@json_option
-def status(context: Context, as_json: bool) -> int:
+@cli.command(example="status")
+@cli.json_option
+def status(context: cli.Context, as_json: bool) -> int:
     """Show each index: documents, points, failures, last run.
 
     If the store does not answer, the command shows what the ledger knows, and the exit code is 1.
@@ -69,13 +57,13 @@ def status(context: Context, as_json: bool) -> int:
         found = {"indexes": known.indexes, "unwanted": known.unwanted} | (
             {"not_found": [{"query": query, "times": times} for query, times in missed]} if missed else {}
         )
-        print_json({**found, **({"error": error} if error else {})})
+        cli.print_json({**found, **({"error": error} if error else {})})
     else:
         _print_status(known)
         if missed:
-            say("asked for, and not found: " + "; ".join(f"{query} ({times:,} ×)" for query, times in missed))
+            cli.say("asked for, and not found: " + "; ".join(f"{query} ({times:,} ×)" for query, times in missed))
     if error:
-        say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
+        cli.say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
     return int(bool(error))
 
 
@@ -88,16 +76,16 @@ def _print_status(known: ProjectStatus) -> None:
     rows = [("index", "collection", *(name.replace("_", " ") for name in columns), "last run")]
     for one in known.indexes:
         numbers = [f"{getattr(one, name) or 0:,}" for name in columns]
-        rows.append((one.index, one.collection or NO_NUMBER, *numbers, _last_run(one.last_run)))
-    print_table(rows)
+        rows.append((one.index, one.collection or cli.NO_NUMBER, *numbers, _last_run(one.last_run)))
+    cli.print_table(rows)
     for embedder in dict.fromkeys(one.embedder for one in known.indexes if one.embedder):
         names = ", ".join(one.index for one in known.indexes if one.embedder == embedder)
-        say(f"embedder of {names}: {embedder}")
+        cli.say(f"embedder of {names}: {embedder}")
     for one in known.indexes:
         for line in _remarks(one):
-            say(line)
+            cli.say(line)
     for index, sentence in known.unwanted.items():
-        say(f"{index}: {sentence}")
+        cli.say(f"{index}: {sentence}")
 
 
 def _remarks(one: IndexStatus) -> Iterator[str]:
@@ -132,10 +120,10 @@ def _last_run(run: dict[str, Any] | None) -> str:
     return f"{run['state']}, {run['started'].replace('T', ' ').rstrip('Z')} UTC{seconds}"
 
 
-@command(example="failed comments")
-@names_argument
-@json_option
-def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
+@cli.command(example="failed comments")
+@cli.names_argument
+@cli.json_option
+def failed(context: cli.Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, and why.
 
     Of many that failed alike the first stands for all; --json lists each.
@@ -146,10 +134,10 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     settings = context.settings()
     documents = failed(settings, settings.named(names))
     if as_json:
-        print_json({"failed": documents})
+        cli.print_json({"failed": documents})
         return
     if not documents:
-        say("No documents are listed as failed.")
+        cli.say("No documents are listed as failed.")
         return
     rows = [("index", "document", "kind", "tries", "last tried", "reason")]
     alike: dict[Any, list[FailedDocument]] = {}
@@ -160,16 +148,16 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
         for one in shown:
             more = f" and {len(some) - len(shown):,} like it" if len(some) > len(shown) else ""
             rows.append((one.index, one.document_id + more, one.kind, str(one.tries), one.last_tried, one.reason))
-    print_table(rows)
+    cli.print_table(rows)
     for kind, sentence in KIND_SENTENCES.items():
         if any(one.kind == kind for one in documents):
-            say(sentence)
+            cli.say(sentence)
 
 
-@command(example="report")
+@cli.command(example="report")
 @click.argument("run", required=False, metavar="[RUN]")
-@json_option
-def report(context: Context, run: str | None, as_json: bool) -> None:
+@cli.json_option
+def report(context: cli.Context, run: str | None, as_json: bool) -> None:
     """Show where the time of the last run, or of RUN, went.
 
     Say what would make it faster.
@@ -185,14 +173,14 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
     for one in found:
         lines.append(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
         lines += [f"  {line}" for line in report_lines(one)]
-    show({"runs": found}, *lines, as_json=as_json)
+    cli.show({"runs": found}, *lines, as_json=as_json)
 
 
-@command(quiet=True, example="plan --show 3", begins="Reading settings and source …")
-@names_argument
-@click.option("--show", "shown", type=POSITIVE, metavar="N", help="Show N whole documents as they are embedded.")
-@json_option
-def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: bool) -> int:
+@cli.command(quiet=True, example="plan --show 3", begins="Reading settings and source …")
+@cli.names_argument
+@click.option("--show", "shown", type=cli.POSITIVE, metavar="N", help="Show N whole documents as they are embedded.")
+@cli.json_option
+def plan(context: cli.Context, names: tuple[str, ...], shown: int | None, as_json: bool) -> int:
     """Show what a run would do, without changing anything.
 
     With --show, show some documents of each index instead, as they would be embedded.
@@ -207,11 +195,11 @@ def plan(context: Context, names: tuple[str, ...], shown: int | None, as_json: b
         lines = [line for one in documents for line in document_lines(one)]
         empty = sorted({index.name for index in indexes} - {one.index for one in documents})
         lines += [f"{name}: no document with text" for name in empty]
-        show({"documents": [one.to_json() for one in documents]}, *lines, as_json=as_json)
+        cli.show({"documents": [one.to_json() for one in documents]}, *lines, as_json=as_json)
         return 0
     plans = plan_runs(settings, indexes, open_display)
     if as_json:
-        print_json({"indexes": [one.to_json() for one in plans]})
+        cli.print_json({"indexes": [one.to_json() for one in plans]})
     else:
         _print_plans(plans)
     codes = {one.exit_code for one in plans}
@@ -239,32 +227,32 @@ def _print_plans(plans: list[RunPlan]) -> None:
     rows = [("index", *(name.replace("_", " ") for name in columns))]
     rows += [(one.index, *("-" if one.error else f"{getattr(one, name):,}" for name in columns)) for one in plans]
     if not all(one.error for one in plans):
-        print_table(rows)
+        cli.print_table(rows)
     for embedder in dict.fromkeys(one.embedder for one in plans if one.embedder):
-        say(f"embedder: {embedder}")
+        cli.say(f"embedder: {embedder}")
     errors: dict[str, list[str]] = {}
     for one in plans:
         if one.error:
             errors.setdefault(one.error.removeprefix(f"index {one.index}: "), []).append(one.index)
     for error, names in errors.items():
-        say(f"rag-index: {', '.join(names)}: a run would fail: {error}", err=True)
+        cli.say(f"rag-index: {', '.join(names)}: a run would fail: {error}", err=True)
     for one in plans:
         if one.cost:
-            say(f"{one.index}: {one.cost.sentence()}")
+            cli.say(f"{one.index}: {one.cost.sentence()}")
         if one.message:
-            say(f"{one.index}: {one.message}")
+            cli.say(f"{one.index}: {one.message}")
 
 
-@command(quiet=True, example="audit comments --collection langchain --key metadata.id --text page_content")
-@name_argument
+@cli.command(quiet=True, example="audit comments --collection langchain --key metadata.id --text page_content")
+@cli.name_argument
 @click.option("--collection", required=True, metavar="NAME", help="The collection that another program made.")
 @click.option("--url", metavar="URL", help="Its Qdrant server [default: the one of the settings].")
 @click.option("--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key.")
 @click.option("--key", metavar="FIELD", required=True, help="Where the key is in the payload, such as metadata.id.")
 @click.option("--text", metavar="FIELD", required=True, help="Where the text is in the payload.")
-@json_option
+@cli.json_option
 def audit(
-    context: Context,
+    context: cli.Context,
     name: str,
     collection: str,
     url: str | None,
@@ -286,5 +274,5 @@ def audit(
     if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
         raise click.UsageError(f"--api-key-env names {api_key_env}, which is not set or is empty")
     found = audit(settings, settings.index(name), collection, where, api_key=api_key, key=key, text=text)
-    show(found.to_json(), *found.lines(), as_json=as_json)
+    cli.show(found.to_json(), *found.lines(), as_json=as_json)
     return 3 if found.faults else 0

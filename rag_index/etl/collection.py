@@ -11,24 +11,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components import stores
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import reconciled_by
 from rag_index.components.ledger.erased import scopes
 from rag_index.components.sources import scan_settings
-from rag_index.components.stores import (
-    BM25,
-    INDEX_NAME,
-    KEPT_OUT,
-    MAKER_KEYS,
-    MOVED_TO,
-    RENAME,
-    REPLACES,
-    REST_REMEDY,
-    SEAL,
-    find_live,
-    on_server,
-)
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
@@ -52,7 +40,7 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
     """Return the live collection of an alias, None where nothing is indexed yet. Raises StoreMismatch if store and
     ledger do not belong together, or a collection of another program has the alias's name, and StoreRefused if the API
     key may not see what the alias points at."""
-    live = find_live(store, alias)
+    live = stores.find_live(store, alias)
     if live is None:
         lost = [c for c in ledger.collections(alias) if c.state == "ready"]
         if lost:
@@ -62,7 +50,7 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
             )
         return None
     metadata = store.find(live.name) or {}
-    if moved_to := metadata.get(MOVED_TO):  # first: a ledger that was lost is made from the other store
+    if moved_to := metadata.get(stores.MOVED_TO):  # first: a ledger that was lost is made from the other store
         raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
     collection = ledger.collection(live.name)
     if collection is None and (former := _copied(ledger, metadata)):  # an erasure was killed
@@ -96,7 +84,7 @@ def take_name(ledger: Ledger, former: Collection, name: str, metadata: Mapping[s
 
 
 def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
-    return next((one for one in ledger.collections() if one.store_id == metadata.get(REPLACES)), None)
+    return next((one for one in ledger.collections() if one.store_id == metadata.get(stores.REPLACES)), None)
 
 
 def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
@@ -157,7 +145,7 @@ class Target:
         """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones. It
         gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
         `allow_loss`: another machine may keep it up to date."""
-        found = find_live(self.store, self.alias)
+        found = stores.find_live(self.store, self.alias)
         live = found and found.name
         metadata = (self.store.find(live) if live else None) or {}
         self._restore_tombstones(metadata)
@@ -179,7 +167,7 @@ class Target:
         return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
 
     def _restore_tombstones(self, metadata: Mapping[str, Any]) -> None:
-        if metadata.get(KEPT_OUT):
+        if metadata.get(stores.KEPT_OUT):
             restore(self.ledger, self.scopes(), metadata)
 
     def fits(self, collection: Collection) -> bool:
@@ -203,14 +191,14 @@ class Target:
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
                 f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
-                f"or {RENAME}"
+                f"or {stores.RENAME}"
             )
-        made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *MAKER_KEYS)}
-        made[SEAL] = ((self.store.find(like) if like else None) or {}).get(SEAL, collection.store_id)
+        made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
+        made[stores.SEAL] = ((self.store.find(like) if like else None) or {}).get(stores.SEAL, collection.store_id)
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         if out := self.ledger.tombstones(self.scopes()):
-            made[KEPT_OUT] = sorted(out)
-        words = {BM25: asdict(self.bm25)} if self.bm25 else {}
+            made[stores.KEPT_OUT] = sorted(out)
+        words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
         self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
         return collection
@@ -282,13 +270,13 @@ def _was_restored(run: IndexRun, collection: Collection) -> bool:
 def _begin_on_server(run: IndexRun, name: str) -> int | None:
     """Give a server's collection a new epoch, and return it. The epoch is higher than any there, as a ledger may be
     new. The outcome says what cannot be done and is slow."""
-    if (server := on_server(run.store)) is None:
+    if (server := stores.on_server(run.store)) is None:
         return None
     epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
     run.store.set_metadata(name, {"epoch": epoch})
     run.outcome.say(server.notes(name))
     if reason := server.fallback():
-        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
+        slow = f"{reason}, so points are sent over REST, which is slower: {stores.REST_REMEDY}"
         logger.warning("%s", slow)
         if run.settings.store.server.grpc_port is not None:
             run.outcome.say(slow)  # the settings ask for gRPC
@@ -303,7 +291,7 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
         store.index_fields(collection, {**dict.fromkeys(before), **fields})
-    wanted = {INDEX_NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    wanted = {stores.INDEX_NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         store.set_metadata(collection, wanted)
 

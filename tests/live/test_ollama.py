@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from rag_index.components.embedders import identify, open_embedder
-from rag_index.components.embedders.dispatch import Query, ServerEmbedder
+from rag_index.components.embedders.dispatch import Query
+from rag_index.components.embedders.servers import ServerEmbedder
 from rag_index.core.settings import EmbedderSettings
 from rag_index.core.settings.parts import known_prompts
 from rag_index.errors import BadVectors, ModelChanged, ModelMissing, TextTooLong

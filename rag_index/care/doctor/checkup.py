@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from rag_index import errors
 from rag_index.care.doctor.collection_state import Advice, CollectionState, Diagnosis, Finding, count_phrase, finding
 from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify
@@ -26,17 +27,6 @@ from rag_index.components.stores import REST_REMEDY, on_server, open_store
 from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
-from rag_index.errors import (
-    EmbedderError,
-    EmbedderUnavailable,
-    LedgerError,
-    LedgerUnavailable,
-    RagIndexError,
-    SettingsError,
-    StoreBusy,
-    StoreError,
-    StoreRefused,
-)
 from rag_index.etl.collection import Target, recognised
 from rag_index.etl.delete_guard import held_back
 from rag_index.etl.reconcile import Scratch, compare_points
@@ -98,7 +88,7 @@ class Checkup:
         if resources.identity is not None:
             try:
                 fits = partial(self._fits, open_chunker(resources.settings, self.index), resources.identity)
-            except (EmbedderUnavailable, EmbedderError) as error:
+            except (errors.EmbedderUnavailable, errors.EmbedderError) as error:
                 self.context_error = str(error)
         keep = resources.settings.store.keep_previous
         return CollectionState.read(
@@ -128,7 +118,7 @@ class Checkup:
                 diagnosis.findings.append(found)
         try:
             check_gate(self.resources.settings, self.index)  # the next rebuild would refuse to start
-        except SettingsError as error:
+        except errors.SettingsError as error:
             diagnosis.findings.append(finding(self.index.name, "unusable_gate", str(error)))
         self._advise(state, diagnosis)
         return diagnosis
@@ -155,9 +145,9 @@ class Checkup:
                         if row.text_hash == text_hash
                     )
                 self.source_read = True
-        except (LedgerError, LedgerUnavailable):
+        except (errors.LedgerError, errors.LedgerUnavailable):
             raise
-        except RagIndexError as error:
+        except errors.RagIndexError as error:
             diagnosis.findings.append(finding(self.index.name, "unreadable_source", str(error)))
 
     def _look_at_policies(self, source: Source, diagnosis: Diagnosis) -> None:
@@ -174,9 +164,9 @@ class Checkup:
             for tallies, orphans in compare_points(ledger, store, index, current):
                 scratch.add_tallies(tallies)
                 scratch.add_orphans(orphans)
-        except (StoreBusy, StoreRefused):  # the collection may be in order: it could not be read
+        except (errors.StoreBusy, errors.StoreRefused):  # the collection may be in order: it could not be read
             raise
-        except StoreError as error:
+        except errors.StoreError as error:
             diagnosis.findings.append(finding(index, "unreadable_collection", str(error), [name]))
             return
         if difference := ledger.different_commits(current, store.commit_mark(name)):
@@ -265,7 +255,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
         identity, unanswered = None, ""
         try:
             identity = identify(settings.embedder)
-        except RagIndexError as error:
+        except errors.RagIndexError as error:
             unanswered = str(error)
         yield Resources(settings, ledger, store, identity, unanswered)
 
@@ -283,7 +273,7 @@ def ledger_damage(settings: Settings) -> Finding | None:
     try:
         with closing(Ledger(url)) as ledger, ledger.transaction() as connection:
             damage = str(connection.scalar(sa.text("PRAGMA quick_check(1)")))
-    except LedgerError as error:
+    except errors.LedgerError as error:
         origin = getattr(error.__cause__, "orig", None)
         if getattr(origin, "sqlite_errorcode", 0) & 0xFF not in DAMAGE_CODES:
             raise

@@ -9,18 +9,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rag_index import errors
 from rag_index.components.hosts.endpoint import Endpoint, KnownModel, noticing_work
 from rag_index.components.hosts.host_pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
 from rag_index.core.outages import Call, asking
-from rag_index.errors import (
-    BadVectors,
-    EmbedderUnavailable,
-    HostUnreachable,
-    RagIndexError,
-    RateLimited,
-    TextRefused,
-    TextTooLong,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -107,7 +99,7 @@ class HostCalls(ABC, Generic[Req]):
         """Return whether a request failed so often that it is at fault if any host answers a plain request now."""
         return request.tries >= ALONE_LIMIT
 
-    def _unusable(self, host: Host, error: RagIndexError, started: float) -> None:
+    def _unusable(self, host: Host, error: errors.RagIndexError, started: float) -> None:
         """Deal with a host that answers and cannot be used, such as one with another model: end the call."""
         raise error
 
@@ -190,19 +182,19 @@ class HostCalls(ABC, Generic[Req]):
     async def _send(self, request: Req, host: Host, started: float) -> None:
         try:
             answer = await self._ask(request, host)
-        except RateLimited as exc:
+        except errors.RateLimited as exc:
             self._host_failed(host, exc, started)
             self._repeat(request)
-        except EmbedderUnavailable as exc:
+        except errors.EmbedderUnavailable as exc:
             self._host_failed(host, exc, started)
-            if isinstance(exc, HostUnreachable):
+            if isinstance(exc, errors.HostUnreachable):
                 request.trial_failures = 0
                 self._repeat(request)
             else:
                 self._record_failure(request, host, exc)
-        except (TextTooLong, TextRefused, BadVectors) as exc:
+        except (errors.TextTooLong, errors.TextRefused, errors.BadVectors) as exc:
             self._refused(request, host, exc)
-        except RagIndexError as exc:
+        except errors.RagIndexError as exc:
             self._unusable(host, exc, started)
             self._repeat(request)
         else:
@@ -283,11 +275,11 @@ class HostCalls(ABC, Generic[Req]):
         """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well."""
         try:
             await (self._model.try_out if plain else self._model.compare)(host.endpoint)
-        except (EmbedderUnavailable, BadVectors) as exc:
+        except (errors.EmbedderUnavailable, errors.BadVectors) as exc:
             self._host_failed(host, exc, started)
-            if not isinstance(exc, RateLimited):
+            if not isinstance(exc, errors.RateLimited):
                 host.plain_failed_at = self._clock.now()
-        except RagIndexError as exc:
+        except errors.RagIndexError as exc:
             self._unusable(host, exc, started)
         else:
             host.checked_at = self._clock.now()
@@ -298,13 +290,13 @@ class HostCalls(ABC, Generic[Req]):
         return False
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:
-        if isinstance(error, RateLimited):
+        if isinstance(error, errors.RateLimited):
             self._stats.rate_limited += 1
             host.record_rate_limit(error, started, self._clock)
         else:
             host.record_failure(error, started, self._clock)
         if self._call is not None:
-            self._call.failed(error, answered=isinstance(error, RateLimited | BadVectors))
+            self._call.failed(error, answered=isinstance(error, errors.RateLimited | errors.BadVectors))
 
     def _host_answered(self, host: Host, started: float) -> None:
         """Record that a host has answered well a request that was sent at `started`, which ends the wait for it."""
@@ -336,8 +328,8 @@ class HostCalls(ABC, Generic[Req]):
             return until
         waited = f" within {self._patience:g} s" if self._patience else ""
         message = f"no host could be used{waited}: {reasons}"
-        if all(isinstance(host.error, BadVectors) for host in pool.hosts):
-            raise BadVectors(message)
-        if all(isinstance(host.error, RateLimited) for host in pool.hosts):
-            raise RateLimited(message, max(0.0, min(host.not_before for host in pool.hosts) - now))
-        raise EmbedderUnavailable(message)
+        if all(isinstance(host.error, errors.BadVectors) for host in pool.hosts):
+            raise errors.BadVectors(message)
+        if all(isinstance(host.error, errors.RateLimited) for host in pool.hosts):
+            raise errors.RateLimited(message, max(0.0, min(host.not_before for host in pool.hosts) - now))
+        raise errors.EmbedderUnavailable(message)

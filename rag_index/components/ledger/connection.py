@@ -27,17 +27,7 @@ from rag_index.components.ledger.tables import (
     scans,
     version_of,
 )
-from rag_index.core.database import (
-    connect_options,
-    failure_of,
-    first_line,
-    insert_for,
-    interrupts_deferred,
-    is_file,
-    missing_driver,
-    redacted_url,
-    set_pragmas,
-)
+from rag_index.core import database
 from rag_index.core.files import file_stamp, private_file
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 
@@ -53,7 +43,7 @@ class LedgerConnection:
         """Open a ledger, and create it if it is missing. With `read_only`, none is created: an empty one in memory
         takes the place of one that is missing. So the URL may be mistyped, and a ledger of this version may be on a
         read-only mount or belong to another user."""
-        self.redacted_url = redacted_url(url)
+        self.redacted_url = database.redacted_url(url)
         self._url = url
         self.clock = clock
         self._lock = threading.RLock()
@@ -73,7 +63,7 @@ class LedgerConnection:
 
     def _connect(self, engine: Engine) -> None:
         self.engine = engine
-        self._insert = insert_for(engine.dialect)
+        self._insert = database.insert_for(engine.dialect)
         self._is_sqlite = engine.dialect.name == "sqlite"
         unchanging = engine.url.query.get("immutable")
         self._unchanging = Path(str(self._url.database)) if unchanging else None
@@ -106,7 +96,7 @@ class LedgerConnection:
         if self._writer == threading.get_ident():  # within another block, which does the rest
             yield self._connection
             return
-        with interrupts_deferred(), self._lock, self._map_errors(), self._begin():
+        with database.interrupts_deferred(), self._lock, self._map_errors(), self._begin():
             self._writer = threading.get_ident()
             try:
                 yield self._connection
@@ -147,7 +137,7 @@ class LedgerConnection:
     def _file_stamp(self) -> object:
         if file := self._unchanging:
             return file_stamp(file), Path(f"{file}-wal").exists()
-        if not is_file(self._url) or self.engine.url == IN_MEMORY:
+        if not database.is_file(self._url) or self.engine.url == IN_MEMORY:
             return None
         with suppress(OSError):
             return Path(str(self._url.database)).stat().st_ino
@@ -242,11 +232,11 @@ class LedgerConnection:
         except exc.SQLAlchemyError as error:
             self._check_unchanged()
             url, ledger = self._url, f"ledger {self.redacted_url}"
-            failure, origin = failure_of(error, url, "[ledger] url"), first_line(error, url)
+            failure, origin = database.failure_of(error, url, "[ledger] url"), database.first_line(error, url)
             # where the disk has no room for the files beside SQLite's, SQLite calls that an I/O error
             if failure.code in (sqlite3.SQLITE_FULL, "53100") or (
                 failure.code == sqlite3.SQLITE_IOERR
-                and is_file(url)
+                and database.is_file(url)
                 and shutil.disk_usage(Path(str(url.database)).parent).free < SHARED_BYTES
             ):
                 message = f"{ledger}: the disk is full ({origin}). Nothing is lost: make room and run again"
@@ -267,7 +257,7 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         raise SettingsError(f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql")
     if read_only:
         url = _readable(url)
-    elif is_file(url):
+    elif database.is_file(url):
         try:
             private_file(Path(str(url.database)))
         except OSError as error:
@@ -276,12 +266,12 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
                 "written, or set [ledger] url"
             ) from error
     try:
-        engine = sa.create_engine(url, connect_args=connect_options(url))
+        engine = sa.create_engine(url, connect_args=database.connect_options(url))
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise SettingsError(f"ledger: {missing_driver(url, error)}") from error
+        raise SettingsError(f"ledger: {database.missing_driver(url, error)}") from error
     if engine.dialect.name == "sqlite":
         pragmas = ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384", "secure_delete=ON")
-        event.listen(engine, "connect", lambda connection, _: set_pragmas(connection, pragmas))
+        event.listen(engine, "connect", lambda connection, _: database.set_pragmas(connection, pragmas))
     return engine
 
 
@@ -289,7 +279,7 @@ def _readable(url: URL) -> URL:
     """Return the URL by which a ledger is read as it is: of one in memory, if there is no file. SQLite wants to write
     beside a file that it reads, unless a writer has the log open or the file does not change."""
     file = Path(str(url.database))
-    if not is_file(url) or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+    if not database.is_file(url) or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
         return url
     try:
         file.stat()

@@ -18,15 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import NullPool
 
-from rag_index.core.database import (
-    connect_options,
-    did_you_mean,
-    failure_of,
-    first_line,
-    is_file,
-    missing_driver,
-    redacted_url,
-)
+from rag_index.core import database
 from rag_index.core.files import file_stamp
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
@@ -92,23 +84,23 @@ def _set_for_transaction(pairs: str, connection: Connection) -> None:
 def open_writable(url: URL, *, mode: str = "rw") -> Engine:
     """Return an engine that may write, for the table in which triggers note changes; it creates no file. `mode` is that
     of a SQLite file. Raises SettingsError, as `open_read_only` does."""
-    file = Path(str(url.database)).absolute() if is_file(url) else None
+    file = Path(str(url.database)).absolute() if database.is_file(url) else None
     if file is not None:
         if not file.is_file():
             beside = [one.name for one in file.parent.glob("*") if one.is_file()] if file.parent.is_dir() else []
-            near = did_you_mean(file.name, beside)
+            near = database.did_you_mean(file.name, beside)
             raise SettingsError(f"source: there is no file {url.database}; {near or 'correct [source] url'}")
         url = url.set(database=file.as_uri(), query={**url.query, "mode": mode, "uri": "true"})  # with ? and # quoted
     backend = url.get_backend_name()
     try:
         # a file is opened each time: it may have been replaced by another of its name
         pool: dict[str, Any] = {"pool_pre_ping": True} if file is None else {"poolclass": NullPool}
-        engine = sa.create_engine(url, connect_args=connect_options(url), **pool)
+        engine = sa.create_engine(url, connect_args=database.connect_options(url), **pool)
     except (exc.NoSuchModuleError, ImportError) as error:
-        raise SettingsError(f"source: {missing_driver(url, error)}") from error
+        raise SettingsError(f"source: {database.missing_driver(url, error)}") from error
     except (exc.ArgumentError, TypeError, ValueError) as error:  # the URL has options that the driver does not know
         raise SettingsError(
-            f"source: the driver refuses the URL {redacted_url(url)}: {first_line(error, url)}"
+            f"source: the driver refuses the URL {database.redacted_url(url)}: {database.first_line(error, url)}"
         ) from error
     if file is not None and mode == "ro":
         event.listen(engine, "do_connect", partial(_open_unchanging, file))
@@ -173,8 +165,8 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
     try:
         yield
     except exc.SQLAlchemyError as error:
-        failure = failure_of(error, url, "[source] url")
-        source = f"source {redacted_url(url)}"
+        failure = database.failure_of(error, url, "[source] url")
+        source = f"source {database.redacted_url(url)}"
         if not failure.answered:
             raise SourceUnavailable(f"{source} does not answer: {failure.said}") from error
         if failure.transient:
@@ -297,7 +289,7 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
             "[source] timeout if the query takes longer"
         ) from cause
     if cause is not None and codes & TIMED_OUT:  # by another limit than ours
-        said = failure_of(cause, connection.engine.url, "[source] url").said
+        said = database.failure_of(cause, connection.engine.url, "[source] url").said
         raise SourceTimedOut(f"{what}: the database ended a query after {took:.1f} s: {said}") from cause
     if cause is not None:
         raise cause

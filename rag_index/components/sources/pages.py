@@ -17,17 +17,7 @@ from rag_index.components.chunking.text_chunker import shortened
 from rag_index.components.sources.attachments import BETWEEN_FILES, FileReader, join_parts
 from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText, read_text, visible
-from rag_index.core.documents.batches import (
-    LINK,
-    NO_LAYOUT,
-    RESERVED_KEY,
-    TITLE,
-    AttachedFile,
-    DocumentBatch,
-    Failure,
-    TextLayout,
-    TextPart,
-)
+from rag_index.core.documents import batches
 from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.core.documents.groups import access_part
 from rag_index.core.documents.keys import encode_keys
@@ -264,9 +254,9 @@ class PayloadMaker:
 class DocumentParts:
     """What is read of one document beside its row: all of its parts, in order, and who may see it."""
 
-    parts: list[tuple[str, TextPart]] = field(default_factory=list)
+    parts: list[tuple[str, batches.TextPart]] = field(default_factory=list)
     """The text of each part that is chunked by itself, and what is known of it but its place."""
-    files: list[AttachedFile] = field(default_factory=list)
+    files: list[batches.AttachedFile] = field(default_factory=list)
     inline: dict[str, list[str]] = field(default_factory=dict)
     """The texts that stand in that of the document, by what stands before them."""
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -308,7 +298,7 @@ class RowReader:
 
     def read(
         self, rows: Sequence[Sequence[Any]], parts: Sequence[DocumentParts]
-    ) -> tuple[DocumentBatch, list[Failure]]:
+    ) -> tuple[batches.DocumentBatch, list[batches.Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not text. `parts` are
         those of each row; the groups among them become a part of the payload. Raises SourceError if a value cannot be a
         key."""
@@ -335,10 +325,10 @@ class RowReader:
         for number, some in enumerate(files):
             hashed[number] += "".join(f"\0{file.part} {file.stamp}" for file in some)
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
-        batch = DocumentBatch(keys, texts, payloads, *hashes, layouts, files)
+        batch = batches.DocumentBatch(keys, texts, payloads, *hashes, layouts, files)
         if not failures:
             return batch, []
-        unreadable = [Failure(keys[number], reason) for number, reason in sorted(failures.items())]
+        unreadable = [batches.Failure(keys[number], reason) for number, reason in sorted(failures.items())]
         return batch.take([number for number in range(len(rows)) if number not in failures]), unreadable
 
     def _texts(
@@ -363,9 +353,9 @@ class RowReader:
         places, files = self._file_places.values(), self.files
         return [files.keep(one) if n in places else one for n, one in enumerate(row)] if files and places else row
 
-    def _files_of(self, row: Sequence[Any], parts: DocumentParts) -> list[AttachedFile]:
+    def _files_of(self, row: Sequence[Any], parts: DocumentParts) -> list[batches.AttachedFile]:
         own = [
-            self.files.take(row[place], self._index.format[name], TextPart(0, 0, name, "", "", {}))
+            self.files.take(row[place], self._index.format[name], batches.TextPart(0, 0, name, "", "", {}))
             for name, place in self._file_places.items()
             if self.files
         ]
@@ -398,10 +388,12 @@ class RowReader:
                 values.append([one.fields.get(part.label) for one in parts])
         index = self._index
         if self._heads or any(one is not None for one in (index.access, index.title, index.link)):
-            names.append(RESERVED_KEY)
+            names.append(batches.RESERVED_KEY)
             ours = []
             for one, title, link in zip(parts, titles, links, strict=True):
-                shown: dict[str, Any] = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
+                shown: dict[str, Any] = {
+                    name: value for name, value in ((batches.TITLE, title), (batches.LINK, link)) if value
+                }
                 ours.append(shown if one.groups is None else {**access_part(one.groups), **shown})
             values.append(ours)
         return encode_payloads(names, values, len(parts))
@@ -430,5 +422,5 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
         own = title
     whole, found = join_parts(own, parts.parts)
     if not title and not found and not parts.failure and not (language and own):
-        return own, NO_LAYOUT
-    return whole, TextLayout(title, len(own), found, parts.failure, language).encode()
+        return own, batches.NO_LAYOUT
+    return whole, batches.TextLayout(title, len(own), found, parts.failure, language).encode()

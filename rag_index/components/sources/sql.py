@@ -15,30 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.components.sources import SourcePage
+from rag_index.components.sources import SourcePage, engine, pages
 from rag_index.components.sources.attachments import start_of
-from rag_index.components.sources.engine import (
-    begin_snapshot,
-    column_kinds,
-    errors_as_ours,
-    limit_on_server,
-    limited,
-    open_read_only,
-)
-from rag_index.components.sources.pages import (
-    FETCH_ROWS,
-    NO_PARTS,
-    PAGE_CHARS,
-    STREAMED,
-    DocumentParts,
-    RowReader,
-    read_columns,
-    read_page,
-    require_all,
-    stream_rows,
-    valid_rows,
-    with_any_text,
-)
 from rag_index.components.sources.part_reader import AccessReader, PartsReader, owners_of
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.row_file import RowFile
@@ -106,11 +84,11 @@ class SqlSource:
         self._url = url
         self._timeout = timeout
         self._name = f"source {redacted_url(url)}"
-        self._engine = open_read_only(url)
-        self._reader = RowReader(index)
+        self._engine = engine.open_read_only(url)
+        self._reader = pages.RowReader(index)
         self._access = None if index.access is None else AccessReader(index)
         self._parts = PartsReader(index, self._reader.positions, self._reader.files) if index.parts else None
-        self._fetch_rows = 1 if index.has_files else FETCH_ROWS
+        self._fetch_rows = 1 if index.has_files else pages.FETCH_ROWS
         self._fitting = sys.maxsize
         """The documents whose parts are expected to fit into a page."""
         self._from = documents_from(index)
@@ -181,7 +159,7 @@ class SqlSource:
         with self._connect() as connection:
             statement = self._in_order(connection, self._select(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
-            parts = self._read_parts(connection, found, PAGE_CHARS)
+            parts = self._read_parts(connection, found, pages.PAGE_CHARS)
             if len(parts) < len(found):
                 found, following = found[: len(parts)], found[len(parts)]
             end = self._end(connection, cursor, found, following)
@@ -227,7 +205,7 @@ class SqlSource:
                 values = self._key_values(connection, [key_parts(given, self._index.key_columns) for given in some])
                 if any(isinstance(part, str) for value in values for part in value):
                     same = keys.where(equals_any(self._keys, values, connection.dialect.name))
-                    yield from (document_id(encode_key(row)) for row in stream_rows(connection, same))
+                    yield from (document_id(encode_key(row)) for row in pages.stream_rows(connection, same))
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
         """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
@@ -252,7 +230,7 @@ class SqlSource:
             for some in batches(values):
                 condition = equals_any([wanted], [[value] for value in some])
                 statement = sa.select(*keys).where(condition, *[one.is_not(None) for one in keys])
-                yield from map(encode_key, stream_rows(connection, statement))
+                yield from map(encode_key, pages.stream_rows(connection, statement))
 
     def close(self) -> None:
         self._remove_copy()
@@ -261,7 +239,7 @@ class SqlSource:
         self._engine.dispose()
 
     def _select(self) -> Select[Any]:
-        names = [*read_columns(self._index), *filter(None, [self._index.access_column])]
+        names = [*pages.read_columns(self._index), *filter(None, [self._index.access_column])]
         files = file_columns(self._index.format)
         columns = [start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names]
         return sa.select(*self._keys, *columns).where(*self._keys_not_null())
@@ -278,7 +256,7 @@ class SqlSource:
         if self._exact:
             self._order = [sa.collate(key, "BINARY") for key in self._keys]
             return
-        kinds = column_kinds(connection, sa.select(*self._keys)) or [""] * len(self._keys)
+        kinds = engine.column_kinds(connection, sa.select(*self._keys)) or [""] * len(self._keys)
         if "float" in kinds:
             name = self._index.key_columns[kinds.index("float")]
             raise SettingsError(
@@ -412,7 +390,7 @@ class SqlSource:
         return None if self._access is None else self._access.groups(connection, rows)
 
     def _read(
-        self, rows: Sequence[Sequence[Any]], cursor: Cursor | int | None, parts: Sequence[DocumentParts]
+        self, rows: Sequence[Sequence[Any]], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
         documents, unreadable = self._reader.read(rows, parts)
         self._unique([*documents.keys, *(failure.key for failure in unreadable)])
@@ -424,12 +402,12 @@ class SqlSource:
 
     def _read_parts(
         self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float = math.inf
-    ) -> Sequence[DocumentParts]:
+    ) -> Sequence[pages.DocumentParts]:
         """Return what is read beside the first of these rows, of as many as have parts of at most `max_chars`."""
         if self._parts is None and self._access is None:
-            return [NO_PARTS] * len(rows)
+            return [pages.NO_PARTS] * len(rows)
         if self._parts is None:
-            parts = [DocumentParts() for _ in rows]
+            parts = [pages.DocumentParts() for _ in rows]
         else:
             parts = self._parts.read(connection, rows, max_chars)
         # the next page does not ask for rows whose parts would not fit
@@ -442,28 +420,28 @@ class SqlSource:
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
         def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-            with connection.execute(statement, execution_options=STREAMED) as result:
-                page, following = read_page(result, rows, self._fetch_rows)
+            with connection.execute(statement, execution_options=pages.STREAMED) as result:
+                page, following = pages.read_page(result, rows, self._fetch_rows)
             if following is None:  # also where a limit of this page would allow for more
-                require_all(connection, statement, len(page))
-            return list(valid_rows(connection, page, len(self._keys))), following
+                pages.require_all(connection, statement, len(page))
+            return list(pages.valid_rows(connection, page, len(self._keys))), following
 
-        return with_any_text(connection, read)
+        return pages.with_any_text(connection, read)
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
         given = connection, statement, self._fetch_rows, len(self._keys)
-        return with_any_text(connection, lambda: list(map(self._reader.keep_files, stream_rows(*given))))
+        return pages.with_any_text(connection, lambda: list(map(self._reader.keep_files, pages.stream_rows(*given))))
 
     def _page_of_copy(self, position: int | None, rows: int) -> SourcePage:
         if position is None:
             self._copy_rows()
         if self._copy is None:
             raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
-        found, ends = self._copy.page(position or 0, rows, PAGE_CHARS)
+        found, ends = self._copy.page(position or 0, rows, pages.PAGE_CHARS)
         asks = self._parts is not None or self._index.access_query is not None
         connected: AbstractContextManager[Any] = self._connect() if asks else nullcontext()
         with connected as connection:
-            parts = self._read_parts(connection, found, PAGE_CHARS)
+            parts = self._read_parts(connection, found, pages.PAGE_CHARS)
         end = ends[len(parts) - 1] if parts else self._copy.size
         page = self._read(found[: len(parts)], end if end < self._copy.size else None, parts)
         if page.cursor is None:
@@ -484,12 +462,12 @@ class SqlSource:
             asking(self._name, patience=USUAL_SECONDS) as call,
             self._engine.connect() as connection,
         ):
-            begin_snapshot(connection)
-            with limited(connection, self._timeout, self._name):
-                limit_on_server(connection, self._timeout, streams=True)
-                result = connection.execute(statement, execution_options=STREAMED)
+            engine.begin_snapshot(connection)
+            with engine.limited(connection, self._timeout, self._name):
+                engine.limit_on_server(connection, self._timeout, streams=True)
+                result = connection.execute(statement, execution_options=pages.STREAMED)
             while True:
-                with limited(connection, self._timeout, self._name):
+                with engine.limited(connection, self._timeout, self._name):
                     some = result.fetchmany(self._fetch_rows)
                 call.answered()
                 if not some:
@@ -497,8 +475,8 @@ class SqlSource:
                 read += len(some)
                 yield from some
             if read not in (self._counted, self._first):
-                with limited(connection, self._timeout, self._name):
-                    require_all(connection, statement, read)
+                with engine.limited(connection, self._timeout, self._name):
+                    pages.require_all(connection, statement, read)
 
     def _remove_copy(self) -> None:
         if self._copy is not None:
@@ -510,10 +488,10 @@ class SqlSource:
         """Yield a connection, whose statements all see one state if asked so, and raise its errors as ours."""
         with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
             if snapshot or connection.dialect.name != "sqlite":
-                begin_snapshot(connection)
-            with limited(connection, self._timeout, self._name):
-                limit_on_server(connection, self._timeout, streams=False)
+                engine.begin_snapshot(connection)
+            with engine.limited(connection, self._timeout, self._name):
+                engine.limit_on_server(connection, self._timeout, streams=False)
                 yield connection
 
     def _errors_as_ours(self) -> AbstractContextManager[None]:
-        return errors_as_ours(self._url, f"index {self._index.name}")
+        return engine.errors_as_ours(self._url, f"index {self._index.name}")

@@ -14,19 +14,10 @@ from rag_index.components.sources import open_source
 from rag_index.core.settings.index import CODE, SQL
 from rag_index.core.settings.sections import WATCH_DATABASES
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+from rag_index.watch.changes import rows
 from rag_index.watch.changes.poll import FileFeed, PollFeed
 from rag_index.watch.changes.postgres_catalogue import SlotState, wal_setup
 from rag_index.watch.changes.queues import open_queue, queue_kind
-from rag_index.watch.changes.rows import (
-    RowFeed,
-    Setup,
-    TablePlan,
-    WatchedTable,
-    comment,
-    connected,
-    object_name,
-    plan_tables,
-)
 from rag_index.watch.changes.wal import WalFeed
 
 if TYPE_CHECKING:
@@ -50,7 +41,7 @@ def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
     nothing if the source does not answer."""
     health = FeedHealth()
     try:
-        if settings.source.changes != "poll" and (plan := plan_tables(settings, settings.indexes)).tables:
+        if settings.source.changes != "poll" and (plan := rows.plan_tables(settings, settings.indexes)).tables:
             with closing(open_row_feed(settings, plan, ledger)) as feed:
                 try:
                     health.broken = list(dict.fromkeys(map(str, feed.problems().values())))
@@ -68,14 +59,14 @@ def feed_health(settings: Settings, ledger: Ledger) -> FeedHealth:
 
 def _left_behind(settings: Settings) -> Iterator[str]:
     """Yield a warning for a slot or a queue of this project that is not read, since `changes` says otherwise."""
-    url, changes, name = settings.source_url, settings.source.changes, object_name(settings.project)
+    url, changes, name = settings.source_url, settings.source.changes, rows.object_name(settings.project)
     ways = [way for way, databases in WATCH_DATABASES.items() if way != changes and url.get_backend_name() in databases]
     left = (
         '{} is left from changes = "{}" and not read, so {}. The last lines of '
         "`RAG_INDEX_SOURCE__CHANGES={} rag-index watch --setup` remove it"
     )
     try:
-        with connected(url, "the tables of the source") as connection:
+        with rows.connected(url, "the tables of the source") as connection:
             if "wal" in ways and SlotState.read(connection, name).exists:
                 grows = "the source's log grows until the disk is full"
                 yield left.format(f"slot {name}", "wal", grows, "wal")
@@ -85,7 +76,7 @@ def _left_behind(settings: Settings) -> Iterator[str]:
         pass
 
 
-def open_row_feed(settings: Settings, plan: TablePlan, ledger: Ledger) -> RowFeed:
+def open_row_feed(settings: Settings, plan: rows.TablePlan, ledger: Ledger) -> rows.RowFeed:
     """Return the feed of the changes of a plan's tables; its `check` tells whether the source is set up for it. Raises
     SettingsError if no driver is installed."""
     source, given = settings.source, (settings.source_url, plan.tables, settings.project, plan.routes)
@@ -102,22 +93,22 @@ def setup_script(settings: Settings) -> str:
         raise SettingsError(
             'changes = "poll" needs nothing in the source; set [source] changes to "queue", or to "wal" for PostgreSQL'
         )
-    plan = plan_tables(settings, settings.indexes)
+    plan = rows.plan_tables(settings, settings.indexes)
     notes = [*plan.notes, *(f"index {name} is not followed: {reason}" for name, reason in plan.unwatched.items())]
     if not plan.tables:
         raise SettingsError(f"there is no table to follow: {'; '.join(notes) or 'no index is of kind sql'}")
     setup = setup_for(settings.source_url, changes, plan.tables, settings.project)
-    return "".join(map(comment, notes)) + setup.script()
+    return "".join(map(rows.comment, notes)) + setup.script()
 
 
-def setup_for(url: URL, changes: str, tables: Sequence[WatchedTable], project: str) -> Setup:
+def setup_for(url: URL, changes: str, tables: Sequence[rows.WatchedTable], project: str) -> rows.Setup:
     """Return the SQL for `changes` ("wal" or "queue") of these tables, as the source is now. Nothing is written. Raises
     SettingsError if the database is too old, or a table cannot be followed, SourceUnavailable if the source does not
     answer, and SourceError if the source cannot be read."""
     if changes == "queue":
         with closing(open_queue(url, tables, project)) as queue:
             return queue.setup()
-    with connected(url, "the tables to watch") as connection:
+    with rows.connected(url, "the tables to watch") as connection:
         return wal_setup(connection, tables, project)
 
 
@@ -183,7 +174,7 @@ def _add_tables(opened: OpenedFeeds, settings: Settings, indexes: Sequence[Index
     )
     if indexes and settings.source.changes != "poll":
         # log and queue have the changes of all indexes; watching some must not forget those of the others
-        plan = plan_tables(settings, settings.indexes)
+        plan = rows.plan_tables(settings, settings.indexes)
         opened.notes += plan.notes
         opened.blind |= {name: "; ".join(blind) for name, blind in plan.blind.items()}
         unseen = plan.unwatched
