@@ -14,11 +14,12 @@ HIDE = """
     adminonly exclude_from_search suppressed restricted unlisted members_only staff_only login_required
     do_not_publish inactive is_not_visible_to_public versteckt nicht_oeffentlich unveroeffentlicht vertraulich
     non_publie brouillon no_publico borrador nascosto non_pubblico verborgen niet_openbaar personal embargoed voided
+    no_publicar ne_pas_publier ocultar nicht_veroeffentlichen
 """.split()
 SHOW = """
     public is_published visible active enabled not_hidden is_not_private not_deleted searchable show_on_website
     undeleted visible_to_customers publicly_visible approved oeffentlich sichtbar veroeffentlicht publie publico
-    pubblico openbaar unhidden is_not_confidential listed
+    pubblico openbaar unhidden is_not_confidential listed visible_al_publico
 """.split()
 WORK = """
     on_hold waiting done is_open closed resolved is_blocked pinned locked archived is_read comments_enabled
@@ -122,7 +123,7 @@ def test_a_certain_word_hides_most_rows_and_asks(propose):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("deleted_at DATETIME", PAST), ("publish_at DATETIME", FUTURE), ("valid_until DATETIME", PAST),
+    [("deleted_at DATETIME", PAST), ("vernichtet_am DATETIME", PAST), ("publish_at DATETIME", FUTURE), ("valid_until DATETIME", PAST),
      ("embargo_until DATETIME", FUTURE), ("hidden_until DATETIME", FUTURE), ("deleted INTEGER", 1_700_000_000),
      ("post_password TEXT", "sesame"), ("draft_id INTEGER", 7)],
 )  # fmt: skip
@@ -252,3 +253,13 @@ def test_rows_that_a_table_of_versions_calls_former_are_hidden(propose):
     pages = "past_id INTEGER PRIMARY KEY REFERENCES post (id), current_id INTEGER REFERENCES post (id)"
     made = propose(post=post, post_version=(pages, [(5, 3), (9, 3)]))
     assert shown(made, "post") == every(lambda n: n not in (5, 9), count=12)
+
+
+@pytest.mark.parametrize("name", ["private_notes", "notas_internas", "staff_comment", "bemerkung_intern"])
+def test_what_is_said_to_few_is_left_out_in_any_order_of_the_words(propose, name):
+    assert (
+        name
+        not in propose(article=article(name, "TEXT", lambda n: f"Note {n} that nobody else reads here")).index(
+            "article"
+        )["text"]
+    )

@@ -221,23 +221,15 @@ def _guarded(
     made: ReadColumn, values: Sequence[Any], table: DatabaseTable, noun: Sequence[str]
 ) -> tuple[Role | None, str]:
     """Return the role of a column that is not for everybody, and why; no role if it may be."""
-    named, last = {*words(made.name)}, made.last_word
+    named, last = {*map(singular, words(made.name))}, singular(made.last_word)
     is_key = made.name in table.key or last in known.KEY_WORDS
     if not is_key and sum(map(looks_secret, values)) >= known.MIN_SECRETS * len(values):
         return "secret", "looks like a secret"
     of_persons = bool(known.PERSONS & {*map(singular, noun)})
-    about = (known.ABOUT_PERSONS | known.PERSONS) & {*map(singular, named)}
-    if last in known.REMARKS | {"reason"} and about:
+    about = (known.ABOUT_PERSONS | known.PERSONS) & named
+    if (last == "reason" or named & known.REMARKS) and about:
         return "personal", "is a remark for few"
-    if named & known.HIDE and last in {
-        *known.TITLES,
-        *known.REMARKS,
-        "text",
-        "body",
-        "content",
-        "description",
-        "reason",
-    }:
+    if named & known.HIDE and named & known.SAID:  # `private_notes`, `notas_internas`
         return "personal", "is for few, by its name"
     looks = share(made.texts, _EMAIL) + share(made.texts, _PERSONAL)
     if looks > known.MIN_PERSONAL:

@@ -76,8 +76,13 @@ PERSONS = _words("""
 """Nouns of tables of persons: what belongs to one is personal, and nobody's rows are hidden with the person."""
 CUSTOMERS = _words("customer client patient student employee supplier vendor")
 """Nouns of persons and companies whom people look for, though they may log in."""
-REMARKS = _words("note notes remark remarks comment comments memo annotation bemerkung notiz notizen anmerkung")
-"""Last words of texts that are said about a person, or to colleagues, by what stands before them."""
+REMARKS = _words("""
+    note remark comment memo annotation bemerkung notiz notizen anmerkung nota observacion observación observaciones
+    comentario commentaire remarque opmerking commento osservazioni anotacion
+""")
+"""Words of texts that are said about a person, or to colleagues, by what stands before them."""
+SAID = REMARKS | {*TITLES, "text", "body", "content", "description", "reason"}
+"""Words of columns with what a row says."""
 ABOUT_PERSONS = _words("""
     account staff internal private admin hr confidential personal secret agent moderator office recruiter
     interviewer hiring screening background credit support backoffice
@@ -152,21 +157,23 @@ STATE_LABELS = _words("status state priority severity type kind stage currency u
 # --- Who may see a row ---
 
 HIDE = _words("""
-    personal priv erroneous erroneously
-    deleted delete removed trashed trash hidden hide hides private confidential internal draft drafts spam secret
-    restricted banned void voided withdrawn revoked retracted redacted sealed embargoed embargo quarantined
-    suppressed suppress unlisted classified sensitive discarded exclude excluded noindex geheim vertraulich intern
-    privat versteckt verborgen entwurf geloescht gelöscht papierkorb gesperrt prive privé privée brouillon supprime
+    personal priv erroneous erroneously deleted delete removed trashed trash hidden hide hides private
+    confidential internal draft drafts spam secret restricted banned void voided withdrawn revoked retracted
+    redacted sealed embargoed embargo quarantined suppressed suppress destroyed purged unlisted classified
+    sensitive discarded exclude excluded noindex geheim vertraulich intern privat versteckt verborgen entwurf
+    geloescht gelöscht papierkorb gesperrt vernichtet entfernt borrado prive privé privée brouillon supprime
     supprimé corbeille caché cachée confidentiel confidentielle poubelle interne masque masqué masquée privado
     privada borrador eliminado eliminada oculto oculta papelera reservado interno interna privato privata bozza
-    eliminato nascosto nascosta riservato riservata cestino rascunho excluido excluído escondido lixeira oculto
-    verwijderd verborgen prullenbak vertrouwelijk skjult privat slettet utkast dold raderad
+    eliminato nascosto nascosta riservato riservata cestino rascunho excluido excluído escondido lixeira
+    verwijderd prullenbak vertrouwelijk ocultar masquer verbergen nascondere esconder skjult slettet utkast dold
+    raderad
 """)
 """Words that say of a row that it is not for everybody."""
 SHOW = _words("""
     public publish published visible visibility released listed advertised shown show display displayed searchable
     indexable indexed viewable öffentlich oeffentlich sichtbar veröffentlicht veroeffentlicht freigegeben publie
     publié publiee publiée publique publico público publicado pública publica publicada pubblico pubblica pubblicato
+    publicar publier veröffentlichen veroeffentlichen pubblicare publiceren mostrar mostrare anzeigen afficher
     pubblicata visibile visivel visível openbaar gepubliceerd zichtbaar offentlig publicerad synlig
 """)
 """Words that say of a row that it is for everybody."""
@@ -185,7 +192,7 @@ ABOUT_ROWS = _words("""
     is are was be has been have as in on at by to for from of the a it this do does flag flagged mark marked status
     state web website site internet online portal page record row entry item soft all everyone everybody anyone
     world people search searches list listing index results guest guests customer customers only mode level longer
-    any ist im el la le les der die das fuer für pour para per voor wide can suche recherche
+    any ist im al au zum en ne el la le les der die das fuer für pour para per voor wide can suche recherche
 """)
 """Words beside them that do not say that the column is about something else than the row: `hide_from_search`."""
 SEARCHED = _words("search searches searching index indexing robots list listing results suche recherche")
@@ -241,7 +248,8 @@ FOR_FEW = _words("""
 """)
 """Those of labels that hide what carries them."""
 DELETED = _words("""
-    deleted delete deletion removed trashed hidden withdrawn retracted discarded geloescht gelöscht supprime
+    deleted delete deletion removed trashed hidden withdrawn retracted discarded destroyed purged geloescht gelöscht
+    vernichtet entfernt supprime eliminado borrado verwijderd
 """)
 """Words of times that are set for what was taken away."""
 TIME_ENDS = _words("at on date time timestamp by utc gmt")
