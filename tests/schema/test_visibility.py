@@ -123,7 +123,8 @@ def test_a_certain_word_hides_most_rows_and_asks(propose):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("deleted_at DATETIME", PAST), ("vernichtet_am DATETIME", PAST), ("publish_at DATETIME", FUTURE), ("valid_until DATETIME", PAST),
+    [("deleted_at DATETIME", PAST), ("vernichtet_am DATETIME", PAST),
+     ("publish_at DATETIME", FUTURE), ("valid_until DATETIME", PAST),
      ("embargo_until DATETIME", FUTURE), ("hidden_until DATETIME", FUTURE), ("deleted INTEGER", 1_700_000_000),
      ("post_password TEXT", "sesame"), ("draft_id INTEGER", 7)],
 )  # fmt: skip

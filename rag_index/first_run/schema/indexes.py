@@ -307,7 +307,7 @@ class IndexMaker:
         return bool(table.key) and not inline and all(table.columns[name].role != "secret" for name in table.key)
 
     def _linked(self, rows: _Rows, far: Relation, on: Iterable[str]) -> str | list[str]:
-        """Return the text of what links name, with a value of the link, such as the character that an actor plays."""
+        """Return the text of what links name."""
         other, link = far.parent, far.child
         name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.strong]))
         names = rows.read(other, other.title_columns or other.prose, name)
@@ -317,11 +317,9 @@ class IndexMaker:
             caption = rows.read(captions[0].parent, [captions[0].parent.title], rows.join(captions[0]))
             rows.format.pop(caption[0], None)
             return f"{{{caption[0]}}}: {{{names[0]}}}"
-        values = [one.name for one in link.columns.values() if one.last_word in known.LINK_VALUES and one.texts]
-        values = [one for one in values if link.columns[one].role in ("name", "choice", "prose")][:1]
         if len(names) == 1 and other.title:
             rows.payload[names[0]] = "keyword"
-        return [*names, *values]
+        return names
 
     def _order(self, table: Table, on: Iterable[str]) -> dict[str, Any]:
         """Return the columns by which the rows of a part are ordered."""
