@@ -115,7 +115,7 @@ def scan_settings(settings: Settings, index: IndexSettings) -> str:
     """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
     digests = "digests" if has_digests(settings, index) else ""
-    decides = index.model_dump_json(exclude={"gate", "recency"})
+    decides = index.model_dump_json(exclude={"gate", "labels", "recency"})
     return hash_text(decides + database + digests).hex()
 
 

@@ -138,6 +138,8 @@ class IndexSettings(Section):
     payload_indexes: dict[str, PayloadKind] = Field(default={})
     """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`, `integer`, `float`, `bool`
     or `datetime`."""
+    labels: dict[str, str] = Field(default={})
+    """What [the page](page.md) calls payload columns: `{customer_id = "Customer"}`."""
     required_filter: dict[str, Any] = Field(default={})
     """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its caller says."""
     recency: RecencySettings | None = None
@@ -223,6 +225,7 @@ class IndexSettings(Section):
         recent = [self.recency.field] if self.recency else []
         for key, fields in (
             ("payload_indexes", self.payload_indexes), ("required_filter", self.required_filter), ("recency", recent),
+            ("labels", self.labels),
         ):  # fmt: skip
             for field in fields:
                 if not self.has_field(field):

@@ -156,7 +156,11 @@ def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
     """Return what the service says of an index. One with access rights has no counts."""
     kinds, counted = index.indexed_fields, known.totals.get(index.name)
     live = index.name in known.live and index.name not in known.problems
-    fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
+    fields = (
+        None
+        if index.fields is None
+        else tuple(FieldInfo(name, kinds.get(name), index.labels.get(name, "")) for name in index.fields)
+    )
     documents, chunks = (counted.documents, counted.points) if counted else (None, None) if live else (0, 0)
     if index.access is not None:
         documents, chunks = None, None

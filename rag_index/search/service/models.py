@@ -247,6 +247,8 @@ class FieldInfo:
 
     name: str
     kind: PayloadKind | None
+    label: str = ""
+    """What the page calls it; "" for its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,6 @@ export const searchable = () => request("searchable");
 
 export const search = (asked, signal) => send("search", { ...asked, explain: true }, signal);
 
-export const facets = (asked, signal) => send("facets", asked, signal);
-
 // Return a document, or of a long one the chunks around one, as many as a browser shows at once. Browsers take an id of
 // dots for a folder, however it is written. `query` is the one whose hit was opened, for the log of queries.
 export function readDocument(index, id, around, query) {

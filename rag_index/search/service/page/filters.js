@@ -10,21 +10,23 @@ const ANY_KIND = { type: "any", ordered: "numbers" };
 const NUMBER = /^[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?$/;
 
 let fields = new Map();
+let labels = new Map();
 let kinds = {};
 
-// Offer these fields: a map from name to kind, or to null where the settings name no kind. `described` has the kinds.
-export function offer(found, described) {
-  [fields, kinds] = [found, described];
-  byId("filters").hidden = fields.size === 0;
+// Offer these fields: a map from name to kind, or to null where the settings name no kind. `described` has the kinds,
+// and `called` what people call fields.
+export function offer(found, described, called) {
+  [fields, kinds, labels] = [found, described, called];
+  byId("filters").hidden = byId("add-filter").hidden = fields.size === 0;
   for (const row of [...byId("filters").querySelectorAll(".row")]) {
     if (!fields.has(row.field.value)) row.remove();
-    else row.field.replaceChildren(...options([...fields.keys()], row.field.value));
+    else row.field.replaceChildren(...options(named(), row.field.value));
   }
 }
 
 // Add a row; `given` has field, comparison and value.
 export function add(given = {}) {
-  const field = make("select", { ariaLabel: "Field" }, ...options([...fields.keys()], given.field));
+  const field = make("select", { ariaLabel: "Field" }, ...options(named(), given.field));
   const comparison = make("select", { ariaLabel: "Comparison" });
   const remove = make("button", { type: "button", className: "quiet", ariaLabel: "Remove this filter" }, "✕");
   const row = make("div", { className: "row" }, field, comparison, remove);
@@ -53,6 +55,11 @@ export function add(given = {}) {
   refresh(given);
   return row;
 }
+
+// Return what people call a field.
+export const label = (field) => labels.get(field) || field;
+
+const named = () => [...fields.keys()].map((field) => [field, label(field)]);
 
 const kindOf = (field) => kinds[fields.get(field)] ?? ANY_KIND;
 

@@ -1,6 +1,7 @@
 // The hits of a search, each with its document's place, its text, its payload and the reasons of its score.
 
 import { byId, make, shown } from "./dom.js";
+import { label } from "./filters.js";
 import { excerpt, fill } from "./marks.js";
 import { time } from "./time.js";
 
@@ -34,7 +35,7 @@ function element(hit, result, { open, like, away }, hidden) {
   return make(
     "li", { className: "hit" }, make("span", { className: "place" }, part(hit)), heading, link, text, alike,
     payload(hit.payload, { without: (name, value) => hidden.includes(name) || shown.includes(value), most: FIELDS }),
-    reasons(hit, result), alikes,
+    alikes, reasons(hit, result),
   );
 }
 
@@ -74,7 +75,7 @@ export function payload(values, { without = () => false, most = 0 } = {}) {
     const words = shown(value);
     const long = most && words.length > MAX_VALUE;
     const said = time(words) ?? (long ? `${words.slice(0, MAX_VALUE)}…` : words);
-    rows.push(make("div", {}, make("dt", {}, name), make("dd", long ? { title: words } : {}, said)));
+    rows.push(make("div", {}, make("dt", {}, label(name)), make("dd", long ? { title: words } : {}, said)));
   }
   const list = make("dl", { className: "payload" }, ...rows.splice(0, most || rows.length));
   if (!rows.length) return list;

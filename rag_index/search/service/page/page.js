@@ -1,7 +1,7 @@
 // The page: what a person types becomes a search, and the address keeps it (after #, which no server is told).
 
-import { Problem, facets as countValues, listIndexes, readDocument, search, searchable, token } from "./api.js";
-import { byId, make } from "./dom.js";
+import { Problem, listIndexes, readDocument, search, searchable, token } from "./api.js";
+import { byId, make, shown } from "./dom.js";
 import * as filters from "./filters.js";
 import { fields as fieldsOf, showHits } from "./hits.js";
 import { age } from "./time.js";
@@ -10,7 +10,6 @@ import { openDocument } from "./viewer.js";
 const FIRST = 20;
 const MOST = 100;
 const FACETS = 6;
-const VALUES = 100; // of a field whose values are searched
 const VALUE_CHARS = 40;
 const LOOK = 1000; // milliseconds between two looks at how much can be searched
 const PAUSE = 350; // milliseconds after a key before what was typed is searched for
@@ -128,15 +127,18 @@ function chosen() {
 
 function offerFields() {
   const names = chosen();
-  const found = new Map();
+  const [found, labels] = [new Map(), new Map()];
   for (const index of indexes) {
     if (names.length && !names.includes(index.name)) continue;
-    for (const field of index.fields ?? []) found.set(field.name, found.get(field.name) ?? field.kind ?? null);
+    for (const field of index.fields ?? []) {
+      found.set(field.name, found.get(field.name) ?? field.kind ?? null);
+      labels.set(field.name, labels.get(field.name) || field.label);
+    }
   }
-  filters.offer(found, kinds);
-  choices("fold", [["", "nothing"], ["text", "equal texts"], ...filters.ofKind("keyword").map((name) => [name, `equal ${name}`])]);
+  filters.offer(found, kinds, labels);
+  choices("fold", [["", "nothing"], ["text", "equal texts"], ...filters.ofKind("keyword").map((name) => [name, `equal ${filters.label(name)}`])]);
   const dates = filters.ofKind("datetime");
-  choices("order", [["", "by relevance"], ...dates.flatMap((name) => [[`-${name}`, `newest ${name}`], [name, `oldest ${name}`]])]);
+  choices("order", [["", "by relevance"], ...dates.flatMap((name) => [[`-${name}`, `newest ${filters.label(name)}`], [name, `oldest ${filters.label(name)}`]])]);
 }
 
 function choices(id, options) {
@@ -179,8 +181,7 @@ async function ask() {
     explainClosed([]);
     show();
     report(result, Boolean(filter), performance.now() - began);
-    if (result.hits.length) await showFacets(names, filter, controller.signal);
-    else hide("facets");
+    showFacets();
   } catch (error) {
     if (error.name === "AbortError") return;
     nothing("");
@@ -199,7 +200,7 @@ function show() {
   countHits(hits);
   const names = [...new Set([...hidden, ...latest.hits.flatMap((hit) => [...fieldsOf(hit.payload)].map(([name]) => name))])];
   byId("fields").querySelector(".choices").replaceChildren(...names.sort().map((name) => make(
-    "label", { className: "choice" }, make("input", { type: "checkbox", value: name, checked: !hidden.includes(name) }), name,
+    "label", { className: "choice" }, make("input", { type: "checkbox", value: name, checked: !hidden.includes(name) }), filters.label(name),
   )));
 }
 
@@ -229,56 +230,41 @@ function report(result, filtered, milliseconds) {
   else tries = 0;
 }
 
-// Show the values of keyword fields that documents have, each with a button that keeps those that have it. Without an
-// answer the hits stand alone.
-async function showFacets(indexes, filter, signal) {
+// Show the values of keyword fields that the hits have, each with a button that keeps those that have it. A field whose
+// values are all different tells nothing.
+function showFacets() {
   const taken = filters.rows().map((row) => row.field);
-  let found = {};
-  let uncounted = [];
-  try {
-    if (filters.ofKind("keyword").length) {
-      const counted = await countValues({ indexes, limit: FACETS, ...(filter ? { filter } : {}) }, signal);
-      found = counted.fields;
-      uncounted = Object.keys(counted.errors ?? {});
-    }
-  } catch (error) {
-    if (error.name === "AbortError") return;
+  const facets = filters.ofKind("keyword").filter((field) => !taken.includes(field)).map((field) => [field, counted(field)]);
+  const telling = facets.filter(([, values]) => values.length > 1 && values[0][1] > 1);
+  byId("facets").querySelector(".values").replaceChildren(...telling.map(([field, values]) => {
+    const all = values.map((one) => value(field, ...one));
+    const more = button("more", () => more.replaceWith(...all.slice(FACETS)));
+    return make("div", {}, make("span", {}, filters.label(field)), ...all.slice(0, FACETS), all.length > FACETS ? more : null);
+  }));
+  byId("facets").hidden = !telling.length;
+}
+
+// Return the values that the hits have in a field, with how many hits have each, the most frequent first.
+function counted(field) {
+  const found = new Map();
+  for (const hit of latest.hits) {
+    const own = [...fieldsOf(hit.payload)].filter(([name, value]) => name === field && value !== null);
+    for (const value of new Set(own.flatMap(([, value]) => value))) found.set(value, (found.get(value) ?? 0) + 1);
   }
-  const offered = Object.entries(found).filter(([name, values]) => values.length > 1 && !taken.includes(name));
-  const facets = offered.map(([name, values]) => make("div", {}, make("span", {}, name), ...values.map((one) => value(name, one)),
-    ...(values.length < FACETS ? [] : [button("more", (event) => moreValues(event.target, name, { indexes, filter }))])));
-  const note = uncounted.length ? [make("p", { className: "note" }, `Without ${uncounted.join(", ")}, which did not answer.`)] : [];
-  byId("facets").querySelector(".values").replaceChildren(...note, ...facets);
-  byId("facets").hidden = !facets.length;
+  return [...found].sort(([, one], [, other]) => other - one);
 }
 
 // Return a button that keeps the documents with a value.
-function value(field, { value, documents }) {
-  const short = value.length > VALUE_CHARS ? `${value.slice(0, VALUE_CHARS)}…` : value;
+function value(field, value, documents) {
+  const words = shown(value);
+  const short = words.length > VALUE_CHARS ? `${words.slice(0, VALUE_CHARS)}…` : words;
   const keep = button("", () => {
-    filters.add({ field, comparison: "is", value });
+    filters.add({ field, comparison: "is", value: words });
     askAgain();
   });
-  keep.title = value;
+  keep.title = words;
   keep.append(`${short} `, make("small", {}, documents.toLocaleString()));
   return keep;
-}
-
-// Show many values of a field, with an input that leaves those that have what is typed.
-async function moreValues(asking, field, { indexes, filter }) {
-  const row = asking.parentElement;
-  try {
-    const { fields } = await countValues({ indexes, fields: [field], limit: VALUES, ...(filter ? { filter } : {}) });
-    const all = (fields[field] ?? []).map((one) => value(field, one));
-    const find = make("input", { type: "search", ariaLabel: `Find a value of ${field}`, placeholder: "find" });
-    find.addEventListener("input", () => {
-      for (const one of all) one.hidden = !one.title.toLowerCase().includes(find.value.trim().toLowerCase());
-    });
-    row.replaceChildren(make("span", {}, field), find, ...all);
-    find.focus();
-  } catch (error) {
-    fail(error, () => moreValues(asking, field, { indexes, filter }));
-  }
 }
 
 function button(words, press) {
