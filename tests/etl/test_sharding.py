@@ -11,7 +11,6 @@ from rag_index.core.settings import IndexSettings
 from rag_index.etl.sharding import (
     MAX_DOCUMENTS,
     MAX_SHARD_CHARS,
-    MEASURABLE_CHARS,
     MIN_SHARD_SECONDS,
     WINDOW_BYTES,
     Sharder,
@@ -82,27 +81,6 @@ def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, w
         assert shard.documents.payloads == [f"p{key}".encode() for key in shard.documents.keys]
         assert shard.documents.text_hashes == [f"t{key}".encode() for key in shard.documents.keys]
         assert len(shard.documents.payload_hashes) == len(shard.documents)
-
-
-def test_shards_are_worth_their_seconds_by_the_measured_rate():
-    made = sharder(rate=100)
-    assert sizes(made, 10, 100) == [5, 5]
-    made.observe(20_000, 10)
-    assert made.chars_per_second == 2000
-    assert sizes(made, 250, 100) == [100, 100]
-    made.observe(10_000, 10)
-    assert 1000 < made.chars_per_second < 2000, "one slow shard does not decide alone"
-
-
-def test_measures_that_say_nothing_change_nothing():
-    made = sharder(rate=50_000)
-    for chars, seconds in ((0, 1.0), (100, 0.0), (100, -1.0), (40, 3.0)):  # the last one loaded a model
-        made.observe(chars, seconds)
-    assert (made.chars_per_second, made.measured) == (50_000, None)
-    made.observe(40, 0.0001)
-    assert made.chars_per_second == 400_000, "a small shard can show that the embedder is faster"
-    made.observe(MEASURABLE_CHARS, 1.0)
-    assert made.chars_per_second < 400_000, "one of some size can show that it is slower"
 
 
 def test_shards_are_bounded_however_fast_the_embedder_is():
