@@ -19,8 +19,9 @@ def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, tmp_path):
     project = Project(tmp_path / "project").fill(10)
     settings = project.config.read_text()
     project.write_settings(settings.replace("sqlite:///source.db", "sqlite:///not-there.db"))
-    (project.folder / "source.db").rename(project.folder / f"{SECRET}.db")
-    url = f"sqlite:///{project.folder}/{SECRET}.db"
+    (project.folder / SECRET).mkdir()  # the name of the database alone is told, by Prefect's asset of the table
+    (project.folder / "source.db").rename(project.folder / SECRET / "source.db")
+    url = f"sqlite:///{project.folder}/{SECRET}/source.db"
     subprocess.run([sys.executable, "-c", MAKE.format(url)], env=deployed.environment, check=True, timeout=60)
 
     # As a person does in the UI: Deployments, index-all, Edit, Job Variables.
