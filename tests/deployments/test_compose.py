@@ -269,7 +269,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         shutil.copy(ROOT / "prefect.yaml", image)
         deployed = subprocess.run(
             [here(part) for part in SERVICES["deploy"]["command"]],
-            cwd=image, env=environment("deploy"), capture_output=True, text=True, timeout=120, check=False,
+            cwd=image, env=environment("deploy"), capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         scheduler = start("dask-scheduler")
