@@ -224,6 +224,8 @@ def _print_result(result: SearchResult, explain: bool) -> None:
         say(result.missing)
     if result.correction:
         say(f"{result.correction}.")
+    if result.remark:
+        say(result.remark)
     if result.verdict:
         say(result.verdict)
     for hit in result.hits:

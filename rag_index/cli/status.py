@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rag_index.care.index_status import FailedDocument, IndexStatus, ProjectStatus
     from rag_index.care.plan import RunPlan, ShownDocument
+    from rag_index.core.settings import Settings
 
 KIND_SENTENCES = {
     "failed": "Each run tries failed documents again, up to five times; `rag-index retry-failed` tries them now.",
@@ -59,7 +60,7 @@ def status(context: cli.Context, as_json: bool) -> int:
         )
         cli.print_json({**found, **({"error": error} if error else {})})
     else:
-        _print_status(known)
+        _print_status(settings, known)
         if missed:
             cli.say("asked for, and not found: " + "; ".join(f"{query} ({times:,} ×)" for query, times in missed))
     if error:
@@ -67,7 +68,7 @@ def status(context: cli.Context, as_json: bool) -> int:
     return int(bool(error))
 
 
-def _print_status(known: ProjectStatus) -> None:
+def _print_status(settings: Settings, known: ProjectStatus) -> None:
     seldom = {
         "indexed": any(one.indexed is not None for one in known.indexes),
         "held_back": any(one.held_back for one in known.indexes),
@@ -81,11 +82,28 @@ def _print_status(known: ProjectStatus) -> None:
     for embedder in dict.fromkeys(one.embedder for one in known.indexes if one.embedder):
         names = ", ".join(one.index for one in known.indexes if one.embedder == embedder)
         cli.say(f"embedder of {names}: {embedder}")
+    for line in _languages(settings, known):
+        cli.say(line)
     for one in known.indexes:
         for line in _remarks(one):
             cli.say(line)
     for index, sentence in known.unwanted.items():
         cli.say(f"{index}: {sentence}")
+
+
+def _languages(settings: Settings, known: ProjectStatus) -> Iterator[str]:
+    """Say once of each embedder that it does not know the languages of its indexes."""
+    from rag_index.components.embedders import knows_english_alone
+    from rag_index.core.settings.index import NO_LANGUAGE, split_languages
+
+    unknown: dict[str, list[str]] = {}
+    for one in known.indexes:
+        others = {*split_languages(settings.index(one.index).language)} - {"english", NO_LANGUAGE}
+        model = one.embedder.split(" ")[1] if one.embedder else ""
+        if others and knows_english_alone(model):
+            unknown.setdefault(model, []).append(f"{one.index} has {' and '.join(sorted(others))}")
+    for model, indexes in unknown.items():
+        yield f"this embedder knows English: {model}; {', '.join(indexes)}, which words alone find"
 
 
 def _remarks(one: IndexStatus) -> Iterator[str]:

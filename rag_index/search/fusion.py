@@ -98,6 +98,10 @@ def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, S
         weight *= DISTRUST
     words = max([len(one.words) for one in answered if one.hybrid], default=0)
     soft = min(MAX_SOFT, max(MIN_SOFT, SOFT_WORDS / max(1, words)))  # beside a long query, its parts say less
+    if not (best or all(answer.live.english_alone for answer in answered)):
+        soft = (
+            0.0  # no word is there: the query may be in another language, whose words are like English ones by chance
+        )
     return {answer.index: Scoring(weight if answer.hybrid else 1.0, best, soft) for answer in answered}
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders import EmbedderIdentity, knows_english_alone
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, encoder_of
 from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
 from rag_index.core.settings.parts import GROUPS_FIELD
@@ -59,6 +59,8 @@ class LiveCollection:
     """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
     calibration: Calibration = WITH_WORDS
     """What the calibrated score of its hits is made of."""
+    english_alone: bool = False
+    """Whether the model has learned from English texts alone, as its name says."""
     restricted: bool = False
     """Whether its documents have groups that may see them, as the collection itself says."""
     seal: str = ""
@@ -143,9 +145,9 @@ class LiveCollections:
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
         calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
-        seal = str(metadata.get(SEAL, ""))
+        seal, english = str(metadata.get(SEAL, "")), knows_english_alone(identity.model)
         live = LiveCollection(
-            index, collection, fingerprint, embedder, identity, encoder, calibration, restricted, seal
+            index, collection, fingerprint, embedder, identity, encoder, calibration, english, restricted, seal
         )
         store.prepare(collection)
         self._loaded[index] = began, live, metadata

@@ -280,6 +280,8 @@ class Asked:
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
     hits: list[SearchHit] = field(default_factory=list)
     """The best hits of all indexes, once they are ranked."""
+    remark: str = ""
+    """That the question seems to be in a language that the embedder does not know."""
     by_score: bool = True
     """Whether they are fused by score, and not by rank."""
     searched: float = 0.0

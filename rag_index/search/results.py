@@ -248,6 +248,7 @@ class SearchResult(Answered):
             meaning. An answer that lacks something never says so.
         nothing_fits: Whether no document is likely to fit, by words or by meaning. An answer that lacks something never
             says so.
+        remark: That the query seems to be in a language that the embedder does not know; "" otherwise.
         missing: What the answer lacks, and why, in sentences; "" if nothing.
         errors: The reason of each index that gave no answer.
         timings_ms: The milliseconds of each stage, which add up to `total`: `open` the collections, count `words`,
@@ -267,6 +268,7 @@ class SearchResult(Answered):
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unsure: bool = False
     nothing_fits: bool = False
+    remark: str = ""
     missing: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict, metadata=EXPLAINED)
@@ -292,6 +294,12 @@ class SearchResult(Answered):
         beside = ", ".join(f"{' and '.join(others)} ({typed})" for typed, others in self.synonyms.items())
         said = (f"Searched for {instead}" if instead else "", f"Also searched for {beside}" if beside else "")
         return ". ".join(filter(None, said))
+
+
+def remark_on_language(models: Iterable[str]) -> str:
+    """Say that embedders know English alone, and that a query in another language finds by its words; "" for none."""
+    known = ", ".join(dict.fromkeys(models))
+    return f"This embedder knows English: {known}. A query in another language finds by words alone." if known else ""
 
 
 def with_citations(

@@ -555,6 +555,7 @@ class Retriever:
             {typed: tuple(b for a, b in question.synonyms if a == typed) for typed, _ in question.synonyms},
             unsure=bool(asked.hits) and not missing and NEAR <= best < FITS,
             nothing_fits=bool(asked.hits) and not missing and best < NEAR,
+            remark=asked.remark,
             missing=missing,
             errors=errors,
             fusion="score" if asked.by_score else "rank",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rag_index.components.embedders.bm25 import key_words, split_identifiers, split_unspaced
+from rag_index.components.embedders.bm25 import key_words, leaves_out, split_identifiers, split_unspaced
 from rag_index.components.embedders.local import load_table
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE
 from rag_index.search.concurrency import Deadline, in_time
@@ -53,6 +53,13 @@ MAX_COMPARED_CHARS = 4000
 ONE_THREAD = 2**18
 """Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
 _WORD = re.compile(r"\w+")
+LATIN, MIN_FOREIGN, MIN_STRANGE = 0x24F, 3, 4
+"""The last letter of Latin alphabets, the fewest words that tell a language, and letters of one that may be English."""
+OTHER_LANGUAGES = (
+    "german", "french", "spanish", "italian", "portuguese", "dutch", "swedish", "danish", "norwegian", "finnish",
+    "hungarian", "romanian", "turkish",
+)  # fmt: skip
+"""Languages of Latin letters whose frequent words are known."""
 
 
 def add_soft_match(asked: Asked) -> None:
@@ -228,6 +235,25 @@ def _share_of_pairs(spots: Sequence[tuple[int, set[int]]], pairs: Sequence[float
             found.update([min(number, other) for _, other in last if abs(number - other) == 1])
             last.append((place, number))
     return sum([pairs[number] for number in found]) / sum(pairs) if found else 0.0
+
+
+@lru_cache(maxsize=256)
+def seems_foreign(text: str) -> bool:
+    """Return whether a query seems to be in another language than English; names and single words are in none.
+
+    Most of its letters are of another script, or it has words that another language leaves out and English does not:
+    two of them, or one beside words that are mostly no words of English.
+    """
+    letters = [ord(letter) for letter in text if letter.isalpha()]
+    if sum(one > LATIN for one in letters) > len(letters) / 2:
+        return True
+    runs = [run.strip(".,;:!?").lower() for run in text.split()]
+    words = [run for run in runs if run.isalpha() and len(run) > 1]
+    own = sum(leaves_out("english", word) for word in words)
+    others = [word for word in words if not leaves_out("english", word)]
+    other = max(sum(leaves_out(language, word) for word in others) for language in OTHER_LANGUAGES)
+    strange = sum(count_tokens(word) > 1 for word in others if len(word) >= MIN_STRANGE) * 2 > len(others)
+    return len(words) >= MIN_FOREIGN and other > own and (other > 1 or strange)
 
 
 def count_tokens(word: str) -> int:

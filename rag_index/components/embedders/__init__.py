@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from rag_index.components.hosts.host_pool import RequestStats
     from rag_index.core.settings import EmbedderSettings
 
-__all__ = ["Embedder", "EmbedderIdentity", "identify", "open_embedder", "prefix_warning"]
+__all__ = ["Embedder", "EmbedderIdentity", "identify", "knows_english_alone", "open_embedder", "prefix_warning"]
+
+
+ENGLISH_ALONE = re.compile(
+    r"wordllama|all-minilm|all-mpnet|nomic-embed-text(?!-v2)|mxbai-embed-large|bge-(?:small|base|large)(?:-en|:|$)"
+    r"|uae-large|snowflake-arctic-embed(?!2|.*-v2)|gte-(?:small|base|large)(?:-en|:|$)|e5-(?:small|base|large)|multi-qa"
+)
+"""Models that have learned from English texts alone, by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,11 @@ def identify(settings: EmbedderSettings) -> EmbedderIdentity:
     """
     with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": 0.0}))) as embedder:
         return embedder.identity()
+
+
+def knows_english_alone(model: str) -> bool:
+    """Return whether a model of this name is known to have learned from English texts alone."""
+    return ENGLISH_ALONE.match(model.lower()) is not None
 
 
 def prefix_warning(settings: EmbedderSettings, identity: EmbedderIdentity) -> str:

@@ -404,6 +404,11 @@ def encoder_of(model: Bm25Model) -> Bm25Encoder:
     return Bm25Encoder(model)
 
 
+def leaves_out(language: str, word: str) -> bool:
+    """Return whether a word is one that texts of a language are not found by: "the" in English, "der" in German."""
+    return not _engine(language).embed_query(word).indices
+
+
 @lru_cache(maxsize=64)
 def _engine(language: str) -> e.Bm25:
     """Return Qdrant's encoder for a language. It never changes, and making one takes longer than encoding a query."""

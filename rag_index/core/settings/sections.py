@@ -105,7 +105,8 @@ class EmbedderSettings(Section):
     in each worker's process, on a GPU or one core; needs the [extra](#install) of that name. Any other name is a
     [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The name of the model, or with `sentence-transformers` its folder. Required with any kind but `local`."""
+    """The name of the model, or with `sentence-transformers` its folder. Required with any kind but `local`. wordllama
+    knows [English alone](retrieval.md#other-languages)."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
     """The servers (ollama, openai). All must have the same model."""
     url: HttpUrl | None = None

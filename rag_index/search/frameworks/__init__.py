@@ -92,6 +92,6 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
     return hits, said
 
 
-SAID = ("missing", "errors", "unsure", "nothing_fits", "corrected", "synonyms", "rerank_error")
+SAID = ("remark", "missing", "errors", "unsure", "nothing_fits", "corrected", "synonyms", "rerank_error")
 OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "folded")
 """The members of a hit that are in its metadata."""

@@ -72,6 +72,7 @@ def search_text(answer: SearchResult) -> str:
     """Return what is missing, the hits, one paragraph each, and what they are true of."""
     lines = [answer.missing, ""] if answer.missing else []
     lines += [f"{answer.correction}.", ""] if answer.correction else []
+    lines += [answer.remark, ""] if answer.remark else []
     lines += [answer.verdict, ""] if answer.verdict else []
     for number, hit in enumerate(answer.hits, 1):
         words = () if is_code(hit) else hit.highlights

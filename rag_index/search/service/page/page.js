@@ -217,7 +217,8 @@ function report(result, filtered, milliseconds) {
   const corrected = (instead.length ? `Searched for ${instead.join(", ")} (quotes insist). ` : "") + also;
   const late = Object.keys(result.errors ?? {}).length > 0;
   const missing = result.missing && !late ? `${result.missing} ` : "";
-  say(`${missing}${corrected}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  const remark = result.remark ? `${result.remark} ` : "";
+  say(`${missing}${corrected}${remark}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
   const typed = Object.keys({ ...result.corrected, ...result.synonyms });
   if (typed.length) byId("status").append(button(`Search for ${typed.join(", ")}${instead.length ? "" : " alone"}`, () => {
     correct = false;
