@@ -353,6 +353,8 @@ class Retriever:
         from rag_index.search.why import Inquiry  # here: no search needs the source
 
         index, _, document_id = document.partition("/")
+        if not document_id:
+            raise SettingsError(f"name a document such as comments/4711, not {document!r}")
         if self._settings.index(index) and all_groups and options.get("groups") is None:
             options["groups"] = ALL_GROUPS
         given = (query, index, document_id, options, all_groups)
