@@ -9,9 +9,8 @@ import pytest
 
 from rag_index import cli
 from rag_index.care.effective_settings import descriptions, settings_schema
-from rag_index.components.chunking.context.writer import DEFAULT_PROMPT
 from rag_index.core.settings import SECTIONS, IndexSettings, load_settings
-from rag_index.core.settings.parts import PROMPTS, keys_of, known_prompts
+from rag_index.core.settings.parts import keys_of
 from rag_index.core.settings.project import overlay
 from tests.docs.pages import ALL, EVERYTHING, blocks, page, section
 from tests.docs.settings_tables import MODELS, with_tables
@@ -53,18 +52,6 @@ def test_the_smallest_example_names_the_real_defaults():
     example = tomllib.loads(blocks(section(PAGE, "## A settings file from your database"), "toml")[0])["indexes"][0]
     for key in ("chunk_chars", "chunk_overlap"):
         assert example[key] == IndexSettings.model_fields[key].default
-
-
-def test_models_whose_prefixes_are_known_are_those_of_the_code():
-    (needed, none) = re.findall(r"^- with.*: (.*)$", section(page("servers"), "### Prefixes"), re.MULTILINE)
-    known = [known_prompts(name) for name in re.findall("`([^`]*)`", needed)]
-    assert {*known, ("", "")} == {(document, query) for _, document, query in PROMPTS}
-    assert ("", "") not in known
-    assert {known_prompts(name) for name in re.findall("`([^`]*)`", none)} == {("", "")}
-
-
-def test_the_prompt_for_contexts_is_that_of_the_code():
-    assert DEFAULT_PROMPT in blocks(page("sources"), "text")
 
 
 SCHEMA = settings_schema()
