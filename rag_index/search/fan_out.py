@@ -43,7 +43,7 @@ from rag_index.search.spelling import chosen_spellings, count_spellings, possibl
 from rag_index.search.synonyms import Synonyms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from prometheus_client import CollectorRegistry
 
@@ -205,7 +205,7 @@ class FanOut:
             by_model.setdefault(answer.live.fingerprint, []).append(answer)
         search = self._search_like if question.model else self._embed_and_search
         before = self._asking(asked)
-        await asyncio.gather(*(search(asked, answers) for answers in by_model.values()))
+        await _all(search(asked, answers) for answers in by_model.values())
         _end_stage(asked, "wait", (between := self._asking(asked)) - before)
         await self._read_best(asked)
         _end_stage(asked, "read", self._asking(asked) - between)
@@ -496,7 +496,7 @@ class FanOut:
                 pass  # what there is not is late
 
         try:
-            await asyncio.gather(*(turn(*one) for one in groups.items()))
+            await _all(turn(*one) for one in groups.items())
         finally:
             until = -math.inf  # the rest is not needed any more
         return found.copy()
@@ -542,6 +542,12 @@ class FanOut:
         if name is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         return self._live.load(store, index, name)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all of these, at once; one alone needs no task of its own."""
+    some = list(work)
+    await (some[0] if len(some) == 1 else asyncio.gather(*some))
 
 
 def _end_stage(asked: Asked, name: str, apart: float = 0.0) -> None:
