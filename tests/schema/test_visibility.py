@@ -256,7 +256,9 @@ def test_rows_that_a_table_of_versions_calls_former_are_hidden(propose):
     assert shown(made, "post") == every(lambda n: n not in (5, 9), count=12)
 
 
-@pytest.mark.parametrize("name", ["private_notes", "notas_internas", "staff_comment", "bemerkung_intern"])
+@pytest.mark.parametrize(
+    "name", ["private_notes", "notas_internas", "staff_comment", "bemerkung_intern", "rejected_reason"]
+)
 def test_what_is_said_to_few_is_left_out_in_any_order_of_the_words(propose, name):
     assert (
         name

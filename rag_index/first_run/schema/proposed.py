@@ -40,8 +40,6 @@ class HiddenRows:
     of: int
     question: str = ""
     """What a person has to confirm, a sentence; "" if the condition is certain."""
-    guess: bool = True
-    """The answer that holds until a person says otherwise."""
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -238,7 +238,9 @@ class _Finder:
         if row is None:
             return lambda kind: [str(kind)]
         keys = row.parent.source.columns[row.pairs[0][1]].values
-        texts = [[text for text in line.values() if isinstance(text, str)] for line in row.parent.rows_as_dicts()]
+        texts = [
+            [text for text in line if isinstance(text, str)] for line in row.parent.source.rows_of(*row.parent.columns)
+        ]
         known_rows = dict(zip(keys, texts, strict=True))
         return lambda kind: [*known_rows.get(kind, ()), " ".join(known_rows.get(kind, ())[:2])]
 

@@ -360,11 +360,6 @@ class Table:
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
         return sum(title[:12] in name or name[:12] in title for name, title in letters) > 0.5 * len(letters) > 0
 
-    def rows_as_dicts(self) -> Iterable[dict[str, Any]]:
-        """Yield the sampled rows."""
-        names = [*self.columns]
-        return (dict(zip(names, row, strict=True)) for row in self.source.rows_of(*names))
-
     def where(self) -> str:
         """Return the conditions for the rows that may be shown, in SQL."""
         return " AND ".join(one.sql for one in self.conditions)

@@ -85,7 +85,8 @@ SAID = REMARKS | {*TITLES, "text", "body", "content", "description", "reason"}
 """Words of columns with what a row says."""
 ABOUT_PERSONS = _words("""
     account staff internal private admin hr confidential personal secret agent moderator office recruiter
-    interviewer hiring screening background credit support backoffice
+    interviewer hiring screening background credit support backoffice rejected rejection refusal denial dismissal
+    termination ban banned
 """)
 WRITERS = _words("""
     author owner user creator writer poster sender reporter assignee assigned agent editor requester requestor by
