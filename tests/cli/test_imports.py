@@ -108,8 +108,8 @@ def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(in
         if "rag_index." in name
     }
     assert rooms == {
-        "care", "cli", "components", "core", "database", "documents", "errors", "files", "ledger", "machine",
-        "reports", "index_status", "query_log", "settings", "stores",
+        "care", "cli", "components", "core", "database", "documents", "embedders", "errors", "files", "ledger",
+        "machine", "reports", "index_status", "query_log", "settings", "stores",
     }  # fmt: skip
     assert {name for name in modules if name.startswith("rag_index.core.documents.")} == {
         "rag_index.core.documents.batches"
