@@ -1,6 +1,7 @@
 """Why is this document not found? Planted cases of each kind, in three databases, and each is named right."""
 
 import json
+import os
 from contextlib import closing
 
 import pytest
@@ -15,8 +16,8 @@ from rag_index.errors import SettingsError
 from rag_index.etl.tombstones import keep_out
 from rag_index.search import Caller, Retriever
 from tests.changes.databases import new_database
+from tests.forked_program import run_program
 from tests.live.mariadb import mariadb
-from tests.project import run_here
 
 __all__ = ["mariadb"]
 
@@ -118,7 +119,9 @@ class Planted:
             self.execute(f"INSERT INTO ticket VALUES ({', '.join(f':{name}' for name in values)})", **values)
 
     def run(self, *arguments):
-        return run_here(self.config, *arguments)[0]
+        done = run_program(["--config", str(self.config), *arguments], os.environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 FAILED = """INSERT INTO rag_index_failed_documents
