@@ -40,8 +40,13 @@ def test_what_was_asked_and_opened_is_kept_measured_and_erased(tmp_path):
         client.get("/search", params={"query": "Zzqqxx wwvvuu"})
         client.get("/search", params={"query": "vvwwqq kkjjzz"})
         first = hits[0]["document_id"]
-        assert client.get(f"/documents/notes/{first}", params={"query": "Body of another note"}).status_code == 200
-        assert client.get("/documents/notes/nobody", params={"query": "whose"}).status_code == 404
+        assert (
+            client.get(
+                f"/documents/notes/{first}", headers={"Rag-Index-Query": "Body%20of%20another%20note"}
+            ).status_code
+            == 200
+        )
+        assert client.get("/documents/notes/nobody", headers={"Rag-Index-Query": "whose"}).status_code == 404
     asked, opened = lines(path)[0], lines(path)[-1]
     assert (asked["query"], asked["groups"], asked["indexes"]) == ("Body of another note", [], ["notes"])
     assert asked["hits"] == {f"notes/{hit['document_id']}": hit["relevance"] for hit in hits}

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -24,10 +25,11 @@ from rag_index.search.service import SearchService
 from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
 from rag_index.search.service.models import (
+    MAX_QUERY_CHARS,
     ChoicesBody,
+    DocumentQuery,
     FacetsBody,
     IndexesModel,
-    OpenQuery,
     ProblemModel,
     SearchBody,
     SearchQuery,
@@ -48,6 +50,8 @@ FILES = Path(__file__).parent / "page"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
+OPENED = "Rag-Index-Query"
+"""The header with the query (in percent codes) whose hit a person opens: addresses are logged on their way."""
 KINDS = {name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
 
 
@@ -109,15 +113,19 @@ def make_router(service: SearchService) -> APIRouter:
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=Document, summary="A document"
     )
     async def get_document(
-        index: str, document_id: str, query: Annotated[OpenQuery, Query()], request: Request
+        index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
     ) -> JSONResponse:
         """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
         """
-        wanted = document_id or query.id
+        wanted, opened = document_id or query.id, request.headers.get(OPENED, "")
         return JSONResponse(
-            (await service.document(index, wanted, caller_of(request), query, opened=query.query)).to_json()
+            (
+                await service.document(
+                    index, wanted, caller_of(request), query, opened=unquote(opened)[:MAX_QUERY_CHARS] or None
+                )
+            ).to_json()
         )
 
     @router.post("/verify", response_model=VerifyModel, summary="Check citations")

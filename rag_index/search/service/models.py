@@ -233,14 +233,6 @@ class DocumentQuery(Asked):
         return self
 
 
-class OpenQuery(DocumentQuery):
-    """The chunks of a document that a person may have opened from the hits of a query."""
-
-    query: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
-        default=None, description="The query whose hit a person opens, for the log of queries."
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class FieldInfo:
     """A payload field that filters may name; `kind` is that of its payload index, None without one."""

@@ -35,7 +35,7 @@ export function write(value) {
 
 // Return the object that the service answers. Raises Problem with the reason that the service gives.
 async function request(path, options = {}) {
-  const headers = { Accept: "application/json" };
+  const headers = { Accept: "application/json", ...options.headers };
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   if (options.body) headers["Content-Type"] = "application/json";
   let answer;
@@ -69,6 +69,6 @@ export const search = (asked, signal) => send("search", { ...asked, explain: tru
 // dots for a folder, however it is written. `query` is the one whose hit was opened, for the log of queries.
 export function readDocument(index, id, around, query) {
   const dots = id === "." || id === "..";
-  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { id } : {}), ...(query ? { query } : {}) });
-  return request(`documents/${encodeURIComponent(index)}/${dots ? "" : encodeURIComponent(id)}?${asked}`);
+  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { id } : {}) });
+  return request(`documents/${encodeURIComponent(index)}/${dots ? "" : encodeURIComponent(id)}?${asked}`, query ? { headers: { "Rag-Index-Query": encodeURIComponent(query) } } : {});
 }
