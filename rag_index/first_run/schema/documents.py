@@ -208,6 +208,9 @@ class _Planner:
             if len(heads) >= MIN_ROWS and 3 * sum(head in said for head in heads) >= len(heads):
                 self._usable.discard(table)
                 self._out[table] = "has what is in other tables, too"
+            elif known.AWAY & {*table.noun} and any(_is_taken_from(table, one) for one in others):
+                self._usable.discard(table)
+                self._out[table] = "has what was put away, by its name"
 
     def _find_threads(self) -> None:
         """Find replies that are in the table of what they answer."""
@@ -342,6 +345,12 @@ class _Planner:
 def _adds_facts(one: Relation) -> bool:
     """Return whether rows are many for each row that says more than they do: its measurements, its steps."""
     return one.is_crowd and bool(one.parent.title) and one.parent.said >= LITTLE and not one.writes
+
+
+def _is_taken_from(table: Table, other: Table) -> bool:
+    """Return whether rows of a table may once have been those of another: both have a title of one name."""
+    titles = [one.named[one.title] for one in (table, other) if one.title in one.columns]
+    return len(titles) == 2 and titles[0] == titles[1] and table.rows < other.rows
 
 
 def is_of_copies(table: Table) -> bool:

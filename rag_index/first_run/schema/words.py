@@ -132,6 +132,8 @@ VERSIONS = _words("version revision edition draft snapshot")
 """Nouns of states of a row of another table, which may point to the one that holds."""
 FORMER = _words("past old older former previous prior")
 """Words of columns that name a version that holds no more."""
+AWAY = _words("archive trash deleted bin backup old")
+"""Nouns of tables with rows that were taken out of another one, whose rows have the same name of a title."""
 KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid pk oid")
 TYPE_WORDS = _words("type class model kind entity table doctype")
 """Last words of columns that say of which table the row is that the column beside names."""
