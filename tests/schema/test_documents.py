@@ -122,6 +122,19 @@ def test_a_long_random_key_is_proof_without_a_name_and_a_small_number_is_none(pr
     assert made.index("album")["parts"][0]["on"] in ("of_what", {"of_what": "handle"})
 
 
+def test_a_random_key_names_a_row_and_not_what_extends_it_too(propose):
+    def key(n):
+        return f"{n:03}e2f9c1b7d4a8650391"
+
+    rows = [(key(n), key(n - n % 6) if n % 6 else "", f"Suitcase {n} of the mill", n, f"by {n}") for n in range(60)]
+    article = ("code TEXT PRIMARY KEY, mother TEXT, title TEXT, price INTEGER, made TEXT", rows)
+    longer = ("code TEXT PRIMARY KEY, description TEXT", [(key(n), f"{PROSE} {n}") for n in range(60)])
+    said = ("no INTEGER PRIMARY KEY, of_what TEXT, words TEXT", [(n, key(n % 60), f"{PROSE}! {n}") for n in range(90)])
+    made = propose(a_longer=longer, article=article, said=said)
+    assert [one.table for one in made.indexes] == ["article"]
+    assert "said" in made.parts("article")
+
+
 def test_a_type_beside_a_number_says_of_which_table_the_row_is(propose):
     rows = [(n, ("Ticket", "Machine")[n % 2], n % 12 + 1, f"{PROSE} {n}") for n in range(1, 49)]
     made = propose(

@@ -155,9 +155,13 @@ class _Finder:
         if hit is None and _is_random(values) and not self._is_time(table, column.name, values):
             own = known.PARENT_WORDS & {*words(column.name)}
             fits = [(self._found(values, one), one) for one in self._random if one is not table or own]
-            fits = sorted((fit for fit in fits if fit[0] >= MIN_RANDOM_FOUND), key=lambda fit: -fit[0])
-            filled = table.columns[column.name].filled
-            return [Relation(table, one, ((column.name, one.key[0]),), share * filled) for share, one in fits[:6]]
+            fits = [fit for fit in fits if fit[0] >= MIN_RANDOM_FOUND]
+            found, left, filled = [], 1.05, table.columns[column.name].filled
+            for share, one in sorted(fits, key=lambda fit: (-fit[0], -len(fit[1].columns))):
+                if share <= left:  # a value names one row: what extends a table has the same keys
+                    found.append(Relation(table, one, ((column.name, one.key[0]),), share * filled))
+                    left -= share
+            return found
         if hit is None:
             return []
         return [Relation(table, hit, ((column.name, hit.key[0]),), table.columns[column.name].filled)]
