@@ -12,7 +12,9 @@ from rag_index.core.settings.index import is_named_like_a_secret
 if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
-_PIECE = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|--[^\n]*|/\*.*?\*/|\w+|.", re.DOTALL)
+_PIECE = re.compile(
+    r"'(?:[^']|'')*(?:'|\Z)|\"(?:[^\"]|\"\")*(?:\"|\Z)|`[^`]*(?:`|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|\w+|.", re.DOTALL
+)
 
 
 def and_parts(condition: str) -> list[str]:
