@@ -38,7 +38,7 @@ ELSEWHERE = {
     "The worker of a deployed run": (
         137,
         "deployments/test_automations.py",
-        "a_run_that_loses_its_machine_or_worker_is",
+        "runs_that_lose_their_machine_or_worker_are",
     ),
     "The pod of a run": (0, "deployments/test_worker.py", "a_job_of_kubernetes_that_is_told_to_end_schedules_its_run"),
     "A run is suspended": (0, "deployments/test_worker.py", "a_run_that_is_suspended_ends_its_processes_and_goes_on"),

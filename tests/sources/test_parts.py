@@ -179,8 +179,7 @@ def test_one_query_for_each_table_of_parts_and_page(desk):
 
 
 def test_a_page_has_fewer_documents_if_their_parts_are_long(desk, monkeypatch):
-    for module in ("pages", "sql"):
-        monkeypatch.setattr(f"rag_index.components.sources.{module}.PAGE_CHARS", 30)
+    monkeypatch.setattr("rag_index.components.sources.pages.PAGE_CHARS", 30)
     rows = [(100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026") for number in range(60)]
     desk.run("INSERT INTO remark VALUES (?, ?, ?, ?, ?, ?, ?)", rows=rows)
     source = desk.source(**TICKETS)
