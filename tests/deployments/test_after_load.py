@@ -1,5 +1,6 @@
 """After the load: index-all begins when another deployment has ended, and what it publishes starts others."""
 
+import datetime as dt
 import re
 import subprocess
 import sys
@@ -35,7 +36,7 @@ if __name__ == "__main__":
 
 
 def test_an_index_follows_a_load_and_a_report_follows_the_index(deployed, tmp_path):
-    project = Project(tmp_path / "project").fill(20)
+    project, began = Project(tmp_path / "project").fill(20), _now()
     wanted, asset = tmp_path / "prefect.yaml", f"qdrant://{project.settings.alias('notes')}"
     text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
     wanted.write_text(re.sub(r"^    # (triggers:|  )", r"    \1", text, flags=re.MULTILINE))
@@ -73,8 +74,12 @@ def test_an_index_follows_a_load_and_a_report_follows_the_index(deployed, tmp_pa
                 served.terminate()
     finally:
         deployed.prefect("deploy", "--name", "index-all")
+        for name in ("load/load", "report/report"):
+            deployed.delete(f"/deployments/{deployed.deployment(name)['id']}")
+        for one in deployed.post("/automations/filter"):
+            deployed.delete(f"/automations/{one['id']}")
     assert project.texts()["99"] == ["Loaded\nthe pump was replaced"]
-    (made,) = eventually(lambda: _events(deployed, asset), every=0.25)
+    (made,) = eventually(lambda: _events(deployed, asset, began), every=0.25)
     assert made["payload"].items() >= {"documents": 21, "new": 21, "deleted": 0, "failed": 0}.items()
     assert made["payload"]["collection"].startswith(project.settings.alias("notes"))
     assert made["payload"]["as_of"]
@@ -84,7 +89,7 @@ def test_an_index_follows_a_load_and_a_report_follows_the_index(deployed, tmp_pa
 
 
 def test_a_collection_that_is_held_back_is_not_made(deployed, tmp_path):
-    project = Project(tmp_path / "project").fill(300)
+    project, began = Project(tmp_path / "project").fill(300), _now()
     asset = f"qdrant://{project.settings.alias('notes')}"
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
 
@@ -96,7 +101,7 @@ def test_a_collection_that_is_held_back_is_not_made(deployed, tmp_path):
         held = run(full=True)
         assert held["state"]["message"].startswith("partially indexed"), held["state"]
         assert run(full=True, allow_deletes=True)["state_name"] == "Completed"
-    made = eventually(lambda: len(_events(deployed, asset)) > 1 and _events(deployed, asset), every=0.25)
+    made = eventually(lambda: len(_events(deployed, asset, began)) > 1 and _events(deployed, asset, began), every=0.25)
     assert [one["payload"]["documents"] for one in made] == [3, 300]
 
 
@@ -104,6 +109,15 @@ def _exists(deployed, name) -> bool:
     return deployed.client.get(f"/deployments/name/{name}").status_code == 200
 
 
-def _events(deployed, asset: str) -> list[dict]:
-    wanted = {"event": {"name": ["prefect.asset.materialization.succeeded"]}, "resource": {"id": [asset]}}
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat()
+
+
+def _events(deployed, asset: str, since: str) -> list[dict]:
+    """Return the events of an asset; other tests of this server made one of this name before."""
+    wanted = {
+        "event": {"name": ["prefect.asset.materialization.succeeded"]},
+        "resource": {"id": [asset]},
+        "occurred": {"since": since, "until": _now()},
+    }
     return deployed.post("/events/filter", filter=wanted)["events"]
