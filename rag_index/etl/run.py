@@ -434,7 +434,8 @@ def search_index_due(store: Store, collection: str, dimension: int) -> bool:
 
 def questions(run: IndexRun, steps: Steps) -> list[Question]:
     """Return what a run asks its services, each with the policy of a run that may wait `[run] wait` seconds."""
-    settings, index, wait = run.settings, run.index, patience(run.settings.run.wait, 1 if steps.waits else 0)
+    settings, index, wait = run.settings, run.index, patience(run.settings.run.wait)
+    servers = wait if steps.waits else patience(settings.run.wait, 0)  # a locked source may be free in a moment
     asked = [
         Question("source", run.source.check, wait, key="" if index.kind == SQL else ("source", index.name)),
         Question("store", partial(_ask_store, run, steps), patience(settings.run.wait, 0)),
@@ -445,8 +446,8 @@ def questions(run: IndexRun, steps: Steps) -> list[Question]:
         asked.append(Question("workers", steps.count_workers, wait))
     if index.context is not None:
         service = ("context", index.context.model, *(index.context.hosts or []))
-        asked.append(Question("context", partial(open_chunker, settings, index), wait, key=service))
-    return [*asked, Question("embedder", partial(identify, settings.embedder), wait, kept=True)]
+        asked.append(Question("context", partial(open_chunker, settings, index), servers, key=service))
+    return [*asked, Question("embedder", partial(identify, settings.embedder), servers, kept=True)]
 
 
 def _ask_store(run: IndexRun, steps: Steps) -> object:

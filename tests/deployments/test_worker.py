@@ -253,7 +253,7 @@ def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deplo
     eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
     ended = deployed.wait_for_end(run)
     assert ended["state_type"] == "CANCELLED"
-    assert lease_holders(project) == [None, None], "nobody holds a lease"
+    assert not any(lease_holders(project)), "nobody holds a lease"
     began = [one for one in deployed.runs() if one["start_time"] and one["start_time"] > ended["start_time"]]
     parts = [one["id"] for one in began if one["name"] == "index notes"]
     assert not errors_of(deployed, run, *parts), "what was closed is no error of the run"
