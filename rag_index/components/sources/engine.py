@@ -241,12 +241,23 @@ def limit_on_server(connection: Connection, seconds: float, *, streams: bool) ->
 
 
 @contextmanager
-def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]:
-    """Break off the connection if the block takes longer. `what` names the source in the message. Raises SourceTimedOut
-    if the database ended the query for its time, or the connection was broken off."""
-    driver: Any = connection.connection.driver_connection
-    expired, in_process = threading.Event(), isinstance(driver, sqlite3.Connection)
-    began = time.monotonic()
+def _deadline(driver: Any, seconds: float, expired: threading.Event) -> Iterator[None]:
+    """Set the event after so many seconds and break off what the driver does: SQLite looks at the clock itself, and for
+    others a thread closes the socket."""
+    at = time.monotonic() + seconds
+    if isinstance(driver, sqlite3.Connection):  # a thread for each statement would take longer than most of them
+
+        def check() -> bool:
+            if time.monotonic() > at:
+                expired.set()
+            return expired.is_set()
+
+        driver.set_progress_handler(check, CHECKED_STEPS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+        return
 
     def expire() -> None:
         expired.set()
@@ -255,30 +266,31 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
-    def check() -> bool:
-        if time.monotonic() > began + seconds:
-            expired.set()
-        return expired.is_set()
-
     timer = threading.Timer(seconds + GRACE_SECONDS, expire)
-    if in_process:  # a thread for each statement would take longer than most of them
-        driver.set_progress_handler(check, CHECKED_STEPS)
-    else:
-        timer.daemon = True
-        timer.start()
-    cause: exc.SQLAlchemyError | None = None
+    timer.daemon = True
+    timer.start()
     try:
         yield
-        _check_unchanged(connection, what)
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]:
+    """Break off the connection if the block takes longer. `what` names the source in the message. Raises SourceTimedOut
+    if the database ended the query for its time, or the connection was broken off."""
+    driver: Any = connection.connection.driver_connection
+    began, expired = time.monotonic(), threading.Event()
+    cause: exc.SQLAlchemyError | None = None
+    try:
+        with _deadline(driver, seconds, expired):
+            yield
+            _check_unchanged(connection, what)
     except exc.SQLAlchemyError as error:
         cause = error
-    finally:
-        if in_process:
-            driver.set_progress_handler(None, 0)
-        else:
-            timer.cancel()
-            timer.join()
-        if broken := expired.is_set() and not in_process:  # no ROLLBACK can be sent, even if the database answered
+    finally:  # no ROLLBACK can be sent, even if the database answered
+        if broken := expired.is_set() and not isinstance(driver, sqlite3.Connection):
             connection.invalidate()
     origin = getattr(cause, "orig", None)
     codes = {getattr(origin, "sqlstate", None), *getattr(origin, "args", ())[:1]}
