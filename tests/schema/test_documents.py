@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import SAMPLED_ROWS, read_catalog
 from rag_index.first_run.schema.reading import propose as proposed
+from rag_index.first_run.schema.relations import relate
+from rag_index.first_run.schema.tables import read_tables
 from tests.schema.proposals import PROSE, TEXT, cycle, itself, many, names
 
 HASH = "$2b$12$abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmn"
@@ -132,7 +134,12 @@ def test_a_random_key_names_a_row_and_not_what_extends_it_too(propose):
     said = ("no INTEGER PRIMARY KEY, of_what TEXT, words TEXT", [(n, key(n % 60), f"{PROSE}! {n}") for n in range(90)])
     made = propose(a_longer=longer, article=article, said=said)
     assert [one.table for one in made.indexes] == ["article"]
-    assert "said" in made.parts("article")
+    assert made.parts("article").count("said") == 1
+    with read_catalog(propose.url) as catalog:
+        tables = read_tables(catalog)
+        relate(catalog, tables)
+    (named,) = [one.parent.name for table in tables if table.name == "said" for one in table.parents]
+    assert named == "article"
 
 
 def test_a_type_beside_a_number_says_of_which_table_the_row_is(propose):
