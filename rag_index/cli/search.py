@@ -395,7 +395,7 @@ def _evaluate(
         made = known_items(settings, names, origin)
     elif origin is not None:
         made = nullcontext((settings, read_golden(origin)))
-    elif log := query_log(settings.serve.query_log, settings.serve.query_log_days):
+    elif log := query_log(settings.serve):
         made = nullcontext((settings, golden_of_log(log, names)))
     else:
         raise click.UsageError("--from-log needs [serve] query_log, which keeps what was asked and opened")

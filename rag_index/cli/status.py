@@ -50,7 +50,7 @@ def status(context: cli.Context, as_json: bool) -> int:
             known = status(settings)
         except (StoreError, StoreUnavailable) as raised:
             known, error = ledger_status(settings), str(raised)
-    log = query_log(settings.serve.query_log, settings.serve.query_log_days)
+    log = query_log(settings.serve)
     missed: list[tuple[str, int]] = []
     with suppress(OSError):  # another user's
         missed = log.not_found() if log else []

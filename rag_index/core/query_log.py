@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from rag_index.core.settings.sections import ServeSettings
+
 COMMONEST = 10
 MIN_NUMBER = 5
 """Digits of a key that is looked for in queries: a shorter number may mean anything."""
@@ -100,6 +102,6 @@ class QueryLog:
             yield file
 
 
-def query_log(path: Path | None, days: int) -> QueryLog | None:
+def query_log(settings: ServeSettings) -> QueryLog | None:
     """Return the log that the settings name, if they name one."""
-    return None if path is None else QueryLog(path, days)
+    return None if settings.query_log is None else QueryLog(settings.query_log, settings.query_log_days)

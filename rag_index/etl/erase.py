@@ -296,7 +296,7 @@ def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, li
         keys = possible_document_keys(index.key_columns, document_id)
         return not hashes.isdisjoint(map(key_hash, keys)) and not ledger.known(live, keys)
 
-    if log := query_log(settings.serve.query_log, settings.serve.query_log_days):
+    if log := query_log(settings.serve):
         try:
             log.erase(index.name, ids, is_gone)
         except OSError as error:

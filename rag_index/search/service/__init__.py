@@ -67,7 +67,7 @@ class SearchService:
 
     def __init__(self, settings: Settings, retriever: Retriever) -> None:
         self.settings, self.retriever = settings, retriever
-        self._log, self._log_failure = query_log(settings.serve.query_log, settings.serve.query_log_days), ""
+        self._log, self._log_failure = query_log(settings.serve), ""
 
     async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
         """Return the documents that fit a query best, of those that the caller may see.

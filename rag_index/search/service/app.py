@@ -119,14 +119,9 @@ def make_router(service: SearchService) -> APIRouter:
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
         """
-        wanted, opened = document_id or query.id, request.headers.get(OPENED, "")
-        return JSONResponse(
-            (
-                await service.document(
-                    index, wanted, caller_of(request), query, opened=unquote(opened)[:MAX_QUERY_CHARS] or None
-                )
-            ).to_json()
-        )
+        opened = unquote(request.headers.get(OPENED, ""))[:MAX_QUERY_CHARS] or None
+        found = await service.document(index, document_id or query.id, caller_of(request), query, opened=opened)
+        return JSONResponse(found.to_json())
 
     @router.post("/verify", response_model=VerifyModel, summary="Check citations")
     async def verify(body: VerifyBody, request: Request) -> JSONResponse:
