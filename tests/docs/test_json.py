@@ -1,4 +1,4 @@
-"""docs/json.md: each example has the keys that the command prints."""
+"""docs/json.md: each example has the keys that the command prints. `search` prints what docs/service.md shows."""
 
 import json
 import re
@@ -40,7 +40,8 @@ def shape(value: object) -> object:
 
 def documented_json() -> dict[str, object]:
     """Return the keys of each command's example."""
-    found = {}
+    (answer,) = re.findall(r"^`POST /search`:\n\n```json\n(.*?)```", page("service"), re.MULTILINE | re.DOTALL)
+    found = {"search": shape(json.loads(answer.replace("comments", "notes")))}
     for label, example in re.findall(r"^(`.*):\n\n```json\n((?:.*\n)*?)```", PAGE, re.MULTILINE):
         named = re.match(r"(?:`[\w-]+`(?:, )?)+", label)
         assert named, f"no command before {example!r}"
