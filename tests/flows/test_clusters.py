@@ -37,7 +37,7 @@ def test_a_cluster_that_starts_its_workers_once_there_is_work_is_used(tmp_path, 
         assert (report.state, report.indexes[0].new) == ("completed", 60), report.sentence()
 
 
-@pytest.mark.parametrize("prefect", [False, pytest.param(True, id="a flow")])
+@pytest.mark.parametrize("prefect", [False, pytest.param(True, id="a flow", marks=pytest.mark.long)])
 def test_two_small_shards_start_no_worker_and_two_full_ones_do(tmp_path, request, prefect):
     def metrics_of(**options):
         if prefect:

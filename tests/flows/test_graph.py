@@ -54,7 +54,7 @@ def edges_of_readme() -> set[tuple[str, str]]:
         ({"serial": True}, False),
         ({}, True),
         pytest.param({"workers": 2, "shard_documents": 50}, False, marks=pytest.mark.long),
-        pytest.param({"workers": 2, "shard_documents": 50}, True, id="workers that write to a server"),
+        pytest.param({"workers": 2, "shard_documents": 50}, True, marks=pytest.mark.long),
     ],
 )
 def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, server):

@@ -57,6 +57,7 @@ def test_the_next_run_finds_it_and_indexes_the_rest(project):
     assert kinds(project) == {"failed_documents"}
 
 
+@pytest.mark.long
 def test_single_documents_as_well(project):
     """Where a changed document keeps what it had, since the run that died had written nothing."""
     before = project.texts()["7"]

@@ -83,6 +83,7 @@ def test_without_a_named_server_a_flow_has_a_temporary_one_whose_runs_are_kept_i
         page.terminate()
 
 
+@pytest.mark.long
 def test_a_temporary_server_that_does_not_start_is_named(project):
     home = project.folder / ".rag-index" / "prefect"
     home.mkdir(parents=True)

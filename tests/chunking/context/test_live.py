@@ -37,6 +37,7 @@ def chunker_of(servers, folder, *, chars=40):
     return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(ledger), False)
 
 
+@pytest.mark.long
 def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server, saying, tmp_path):
     """The tiny vocabulary has one token per sign, twice the estimate, so the server leaves out what does not fit. Its
     count of tokens shows that, and the question is sent again with a smaller part of the document."""
