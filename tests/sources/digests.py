@@ -7,7 +7,7 @@ that a scan with digests read add up to.
 from contextlib import closing
 from typing import Any
 
-from rag_index.components.sources.digest import BucketDigest, add_rows
+from rag_index.components.sources.digest import BucketDigests
 from rag_index.core.documents.keys import document_id
 from tests.sources.databases import pages
 
@@ -39,7 +39,7 @@ def scan(source, state: State, *, rows: int = 50) -> None:
     """Scan the source and bring the state up to date, as a run does that comes to its end."""
     source.use_scan_state(state)
     total = source.count()
-    found: dict[int, BucketDigest] = {}
+    found = BucketDigests()
     seen: dict[str, tuple[int, bytes, bytes]] = {}
     unread: dict[int, int] = {}
     for page in pages(source, rows):
@@ -51,14 +51,15 @@ def scan(source, state: State, *, rows: int = 50) -> None:
         for failure in page.unreadable:
             seen[failure.key] = (page.digests[failure.key].bucket, b"", failure.reason.encode())
         assert page.digests.keys() == {*documents.keys, *(failure.key for failure in page.unreadable)}
-        add_rows(found, page.digests.values())
+        for bucket, *sums in page.digests.values():
+            found.add(bucket, 1, *sums)
     state.read = set(map(document_id, seen))
     kept = {key: row for key, row in state.documents.items() if row[0] in unread}
     assert len(kept) == sum(unread.values()), "the rows of a bucket that is the same are those that were read once"
     assert total == len(kept) + len(seen)
     state.documents = {**kept, **seen}
     state.known = {bucket: digest for bucket, digest in state.known.items() if bucket in unread}
-    state.known |= {bucket: digest.encode() for bucket, digest in found.items()}
+    state.known |= found.encoded()
     state.last_watermark = state.following
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rag_index.components.sources import Source, SourcePage, has_digests, scan_settings
-from rag_index.components.sources.digest import BucketDigest, BucketLayout, add_rows
+from rag_index.components.sources.digest import BucketDigests, BucketLayout
 from rag_index.components.sources.sql import not_unique
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ScanState:
                 self.watermark, self._full_at = before.watermark, before.full_at
         self._next_watermark: str | None = None
         self._gives_stamps = False
-        self._read: dict[int, BucketDigest] = {}
+        self._read = BucketDigests()
         self._unread: set[int] = set()
         self.pages = 0
         if not single:
@@ -124,8 +124,8 @@ class ScanState:
             before = BucketLayout.decode(self.watermark)
             if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
                 self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
-        if page.digests:
-            add_rows(self._read, page.digests.values())
+        for bucket, first, second in page.digests.values():
+            self._read.add(bucket, 1, first, second)
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
@@ -136,8 +136,7 @@ class ScanState:
         if (watermark := self._next_watermark) is not None:
             with self._ledger.transaction():
                 if self._digests:
-                    digests = {bucket: digest.encode() for bucket, digest in self._read.items()}
-                    self._ledger.record_digests(self._cid, digests, unread=self._unread)
+                    self._ledger.record_digests(self._cid, self._read.encoded(), unread=self._unread)
                 self._ledger.record_scan(self._cid, watermark, settings=self._settings, full_at=self._full_at)
         if self._gives_stamps:
             self._ledger.forget_unseen_files(self._cid)
