@@ -166,22 +166,14 @@ class SqlSource:
         return self._read(found, end, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        wanted = {}
-        for given in ids:
-            parts = key_parts(given, self._index.key_columns)
-            wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
         with self._connect() as connection:
-            found: list[Sequence[Any]] = []
-            for some in batches(list(wanted.items())):
-                found += self._find(connection, dict(some))
+            found = self._find(connection, ids)
             return self._read(found, None, self._read_parts(connection, found))
 
     def has(self, given: str) -> bool:
         """Return whether there is a row with this id, or are several. Raises as `page`."""
-        parts = key_parts(given, self._index.key_columns)
-        wanted = given if len(parts) == 1 else document_id(encode_key(parts))
         with self._connect() as connection:
-            return bool(self._find(connection, {wanted: parts}))
+            return bool(self._find(connection, [given]))
 
     def whole_row(self, given: str) -> dict[str, Any]:
         """Return all columns of the row with this id, also those that the index does not have. Raises as `page`."""
@@ -359,19 +351,20 @@ class SqlSource:
             values += itertools.product(*map(self._candidates, parts, self._key_types))
         return values
 
-    def _find(self, connection: Connection, wanted: dict[str, list[Any]]) -> list[Sequence[Any]]:
-        """Return the rows of the documents with these ids, whose parts are given. An id does not tell the type of the
-        key. In SQLite, where a column may hold several, all values are asked for that it may stand for, and elsewhere
-        those of the type that the column has."""
-        values = self._key_values(connection, wanted.values())
-        if not values:
-            return []
-        statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
-        return [
-            row
-            for row in self._fetch_all(connection, statement)
-            if document_id(encode_key(row[: len(self._keys)])) in wanted
-        ]
+    def _find(self, connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
+        """Return the rows of the documents with these ids. An id does not tell the type of the key. In SQLite, where a
+        column may hold several, all values are asked for that it may stand for, and elsewhere those of the type that
+        the column has."""
+        wanted: dict[str, list[Any]] = {}
+        for given in ids:
+            parts = key_parts(given, self._index.key_columns)
+            wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
+        found: list[Sequence[Any]] = []
+        for some in batches(list(wanted.values())):
+            if values := self._key_values(connection, some):
+                statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
+                found += self._fetch_all(connection, statement)
+        return [row for row in found if document_id(encode_key(row[: len(self._keys)])) in wanted]
 
     def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
         if self._url.get_backend_name() != "sqlite":
