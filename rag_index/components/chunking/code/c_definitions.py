@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.chunking.code.definitions import MAX_NESTING, Named, Place, Reader, first_child, named
@@ -60,7 +61,7 @@ def _declared(node: Node | None) -> tuple[Node | None, bool]:
     is_function = False
     for _ in range(MAX_NESTING):
         if node is None or node.type not in _DECLARATORS:
-            return node, is_function or (node is not None and _last_name(node).type == "operator_cast")
+            return node, is_function or (node is not None and _scopes(node)[1].type == "operator_cast")
         if node.type not in {"parenthesized_declarator", "init_declarator"}:
             is_function = node.type == "function_declarator"
         last = node.named_child(node.named_child_count - 1) if node.named_child_count else None
@@ -68,32 +69,25 @@ def _declared(node: Node | None) -> tuple[Node | None, bool]:
     return None, False
 
 
-def _last_name(node: Node) -> Node:
+def _scopes(node: Node) -> tuple[list[Node], Node]:
+    """Return what stands before a name, and the name itself."""
+    scopes: list[Node] = []
     for _ in range(MAX_NESTING):
         name = node.child_by_field_name("name") if node.type == "qualified_identifier" else None
         if name is None:
             break
+        scopes += filter(None, [node.child_by_field_name("scope")])
         node = name
-    return node
+    return scopes, node
 
 
 def _split_name(node: Node, place: Place) -> tuple[str, str]:
     """Return the owner that a name has before it, and the name, both without the arguments of templates."""
-    owner: list[str] = []
-    last = _last_name(node)
-    while node.start_byte < last.start_byte:
-        scope, name = node.child_by_field_name("scope"), node.child_by_field_name("name")
-        if scope is not None:
-            owner.append(place.text(_without_arguments(scope)))
-        if name is None:
-            break
-        node = name
-    declarator = last.child_by_field_name("declarator") if last.type == "operator_cast" else None
-    if declarator is not None:
-        text = place.data[last.start_byte : declarator.start_byte].decode("utf-8", "replace")
-    else:
-        text = place.text(_without_arguments(last))
-    return "::".join(owner), " ".join(text.split())
+    scopes, last = _scopes(node)
+    text = place.text(_without_arguments(last))
+    if last.type == "operator_cast":
+        text = text.removesuffix(place.text(last.child_by_field_name("declarator")))
+    return "::".join(place.text(_without_arguments(scope)) for scope in scopes), " ".join(text.split())
 
 
 def _without_arguments(node: Node) -> Node:
@@ -167,9 +161,8 @@ def _typedef(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _namespace(node: Node, place: Place) -> Iterator[Named]:
-    name = node.child_by_field_name("name")
-    if name is not None:
-        owner, _, last = "".join(place.text(name).split()).rpartition("::")
+    owner, _, last = "".join(place.text(node.child_by_field_name("name")).split()).rpartition("::")
+    if last:
         yield Named("module", last, node, owner)
 
 
@@ -201,8 +194,8 @@ CPP: Mapping[str, Reader] = {
     "field_declaration": _declaration,
     "class_specifier": _type,
     "namespace_definition": _namespace,
-    "alias_declaration": named("type"),
-    "concept_definition": named("type"),
+    "alias_declaration": partial(named, kind="type"),
+    "concept_definition": partial(named, kind="type"),
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ class Place:
     around: list[Node]
     is_local: bool
 
-    def text(self, node: Node) -> str:
-        return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+    def text(self, node: Node | None) -> str:
+        """Return the text of a node, "" without one."""
+        return "" if node is None else self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
     def type_around(self, levels: int = 1) -> str:
         """Return the type of the node around this one, or of one further out; "" if there is none."""
@@ -63,19 +65,15 @@ def first_child(node: Node) -> Node | None:
     return node.named_child(0) if node.named_child_count else None
 
 
-def named(kind: str, field: str = "name") -> Reader:
-    """Return a reader of nodes that define one symbol, whose name is in a field."""
-
-    def read(node: Node, place: Place) -> Iterator[Named]:
-        name = node.child_by_field_name(field)
-        if name is not None and name.type != "computed_property_name" and (text := place.text(name).strip(_QUOTES)):
-            yield Named(kind, text, node)
-
-    return read
+def named(node: Node, place: Place, kind: str, field: str = "name") -> Iterator[Named]:
+    """Read a node that defines one symbol, whose name is in a field."""
+    name = node.child_by_field_name(field)
+    if name is not None and name.type != "computed_property_name" and (text := place.text(name).strip(_QUOTES)):
+        yield Named(kind, text, node)
 
 
-def _several(kind: str, names: list[Node], node: Node, place: Place) -> Iterator[Named]:
-    """Yield the symbols of a declaration of several names: it belongs to the first of them."""
+def _several(node: Node, place: Place, kind: str, names: list[Node]) -> Iterator[Named]:
+    """Read a declaration of several names: it belongs to the first of them."""
     for number, name in enumerate(name for name in names if name.is_named):
         if (text := place.text(name)) != "_":
             yield Named(kind, text, name if number else node, encloses=False)
@@ -89,9 +87,7 @@ def _python_assignment(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _python_type_alias(node: Node, place: Place) -> Iterator[Named]:
-    left = node.child_by_field_name("left")
-    if left is not None:
-        yield Named("type", place.text(left).partition("[")[0], node)
+    yield Named("type", place.text(node.child_by_field_name("left")).partition("[")[0], node)
 
 
 def _js_function_expression(node: Node, place: Place) -> Iterator[Named]:
@@ -99,7 +95,7 @@ def _js_function_expression(node: Node, place: Place) -> Iterator[Named]:
     if place.type_around() not in {
         "variable_declarator", "assignment_expression", "pair", "field_definition", "public_field_definition",
     }:  # fmt: skip
-        yield from named("class" if node.type == "class" else "function")(node, place)
+        yield from named(node, place, "class" if node.type == "class" else "function")
 
 
 def _js_value(node: Node | None) -> Node | None:
@@ -130,8 +126,7 @@ def _js_variable(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _is_require(value: Node, place: Place) -> bool:
-    function = value.child_by_field_name("function") if value.type == "call_expression" else None
-    return function is not None and place.text(function) == "require"
+    return value.type == "call_expression" and place.text(value.child_by_field_name("function")) == "require"
 
 
 def _js_assignment(node: Node, place: Place) -> Iterator[Named]:
@@ -162,35 +157,22 @@ def _is_own_value(value: Node, place: Place) -> bool:
     return not (value.type in elsewhere or is_void or _is_require(value, place))
 
 
-def _js_member(kind: str, name: str) -> Reader:
-    def read(node: Node, place: Place) -> Iterator[Named]:
-        value = _js_value(node.child_by_field_name("value"))
-        if value is not None and value.type in _FUNCTIONS:
-            yield from named(kind, name)(node, place)
-        elif kind == "method" and any(child.type == "static" for child in node.children):
-            yield from named("variable", name)(node, place)
-
-    return read
+def _js_member(node: Node, place: Place, kind: str, field: str) -> Iterator[Named]:
+    value = _js_value(node.child_by_field_name("value"))
+    if value is not None and value.type in _FUNCTIONS:
+        yield from named(node, place, kind, field)
+    elif kind == "method" and any(child.type == "static" for child in node.children):
+        yield from named(node, place, "variable", field)
 
 
-def _go_names(kind: str) -> Reader:
-    def read(node: Node, place: Place) -> Iterator[Named]:
-        if not place.is_local:
-            yield from _several(kind, node.children_by_field_name("name"), node, place)
-
-    return read
+def _at_top(node: Node, place: Place, kind: str) -> Iterator[Named]:
+    if not place.is_local:
+        yield from _several(node, place, kind, node.children_by_field_name("name"))
 
 
 def _go_method(node: Node, place: Place) -> Iterator[Named]:
-    name, receiver = node.child_by_field_name("name"), node.child_by_field_name("receiver")
-    if name is not None:
-        match = _RECEIVER.search(place.text(receiver)) if receiver is not None else None
-        yield Named("method", place.text(name), node, match[1] if match else "")
-
-
-def _rust_value(node: Node, place: Place) -> Iterator[Named]:
-    if not place.is_local:
-        yield from (one for one in named("constant")(node, place) if one.name != "_")
+    match = _RECEIVER.search(place.text(node.child_by_field_name("receiver")))
+    yield Named("method", place.text(node.child_by_field_name("name")), node, match[1] if match else "")
 
 
 def _rust_implementation(node: Node, place: Place) -> Iterator[Named]:
@@ -209,17 +191,12 @@ def _java_field(node: Node, place: Place) -> Iterator[Named]:
     if node.type == "constant_declaration" or "static" in words:
         names = [each.child_by_field_name("name") for each in node.children_by_field_name("declarator")]
         kind = "constant" if node.type == "constant_declaration" or "final" in words else "variable"
-        yield from _several(kind, [name for name in names if name is not None], node, place)
+        yield from _several(node, place, kind, [name for name in names if name is not None])
 
 
-def _ruby(kind: str) -> Reader:
-    def read(node: Node, place: Place) -> Iterator[Named]:
-        name = node.child_by_field_name("name")
-        if name is not None:
-            owner, _, last = place.text(name).rpartition("::")
-            yield Named(kind, last, node, owner.removeprefix("::"))
-
-    return read
+def _ruby(node: Node, place: Place, kind: str) -> Iterator[Named]:
+    owner, _, last = place.text(node.child_by_field_name("name")).rpartition("::")
+    yield Named(kind, last, node, owner.removeprefix("::"))
 
 
 def _ruby_alias(node: Node, place: Place) -> Iterator[Named]:
@@ -243,7 +220,7 @@ def _ruby_assignment(node: Node, place: Place) -> Iterator[Named]:
 
 def _named(kind: str, *types: str) -> dict[str, Reader]:
     """Return the reader of nodes of these types, which define one symbol of this kind, named by the field `name`."""
-    return dict.fromkeys(types, named(kind))
+    return dict.fromkeys(types, partial(named, kind=kind))
 
 
 PYTHON: Mapping[str, Reader] = {
@@ -259,9 +236,9 @@ JAVASCRIPT: Mapping[str, Reader] = {
     **_named("method", "method_definition", "method_signature", "abstract_method_signature"),
     "variable_declarator": _js_variable,
     "assignment_expression": _js_assignment,
-    "pair": _js_member("function", "key"),
-    "field_definition": _js_member("method", "property"),
-    "public_field_definition": _js_member("method", "name"),
+    "pair": partial(_js_member, kind="function", field="key"),
+    "field_definition": partial(_js_member, kind="method", field="property"),
+    "public_field_definition": partial(_js_member, kind="method", field="name"),
     **_named("interface", "interface_declaration"),
     **_named("enum", "enum_declaration"),
     **_named("type", "type_alias_declaration"),
@@ -272,8 +249,8 @@ GO: Mapping[str, Reader] = {
     "method_declaration": _go_method,
     **_named("method", "method_elem", "method_spec"),
     **_named("type", "type_spec", "type_alias"),
-    "const_spec": _go_names("constant"),
-    "var_spec": _go_names("variable"),
+    "const_spec": partial(_at_top, kind="constant"),
+    "var_spec": partial(_at_top, kind="variable"),
 }
 RUST: Mapping[str, Reader] = {
     **_named("class", "struct_item", "union_item"),
@@ -284,7 +261,7 @@ RUST: Mapping[str, Reader] = {
     **_named("function", "function_item", "function_signature_item"),
     **_named("module", "mod_item"),
     **_named("macro", "macro_definition"),
-    **dict.fromkeys(("const_item", "static_item"), _rust_value),
+    **dict.fromkeys(("const_item", "static_item"), partial(_at_top, kind="constant")),
 }
 JAVA: Mapping[str, Reader] = {
     **_named("class", "class_declaration", "record_declaration"),
@@ -295,8 +272,8 @@ JAVA: Mapping[str, Reader] = {
     **dict.fromkeys(("field_declaration", "constant_declaration"), _java_field),
 }
 RUBY: Mapping[str, Reader] = {
-    "class": _ruby("class"),
-    "module": _ruby("module"),
+    "class": partial(_ruby, kind="class"),
+    "module": partial(_ruby, kind="module"),
     **_named("method", "method", "singleton_method"),
     "alias": _ruby_alias,
     "assignment": _ruby_assignment,
