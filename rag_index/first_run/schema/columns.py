@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from rag_index.first_run.schema.catalog import MAX_CHARS
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from rag_index.first_run.schema.catalog import Column, DatabaseTable
 
@@ -29,7 +28,6 @@ Role = Literal[
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
 MAX_CODE_CHARS = 24
-JSON_TEXTS = 40
 MIN_SAYING = 0.3
 """If fewer objects have any text, they are for programs."""
 FORMATS_READ = 100
@@ -91,6 +89,7 @@ class ReadColumn:
     why: str = ""
     """Why no search reaches a column with text, to be read after its name."""
     form: str = "plain"
+    is_calendar: bool = False
     length: float = 0
     """The average length of its texts as people read them."""
     said: float = 0
@@ -126,7 +125,7 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
     if any(isinstance(one, str | bytes) and CALENDAR.match(_start(one)) for one in values[:20]):
-        form = FILE
+        made, form = replace(made, is_calendar=True), FILE
     if not texts:
         return made
     length, said = (sum(map(count, texts)) / len(texts) for count in (len, _characters_said))
@@ -258,8 +257,7 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > 0.5:
         if len(texts) < MIN_SAYING * len(values):
             return "other"
-        told = _json_said(values) if made.form == "json" else made.said / max(1.0, made.length)
-        return "prose" if told >= known.MIN_SENTENCES else "other"
+        return "prose" if made.said >= known.MIN_SENTENCES * made.length else "other"
     signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
     length = made.length * (3 if signs > 0.3 else 1)  # a Chinese sign says more than a letter
     short = length >= 20 and made.said >= 0.5 * made.length and made.last_word not in known.TITLES
@@ -287,37 +285,9 @@ def _short_role(made: ReadColumn, wordy: float) -> Role:
     slugs = share(texts, _SLUG)
     if slugs > 0.5 and not strong:
         return "other" if made.length > 12 or wordy else "code"
-    code = sum(any(map(str.isdigit, one)) and " " not in one and _is_coded(one) for one in texts) / len(texts)
-    return "code" if code > 0.5 and not (strong and wordy > 0.2) else "name"
-
-
-def _is_coded(text: str) -> bool:
-    """Return whether fewer letters than other characters make a word, or it is long."""
-    return sum(map(str.isalpha, text)) < 0.6 * len(text) or len(text) >= 12
-
-
-def _json_said(values: Sequence[Any]) -> float:
-    """Return the share of the characters of JSON that stand in texts of several words."""
-    said = letters = 0
-    for text in _json_texts(values):
-        letters += len(text)
-        is_said = _WORDS.search(text) and not (_PROGRAMS.match(text) or PLACE.fullmatch(text))
-        said += len(text) if is_said else 0
-    return said / max(1, letters)
-
-
-def _json_texts(values: Sequence[Any]) -> Iterable[str]:
-    for value in values[:JSON_TEXTS]:
-        try:
-            stack = [json.loads(value) if isinstance(value, str) else value]
-        except (ValueError, RecursionError):  # cut off
-            yield from re.findall(r'"((?:[^"\\]|\\.){3,})"(?!\s*:)', str(value))
-            continue
-        while stack:
-            found = stack.pop()
-            stack += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
-            if isinstance(found, str):
-                yield found
+    coded = [one for one in texts if any(map(str.isdigit, one)) and " " not in one]
+    coded = [one for one in coded if len(one) >= 12 or sum(map(str.isalpha, one)) < 0.6 * len(one)]
+    return "code" if len(coded) > 0.5 * len(texts) and not (strong and wordy > 0.2) else "name"
 
 
 def is_template(column: ReadColumn) -> bool:

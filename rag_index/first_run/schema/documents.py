@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.tables import Relation, Table
 
 MAX_PARTS = 10
-MAX_DOCUMENTS = 14
-"""More tables are documents if they have a good share of the text."""
-MIN_SHARE = 0.01
 LARGE = 0.2
 """A table with this share of all text is not left out for its name."""
 PIECES, PIECE = 30, 30
@@ -109,7 +106,7 @@ class _Planner:
         self._find_threads()
         self._choose_documents()
         self._leave_out_names()
-        self._leave_out_little()
+        self._order()
         return self._plan
 
     def _has_prose(self, table: Table) -> bool:
@@ -130,7 +127,7 @@ class _Planner:
             return ""
         if table.is_accounts:
             return "has accounts"
-        if known.STRONG_VALUES & {*table.noun} or known.BETWEEN.fullmatch("_".join(table.noun)):
+        if known.SURE & {*table.noun} or known.BETWEEN.fullmatch("_".join(table.noun)):
             return "is for few, by its name"
         programs = table.is_settings or table.is_template or table.repeats
         large = table.chars > LARGE * self._whole and table.prose and not programs
@@ -321,20 +318,15 @@ class _Planner:
                 continue
             del self._plan.documents[table]
 
-    def _leave_out_little(self) -> None:
-        """Leave out what has little text if there are many tables."""
+    def _order(self) -> None:
+        """Order documents by their text, the most first, and leave out parts beyond the largest."""
 
         def value(table: Table) -> float:
             return table.chars + sum(one.table.chars for one in self._plan.documents[table] if not one.far)
 
-        ranked = sorted(self._plan.documents, key=value, reverse=True)
-        for number, table in enumerate(ranked):
-            little = value(table) < MIN_SHARE * self._whole and not table.prose
-            if number >= MAX_DOCUMENTS and little and table not in self._wanted:
-                del self._plan.documents[table]
-                self._out[table] = "says little beside the other tables"
-        order = {table: number for number, table in enumerate(ranked)}
-        self._plan.documents = dict(sorted(self._plan.documents.items(), key=lambda one: order[one[0]]))
+        self._plan.documents = {
+            one: self._plan.documents[one] for one in sorted(self._plan.documents, key=value, reverse=True)
+        }
         for table, parts in self._plan.documents.items():
             unique = {
                 (one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts

@@ -10,7 +10,6 @@ from slugify import slugify
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.text_languages import find_languages, language_of
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.catalog import literal
 from rag_index.first_run.schema.documents import Part, Plan, identifier
 from rag_index.first_run.schema.proposed import ProposedIndex
 from rag_index.first_run.schema.words import words
@@ -77,13 +76,6 @@ class _Rows:
         on = {there: f"{through}.{here}" if through else here for here, there in relation.pairs}
         self.joins[name] = {**self.place(parent), "on": on["id"] if [*on] == ["id"] else on, **more}
         self.joined.add(parent)
-        return name
-
-    def join_row(self, table: Table, on: dict[str, str], where: str) -> str:
-        """Join the only row of a table that meets a condition, and return the name."""
-        name = free_name(identifier(table.source.name, "row"), self.taken)
-        self.taken.add(name)
-        self.joins[name] = {**self.place(table), "on": on, **({"where": where} if where else {})}
         return name
 
     def add_labels(self, skip: Table | None = None) -> None:
@@ -197,38 +189,9 @@ class IndexMaker:
         """Return the title, with the code by which people know a row before it."""
         table = self._table
         if not table.code or not table.title:
-            return table.title or table.code or self._title_of_attributes()
+            return table.title or table.code
         rest = table.title if "{" in table.title else f"{{{table.title}}}"
         return f"{{{table.code}}} {rest}"
-
-    def _title_of_attributes(self) -> str:
-        """Join the row, or the value whose attribute, is called a title, if other tables tell of rows."""
-        for own in [one for one in self._table.children if one.extends and one.is_whole and one.child.texts]:
-            if own.child.noun[-1] in known.TITLES:
-                name = self._rows.join_row(own.child, {own.pairs[0][0]: own.pairs[0][1]}, "")
-                return self._rows.read(own.child, own.child.texts[:1], name)[0]
-        for own in [one for one in self._table.children if one.is_whole and not one.type_column]:
-            link, (here, key) = own.child, own.pairs[0]
-            for caption in [one for one in link.parents if one.parent.title in one.parent.columns and one.is_whole]:
-                column, there = caption.pairs[0]
-                names = (
-                    caption.parent.source.rows_of(there, caption.parent.title)
-                    if caption.parent is not self._table
-                    else []
-                )
-                called = {str(name).lower(): value for value, name in names}
-                wanted = next((called[one] for one in known.TITLES if one in called), None)
-                rows = [row for row, kind in link.source.rows_of(here, column) if kind == wanted]
-                values = [one for one in link.parents if one.parent.prose and not one.parent.title and one.is_whole]
-                if wanted is None or len(rows) < 2 or len({*rows}) < len(rows) or not (values or link.prose):
-                    continue
-                name = self._rows.join_row(link, {here: key}, f"{link.source.columns[column].sql} = {literal(wanted)}")
-                if not values:
-                    return self._rows.read(link, link.prose[:1], name)[0]
-                return self._rows.read(values[0].parent, values[0].parent.prose[:1], self._rows.join(values[0], name))[
-                    0
-                ]
-        return ""
 
     def _codes(self, title: str) -> list[str]:
         """Return the other columns with codes and choices that say what a row is."""

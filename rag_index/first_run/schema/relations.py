@@ -23,31 +23,9 @@ MIN_FOUND = 0.85
 MIN_RANDOM_FOUND = 0.03
 """The same for random keys, of which one column may name rows of several tables."""
 MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
-GENERIC = frozenset(
-    [
-        "parent",
-        "owner",
-        "item",
-        "record",
-        "entity",
-        "object",
-        "node",
-        "ref",
-        "rel",
-        "related",
-        "about",
-        "regarding",
-        "res",
-        "resource",
-        "target",
-    ]
-)
-"""Words of columns that name a row, but not of which table."""
 MIN_STEM = 3
 """The letters of a word that may be the beginning of what a table is called."""
 MAX_TYPES = 20
-FREE_ID = frozenset(["id", "handle", "guid", "uuid", "key", "name", "uid"])
-"""Last words of a column whose table a type beside it tells."""
 
 
 def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
@@ -152,7 +130,7 @@ class _Finder:
         if role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
             return []
         hit = next((one for one in self._named(table, column) if self._found(values, one) >= MIN_FOUND), None)
-        if hit is None and _is_random(values) and not self._is_time(table, column.name, values):
+        if hit is None and _is_random(values):
             own = known.PARENT_WORDS & {*words(column.name)}
             fits = [(self._found(values, one), one) for one in self._random if one is not table or own]
             fits = [fit for fit in fits if fit[0] >= MIN_RANDOM_FOUND]
@@ -165,11 +143,6 @@ class _Finder:
         if hit is None:
             return []
         return [Relation(table, hit, ((column.name, hit.key[0]),), table.columns[column.name].filled)]
-
-    def _is_time(self, table: Table, name: str, values: Sequence[Any]) -> bool:
-        """Return whether numbers are seconds since 1970, which may be keys by chance."""
-        named = {"time", "at", "date", "on", "timestamp", "created", "updated", "modified"} & {*words(name)}
-        return bool(named) and isinstance(values[0], int)
 
     def _named(self, table: Table, column: Column) -> list[Table]:
         """Return the tables that a column may name, the likeliest by its name first."""
@@ -201,14 +174,11 @@ class _Finder:
         for one in self._composite:
             if one is table or not {*one.key} <= table.columns.keys() or {*table.key} == {*one.key}:
                 continue
-            rows = [row for row in table.source.rows_of(*one.key) if None not in row]
-            if one.source.is_whole:
-                keys = {*one.source.rows_of(*one.key)}
-                share = sum(row in keys for row in rows) / max(1, len(rows))
-            else:
-                columns = zip(one.key, zip(*rows, strict=True), strict=False)
-                share = min((self._catalog.share_found(some, one.source, key) for key, some in columns), default=0.0)
-            if share >= MIN_FOUND:
+            filled = [[value for value in table.source.columns[name].values if value is not None] for name in one.key]
+            found_in = [
+                self._catalog.share_found(some, one.source, key) for key, some in zip(one.key, filled, strict=True)
+            ]
+            if min(found_in) >= MIN_FOUND:
                 found.append(Relation(table, one, tuple((name, name) for name in one.key)))
         return sorted(found, key=lambda one: -len(one.pairs))[:1]
 
@@ -225,9 +195,9 @@ class _Finder:
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
         stem |= {named[-1].removesuffix(kind)} - {"", named[-1]}
         free = [name for name in table.columns if name not in (column, *done) and [name] != table.key]
-        named_by = {one.column for one in found if not GENERIC & {*words(one.column)}}
+        named_by = {one.column for one in found if not known.GENERIC & {*words(one.column)}}
         free = [name for name in free if stem or name not in named_by]
-        free = [name for name in free if FREE_ID & {words(name)[-1]} or words(name)[-1].endswith("id")]
+        free = [name for name in free if known.FREE_ID & {words(name)[-1]} or words(name)[-1].endswith("id")]
         free = [name for name in free if not stem or any(any(w.startswith(s) for s in stem) for w in words(name))] or (
             [name for name in free if not stem - {"content", "object"}]
         )

@@ -218,7 +218,7 @@ class Table:
             if (one.role not in ("code", "name") and not digits) or one.name in (*self.references, *self.title_columns):
                 continue
             named = bool(known.CODE_NAMES & {*words(one.name)}) and not known.PERSONAL & {*words(one.name)}
-            named = named and one.name not in self.key and (digits or _has_shape(one.texts))
+            named = named and one.name not in self.key
             if named and one.distinct > 0.95 and one.filled > 0.5 and one.length <= 24 and self.rows > 3:
                 return one.name
         return ""
@@ -360,10 +360,6 @@ class Table:
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
         return sum(title[:12] in name or name[:12] in title for name, title in letters) > 0.5 * len(letters) > 0
 
-    def where(self) -> str:
-        """Return the conditions for the rows that may be shown, in SQL."""
-        return " AND ".join(one.sql for one in self.conditions)
-
 
 def read_tables(catalog: DatabaseCatalog) -> list[Table]:
     """Return the tables of a database with what their columns are, and a key of values where none is declared."""
@@ -402,12 +398,6 @@ def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
 def _are_headings(texts: Sequence[str]) -> bool:
     """Return whether nearly all texts are lines without the end of a sentence."""
     return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= 0.8 * len(texts)
-
-
-def _has_shape(codes: Sequence[str]) -> bool:
-    """Return whether codes are alike, as those are that people give: random ones have letters and digits anywhere."""
-    shapes = Counter(re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", code)) for code in codes)
-    return bool(shapes) and shapes.most_common(1)[0][1] >= 0.2 * len(codes)
 
 
 def _says_again(one: ReadColumn, other: ReadColumn) -> bool:

@@ -121,10 +121,11 @@ REPLIES = _words("""
     comment remark reply answer response message note review followup journal annotation translation kommentar
 """)
 """Nouns of what people say about a row: it belongs to it, though it has a subject of its own."""
-COPIES = (
-    "version", "revision", "history", "archive", "backup", "snapshot", "autosave", "search", "index", "indexentry",
-    "copy", "old",
-)  # fmt: skip
+COPIES = tuple(
+    _words("""
+    version revision history archive backup snapshot autosave search index indexentry copy old
+""")
+)
 """Ends of nouns of tables with what other tables have, too: their texts have to prove it."""
 POINTERS = _words("first last latest newest head current live")
 """Words of columns that name one of the rows that belong to this one."""
@@ -134,6 +135,12 @@ FORMER = _words("past old older former previous prior")
 """Words of columns that name a version that holds no more."""
 AWAY = _words("archive trash deleted bin backup old")
 """Nouns of tables with rows that were taken out of another one, whose rows have the same name of a title."""
+FREE_ID = _words("id handle guid uuid key name uid")
+"""Last words of a column whose table a type beside it tells."""
+GENERIC = _words("""
+    parent owner item record entity object node ref rel related about regarding res resource target
+""")
+"""Words of columns that name a row, but not of which table."""
 KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid pk oid")
 TYPE_WORDS = _words("type class model kind entity table doctype")
 """Last words of columns that say of which table the row is that the column beside names."""
@@ -146,26 +153,29 @@ CODE_NAMES = _words("number no nr code reference ref ticket tn sku isbn key symb
 NUMBERS_OF_ROWS = _words("number no nr nummer ticket reference")
 """The same of numbers."""
 ORDERS = _words("position sort sorting order ordering rank number line sequence seq index idx page")
-CREATED = _words("""
-    create created creation date posted published submitted opened written ordered sent received added start
-""")
 CHANGED = _words("updated modified changed edited update mtime lastmod")
 STATE_LABELS = _words("status state priority severity type kind stage currency unit country language locale gender")
 """Words of columns whose labels people filter by, but which say little about what a row is about."""
 
 # --- Who may see a row ---
 
-HIDE = _words("""
-    personal priv erroneous erroneously deleted delete removed trashed trash hidden hide hides private
-    confidential internal draft drafts spam secret restricted banned void voided withdrawn revoked retracted
-    redacted sealed embargoed embargo quarantined suppressed suppress destroyed purged unlisted classified
-    sensitive discarded exclude excluded noindex geheim vertraulich intern privat versteckt verborgen entwurf
-    geloescht gelöscht papierkorb gesperrt vernichtet entfernt borrado prive privé privée brouillon supprime
-    supprimé corbeille caché cachée confidentiel confidentielle poubelle interne masque masqué masquée privado
-    privada borrador eliminado eliminada oculto oculta papelera reservado interno interna privato privata bozza
-    eliminato nascosto nascosta riservato riservata cestino rascunho excluido excluído escondido lixeira
-    verwijderd prullenbak vertrouwelijk ocultar masquer verbergen nascondere esconder skjult slettet utkast dold
-    raderad
+FOR_FEW = _words("""
+    private confidential secret internal restricted geheim vertraulich intern privat prive privé confidentiel privado
+    privato vertrouwelijk
+""")
+"""Words of what few may see. A label that is called so hides what carries it."""
+SURE = FOR_FEW | _words("""
+    deleted trash trashed spam hidden draft drafts whisper redacted papierkorb entwurf brouillon corbeille borrador
+    papelera bozza cestino rascunho lixeira prullenbak
+""")
+"""Words that say so as values, and as names of tables and labels, whatever the column is called."""
+HIDE = SURE | _words("""
+    personal priv erroneous erroneously delete removed hide hides banned void voided withdrawn revoked retracted sealed
+    embargoed embargo quarantined suppressed suppress destroyed purged unlisted classified sensitive discarded exclude
+    excluded noindex versteckt verborgen geloescht gelöscht gesperrt vernichtet entfernt borrado privée supprime
+    supprimé caché cachée confidentielle poubelle interne masque masqué masquée privada eliminado eliminada oculto
+    oculta reservado interno interna privata eliminato nascosto nascosta riservato riservata excluido excluído escondido
+    verwijderd ocultar masquer verbergen nascondere esconder skjult slettet utkast dold raderad
 """)
 """Words that say of a row that it is not for everybody."""
 SHOW = _words("""
@@ -176,9 +186,9 @@ SHOW = _words("""
     pubblicata visibile visivel visível openbaar gepubliceerd zichtbaar offentlig publicerad synlig
 """)
 """Words that say of a row that it is for everybody."""
-OFF = _words("""
-    disabled inactive deactivated retired expired invalid offline obsolete deaktiviert inaktiv inactif inactivo
-""")
+OFF = _words(
+    "disabled inactive deactivated retired expired invalid offline obsolete deaktiviert inaktiv inactif inactivo"
+)
 ON = _words("""
     active enabled valid online live current latest validated approved moderated available sale aktiv actif activo
     attivo actief ativo gueltig gültig aktiviert
@@ -187,6 +197,8 @@ ON = _words("""
 NOT = _words("non not no never without dont nicht kein keine nie pas sin nao não niet geen ikke inte")
 NEGATIONS = _words("non not un in dis de no nicht nao")
 """Words, and beginnings of words, that turn the others round: `not_visible`, `unpublished`, `nonpublic`."""
+NEGATED_BY_IN = _words("visible visivel visibile valid active actif activo attivo")
+"""What `in` negates: elsewhere it says where."""
 ABOUT_ROWS = _words("""
     is are was be has been have as in on at by to for from of the a it this do does flag flagged mark marked status
     state web website site internet online portal page record row entry item soft all everyone everybody anyone
@@ -195,65 +207,53 @@ ABOUT_ROWS = _words("""
 """)
 """Words beside them that do not say that the column is about something else than the row: `hide_from_search`."""
 SEARCHED = _words("search searches searching index indexing robots list listing results suche recherche")
-"""What a row is left out of if nothing else says so: `no_index`."""
+LETS_IN = _words("include included allow allowed")
+"""What a row is left out of, or let into, if nothing else says so: `no_index`."""
+VERBS = _words("show display hide shows displays hides")
 PLACES_OF_LINKS = _words("""
     nav menu navigation dashboard toc sitemap home homepage breadcrumb footer sidebar feed slider
 """)
 """Words of flags that say where a row is linked: in no menu, it may be seen all the same."""
+PUBLIC = SHOW - _words("visible visibility viewable searchable indexable indexed listed show shown display displayed")
+"""Words that hide all rows if none has a yes: others say where a row is shown, and may be of nobody's use."""
 FEW_READERS = re.compile(
-    r"(?:is_|visible_(?:to|for)_|for_)*(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite|password|subscribers?|me)"
-    r"_?only|only_?(?:for_?)?(?:staff|admins?|members?|me|team)"
-    r"|(?:login|members?|password|registration|authentication|auth|invite)_(?:required|protected)"
+    r"(?:is_|visible_(?:to|for)_|for_)*(?:(?:staff|admins?|members?|registered|login|moderators?|employees|team|invite"
+    r"|password|subscribers?|me)_?only|only_?(?:for_?)?(?:staff|admins?|members?|me|team)"
+    r"|(?:login|members?|password|registration|auth(?:entication)?|invite)_(?:required|protected)"
     r"|requires?_(?:login|auth|authentication|password)|invite_only)"
 )
 """Names of flags that say who alone may read a row."""
+NO_FLAGS = _words("count number reason revision version total level")
+"""Last words of columns that say how often, how far or why."""
 STATES = _words("""
     status state visibility workflow stage moderation access scope privacy audience policy statut estado stato
     zustand sichtbarkeit class classification confidentiality sensitivity secrecy security sharing share acl
     publication verification approved published
 """)
 """Last words of columns whose values say who may see a row, or how far the work on it has come."""
-SECRECY = _words("""
-    visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit
-""")
+SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit")
 """Those that say nothing but who may see it: values that are not understood hide all rows but the majority."""
 CODED_SECRECY = SECRECY | _words("classification security policy")
 """The same of numbers."""
 BETWEEN_PERSONS = _words("direct dm im mpim one2one oneonone personal")
 CONVERSATIONS = _words("channel conversation room chat message thread group dialog dialogue")
-"""Kinds of conversations between a few persons, and what these are called."""
-PUBLIC_VALUES = SHOW - _words("listed show display displayed released indexed visibility shown") | _words("""
-    everyone everybody anyone all world
-""")
-HIDDEN_VALUES = HIDE - _words("hide hides delete exclude excluded suppress") | _words("""
+ONE_SAYS = _words("message thread")
+"""Kinds of conversations between a few persons, what these are called, and those whose kind says what is in them."""
+PUBLIC_VALUES = SHOW - _words("listed released indexed") | _words("everyone everybody anyone all world")
+HIDDEN_VALUES = HIDE | _words("""
     auto-draft autosave inherit future scheduled unapproved obsolete superseded outdated entered-in-error disapproved
-    whisper revision poubelle refuse prepa concept
+    revision refuse prepa concept
 """)
-"""Values of what is not for everybody, as a whole or with words that say nothing. `inherit`: a former version."""
-STRONG_VALUES = _words("""
-    private confidential secret internal deleted trash trashed spam hidden draft drafts restricted whisper redacted
-    geheim vertraulich intern privat papierkorb entwurf prive privé confidentiel brouillon corbeille privado
-    borrador papelera privato bozza cestino rascunho lixeira vertrouwelijk prullenbak
-""")
-"""Those that say so in a column, or as the name of a label, whatever it is called."""
+"""Values of what is for everybody, or is not, as a whole or with words that say nothing. `inherit`: an old version."""
 MODERATION = _words("""
     approved accepted rejected refused declined denied disapproved pending spam trash unapproved flagged hold held
     waiting new offensive unmoderated
 """)
 LET = _words("approved accepted")
 """If a column of what people write has only these values, a moderator decides: what was not let pass is hidden."""
-FOR_FEW = _words("""
-    private confidential secret internal restricted geheim vertraulich intern privat prive confidentiel privado
-""")
-"""Those of labels that hide what carries them."""
-DELETED = _words("""
-    deleted delete deletion removed trashed hidden withdrawn retracted discarded destroyed purged geloescht gelöscht
-    vernichtet entfernt supprime eliminado borrado verwijderd
-""")
-"""Words of times that are set for what was taken away."""
+KINDS = _words("type kind mode level folder mailbox")
+"""Last words of columns whose values say surely of which kind a row is."""
 TIME_ENDS = _words("at on date time timestamp by utc gmt")
-NO_FLAGS = _words("count number reason revision version total level")
-"""Last words of columns that say how often, how far or why."""
 PUBLISHED_TIMES = _words("published publish publication released release approved pub")
 """Words of times that are empty for drafts, and to come for what is not out yet."""
 UNTIL = re.compile(
@@ -265,15 +265,23 @@ FROM = re.compile(
     r"|(?:publish(?:ed)?|embargo(?:ed)?|hidden|release|pub)_(?:until|till|to|at|on|date|time)|embargo(?:_ends?)?|gueltig_ab"
 )
 """Names of times between which a row may be seen."""
+NUMBERS = re.compile(r"-?\d+(?:,-?\d+)*")
+"""A list of the groups that may read a row; `0` or nothing if all may."""
 YES = _words("y yes t true 1 -1 on j ja oui o si s sí sim wahr vrai")
 NO = _words("n no f false 0 off nein non nee falsch faux")
-MAX_STATES = 30
-"""A column with more values says no state."""
+HALF, FEW = 0.5, 0.3
+"""A doubtful word does not hide most rows; a column that is set says so of few."""
+MAX_PASSWORDS = 0.2
+"""If more rows have a password, it is that of an account."""
+MAX_STATES, MAX_STATE_CHARS = 30, 40
+"""A column with more values, or longer ones, says no state."""
+MAX_CODE, MAX_LEVELS = 2, 8
+"""Characters of a code (O for an open channel, P for a private one), and values of levels of secrecy."""
 BETWEEN = re.compile(r"(?:priv(?:ate)?|direct|personal)_?(?:msg|message|mail)s?|[pd]ms?|recycle_?bin")
 """What tables of what persons wrote to each other are called."""
-LISTS = _words("""
-    restriction restricted private hidden secret confidential embargo embargoed unlisted nonpublic internal
-""")
+MAX_LINK_COLUMNS = 8
+"""A table of links to labels has no more."""
+LISTS = FOR_FEW | _words("restriction hidden embargo embargoed unlisted nonpublic")
 """Words of tables that list rows of another one which few may see."""
 CONTENT = _words("""
     post message comment note page node content entry topic article document thread remark reply journal email item
