@@ -6,13 +6,11 @@ import shutil
 import signal
 import tempfile
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 import hypothesis
 import psutil
 import pytest
-from httpx._transports import default
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -25,9 +23,9 @@ from rag_index.orchestration.launch import quiet
 from rag_index.orchestration.prefect_api import send_pending_logs
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
-from tests.local_model import keep_model
 from tests.prefect_api import temporary_server
 from tests.project import Project
+from tests.read_once import keep_model, trust_one_certificate
 
 pytest_plugins = ["tests.live.fixtures"]
 
@@ -109,20 +107,6 @@ def share_statements():
         dialect.__eq__ = lambda dialect, other: quotes(dialect) == quotes(other)
 
 
-def share_certificates():
-    """Let the HTTP clients of this process read the certificates of the machine once, not in 20 ms each."""
-    make = default.create_ssl_context
-
-    @cache
-    def made(environment, *given, **named):
-        return make(*given, **named)
-
-    def shared(*given, **named):
-        return made((os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")), *given, **named)
-
-    default.create_ssl_context = shared
-
-
 MEMORY = Path("/dev/shm")
 ENOUGH = 10_000_000_000
 """Bytes. All tests at once need a quarter of that."""
@@ -141,7 +125,7 @@ def pytest_configure(config):
     write_to_memory()
     keep_model()
     share_statements()
-    share_certificates()
+    trust_one_certificate()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it
     hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
     hypothesis.settings.load_profile("tests")

@@ -133,13 +133,14 @@ def serve(descriptor: int) -> None:
     """Fork a process for each request, and tell its number and then how it ended."""
     from rag_index import cli
     from rag_index.components.embedders import local
-    from tests.local_model import keep_model
+    from tests.read_once import keep_model, trust_one_certificate
 
     for module in [f"rag_index.cli.{name}" for name in set(cli.COMMANDS.values())] + list(ALWAYS):
         importlib.import_module(module)
     for module in WITH_API if "PREFECT_API_URL" in os.environ else ():
         importlib.import_module(module)
     keep_model()
+    trust_one_certificate()
     local.load_table()
     gc.collect()
     gc.freeze()
