@@ -190,6 +190,6 @@ def _blocks(path: Path) -> Iterator[bytes]:
                     return
                 block = rest + read
                 rest = block[-2 * PIECE - STEP :]
-                if block.count(0) < len(block):  # a store keeps room for what is to come
+                if np.frombuffer(block, np.uint8).any():  # a store keeps room for what is to come
                     start = len(block) - len(block.lstrip(b"\0"))
                     yield block[max(0, start - PIECE) : len(block.rstrip(b"\0")) + PIECE]
