@@ -31,7 +31,7 @@ ANCHORED = {
     "_OPAQUE", "_OPENED",
 }  # fmt: skip
 """Patterns that functions are given which only look whether they fit from the beginning."""
-LONGEST = 250_000
+LONGEST = 100_000
 """Characters. What takes the square of the time shows it at a quarter of that."""
 
 

@@ -85,7 +85,7 @@ def test_a_name_is_no_command_and_no_other_name(followed, tmp_path):
     """Schema, table and columns are named alike; the script runs, does nothing else, and the feed gets the change."""
     rng, harm, sql = random.Random(35), tmp_path / "x", followed.dialect
     mark = '"' if sql in ("sqlite", "postgresql") else "`"
-    for number in range(12):
+    for number in range(6):
         name, key, text = (f"{hostile_name(rng, harm)}{number}{kind}" for kind in "tkb")
         table, column, other = (quoted(one, mark) for one in (name, key, text))
         followed.run(f"CREATE TABLE {table} ({column} integer PRIMARY KEY, {other} varchar(90))")

@@ -65,7 +65,10 @@ def test_what_was_tried_can_be_kept(tmp_path):
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "said", "code"), [(signal.SIGTERM, "", 130), (signal.SIGHUP, "Search at", 0)])
+@pytest.mark.parametrize(
+    ("number", "said", "code"),
+    [(signal.SIGTERM, "", 130), pytest.param(signal.SIGHUP, "Search at", 0, marks=pytest.mark.long)],
+)
 def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_path, number, said, code):
     process, temporary, _ = start(tmp_path)
     began = lambda: any(temporary.glob("rag-index-try-*/rag-index.toml"))  # noqa: E731

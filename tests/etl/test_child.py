@@ -90,7 +90,7 @@ def test_a_death_ends_what_waits_for_the_same_child_and_a_shutdown_what_it_does(
         hanging.result(60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_no_child_outlives_its_parent(number):
     """Whatever the child is doing: it hangs here."""
     code = (

@@ -383,6 +383,7 @@ main(["--config", config, "erase", "notes", "--key", "7", "--proof", proof])
 """
 
 
+@pytest.mark.long
 def test_a_document_that_was_deleted_just_before_a_kill_is_looked_for_by_the_next_erasure(project, tmp_path):
     dying = DYING.format(config=str(project.config), proof=str(tmp_path / "proof.json"), writes=0)
     head, _, rest = dying.partition("for name in ")

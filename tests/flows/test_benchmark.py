@@ -46,7 +46,8 @@ def requests_by_threads(fake) -> dict[int | None, list[int]]:
     return found
 
 
-@pytest.mark.parametrize("through_prefect", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("through_prefect", [False, True])
 def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake, request, through_prefect):
     if through_prefect:
         request.getfixturevalue("prefect_server")

@@ -1,8 +1,7 @@
 """Loading in bulk: the search index is off meanwhile, on again in any case, and the collection is then published."""
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from rag_index.components.stores.server import ServerStore
 from rag_index.errors import RagIndexError
 from tests.etl.plain import run_plain
 from tests.fakes.qdrant import FakeQdrant
+from tests.forked_program import run_code
 from tests.project import Project
 
 ALIAS = "test_notes"
@@ -104,22 +104,20 @@ def test_a_first_load_is_published_although_documents_failed_because_nothing_bet
 
 
 KILLED = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 from tests.etl import plain
-from tests.project import Project
+from tests.reliability.victim import project_in
 
-project = Project.__new__(Project)
-project.folder, project.config = Path(sys.argv[1]), Path(sys.argv[1]) / "rag-index.toml"
 plain.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-plain.run_plain(project, full=True)
+plain.run_plain(project_in(Path(folder)), full=True)
 """
 
 
 def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
     run_plain(project)
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(project.folder)], capture_output=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    ended = run_code(f"folder = {str(project.folder)!r}\n{KILLED}", os.environ)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert threshold(qdrant, f"{ALIAS}__2") == 0
     run_plain(project)
     assert threshold(qdrant, f"{ALIAS}__2") == 10

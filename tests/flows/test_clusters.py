@@ -59,6 +59,7 @@ def test_two_small_shards_start_no_worker_and_two_full_ones_do(tmp_path, request
         assert (full["shards"], "workers" in full["stages"]) == (3, True)
 
 
+@pytest.mark.long
 def test_workers_that_do_not_reach_prefect_are_found_before_the_run_and_told_what_to_set(prefect_server):
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         settings = ParallelSettings(address=cluster.scheduler_address)

@@ -52,7 +52,7 @@ def edges_of_readme() -> set[tuple[str, str]]:
     ("way", "server"),
     [
         ({"serial": True}, False),
-        ({}, True),
+        pytest.param({}, True, marks=pytest.mark.long),
         pytest.param({"workers": 2, "shard_documents": 50}, False, marks=pytest.mark.long),
         pytest.param({"workers": 2, "shard_documents": 50}, True, marks=pytest.mark.long),
     ],

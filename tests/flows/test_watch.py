@@ -79,7 +79,9 @@ def test_an_ordinary_run_uses_the_temporary_server_of_its_watch(tmp_path, fake):
     assert {(run["name"], run["state_name"]) for run in runs} >= {("index notes", "Completed")}
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["batch", "ordinary run"])
+@pytest.mark.parametrize(
+    "whole", [pytest.param(False, id="batch"), pytest.param(True, id="ordinary run", marks=pytest.mark.long)]
+)
 def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, monkeypatch, whole):
     """A batch is indexed without a flow run; a whole run, which needs workers, waits for the server."""
     from flows.watch import index_changes

@@ -148,6 +148,7 @@ def private_bytes(pid: str = "self") -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+@pytest.mark.long
 def test_shards_that_are_done_leave_the_memory(client):
     worker = str(client.run(lambda dask_worker: os.getpid()).popitem()[1])
 
@@ -161,6 +162,7 @@ def test_shards_that_are_done_leave_the_memory(client):
         assert late - early < SHARDS * SHARD_BYTES / 4
 
 
+@pytest.mark.long
 def test_nothing_is_imported_from_a_shared_temporary_folder():
     with tempfile.TemporaryDirectory() as name:  # shorter than those of pytest: addresses of sockets are in it
         place = Path(name)

@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_serve
 
 
 @pytest.mark.mount
-@pytest.mark.parametrize("left", [2 << 20, 8 << 20])
+@pytest.mark.parametrize("left", [pytest.param(2 << 20, marks=pytest.mark.long), 8 << 20])
 def test_a_store_that_is_loaded_on_a_full_disk_says_so(tmp_path, left):
     project = make_project(tmp_path / "p", 60, extra=STORE)
     with Disk(project, 400) as disk:

@@ -278,6 +278,7 @@ def assert_completed(project: Project, embedder, expected, death: Death, *, full
     shutil.rmtree(project.folder)
 
 
+@pytest.mark.long
 def test_death_while_documents_that_failed_become_readable_for_a_while(folder, embedder):
     """What is listed as failed is listed again when the source is as it was, although the digests are too."""
     start = with_digests(make_project(folder / "start", DOCUMENTS))

@@ -49,6 +49,7 @@ def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_index(tmp_path):
     """Measure Python's own memory; the native part of the embedded store is not counted."""
     settings = Project(tmp_path / "project").settings

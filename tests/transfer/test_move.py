@@ -120,7 +120,7 @@ def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(p
 @pytest.mark.parametrize(
     ("stop_on", "after"),
     [
-        (UPSERT, 1),
+        pytest.param(UPSERT, 1, marks=pytest.mark.long),
         ("PATCH /collections/test_notes__1", 0),  # the hand-over: the first id
         pytest.param("PATCH /collections/test_notes__2", 0, marks=pytest.mark.long),
         ("POST /collections/aliases", 0),

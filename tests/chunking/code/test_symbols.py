@@ -77,6 +77,7 @@ def test_no_file_takes_longer_than_its_limit(language: str, text: str) -> None:
     assert time.process_time() - begun < 6
 
 
+@pytest.mark.long
 def test_a_process_does_not_grow_by_what_it_parses() -> None:
     """py-tree-sitter keeps what its reader is given for ever: 40 MB here."""
     text = b"/*" + b" " * 1_000_000 + b"*/ int f(void);\n"
