@@ -1,6 +1,6 @@
 """Chunks of source code, split at symbols. Files are parsed where their chunks are embedded: on the workers.
 
-    languages -> definitions (c_definitions) -> symbols -> the chunker here
+    definitions -> symbols -> the chunker here
 
 The grammars come from tree-sitter's own packages (the extra `code`). Their queries for tags find names alone, and not
 all that is meant here: constants, enums, owners, what a macro hides. So each type of node has a reader of its own.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from rag_index.components.chunking.code.symbols import TEXT, Symbol, symbols_of
@@ -40,17 +41,9 @@ class Span(NamedTuple):
 
 def _character_positions(text: str, symbols: Sequence[Symbol]) -> dict[int, int]:
     """Map each byte offset at which a symbol begins or ends to its position in characters."""
-    offsets = sorted({offset for symbol in symbols for offset in (symbol.start, symbol.end)})
-    if text.isascii():
-        return {offset: offset for offset in offsets}
-    data = text.encode()
-    positions: dict[int, int] = {}
-    previous = characters = 0
-    for offset in offsets:
-        characters += len(data[previous:offset].decode())
-        positions[offset] = characters
-        previous = offset
-    return positions
+    offsets, data = sorted({offset for symbol in symbols for offset in (symbol.start, symbol.end)}), text.encode()
+    counts = (len(data[before:offset].decode()) for before, offset in pairwise([0, *offsets]))
+    return dict(zip(offsets, accumulate(counts), strict=True))
 
 
 def _split_at_symbols(text: str, symbols: Sequence[Symbol], max_chars: int) -> Iterator[Span]:

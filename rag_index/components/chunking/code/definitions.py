@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +23,19 @@ _GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis
 """Objects whose functions are named without them."""
 _RECEIVER = re.compile(r"\b([A-Za-z_]\w*+)\s*+(\[[^\[)]*+\])?\s*+,?\s*+\)$")
 _TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
+_CLASSES = ("struct_specifier", "union_specifier", "class_specifier")
+_C_TYPES = {**dict.fromkeys(_CLASSES, "class"), "enum_specifier": "enum"}
+_NO_FUNCTION = {"pointer_declarator", "reference_declarator", "array_declarator"}
+"""Declarators that make something else than a function of the name in them."""
+_DECLARATORS = _NO_FUNCTION | {
+    "function_declarator", "parenthesized_declarator", "init_declarator", "attributed_declarator",
+}  # fmt: skip
+_TEMPLATES = {"template_type", "template_function", "template_method", "dependent_name"}
+MAX_TAIL_BYTES = 2000
+"""Bytes that may follow a header's guard, as comments."""
+_COMMENT = re.compile(rb"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
+_KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
+"""What damaged text may show in the place of a function's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,15 @@ def first_child(node: Node) -> Node | None:
     return node.named_child(0) if node.named_child_count else None
 
 
+def unwrapped(node: Node | None, wrappers: Set[str], field: str = "") -> Node | None:
+    """Return what nodes of these types are wrapped around: the node in a field, or else their first one."""
+    for _ in range(MAX_NESTING):
+        if node is None or node.type not in wrappers:
+            return node
+        node = node.child_by_field_name(field) or first_child(node)
+    return None
+
+
 def named(node: Node, place: Place, kind: str, field: str = "name") -> Iterator[Named]:
     """Read a node that defines one symbol, whose name is in a field."""
     name = node.child_by_field_name(field)
@@ -98,12 +120,9 @@ def _js_function_expression(node: Node, place: Place) -> Iterator[Named]:
         yield from named(node, place, "class" if node.type == "class" else "function")
 
 
-def _js_value(node: Node | None) -> Node | None:
-    for _ in range(MAX_NESTING):
-        if node is None or node.type not in {"parenthesized_expression", "as_expression", "satisfies_expression"}:
-            return node
-        node = first_child(node)
-    return None
+def _js_value(node: Node, field: str) -> Node | None:
+    wrappers = {"parenthesized_expression", "as_expression", "satisfies_expression"}
+    return unwrapped(node.child_by_field_name(field), wrappers)
 
 
 def _js_kind(value: Node | None) -> str:
@@ -113,7 +132,7 @@ def _js_kind(value: Node | None) -> str:
 
 
 def _js_variable(node: Node, place: Place) -> Iterator[Named]:
-    name, value = node.child_by_field_name("name"), _js_value(node.child_by_field_name("value"))
+    name, value = node.child_by_field_name("name"), _js_value(node, "value")
     if name is None or name.type != "identifier":
         return
     kind = _js_kind(value)
@@ -130,7 +149,7 @@ def _is_require(value: Node, place: Place) -> bool:
 
 
 def _js_assignment(node: Node, place: Place) -> Iterator[Named]:
-    left, right = node.child_by_field_name("left"), _js_value(node.child_by_field_name("right"))
+    left, right = node.child_by_field_name("left"), _js_value(node, "right")
     if left is None or right is None:
         return
     if left.type == "identifier":
@@ -158,7 +177,7 @@ def _is_own_value(value: Node, place: Place) -> bool:
 
 
 def _js_member(node: Node, place: Place, kind: str, field: str) -> Iterator[Named]:
-    value = _js_value(node.child_by_field_name("value"))
+    value = _js_value(node, "value")
     if value is not None and value.type in _FUNCTIONS:
         yield from named(node, place, kind, field)
     elif kind == "method" and any(child.type == "static" for child in node.children):
@@ -176,13 +195,8 @@ def _go_method(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _rust_implementation(node: Node, place: Place) -> Iterator[Named]:
-    target = node.child_by_field_name("type")
-    for _ in range(MAX_NESTING):
-        if target is None or target.type not in {"reference_type", "generic_type"}:
-            break
-        target = target.child_by_field_name("type")
-    if target is not None:
-        yield Named("implementation", place.text(target), node)
+    target = unwrapped(node.child_by_field_name("type"), {"reference_type", "generic_type"}, "type")
+    yield Named("implementation", place.text(target), node)
 
 
 def _java_field(node: Node, place: Place) -> Iterator[Named]:
@@ -216,6 +230,120 @@ def _ruby_assignment(node: Node, place: Place) -> Iterator[Named]:
         is_type = place.data[start:end].decode("utf-8", "replace") in _TYPE_MAKERS
     owner, _, last = place.text(left).rpartition("::")
     yield Named("class" if is_type else "constant", last, node, owner)
+
+
+def _c_declared(node: Node | None) -> tuple[Node | None, bool]:
+    """Return the node of the name in a declarator, and whether the name is that of a function."""
+    is_function = False
+    for _ in range(MAX_NESTING):
+        if node is None or node.type not in _DECLARATORS:
+            return node, is_function or (node is not None and _c_scopes(node)[1].type == "operator_cast")
+        if node.type not in {"parenthesized_declarator", "init_declarator"}:
+            is_function = node.type == "function_declarator"
+        last = node.named_child(node.named_child_count - 1) if node.named_child_count else None
+        node = node.child_by_field_name("declarator") or last
+    return None, False
+
+
+def _c_scopes(node: Node) -> tuple[list[Node], Node]:
+    """Return what stands before a name, and the name itself."""
+    scopes: list[Node] = []
+    for _ in range(MAX_NESTING):
+        name = node.child_by_field_name("name") if node.type == "qualified_identifier" else None
+        if name is None:
+            break
+        scopes += filter(None, [node.child_by_field_name("scope")])
+        node = name
+    return scopes, node
+
+
+def _c_name(node: Node, place: Place) -> tuple[str, str]:
+    """Return the owner that a name has before it, and the name, both without the arguments of templates."""
+    scopes, last = _c_scopes(node)
+    *owner, text = (place.text(unwrapped(one, _TEMPLATES, "name")) for one in (*scopes, last))
+    if last.type == "operator_cast":
+        text = text.removesuffix(place.text(last.child_by_field_name("declarator")))
+    return "::".join(owner), " ".join(text.split())
+
+
+def _c_function(node: Node, place: Place) -> Iterator[Named]:
+    name, is_function = _c_declared(node.child_by_field_name("declarator"))
+    if name is not None and is_function:
+        owner, last = _c_name(name, place)
+        if last and last not in _KEYWORDS:
+            yield Named("function", last, node, owner)
+
+
+def _c_declaration(node: Node, place: Place) -> Iterator[Named]:
+    if place.type_around() == "friend_declaration" or (place.is_local and node.type == "declaration"):
+        return
+    qualifiers = [place.text(child) for child in node.children if child.type == "type_qualifier"]
+    is_constant = not {"const", "constexpr", "constinit"}.isdisjoint(qualifiers)
+    found = 0
+    for declarator in node.children_by_field_name("declarator"):
+        name, is_function = _c_declared(declarator)
+        has_value = declarator.type == "init_declarator" or node.child_by_field_name("default_value") is not None
+        if name is None or not (is_function or has_value):
+            continue
+        kind = "function" if is_function else "constant" if is_constant else "variable"
+        owner, last = _c_name(name, place)
+        if node.child_by_field_name("type") is None and last.isupper():
+            continue  # a macro that is called like a constructor
+        is_member = kind == "variable" and node.type != "declaration"  # members with a value are no variables
+        if last and last not in _KEYWORDS and not is_member:
+            yield Named(kind, last, declarator if found else node, owner, encloses=False)
+            found += 1
+
+
+def _c_type(node: Node, place: Place) -> Iterator[Named]:
+    name = node.child_by_field_name("name")
+    if name is None or node.child_by_field_name("body") is None:
+        return
+    owner, last = _c_name(name, place)
+    if place.type_around() == "type_definition" and last in _c_typedef_names(place.around[-1], place):
+        return  # `typedef struct T {…} T` is one symbol
+    yield Named(_C_TYPES[node.type], last, node, owner)
+
+
+def _c_typedef_names(node: Node, place: Place) -> list[str]:
+    names = [_c_declared(declarator)[0] for declarator in node.children_by_field_name("declarator")]
+    return [place.text(name) for name in names if name is not None]
+
+
+def _c_typedef(node: Node, place: Place) -> Iterator[Named]:
+    """Read the names of a typedef; a type without a name of its own takes the first of them."""
+    target = node.child_by_field_name("type")
+    names = _c_typedef_names(node, place)
+    kind, encloses = "type", False
+    if target is not None and target.type in _C_TYPES and target.child_by_field_name("body") is not None:
+        own = target.child_by_field_name("name")
+        if own is None or place.text(own) in names:
+            kind, encloses = _C_TYPES[target.type], True
+    declarators = node.children_by_field_name("declarator")
+    for number, (name, declarator) in enumerate(zip(names, declarators, strict=False)):
+        if number:
+            yield Named("type", name, declarator, encloses=False, is_global=encloses)
+        else:
+            yield Named(kind, name, node, encloses=encloses)
+
+
+def _cpp_namespace(node: Node, place: Place) -> Iterator[Named]:
+    owner, _, last = "".join(place.text(node.child_by_field_name("name")).split()).rpartition("::")
+    if last:
+        yield Named("module", last, node, owner)
+
+
+def _c_macro(node: Node, place: Place) -> Iterator[Named]:
+    """Read a macro that is not the guard of a header: one that is defined if it is not, for the rest of the file."""
+    name = node.child_by_field_name("name")
+    if name is None:
+        return
+    if node.child_by_field_name("value") is None and place.type_around() == "preproc_ifdef":
+        condition, tail = place.around[-1].child_by_field_name("name"), place.data[place.around[-1].end_byte :]
+        is_last = len(tail) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", tail).strip()
+        if is_last and condition is not None and place.text(condition) == place.text(name):
+            return
+    yield Named("macro", place.text(name), node, is_global=True)
 
 
 def _named(kind: str, *types: str) -> dict[str, Reader]:
@@ -277,4 +405,17 @@ RUBY: Mapping[str, Reader] = {
     **_named("method", "method", "singleton_method"),
     "alias": _ruby_alias,
     "assignment": _ruby_assignment,
+}
+C: Mapping[str, Reader] = {
+    "function_definition": _c_function,
+    "declaration": _c_declaration,
+    "type_definition": _c_typedef,
+    **dict.fromkeys(_C_TYPES, _c_type),
+    **dict.fromkeys(("preproc_def", "preproc_function_def"), _c_macro),
+}
+CPP: Mapping[str, Reader] = {
+    **C,
+    "field_declaration": _c_declaration,
+    "namespace_definition": _cpp_namespace,
+    **_named("type", "alias_declaration", "concept_definition"),
 }

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from rag_index.components.chunking.code import c_definitions, definitions
-from rag_index.components.chunking.code.c_definitions import hide_macros
+from rag_index.components.chunking.code import definitions
 from rag_index.components.chunking.code.definitions import Named, Place, first_child
 from rag_index.core.extras import install_command
 from rag_index.errors import SettingsError, TerminalError
@@ -88,12 +87,12 @@ _ALL = (
     ),
     Language("java", "tree_sitter_java", (".java",), definitions.JAVA, comments=_LINE_AND_BLOCK),
     Language(
-        "c", "tree_sitter_c", (".c", C_HEADER), c_definitions.C, wrappers=_C_WRAPPERS,
+        "c", "tree_sitter_c", (".c", C_HEADER), definitions.C, wrappers=_C_WRAPPERS,
         local=frozenset({"compound_statement"}),
     ),
     Language(
         "cpp", "tree_sitter_cpp", (".cc", ".cpp", ".cxx", ".c++", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".tpp"),
-        c_definitions.CPP, wrappers=_C_WRAPPERS, local=frozenset({"compound_statement"}), separator="::",
+        definitions.CPP, wrappers=_C_WRAPPERS, local=frozenset({"compound_statement"}), separator="::",
     ),
     Language(
         "ruby", "tree_sitter_ruby", (".rb", ".rake", ".gemspec"), definitions.RUBY, separator="::",
@@ -157,6 +156,34 @@ _buffer = functools.cache(bytearray)
 """Returns the buffer of a size through which the parser reads, overwritten by each file: py-tree-sitter 0.26.1 keeps
 what it was given for ever, so that each process grew by all that it parsed."""
 _QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
+_NAME = rb"[A-Z_][A-Z0-9_]{2,}"
+_CALL = rb"(?:[ \t]*\([^()\n]*\))?"
+_GAP = rb"[ \t\r\n]+"
+_HIDDEN = (
+    # class EXPORT Name : Base {
+    re.compile(
+        rb"\b(?:class|struct|union)((?:" + _GAP + _NAME + _CALL + rb")+)" + _GAP + rb"(?!final\b)[A-Za-z_][\w:]*"
+        rb"\s*(?:<[^<>{};]*>\s*)?(?:final\s*)?(?=:[^:]|\{)"
+    ),
+    # void lock() LOCKS_EXCLUDED(mutex);
+    re.compile(rb"\)\s*(?:(?:const|noexcept|override|final)\s*)*(" + _NAME + _CALL + rb")\s*(?=[;{:=])"),
+    # extern EXPORT INLINE const Type *function(…
+    re.compile(
+        rb"^[ \t]*(?:(?:extern|static|inline|virtual|friend|explicit)[ \t]+)*"
+        rb"((?:" + _NAME + _CALL + _GAP + rb"){1,4})"
+        rb"(?:[A-Za-z_][\w:]*(?:<[^<>;{}()]*>)?[ \t\r\n*&]+){1,6}[A-Za-z_~][\w:]*[ \t]*\(",
+        re.M,
+    ),
+    # BEGIN_WARNINGS(4251), and the same without parentheses before what no type may precede
+    re.compile(rb"^[ \t]*(" + _NAME + rb"[ \t]*\([^()\n]*\))[ \t]*\r?$(?=\s*(?:[A-Za-z_~}/]|\Z))", re.M),
+    re.compile(
+        rb"^[ \t]*(" + _NAME + rb")[ \t]*\r?$"
+        rb"(?=\s*(?:}|\Z|(?:class|namespace|struct|template|public|private|protected|using|typedef|enum|extern)\b))",
+        re.M,
+    ),
+)
+_DIRECTIVE = re.compile(rb"(^[ \t]*#(?:[^\\\n]|\\\r?\n|\\.)*)", re.M)
+_VISIBLE = re.compile(rb"[^\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +212,26 @@ class Definition(NamedTuple):
     end: int
 
 
+def _without_macros(data: bytes, deadline: Deadline) -> bytes:
+    """Return a file of C with spaces in place of macros that the grammar does not expect; directives stay as they
+    are."""
+    parts = _DIRECTIVE.split(data)
+    for number in range(0, len(parts), 2):
+        for pattern in _HIDDEN:
+            deadline.check()
+            parts[number] = pattern.sub(_hide, parts[number])
+    return b"".join(parts)
+
+
+def _hide(match: re.Match[bytes]) -> bytes:
+    start, end = match.start(1) - match.start(), match.end(1) - match.start()
+    return match[0][:start] + _VISIBLE.sub(b" ", match[1]) + match[0][end:]
+
+
 def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
     """Return the syntax tree of a file. Raises TerminalError at the deadline, and SettingsError without its grammar."""
     parser = open_parser(language.name)
-    source = hide_macros(data, deadline.check) if language.name in {"c", "cpp"} else data
+    source = _without_macros(data, deadline) if language.name in {"c", "cpp"} else data
 
     def read(offset: int, _: Point) -> bytearray:
         part = source[offset : offset + READ_BYTES]
@@ -282,7 +325,8 @@ class _SymbolReader:
         kind = node.type
         if (reader := self._language.definitions.get(kind)) is not None and node.is_named:
             for one in reader(node, Place(self._data, self._around, self._local[-1])):
-                self._add(one)
+                if one.name:  # damaged code may have none
+                    self._add(one)
         elif kind in self._language.comments:
             column = node.start_point.column
             if column <= MAX_INDENTATION and not self._data[node.start_byte - column : node.start_byte].strip():
