@@ -76,20 +76,15 @@ class Passage:
     document: str
     chunk: str
     start: int
-    tag_id: str
-    """Hex digits in the names of the tags."""
 
 
 def passages(document: str, chunks: Sequence[str]) -> list[Passage]:
     """Locate the chunks of a document, each after the one before. A chunk that is not found is placed by its number."""
-    located: list[Passage] = []
-    # made of the document, so that the questions for its chunks begin alike, and no text can hold its own
-    tag_id = blake2b(document.encode("utf-8", "replace"), digest_size=6, salt=bytes(8)).hexdigest()
-    after = 0
+    located, after = list[Passage](), 0
     for number, chunk in enumerate(chunks):
         start = document.find(chunk, after)
         after = start + 1 if start >= 0 else after
-        located.append(Passage(document, chunk, start if start >= 0 else len(document) * number // len(chunks), tag_id))
+        located.append(Passage(document, chunk, start if start >= 0 else len(document) * number // len(chunks)))
     return located
 
 
@@ -106,15 +101,11 @@ def question(prompt: str, passage: Passage, max_tokens: int) -> str:
     chunk = _window(passage.chunk, 0, available // 2)
     middle = passage.start + len(passage.chunk) // 2
     document = _window(passage.document, middle, available - estimate_tokens(chunk))
-    texts = {
-        DOCUMENT: _enclose("document", passage.tag_id, document),
-        CHUNK: _enclose("passage", passage.tag_id, chunk),
-    }
-    return "".join(texts.get(part, part) for part in _PLACES.split(prompt))
-
-
-def _enclose(name: str, tag_id: str, text: str) -> str:
-    return f"<{name}-{tag_id}>\n{text}\n</{name}-{tag_id}>"
+    # made of the document, so that the questions for its chunks begin alike, and no text can hold its own
+    tag_id = blake2b(passage.document.encode("utf-8", "replace"), digest_size=6, salt=bytes(8)).hexdigest()
+    texts = {DOCUMENT: ("document", document), CHUNK: ("passage", chunk)}
+    tagged = {place: f"<{name}-{tag_id}>\n{text}\n</{name}-{tag_id}>" for place, (name, text) in texts.items()}
+    return "".join(tagged.get(part, part) for part in _PLACES.split(prompt))
 
 
 def _neutralize(text: str) -> str:
