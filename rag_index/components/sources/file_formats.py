@@ -302,15 +302,11 @@ def _page_texts(page: Any) -> Iterator[str]:
 
 
 def _field_texts(field: Any) -> Iterator[str]:
-    found = dict[str, list[Any]]()
-    for _ in range(MAX_FILES_WITHIN):
-        found = {**{name: _objects(field.get(name)) for name in ("/V", "/Opt", "/Ff") if name in field}, **found}
-        field = field.get("/Parent", {}).get_object() if "/Parent" in field else {}
-    if found.get("/Ff") and int(found["/Ff"][0]) & PASSWORD:
+    if any(int(flags) & PASSWORD for flags in _objects(field.get_inherited("/Ff"))):
         return
-    pairs = [_objects(pair) for pair in found.get("/Opt", []) if isinstance(pair, list)]
+    pairs = [_objects(pair) for pair in _objects(field.get_inherited("/Opt")) if isinstance(pair, list)]
     shown = {str(pair[0]): str(pair[-1]) for pair in pairs if pair}
-    for value in found.get("/V", []):
+    for value in _objects(field.get_inherited("/V")):
         text = value.get_data().decode("utf-8", "replace") if hasattr(value, "get_data") else str(value)
         if text != "/Off":
             yield shown.get(text, text.removeprefix("/"))
@@ -389,8 +385,9 @@ def mail_text(data: bytes, depth: int = 0) -> Pages:
         for part in message.walk():
             _mend(part)
         heads = [f"{name}: {_words(message[name])}" for name in HEAD if message[name]]
-        yield None, "\n\n".join(["\n".join(heads), *_bodies(message, missing)])
-        for part in _attachments(message):
+        texts, attached = _divided(message, missing)
+        yield None, "\n\n".join(["\n".join(heads), *texts])
+        for part in attached:
             yield from _attachment_text(part, depth, missing)
     if missing:
         raise NotText(*_missing(missing))
@@ -408,21 +405,16 @@ def _mend(part: Message) -> None:
             part.set_payload(email.message_from_bytes(head + data).get_payload())
 
 
-def _parts(part: Message) -> list[Message]:
-    found: Any = part.get_payload()
-    return list(found)
-
-
-def _bodies(part: Message, missing: list[str]) -> list[str]:
-    if not part.is_multipart():
-        return [_body_text(part, missing)] if _is_body(part) else []
-    if not _kind(part).startswith("multipart/"):
-        return []
-    texts = ["\n\n".join(_bodies(one, missing)) for one in _parts(part)]
+def _divided(part: Any, missing: list[str]) -> tuple[list[str], list[Message]]:
+    """Return the texts of a part of an e-mail, and what is attached to it."""
+    if not (part.is_multipart() and _kind(part).startswith("multipart/")):
+        return ([_body_text(part, missing)], []) if _is_body(part) else ([], [part])
+    inner = [_divided(one, missing) for one in part.get_payload()]
+    texts = ["\n\n".join(some) for some, _ in inner]
     if _kind(part) == "multipart/alternative":
         texts = _different(texts)
     behind = decode_text((part.epilogue or "").encode("utf-8", "surrogateescape")) or ""
-    return [text for text in [*texts, behind] if text.strip()]
+    return [text for text in [*texts, behind] if text.strip()], [one for _, attached in inner for one in attached]
 
 
 def _different(texts: list[str]) -> list[str]:
@@ -436,20 +428,12 @@ def _different(texts: list[str]) -> list[str]:
     return found
 
 
-def _attachments(part: Message) -> Iterator[Message]:
-    if part.is_multipart() and _kind(part).startswith("multipart/"):
-        for one in _parts(part):
-            yield from _attachments(one)
-    elif not _is_body(part):
-        yield part
-
-
 def _is_body(part: Message) -> bool:
     is_text = _kind(part).startswith(("text/", "multipart/")) and _kind(part) != "text/calendar"
     return is_text and part.get_content_disposition() != "attachment" and not _file_name(part)
 
 
-def _attachment_text(part: Message, depth: int, missing: list[str]) -> Pages:
+def _attachment_text(part: Any, depth: int, missing: list[str]) -> Pages:
     kind = _kind(part)
     name = _file_name(part) or kind
     if kind.startswith("image/") or kind.endswith("-signature"):
@@ -457,7 +441,7 @@ def _attachment_text(part: Message, depth: int, missing: list[str]) -> Pages:
     if not part.is_multipart():
         yield from _file_within(name, _payload(part), depth, missing, _parameter(part, "charset", "Content-Type"))
         return
-    data = b"\n\n".join(one.as_bytes() for one in _parts(part))
+    data = b"\n\n".join(one.as_bytes() for one in part.get_payload())
     if kind not in MAILS:  # such as a report on a delivery
         yield None, f"{name}\n\n{plain_text(data)}"
         return
