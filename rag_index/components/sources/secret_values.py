@@ -78,10 +78,9 @@ def without_secrets(text: str) -> str:
     The latter are random words of 12 characters or more after `token:`, `?key=` or in a link such as `/reset/…`."""
     if "-----BEGIN " not in text and not any(map(text.__contains__, string.digits)):  # nothing random lacks digits
         return text
-    if _has(text, _HASHES_HAVE):
-        text = _HASH.sub(MASK, text)
-    if _has(text, _KEYS_HAVE):
-        text = _KEY.sub(MASK, text)
+    for pattern, marks in ((_HASH, _HASHES_HAVE), (_KEY, _KEYS_HAVE)):
+        if _has(text, marks):
+            text = pattern.sub(MASK, text)
     if _has(text, _SAID_WITH):
         text = _SAID.sub(lambda found: found[0].replace(found[found.lastindex or 0], MASK), text)
     return _GIVEN.sub(_mask_named, text)

@@ -473,17 +473,8 @@ def decode(value: bytes) -> str:
     if not value:
         return ""
     what = next((kind for magic, kind in MAGIC.items() if value.startswith(magic)), "")
-    if not what:
-        unpacked = value
-        if value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
-            unpacker = zlib.decompressobj(47)  # finds out which of the two it is
-            with suppress(zlib.error):
-                unpacked = unpacker.decompress(value, MAX_BYTES) or value
-                if unpacked is not value and not unpacker.eof and not value.endswith(b"\0\0\xff\xff"):  # a flush
-                    raise NotText(f"is cut off, or unpacks to more than {MAX_BYTES:,} bytes: index another column")
-        text = (None if unpacked is not value or value.isascii() else _inflated(value)) or decode_text(unpacked)
-        if text:
-            return text
+    if not what and (text := decode_text(_unpacked(value))):
+        return text
     what = what or "no known kind of file"
     raise NotText(
         f"holds {len(value):,} bytes that are no text ({what}): name another column, or give this one format file"
@@ -530,14 +521,23 @@ def _is_one_byte(codec: str) -> bool:
     return len(bytes(range(128, 256)).decode(codec, "replace")) == 128
 
 
-def _inflated(value: bytes) -> str | None:
-    """Return the text that deflate packed, without a header, as wikis keep it; None if there is none."""
-    unpacker = zlib.decompressobj(-15)
+def _unpacked(value: bytes) -> bytes:
+    """Return what gzip, zlib or deflate packed, the last as wikis keep it, without a header; other bytes as they are.
+    Raises NotText."""
+    has_head = value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"))
+    if value.isascii() and not has_head:
+        return value
+    unpacker = zlib.decompressobj(47 if has_head else -15)  # 47 finds out which of the two it is
     try:
         unpacked = unpacker.decompress(value, MAX_BYTES)
     except zlib.error:
-        return None
-    return _decoded(unpacked, "utf-8") if unpacker.eof and not unpacker.unused_data else None
+        return value
+    if not has_head:
+        is_whole = unpacker.eof and not unpacker.unused_data
+        return unpacked if is_whole and _decoded(unpacked, "utf-8") else value
+    if unpacked and not unpacker.eof and not value.endswith(b"\0\0\xff\xff"):  # a flush
+        raise NotText(f"is cut off, or unpacks to more than {MAX_BYTES:,} bytes: index another column")
+    return unpacked or value
 
 
 def _decoded(value: bytes, charset: str, errors: str = "strict") -> str | None:
