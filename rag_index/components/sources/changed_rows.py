@@ -129,10 +129,8 @@ class ChangedSource(SqlSource):
         with self._connect() as connection:
             statement = self._in_order(connection, self._select_keys(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
-            groups = self._groups(connection, found) or []
-        keys = [row[: len(self._keys)] for row in found]
-        stamps = {encode_key(key): access_stamp(some) for key, some in zip(keys, groups, strict=True)}
-        return stamps, None if following is None else Cursor(tuple(keys[-1]))
+            stamps = self._stamps(connection, found)
+        return stamps, None if following is None else Cursor(tuple(found[-1][: len(self._keys)]))
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         return self._with_stamps(super().documents(ids))
@@ -154,11 +152,9 @@ class ChangedSource(SqlSource):
             unchanged = [key for key, row in zip(keys, found, strict=True) if not row[width]]
             if state.must_read(unchanged):
                 return None
-            if (groups := self._groups(connection, found)) is not None:
-                pairs = zip(keys, groups, found, strict=True)
-                stamps = {key: access_stamp(some) for key, some, row in pairs if not row[width]}
-                if not stamps.keys() <= state.unchanged(stamps):
-                    return None
+            stamps = self._stamps(connection, [row for row in found if not row[width]])
+            if not stamps.keys() <= state.unchanged(stamps):
+                return None
             statement = self._in_order(connection, self._select(), cursor).where(has_changed)
             if end is not None:
                 statement = statement.where(sa.not_(self._after(end.key)))
@@ -173,6 +169,11 @@ class ChangedSource(SqlSource):
     def _select_keys(self, *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
         access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
         return sa.select(*self._keys, *more, *access).where(*self._keys_not_null())
+
+    def _stamps(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> dict[str, str]:
+        """Return the stamps of the groups of rows by key; none without `access`."""
+        groups = self._groups(connection, rows) or ()
+        return {encode_key(row[: len(self._keys)]): access_stamp(some) for row, some in zip(rows, groups, strict=False)}
 
     def _with_stamps(self, page: SourcePage) -> SourcePage:
         """Return the page with stamps of its documents' groups, so that a change of these is found without a time."""

@@ -210,8 +210,6 @@ class DigestSource(SqlSource):
         self._copies_always = self._copies
         self._state: ScanState | None = None
         self._layout = BucketLayout("hash", 1, "")
-        self._divided = False
-        """Whether rows are divided by the layout: from the beginning of a scan on."""
         self._rows: int | None = None
         self._unread: dict[int, int] = {}
         self._to_read: set[int] | None = None
@@ -222,7 +220,7 @@ class DigestSource(SqlSource):
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
         self._state = state
-        self._divided, self._rows, self._unread, self._to_read = False, None, {}, None
+        self._rows, self._unread, self._to_read = None, {}, None
 
     def count(self) -> int:
         return super().count() if self._state is None else self._begin(self._state)
@@ -240,7 +238,6 @@ class DigestSource(SqlSource):
         """Find out which buckets have to be read, once for each scan, and return how many rows there are."""
         if self._rows is not None:
             return self._rows
-        self._divided = True
         with self._connect(patience=self._timeout) as connection:
             types, rendering = self._rendering(connection)
             before = BucketLayout.decode(state.last_watermark)
@@ -333,12 +330,12 @@ class DigestSource(SqlSource):
         return sa.func.md5(sa.func.concat(*[sa.func.coalesce(sa.func.md5(column), "-") for column in values]))
 
     def _part_columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
-        if self._backend == "sqlite" or not self._divided:
+        if self._backend == "sqlite" or self._state is None:
             return []
         return [self._digest_of([table.rows.c[name] for name in table.columns])]
 
     def _part_digest(self, row: Sequence[Any]) -> tuple[int, int]:
-        if not self._divided:
+        if self._state is None:
             return 0, 0
         return values_digest(row) if self._backend == "sqlite" else _read_digest(row[-1])
 
@@ -381,7 +378,7 @@ class DigestSource(SqlSource):
 
     def _select(self) -> Select[Any]:
         statement = super()._select()
-        if not self._divided:
+        if self._state is None:
             return statement
         if self._backend != "sqlite":
             statement = statement.add_columns(*self._digest_columns())
@@ -394,11 +391,11 @@ class DigestSource(SqlSource):
         return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
     def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
-        has_digests = self._divided and self._backend != "sqlite"
+        has_digests = self._state is not None and self._backend != "sqlite"
         return super()._groups(connection, [row[:-2] for row in rows] if has_digests else rows)
 
     def _read(self, rows: Sequence[Sequence[Any]], cursor: Any, parts: Sequence[DocumentParts]) -> SourcePage:
-        if not self._divided:
+        if self._state is None:
             return super()._read(rows, cursor, parts)
         width = len(self._keys)
         if self._backend == "sqlite":

@@ -10,6 +10,8 @@ from rag_index.components.sources.sql import SqlSource
 from rag_index.core.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rag_index.core.settings import IndexSettings, Settings
 
 _PIECE = re.compile(
@@ -17,11 +19,13 @@ _PIECE = re.compile(
 )
 
 
-def and_parts(condition: str) -> list[str]:
-    """Return the parts of a condition that AND joins at its top, or all of it if OR joins them.
+def and_parts(condition: str | None) -> list[str]:
+    """Return the parts of a condition that AND joins at its top, or all of it if OR joins them; none for None.
 
     and_parts("public = 1 AND (state = 2 OR age BETWEEN 1 AND 9)")  # two parts
     """
+    if condition is None:
+        return []
     parts, depth, between, closed = [""], 0, False, False
     for piece in _PIECE.findall(condition.strip()):
         word = piece.upper()
@@ -53,24 +57,21 @@ class RowFinder:
 
         Raises SourceUnavailable and SourceError.
         """
-        index = self._index
         if not self._is_there():
-            return "" if index.query is None else "query, which does not return it"
-        for part in and_parts(index.where) if index.where else ():
-            if not self._is_there(where=part):
-                return f"where: {part}"
-        if not self._is_there(where=index.where, newest=index.newest):
-            return (
-                f"where, which the version with the greatest {index.newest} does not meet" if index.newest else "where"
-            )
+            return "" if self._index.query is None else "query, which does not return it"
+        return next((what for what, asked in self._conditions() if not self._is_there(**asked)), None)
+
+    def _conditions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what the settings ask of a row, one after another, and the settings that ask nothing else."""
+        index = self._index
+        for part in and_parts(index.where):
+            yield f"where: {part}", {"where": part}
+        of_newest = f", which the version with the greatest {index.newest} does not meet" if index.newest else ""
+        yield f"where{of_newest}", {"where": index.where, "newest": index.newest}
         for name, join in index.joins.items():
-            if join.required:
-                loose = join.model_copy(update={"where": None})
-                for part in [None, *(and_parts(join.where) if join.where else ())]:
-                    one = loose.model_copy(update={"where": part})
-                    if not self._is_there(joins={**self._bare.joins, name: one}):
-                        return f"joins.{name}: " + (part or f"{join.table} has no row for it")
-        return None
+            for one in [None, *and_parts(join.where)] if join.required else ():
+                joins = {**self._bare.joins, name: join.model_copy(update={"where": one})}
+                yield f"joins.{name}: " + (one or f"{join.table} has no row for it"), {"joins": joins}
 
     def whole_row(self) -> dict[str, Any]:
         """Return all columns of the row that may be shown, also those that are not indexed."""
