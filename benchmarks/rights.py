@@ -38,7 +38,7 @@ def price(world: World, chance: random.Random) -> None:
             for _ in range(SEARCHES):
                 query = " ".join(chance.choices(WORDS, k=3))
                 found.append(dict(retriever.search_sync(query, groups=caller).timings_ms))
-        rights, total = (statistics.median(one[name] for one in found) for name in ("rights", "total"))
+        rights, total = (statistics.median(one[name] for one in found) for name in ("access", "total"))
         print(f"{ROWS} rows, {share:.0%} to be seen: {rights:.1f} ms for rights, {total:.1f} ms in all (median)")
 
 

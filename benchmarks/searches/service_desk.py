@@ -70,8 +70,8 @@ def recall(settings: Settings, queries: list[str]) -> None:
                     started = time.perf_counter()
                     found[exact] = store.search(settings.alias(name), VectorQuery(vector, 10, exact=exact))
                     seconds[exact] += time.perf_counter() - started
-                min_score = found[True][-1].score - 1e-6
-                shares.append(sum(point.score >= min_score for point in found[False]) / len(found[True]))
+                min_relevance = found[True][-1].score - 1e-6
+                shares.append(sum(point.score >= min_relevance for point in found[False]) / len(found[True]))
             all_shares += shares
             line(f"recall at 10 of {name}", f"{np.mean(shares):.4f}")
     line("recall at 10, all five", f"{np.mean(all_shares):.4f}")

@@ -23,6 +23,6 @@ def as_text(documents):
 
 
 with Retriever.from_settings() as retriever:
-    found = RagIndexRetriever(retriever=retriever, options={"limit": 3, "min_score": 0.2})
+    found = RagIndexRetriever(retriever=retriever, options={"limit": 3, "min_relevance": 0.2})
     chain = {"documents": found | as_text, "question": RunnablePassthrough()} | PROMPT  # | your model
     print(chain.invoke(sys.argv[1]).to_string())

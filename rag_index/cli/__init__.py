@@ -130,8 +130,8 @@ class Number(click.FloatRange):
 
 POSITIVE = WholeNumber(min=1)
 
-name_argument = click.argument("name")
-names_argument = click.argument("names", nargs=-1, metavar="[NAME]…")
+name_argument = click.argument("name", metavar="INDEX")
+names_argument = click.argument("names", nargs=-1, metavar="[INDEX]…")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 wait_option = click.option(
     "--wait",
@@ -161,7 +161,7 @@ parallel_options = options(
 
 def search_options(verb: str) -> Callable[[Any], Any]:
     """Return a decorator with what every command that searches takes. `verb` says what it does with an index."""
-    index = repeated("--index", "indexes", f"{verb} only this index", metavar="NAME")
+    index = repeated("--index", "indexes", f"{verb} only this index", metavar="INDEX")
     return options(index, wait_option, json_option)
 
 
@@ -183,7 +183,7 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
         return call
 
     return options(
-        repeated("--group", "groups", groups),
+        repeated("--group", "groups", groups, metavar="GROUP"),
         click.option("--role", metavar="ROLE", help="Ask as this role of a database that decides who sees what."),
         repeated("--claim", "claims", "A claim of the caller", metavar="NAME=VALUE"),
         add,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from rag_index.etl.erase import Erased, Witness
     from rag_index.etl.run import RunOptions
 
-required_names = click.argument("names", nargs=-1, required=True, metavar="NAME…")
+required_names = click.argument("names", nargs=-1, required=True, metavar="INDEX…")
 BEGINS = "Opening source, ledger and store …"
 prefect_option = click.option(
     "--prefect", is_flag=True, help="Run as a flow of Prefect, at the API that its settings name or a temporary one."
@@ -130,7 +130,7 @@ load_index_all = flow_loader("index_all")
 
 @command(example="index comments --id 4711", begins=BEGINS)
 @names_argument
-@repeated("--id", "ids", "Index only this document", metavar="KEY")
+@repeated("--id", "ids", "Index only this document", metavar="ID")
 @run_options
 def index(
     context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
@@ -184,7 +184,7 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 
 
 @command(endless_without="once", example="watch")
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@names_argument
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
 @prefect_option
@@ -254,9 +254,9 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     return 0
 
 
-@command(quiet=True, example="erase comments --key 4711")
+@command(quiet=True, example="erase comments --id 4711")
 @name_argument
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="Delete this document first (may be repeated).")
+@repeated("--id", "ids", "Delete this document first", metavar="ID")
 @click.option(
     "--proof",
     type=click.Path(path_type=Path),
@@ -273,7 +273,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 def erase(
     context: Context,
     name: str,
-    keys: tuple[str, ...],
+    ids: tuple[str, ...],
     proof: Path | None,
     look_for: Path | None,
     folders: tuple[Path, ...],
@@ -297,7 +297,7 @@ def erase(
     index, alias, proved = settings.index(name), settings.alias(name), None
     with closing(Ledger(settings.ledger_url)) as ledger, IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease:
         with closing(open_store(settings.store, wait=settings.run.wait)) as store:
-            erased = erase(settings, index, ledger, store, lease, keys, witness)
+            erased = erase(settings, index, ledger, store, lease, ids, witness)
         if witness is not None and erased is not None:
             proved = witness.prove(settings, ledger, erased)
         ledger.end_erasure(alias)
@@ -306,8 +306,8 @@ def erase(
         nothing = {"index": name, "collection": None}
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
         return 0
-    others = [one.name for one in neighbours(settings, index)] if keys else []
-    lines = [*_erased_lines(erased, keys, others), *(_proof_lines(str(proof), proved) if proved else ())]
+    others = [one.name for one in neighbours(settings, index)] if ids else []
+    lines = [*_erased_lines(erased, ids, others), *(_proof_lines(str(proof), proved) if proved else ())]
     show(asdict(erased) | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
     return 3 if erased.held_back else 0
 
@@ -330,7 +330,7 @@ def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...
     return witness
 
 
-def _erased_lines(erased: Erased, keys: tuple[str, ...], others: list[str]) -> Iterator[str]:
+def _erased_lines(erased: Erased, ids: tuple[str, ...], others: list[str]) -> Iterator[str]:
     from rag_index.etl.delete_guard import held_back
 
     if held := held_back(erased.held_back, erased.index):
@@ -340,8 +340,8 @@ def _erased_lines(erased: Erased, keys: tuple[str, ...], others: list[str]) -> I
         f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped. "
         f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours to erase."
     )
-    if keys:
-        yield f"No run indexes {', '.join(keys)} again until `rag-index index {erased.index} --id` names it."
+    if ids:
+        yield f"No run indexes {', '.join(ids)} again until `rag-index index {erased.index} --id` names it."
     for other in others:
         yield f"{other} has the same rows: its next run deletes these, and `rag-index erase {other}` erases them there."
 
@@ -487,7 +487,7 @@ def _finding_lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
 
 
 @command(example="benchmark --sample-size 2000 --set embedder.num_thread=null,1")
-@click.option("--index", "name", metavar="NAME", help="The index to sample [the first].")
+@click.option("--index", "name", metavar="INDEX", help="The index to sample [the first].")
 @click.option(
     "--sample-size", type=POSITIVE, default=1000, show_default=True, help="How many documents to embed each time."
 )

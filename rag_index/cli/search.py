@@ -50,7 +50,7 @@ BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
 def _found_options(function: Any) -> Any:
     given = [
-        click.option("--limit", type=WholeNumber(min=1, max=1000), default=10, show_default=True,
+        click.option("--limit", type=WholeNumber(min=1, max=1000), metavar="N", default=10, show_default=True,
                      help="Maximum number of documents."),
         click.option("--filter", "filters", multiple=True, metavar="FIELD=VALUE",
                      help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, "
@@ -59,7 +59,7 @@ def _found_options(function: Any) -> Any:
         click.option("--all-groups", is_flag=True, help="See the documents of all groups."),
         click.option("--timeout", type=Number(min=0, min_open=True), metavar="SECONDS",
                      help="Time limit of the search."),
-        click.option("--min-score", type=SHARE_TYPE, metavar="R",
+        click.option("--min-relevance", type=SHARE_TYPE, metavar="R",
                      help="Leave out documents of a lower relevance, from 0 to 1."),
         click.option("--collapse", metavar="FIELD",
                      help="Show one of several documents with an equal value of this field, or with equal text."),
@@ -74,7 +74,7 @@ explain_option = click.option("--explain", is_flag=True, help="Show timings, ran
 
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
-@click.argument("text")
+@click.argument("query")
 @_found_options
 @explain_option
 @click.option(
@@ -84,14 +84,14 @@ explain_option = click.option("--explain", is_flag=True, help="Show timings, ran
 @click.option("--max-age", metavar="AGE", help='Wait until no index is older than this, such as "10 s".')
 @click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
-def search(context: Context, text: str, no_rerank: bool, **chosen: Any) -> int:
-    """Find the documents that fit TEXT best, in all indexes at once.
+def search(context: Context, query: str, no_rerank: bool, **chosen: Any) -> int:
+    """Find the documents that fit QUERY best, in all indexes at once.
 
     A passage must have what stands in "quotes", and must not have a -word after a minus.
     """
-    if not text.strip():
-        raise click.UsageError("the text to search for is empty")
-    return _print_found(context, text, {"reranker": None} if no_rerank else {}, **chosen)
+    if not query.strip():
+        raise click.UsageError("the query is empty")
+    return _print_found(context, query, {"reranker": None} if no_rerank else {}, **chosen)
 
 
 @command(example="like comments/4711 --limit 5")
@@ -107,12 +107,12 @@ def like(context: Context, document: str, **chosen: Any) -> int:
 
 
 @command(example='why "printer offline" comments/4711')
-@click.argument("text")
+@click.argument("query")
 @click.argument("document", metavar="INDEX/ID")
 @_found_options
 def why(
     context: Context,
-    text: str,
+    query: str,
     document: str,
     filters: tuple[str, ...],
     caller: Caller,
@@ -121,7 +121,7 @@ def why(
     indexes: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Say why a search for TEXT does not find a document, and what helps.
+    """Say why a search for QUERY does not find a document, and what helps.
 
     With --all-groups you learn of every document. A --group beside it says for whom you ask.
     """
@@ -131,7 +131,7 @@ def why(
     groups = caller if caller.groups or caller.role or not options["all_groups"] else None
     options |= {"filter": conditions_of(filters), "groups": groups, "indexes": indexes or None}
     with Retriever.from_settings(context.settings(wait=wait)) as retriever:
-        found = retriever.why_sync(text, document, **options)
+        found = retriever.why_sync(query, document, **options)
     lines = [found.said, found.remedy]
     lines += [f"It has {', '.join(found.matched)}."] if found.matched else []
     lines += [f"It does not have {', '.join(found.missing)}."] if found.missing else []
@@ -140,7 +140,7 @@ def why(
 
 def _print_found(
     context: Context,
-    text: str,
+    query: str,
     limits: dict[str, Any],
     *,
     indexes: tuple[str, ...],
@@ -166,7 +166,7 @@ def _print_found(
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
     with Retriever.from_settings(settings) as retriever:
         _warn_of_access(settings, indexes, retriever.closed(options["groups"]))
-        result = retriever.search_sync(text, **options)
+        result = retriever.search_sync(query, **options)
     if as_json:
         print_json(result.to_json(explain=explain))
     else:
@@ -275,7 +275,7 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=WholeNumber(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
 @click.option("--new-token", metavar="NAME", help="Make a token for NAME instead of serving.")
-@repeated("--group", "groups", "A group of the new token", metavar="NAME")
+@repeated("--group", "groups", "A group of the new token", metavar="GROUP")
 @click.option("--all-groups", is_flag=True, help="Let the new token see the documents of all groups.")
 @click.option("--role", metavar="ROLE", help="The role of the new token in the database.")
 @wait_option
@@ -348,7 +348,9 @@ ALL = "all"
 @click.option("--query-column", metavar="NAME", help="Make queries of this column of the source.")
 @click.option("--from-log", is_flag=True, help="Take queries from the log of queries, with what was opened.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
-@click.option("--worst", type=WholeNumber(min=0), default=5, show_default=True, help="How many poor queries to show.")
+@click.option(
+    "--worst", type=WholeNumber(min=0), metavar="N", default=5, show_default=True, help="How many poor queries to show."
+)
 @search_options("Evaluate")
 def evaluate(
     context: Context,

@@ -213,7 +213,7 @@ class FanOut:
     def _asking(self, asked: Asked) -> float:
         """Return for how long the embedder, indexes and the database were asked."""
         asked.searched = (sum if self._embedded else max)([0.0, *[one.seconds for one in asked.answers.values()]])
-        return asked.seconds["embed"] + asked.seconds["rights"] + asked.searched
+        return asked.seconds["embed"] + asked.seconds["access"] + asked.searched
 
     async def _understand(self, asked: Asked) -> None:
         """Look for the words of the question, and for their synonyms, as each collection has them."""
@@ -384,7 +384,7 @@ class FanOut:
 
         asking = {answer.index: answer for answer in answers}
         permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
-        asked.seconds["rights"] += time.perf_counter() - began if asking else 0.0
+        asked.seconds["access"] += time.perf_counter() - began if asking else 0.0
         for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
             answer = asking[index]
             seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]

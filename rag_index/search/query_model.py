@@ -181,7 +181,7 @@ class QueryModel:
                     if found.fingerprint != live.fingerprint:
                         raise FingerprintChanged(
                             f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
-                            "put the settings back, or rebuild the index with `rag-index rebuild NAME`"
+                            "put the settings back, or rebuild the index with `rag-index rebuild INDEX`"
                         )
                 except BaseException:
                     embedder.close()
@@ -218,7 +218,7 @@ class LiveQuery(Query):
     def settle(self, entry: NDArray[np.float32] | Exception) -> None:
         """Give the query its vector, if it fits the collection, or its error."""
         held = f"{self.live.collection} holds vectors of {self.live.embedder}"
-        remedy = "rebuild the index with `rag-index rebuild NAME`"
+        remedy = "rebuild the index with `rag-index rebuild INDEX`"
         settled: NDArray[np.float32] | Exception = entry
         if not isinstance(entry, Exception):
             if reason := broken_reason(entry, self.live.identity.dimension):

@@ -84,10 +84,10 @@ class SearchOptions(TypedDict, total=False):
     within the time limit, until each index has everything that was committed by then."""
     max_age: float | str | None
     """How many seconds an index may be behind, or a text such as "10 s"."""
-    min_score: float | None
+    min_relevance: float | None
     """The lowest `relevance` of a hit, from 0 to 1."""
     collapse: str | None
-    """Fold hits with the same value of this payload field, or with the same "text", into the best."""
+    """Collapse hits with the same value of this payload field, or with the same "text", into the best."""
     exact: bool
     """Search for what was typed, and correct no typing error."""
     order: str | None
@@ -365,7 +365,7 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     if (like := options.get("like")) is not None and (query or not all(like.partition("/"))):
         raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
     if not query.strip() and like is None:
-        raise SettingsError("the text to search for is empty")
+        raise SettingsError("the query is empty")
     if not 1 <= limit <= MAX_HITS:
         raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
     if timeout is not None and not timeout > 0:

@@ -46,7 +46,7 @@ the second either, nothing fits. A text may be as like its paraphrase as a quest
 threshold tells them apart. See benchmarks/README.md for how often each is wrong."""
 THRESHOLD = math.log(FITS / (1 - FITS))
 BY_TEXT = "text"
-"""The name by which hits of equal text are folded; any other is that of a payload field."""
+"""The name by which hits of equal text are collapsed; any other is that of a payload field."""
 
 
 def relevance(weights: Calibration, cosine: float | None, words: float) -> float:
@@ -138,20 +138,20 @@ def _judged(
     return judged
 
 
-def fold_key(hit: SearchHit, by: str) -> Any:
-    """Return what hits have in common that are folded: a value of a field, or `BY_TEXT` their text."""
+def collapse_key(hit: SearchHit, by: str) -> Any:
+    """Return what hits have in common that are collapsed: a value of a field, or `BY_TEXT` their text."""
     value = folded_text(hit.text) if by == BY_TEXT else value_of(hit.payload, by)
     return (hit.index, hit.document_id) if value is None else repr(value)
 
 
 def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
-    """Return the hits without those that repeat a better one, which says in `folded` how many it stands for.
+    """Return the hits without those that repeat a better one, which says in `collapsed` how many it stands for.
 
     `by` is a payload field with equal values, or `BY_TEXT` for equal texts, whatever their spaces and capitals. A hit
     that does not have the field stands for itself.
     """
     kept: dict[Any, SearchHit] = {}
     for hit in hits:
-        key = fold_key(hit, by)
-        kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
+        key = collapse_key(hit, by)
+        kept[key] = replace(kept[key], collapsed=kept[key].collapsed + 1) if key in kept else hit
     return list(kept.values())

@@ -184,7 +184,7 @@ class SearchHit(Answered):
         payload: The columns of the source that the index names.
         title: The title, "" if the index declares none.
         link: The address at which a person reads the document, "" if the index declares none.
-        folded: How many hits that repeat this one are left out.
+        collapsed: How many hits that repeat this one are left out.
         highlights: The words of the query as they stand in title and text: "Printers" for "printer".
         part: The part of the document that the text is of: its name, and its id and link if it has these.
         rank: The place in its own index, from 1.
@@ -210,7 +210,7 @@ class SearchHit(Answered):
     payload: Mapping[str, Any]
     title: str = ""
     link: str = ""
-    folded: int = 0
+    collapsed: int = 0
     highlights: tuple[str, ...] = ()
     part: Mapping[str, str] = field(default_factory=dict)
     rank: int = field(default=0, metadata=EXPLAINED)
@@ -252,7 +252,7 @@ class SearchResult(Answered):
         missing: What the answer lacks, and why, in sentences; "" if nothing.
         errors: The reason of each index that gave no answer.
         timings_ms: The milliseconds of each stage, which add up to `total`: `open` the collections, count `words`,
-            `embed`, the search in each index by its name, ask the database for `rights`, `wait` for threads, `read`
+            `embed`, the search in each index by its name, ask the database for `access`, `wait` for threads, `read`
             texts, `compare` and `fuse` them, `rerank`, `show`, and all `other`. Indexes of a server are searched at
             once: the slowest of them counts.
         fusion: What the hits are ordered by, `score` or `rank`.

@@ -82,7 +82,7 @@ SEARCH_BUCKETS = tuple(float(f"{size}e{power}") for power in range(-4, 2) for si
 CHUNK_PLACE = ("key", "document_id", "chunk")
 """What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 WIDER = 3
-"""Documents asked for, for each that is wanted, where some may be folded."""
+"""Documents asked for, for each that is wanted, where some may be collapsed."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -175,11 +175,12 @@ class Retriever:
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
-        rerank, collapse, min_score = options.get("rerank"), options.get("collapse"), options.get("min_score") or 0.0
+        rerank, collapse = options.get("rerank"), options.get("collapse")
+        min_relevance = options.get("min_relevance") or 0.0
         if rerank and self._reranking is None:
             raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
-        if not 0 <= min_score <= 1:
-            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        if not 0 <= min_relevance <= 1:
+            raise SettingsError(f"min_relevance is from 0 to 1, not {min_relevance!r}")
         reranking = None if rerank is False else self._reranking
         question, names = make_question(self._settings, query, options)
         if collapse and collapse != BY_TEXT:
@@ -193,7 +194,7 @@ class Retriever:
         question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
         demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
         asked, as_of = await self._demanded(question, names, demand)
-        result = await self._result(asked, reranking, min_score)
+        result = await self._result(asked, reranking, min_relevance)
         if model := question.model:
             others = tuple(hit for hit in result.hits if not model.is_same(hit))
             result = replace(result, hits=others, nothing_fits=False, unsure=False)
@@ -539,14 +540,14 @@ class Retriever:
         ordered = {"embed": stages["embed"], **indexes, **{name: one for name, one in stages.items() if one}}
         return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
 
-    async def _result(self, asked: Asked, reranking: Reranking | None, min_score: float) -> SearchResult:
+    async def _result(self, asked: Asked, reranking: Reranking | None, min_relevance: float) -> SearchResult:
         """Return all that the indexes found, best first."""
         question, answered = asked.question, asked.answered
         errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
         lacks = errors or asked.lacking
         missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
         missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
-        hits, failure = [hit for hit in asked.hits if hit.relevance >= min_score], ""
+        hits, failure = [hit for hit in asked.hits if hit.relevance >= min_relevance], ""
         best = max([hit.relevance for hit in asked.hits], default=0.0)
         if reranking and hits:
             hits, failure, asked.seconds["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)

@@ -24,7 +24,7 @@ from rag_index.errors import DocumentNotFound, SearchFailed, StoreError
 from rag_index.search.access import ALL_GROUPS, NOBODY, caller_of
 from rag_index.search.concurrency import Deadline
 from rag_index.search.question import DEFAULT_LIMIT, MAX_HITS, Question, SearchOptions, make_question, spaced, text_of
-from rag_index.search.relevance import fold_key
+from rag_index.search.relevance import collapse_key
 from rag_index.search.results import Answered, SearchHit, value_of
 from rag_index.search.soft_match import nearest_word
 from rag_index.search.spelling import spellings
@@ -53,7 +53,7 @@ class Why(Answered):
         index: The index that was asked for.
         document_id: The document's key, as text.
         reason: found, unknown, not_in_table, where, join, erased, failed, empty, held_back, not_indexed,
-            not_in_store, filter, right, query, folded, column or rank.
+            not_in_store, filter, access, query, collapsed, column or rank.
         said: The reason as a sentence.
         remedy: What to do about it, "" if there is nothing.
         rank: Its place in the search, from 1; 0 if that is not known.
@@ -222,7 +222,7 @@ class Inquiry:
         if not seen:
             groups = ", ".join(map(str, value_of(points[0].payload, GROUPS_FIELD) or ())) or "none"
             said = f"The caller may not see it: its groups are {groups}."
-            return self._why("right", said, "Give the caller one of them, or change who may see it (`access`).")
+            return self._why("access", said, "Give the caller one of them, or change who may see it (`access`).")
         if not any(question.admits(point.payload) for point in points):
             lacks = [f"“{one.strip()}”" for one in question.phrases if not any(one in spaced(t) for t in self.texts)]
             has = [f"-{one.strip()}" for one in question.excluded]
@@ -231,16 +231,22 @@ class Inquiry:
 
     async def _in_the_ranking(self, first: Sequence[SearchHit]) -> Why:
         """Return why the document is not among the first, although it is a candidate."""
-        loose: SearchOptions = {**self.options, "limit": MAX_HITS, "min_score": None, "collapse": None, "order": None}
+        loose: SearchOptions = {
+            **self.options,
+            "limit": MAX_HITS,
+            "min_relevance": None,
+            "collapse": None,
+            "order": None,
+        }
         every, by = (await self.retriever.search(self.query, **loose)).hits, self.options.get("collapse")
         own, limit = self._own(every), self.options.get("limit", DEFAULT_LIMIT)
         more: dict[str, Any] = {"threshold": first[-1].score if len(first) >= limit else 0.0}
         if own:
             more |= {"rank": every.index(own) + 1, "score": own.score}
-            into = next((hit for hit in every if by and fold_key(hit, by) == fold_key(own, by)), own)
+            into = next((hit for hit in every if by and collapse_key(hit, by) == collapse_key(own, by)), own)
             if into is not own:
-                said = f"It is folded into {into.index}/{into.document_id}, which has the same {by}."
-                return self._why("folded", said, "Search without folding (`collapse`).", **more)
+                said = f"It is collapsed into {into.index}/{into.document_id}, which has the same {by}."
+                return self._why("collapsed", said, "Search without `collapse`.", **more)
         missing, compared = await asyncio.to_thread(self._compared)
         more |= compared
         if missing and self.told and (columns := await asyncio.to_thread(self._columns_with, missing)):

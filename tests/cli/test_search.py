@@ -64,12 +64,12 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
     assert full["fusion"] == "score"
 
 
-def test_what_is_corrected_folded_or_does_not_fit_is_said(desk):
+def test_what_is_corrected_collapsed_or_does_not_fit_is_said(desk):
     lines = run(desk, "search", "zzqqxx wwvvuu", "--limit", "1").stdout.splitlines()
     assert (lines[0], len(lines)) == ("Nothing fits. The nearest documents are:", 3)
-    assert run(desk, "search", "zzqqxx wwvvuu", "--min-score", "0.5").stdout == "Nothing fits.\n"
-    folded = json.loads(run(desk, "search", "printer", "--collapse", "priority", "--json").stdout)["hits"]
-    values = [hit["payload"]["priority"] for hit in folded if "priority" in hit["payload"]]
+    assert run(desk, "search", "zzqqxx wwvvuu", "--min-relevance", "0.5").stdout == "Nothing fits.\n"
+    collapsed = json.loads(run(desk, "search", "printer", "--collapse", "priority", "--json").stdout)["hits"]
+    values = [hit["payload"]["priority"] for hit in collapsed if "priority" in hit["payload"]]
     assert len(values) == len(set(values))
     lines = run(desk, "search", "prinetr offline", "--limit", "1", "--explain").stdout.splitlines()
     assert lines[0] == "Searched for printer instead of prinetr."

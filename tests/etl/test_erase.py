@@ -124,7 +124,7 @@ def test_a_single_document_is_erased_although_the_source_has_it(project):
     left = data(project) / "queries" / "killed.rows"  # the rows of a query that a run had copied
     left.parent.mkdir()
     left.write_text(SECRETS[5])
-    run_here(project.config, "erase", "notes", "--key", "5")
+    run_here(project.config, "erase", "notes", "--id", "5")
     assert residues(data(project), [SECRETS[5]]) == []
     assert "5" not in project.texts()
     for options in ({}, {"full": True}):
@@ -132,8 +132,8 @@ def test_a_single_document_is_erased_although_the_source_has_it(project):
         assert "5" not in project.texts(), "it stays away"
     assert printed(project, "plan")["indexes"][0]["new"] == 0
     assert "Nothing found." in run_here(project.config, "doctor")[0]
-    run_here(project.config, "erase", "notes", "--key", "5")  # once more does no harm
-    assert "has no document '777'" in run_here(project.config, "erase", "notes", "--key", "777", code=2)[1]
+    run_here(project.config, "erase", "notes", "--id", "5")  # once more does no harm
+    assert "has no document '777'" in run_here(project.config, "erase", "notes", "--id", "777", code=2)[1]
     run_here(project.config, "index", "notes", "--id", "5")
     assert "5" in project.texts(), "somebody wants it back"
 
@@ -161,7 +161,7 @@ def test_a_nightly_run_erases_by_itself_and_says_what_is_pending_without(project
 def test_a_proof_says_what_was_erased_without_its_words(project, tmp_path):
     forget(project)
     (tmp_path / "persons.txt").write_text("Mustermann\n")
-    asked = ("erase", "notes", "--key", "7", "--proof", tmp_path / "proof.json", "--look-for", tmp_path / "persons.txt")
+    asked = ("erase", "notes", "--id", "7", "--proof", tmp_path / "proof.json", "--look-for", tmp_path / "persons.txt")
     told = printed(project, *asked)["proof"]
     written = (tmp_path / "proof.json").read_text()
     proof, key = json.loads(written), bytes.fromhex(told.pop("key"))
@@ -179,7 +179,7 @@ def test_a_proof_says_what_was_erased_without_its_words(project, tmp_path):
 
 def test_no_proof_is_written_of_what_a_file_still_holds(project, tmp_path):
     (data(project) / "old.log").write_text(f"failed: {SECRETS[5]}")
-    asked = ("erase", "notes", "--key", "5", "--proof", tmp_path / "proof.json")
+    asked = ("erase", "notes", "--id", "5", "--proof", tmp_path / "proof.json")
     _, error = run_here(project.config, *asked, code=1)
     assert "1 files still hold something of what was erased" in error
     assert "old.log" in error
@@ -208,18 +208,18 @@ def proof_of(project, tmp_path, *arguments, code=0):
 def test_a_proof_names_no_document_of_which_a_former_text_is_unknown(project, tmp_path):
     project.execute("UPDATE note SET body = 'moved away, nobody knows where to' WHERE id = 7")
     project.run()
-    proof = proof_of(project, tmp_path, "--key", "7")
+    proof = proof_of(project, tmp_path, "--id", "7")
     assert (proof["documents"], proof["not_looked_for"]) == ([], 1)
     project.execute("UPDATE note SET title = '', body = 'too short' WHERE id = 8")
     project.run()
     run_here(project.config, "erase", "notes")
-    proof = proof_of(project, tmp_path, "--key", "8")
+    proof = proof_of(project, tmp_path, "--id", "8")
     assert (proof["documents"], proof["not_looked_for"]) == ([], 1)
 
 
 def test_a_proof_of_a_document_that_is_wanted_back_does_not_name_it(project, tmp_path):
     (data(project) / "old.log").write_text(f"failed: {SECRETS[5]}")
-    run_here(project.config, "erase", "notes", "--key", "5", "--proof", tmp_path / "proof.json", code=1)
+    run_here(project.config, "erase", "notes", "--id", "5", "--proof", tmp_path / "proof.json", code=1)
     run_here(project.config, "index", "notes", "--id", "5")
     assert proof_of(project, tmp_path)["documents"] == []
 
@@ -230,7 +230,7 @@ def test_a_proof_reads_former_stores_and_names_what_was_not_read(project, tmp_pa
     project.write_settings(project.config.read_text().replace("[store]", f'[store]\npath = "{tmp_path / "new"}"'))
     project.run()
     file = tmp_path / "proof.json"
-    _, error = run_here(project.config, "erase", "notes", "--key", "5", "--proof", file, code=1)
+    _, error = run_here(project.config, "erase", "notes", "--id", "5", "--proof", file, code=1)
     assert f"hold something of what was erased, such as {old}" in error
     old.rename(tmp_path / "a copy")
     (project.settings.data / "link").symlink_to(tmp_path / "a copy")
@@ -244,7 +244,7 @@ def test_a_proof_waits_for_other_indexes_over_the_same_rows(project, tmp_path):
     text = project.config.read_text()
     project.write_settings(text + text[text.index("[[indexes]]") :].replace('"notes"', '"again"'))
     project.run()
-    asked = ("erase", "notes", "--key", "5", "--proof", tmp_path / "proof.json")
+    asked = ("erase", "notes", "--id", "5", "--proof", tmp_path / "proof.json")
     assert "erase other indexes of the same texts" in run_here(project.config, *asked, code=1)[1]
     project.run()
     run_here(project.config, "erase", "again")
@@ -271,7 +271,7 @@ def test_a_proof_is_refused_while_a_file_cannot_be_read(project, tmp_path):
         shut = Path("/proc/self/attr/current")
         with suppress(OSError):
             pytest.skip(f"{shut} can be read here: {shut.read_text()}")
-    asked = ("erase", "notes", "--key", "5", "--proof", tmp_path / "proof.json", "--folder", shut.parent)
+    asked = ("erase", "notes", "--id", "5", "--proof", tmp_path / "proof.json", "--folder", shut.parent)
     assert f"cannot be read, such as {shut}" in run_here(project.config, *asked, code=1)[1]
     assert len(proof_of(project, tmp_path)["documents"]) == 1
 
@@ -296,7 +296,7 @@ def test_the_key_of_an_erased_person_is_in_clear_nowhere(tmp_path):
         report = {"lost": [MAIL], "documents": 10}
         run = ledger.last_run(collection.alias)
         ledger.finish_run(run.id, state="failed", message=f"{MAIL!r} is twice", report=report)
-    run_here(project.config, "erase", "people", "--key", MAIL)
+    run_here(project.config, "erase", "people", "--id", MAIL)
     project.run()
     held = (file for file in data(project).rglob("*") if file.is_file() and MAIL.encode() in file.read_bytes())
     assert list(held) == []
@@ -309,7 +309,7 @@ def test_a_document_that_was_never_indexed_for_a_fault_is_erased_too(project):
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         [collection] = ledger.collections()
         ledger.fail(collection.id, [Failure("99", "the server refuses it", b"a text")])
-        run_here(project.config, "erase", "notes", "--key", "99")
+        run_here(project.config, "erase", "notes", "--id", "99")
         assert ledger.failures(collection.id) == {}
     project.fill(1, first=99)
     project.run()
@@ -341,7 +341,7 @@ def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(pro
     shutil.copytree(project.settings.store.path, tmp_path / "copy")
     project.execute("DELETE FROM note WHERE id = 5")
     project.run(allow_deletes=True)
-    run_here(project.config, "erase", "notes", "--key", "6")
+    run_here(project.config, "erase", "notes", "--id", "6")
     shutil.rmtree(project.settings.store.path)
     shutil.copytree(tmp_path / "copy", project.settings.store.path)
     with Retriever.from_settings(project.config) as retriever, pytest.raises(RagIndexError, match="in the ledger"):
@@ -379,7 +379,7 @@ sa.event.listen(sa.Engine, "before_cursor_execute",
                 lambda c, cur, sql, *rest: count() if sql.split()[0] in ("INSERT", "UPDATE", "DELETE") else None)
 sys.addaudithook(lambda event, given: count() if event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
                  else None)
-main(["--config", config, "erase", "notes", "--key", "7", "--proof", proof])
+main(["--config", config, "erase", "notes", "--id", "7", "--proof", proof])
 """
 
 
@@ -390,7 +390,7 @@ def test_a_document_that_was_deleted_just_before_a_kill_is_looked_for_by_the_nex
     code = f"{head}for name in ['flush']:{rest.partition('.split():')[2].partition('sa.event')[0]}"
     assert run_code(f"{code}\n{dying.splitlines()[-1]}", {}).returncode == -9
     assert "7" not in project.texts()
-    assert len(proof_of(project, tmp_path, "--key", "7")["documents"]) == 1
+    assert len(proof_of(project, tmp_path, "--id", "7")["documents"]) == 1
 
 
 @pytest.mark.parametrize("writes", [47, pytest.param(14, marks=pytest.mark.long)])

@@ -110,13 +110,13 @@ def test_a_hit_has_title_link_and_the_part_that_was_found(project):
     assert {hit.document_id for hit in search(project, "salaries secret")} <= {"1", "2"}
 
 
-def test_hits_are_folded_and_filtered_by_fields_of_joins_and_parts(project):
+def test_hits_are_collapsed_and_filtered_by_fields_of_joins_and_parts(project):
     assert {hit.document_id for hit in search(project, "help", filter={"customer.name": "Bolt"})} == {"2"}
     assert {hit.document_id for hit in search(project, "help", filter={"remark.author": "lee"})} == {"1"}
     project.execute("INSERT INTO ticket VALUES (4, 'Printer slow', 'One page an hour.', 1, 0, 'desk')")
     assert run_plain(project).state == "completed"
     hits = search(project, "printer page", collapse="customer.name")
-    assert sorted((hit.payload["customer"]["name"], hit.folded) for hit in hits) == [("Acme", 1), ("Bolt", 0)]
+    assert sorted((hit.payload["customer"]["name"], hit.collapsed) for hit in hits) == [("Acme", 1), ("Bolt", 0)]
 
 
 @pytest.mark.parametrize(

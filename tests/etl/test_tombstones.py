@@ -25,7 +25,7 @@ def project(tmp_path):
 
 
 def erased(project):
-    run_here(project.config, "erase", "notes", "--key", "7")
+    run_here(project.config, "erase", "notes", "--id", "7")
     assert len(project.texts()) == 11
 
 
@@ -100,7 +100,7 @@ def test_it_stays_away_from_all_indexes_over_its_table_also_when_the_first_is_dr
     project.write_settings(project.config.read_text().replace("[source]", f"[source]\ndigest = {digest}"))
     project.run()
     assert SECRET in str(project.texts("again"))
-    out, _ = run_here(project.config, "erase", "notes", "--key", "7")
+    out, _ = run_here(project.config, "erase", "notes", "--id", "7")
     assert "again has the same rows: its next run deletes these" in out
     project.run()
     assert SECRET not in str(project.texts("again"))
@@ -151,7 +151,7 @@ def test_the_columns_of_a_key_may_change_places_and_no_other_document_is_lost(tm
     index = '[[indexes]]\nname = "pairs"\ntable = "pair"\nkey = [{}]\ntext = "body"\n'
     project.write_settings(text + index.format('"a", "b"'))
     project.run()
-    run_here(project.config, "erase", "pairs", "--key", "[1,2]")
+    run_here(project.config, "erase", "pairs", "--id", "[1,2]")
     project.write_settings(text + index.format('"b", "a"'))
     project.run(allow_deletes=True)
     assert project.texts("pairs").keys() == {"[1,2]", "[3,1]"}, "the first of these is a = 2, b = 1"
@@ -166,7 +166,7 @@ def test_documents_whose_keys_look_alike_are_others(tmp_path):
     describe(project, "notes")
     project.write_settings(project.config.read_text() + INDEX.format("words", '"id"').replace('"note"', '"word"'))
     project.run()
-    run_here(project.config, "erase", "words", "--key", "1")
+    run_here(project.config, "erase", "words", "--id", "1")
     project.run()
     assert project.texts("words").keys() == {"1.0", "01"}
     assert project.texts("notes").keys() == {"1", "2"}, "another table"

@@ -1,4 +1,4 @@
-"""The calibrated score: what it is learned from, that nothing fits nonsense, `min_score`, and folded hits."""
+"""The calibrated score: what it is learned from, that nothing fits nonsense, `min_relevance`, and collapsed hits."""
 
 import random
 from contextlib import closing
@@ -98,7 +98,7 @@ def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
         assert result.to_json()["nothing_fits"] is True
         assert len(result.hits) == 5
         assert max(hit.relevance for hit in result.hits) < FITS
-        least = retriever.search_sync(query, limit=5, min_score=FITS)
+        least = retriever.search_sync(query, limit=5, min_relevance=FITS)
         assert (least.hits, least.nothing_fits) == ((), True)
     for weight in (None, 1.0, 0.0):
         result = retriever.search_sync("wireless antenna router", dense_weight=weight)
@@ -107,19 +107,19 @@ def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
         assert all(hit.title == "network" or "router" in hit.text for hit in result.hits[:3])
 
 
-def test_min_score_leaves_out_what_is_less_likely_and_collapse_folds_equal_texts(retriever):
+def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_texts(retriever):
     every = retriever.search_sync("sugar coffee", limit=50).hits
     bound = sorted(hit.relevance for hit in every)[25]
-    kept = retriever.search_sync("sugar coffee", limit=50, min_score=bound).hits
+    kept = retriever.search_sync("sugar coffee", limit=50, min_relevance=bound).hits
     assert [hit.document_id for hit in kept] == [hit.document_id for hit in every if hit.relevance >= bound]
     query = "the stapler hides"
     assert len({hit.text for hit in retriever.search_sync(query, limit=3).hits}) == 1
     by_text = retriever.search_sync(query, limit=3, collapse="text").hits
     assert len(by_text) == len({hit.text for hit in by_text}) == 3
-    assert (by_text[0].folded, by_text[0].to_json()["folded"]) == (2, 2)
+    assert (by_text[0].collapsed, by_text[0].to_json()["collapsed"]) == (2, 2)
     assert len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits}) > 1
     for options, message in (
-        ({"min_score": 2}, "min_score is from 0 to 1, not 2"),
+        ({"min_relevance": 2}, "min_relevance is from 0 to 1, not 2"),
         ({"collapse": "nosuch"}, "no field 'nosuch' to collapse by; index notes has: author, priority"),
     ):
         with pytest.raises(SettingsError, match=message):

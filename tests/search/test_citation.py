@@ -73,7 +73,7 @@ def ask_as_an_agent(project, group: str, *citations: str) -> str:
     async def ask():
         async with Retriever.from_settings(project.config) as retriever:
             tools = AgentTools(SearchService(project.settings, retriever))
-            return await tools.call("verify_citations", {"citations": [*citations]}, Caller("a", {group}))
+            return await tools.call("verify", {"citations": [*citations]}, Caller("a", {group}))
 
     return asyncio.run(ask())
 
@@ -108,7 +108,7 @@ def test_a_citation_is_known_by_the_collections_that_take_the_place_of_its_own(p
     project.run(full=True, allow_deletes=True)
     assert states(project, first["1"], first["2"]) == ["unchanged", "changed"]
     second = cite(project)
-    run_here(project.config, "erase", "notes", "--key", "4")
+    run_here(project.config, "erase", "notes", "--id", "4")
     assert states(project, first["1"], second["1"], second["2"], second["4"]) == ["unchanged"] * 3 + ["deleted"]
     other = Project(project.folder / "other").fill(4)
     other.run()

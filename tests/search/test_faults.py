@@ -157,7 +157,7 @@ def test_a_slow_or_wrong_embedder_fails_searches_in_time_until_it_is_well(ollama
     before = ollama.digest
     ollama.restart(digest="d2" * 32)
     with ollama_desk.retriever() as retriever:
-        message = r"desk_comments__1 holds vectors of 8-d nomic.*rebuild NAME"
+        message = r"desk_comments__1 holds vectors of 8-d nomic.*rebuild INDEX"
         fail(message, FingerprintChanged, indexes=["comments"], timeout=60)
         ollama.restart(digest=before)
         assert documents(retriever.search_sync("printer", timeout=60)) == ALL
@@ -224,7 +224,7 @@ def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_setti
         result = retriever.search_sync("printer")
         assert without_titles(result), "the Ollama server is not named any more"
         assert "__2 holds vectors of 8-d nomic-embed-text" in result.errors["titles"]
-        assert "settings say wordllama: rebuild the index with `rag-index rebuild NAME`" in result.errors["titles"]
+        assert "settings say wordllama: rebuild the index with `rag-index rebuild INDEX`" in result.errors["titles"]
 
 
 def test_a_search_by_words_alone_needs_no_embedder(embedded):
@@ -232,7 +232,7 @@ def test_a_search_by_words_alone_needs_no_embedder(embedded):
         raise EmbedderUnavailable("Ollama at http://localhost:11434 does not answer")
 
     with Retriever(embedded.settings, open_embedder=down) as retriever:
-        assert documents(retriever.search_sync("printer", dense_weight=0, min_score=0.1)) == {
+        assert documents(retriever.search_sync("printer", dense_weight=0, min_relevance=0.1)) == {
             ("comments", "1"), ("comments", "2"), ("solutions", "1"), ("titles", "t-1")
         }  # fmt: skip
         with pytest.raises(EmbedderUnavailable, match="does not answer"):

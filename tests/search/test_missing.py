@@ -51,7 +51,7 @@ def test_nothing_fits_is_never_claimed_while_an_index_does_not_answer_and_every_
     printed = run_here(damaged.config, "search", NONSENSE, code=3)[0]
     assert printed.startswith("titles did not answer: ")
     assert "Nothing fits" not in printed
-    left_out = run_here(damaged.config, "search", NONSENSE, "--min-score", "0.5", code=3)[0].splitlines()
+    left_out = run_here(damaged.config, "search", NONSENSE, "--min-relevance", "0.5", code=3)[0].splitlines()
     assert (len(left_out), left_out[1]) == (2, "Nothing found.")
     answer = json.loads(run_here(damaged.config, "search", NONSENSE, "--json", code=3)[0])
     assert "nothing_fits" not in answer
@@ -101,7 +101,7 @@ def test_an_index_that_is_closed_to_the_caller_is_not_said_to_have_nothing(tmp_p
 def test_words_alone_find_and_judge_while_the_embedder_is_down_and_the_answer_says_so(ollama_desk, ollama):
     ollama.stop_listening()
     with ollama_desk.retriever() as retriever:
-        result = retriever.search_sync("printer offline update", dense_weight=0, min_score=0.2)
+        result = retriever.search_sync("printer offline update", dense_weight=0, min_relevance=0.2)
         nonsense = retriever.search_sync("printer giraffe zebra harbour", dense_weight=0)
     assert ("comments", "1") in [(hit.index, hit.document_id) for hit in result.hits]
     assert "comments was searched by words alone, since its embedder fails: " in result.missing

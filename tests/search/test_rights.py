@@ -205,14 +205,14 @@ def test_every_way_to_ask_is_answered_for_the_role_of_its_token(shown):
         told = [one for one in client.get("/indexes").json()["indexes"] if one["name"] == "tickets"]
         assert [(one["documents"], one["closed"]) for one in told] == [(None, False)]
         tools = AgentTools(SearchService(shown.project.settings, live.retriever))
-        for tool, given in (("search", {"query": mark(hidden)}), ("verify_citations", cited), ("list_indexes", {})):
+        for tool, given in (("search", {"query": mark(hidden)}), ("verify", cited), ("list_indexes", {})):
             assert mark(hidden) not in live.retriever.run(tools.call(tool, given, caller))
     out, _ = run_here(
         shown.project.config, "search", "printer", "--index", "tickets", "--limit", "100", "--json", "--explain",
         "--role", caller.role, "--claim", "sub=ann",
     )  # fmt: skip
     assert {int(hit["document_id"]) for hit in json.loads(out)["hits"]} == seen
-    assert json.loads(out)["timings_ms"]["rights"] > 0
+    assert json.loads(out)["timings_ms"]["access"] > 0
     run_here(shown.project.config, "verify", f"tickets/{hidden}#0:{'0' * 16}", "--role", caller.role, code=3)
 
 

@@ -44,7 +44,7 @@ def test_a_result_holds_all_that_the_documentation_names(full):
 
 def test_a_wrong_argument_is_refused_before_anything_is_searched(retriever):
     for arguments, message in [
-        ({"query": "  "}, "the text to search for is empty"),
+        ({"query": "  "}, "the query is empty"),
         ({"indexes": []}, "`indexes` names no index"),
         ({"indexes": ["coments"]}, "no index 'coments', did you mean 'comments'"),
         ({"limit": 0}, "limit is from 1 to 1,000, not 0"),

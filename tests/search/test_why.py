@@ -147,11 +147,11 @@ CASES = [
     ("rocket", "tickets/113", {"filter": {"priority": "low"}}, "filter", "its priority is 'high'"),
     ("rocket", "tickets/114", {}, "filter", "required_filter leaves it out: its priority is 'secret'"),
     ("rocket", "tickets/113", {"indexes": ["open"]}, "filter", "does not ask index tickets"),
-    ("salaries", "tickets/112", {"groups": ["staff"]}, "right", "its groups are boss"),
-    ("salaries", "tickets/112", {"groups": []}, "right", "its groups are boss"),
+    ("salaries", "tickets/112", {"groups": ["staff"]}, "access", "its groups are boss"),
+    ("salaries", "tickets/112", {"groups": []}, "access", "its groups are boss"),
     ('"blue rocket"', "tickets/113", {}, "query", "“blue rocket”"),
     ("printer -offline", "tickets/3", {}, "query", "-offline"),
-    ("rocket fire", "tickets/116", {"collapse": "text"}, "folded", "folded into tickets/115"),
+    ("rocket fire", "tickets/116", {"collapse": "text"}, "collapsed", "collapsed into tickets/115"),
     ("broken cartridge", "tickets/111", {"limit": 1}, "rank", "rank "),
     ("cartridge", "tickets/110", {"limit": 1}, "column", "cartridge: this stands in remark"),
     ("zebra on my screen", "tickets/111", {"limit": 1}, "column", "zebra: this stands in remark"),
@@ -215,7 +215,7 @@ def test_the_command_says_it(planted):
     lines = planted.run("why", "toner", "tickets/102", "--all-groups").splitlines()
     assert lines[0] == "The row is there, but hidden by where: age BETWEEN 1 AND 99."
     said = json.loads(planted.run("why", "salaries", "tickets/112", "--all-groups", "--group", "staff", "--json"))
-    assert said["reason"] == "right"
+    assert said["reason"] == "access"
     said = json.loads(planted.run("why", "salaries", "tickets/112", "--group", "staff", "--json"))
     assert said["reason"] == "unknown"
 

@@ -79,7 +79,7 @@ def test_what_hardly_fits_or_was_mistyped_is_said(client):
     nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
     assert nonsense["nothing_fits"] is True
     assert [hit["relevance"] < 0.2 for hit in nonsense["hits"]] == [True, True]
-    least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_score": 0.5}).json()
+    least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_relevance": 0.5}).json()
     assert (least["hits"], least["nothing_fits"]) == ([], True)
     texts = client.post("/search", json={"query": "printer", "limit": 50, "collapse": "text"}).json()["hits"]
     assert len({hit["text"] for hit in texts}) == len(texts)

@@ -275,7 +275,7 @@ def test_facets_count_what_was_found_and_leave_out_what_is_different_everywhere(
         assert len(window.evaluate("document.querySelectorAll('#facets div')[1].innerText").split("\n")) > 8
         assert window.evaluate("document.querySelector('.hit').getBoundingClientRect().bottom") < 768
         assert "Room" in window.evaluate("document.querySelector('.hit .payload').innerText")
-        assert "Urgency" in window.evaluate("document.querySelector('#fold').innerText")
+        assert "Urgency" in window.evaluate("document.querySelector('#collapse').innerText")
 
 
 def test_a_long_value_does_not_widen_the_page(page):
@@ -351,7 +351,7 @@ def test_a_typing_error_is_corrected_and_the_page_says_so(page):
     assert page.evaluate("location.hash").endswith("&exact=1")
 
 
-def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_folded(page):
+def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_collapsed(page):
     page.evaluate("location.hash = 'q=printer&order=-created_at'")
     page.wait_for("documents in")
     fitting = hits(page)
@@ -363,12 +363,12 @@ def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_folded(p
     page.evaluate(alone)
     page.wait_for(f"{len(fitting)} documents in")
     assert hits(page) == fitting
-    page.fill("#fold", "priority")
+    page.fill("#collapse", "priority")
     page.wait_for("more alike")
     page.evaluate("document.querySelector('#fields [value=number]').click()")
     page.wait_for("priority")
     assert "number" not in page.evaluate("document.querySelector('#hits').innerText")
-    assert page.evaluate("location.hash").endswith("&order=-created_at&fold=priority&hide=number")
+    assert page.evaluate("location.hash").endswith("&order=-created_at&collapse=priority&hide=number")
 
 
 def test_documents_like_a_hit_are_a_click_away_and_a_step_back(page):

@@ -63,7 +63,7 @@ def test_what_was_asked_and_opened_is_kept_measured_and_erased(tmp_path):
     measured = printed(project, "evaluate", "--from-log")
     assert measured["scopes"][0]["queries"] == 1
 
-    run_here(project.config, "erase", "notes", "--key", first)
+    run_here(project.config, "erase", "notes", "--id", first)
     assert f"notes/{first}" not in path.read_text()
     assert "was opened" in run_here(project.config, "evaluate", "--from-log", code=2)[1]
 

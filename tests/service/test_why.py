@@ -50,7 +50,7 @@ def test_a_token_with_all_rights_is_told_and_another_is_refused(tmp_path, docume
         refused = why(STAFF)
         assert (refused.status_code, refused.json()["code"]) == (403, "NotAllowed")
         assert document.partition("/")[2] not in refused.text
-        reasons = {"notes/999": "not_in_table", "notes/2": "right"}
+        reasons = {"notes/999": "not_in_table", "notes/2": "access"}
         assert why(ADMIN, groups=["author 1"]).json()["reason"] == reasons[document]
         assert client.post("/search", json={"query": "printer"}, headers=bearer(ADMIN)).json()["hits"]
 
@@ -68,7 +68,7 @@ def asked_by_an_agent(url, token):
             Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
         ):
             names = [tool.name for tool in (await client.list_tools()).tools]
-            return names, await client.call_tool("why_not_found", ASKED)
+            return names, await client.call_tool("why", ASKED)
 
     return asyncio.run(talk())
 
@@ -77,6 +77,6 @@ def test_agents_see_the_tool_if_they_may_use_it(tmp_path):
     with served(tmp_path, RIGHTS.format(lines=LINES).replace("'", '"')) as live:
         for token, known in ((ADMIN, True), (STAFF, False)):
             names, answer = asked_by_an_agent(live.url, token)
-            assert ("why_not_found" in names) is known
+            assert ("why" in names) is known
             assert ("has no 999" in text_of(answer)) is known
             assert answer.is_error is not known

@@ -93,5 +93,5 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
 
 
 SAID = ("remark", "missing", "errors", "unsure", "nothing_fits", "corrected", "synonyms", "rerank_error")
-OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "folded")
+OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "collapsed")
 """The members of a hit that are in its metadata."""

@@ -117,10 +117,12 @@ def make_router(service: SearchService) -> APIRouter:
     ) -> JSONResponse:
         """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
 
-        The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is given as `?id=..`.
+        The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is `?document_id=..`.
         """
         opened = unquote(request.headers.get(OPENED, ""))[:MAX_QUERY_CHARS] or None
-        found = await service.document(index, document_id or query.id, caller_of(request), query, opened=opened)
+        found = await service.document(
+            index, document_id or query.document_id, caller_of(request), query, opened=opened
+        )
         return JSONResponse(found.to_json())
 
     @router.post("/verify", response_model=VerifyModel, summary="Check citations")

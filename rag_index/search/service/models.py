@@ -75,10 +75,10 @@ class SearchArguments(Asked):
     """The maximum number of documents."""
     rerank: bool | SkipJsonSchema[None] = None
     """Whether the reranker of the settings reorders the best hits, which takes longer; by default it does."""
-    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
+    min_relevance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
     """Leave out documents of a lower relevance, from 0 to 1, such as 0.5."""
     collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
-    """Fold documents with the same value of this field, or the same "text", into the best of them."""
+    """Collapse documents with the same value of this field, or the same "text", into the best of them."""
     order: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = Field(
         default=None, examples=["-updated_at"]
     )
@@ -155,7 +155,7 @@ class WhyBody(WhyQuestion):
     filter: FilterField = Field(default=None, examples=[EXAMPLE_FILTER])
     """The filter of the search."""
     collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
-    """The field by which the search folded documents."""
+    """The field by which the search collapsed documents."""
     limit: int = Field(default=10, ge=1, le=MAX_HITS)
     """How many documents the search returned at most."""
     groups: list[str] | SkipJsonSchema[None] = None
@@ -214,7 +214,7 @@ class DocumentQuery(Asked):
     The answer has as many whole chunks as fit into `max_chars`, and at least one.
     """
 
-    id: str = Field(default="", description="The id, if it is `.` or `..`; the path then ends with a slash.")
+    document_id: str = Field(default="", description="The id, if it is `.` or `..`; the path then ends with a slash.")
     first_chunk: int = Field(default=0, ge=0, description="The first chunk: `next_chunk` of the answer before.")
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
         default=None, description="The number of a chunk to return with its neighbours."

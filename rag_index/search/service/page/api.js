@@ -69,6 +69,6 @@ export const search = (asked, signal) => send("search", { ...asked, explain: tru
 // dots for a folder, however it is written. `query` is the one whose hit was opened, for the log of queries.
 export function readDocument(index, id, around, query) {
   const dots = id === "." || id === "..";
-  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { id } : {}) });
+  const asked = new URLSearchParams({ around, max_chars: MOST_CHARS, ...(dots ? { document_id: id } : {}) });
   return request(`documents/${encodeURIComponent(index)}/${dots ? "" : encodeURIComponent(id)}?${asked}`, query ? { headers: { "Rag-Index-Query": encodeURIComponent(query) } } : {});
 }

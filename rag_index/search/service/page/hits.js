@@ -30,7 +30,7 @@ function element(hit, result, { open, like, away }, hidden) {
     ? make("a", { className: "away", href: address, rel: "noreferrer", target: "_blank" }, "open ↗")
     : null;
   link?.addEventListener("click", () => away(hit));
-  const alike = hit.folded ? make("p", { className: "note" }, `and ${hit.folded} more alike`) : null;
+  const alike = hit.collapsed ? make("p", { className: "note" }, `and ${hit.collapsed} more alike`) : null;
   const shown = [hit.title, address, hit.text.trim()];
   return make(
     "li", { className: "hit" }, make("span", { className: "place" }, part(hit)), heading, link, text, alike,

@@ -136,7 +136,7 @@ function offerFields() {
     }
   }
   filters.offer(found, kinds, labels);
-  choices("fold", [["", "nothing"], ["text", "equal texts"], ...filters.ofKind("keyword").map((name) => [name, `equal ${filters.label(name)}`])]);
+  choices("collapse", [["", "nothing"], ["text", "equal texts"], ...filters.ofKind("keyword").map((name) => [name, `equal ${filters.label(name)}`])]);
   const dates = filters.ofKind("datetime");
   choices("order", [["", "by relevance"], ...dates.flatMap((name) => [[`-${name}`, `newest ${filters.label(name)}`], [name, `oldest ${filters.label(name)}`]])]);
 }
@@ -166,10 +166,10 @@ async function ask() {
   if (names.length < indexes.length) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
-  const least = Number(byId("least").value);
-  if (least) asked.min_score = least;
+  const least = Number(byId("min_relevance").value);
+  if (least) asked.min_relevance = least;
   if (byId("order").value) asked.order = byId("order").value;
-  if (byId("fold").value) asked.collapse = byId("fold").value;
+  if (byId("collapse").value) asked.collapse = byId("collapse").value;
   if (!correct) asked.exact = true;
   say("Searching …");
   try {
@@ -341,7 +341,7 @@ function remember(replace = false) {
   const state = new URLSearchParams({ q: byId("query").value.trim() });
   const names = chosen();
   if (names.length < indexes.length) state.set("indexes", names.join(","));
-  for (const id of ["least", "order", "fold"]) if (byId(id).value) state.set(id, byId(id).value);
+  for (const id of ["min_relevance", "order", "collapse"]) if (byId(id).value) state.set(id, byId(id).value);
   if (hidden.length) state.set("hide", hidden.join(","));
   if (!correct) state.set("exact", "1");
   if (filters.rows().length) state.set("filters", JSON.stringify(filters.rows()));
@@ -361,7 +361,7 @@ function restore() {
   const names = state.get("indexes")?.split(",");
   for (const box of byId("indexes").querySelectorAll("input")) box.checked = !names || names.includes(box.value);
   offerFields();
-  for (const id of ["least", "order", "fold"]) byId(id).value = state.get(id) ?? "";
+  for (const id of ["min_relevance", "order", "collapse"]) byId(id).value = state.get(id) ?? "";
   try {
     filters.show(JSON.parse(state.get("filters") ?? "[]"));
   } catch {
@@ -416,7 +416,7 @@ byId("indexes").addEventListener("change", () => {
   offerFields();
   askAgain();
 });
-for (const id of ["filters", "least", "order", "fold"]) byId(id).addEventListener("change", () => {
+for (const id of ["filters", "min_relevance", "order", "collapse"]) byId(id).addEventListener("change", () => {
   if (byId("search").checkValidity()) askAgain();
 });
 byId("fields").addEventListener("change", () => {
