@@ -1,13 +1,20 @@
 """What is said of a server that answers, and cannot be used for its TLS, its address or a proxy."""
 
 import asyncio
+import os
+import shutil
 import ssl
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
+from sqlalchemy.engine import make_url
 
 from rag_index.components.embedders import open_embedder
+from rag_index.components.sources.engine import errors_as_ours, open_read_only
 from rag_index.components.stores.server.link import Link
 from rag_index.core import connections
 from rag_index.core.settings import EmbedderSettings
@@ -15,7 +22,10 @@ from rag_index.errors import RagIndexError
 from rag_index.search.frameworks import Service
 from rag_index.search.rerankers import RerankServer
 from rag_index.search.service.tokens import IssuerKeys
-from tests.fakes.tls import TlsServer
+from tests.fakes.qdrant_grpc import FakeQdrantGrpc
+from tests.fakes.tls import PrivateAuthority, TlsFront, TlsServer
+from tests.live.postgres import PostgresServer, find_postgres, server_user
+from tests.project import SETTINGS
 
 AWAY = ("running", "accepts no connection", "start it")
 
@@ -76,6 +86,97 @@ def is_told(message, *words):
 def test_a_certificate_that_nobody_knows_is_named(said_of, tmp_path):
     with TlsServer(tmp_path) as server:
         is_told(said_of(server.url), "certificate is not trusted (self-signed certificate)", "set SSL_CERT_FILE")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_authorities_that_cannot_be_used_is_named(said_of, tmp_path, trusting, content):
+    file = tmp_path / "authorities.pem"
+    if content:
+        file.write_text(content)
+    trusting(file)
+    is_told(said_of("https://localhost:1"), f"SSL_CERT_FILE={file} cannot be used", "let it name a file of cert")
+
+
+@pytest.fixture
+def fronts(tmp_path, fake, qdrant):
+    """A private authority, and the ports at which Ollama, Qdrant and its gRPC answer with certificates of it."""
+    authority = PrivateAuthority(tmp_path)
+    with ExitStack() as stack:
+        by_grpc = stack.enter_context(FakeQdrantGrpc(qdrant))
+        ports = [urlsplit(fake.url).port, urlsplit(qdrant.url).port, by_grpc.port]
+        yield authority, [stack.enter_context(TlsFront(authority, port)).port for port in ports]
+
+
+def test_ollama_and_qdrant_behind_a_private_authority(project, fake, qdrant, fronts):
+    authority, (embedder, store, by_grpc) = fronts
+    settings = (
+        f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["https://localhost:{embedder}"]\n'
+        f'[store]\nurl = "https://localhost:{store}"\n[store.server]\ngrpc_port = {by_grpc}\n'
+    )
+    project.write_settings(SETTINGS.format(extra=settings))
+    project.fill(3)
+    refused = project.cli("index-all")
+    assert refused.returncode == 1
+    said = [line for line in refused.stdout.splitlines() if "certificate" in line]
+    assert len(said) == 1, refused.stdout + refused.stderr
+    assert f"https://localhost:{store} cannot be reached: its certificate is not trusted" in said[0]
+    assert "set SSL_CERT_FILE to a file with that of its authority" in said[0]
+
+    trusting = {"SSL_CERT_FILE": str(authority.certificate)}
+    assert "3 documents indexed" in project.cli("index-all", **trusting).stdout
+    assert "GRPC Upsert" in qdrant.seen, "gRPC trusts whom REST trusts"
+    assert project.cli("search", "printer", **trusting).returncode == 0
+    assert "notes" in project.cli("status", **trusting).stdout
+
+
+@pytest.fixture
+def postgres_by_tls(tmp_path):
+    """A private authority, and the URL of a database whose server has a certificate of it."""
+    programs = find_postgres()
+    if not isinstance(programs, Path):
+        pytest.skip(programs)
+    authority, (user, _) = PrivateAuthority(tmp_path), server_user("postgres")
+    with TemporaryDirectory() as folder:
+        file = shutil.copy(authority.sign(), folder)
+        for path, mode in ((folder, 0o700), (file, 0o600)):
+            Path(path).chmod(mode)
+            os.chown(path, user.pw_uid, user.pw_gid)
+        with PostgresServer(programs, "ssl=on", f"ssl_cert_file={file}", f"ssl_key_file={file}") as server:
+            yield authority, server.url("postgres").set(host="localhost")
+
+
+def why_refused(url, **tls):
+    with pytest.raises(RagIndexError) as error:
+        connects(url, **tls)
+    return str(error.value)
+
+
+def connects(url, **tls):
+    opened = open_read_only(url.update_query_dict(tls))
+    try:
+        with errors_as_ours(opened.url, "notes"), opened.connect() as connection:
+            return connection.exec_driver_sql("SELECT 1").scalar() == 1
+    finally:
+        opened.dispose()
+
+
+def test_postgresql_behind_a_private_authority(postgres_by_tls, monkeypatch):
+    authority, url = postgres_by_tls
+    for trusted in ("", "/etc/ssl/no-such-file.pem"):
+        said = why_refused(url, sslmode="verify-full", sslrootcert=trusted)
+        assert "name the file of its authority's certificate in [source] url (sslrootcert=FILE)" in said
+    assert connects(url, sslmode="verify-full", sslrootcert=str(authority.certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    assert connects(url, sslmode="verify-full", sslrootcert="system")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_tls_for_mariadb_that_cannot_be_used_is_named(tmp_path, content):
+    file = tmp_path / "authority.pem"
+    if content:
+        file.write_text(content)
+    said = why_refused(make_url("mariadb+pymysql://reader:s3cret@localhost:1/desk"), ssl_ca=str(file))
+    assert f"correct ssl_ca={file}" in said
 
 
 def test_a_certificate_of_another_name_is_named(said_of, tmp_path, trusting):

@@ -3,11 +3,14 @@ is wrong where the other end is there, so that nobody looks for a server that do
 
 from __future__ import annotations
 
+import os
 import ssl
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +28,23 @@ ALERT = r"\x15\x03"
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return the TLS context of the clients of this process: each that reads the certificates itself takes 25 ms."""
+    """Return the TLS context of the clients of this process: each that reads the certificates itself takes 25 ms.
+    Raises SettingsError if the file that SSL_CERT_FILE names has no certificates."""
     import httpx
 
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # and ssl.SSLError, which is one
+        raise SettingsError(
+            f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE', '')} cannot be used ({error}): let it name a file of "
+            "certificates (PEM) that this user may read"
+        ) from error
+
+
+def trusted_certificates() -> bytes | None:
+    """Return the authorities that `tls_context` trusts, in PEM, for clients that do not read SSL_CERT_FILE, such as
+    gRPC. Those of SSL_CERT_DIR are known once a connection has needed them."""
+    return "".join(map(ssl.DER_cert_to_PEM_cert, tls_context().get_ca_certs(binary_form=True))).encode() or None
 
 
 def proxy_of(url: str) -> str:
@@ -49,6 +65,8 @@ def why_failed(error: BaseException, url: str) -> str:
     """Return why a request to an address failed, and what to do: TLS, a proxy, http in place of https; else ""."""
     import httpx
 
+    if isinstance(error, SettingsError):  # of `tls_context`, which says it
+        return str(error)
     chain = list(_causes(error))
     tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
     if tls is not None and "EOF" not in str(tls):  # else the other end went away, which says nothing of TLS

@@ -206,7 +206,7 @@ class Failure:
 
 SILENCE = "check that it runs and that the URL is right"
 _LOGIN = "correct user and password in {setting}, or set {variable} to the complete URL"
-_TLS = "correct what {setting} says of TLS (sslmode and sslrootcert, or ssl_ca)"
+_TLS = "name the file of its authority's certificate in {{setting}} ({}), or correct what that says of TLS"
 _RIGHT = "give this user the right to that"
 _CONNECTIONS = "allow more connections there, or close others"
 _POOLER = "set pool_mode of the pooler to transaction or session, or name the server itself in {setting}"
@@ -231,7 +231,8 @@ POSTGRESQL: Mapping[str, _Meaning] = {
     "53100": (True, _DISK), "53200": (True, "give the database more memory"), "53300": (True, _CONNECTIONS),
     "08001": (True, _OTHER_SERVER), "HV00N": (True, _OTHER_SERVER),
     "58P01": (False, "the database server lacks this file: put it there, or install the extension that it is of"),
-    "TLS": (False, _TLS), "42501": (False, _RIGHT), "28P01": (False, _LOGIN), "28000": (False, _LOGIN),
+    "TLS": (False, _TLS.format("sslrootcert=FILE")), "42501": (False, _RIGHT), "28P01": (False, _LOGIN),
+    "28000": (False, _LOGIN),
 }  # fmt: skip
 """Whether another try may help, and the remedy, by SQLSTATE. For other states the database's own hint is shown."""
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
@@ -256,7 +257,7 @@ MYSQL: Mapping[int, _Meaning] = {
     1449: (False, "create the view again: its definer is gone"),
     1158: (True, SILENCE), 1159: (True, SILENCE), 1160: (True, SILENCE), 1161: (True, SILENCE),
     1296: (True, _OTHER_SERVER), 1429: (True, _OTHER_SERVER), 1430: (True, _OTHER_SERVER),
-    2026: (False, _TLS),
+    2026: (False, _TLS.format("ssl_ca=FILE")),
 }  # fmt: skip
 """The same by the error number of MySQL and MariaDB. Other errors of its client pass, and those of the server stay."""
 CLIENT_ERRORS = range(2000, 3000)
@@ -300,7 +301,7 @@ def _code(origin: Any) -> str | int | None:
     if isinstance(origin, sqlite3.Error):
         return (getattr(origin, "sqlite_errorcode", None) or 0) & 0xFF
     if isinstance(origin.__context__, ssl.SSLError):  # to which PyMySQL gives the number of a server that is away
-        return "TLS"
+        return 2026
     if origin.args and isinstance(origin.args[0], int):  # PyMySQL has an SQLSTATE, too, which says less
         return int(origin.args[0])
     if state := getattr(origin, "sqlstate", None):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, chdir, closing, contex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.core.connections import why_failed
+from rag_index.core.connections import tls_context, why_failed
 from rag_index.core.files import other_writer, private_folder
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
@@ -45,6 +45,7 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
 
     with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
         quiet(verbose=verbose)
+        tls_context()  # Prefect reads the same certificates, and says less of a file that has none
         flow, page = stack.enter_context(_with_api(load, home, verbose=verbose))
         from prefect.exceptions import MissingResult  # no earlier: see trusted_folder
 

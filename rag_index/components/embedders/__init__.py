@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rag_index.core.connections import tls_context
 from rag_index.core.settings.parts import known_prompts
 from rag_index.core.settings.plugins import EMBEDDERS, load_plugin
 from rag_index.core.settings.sections import EMBEDDER_KINDS
@@ -130,6 +131,7 @@ def open_embedder(
 
         return SentenceTransformersEmbedder(settings)
     if settings.on_servers:
+        tls_context()  # the library of Ollama reads the same certificates on import, and its error names no file
         from rag_index.components.embedders.servers import ServerEmbedder
 
         return ServerEmbedder(settings, home=home, workers=workers, expected=expected)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.sql.selectable import Select
 
+TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
 CHECKED_STEPS = 100_000
@@ -176,6 +177,11 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
         if "package is required" not in str(error):
             raise
         raise SourceError(f"{what}: {error}; install it with pip") from error  # PyMySQL's way to log in
+    except OSError as error:  # PyMySQL reads the files of TLS before it connects
+        named = ", ".join(f"{name}={url.query[name]}" for name in TLS_FILES if name in url.query)
+        if not named or error.filename is not None:
+            raise
+        raise SourceError(f"{what}: a file of TLS in [source] url cannot be read ({error}): correct {named}") from error
 
 
 _ARRAYS = """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import httpx
 
 from rag_index import errors
-from rag_index.core.connections import why_failed
+from rag_index.core.connections import tls_context, why_failed
 from rag_index.search.question import SearchOptions
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class Service:
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = SERVICE_SECONDS) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._asked: dict[str, Any] = {"url": f"{url.rstrip('/')}/search", "headers": headers, "timeout": timeout}
+        self._asked: dict[str, Any] = {
+            "url": f"{url.rstrip('/')}/search", "headers": headers, "timeout": timeout, "verify": tls_context(),
+        }  # fmt: skip
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> dict[str, Any]:
         """Return what the service answers. Raises SettingsError for a mistake, and StoreUnavailable."""

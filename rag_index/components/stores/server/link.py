@@ -25,7 +25,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from rag_index.components.stores import SPARSE
 from rag_index.components.stores.edge.folder import disk_full
-from rag_index.core.connections import proxy_of, proxy_remedy, tls_context, why_failed
+from rag_index.core.connections import proxy_of, proxy_remedy, tls_context, trusted_certificates, why_failed
 from rag_index.core.outages import asking
 from rag_index.errors import (
     PointsRefused,
@@ -280,17 +280,15 @@ class Link:
             return ""
         if self.grpc_port is None:
             return f"the port of {self.url} does not tell where Qdrant answers gRPC"
-        names, trust = _names(rest), ""
+        names = _names(rest)
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
         try:
             same = bool(probe.info() == found) and _names(probe) == names
-        except FOREIGN as exc:
+        except FOREIGN:
             same = False
-            if "CERTIFICATE_VERIFY_FAILED" in str(exc):
-                trust = ": name the file of its certificate in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, too"
         finally:
             probe.close()
-        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self.grpc_port}{trust}"
+        return "" if same else f"Qdrant at {self.url} does not answer gRPC on port {self.grpc_port}"
 
     def _new_client(self, *, grpc: bool, timeout: float | None = None) -> QdrantClient:
         with warnings.catch_warnings():
@@ -305,6 +303,7 @@ class Link:
                 grpc_options={
                     "grpc.max_reconnect_backoff_ms": MAX_BACKOFF_MS,
                     "grpc.max_receive_message_length": MAX_ANSWER,
+                    "root_certificates": trusted_certificates() if self.url.startswith("https://") else None,
                 },
                 headers={"accept-encoding": "identity"},  # gRPC takes names in small letters alone
                 check_compatibility=False,
