@@ -53,6 +53,8 @@ def test_every_option_of_a_command_is_documented_and_no_other(name):
     found = set(re.findall(r"`(--[a-z-]+)", cell))
     if "run options" in cell:
         found |= {code(row[0]).split()[0] for row in table(section(PAGE, "## Run options"), "option")}
+    if "search options" in cell:
+        found |= set(re.findall(r"`(--[a-z-]+)", section(PAGE, "## Search options")))
     assert found == options(program.commands[name])
 
 
