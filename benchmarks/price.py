@@ -40,8 +40,8 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import identify
 from rag_index.components.embedders.bm25 import Bm25Encoder
 from rag_index.components.embedders.local import LocalEmbedder
-from rag_index.components.stores import server
 from rag_index.components.stores.edge import collection as edge
+from rag_index.components.stores.server import collection as server
 from rag_index.core.machine import collect_seldom
 from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.core.reports.metrics import Stopwatch
@@ -98,7 +98,7 @@ STAGES = (
     (Bm25Encoder, "documents", "words"),
     (edge, "engine_points", "points for the engine"),
     (edge.EdgeCollection, "_write", "engine"),
-    (server, "upsert_request", "requests"),
+    (server, "_upsert", "requests"),
 )
 """Calls that are stages of their own here; the rest of what calls them counts for the stage of the run around them."""
 

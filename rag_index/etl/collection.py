@@ -274,7 +274,7 @@ def _begin_on_server(run: IndexRun, name: str) -> int | None:
         return None
     epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
     run.store.set_metadata(name, {"epoch": epoch})
-    run.outcome.say(server.notes(name))
+    run.outcome.say(server.collection(name).notes())
     if reason := server.fallback():
         slow = f"{reason}, so points are sent over REST, which is slower: {stores.REST_REMEDY}"
         logger.warning("%s", slow)

@@ -114,7 +114,7 @@ def publish(run: IndexRun) -> str:
             ledger.update_collection(collection.id, chars_per_second=rate)
         if run.rebuild:
             if run.bulk and (server := on_server(run.store)) is not None:
-                server.resume_indexing(collection.name)
+                server.collection(collection.name).resume_indexing()
                 run.progress.say("waiting for the server to build the search index")
                 run.store.optimize(collection.name)
             if published := _publish_rebuilt(run):
@@ -184,9 +184,9 @@ def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: 
     there = store.collections()
     for other in [*others, *([] if loaded else [collection])]:
         if BULK in there.get(other, {}):
-            server.resume_indexing(other)
+            server.collection(other).resume_indexing()
     if loaded and not store.count(collection):
-        server.pause_indexing(collection)
+        server.collection(collection).pause_indexing()
     return loaded
 
 
@@ -194,6 +194,6 @@ def end_bulk(store: Store, collection: str, index: str) -> None:
     """Turn the search index of a collection on again, however the run ended. A fault is left to the next run."""
     if (server := on_server(store)) is not None:
         try:
-            server.resume_indexing(collection)
+            server.collection(collection).resume_indexing()
         except StoreError as error:
             logger.warning("%s has no search index until the next run of %s: %s", collection, index, error)

@@ -13,6 +13,7 @@ from qdrant_client import QdrantClient
 from rag_index.care.doctor import examine
 from rag_index.components.stores import BULK
 from rag_index.components.stores.server import ServerStore
+from rag_index.components.stores.server.collection import ServerCollection
 from rag_index.errors import RagIndexError
 from tests.etl.plain import run_plain
 from tests.fakes.qdrant import FakeQdrant
@@ -49,13 +50,13 @@ def aliases(project: Project) -> dict[str, str]:
 
 def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(project, qdrant, monkeypatch):
     seen = []
-    resume, wait = ServerStore.resume_indexing, ServerStore.optimize
+    resume, wait = ServerCollection.resume_indexing, ServerStore.optimize
 
     def look() -> None:
         name = f"{ALIAS}__1"
         seen.append((threshold(qdrant, name), qdrant.indexed.get(name, 0) >= 60, aliases(project)))
 
-    monkeypatch.setattr(ServerStore, "resume_indexing", lambda *given: (look(), resume(*given)))
+    monkeypatch.setattr(ServerCollection, "resume_indexing", lambda *given: (look(), resume(*given)))
     monkeypatch.setattr(ServerStore, "optimize", lambda *given: (wait(*given), look()))
     run_plain(project)
     assert seen[:2] == [(0, False, {}), (10, True, {})]
@@ -126,7 +127,7 @@ def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
 
 def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monkeypatch):
     qdrant.stuck = True
-    monkeypatch.setattr("rag_index.components.stores.server.collection_requests.BUSY_WAIT", 0.0)
+    monkeypatch.setattr("rag_index.components.stores.server.collection.BUSY_WAIT", 0.0)
     with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
         run_plain(project)
     assert aliases(project) == {}
@@ -136,7 +137,7 @@ def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monk
     assert aliases(project) == {}, "the next run waits again, although the search index is on"
     qdrant.stuck = False
     pauses = []
-    monkeypatch.setattr(ServerStore, "pause_indexing", lambda *given: pauses.append(given))
+    monkeypatch.setattr(ServerCollection, "pause_indexing", lambda *given: pauses.append(given))
     run_plain(project)
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
     assert not pauses, "turning the search index off would wait for what the server builds"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from rag_index.components.stores.server import Reads
+from rag_index.components.stores.server import ServerStore
 from rag_index.search import service as search_service
 from tests.search.desk import DESK, Desk
 from tests.service.live import Live
@@ -250,8 +250,8 @@ def test_of_a_long_document_only_what_is_asked_for_is_read(qdrant, tmp_path, mon
         read.extend(ids)
         return found(store, name, ids, **options)
 
-    found = Reads.retrieve
-    monkeypatch.setattr(Reads, "retrieve", retrieve)
+    found = ServerStore.retrieve
+    monkeypatch.setattr(ServerStore, "retrieve", retrieve)
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         for wanted, first in (({}, 0), ({"first_chunk": 50}, 50), ({"around": 70}, 69)):
             read.clear()

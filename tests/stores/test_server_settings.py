@@ -9,7 +9,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.components.stores import BULK
 from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore
-from rag_index.components.stores.server import collection_requests as server_collections
+from rag_index.components.stores.server import collection as server_collections
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreUnavailable
@@ -58,7 +58,7 @@ def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_
         qdrant.version = version
         store = open_store()
         store.create(name, DIMENSION, {"payload_indexes": {GROUPS_FIELD: "keyword"}} if groups else {}, sparse=sparse)
-        assert ("may not see, too: upgrade Qdrant to 1.19" in store.notes(name)) is (name == "old")
+        assert ("may not see, too: upgrade Qdrant to 1.19" in store.collection(name).notes()) is (name == "old")
 
 
 # Searches
@@ -84,22 +84,22 @@ def test_a_paused_search_index_is_restored_to_what_it_was(qdrant, open_store):
     qdrant.threshold = 1  # kilobyte: 64 vectors
     store = open_store()
     store.create("c", DIMENSION, {})
-    store.pause_indexing("c")
+    store.collection("c").pause_indexing()
     store.upsert("c", points(100))
     assert by_hand(qdrant).optimizer_config.indexing_threshold == 0
-    assert store.count_indexed("c") == 0
+    assert store.collection("c").count_indexed() == 0
     assert store.indexed("c"), "there is nothing to wait for"
     store.create("new", DIMENSION, {}, like="c")
     assert by_hand(qdrant, "new").optimizer_config.indexing_threshold == 1, "a pause is not carried over"
-    store.pause_indexing("c")  # as a run that resumes does: what was set first is remembered
-    store.resume_indexing("c")
+    store.collection("c").pause_indexing()  # as a run that resumes does: what was set first is remembered
+    store.collection("c").resume_indexing()
     assert by_hand(qdrant).optimizer_config.indexing_threshold == 1
     assert BULK not in store.metadata("c")
     assert BULK not in store.metadata("new")
     store.optimize("c")
-    assert 0 < 100 - store.count_indexed("c") < 64, "Qdrant scans the rest, which is below the threshold"
+    assert 0 < 100 - store.collection("c").count_indexed() < 64, "Qdrant scans the rest, which is below the threshold"
     before = updates(qdrant)
-    store.resume_indexing("c")
+    store.collection("c").resume_indexing()
     assert updates(qdrant) == before
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.points import MAX_PLACES
 from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.reads import MAX_PLACES
 from rag_index.core.documents.batches import PointBatch
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreMismatch

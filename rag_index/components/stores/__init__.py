@@ -187,7 +187,7 @@ def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, in
         return {}
     with open_names(settings, brief=True) as store:
         there, server = store.names(), cast("ServerStore", store)
-        return {name: server.count_indexed(name) for name in names if name in there}
+        return {name: server.collection(name).count_indexed() for name in names if name in there}
 
 
 def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:

@@ -1,19 +1,17 @@
-"""Points in either store: checked before a write, scaled to length one, read back, and found by two vectors, under
-conditions that both engines take as a filter in Qdrant's JSON."""
+"""Points in either store: checked before a write, scaled to length one, and read back; and conditions on them as a
+filter in Qdrant's JSON, which both engines take."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rag_index.components.stores import SPARSE
-from rag_index.components.stores.protocol import WordPlaces
 from rag_index.core.documents.batches import PointBatch, StoredPoint
 from rag_index.core.documents.canonical import EXACT_IN_FLOAT, comparable_time
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
@@ -30,15 +28,8 @@ MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
 The metadata would not do: where a snapshot is recovered into a collection that exists, its points go back and its
 metadata stays."""
 
-SEARCH_EF = 400
-"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest short texts in
-200,000 points (static embeddings, 256-d). 400 finds 99 %, in 0.5 to 1.2 ms a search instead of 0.3 to 0.5."""
-
 ROUNDED = 1e-7
 """A length this close to one differs only by rounding. Such a vector stays unchanged, so a copy is equal bit by bit."""
-
-MAX_PLACES = 100
-"""Points that are looked at to see which words there are."""
 
 NUMBER_TEXT = re.compile(r"0|[1-9][0-9]{0,19}")
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -153,63 +144,12 @@ def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
     return max(1, round((points + 1) / math.exp(found[0].score / weight) - 0.5)) if weight else 0
 
 
-def words_in(look_up: Callable[[list[int]], list[StoredPoint]], words: Sequence[int], limit: int) -> WordPlaces:
-    """Return the ids of at least `limit` points for each of these words that points have, or of all that have it.
-    `look_up` returns the `limit` best points that have any of some words, with their sparse vectors. Rare words come
-    first, so it is asked again for the words that the points so far do not have."""
-    left, places = set(words), WordPlaces()
-    while left:
-        found = look_up(sorted(left))
-        new = WordPlaces()
-        for point in found:
-            for word in left.intersection(point.sparse.indices if point.sparse else ()):
-                new.setdefault(word, []).append(point.id)
-        places |= new
-        left -= new.keys()
-        if len(found) < limit or not new:
-            break
-    return places
-
-
 def batch_of(points: Sequence[StoredPoint]) -> PointBatch:
     """Return points that were read with their vectors as a batch to write."""
     vectors = np.asarray([point.vector for point in points], dtype=np.float32)
     rows = [point.sparse or SparseVector((), ()) for point in points]
     sparse = SparseVectors.from_rows(rows) if any(rows) else None
     return PointBatch([point.id for point in points], vectors, [point.payload for point in points], sparse)
-
-
-@dataclass(frozen=True, slots=True)
-class LookUp:
-    """A search by one of the two vectors: the best points of all, with payload, or the scores of some, without."""
-
-    sparse: bool
-    limit: int
-    ids: tuple[str, ...] = ()
-
-
-def best_points(
-    look_up: Callable[[Sequence[LookUp]], list[list[StoredPoint]]], limit: int, *, hybrid: bool
-) -> list[StoredPoint]:
-    """Return the `limit` nearest points, or if `hybrid` the best by either vector, each once, with both scores.
-    `look_up` does some searches in one round, and returns the points of each. Raises what it raises."""
-    nearest = LookUp(sparse=False, limit=limit)
-    if not hybrid:
-        return look_up([nearest])[0]
-    near, worded = look_up([nearest, LookUp(sparse=True, limit=limit)])
-    cosines = {point.id: point.score for point in near}
-    bm25 = {point.id: point.score for point in worded}
-    wanted: list[LookUp] = []
-    if len(worded) == limit and (ids := tuple(cosines.keys() - bm25.keys())):  # fewer: no other point has the words
-        wanted.append(LookUp(sparse=True, limit=len(ids), ids=ids))
-    if ids := tuple(bm25.keys() - cosines.keys()):
-        wanted.append(LookUp(sparse=False, limit=len(ids), ids=ids))
-    for asked, points in zip(wanted, look_up(wanted) if wanted else (), strict=True):
-        (bm25 if asked.sparse else cosines).update((point.id, point.score) for point in points)
-    candidates = {point.id: point for point in (*near, *worded) if point.id in cosines}  # else deleted between rounds
-    for point in candidates.values():
-        point.score, point.bm25 = cosines[point.id], bm25.get(point.id, 0.0)
-    return list(candidates.values())
 
 
 Json = dict[str, Any]

@@ -1,15 +1,20 @@
 """What every store can do, embedded or on a server: its protocol, and the conditions and queries of searches."""
 
+# mypy: disable-error-code="empty-body"
+# What a collection does by itself has a docstring here, and no body (`of_collection`).
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.components.stores.reads import PointReads
     from rag_index.core.documents.batches import CommitMark, PointBatch, StoredPoint
     from rag_index.core.documents.vectors import SparseVector
 
@@ -63,6 +68,19 @@ WordPlaces = dict[int, list[str]]
 NO_WORDS = WordCounts(0, {})
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def of_collection(method: F) -> F:
+    """Let the collection that a store's method names do what the method says."""
+
+    def call(store: StoreReader, name: str, /, *args: Any, **named: Any) -> Any:
+        with store.lend(name) as collection:
+            return getattr(collection, method.__name__)(*args, **named)
+
+    return cast("F", call)
+
+
 class StoreNames(Protocol):
     """The names in a store: what can be read without a lock."""
 
@@ -86,7 +104,7 @@ class StoreNames(Protocol):
         """Return what `Store.set_commit_mark` wrote last, or a mark of no commit."""
 
 
-class StoreReader(StoreNames, Protocol):
+class StoreReader(StoreNames):
     """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
 
     A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
@@ -100,18 +118,27 @@ class StoreReader(StoreNames, Protocol):
     embedded: bool
     """True if only one process at a time can write a collection, so that workers cannot."""
 
+    @abstractmethod
+    def lend(self, name: str) -> AbstractContextManager[PointReads]:
+        """Lend a collection or alias for the time of the block."""
+
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
 
     def wanted(self) -> bool:
         """Return whether another process has come to write what this reader keeps from being written in place."""
+        return False
 
     def prepare(self, name: str) -> None:
         """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
+        with self.lend(name):
+            pass
 
+    @of_collection
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
 
+    @of_collection
     def retrieve(
         self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
     ) -> list[StoredPoint]:
@@ -121,7 +148,10 @@ class StoreReader(StoreNames, Protocol):
         self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
     ) -> Iterator[StoredPoint]:
         """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
+        with self.lend(name) as collection:
+            yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
 
+    @of_collection
     def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1).
 
@@ -130,6 +160,7 @@ class StoreReader(StoreNames, Protocol):
         sparse vectors, or the query none, only the nearest are searched for.
         """
 
+    @of_collection
     def word_counts(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         """Return how many points that meet the conditions have each word, as the inverse document frequency tells.
 
@@ -137,12 +168,14 @@ class StoreReader(StoreNames, Protocol):
         small search for each word. A collection without sparse vectors has no words.
         """
 
+    @of_collection
     def find_words(self, name: str, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
         """Return which of these words points have that meet the conditions, each with the ids of 100 points, or of all.
 
         It costs a search or two, however many words are asked for.
         """
 
+    @of_collection
     def facet(self, name: str, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         """Return about how many points that meet the conditions have each value of a field, the `limit` most frequent.
 
@@ -150,11 +183,13 @@ class StoreReader(StoreNames, Protocol):
         no keyword index.
         """
 
+    @of_collection
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 
     def seen_commits(self, name: str) -> int | None:
         """Return the number of the last commit that the last read of this thread has seen; None if it saw all."""
+        return None
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
@@ -163,7 +198,7 @@ class StoreReader(StoreNames, Protocol):
         """Close the store."""
 
 
-class Store(StoreReader, Protocol):
+class Store(StoreReader):
     """A store that this process may also write.
 
     Every call raises as those of `StoreReader`, or PointsRefused. Every write is complete when the call returns: a
@@ -187,6 +222,7 @@ class Store(StoreReader, Protocol):
     def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into the collection's metadata, key by key; a value of None removes the key."""
 
+    @of_collection
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes by field: keyword, integer, float, bool or datetime; None removes one.
 
@@ -197,30 +233,35 @@ class Store(StoreReader, Protocol):
     def drop(self, name: str) -> None:
         """Delete a collection and the aliases that point at it. A missing collection is not an error."""
 
+    @of_collection
     def upsert(self, name: str, points: PointBatch) -> None:
         """Write points, replacing those of the same id as a whole, in as many requests as the store needs.
 
         Raises PointsRefused before anything is written if a vector is of another dimension, not finite or all zero.
         """
 
+    @of_collection
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each (point id, payload).
 
         Raises StoreMismatch for ids that do not exist, once all others are written.
         """
 
+    @of_collection
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete points by id, as `scroll` returns it: the number of a point of another program too.
 
         A missing id is not an error.
         """
 
+    @of_collection
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete the points of these documents, by key, from the given chunk number on.
 
         The embedded store reads every payload for this. Use `delete_points` if the ids are known.
         """
 
+    @of_collection
     def set_commit_mark(self, name: str, mark: CommitMark) -> None:
         """Write the mark of a collection's last commit, durably, and where it stays with the points.
 
@@ -228,9 +269,11 @@ class Store(StoreReader, Protocol):
         commit wrote must be durable already.
         """
 
+    @of_collection
     def flush(self, name: str) -> None:
         """Make all writes durable. The embedded store writes them to disk; a server has done so before it answers."""
 
+    @of_collection
     def optimize(self, name: str) -> None:
         """Return once the search index (HNSW) is built; until then searches scan.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import qdrant_edge as e
 
 from rag_index.components.stores import SPARSE
-from rag_index.components.stores.edge.collection_reader import OPERATION_POINTS, CollectionReader, key_filters
+from rag_index.components.stores.edge.collection_reader import OPERATION_POINTS, CollectionReader
 from rag_index.components.stores.edge.folder import (
     LET_GO_SECONDS,
     UNFLUSHED,
@@ -165,7 +165,7 @@ class EdgeCollection(CollectionReader):
 
     def delete_chunks(self, first: Mapping[str, int]) -> None:
         found: list[str] = []  # all are found first, in one pass: without an index, every filter reads every payload
-        for which in key_filters(list(first)):
+        for which in self._key_filters(list(first)):
             for point in self._scroll(which, vectors=False, page=1000):
                 ours = point.payload[RESERVED_KEY]
                 if ours["chunk"] >= first[ours["key"]]:

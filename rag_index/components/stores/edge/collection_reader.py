@@ -13,43 +13,34 @@ import subprocess
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import qdrant_edge as e
 
 from rag_index.components.stores import SPARSE
 from rag_index.components.stores.edge.folder import Catalog, engine_errors, require_space
-from rag_index.components.stores.points import (
-    MAX_PLACES,
-    SEARCH_EF,
-    Json,
-    LookUp,
-    best_points,
-    check_ids,
-    count_having,
-    match_any,
-    parts,
-    payload_filter,
-    payload_path,
-    stored_point,
-    unit_query,
-    words_in,
-)
-from rag_index.components.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
-from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.components.stores.protocol import StoreReader
+from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
+from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import RagIndexError, SearchTimedOut, StoreError
 
+if TYPE_CHECKING:
+    from rag_index.components.stores.points import Json
+    from rag_index.components.stores.protocol import VectorQuery
+    from rag_index.core.documents.batches import StoredPoint
+
+P = ParamSpec("P")
+R = TypeVar("R")
 OPERATION_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
-KEYS_PER_FILTER = 10_000
 LOAD_BYTES = 32 << 20
 """What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk kills it (SIGBUS)."""
 MAX_SCANNED_KB = 10_000
@@ -60,10 +51,6 @@ def engine_filter(given: Json) -> e.Filter:
     """Return a filter as the engine takes it."""
     found: dict[str, Any] = {kind: [*map(_engine_condition, some)] for kind, some in given.items() if some}
     return e.Filter(**found)
-
-
-def _filter_of(conditions: Conditions) -> e.Filter | None:
-    return engine_filter(found) if (found := payload_filter(conditions)) else None
 
 
 def _engine_condition(given: Json) -> Any:
@@ -80,21 +67,37 @@ def _engine_condition(given: Json) -> Any:
             return e.IsEmptyCondition(field)
         case {"has_id": ids}:
             return e.HasIdCondition(set(ids))
+        case {"has_vector": name}:
+            return e.HasVectorCondition(name)
         case _:
             return engine_filter(given)
 
 
-def key_filters(keys: Sequence[str]) -> Iterator[e.Filter]:
-    """Yield filters that together name each document key once."""
-    for some in parts(list(dict.fromkeys(keys)), KEYS_PER_FILTER):
-        yield engine_filter({"must": [match_any(f"{RESERVED_KEY}.key", some)]})
+def _query_request(one: LookUp) -> e.QueryRequest:
+    if isinstance(one.vector, SparseVector):
+        words = e.SparseVector(list(one.vector.indices), list(one.vector.values))
+        query, params = e.Query.Nearest(words, using=SPARSE), e.SearchParams(idf=e.IdfParams(one.corpus))
+    else:
+        params = e.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact or bool(one.ids))
+        query = e.Query.Nearest(one.vector)
+    return e.QueryRequest(
+        query=query,
+        limit=one.limit,
+        filter=engine_filter({"must": [{"has_id": one.ids}]}) if one.ids else one.which,
+        params=params,
+        with_payload=one.payload,
+        with_vector=[SPARSE] if one.words else None,
+    )
 
 
-class CollectionReader:
-    """The points of one shard folder, as the Store protocol has them. Safe to use from several threads."""
+class CollectionReader(PointReads):
+    """The points of one shard folder. Safe to use from several threads."""
+
+    ids_at_once = OPERATION_POINTS
+    keys_at_once = 10_000
 
     def __init__(self, name: str, folder: Path, dimension: int, *, sparse: bool = False) -> None:
-        self.name = name
+        super().__init__(name, dimension)
         self.dimension = dimension
         self.sparse = sparse
         self._folder = folder
@@ -106,107 +109,34 @@ class CollectionReader:
         with self._open():
             pass
 
-    def count(self, *, keys: Sequence[str] | None = None) -> int:
-        return sum(map(self._count, [None] if keys is None else key_filters(keys)))
+    def search(self, query: VectorQuery) -> list[StoredPoint]:
+        return super().search(query if self.sparse else replace(query, sparse=None))
+
+    def _filter(self, wanted: Json | None) -> e.Filter | None:
+        return engine_filter(wanted) if wanted else None
 
     def _count(self, which: e.Filter | None) -> int:
-        with self._open() as shard:
-            return int(shard.count(e.CountRequest(exact=True, filter=which)))
+        return int(self._ask(lambda shard: shard.count(e.CountRequest(exact=True, filter=which))))
 
-    def retrieve(self, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()) -> list[StoredPoint]:
-        check_ids(ids)
-        found: list[StoredPoint] = []
-        meeting = payload_filter(conditions)
-        for some in parts(ids, OPERATION_POINTS):
-            if meeting:
-                which = engine_filter({"must": [{"has_id": some}, meeting]})
-                found += self._scroll(which, vectors=vectors, page=len(some))
-                continue
-            with self._open() as shard:
-                found += map(stored_point, shard.retrieve(list(some), True, vectors))
-        return found
+    def _get(self, ids: Sequence[str], *, vectors: bool) -> Sequence[Any]:
+        return self._ask(lambda shard: shard.retrieve(list(ids), True, vectors))
 
-    def scroll(self, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()) -> Iterator[StoredPoint]:
-        return self._scroll(_filter_of(conditions), vectors=vectors, page=page)
+    def _page(self, which: Any, *, limit: int, offset: Any = None, vectors: bool) -> tuple[Sequence[Any], Any]:
+        request = e.ScrollRequest(offset=offset, limit=limit, filter=which, with_payload=True, with_vector=vectors)
+        return self._ask(lambda shard: shard.scroll(request))
 
-    def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
-        offset: e.PointId | None = None
-        while True:
-            request = e.ScrollRequest(offset=offset, limit=page, filter=which, with_payload=True, with_vector=vectors)
-            with self._open() as shard:
-                records, offset = shard.scroll(request)
-            yield from map(stored_point, records)
-            if offset is None:
-                return
+    def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[Any]]:
+        requests = e.QueryBatchRequest([*map(_query_request, wanted)])
+        return self._ask(lambda shard: shard.query_batch(requests))
 
-    def search(self, query: VectorQuery) -> list[StoredPoint]:
-        near = e.Query.Nearest(unit_query(query.vector, self.dimension, self.name))
-        which, corpus = _filter_of(query.conditions), _filter_of(query.corpus)
-        sparse = query.sparse if self.sparse else None
-        words = sparse and e.Query.Nearest(e.SparseVector(list(sparse.indices), list(sparse.values)), using=SPARSE)
+    def _facet(self, path: str, limit: int, which: e.Filter | None) -> Sequence[Any]:
+        return [*self._ask(lambda shard: shard.facet(e.FacetRequest(path, limit=limit, filter=which)))]
 
-        def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
-            return [
-                self._query(
-                    query=words if one.sparse else near,
-                    limit=one.limit,
-                    filter=engine_filter({"must": [{"has_id": one.ids}]}) if one.ids else which,
-                    params=e.SearchParams(
-                        hnsw_ef=SEARCH_EF,
-                        exact=query.exact or bool(one.ids),
-                        idf=e.IdfParams(corpus) if one.sparse else None,
-                    ),
-                    with_payload=(query.payload or not words) and not one.ids,
-                )
-                for one in wanted
-            ]
-
-        return best_points(look_up, query.limit, hybrid=bool(words))
-
-    def _query(self, **request: Any) -> list[StoredPoint]:
-        with self._open() as shard:
-            return [stored_point(point, point.score) for point in shard.query(e.QueryRequest(**request))]
-
-    def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
-        if not self.sparse:
-            return NO_WORDS
-        if which := _filter_of(conditions):
-            points = self._count(e.Filter(must=[which, e.HasVectorCondition(SPARSE)]))
-        else:
-            with self._open() as shard:
-                points = shard.info().points_count
-        found = zip(words, self._having([[word] for word in words], 1, which), strict=True)
-        return WordCounts(points, {word: count_having(points, word, one) for word, one in found})
-
-    def find_words(self, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
-        which = _filter_of(conditions)
-        some = words if self.sparse else ()
-        return words_in(lambda left: self._having([left], MAX_PLACES, which)[0], some, MAX_PLACES)
-
-    def _having(self, asked: Sequence[list[int]], limit: int, which: e.Filter | None) -> list[list[StoredPoint]]:
-        """Return for each list the best points that have any of its words, with their sparse vectors. All are asked in
-        one call, which counts the points of a filter once."""
-        words = [e.SparseVector(some, [1.0] * len(some)) for some in asked]
-        requests = [
-            e.QueryRequest(
-                limit=limit, query=e.Query.Nearest(one, using=SPARSE), filter=which, with_payload=False,
-                with_vector=[SPARSE], params=e.SearchParams(idf=e.IdfParams(which)),
-            )
-            for one in words
-        ]  # fmt: skip
-        with self._open() as shard:
-            answers = shard.query_batch(e.QueryBatchRequest(requests))
-        return [[stored_point(point, point.score) for point in points] for points in answers]
-
-    def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
-        which = _filter_of(conditions)
-        with self._open() as shard:
-            found = shard.facet(e.FacetRequest(payload_path(field), limit=limit, filter=which))
-        return {str(hit.value): hit.count for hit in found}
+    def _points_with_words(self) -> int | None:
+        return self._ask(lambda shard: shard.info().points_count) if self.sparse else None
 
     def indexed(self) -> bool:
-        with self._open() as shard:
-            info = shard.info()
+        info = self._ask(lambda shard: shard.info())
         sparse = self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if self.sparse else 0
         indexed = info.indexed_vectors_count - sparse  # sparse vectors are always indexed
         unindexed = max(0, info.points_count - indexed)
@@ -221,6 +151,10 @@ class CollectionReader:
     def _open(self) -> Iterator[e.EdgeShard]:
         with self._lock, engine_errors(self.name, self._folder):
             yield self._loaded()
+
+    def _ask(self, ask: Callable[[e.EdgeShard], R]) -> R:
+        with self._open() as shard:
+            return ask(shard)
 
     def _loaded(self) -> e.EdgeShard:
         self._check_open()
@@ -241,10 +175,6 @@ class CollectionReader:
                 shard.close()
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
 def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concatenate[Any, P], R]:
     """Return the method of a store that calls this method of its catalog, as it is on disk now."""
 
@@ -254,18 +184,7 @@ def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concate
     return call
 
 
-def of_collection(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, str, P], R]:
-    """Return the method of a store that calls this method of one of its collections, which has to be named first."""
-
-    def call(store: EdgeReads, name: str, /, *args: P.args, **named: P.kwargs) -> R:
-        with store.lend(name) as collection:
-            found: R = getattr(collection, method.__name__)(*args, **named)
-            return found
-
-    return call
-
-
-class EdgeReads(ABC):
+class EdgeReads(StoreReader):
     """The reading part of the Store protocol. Subclasses open collections."""
 
     embedded = True
@@ -281,35 +200,11 @@ class EdgeReads(ABC):
         self._catalog.refresh()
         return self._catalog
 
-    @abstractmethod
-    def lend(self, name: str) -> AbstractContextManager[CollectionReader]:
-        """Lend a collection or alias for the time of the block."""
-
     collections = of_catalog(Catalog.collections)
     names = of_catalog(Catalog.names)
     find = of_catalog(Catalog.find)
     aliases = of_catalog(Catalog.aliases)
     commit_mark = of_catalog(Catalog.commit_mark)
-    count = of_collection(CollectionReader.count)
-    retrieve = of_collection(CollectionReader.retrieve)
-    search = of_collection(CollectionReader.search)
-    word_counts = of_collection(CollectionReader.word_counts)
-    find_words = of_collection(CollectionReader.find_words)
-    facet = of_collection(CollectionReader.facet)
-    indexed = of_collection(CollectionReader.indexed)
-
-    def scroll(
-        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
-    ) -> Iterator[StoredPoint]:
-        with self.lend(name) as collection:
-            yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
-
-    def wanted(self) -> bool:
-        return False
-
-    def prepare(self, name: str) -> None:
-        with self.lend(name):
-            pass
 
     def metadata(self, name: str) -> dict[str, Any]:
         return dict(self.known().entry(name).metadata)

@@ -194,7 +194,8 @@ class EdgeReader(EdgeReads):
                     shared.release()  # a killed writer left it; a process that completes it now is waited for
                     with suppress(StoreBusy), closing(EdgeStore(self._path)) as store:
                         if (folder / UNFLUSHED).exists():  # not even opening the store has done it
-                            store.complete(name)
+                            with store.lend(name) as whole:
+                                whole.complete()
                     return None
                 with locked(self._path):
                     path.mkdir(mode=0o700)

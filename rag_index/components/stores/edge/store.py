@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_index.components.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
-from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog, of_collection
+from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog
 from rag_index.components.stores.edge.folder import (
     UNFLUSHED,
     WRITER_PATIENCE,
@@ -32,6 +32,7 @@ from rag_index.components.stores.edge.folder import (
     locked,
     note_writing,
 )
+from rag_index.components.stores.protocol import Store
 from rag_index.core.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 
@@ -39,7 +40,7 @@ COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
 
 
-class EdgeStore(EdgeReads):
+class EdgeStore(EdgeReads, Store):
     """The Store protocol on a folder of this machine.
 
     The first use of a collection locks it until the store is closed, and raises StoreBusy if another process does not
@@ -101,18 +102,6 @@ class EdgeStore(EdgeReads):
 
     set_metadata = of_catalog(Catalog.merge_metadata)
     point_alias = of_catalog(Catalog.point_alias)
-    index_fields = of_collection(EdgeCollection.index_fields)
-    upsert = of_collection(EdgeCollection.upsert)
-    update_payloads = of_collection(EdgeCollection.update_payloads)
-    delete_points = of_collection(EdgeCollection.delete_points)
-    delete_chunks = of_collection(EdgeCollection.delete_chunks)
-    set_commit_mark = of_collection(EdgeCollection.set_commit_mark)
-    flush = of_collection(EdgeCollection.flush)
-    optimize = of_collection(EdgeCollection.optimize)
-    complete = of_collection(EdgeCollection.complete)
-
-    def seen_commits(self, name: str) -> int | None:
-        return None
 
     def close(self) -> None:
         with self._mutex, ExitStack() as stack:

@@ -1,5 +1,5 @@
 """The connection to a Qdrant server: opened when first needed, over gRPC if possible; retries after passing faults. The
-errors of Qdrant's client (REST and gRPC) become errors of ours here. `Requests` is what all requests share."""
+errors of Qdrant's client (REST and gRPC) become errors of ours here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from rag_index.components.stores import SPARSE
 from rag_index.components.stores.edge.folder import disk_full
 from rag_index.core.connections import proxy_of, proxy_remedy, tls_context, trusted_certificates, why_failed
 from rag_index.core.outages import asking
@@ -231,6 +230,14 @@ class Link:
                 self.sleep(wait)
                 pause = min(pause * 2, MAX_ASKED_PAUSE if asked else MAX_PAUSE)
 
+    def ask(self, ask: Callable[[QdrantClient], T]) -> T:
+        """Return what a request returns that writes no points, so that none is at fault if it is refused: raises
+        StoreRefused then, and otherwise as `call`."""
+        try:
+            return self.call(ask)
+        except PointsRefused as exc:
+            raise StoreRefused(str(exc)) from exc
+
     def close(self) -> None:
         with self._mutex:
             self._closed = True
@@ -280,10 +287,10 @@ class Link:
             return ""
         if self.grpc_port is None:
             return f"the port of {self.url} does not tell where Qdrant answers gRPC"
-        names = _names(rest)
+        names = names_of(rest)
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
         try:
-            same = bool(probe.info() == found) and _names(probe) == names
+            same = bool(probe.info() == found) and names_of(probe) == names
         except FOREIGN:
             same = False
         finally:
@@ -376,43 +383,6 @@ class _BoundedStream(httpcore.NetworkStream):
         return _BoundedStream(self._stream.start_tls(*args, **options), self._seconds, self._size)
 
 
-def _names(client: QdrantClient) -> set[str]:
+def names_of(client: QdrantClient) -> set[str]:
+    """Return the names of all collections."""
     return {found.name for found in client.get_collections().collections}
-
-
-class Requests:
-    """The requests that every part of the store makes. They write no points, so none is at fault if one is refused."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
-        try:
-            return self._link.call(ask)
-        except PointsRefused as exc:
-            raise StoreRefused(str(exc)) from exc
-
-    def names(self) -> set[str]:
-        return self._ask(_names)
-
-    def _info(self, name: str) -> models.CollectionInfo:
-        return self._ask(lambda client: client.get_collection(name))
-
-    def _update(self, name: str, **changes: Any) -> None:
-        self._ask(lambda client: client.update_collection(name, **changes))
-
-    def _count(self, name: str, count_filter: models.Filter | None, *, exact: bool = True) -> int:
-        return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=exact)).count
-
-
-def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
-    """Return what the dense vectors are. Raises StoreMismatch if they have names, which rag-index gives none."""
-    found = info.config.params.vectors
-    if not isinstance(found, models.VectorParams):
-        raise StoreMismatch(f"collection {name} has named vectors: rag-index did not make it; use another project name")
-    return found
-
-
-def has_sparse(info: models.CollectionInfo) -> bool:
-    """Return whether points of the collection can have sparse vectors."""
-    return SPARSE in (info.config.params.sparse_vectors or {})

@@ -1,0 +1,469 @@
+"""One collection of a Qdrant server: made, given what people set on the one before, read, written and indexed. Writes
+are requests of bounded size; a refusal is narrowed down to points."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import orjson
+from pydantic import BaseModel
+from qdrant_client import QdrantClient, models
+
+from rag_index.components.stores import BULK, SPARSE
+from rag_index.components.stores.points import (
+    MARK_ID,
+    Json,
+    check_ids,
+    engine_ids,
+    index_changes,
+    parts,
+    require_payloads,
+    require_present,
+    unit_vectors,
+    unquoted,
+)
+from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
+from rag_index.components.stores.server.link import Link, names_of
+from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
+from rag_index.core.documents.vectors import SparseVector
+from rag_index.core.settings.parts import GROUPS_FIELD
+from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rag_index.core.documents.vectors import SparseVectors
+
+M = TypeVar("M", bound=BaseModel)
+REQUEST_POINTS = 256
+BATCH_BYTES = 8_000_000
+"""The size of a request as JSON; REST refuses more than 32 MB."""
+NUMBER_BYTES = 22
+"""The size of one value of a vector as JSON."""
+OVERSAMPLING = 2.0
+"""How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
+NO_WORDS_OF_POINT: tuple[list[int], list[float]] = ([], [])
+
+
+MIN_IDF = (1, 19)
+"""The first version that can count words among the points of a filter."""
+DEFAULT_THRESHOLD = 10_000
+"""Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
+logger = logging.getLogger("rag_index.stores")
+IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
+"""Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
+says that it is at work. A large segment may take an hour in which nothing else changes."""
+INDEX_POLL = 0.5
+
+
+def has_sparse(info: models.CollectionInfo) -> bool:
+    """Return whether points of the collection can have sparse vectors."""
+    return SPARSE in (info.config.params.sparse_vectors or {})
+
+
+def difference(kind: type[M], wanted: object, found: object) -> M | None:
+    """Return what `wanted` has, among the fields of this kind of change, and `found` has otherwise; None if nothing."""
+    values = {
+        name: value.model_dump() if isinstance(value, BaseModel) else value
+        for name in kind.model_fields
+        if (value := getattr(wanted, name, None)) is not None and value != getattr(found, name, None)
+    }
+    return kind.model_validate(values) if values else None
+
+
+def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[str, Any]:
+    """Return the arguments of `update_collection` that give the new collection what the old one has."""
+    was, now = old.config, new.config
+    optimizers, paused = was.optimizer_config, (was.metadata or {}).get(BULK)
+    if paused is not None:  # rag-index turned its search index off, not a person
+        optimizers = optimizers.model_copy(update={"indexing_threshold": int(paused)})
+    found: dict[str, Any] = {
+        "hnsw_config": difference(models.HnswConfigDiff, was.hnsw_config, now.hnsw_config),
+        "optimizers_config": difference(models.OptimizersConfigDiff, optimizers, now.optimizer_config),
+        "collection_params": difference(models.CollectionParamsDiff, was.params, now.params),
+        "strict_mode_config": difference(models.StrictModeConfig, was.strict_mode_config, now.strict_mode_config),
+    }
+    if was.quantization_config != now.quantization_config:
+        found["quantization_config"] = was.quantization_config or models.Disabled.DISABLED
+    if vectors := difference(models.VectorParamsDiff, was.params.vectors, now.params.vectors):
+        found["vectors_config"] = {"": vectors}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class ServerCollection(PointReads):
+    """The points, the settings and the metadata of one collection."""
+
+    ids_at_once = keys_at_once = 1000
+
+    def __init__(self, link: Link, name: str) -> None:
+        super().__init__(name)
+        self._link = link
+
+    def create(
+        self, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        given = {key: value for key, value in metadata.items() if value is not None}
+        if not self._exists():
+            self._create(dimension, given, sparse=sparse)
+        info = self._info()
+        found = self._vector_params(info)
+        if found.size != dimension or found.distance != models.Distance.COSINE:
+            raise StoreMismatch(
+                f"collection {self.name} holds {found.size}-d vectors ({found.distance.value}), not {dimension}-d "
+                "(Cosine): run `rag-index rebuild`"
+            )
+        if sparse and not has_sparse(info):
+            raise StoreMismatch(f"collection {self.name} has no sparse vectors: run `rag-index rebuild`")
+        kinds = {"key": models.PayloadSchemaType.KEYWORD, "chunk": models.PayloadSchemaType.INTEGER}
+        for field, kind in kinds.items():
+            if f"{RESERVED_KEY}.{field}" not in info.payload_schema:
+                self._index(f"{RESERVED_KEY}.{field}", kind)
+        if metadata and (info.config.metadata or {}) != given:
+            self.set_metadata(metadata)
+        if like is not None:
+            self._carry_over(ServerCollection(self._link, like))
+
+    def _create(self, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
+        words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
+        vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+        kind: dict[str, Any] = {"vectors_config": vectors, "sparse_vectors_config": words, "metadata": metadata}
+        try:
+            self._link.ask(lambda client: client.create_collection(self.name, **kind))
+        except StoreError:
+            if not self._exists():  # else it is made by another process, or the answer was lost
+                raise
+
+    def _carry_over(self, old: ServerCollection) -> None:
+        """Give a collection what was set by hand on another one. One that cannot be read has nothing to give."""
+        try:
+            was, now = old._info(), self._info()
+        except StoreError as exc:
+            logger.warning("settings of collection %s are not carried over to %s: %s", old.name, self.name, exc)
+            return
+        if found := set_by_hand(was, now):
+            self._update(**found)
+        made = {unquoted(field) for field in (was.config.metadata or {}).get("payload_indexes") or {}}  # by runs
+        for field, index in was.payload_schema.items():
+            ours = field.startswith(f"{RESERVED_KEY}.") or unquoted(field) in made
+            if not ours and field not in now.payload_schema:
+                self._index(field, index.params or index.data_type)
+
+    def drop(self) -> None:
+        self._link.ask(lambda client: client.delete_collection(self.name))
+
+    def metadata(self) -> dict[str, Any]:
+        return dict(self._info().config.metadata or {})
+
+    def set_metadata(self, metadata: dict[str, Any]) -> None:
+        self._update(metadata=metadata)
+
+    def dimension(self) -> int:
+        return self._vector_params(self._info()).size
+
+    def notes(self) -> str:
+        """Return what tells too much of a collection, for a person; "" if nothing does."""
+        info = self._info()
+        groups = (info.config.metadata or {}).get("payload_indexes") or {}
+        if GROUPS_FIELD in groups and has_sparse(info) and not self._counts_corpus():
+            version = ".".join(map(str, MIN_IDF))
+            hidden = f"how rare a word of {self.name} is, is counted over documents that a caller may not see, too"
+            return f"{hidden}: upgrade Qdrant to {version}"
+        return ""
+
+    def _exists(self) -> bool:
+        return self.name in self._link.ask(names_of)  # an alias of this name is none
+
+    def _info(self) -> models.CollectionInfo:
+        return self._link.ask(lambda client: client.get_collection(self.name))
+
+    def _update(self, **changes: Any) -> None:
+        self._link.ask(lambda client: client.update_collection(self.name, **changes))
+
+    def _vector_params(self, info: models.CollectionInfo) -> models.VectorParams:
+        """Return what the dense vectors are. Raises StoreMismatch if they have names, which rag-index gives none."""
+        found = info.config.params.vectors
+        if not isinstance(found, models.VectorParams):
+            raise StoreMismatch(
+                f"collection {self.name} has named vectors: rag-index did not make it; use another project name"
+            )
+        return found
+
+    # Reads
+
+    def count(self, *, keys: Sequence[str] | None = None) -> int:
+        return super().count(keys=keys) - (len(self._get([MARK_ID], vectors=False)) if keys is None else 0)
+
+    def commit_mark(self) -> CommitMark:
+        found = self._get([MARK_ID], vectors=False)
+        return CommitMark.parse((found[0].payload or {})[RESERVED_KEY] if found else None)
+
+    def _filter(self, wanted: Json | None) -> models.Filter | None:
+        return models.Filter.model_validate(wanted) if wanted else None
+
+    def _count(self, which: models.Filter | None, *, exact: bool = True) -> int:
+        return self._link.ask(lambda client: client.count(self.name, count_filter=which, exact=exact)).count
+
+    def _get(self, ids: Sequence[str], *, vectors: bool) -> Sequence[models.Record]:
+        return self._link.ask(lambda client: client.retrieve(self.name, ids, with_vectors=vectors))
+
+    def _page(
+        self, which: models.Filter | None, *, limit: int, offset: Any = None, vectors: bool
+    ) -> tuple[Sequence[models.Record], Any]:
+        options: dict[str, Any] = {"limit": limit, "offset": offset, "with_vectors": vectors}
+        return self._link.ask(lambda client: client.scroll(self.name, which, **options))
+
+    def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[models.ScoredPoint]]:
+        requests = [*map(self._query_request, wanted)]
+        return [one.points for one in self._link.ask(lambda client: client.query_batch_points(self.name, requests))]
+
+    def _query_request(self, one: LookUp) -> models.QueryRequest:
+        what: dict[str, Any] = {"query": one.vector}
+        params = models.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact)
+        if isinstance(one.vector, SparseVector):
+            words = models.SparseVector(indices=list(one.vector.indices), values=list(one.vector.values))
+            known = one.corpus is not None and self._counts_corpus()
+            params = models.SearchParams(idf=models.IdfCorpusParams(corpus=one.corpus) if known else None)
+            what = {"query": words, "using": SPARSE, "with_vector": [SPARSE] if one.words else None}
+        elif not one.exact:  # it changes nothing where vectors are not quantized
+            params.quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        which = models.Filter(must=[models.HasIdCondition(has_id=[*one.ids])]) if one.ids else one.which
+        return models.QueryRequest(filter=which, params=params, limit=one.limit, with_payload=one.payload, **what)
+
+    def _facet(self, path: str, limit: int, which: models.Filter | None) -> Sequence[models.FacetValueHit]:
+        return self._link.ask(lambda client: client.facet(self.name, path, facet_filter=which, limit=limit)).hits
+
+    def _points_with_words(self) -> int | None:
+        info = self._info()
+        return (info.points_count or 0) if has_sparse(info) else None
+
+    def _counts_corpus(self) -> bool:
+        return self._link.has_version(MIN_IDF)
+
+    # Writes
+
+    def upsert(self, points: PointBatch) -> None:
+        if not len(points):
+            return
+        info = self._info()
+        dimension = self._vector_params(info).size
+        vectors = unit_vectors(points, dimension, self.name, sparse=has_sparse(info))
+        words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+        sizes = [
+            (dimension + 2 * count) * NUMBER_BYTES + size
+            for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+        ]
+
+        def send(rows: slice) -> None:
+            sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
+            columns = points.ids[rows], vectors[rows], points.payloads[rows], sparse
+            self._write(lambda client: [_upsert(client, self.name, *columns)])
+
+        _send_all(self.name, points.ids, sizes, send)
+
+    def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        if not payloads:
+            return
+        ids = [point_id for point_id, _ in payloads]
+        check_ids(ids)
+        sizes = _payload_sizes(ids, [payload for _, payload in payloads])
+        missing: list[str] = []
+
+        def send(rows: slice) -> None:
+            try:
+                self._overwrite(payloads[rows])
+            except StoreMismatch:
+                some = ids[rows]
+                found = self._link.call(lambda client: client.retrieve(self.name, some, with_payload=False))
+                existing = {str(record.id) for record in found}
+                missing.extend(point_id for point_id in some if point_id not in existing)
+                self._overwrite([pair for pair in payloads[rows] if pair[0] in existing])
+
+        _send_all(self.name, ids, sizes, send)
+        require_present(missing, self.name)
+
+    def delete_points(self, ids: Sequence[str]) -> None:
+        for some in parts(engine_ids(ids), self.ids_at_once):
+            self._delete(models.PointIdsList(points=list(some)))
+
+    def delete_chunks(self, first: Mapping[str, int]) -> None:
+        by_number: dict[int, list[str]] = defaultdict(list)
+        for key, number in first.items():
+            by_number[number].append(key)
+        for number, keys in by_number.items():
+            for some in self._key_filters(keys, {"key": f"{RESERVED_KEY}.chunk", "range": {"gte": number}}):
+                self._delete(models.FilterSelector(filter=some))
+
+    def set_commit_mark(self, mark: CommitMark) -> None:
+        point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
+        self._write(lambda client: [client.upsert(self.name, [point], wait=True)])
+
+    def _delete(self, selector: models.PointIdsList | models.FilterSelector) -> None:
+        self._write(lambda client: [client.delete(self.name, selector, wait=True)])
+
+    def _overwrite(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        operations = [
+            models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))
+            for point_id, payload in payloads
+        ]
+        if operations:
+            self._write(lambda client: client.batch_update_points(self.name, operations, wait=True))
+
+    def _write(self, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
+        """Write, and retry until the server reports the write as completed, not just acknowledged."""
+
+        def write_completely(client: QdrantClient) -> None:
+            for result in write(client):
+                if result.status != models.UpdateStatus.COMPLETED:
+                    raise StoreUnavailable(
+                        f"Qdrant at {self._link.url} accepted a write but did not complete it "
+                        f"(status {result.status.value})"
+                    )
+
+        self._link.call(write_completely)
+
+    # Indexes
+
+    def index_fields(self, fields: Mapping[str, str | None]) -> None:
+        there = {path: found.data_type for path, found in self._info().payload_schema.items()}
+        for path, kind in index_changes(fields, there, models.PayloadSchemaType):
+            self._index(path, kind)
+
+    def flush(self) -> None:
+        """Do nothing: each write was complete when it was answered."""
+
+    def _index(self, path: str, kind: models.PayloadFieldSchema | None) -> None:
+        if kind is None:
+            self._link.ask(lambda client: client.delete_payload_index(self.name, path, wait=True))
+        else:
+            self._link.ask(lambda client: client.create_payload_index(self.name, path, field_schema=kind, wait=True))
+
+    def pause_indexing(self) -> None:
+        """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
+        What was set before is noted in the metadata (`BULK`), so that another process can restore it."""
+        info = self._info()
+        if BULK not in (info.config.metadata or {}):
+            before = info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD
+            self._set_threshold(0, metadata={BULK: before})
+
+    def resume_indexing(self) -> None:
+        """Undo `pause_indexing`, whichever process called it. Does nothing if none has."""
+        if (before := self.metadata().get(BULK)) is not None:
+            self._set_threshold(int(before), metadata={BULK: None})
+
+    def _set_threshold(self, threshold: int, **changes: Any) -> None:
+        self._update(optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold), **changes)
+
+    def indexed(self) -> bool:
+        return self._is_indexed(self._info())
+
+    def _is_indexed(self, info: models.CollectionInfo) -> bool:
+        threshold = info.config.optimizer_config.indexing_threshold
+        if threshold == 0:  # the search index is turned off
+            return True
+        unindexed = (info.points_count or 0) - self._indexed_points(info)
+        scanned = unindexed * self._vector_params(info).size * 4
+        allowed = (threshold or DEFAULT_THRESHOLD) * 1024 * max(1, info.segments_count)
+        return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
+
+    def count_indexed(self) -> int:
+        """Return about how many points of a collection or alias the search index has."""
+        return self._indexed_points(self._info(), exact=False)
+
+    def _indexed_points(self, info: models.CollectionInfo, *, exact: bool = True) -> int:
+        """Return how many points the search index has. The server counts sparse vectors among the indexed ones."""
+        has_words = models.Filter(must=[models.HasVectorCondition(has_vector=SPARSE)])
+        sparse = self._count(has_words, exact=exact) if has_sparse(info) else 0
+        indexed = (info.indexed_vectors_count or 0) - sparse
+        return min(info.points_count or 0, max(0, indexed))
+
+    def optimize(self) -> None:
+        """Wait until the server, by itself, has built the search index and has nothing left to do ("green"). Raises
+        StoreUnavailable if nothing changes for 10 minutes, or for 2 hours while the server says that it is at work."""
+        link, seen = self._link, (-1, -1)
+        since = link.clock()
+        while True:
+            info = self._info()
+            if self._is_indexed(info) and info.status == models.CollectionStatus.GREEN:
+                return
+            now = (info.indexed_vectors_count or 0, info.segments_count)
+            if now != seen:
+                seen, since = now, link.clock()
+            busy = info.status == models.CollectionStatus.YELLOW
+            waited = link.clock() - since
+            if waited > (BUSY_WAIT if busy else IDLE_WAIT):
+                raise StoreUnavailable(
+                    f"the search index of {self.name} did not grow for {waited:.0f} s: look at Qdrant's log"
+                )
+            if info.status == models.CollectionStatus.GREY:  # after a restart it waits for a change to begin
+                self._set_threshold(info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD)
+            link.sleep(INDEX_POLL)
+
+
+def _upsert(
+    client: QdrantClient,
+    name: str,
+    ids: Sequence[str],
+    vectors: NDArray[np.float32],
+    payloads: Sequence[dict[str, Any]],
+    sparse: SparseVectors | None,
+) -> models.UpdateResult:
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
+    structs = []
+    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
+        vector: dict[str, Any] = {"": row}
+        if indices:
+            vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
+        structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))
+    return client.upsert(name, structs, wait=True)
+
+
+def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
+    """Call send(rows) for all rows in requests of bounded size, and for the halves of those that are refused. Raises
+    PointsRefused for the rows that are refused alone, once all others are sent."""
+    due = [*_request_bounds(sizes)][::-1]
+    refused: list[tuple[str, str]] = []
+    while due:
+        start, stop = due.pop()
+        try:
+            send(slice(start, stop))
+        except PointsRefused as exc:
+            middle = (start + stop) // 2
+            if middle == start:
+                refused.append((ids[start], str(exc)))
+            else:
+                due += [(middle, stop), (start, middle)]
+    if refused:
+        first, reason = refused[0]
+        raise PointsRefused(
+            f"{len(refused)} of {len(ids)} points for {name} are refused, the first is {first}: {reason}",
+            tuple(point_id for point_id, _ in refused),
+        )
+
+
+def _request_bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    start = used = 0
+    for row, size in enumerate(sizes):
+        if row > start and (row - start >= REQUEST_POINTS or used + size > BATCH_BYTES):
+            yield start, row
+            start, used = row, 0
+        used += size
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
+def _payload_sizes(ids: Sequence[str], payloads: Sequence[dict[str, Any]]) -> list[int]:
+    sizes: list[int] = []
+    bad: list[tuple[str, Exception]] = []
+    for point_id, payload in zip(ids, payloads, strict=True):
+        try:
+            sizes.append(len(orjson.dumps(payload)))
+        except TypeError as exc:
+            bad.append((point_id, exc))
+    require_payloads(bad)
+    return sizes
