@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -182,14 +182,32 @@ class LedgerConnection:
         insert = self._insert(table).values(**keys, **values)
         self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=update or values))
 
-    def _insert_of(self, table: sa.Table, names: Iterable[str]) -> Any:
-        return self._insert(table).values({name: sa.bindparam(name) for name in names})
+    def _put_rows(
+        self,
+        table: sa.Table,
+        rows: list[tuple[Any, ...]],
+        names: Sequence[str] = (),
+        update: Iterable[str] = (),
+        **changed: Any,
+    ) -> None:
+        """Insert rows of these columns, by default of all. One that exists gets the columns `update` of the new one,
+        and those `changed` by an expression (of `_new`, too); without either it stays as it is."""
+        names, keys = names or table.c.keys(), [*table.primary_key]
+        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
+        changed |= {name: insert.excluded[name] for name in update}
+        same = {"index_elements": keys, "set_": changed}
+        statement = insert.on_conflict_do_update(**same) if changed else insert.on_conflict_do_nothing()
+        if rows:
+            self._execute_many(statement, names, rows)
 
-    def _insert_or_update(self, table: sa.Table, names: Iterable[str], updated: Iterable[str]) -> Any:
-        """Return the INSERT of rows for `_execute_many`; an existing row gets the columns `updated`."""
-        insert = self._insert_of(table, names)
-        keys = [column.name for column in table.primary_key]
-        return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in updated})
+    def _new(self, table: sa.Table) -> Any:
+        """Return the columns of a row that `_put_rows` finds to exist already, as they would be written."""
+        return self._insert(table).excluded
+
+    def _put_selected(self, table: sa.Table, names: Sequence[str], rows: sa.Select[Any]) -> int:
+        """Insert selected rows, but those that exist; return how many."""
+        insert = self._insert(table).from_select(names, rows.where(sa.true()))  # else SQLite takes ON for a join's
+        return self._write(insert.on_conflict_do_nothing())
 
     def _execute_many(self, statement: Any, names: Iterable[str], rows: list[tuple[Any, ...]]) -> None:
         """Execute a statement for each row, whose values belong to the parameters `names`. On SQLite this skips

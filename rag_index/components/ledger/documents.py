@@ -129,9 +129,8 @@ class DocumentRows(ScanRows):
         values = [(collection_id, key, text, payload, chunks, 0, commit) for key, text, payload, chunks in rows]
         if not values:
             return
-        statement = self._insert_or_update(documents, COLUMNS, ("text_hash", "payload_hash", "chunks", "pending"))
         with self.transaction():
-            self._execute_many(statement, COLUMNS, values)
+            self._put_rows(documents, values, COLUMNS, ("text_hash", "payload_hash", "chunks", "pending"))
             if clear_failures:
                 self.clear_failures(collection_id, [str(row[1]) for row in values])
 
@@ -166,16 +165,10 @@ class DocumentRows(ScanRows):
 
     def _put_erasures(self, rows: list[tuple[Any, ...]]) -> None:
         """Write rows of erasures. One that was erased on request stays so, and one that is pending keeps its time."""
-        names = ("alias", "hash", "named", "pending_since", "pieces")
-        insert = self._insert_of(erasures, names)
-        new = insert.excluded
-        values = {
-            "named": sa.case((e.named == 1, 1), else_=new.named),
-            "pending_since": sa.func.coalesce(e.pending_since, new.pending_since),
-            "pieces": new.pieces,
-        }
-        if rows:
-            self._execute_many(insert.on_conflict_do_update(index_elements=names[:2], set_=values), names, rows)
+        new = self._new(erasures)
+        named = sa.case((e.named == 1, 1), else_=new.named)
+        since = sa.func.coalesce(e.pending_since, new.pending_since)
+        self._put_rows(erasures, rows, update=["pieces"], named=named, pending_since=since)
 
     def pending_erasures(self, alias: str) -> PendingErasures:
         """Return which documents of an index are to be erased."""
@@ -199,11 +192,7 @@ class DocumentRows(ScanRows):
 
     def add_tombstones(self, scopes: Iterable[str], marks: Iterable[Sequence[str]]) -> None:
         """Add a tombstone for each of these marks in each scope."""
-        rows = [(scope, *mark) for mark in marks for scope in scopes]
-        names = ("scope", "hash", "form")
-        insert = self._insert_of(tombstones, names)
-        if rows:
-            self._execute_many(insert.on_conflict_do_nothing(), names, rows)
+        self._put_rows(tombstones, [(scope, *mark) for mark in marks for scope in scopes])
 
     def any_tombstones(self) -> bool:
         """Return whether a person had any document erased that is to stay away."""
@@ -291,19 +280,14 @@ class DocumentRows(ScanRows):
     def fail(self, collection_id: int, failures: Sequence[Failure], *, crashed: Container[str] = ()) -> None:
         """Record failed documents. If one failed before with the same text, its number of tries grows. For those that
         `crashed` an earlier run, that run counts as a try as well."""
-        if not failures:
-            return
-        now = self.clock()
+        now, new = self.clock(), self._new(failed_documents)
         rows = [
             (collection_id, one.key, one.text_hash, one.reason, 2 if one.key in crashed else 1, now, now, one.kind)
             for one in failures
         ]
-        insert = self._insert_of(failed_documents, FAILED_COLUMNS)
-        new = insert.excluded
-        updated = {name: new[name] for name in ("text_hash", "reason", "last_at", "kind")}
-        updated["tries"] = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)
-        insert = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_=updated)
-        self._execute_many(insert, FAILED_COLUMNS, rows)
+        tries = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)
+        updated = ("text_hash", "reason", "last_at", "kind")
+        self._put_rows(failed_documents, rows, FAILED_COLUMNS, updated, tries=tries)
 
     def clear_failures(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete these documents from the list of failures."""
@@ -323,9 +307,8 @@ class DocumentRows(ScanRows):
 
     def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
         """Record what files hold: rows of (key, stamp, text hash, payload hash)."""
-        names = file_hashes.c.keys()
-        if values := [(collection_id, *row) for row in rows]:
-            self._execute_many(self._insert_or_update(file_hashes, names, names[2:]), names, values)
+        values = [(collection_id, *row) for row in rows]
+        self._put_rows(file_hashes, values, update=("stamp", "text_hash", "payload_hash"))
 
     def forget_unseen_files(self, collection_id: int) -> None:
         """Delete the hashes of files that the scan did not see."""

@@ -38,6 +38,8 @@ from rag_index.components.ledger.tables import (
 )
 
 WAITING = (inbox, look_ups)
+EARLIEST = ("changed_at", "first_number")
+"""Columns in which what arrives once more keeps the least value."""
 MAX_MILESTONES = 1000
 """Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
 MAX_KEPT = 10_000
@@ -117,12 +119,11 @@ class InboxRows(LedgerConnection):
         earliest: dict[tuple[str, ...], float] = {}
         for *key, at in arrived:
             earliest[tuple(key)] = min(at, earliest.get(tuple(key), at))
-        keys, names = [column.name for column in table.primary_key], table.c.keys()
-        insert = self._insert_of(table, names)
-        renewed: dict[str, Any] = {n: insert.excluded[n] for n in ("number", "received_at") if n in names}
-        for name in ("changed_at", "first_number"):
-            new, old = insert.excluded[name], table.c[name]
-            renewed[name] = sa.case((new < old, new), else_=old)
+        names, new, old = table.c.keys(), self._new(table), table.c
+        renewed = [name for name in ("number", "received_at") if name in names]
+        least: dict[str, Any] = {
+            name: sa.case((new[name] < old[name], new[name]), else_=old[name]) for name in EARLIEST
+        }
         with self.transaction():
             numbers = {alias: self._next_number(alias) for alias in dict.fromkeys(ids[0] for ids in earliest)}
             now, rows = self.clock(), []
@@ -131,8 +132,7 @@ class InboxRows(LedgerConnection):
                 first = number if first_number is None else first_number
                 given = {"number": number, "changed_at": at, "received_at": now, "first_number": first}
                 rows.append((*ids, *(given[name] for name in names[len(ids) :])))
-            if rows:
-                self._execute_many(insert.on_conflict_do_update(index_elements=keys, set_=renewed), names, rows)
+            self._put_rows(table, rows, update=renewed, **least)
         return numbers
 
     def _next_number(self, alias: str) -> int:
@@ -264,12 +264,12 @@ class InboxRows(LedgerConnection):
     def note_mended(self, alias: str, run_id: str, begun: int, changes: Sequence[tuple[str, str]]) -> None:
         """Record documents (id, `new`, `changed` or `deleted`) before the run writes them. `begun` is the number of the
         last arrival when the scan began."""
-        names, now = mended.c.keys(), self.clock()
+        now, updated = self.clock(), mended.c.keys()[2:]
         with self.transaction():
             room = max(0, MAX_KEPT - self._count(mended, mended.c.alias == alias, OPEN))
             number = self._next_number(alias)
-            if rows := [(alias, one, change, run_id, begun, number, now, None) for one, change in changes[:room]]:
-                self._execute_many(self._insert_or_update(mended, names, names[2:]), names, rows)
+            rows = [(alias, one, change, run_id, begun, number, now, None) for one, change in changes[:room]]
+            self._put_rows(mended, rows, update=updated)
             if len(changes) > room:
                 self.update_watch(alias, unkept=watches.c.unkept + len(changes) - room)
 

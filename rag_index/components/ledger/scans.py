@@ -30,7 +30,6 @@ from rag_index.components.ledger.tables import (
 )
 
 d, f, b = documents.c, failed_documents.c, buckets.c
-BUCKET_COLUMNS = ("collection_id", "bucket", "digest")
 DAYS = 30
 """Days for which sizes are kept: what an index lost in this time is one loss."""
 DAY = 86_400
@@ -76,8 +75,7 @@ class ScanRows(LedgerConnection):
             pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
             key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
             rows = sa.select(scan, key, sa.cast(bucket, BigInteger), sa.literal(page))
-        insert = self._insert(seen).from_select(["scan", "key", "bucket", "page"], rows.where(sa.true()))
-        if self._write(insert.on_conflict_do_nothing()) == len(keys):
+        if self._put_selected(seen, ["scan", "key", "bucket", "page"], rows) == len(keys):
             return []
         earlier = sa.select(seen.c.key).where(self._is_mine(seen), self._is_in(seen.c.key, keys), seen.c.page < page)
         duplicates = set(self._column(earlier))
@@ -88,10 +86,7 @@ class ScanRows(LedgerConnection):
 
     def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
         """Record documents (key, text hash, payload hash) that have points and whose text is now empty."""
-        if values := [(self._scan, *row) for row in rows]:
-            names = lost.c.keys()
-            insert = self._insert_of(lost, names)
-            self._execute_many(insert, names, values)
+        self._put_rows(lost, [(self._scan, *row) for row in rows], update=("text_hash", "payload_hash"))
 
     def count_emptied(self) -> int:
         """Count the emptied documents that still have points."""
@@ -99,11 +94,8 @@ class ScanRows(LedgerConnection):
 
     def note_gone(self, keys: Sequence[str]) -> None:
         """Record documents that the source no longer has."""
-        self._note_gone(sa.select(sa.literal(self._scan, Integer), self._keys_as_rows(keys).subquery().c[0]))
-
-    def _note_gone(self, rows: sa.Select[Any]) -> None:
-        insert = self._insert(lost).from_select(["scan", "key"], rows.where(sa.true()))
-        self._write(insert.on_conflict_do_nothing())
+        rows = sa.select(sa.literal(self._scan, Integer), self._keys_as_rows(keys).subquery().c[0])
+        self._put_selected(lost, ["scan", "key"], rows)
 
     def find_gone(self, collection_id: int) -> int:
         """Record all documents that the scan, which has read the whole source, did not see. Return how many of them
@@ -112,7 +104,8 @@ class ScanRows(LedgerConnection):
         with self.transaction():
             self.check_scan(self._scan)
             self._write(lost.delete().where(self._is_mine(lost), GONE))
-            self._note_gone(rows.where(d.collection_id == collection_id, self._is_unseen(d)))
+            gone = rows.where(d.collection_id == collection_id, self._is_unseen(d))
+            self._put_selected(lost, ["scan", "key"], gone)
             return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
@@ -179,9 +172,8 @@ class ScanRows(LedgerConnection):
         """Let the documents of these buckets count as seen by the scan."""
         self._any_unread = True
         buckets = self._elements(list(numbers), "json_array_elements_text")
-        rows = sa.select(sa.literal(self._scan, Integer), sa.cast(buckets, BigInteger)).where(sa.true())
-        insert = self._insert(unread).from_select(["scan", "bucket"], rows)
-        self._write(insert.on_conflict_do_nothing())
+        rows = sa.select(sa.literal(self._scan, Integer), sa.cast(buckets, BigInteger))
+        self._put_selected(unread, ["scan", "bucket"], rows)
 
     def _unread_buckets(self) -> sa.Select[Any]:
         return sa.select(unread.c.bucket).where(self._is_mine(unread))
@@ -209,9 +201,8 @@ class ScanRows(LedgerConnection):
             delete = buckets.delete().where(b.collection_id == collection_id, b.bucket == sa.bindparam("outdated"))
             if outdated:
                 self._execute_many(delete, ["outdated"], [(number,) for number in outdated])
-            if rows := [(collection_id, number, digest) for number, digest in read.items()]:
-                insert = self._insert_or_update(buckets, BUCKET_COLUMNS, ["digest"])
-                self._execute_many(insert, BUCKET_COLUMNS, rows)
+            rows = [(collection_id, number, digest) for number, digest in read.items()]
+            self._put_rows(buckets, rows, update=["digest"])
         self._without_digests = None
 
     def _place(self, collection_id: int) -> None:
