@@ -267,6 +267,7 @@ def test_progress_names_each_table_and_a_large_table_is_not_scanned(propose):
     with read_catalog(made.url, lambda *told: seen.append(told)) as catalog:
         sa.event.listen(catalog.connection, "before_cursor_execute", lambda *told: asked.append(told[2]))
         article = next(one for one in proposed(catalog).tables if one.name == "article")
+        assert len(catalog.distinct(catalog.tables[0], "title", 9)) == 9
     assert seen == [(0, 2, "article"), (1, 2, "note")]
     assert (article.rows, article.exact) == (SAMPLED_ROWS * 80, False)
     assert article.chars == pytest.approx(sum(len(row[1]) + len(row[2]) for row in rows), rel=0.1)
@@ -279,6 +280,25 @@ def test_what_a_program_sent_or_searches_in_is_for_programs(propose, name):
     line = many(48, mail_id=lambda n: n % 12 + 1, text=TEXT)
     made = propose(page=page, **{name: others, f"{name}_line": (line[0].replace("mail_id", f"{name}_id"), line[1])})
     assert name not in [one.table for one in made.indexes]
+
+
+def test_what_programs_need_owns_no_parts(propose):
+    paragraph = many(48, cache_id=lambda n: n % 40 + 1, page_id=cycle(12), text=TEXT)
+    cache, page = many(40, name="Page {n}", body=TEXT), many(12, title="Page {n} of the mill", body=TEXT)
+    assert propose(cache=cache, page=page, paragraph=paragraph).parts("page") == ["paragraph"]
+
+
+def test_a_random_key_names_a_row_though_another_column_is_in_the_key(propose):
+    def key(n):
+        return f"{n:03}e2f9c1b7d4a8650391"
+
+    rows = [(key(n % 2), key(n), key(n // 2) if n > 1 else "", f"Card {n} of us", TEXT, n == 2) for n in range(1, 25)]
+    columns = (
+        "space_id TEXT, id TEXT, parent_id TEXT, title TEXT, body TEXT, hidden INTEGER, PRIMARY KEY (space_id, id)"
+    )
+    made = propose(card=(columns, rows))
+    below = {n for n in range(1, 25) if any(n >> k == 2 for k in range(5))}
+    assert {*map(json.loads, made.shown("card"))} == {key(n) for n in range(1, 25) if n not in below}
 
 
 def test_rows_that_are_of_one_of_several_kinds_have_the_text_of_what_they_are(propose):

@@ -95,12 +95,12 @@ def test_a_document_has_title_parts_conditions_and_no_secret(desk):
     ticket = load(scaffold("sqlite:///desk.db").text, desk).index("ticket")
     (part,) = ticket.parts
     assert (ticket.key, ticket.title, ticket.format) == ("id", "subject", {"subject": "html"})
-    assert ticket.where == "COALESCE(is_private, 0) = 0 AND COALESCE(deleted_at, '') = ''"
+    assert ticket.where == "is_private = 0 AND COALESCE(deleted_at, '') = ''"
     assert (part.table, part.on, part.text, part.where) == (
         "comment",
         "ticket_id",
         ["body"],
-        "COALESCE(internal, false) = false",
+        "internal = false",
     )
     assert (ticket.text, ticket.payload) == (["author"], [])
     source = open_source(Settings(source={"url": "sqlite:///desk.db"}, indexes=[ticket]), ticket)

@@ -7,12 +7,12 @@ has the same by chance.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.secret_values import UUID
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.tables import NOTHING, Relation, Table
+from rag_index.first_run.schema.tables import NOTHING, Relation, Table, is_random
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ MIN_FOUND = 0.85
 """The share of a column's values that are keys of the table it names: others name rows that are gone."""
 MIN_RANDOM_FOUND = 0.03
 """The same for random keys, of which one column may name rows of several tables."""
-MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
 MIN_STEM = 3
 """The letters of a word that may be the beginning of what a table is called."""
 MAX_TYPES = 20
@@ -40,16 +39,6 @@ def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
             one.parent.children.append(one)
 
 
-def _is_random(values: Iterable[Any]) -> bool:
-    """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests, large numbers."""
-    texts = [str(value) for value in values][:50]
-    digits = [text for text in texts if text.isdigit()]
-    long = sum(map(len, texts)) >= MIN_RANDOM_CHARS * len(texts) and not any(" " in text for text in texts)
-    if len(digits) == len(texts):
-        return len({*texts}) > 2 and all(len(text) >= MIN_RANDOM_DIGITS for text in texts)
-    return len({*texts}) > 1 and long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
-
-
 class _Finder:
     """Finds the relations of tables."""
 
@@ -57,7 +46,7 @@ class _Finder:
         self._catalog = catalog
         self._tables = tables
         self._keyed = [one for one in tables if len(one.key) == 1 and one.rows]
-        self._random = [one for one in self._keyed if _is_random(one.source.columns[one.key[0]].filled)]
+        self._random = [one for one in self._keyed if is_random(one.source.columns[one.key[0]].filled)]
         self._composite = [one for one in tables if len(one.key) > 1 and one.rows]
         self._by_name: dict[Any, list[Table]] = {}
         """Tables with keys by the last word of what they are called, all of it, and the words of their keys."""
@@ -130,7 +119,7 @@ class _Finder:
         if role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
             return []
         hit = next((one for one in self._named(table, column) if self._found(values, one) >= MIN_FOUND), None)
-        if hit is None and _is_random(values):
+        if hit is None and is_random(values):
             own = known.PARENT_WORDS & {*words(column.name)}
             fits = [(self._found(values, one), one) for one in self._random if one is not table or own]
             fits = [fit for fit in fits if fit[0] >= MIN_RANDOM_FOUND]

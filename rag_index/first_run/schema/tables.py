@@ -25,6 +25,7 @@ MIN_UNIX_SECONDS = 400_000_000
 MIN_MINUTES, MIN_OWN_MINUTES = 3, 0.2
 """Rows that came in as many minutes, and such a share of them, were written one by one; others came together."""
 MIN_USED, MIN_USED_ROWS = 0.3, 30
+MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
 MAX_TEXTS = 10
 MAX_LABEL_CHARS = 20
 MAX_ROWS_OF_ONE = 30
@@ -372,9 +373,26 @@ def read_tables(catalog: DatabaseCatalog) -> list[Table]:
         noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
         columns = {column.name: read_column(column, one, noun) for column in one.columns.values()}
         table = Table(one, noun, columns, [*one.key])
-        table.key = table.key or _key_by_values(catalog, table)
+        table.key = _random_of_key(catalog, table) or table.key or _key_by_values(catalog, table)
         tables.append(table)
     return tables
+
+
+def is_random(values: Iterable[Any]) -> bool:
+    """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests, large numbers."""
+    texts = [str(value) for value in values][:50]
+    digits = [text for text in texts if text.isdigit()]
+    long = sum(map(len, texts)) >= MIN_RANDOM_CHARS * len(texts) and not any(" " in text for text in texts)
+    if len(digits) == len(texts):
+        return len({*texts}) > 2 and all(len(text) >= MIN_RANDOM_DIGITS for text in texts)
+    return len({*texts}) > 1 and long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
+
+
+def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
+    """Return the column of a declared key whose random numbers name a row alone: others name it without the rest."""
+    own = [name for name in table.key if {*words(name)} <= known.KEY_WORDS and table.columns[name].distinct == 1]
+    own = [name for name in own if is_random(table.source.columns[name].filled)] if table.key[1:] else []
+    return next(([name] for name in own if catalog.is_key(table.source, [name])), [])
 
 
 def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:

@@ -102,6 +102,8 @@ class _Look:
         """Return in SQL that a row has no value, or no yes."""
         empty = {"number": "0", "bool": "false", "text": "''", "time": "''" * ("" in self.column.values)}
         nothing = empty.get(self.kind)
+        if self.kind in ("number", "bool") and not self.column.nullable:
+            return f"{self.sql} = {nothing}"
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
     def says(self, sql: str, what: str, *, asks: bool = False, strong: bool = True) -> Condition:
