@@ -282,6 +282,26 @@ def test_what_a_program_sent_or_searches_in_is_for_programs(propose, name):
     assert name not in [one.table for one in made.indexes]
 
 
+def test_a_row_says_what_the_row_above_it_is_called(propose):
+    card = many(24, title="Card {n} of the mill", body=TEXT, parent_id=lambda n: n // 2)
+    assert "Card 3 of the mill" in propose(card=card).documents("card")["7"]
+
+
+def test_what_others_tell_of_is_a_document_though_it_is_linked_and_has_no_name(propose):
+    paper = many(24, language=cycle(2), publisher=lambda n: f"{PROSE} {n}" if n < 4 else None)
+    abstract = many(48, paper_id=cycle(24), value=TEXT)
+    linked = [(n, n % 6 + 1) for n in range(1, 25)]
+    link = ("paper_id INTEGER, person_id INTEGER, PRIMARY KEY (paper_id, person_id)", linked)
+    made = propose(paper=paper, abstract=abstract, person=many(6, name="Ada Brandt{n}", body=TEXT), link=link)
+    assert "abstract" in made.parts("paper")
+
+
+def test_rows_with_a_name_for_programs_are_found_if_other_tables_tell_of_each(propose):
+    page = many(30, name=lambda n: f"the-{chr(96 + n % 26) * (n % 7 + 2)}-bridge")
+    body = ("page_id INTEGER PRIMARY KEY REFERENCES page (id), data TEXT", [(n, f"{PROSE} {n}") for n in range(1, 31)])
+    assert propose(page=page, field_body=body).parts("page") == ["field_body"]
+
+
 def test_what_programs_need_owns_no_parts(propose):
     paragraph = many(48, cache_id=lambda n: n % 40 + 1, page_id=cycle(12), text=TEXT)
     cache, page = many(40, name="Page {n}", body=TEXT), many(12, title="Page {n} of the mill", body=TEXT)

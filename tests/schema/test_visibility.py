@@ -111,6 +111,12 @@ def test_where_the_direction_is_not_certain_the_minority_goes_and_the_question_s
     assert made.questions == [hidden]
 
 
+def test_that_most_rows_are_drafts_is_a_state_of_work_where_another_state_says_what_is_public(propose):
+    columns, rows = article("paper_state", "TEXT", lambda n: "final" if n % 8 == 0 else "draft")
+    said = [(*row, "deleted" if few(row[0]) else "published") for row in rows]
+    assert shown(propose(article=(f"{columns}, server_state TEXT", said))) == every(lambda n: not few(n))
+
+
 def test_no_weak_word_leaves_the_minority_alone(propose):
     assert shown(propose(article=article("active", "BOOLEAN NOT NULL", few))) == every()
 

@@ -269,7 +269,7 @@ class _Planner:
             is_link = is_link and len({one.column for one in link.parents}) > 1 and not self._plan_has(link)
             if not is_link or len(own.pairs) != len(root.key):
                 continue
-            values = [one for one in link.parents if one.parent.prose and not one.parent.title]
+            values = [one for one in link.parents if one.parent.is_value]
             for far in values or link.parents:
                 other = far.parent
                 if far.column == own.column or other in (root, link) or other.is_accounts or far.is_pointer:
@@ -282,7 +282,7 @@ class _Planner:
                     or (own.where and far.where and own.where != far.where)
                 ):
                     continue
-                if other.prose and not other.title:
+                if other.is_value:
                     linked.add(other)
                     found.append(Part(own, far=far))
                 elif other.title and (other.is_label or other.rows <= root.rows):

@@ -83,9 +83,9 @@ class _Rows:
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
             says = named or (parent.prose and (one.extends or len(parent.children) < 2))
-            if parent in (skip, self.table) or one.type_column or one.is_pointer or one.share < MIN_NAMED:
+            if parent is skip or one.type_column or one.is_pointer or one.share < MIN_NAMED:
                 continue
-            again = parent in self.joined and not one.writes
+            again = parent in self.joined - {self.table} and not one.writes
             if not says or again or len(self.joins) >= MAX_JOINS or not one.is_whole or (parent.machine and not named):
                 continue
             name = self.join(one)

@@ -98,7 +98,7 @@ class Relation:
     @property
     def gives_values(self) -> bool:
         """Return whether the child links rows with values that have no name, such as those of fields."""
-        return any(one.parent.prose and not one.parent.title for one in self.child.parents)
+        return any(one.parent.is_value for one in self.child.parents)
 
     @property
     def is_pointer(self) -> bool:
@@ -243,6 +243,11 @@ class Table:
         return [name for name in self.texts if self.columns[name].role == "prose"]
 
     @cached_property
+    def is_value(self) -> bool:
+        """Return whether rows are texts without a name, of which nothing else is told, such as values of fields."""
+        return bool(self.prose) and not self.title and not any(one.child.prose for one in self.children)
+
+    @cached_property
     def said(self) -> float:
         """Return how many characters of its prose stand in sentences, for each row on average."""
         return sum(self.columns[name].said * self.columns[name].filled for name in self.prose)
@@ -265,6 +270,11 @@ class Table:
         return False
 
     @cached_property
+    def is_extended(self) -> bool:
+        """Return whether another table has a text for each row."""
+        return any(one.extends and one.child.prose for one in self.children)
+
+    @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
         coded = any(one.role == "code" and one.distinct > 0.95 for one in self.columns.values())
@@ -273,7 +283,7 @@ class Table:
         named = sum(self.columns[name].length for name in self.title_columns) > MAX_LABEL_CHARS
         if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it
-        if any(one.extends and one.parent.prose for one in self.parents):
+        if self.is_extended or any(one.extends and one.parent.prose for one in self.parents):
             return False  # its text is there
         many = any(one.child.rows > 20 * self.rows for one in self.children)
         return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
@@ -340,14 +350,14 @@ class Table:
             return "is a log of programs"
         if self.is_template:
             return "has templates that programs fill in"
-        if title and not first and names_for_programs(title):
+        if title and not first and names_for_programs(title) and not self.is_extended:
             return "has names that programs give"
         known_by = [
             one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9
         ]
         slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and not self._is_address(one)]
         used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
-        if slugs and not used and self.said < 100:
+        if slugs and not (used or self.is_extended) and self.said < 100:
             return "came with the application: programs know its rows by a name"
         return ""
 

@@ -272,6 +272,8 @@ def _state(look: _Look, sense: Sense | None) -> Condition | None:
             public = public or [value for value in values if value.lower() in known.LET]
         if public:
             return look.only(public) if len(public) < len(values) or not hidden else None
+        if look.share(hidden) > known.HALF and _is_published(look):
+            return None
         return look.among(hidden) if hidden else None
     surely = known.SURE | (known.BETWEEN_PERSONS if known.CONVERSATIONS & {*look.table.noun} else frozenset())
     few = [value for value in hidden if surely & {*words(value), value.lower()}]
@@ -279,6 +281,13 @@ def _state(look: _Look, sense: Sense | None) -> Condition | None:
     if few and look.share(few) <= known.HALF and not of_people:
         return look.among(few, asks=look.named[-1] not in known.KINDS)
     return None
+
+
+def _is_published(look: _Look) -> bool:
+    """Return whether another state says which rows are public: that most are drafts is then a state of work."""
+    others = [one for name, one in look.table.columns.items() if name != look.column.name and one.role == "choice"]
+    states = [one for one in others if known.STATES & {one.last_word}]
+    return any(_hides(text, look.table.noun) is False for one in states for text in {*one.texts})
 
 
 def _is_secrecy(look: _Look) -> bool:
