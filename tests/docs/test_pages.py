@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rag_index.care.doctor.collection_state import REMEDIES
 from rag_index.components.ledger.tables import metadata
-from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, page, section, table, tables
+from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, code, page, section, table, tables
 
 PRODUCT = ("rag_index", "flows", "tasks", "tests")
 FOLDERS = r"rag_index|tasks|flows|tests|benchmarks|docs|deployments|\.ci"
@@ -87,9 +88,14 @@ def test_each_failure_is_described_in_whole_sentences_with_a_documented_exit_cod
     documented = {row[0] for row in table(section(page("commands"), "## Exit codes"), "code")}
     rows = [row for found in tables(page("failures"), "what fails") for row in found]
     assert len(rows) > 20
-    for *cells, code in rows:
+    for *cells, exit_code in rows:
         assert all(cell.endswith(".") for cell in cells), cells
-        assert code in documented | {"137"}
+        assert exit_code in documented | {"137"}
+
+
+def test_each_finding_of_the_doctor_is_described_and_no_other():
+    variants = {"rolled_back"}  # a remedy of other_fingerprint
+    assert {code(row[0]) for row in table(page("doctor"), "finding")} == REMEDIES.keys() - variants
 
 
 def test_each_row_of_where_to_change_what_names_files_that_exist():
