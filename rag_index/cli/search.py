@@ -70,12 +70,15 @@ def _found_options(function: Any) -> Any:
     return options(*given)(function)
 
 
+offset_option = click.option("--offset", type=WholeNumber(min=0, max=999), metavar="N", default=0,
+                             help="Leave out the best N documents, to see those that follow.")  # fmt: skip
 explain_option = click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
 @click.argument("query")
 @_found_options
+@offset_option
 @explain_option
 @click.option(
     "--dense-weight", type=SHARE_TYPE, metavar="A", help="Weight of meaning against words: 1 for meaning alone."
@@ -97,6 +100,7 @@ def search(context: Context, query: str, no_rerank: bool, **chosen: Any) -> int:
 @command(example="like comments/4711 --limit 5")
 @click.argument("document", metavar="INDEX/ID")
 @_found_options
+@offset_option
 @explain_option
 def like(context: Context, document: str, **chosen: Any) -> int:
     """Find documents like this one, in all indexes at once.
@@ -236,6 +240,8 @@ def _print_result(result: SearchResult, explain: bool) -> None:
             say(f"       {link}")
         text = (is_code(hit) and hit.payload.get("signature")) or hit.text
         click.echo(f"       {_shown(text, hit.highlights)}")
+    if result.next_offset:
+        say(f"rag-index: there are more documents: --offset {result.next_offset}", err=True)
     if result.rerank_error:
         say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:

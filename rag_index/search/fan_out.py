@@ -36,7 +36,7 @@ from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_key, scorings, with_texts
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.query_model import QueryVectors
-from rag_index.search.question import NAMED_LIFT, NAMING, Asked, IndexAnswer, Question, idf_of, together
+from rag_index.search.question import MAX_HITS, NAMED_LIFT, NAMING, Asked, IndexAnswer, Question, idf_of, together
 from rag_index.search.rare_names import add_named, rare_names
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
@@ -132,11 +132,21 @@ class FanOut:
             for index in failed:
                 del asked.errors[index]
             await self._ask(asked, failed, names)
-        await self._think(question, finish, asked)
-        _end_stage(asked, "compare", asked.seconds["fuse"])
-        await self._read_shown(asked)
-        _end_stage(asked, "show")
+        await self._rank(asked, finish)
         return asked
+
+    async def deepen(self, asked: Asked) -> bool:
+        """Search deeper, for documents that follow the hits that there are. Return whether that was possible.
+
+        Hits that were found before keep their places: what a search returns first does not depend on how deep it goes.
+        """
+        question = asked.question
+        if not (asked.deeper or asked.left) or question.limit >= MAX_HITS:
+            return False
+        asked.question = replace(question, limit=min(MAX_HITS, question.limit * POINTS_GROWTH))
+        await self._find(asked, [self._search(asked, asked.answered)])
+        await self._rank(asked, rank)
+        return True
 
     async def read(
         self,
@@ -204,11 +214,23 @@ class FanOut:
         for answer in (asked.answers[index] for index in indexes if index in asked.answers):
             by_model.setdefault(answer.live.fingerprint, []).append(answer)
         search = self._search_like if question.model else self._embed_and_search
+        await self._find(asked, [search(asked, answers) for answers in by_model.values()])
+
+    async def _find(self, asked: Asked, searches: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Await searches for candidates, and read the best of these."""
         before = self._asking(asked)
-        await _all(search(asked, answers) for answers in by_model.values())
+        await _all(searches)
         _end_stage(asked, "wait", (between := self._asking(asked)) - before)
         await self._read_best(asked)
         _end_stage(asked, "read", self._asking(asked) - between)
+
+    async def _rank(self, asked: Asked, finish: Callable[[Asked], None]) -> None:
+        """Put candidates in order, and read what is shown of those that become hits."""
+        known, fused = len(asked.hits), asked.seconds["fuse"]
+        await self._think(asked.question, finish, asked)
+        _end_stage(asked, "compare", asked.seconds["fuse"] - fused)
+        await self._read_shown(asked, known)
+        _end_stage(asked, "show")
 
     def _asking(self, asked: Asked) -> float:
         """Return for how long the embedder, indexes and the database were asked."""
@@ -397,6 +419,7 @@ class FanOut:
         The answers are left with the best alone, unless all came with their payloads.
         """
         question, missing = asked.question, dict[str, set[str]]()
+        most = MAX_OF_PHRASE if question.phrases else MAX_POINTS
 
         def read(store: StoreReader, answer: IndexAnswer) -> dict[str, dict[str, Any]]:
             conditions = (*answer.own, *question.conditions)
@@ -424,7 +447,7 @@ class FanOut:
                 for answer in answered
                 if (whole or answer.asks or answer.index in few)
                 and answer.full
-                and answer.limit < (MAX_OF_PHRASE if question.phrases else MAX_POINTS)
+                and answer.limit < most
                 and not (answer.enough if answer.asks and not question.phrases else _has_documents(answer, question))
             ]
             if not short:
@@ -432,15 +455,18 @@ class FanOut:
             await self._search(asked, short)
             answered = asked.answered
             asked.scoring = scorings(answered, question)
+        rest = not whole and any(len(best[one.index]) < len(one.points) for one in answered)
+        asked.deeper = rest or any(one.full and one.limit < most for one in answered)
+        asked.unranked = asked.deeper or (not question.phrases and any(one.full for one in answered))
         for answer in answered if not whole else ():
             answer.points = best[answer.index]
 
-    async def _read_shown(self, asked: Asked) -> None:
+    async def _read_shown(self, asked: Asked, known: int) -> None:
         """Show of hits that have the words of the query in their title alone a chunk that has some, or the first one.
 
-        Chunks that were not found are read for that. Order and scores stay.
+        Chunks that were not found are read for that, but for hits that are `known`. Order and scores stay.
         """
-        hits = [hit for hit in asked.hits if hit.by_title]
+        hits = [hit for hit in asked.hits[known:] if hit.by_title]
         wanted = {index: asked.answers[index] for index in {hit.index for hit in hits}}
 
         def read(store: StoreReader, answer: IndexAnswer) -> list[StoredPoint]:

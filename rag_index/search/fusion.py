@@ -24,7 +24,7 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import accumulate, islice
+from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -139,20 +139,28 @@ def best_candidates(
 
 
 def order_answers(
-    answered: Sequence[IndexAnswer], question: Question, scoring: Mapping[str, Scoring]
+    answered: Sequence[IndexAnswer],
+    question: Question,
+    scoring: Mapping[str, Scoring],
+    known: Sequence[SearchHit] = (),
 ) -> list[SearchHit]:
-    """Return the best hits of all indexes that answered, best first.
+    """Return the best hits of all indexes that answered, best first, to follow those that are `known`.
 
-    `scoring` is that of all candidates; the answers may have only the best of them.
+    `scoring` is that of all candidates; the answers may have only the best of them. Where the database says who may see
+    a document, only the first `limit` are sure to come in this order, whatever the caller may not see.
     """
-    by_score = compares_scores(answered)
+    by_score, keys = compares_scores(answered), {(hit.index, hit.key) for hit in known}
     documents = [
         (found[0][0] if by_score else 1 / (RANK_CONSTANT + rank), answer, rank, found)
         for answer in answered
-        for rank, found in enumerate(_documents(answer, scoring[answer.index], question.limit), 1)
+        for rank, found in enumerate(_documents(answer, scoring[answer.index]), 1)
     ]
     documents.sort(key=lambda one: -one[0])
-    return [_hit(answer, rank, found, fused) for fused, answer, rank, found in documents[: question.limit]]
+    if any(answer.asks for answer in answered):
+        del documents[question.limit :]
+    new = [one for one in documents if (one[1].index, document_key(one[3][0][1])) not in keys]
+    wanted = max(0, (question.hits or question.limit) - len(known))
+    return [_hit(answer, rank, found, fused) for fused, answer, rank, found in new[:wanted]]
 
 
 def ranked(
@@ -178,8 +186,8 @@ def ranked(
     return [(hit.index, hit.document_id) for hit in hits]
 
 
-def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[Scored]]:
-    """Return the scored points of the best documents of an index, of the best document and point first.
+def _documents(answer: IndexAnswer, scoring: Scoring) -> Iterable[list[Scored]]:
+    """Return the scored points of the documents of an index, of the best document and point first.
 
     Points with equal scores are ordered by cosine, then by document and chunk number, so that the result does not
     depend on the order in which a store returns them.
@@ -195,7 +203,7 @@ def _documents(answer: IndexAnswer, scoring: Scoring, limit: int) -> list[list[S
     by_document: dict[str, list[Scored]] = {}
     for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
         by_document.setdefault(key, []).append((-negative, point))
-    return list(islice(by_document.values(), limit))
+    return by_document.values()
 
 
 def document_key(point: StoredPoint) -> str:

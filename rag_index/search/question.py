@@ -66,6 +66,8 @@ class SearchOptions(TypedDict, total=False):
     """The indexes to search; by default all."""
     limit: int
     """The maximum number of documents, by default 10."""
+    offset: int
+    """How many of the best documents to leave out, as those of the pages before: `next_offset` of the last answer."""
     filter: Filter | None
     """The payload fields that a document must match, such as `{"priority": "high"}` or `"priority=high"`. An index's
     `required_filter` applies in any case."""
@@ -136,6 +138,7 @@ class Question:
 
     text: str
     limit: int
+    """How many documents the indexes are searched for: it decides how many candidates are compared."""
     conditions: tuple[Condition, ...]
     deadline: Deadline
     dense_weight: float = 1.0
@@ -150,6 +153,8 @@ class Question:
     """What is searched for in place of words of the query that no index has: see `spelling`."""
     synonyms: Sequence[Pair] = ()
     """What the query has, each time with another phrase that means the same: see `synonyms`."""
+    hits: int | None = None
+    """How many of the documents that are found become hits; by default `limit`."""
     index_seconds: float = math.inf
     """How long each index may take."""
     model: LikeDocument | None = None
@@ -280,6 +285,12 @@ class Asked:
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
     hits: list[SearchHit] = field(default_factory=list)
     """The best hits of all indexes, once they are ranked."""
+    unranked: bool = False
+    """Whether there are candidates, or may be, that were not ranked."""
+    deeper: bool = False
+    """Whether a deeper search would rank some of them."""
+    left: bool = False
+    """Whether there are documents that were ranked, and are no hits."""
     remark: str = ""
     """That the question seems to be in a language that the embedder does not know."""
     by_score: bool = True
@@ -360,7 +371,7 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     """
     if unknown := options.keys() - SearchOptions.__annotations__.keys():
         raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
-    indexes, limit = options.get("indexes"), options.get("limit", DEFAULT_LIMIT)
+    indexes, limit, offset = options.get("indexes"), options.get("limit", DEFAULT_LIMIT), options.get("offset", 0)
     timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
     if (like := options.get("like")) is not None and (query or not all(like.partition("/"))):
         raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
@@ -368,6 +379,9 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         raise SettingsError("the query is empty")
     if not 1 <= limit <= MAX_HITS:
         raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
+    if not 0 <= offset <= MAX_HITS - limit:
+        reach = f"a search goes {MAX_HITS:,} documents deep"
+        raise SettingsError(f"offset is from 0 to {MAX_HITS - limit:,}, not {offset}: {reach}, so narrow it instead")
     if timeout is not None and not timeout > 0:
         raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
     if dense_weight is not None and not 0 <= dense_weight <= 1:

@@ -241,6 +241,9 @@ class SearchResult(Answered):
 
     Attributes:
         hits: The documents, best first.
+        offset: How many better ones were left out, as the search asked.
+        next_offset: The `offset` of the search that continues this one; None after the last document. `missing` says it
+            if there may be others that no search reaches.
         as_of: Up to where each index that answered is complete.
         corrected: The words that were searched for in place of words of the query.
         synonyms: What was searched for beside words of the query, by the `synonyms` of the settings.
@@ -266,6 +269,8 @@ class SearchResult(Answered):
     as_of: Mapping[str, AsOf]
     corrected: Mapping[str, str] = field(default_factory=dict)
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    offset: int = 0
+    next_offset: int | None = None
     unsure: bool = False
     nothing_fits: bool = False
     remark: str = ""
@@ -281,6 +286,8 @@ class SearchResult(Answered):
     @property
     def verdict(self) -> str:
         """Say before the hits how sure they are, if they are not; "" otherwise."""
+        if self.offset and not self.hits:
+            return "No further documents."
         if self.nothing_fits:
             return "Nothing fits. The nearest documents are:" if self.hits else "Nothing fits."
         if not self.hits:

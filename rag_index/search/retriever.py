@@ -7,7 +7,7 @@ import logging
 import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -27,6 +27,7 @@ from rag_index.search.filters import Filter, check_field, check_fields, conditio
 from rag_index.search.fusion import failure_of
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import (
+    DEFAULT_LIMIT,
     LIKE_CHARS,
     MAX_HITS,
     Asked,
@@ -56,12 +57,13 @@ from rag_index.search.results import (
 from rag_index.search.soft_match import add_soft_match
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from rag_index.components.embedders import Embedder
     from rag_index.components.stores.protocol import StoreReader
     from rag_index.search.live_collections import LiveCollection
+    from rag_index.search.results import SearchHit
     from rag_index.search.why import Why
 
 T = TypeVar("T")
@@ -83,8 +85,31 @@ CHUNK_PLACE = ("key", "document_id", "chunk")
 """What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be collapsed."""
+FURTHER = "There may be documents further down that no search reaches: narrow it to see them."
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """What is shown of the hits of a search: those that are relevant enough, the best of equal ones, in an order."""
+
+    model: LikeDocument | None
+    min_relevance: float
+    collapse: str | None
+    order: str | None
+
+    def shown(self, hits: Iterable[SearchHit]) -> list[SearchHit]:
+        """Return the hits that are shown."""
+        shown = [hit for hit in hits if hit.relevance >= self.min_relevance]
+        shown = [hit for hit in shown if not self.model.is_same(hit)] if self.model else shown
+        shown = collapsed(shown, self.collapse) if self.collapse else shown
+        return in_order(shown, self.order, FITS) if self.order else shown
+
+    def ends(self, hits: Iterable[SearchHit]) -> bool:
+        """Return whether some hits are left out for their relevance. Those of documents further down would be, too."""
+        least = max(self.min_relevance, FITS if self.order else 0.0)
+        return any(hit.relevance < least for hit in hits)
 
 
 class Retriever:
@@ -185,25 +210,26 @@ class Retriever:
         question, names = make_question(self._settings, query, options)
         if collapse and collapse != BY_TEXT:
             check_field(collapse, self._settings.named(names), "collapse")
-        limit, like, order = question.limit, options.get("like"), options.get("order")
+        like, order, offset = options.get("like"), options.get("order"), options.get("offset", 0)
         if order:
             check_field(order.removeprefix("-"), self._settings.named(names), "order")
         if like:
             question = like_question(question, await self._model(like, question))
-        wider = max(limit, reranking.top if reranking else 0, limit * WIDER if collapse or like or order else 0)
-        question = replace(question, limit=min(wider, MAX_HITS), payloads=False)
+        end, top = offset + question.limit, reranking.top if reranking else 0
+        sifted = bool(collapse or like or order)  # how many of them are shown is known then only
+        depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
+        wanted = None if sifted else max(end, top)
+        question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted, payloads=False)
         demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
         asked, as_of = await self._demanded(question, names, demand)
-        result = await self._result(asked, reranking, min_relevance)
-        if model := question.model:
-            others = tuple(hit for hit in result.hits if not model.is_same(hit))
-            result = replace(result, hits=others, nothing_fits=False, unsure=False)
-        hits = collapsed(result.hits, collapse) if collapse else result.hits
-        hits = (in_order(hits, order, FITS) if order else hits)[:limit]
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
-        hits = with_citations(hits, as_of, seals)
+        sieve = Sieve(question.model, min_relevance, collapse, order)
+        await self._fill(asked, sieve, end)
+        result = await self._result(asked, reranking, sieve)
+        result = _page(asked, sieve, result, offset, end)
+        hits = with_citations(result.hits, as_of, seals)
         closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
-        if closed and (names is None or not closed.isdisjoint(names)):
+        if question.model or (closed and (names is None or not closed.isdisjoint(names))):
             result = replace(result, nothing_fits=False, unsure=False)
         return replace(result, hits=hits, as_of=as_of, timings_ms=self._timings(asked, time.perf_counter() - began))
 
@@ -540,19 +566,27 @@ class Retriever:
         ordered = {"embed": stages["embed"], **indexes, **{name: one for name, one in stages.items() if one}}
         return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
 
-    async def _result(self, asked: Asked, reranking: Reranking | None, min_relevance: float) -> SearchResult:
+    async def _fill(self, asked: Asked, sieve: Sieve, end: int) -> None:
+        """Search deeper until `end` hits are shown, or a step adds none. The order of a field is that of one step."""
+        count = len(sieve.shown(asked.hits))
+        while count < end and not (sieve.order or sieve.ends(asked.hits)) and await self._fan_out.deepen(asked):
+            before, count = count, len(sieve.shown(asked.hits))
+            if count == before:
+                break
+
+    async def _result(self, asked: Asked, reranking: Reranking | None, sieve: Sieve) -> SearchResult:
         """Return all that the indexes found, best first."""
         question, answered = asked.question, asked.answered
         errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
         lacks = errors or asked.lacking
         missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
         missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
-        hits, failure = [hit for hit in asked.hits if hit.relevance >= min_relevance], ""
+        hits, failure = [hit for hit in asked.hits if hit.relevance >= sieve.min_relevance], ""
         best = max([hit.relevance for hit in asked.hits], default=0.0)
         if reranking and hits:
             hits, failure, asked.seconds["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)
         return SearchResult(
-            tuple(hits),
+            tuple(sieve.shown(hits)),
             {},
             question.corrected,
             {typed: tuple(b for a, b in question.synonyms if a == typed) for typed, _ in question.synonyms},
@@ -567,3 +601,14 @@ class Retriever:
             reranked="rerank" in asked.seconds and not failure,
             rerank_error=failure,
         )
+
+
+def _page(asked: Asked, sieve: Sieve, result: SearchResult, offset: int, end: int) -> SearchResult:
+    """Return a page of a result, with where the next one begins, or why documents that there may be are not shown."""
+    left, ended = asked.left or asked.unranked, sieve.ends(asked.hits)
+    deeper = asked.left or (asked.deeper and asked.question.limit < MAX_HITS and not sieve.order)
+    more = len(result.hits) > end or (len(result.hits) == end and deeper and not ended)
+    following, missing = end if more and end < MAX_HITS else None, result.missing
+    if following is None and left and not ended:
+        missing = f"{missing} {FURTHER}".strip()
+    return replace(result, hits=result.hits[offset:end], offset=offset, next_offset=following, missing=missing)

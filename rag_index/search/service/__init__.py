@@ -85,7 +85,7 @@ class SearchService:
             indexes=indexes or [index.name for index in self.settings.indexes],
             hits={f"{hit.index}/{hit.document_id}": hit.relevance for hit in found.hits},
             nothing_fits=found.nothing_fits,
-            found=bool(found.hits) and not found.nothing_fits,
+            found=bool(found.hits or found.offset) and not found.nothing_fits,
         )
         return found
 

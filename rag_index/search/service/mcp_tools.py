@@ -74,7 +74,7 @@ def search_text(answer: SearchResult) -> str:
     lines += [f"{answer.correction}.", ""] if answer.correction else []
     lines += [answer.remark, ""] if answer.remark else []
     lines += [answer.verdict, ""] if answer.verdict else []
-    for number, hit in enumerate(answer.hits, 1):
+    for number, hit in enumerate(answer.hits, answer.offset + 1):
         words = () if is_code(hit) else hit.highlights
         named = _named(marked(hit.title, words, BOLD, BOLD), hit.part.get("link") or hit.link)
         place = f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}" if hit.total_chunks > 1 else ""
@@ -86,6 +86,8 @@ def search_text(answer: SearchResult) -> str:
         if nearest and nearest.chunk != hit.chunk:  # an answer in other words than the question's
             lines += [f"-- chunk {nearest.chunk}, the nearest in meaning", nearest.text.strip()]
         lines.append("")
+    if answer.next_offset:
+        lines.append(f"There are more documents: search again with offset {answer.next_offset}.")
     lines += [f"The hits are not reranked: {answer.rerank_error}"] if answer.rerank_error else []
     lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)

@@ -73,6 +73,8 @@ class SearchArguments(Asked):
     """The indexes to search; by default all."""
     limit: int = Field(default=10, ge=1, le=MAX_HITS)
     """The maximum number of documents."""
+    offset: int = Field(default=0, ge=0, lt=MAX_HITS)
+    """How many of the best documents to leave out: `next_offset` of the answer before, with all else as it was."""
     rerank: bool | SkipJsonSchema[None] = None
     """Whether the reranker of the settings reorders the best hits, which takes longer; by default it does."""
     min_relevance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None

@@ -7,8 +7,7 @@ import { fields as fieldsOf, showHits } from "./hits.js";
 import { age } from "./time.js";
 import { openDocument } from "./viewer.js";
 
-const FIRST = 20;
-const MOST = 100;
+const LIMIT = 20; // documents of an answer
 const FACETS = 6;
 const VALUE_CHARS = 40;
 const LOOK = 1000; // milliseconds between two looks at how much can be searched
@@ -21,7 +20,6 @@ let indexes = [];
 let kinds = {}; // of the fields of indexes
 let closed = []; // the names of those that are for members of groups, and this caller is of none
 let started = false; // whether the indexes are known or asked for
-let limit = FIRST;
 let running = null;
 let waiting = 0; // the timer of the next try
 let tries = 0; // by itself
@@ -153,7 +151,8 @@ function askLike(hit) {
   askAgain();
 }
 
-async function ask() {
+// Ask for the first documents, or, from an offset on, for those that follow the ones that are shown.
+async function ask(offset = 0) {
   const query = byId("query").value.trim();
   const names = chosen();
   if (query && !started) return start();
@@ -162,7 +161,7 @@ async function ask() {
   clearTimeout(waiting);
   if (!names.length) return nothing("Choose at least one index.");
   const controller = (running = new AbortController());
-  const asked = LIKE_DOCUMENT.test(query) ? { like: query.slice(LIKE.length), limit } : { query, limit };
+  const asked = { limit: LIMIT, offset, ...(LIKE_DOCUMENT.test(query) ? { like: query.slice(LIKE.length) } : { query }) };
   if (names.length < indexes.length) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
@@ -176,16 +175,16 @@ async function ask() {
     const began = performance.now();
     const result = await search(asked, controller.signal);
     document.title = `${query} – rag-index`;
-    latest = { ...result, query: asked.query };
+    latest = { ...result, hits: [...(offset ? latest.hits : []), ...result.hits], query: asked.query };
     hide("problem"); // only now: until then it tells what the hits shown lack
     explainClosed([]);
     show();
-    report(result, Boolean(filter), performance.now() - began);
+    report(latest, Boolean(filter), performance.now() - began);
     showFacets();
   } catch (error) {
     if (error.name === "AbortError") return;
-    nothing("");
-    fail(error, ask);
+    if (!offset) nothing("");
+    fail(error, () => ask(offset));
   } finally {
     if (running === controller) running = null;
   }
@@ -224,10 +223,10 @@ function report(result, filtered, milliseconds) {
     correct = false;
     askAgain();
   }));
-  byId("more").hidden = found < limit || limit >= MOST;
+  byId("more").hidden = !result.next_offset;
   const wrong = [late && result.missing, result.rerank_error && `The hits are not reranked: ${result.rerank_error}`].filter(Boolean);
   if (wrong.length) problem(wrong.join("\n"));
-  if (late) tryAgain(ask);
+  if (late) tryAgain(() => ask());
   else tries = 0;
 }
 
@@ -353,7 +352,6 @@ function remember(replace = false) {
 
 // Make the page what the address says, and search.
 function restore() {
-  limit = FIRST;
   const state = new URLSearchParams(location.hash.slice(1));
   byId("query").value = state.get("q") ?? "";
   correct = !state.get("exact");
@@ -395,7 +393,6 @@ function press(event) {
 function askAgain(replace = false) {
   clearTimeout(typing);
   tries = 0;
-  limit = FIRST;
   remember(replace === true && typed);
   typed = replace === true;
   return ask();
@@ -426,8 +423,7 @@ byId("fields").addEventListener("change", () => {
 });
 byId("more").addEventListener("click", async () => {
   const seen = document.querySelectorAll(".open").length;
-  limit = Math.min(MOST, limit + FIRST);
-  await ask();
+  await ask(latest.next_offset);
   document.querySelectorAll(".open")[seen]?.focus();
 });
 byId("narrow").open = !PHONE.matches;
