@@ -38,6 +38,17 @@ def test_a_search_by_body_and_one_by_address_find_the_same(client):
     assert ids(client.get("/search", params=asked)) == [("titles", "t-1"), ("comments", "1")]
 
 
+def test_pages_follow_each_other_and_say_where_the_next_begins(client):
+    every, offset = [], 0
+    while offset is not None:
+        page = client.get("/search", params={"query": "printer", "limit": 3, "offset": offset})
+        assert ids(page) == ids(client.post("/search", json={"query": "printer", "limit": 3, "offset": offset}))
+        every, offset = every + ids(page), page.json().get("next_offset")
+    assert len(every) == len(set(every)) == sum(map(len, DESK.values()))
+    assert "offset is from 0 to 900" in problem(client.get("/search?query=x&limit=100&offset=901"), 400)["detail"]
+    problem(client.get("/search?query=x&offset=-1"), 422)
+
+
 def test_filters_and_indexes_narrow_a_search(client):
     body = {"query": "printer", "indexes": ["comments"], "filter": {"priority": "high"}}
     assert {one for _, one in ids(client.post("/search", json=body))} == {"1", "3"}

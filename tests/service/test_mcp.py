@@ -101,7 +101,7 @@ def test_an_agent_finds_reads_and_cites(connect):
     assert "author: ann" in text_of(document)
     assert DESK["comments"][0][1] in text_of(document)
     assert [line.split(":")[0] for line in text_of(listed).splitlines()] == list(DESK)
-    assert "priority (keyword)" in text_of(listed)
+    assert 'priority (keyword: "high" 2, "low" 1)' in text_of(listed)
 
 
 def told(desk, *calls) -> list[str]:

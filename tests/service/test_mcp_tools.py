@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from rag_index.core.documents.groups import access_part
 from rag_index.core.settings import Settings
 from rag_index.core.settings.parts import PAYLOAD_KINDS
-from rag_index.search.service import mcp_tools
+from rag_index.search import Caller
+from rag_index.search.service import SearchService, mcp_tools
+from tests.search.desk import Desk
 
 SQL = {"table": "t", "key": "id", "text": "body"}
 COMMENTS = {
@@ -63,3 +66,37 @@ def test_the_tools_take_little_of_what_an_agent_can_read(indexes):
     described = mcp_tools.descriptions_of(settings(*made), reranker=True)
     sent = json.dumps(described, separators=(",", ":"))
     assert len(sent) < 9000
+
+
+def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_see(tmp_path):
+    kinds = '[indexes.payload_indexes]\npriority = "keyword"\nauthor = "keyword"\nnumber = "integer"'
+    desk = Desk(tmp_path / "desk", names=("comments",), more={"comments": f'access = "tenant"\n{kinds}'})
+    given = [
+        ("a", "high"),
+        ("a", "high"),
+        ("a", "low"),
+        ("a", "x" * 80),
+        ("a", "x" * 80),
+        ("b", "secret"),
+        ("b", "secret"),
+    ]
+    rows = [
+        (n, "The printer is offline", {"priority": value, "author": f"author {n}", "_rag": access_part((group,))})
+        for n, (group, value) in enumerate(given)
+    ]
+    desk.fill({"comments": rows})
+    with desk.retriever() as retriever:
+        tools = mcp_tools.AgentTools(SearchService(desk.settings, retriever))
+
+        def call(name: str, group: str = "a", **given: object) -> str:
+            return retriever.run(tools.call(name, given, Caller(group, frozenset([group]))))
+
+        assert 'fields priority (keyword: "high" 2), author (keyword), created_at, tenant, number (integer);' in (
+            call("list_indexes").replace(', "low" 1', "")
+        )
+        assert 'priority (keyword: "secret" 2)' in call("list_indexes", "b")
+        pages = [call("search", query="printer", limit=2, offset=offset) for offset in (0, 2, 4)]
+        assert [one.partition(".")[0] for one in pages] == ["1", "3", "5"]
+        assert "There are more documents: search again with offset 2." in pages[0]
+        assert "There are more" not in pages[2]
+        assert call("search", query="printer", offset=9).startswith("No further documents.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -15,21 +16,24 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.embedders.bm25 import Bm25Model, encoder_of
 from rag_index.core.query_log import query_log
 from rag_index.core.settings.index import CODE
-from rag_index.errors import NotAllowed, SettingsError, StoreError, StoreMismatch
+from rag_index.errors import NotAllowed, RagIndexError, SettingsError, StoreError, StoreMismatch
 from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
 from rag_index.search.access import AllGroups
 from rag_index.search.service.models import DocumentQuery, FieldInfo, IndexInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.search.positions import Known
+    from rag_index.search.results import FacetValue
     from rag_index.search.why import Why
 
 __all__ = ["Caller", "SearchService"]
 
 logger = logging.getLogger(__name__)
+COMMONEST, COUNT_SECONDS = 5, 2.0
+"""How many values of a field are named, and how long it may take to count them."""
 
 
 def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
@@ -139,6 +143,16 @@ class SearchService:
         """Return the indexes of the settings. Raises what ledger and store raise."""
         known, closed = await self.retriever.checked(counts=True), self.retriever.closed(caller)
         return [_info(index, known, closed=index.name in closed) for index in self.settings.indexes]
+
+    async def commonest_values(self, caller: Caller, index: str) -> Mapping[str, Sequence[FacetValue]]:
+        """Return the commonest values of keyword fields among the documents that the caller may see.
+
+        A field whose values are all different is left out. There are none where they cannot be counted at once.
+        """
+        with suppress(RagIndexError):
+            found = await self.retriever.facets(indexes=[index], groups=caller, limit=COMMONEST, timeout=COUNT_SECONDS)
+            return {name: some for name, some in found.fields.items() if some and some[0].documents > 1}
+        return {}
 
     async def check_ready(self) -> None:
         """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.

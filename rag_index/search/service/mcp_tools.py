@@ -28,6 +28,7 @@ from rag_index.search.service.models import (
     MAX_DOCUMENT_CHARS,
     Asked,
     DocumentQuery,
+    FieldInfo,
     IndexInfo,
     SearchArguments,
     VerifyBody,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.search.results import FacetValue
 
 PATH = "/mcp"
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ CLOSED_INDEX = "it is for members of groups, or for roles of its database, and y
 SKILL = Path(__file__).parent / "skill.md"
 BOLD = "**"
 """What stands around words of the query."""
+MAX_VALUE_CHARS = 60
+"""Longer values of a field are not named."""
 MAX_DOTS = 2
 """The levels of a payload that are shown as fields: part, join and column."""
 ANY = "text, numbers, or true and false", {"string", "number", "boolean"}
@@ -133,8 +137,8 @@ def as_of_text(as_of: AsOf) -> str:
     return f"last complete {timedelta(seconds=round(as_of.seconds_behind or 0))} ago, at {as_of.at}{state}"
 
 
-def _index_line(index: IndexInfo) -> str:
-    """Return what an index holds, by which fields it can be filtered, and what it is true of."""
+def _index_line(index: IndexInfo, values: Mapping[str, Sequence[FacetValue]]) -> str:
+    """Return what an index holds, by which fields and which of their values it can be filtered, and what is true."""
     if index.closed:
         return f"{index.name}: {CLOSED_INDEX}."
     if not index.live:
@@ -143,10 +147,17 @@ def _index_line(index: IndexInfo) -> str:
     if index.fields is None:
         fields = "fields known to its source alone"
     else:
-        named = ", ".join(f"{field.name} ({field.kind})" if field.kind else field.name for field in index.fields)
+        named = ", ".join(_field(one, values.get(one.name, ())) for one in index.fields)
         fields = f"fields {named}" if named else "no fields to filter by"
     count = "" if index.documents is None else f"{index.documents:,} documents, "
     return f"{index.name}: {count}{index.language}, {fields}; {as_of_text(index.as_of)}."
+
+
+def _field(field: FieldInfo, values: Sequence[FacetValue]) -> str:
+    """Return the name and kind of a field, and its commonest values as JSON with how many documents have each."""
+    most = [f"{_json(one.value)} {one.documents:,}" for one in values if len(one.value) <= MAX_VALUE_CHARS]
+    said = ": ".join(filter(None, [field.kind, ", ".join(most)]))
+    return f"{field.name} ({said})" if said else field.name
 
 
 def _named(title: str, link: str) -> str:
@@ -175,7 +186,11 @@ def _flat(payload: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 class _Tool(Asked):
@@ -247,12 +262,19 @@ class _VerifyCitations(_Tool, VerifyBody):
 
 
 class _ListIndexes(_Tool):
-    """List the indexes, their fields, how many documents they hold, and up to where they are complete."""
+    """List the indexes, how many documents they hold, their fields, and up to where they are complete.
+
+    Fields have their kinds and the commonest values, by which a search can be filtered.
+    """
 
     tool = "list_indexes"
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
-        return "\n".join(map(_index_line, await service.indexes(caller)))
+        found = await service.indexes(caller)
+        asked = [one.name for one in found if one.live and not one.closed]
+        counted = await asyncio.gather(*(service.commonest_values(caller, name) for name in asked))
+        values = dict(zip(asked, counted, strict=True))
+        return "\n".join(_index_line(one, values.get(one.name, {})) for one in found)
 
 
 TOOLS: dict[str, type[_Tool]] = {one.tool: one for one in (_Search, _GetDocument, _VerifyCitations, _ListIndexes, _Why)}
