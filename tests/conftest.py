@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -21,11 +22,13 @@ from xdist.scheduler import LoadFileScheduling
 from rag_index.components.ledger import Ledger
 from rag_index.orchestration.launch import quiet
 from rag_index.orchestration.prefect_api import send_pending_logs
+from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.prefect_api import temporary_server
 from tests.project import Project
 from tests.read_once import keep_model, trust_one_certificate
+from tests.twin import twin
 
 pytest_plugins = ["tests.live.fixtures"]
 
@@ -70,6 +73,28 @@ def qdrant():
 def project(tmp_path):
     """A project whose table is empty."""
     return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def indexed_once(tmp_path_factory):
+    """Return a function that returns a project with so many notes, which is indexed once in this process."""
+
+    @cache
+    def make(notes):
+        project = Project(tmp_path_factory.mktemp("indexed") / "project").fill(notes)
+        assert run_plain(project).state == "completed"
+        return project
+
+    return make
+
+
+@pytest.fixture
+def indexed_notes(indexed_once, tmp_path):
+    """Return a function that makes the test's project: so many notes, which are indexed already.
+
+    It is a copy, for whose settings batches of a watch demand a run first: the source is in another place.
+    """
+    return lambda notes: twin(indexed_once(notes), tmp_path / "project")
 
 
 @pytest.fixture

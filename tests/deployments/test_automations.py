@@ -110,11 +110,10 @@ def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_o
 ):
     calls, _ = receiver
     automations(not_heard_of=60, not_begun=60, not_started=60)
-    embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
     runs = {}
     fake.seconds_per_text = 1.0
     for happens in (machine_dies, worker_is_stopped):
-        project, before = Project(tmp_path / happens.__name__, extra=embedder).fill(100), len(fake.embeds())
+        project, before = Project(tmp_path / happens.__name__, extra=fake.settings).fill(100), len(fake.embeds())
         with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)) as worker:
             run = deployed.start("index-all/index-all", workers=1, shard_documents=10)["id"]
             eventually(lambda: len(fake.embeds()) > before, "documents are being embedded", every=0.25)  # noqa: B023

@@ -9,19 +9,11 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
 from tests.project import Project
-from tests.twin import twin
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> Project:
-    project = Project(tmp_path_factory.mktemp("advice") / "project").fill(20)
-    assert project.run().state == "completed"
-    return project
 
 
 @pytest.fixture
-def project(clean, tmp_path) -> Project:
-    return twin(clean, tmp_path / "project")
+def project(indexed_notes) -> Project:
+    return indexed_notes(20)
 
 
 def advice(project) -> list[str]:

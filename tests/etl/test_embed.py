@@ -180,11 +180,7 @@ OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\nwait_for_reco
 
 @pytest.mark.parametrize(
     ("extra", "chars", "seconds"),
-    [
-        ("", 0, 600),
-        ("", 100_000, 600 + 30 * 1000),
-        (OLLAMA, 0, 600 + 4 * 100 + 1000),
-    ],
+    [("", 0, 600), ("", 100_000, 600 + 30 * 1000), (OLLAMA, 0, 600 + 4 * 100 + 1000)],
     ids=["default", "a large shard of a slow embedder", "what a server may be waited for"],
 )
 def test_a_limit_is_longer_than_all_that_a_shard_may_wait_for(tmp_path, extra, chars, seconds):

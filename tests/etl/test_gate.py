@@ -11,7 +11,6 @@ from rag_index.errors import SettingsError
 from rag_index.search.evaluation import evaluation
 from tests.etl.plain import run_plain
 from tests.project import Project
-from tests.twin import twin
 
 NOTES = 60
 LOST = range(3, 10)
@@ -41,18 +40,10 @@ def live(project: Project) -> str:
         return store.aliases()["test_notes"]
 
 
-@pytest.fixture(scope="module")
-def indexed(tmp_path_factory) -> Project:
-    """A project without a gate that was indexed once; tests use copies of it."""
-    project = Project(tmp_path_factory.mktemp("gate") / "project").fill(NOTES)
-    assert run_plain(project).state == "completed"
-    return project
-
-
 @pytest.fixture
-def project(indexed, tmp_path) -> Project:
-    """The same with a gate."""
-    project = twin(indexed, tmp_path / "project")
+def project(indexed_notes) -> Project:
+    """An indexed project that has got a gate."""
+    project = indexed_notes(NOTES)
     golden(project)
     return set_gate(project)
 

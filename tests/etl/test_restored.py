@@ -20,7 +20,7 @@ from rag_index.etl.reconcile import Scratch
 from tests.etl.plain import Died, batch, die, run_plain
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
-from tests.twin import LEDGER, POINTS, STORE, back_up, restore, twin
+from tests.twin import LEDGER, POINTS, STORE, back_up, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
@@ -36,16 +36,9 @@ def edit(project: Project) -> None:
     project.execute("INSERT INTO note SELECT 31, title, body, author, priority FROM note WHERE id = 10")
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> Project:
-    project = Project(tmp_path_factory.mktemp("restored") / "project").fill(30)
-    assert run_plain(project).state == "completed"
-    return project
-
-
 @pytest.fixture
-def project(clean, tmp_path) -> Project:
-    return twin(clean, tmp_path / "project")
+def project(indexed_notes) -> Project:
+    return indexed_notes(30)
 
 
 @pytest.fixture

@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.settings import IndexSettings
-from rag_index.etl.sharding import (
-    MAX_DOCUMENTS,
-    MAX_SHARD_CHARS,
-    MIN_SHARD_SECONDS,
-    WINDOW_BYTES,
-    Sharder,
-    most,
-)
+from rag_index.etl.sharding import MAX_DOCUMENTS, MAX_SHARD_CHARS, MIN_SHARD_SECONDS, WINDOW_BYTES, Sharder, most
 
 
 def page_of(texts, first=0):

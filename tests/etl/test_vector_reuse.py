@@ -63,20 +63,13 @@ def test_one_text_in_place_of_many_is_a_loss(project):
     assert (outcome.state, "lacks 299 of 300 documents" in outcome.message) == ("partial", True)
 
 
-def test_a_rebuild_for_another_embedder_reuses_nothing(tmp_path, fake):
-    """The same model with another prefix gives vectors of the same dimension, which mean something else."""
-    project = Project(tmp_path / "project", extra=fake.settings).fill(3)
+@pytest.mark.parametrize(("prefix", "embedded"), [("document", 3), ("query", 0)])
+def test_a_rebuild_for_another_prefix_reuses_no_vector_that_has_it(tmp_path, fake, prefix, embedded):
+    """The same model with another prefix of documents gives vectors of the same dimension, with another meaning."""
+    project = Project(tmp_path / "project", extra=f'{fake.settings}{prefix}_prefix = "first: "\n').fill(3)
     assert run_plain(project).chunks_embedded == 3
-    project.write_settings(project.config.read_text().replace("hosts =", 'document_prefix = "passage: "\nhosts ='))
-    assert run_plain(project, full=True).chunks_embedded == 3
-
-
-def test_a_rebuild_for_another_prefix_of_queries_embeds_nothing(tmp_path, fake):
-    """It is in no vector of a document."""
-    project = Project(tmp_path / "project", extra=f'{fake.settings}query_prefix = "query: "\n').fill(3)
-    assert run_plain(project).chunks_embedded == 3
-    project.write_settings(project.config.read_text().replace('"query: "', '"question: "'))
-    assert run_plain(project, full=True).chunks_embedded == 0
+    project.write_settings(project.config.read_text().replace('"first: "', '"second: "'))
+    assert run_plain(project, full=True).chunks_embedded == embedded
 
 
 def test_a_rebuild_does_not_believe_a_payload_that_another_program_changed(project):

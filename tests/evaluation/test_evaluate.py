@@ -46,11 +46,7 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_de
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
     evaluation = evaluate(settings, GOLDEN, BOTH, OPTIONS)
     found = {scope.index: scope for scope in evaluation.scopes}
-    assert [(one.index, one.queries) for one in evaluation.scopes] == [
-        ("comments", 16),
-        ("titles", 13),
-        (None, 28),
-    ]
+    assert [(one.index, one.queries) for one in evaluation.scopes] == [("comments", 16), ("titles", 13), (None, 28)]
     with codes_desk.retriever() as retriever:
         for name, indexes in {"comments": ["comments"], None: BOTH}.items():
             for way, weight in {"dense": 1.0, "sparse": 0.0}.items():

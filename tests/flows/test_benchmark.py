@@ -51,8 +51,7 @@ def requests_by_threads(fake) -> dict[int | None, list[int]]:
 def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake, request, through_prefect):
     if through_prefect:
         request.getfixturevalue("prefect_server")
-    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nbatch_texts = 16\n'
-    project = Project(tmp_path / "p", extra=extra).fill(40)
+    project = Project(tmp_path / "p", extra=f"{fake.settings}batch_texts = 16\n").fill(40)
     asked = ["benchmark", "--sample-size", "40", "--set", "embedder.num_thread=null,1,2", "--json"]
     environment = dict(os.environ) if through_prefect else without_api()
     answer = json.loads(run_program(["--config", str(project.config), *asked], environment).stdout)
@@ -68,16 +67,14 @@ def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake,
 
 def test_vectors_of_another_model_are_not_compared(tmp_path, fake):
     """What is read before a document belongs to the model."""
-    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    project = Project(tmp_path / "p", extra=extra).fill(30)
+    project = Project(tmp_path / "p", extra=fake.settings).fill(30)
     answer = project.json("benchmark", "--sample-size", "30", "--set", 'embedder.document_prefix="one: ","two: "')
     assert all("same_ids" not in way for way in answer["parallel"])
     assert {text[:5] for request in fake.embeds() for text in request.texts} >= {"one: ", "two: "}
 
 
 def test_each_value_is_tried_with_each_number_of_workers(tmp_path, fake):
-    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    project = Project(tmp_path / "p", extra=extra).fill(30)
+    project = Project(tmp_path / "p", extra=fake.settings).fill(30)
     with open_bench(project.settings, None, 30) as bench:
         ways = bench.ways([1, 2], 'parallel.shard_documents=10,"auto"')
         assert [(way.name, way.workers, way.settings.parallel.shard_documents) for way in ways] == [
@@ -99,8 +96,7 @@ def test_each_value_is_tried_with_each_number_of_workers(tmp_path, fake):
     ],
 )
 def test_a_mistake_in_a_setting_to_compare_is_one_sentence_before_anything_is_embedded(tmp_path, fake, change, words):
-    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    project = Project(tmp_path / "p", extra=extra).fill(3)
+    project = Project(tmp_path / "p", extra=fake.settings).fill(3)
     ended = project.cli("benchmark", "--set", change)
     assert (ended.returncode, words in ended.stderr, ended.stderr.count("\n")) == (2, True, 1), ended.stderr
     assert not fake.embeds()

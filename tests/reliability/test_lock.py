@@ -147,10 +147,7 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch)
     """It has embedded and written a shard meanwhile: the other run writes what is true."""
     project = Project(tmp_path / "project").fill(3)
     settings = project.settings
-    with (
-        open_run(settings, "notes", RunOptions(), run_id="late") as run,
-        closing(Plainly(serially(settings))) as steps,
-    ):
+    with open_run(settings, "notes", RunOptions(), run_id="late") as run, closing(Plainly(serially(settings))) as steps:
         run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
         write = commit_module.write_shard
 

@@ -152,21 +152,3 @@ def cms(*, kinds=1):
         rows = [(n, f"{PROSE} {n}") for n in paths if n % kinds == kind]
         tables[f"kind{kind}_page"] = ("page_ptr_id INTEGER PRIMARY KEY REFERENCES page (id), body TEXT", rows)
     return tables
-
-
-def wheel_shop(**more):
-    """Return the tables of a shop whose products and categories have texts by language, in the way of OpenCart."""
-    described = "{0}_id INT, language_id INT, name TEXT, description TEXT, PRIMARY KEY ({0}_id, language_id)".format
-    available = {"date_available": lambda n: "2031-03-01" if n == 3 else "2022-03-01"}
-    return {
-        "language": names("English", "German"),
-        "product": many(24, "product_id", kinds={"date_available": "DATE"}, **available),
-        "product_description": (described("product"),
-                                [(n, k, f"Wheel {n} {k}", f"{PROSE} {n} {k}") for n in range(1, 25) for k in (1, 2)]),
-        "category": many(6, "category_id", sort_order=itself),
-        "category_description": (described("category"), [(n, k, f"Kind {n} {k}", f"{PROSE} for kind {n} {k}")
-                                                         for n in range(1, 7) for k in (1, 2)]),
-        "product_to_category": ("product_id INT, category_id INT, PRIMARY KEY (product_id, category_id)",
-                                [(n, n % 6 + 1) for n in range(1, 25)]),
-        **more,
-    }  # fmt: skip

@@ -21,10 +21,8 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-def project(tmp_path):
-    project = Project(tmp_path / "project").fill(12)
-    run_plain(project)
-    return project
+def project(indexed_notes):
+    return indexed_notes(12)
 
 
 def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(project, monkeypatch):

@@ -22,10 +22,8 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-def project(tmp_path) -> Project:
-    project = Project(tmp_path / "project").fill(12)
-    run_plain(project)
-    return project
+def project(indexed_notes) -> Project:
+    return indexed_notes(12)
 
 
 @contextmanager

@@ -81,10 +81,7 @@ def test_a_connection_that_was_ended_for_its_pause_is_told_so(desk):
         connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 1")
         other.autocommit = True  # a transaction sees the sessions as they were at its first look
         eventually(lambda: not other.execute(IDLE).fetchall(), "the server has ended the connection")
-        with (
-            pytest.raises(SourceUnavailable, match=ENDED),
-            errors_as_ours(desk.url, "x"),
-        ):
+        with pytest.raises(SourceUnavailable, match=ENDED), errors_as_ours(desk.url, "x"):
             connection.exec_driver_sql("SELECT 1")
     engine.dispose()
 

@@ -19,8 +19,7 @@ ALIAS = "test_notes"
 @pytest.fixture
 def project(tmp_path, fake) -> Project:
     """A project whose queue is set up, so that the first watch begins with an ordinary run."""
-    extra = f'changes = "queue"\n[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    project = Project(tmp_path / "project", extra=extra).fill(200)
+    project = Project(tmp_path / "project", extra=f'changes = "queue"\n{fake.settings}').fill(200)
     with project.source() as db:
         db.executescript(project.cli("watch", "--setup").stdout)
     return project
