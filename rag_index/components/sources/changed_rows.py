@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
     from rag_index.components.sources import SourcePage
+    from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
@@ -170,7 +171,7 @@ class ChangedSource(SqlSource):
         access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
         return sa.select(*self._keys, *more, *access).where(*self._keys_not_null())
 
-    def _stamps(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> dict[str, str]:
+    def _stamps(self, connection: Connection, rows: Sequence[Row]) -> dict[str, str]:
         """Return the stamps of the groups of rows by key; none without `access`."""
         groups = self._groups(connection, rows) or ()
         return {encode_key(row[: len(self._keys)]): access_stamp(some) for row, some in zip(rows, groups, strict=False)}
@@ -189,17 +190,15 @@ class ChangedSource(SqlSource):
         now: Any = connection.scalar(sa.select(sa.func.utc_timestamp() if mysql else sa.func.current_timestamp()))
         now = dt.datetime.fromisoformat(now) if isinstance(now, str) else now
         self.now = utc = now.replace(tzinfo=dt.UTC) if now.tzinfo is None else now.astimezone(dt.UTC)
+        plain, days = utc.replace(tzinfo=None), (utc.date() - ONE_DAY, utc.date() + ONE_DAY)
         if isinstance(sample, dt.datetime):
-            if sample.tzinfo is not None:
-                return utc, utc
-            plain = utc.replace(tzinfo=None)
-            return plain - ANY_ZONE, plain + ANY_ZONE
+            return (utc, utc) if sample.tzinfo is not None else (plain - ANY_ZONE, plain + ANY_ZONE)
         if isinstance(sample, dt.date):
-            return utc.date() - ONE_DAY, utc.date() + ONE_DAY
+            return days
         if isinstance(sample, str):
             with suppress(ValueError):
                 dt.date.fromisoformat(sample[:10])
-                return (utc.date() - ONE_DAY).isoformat(), (utc.date() + ONE_DAY).isoformat()
+                return days[0].isoformat(), days[1].isoformat()
         self._unit = _unit(sample)
         if self._unit is not None:
             return (int(utc.timestamp() * self._unit),) * 2

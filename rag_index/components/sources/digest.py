@@ -34,7 +34,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.dialects.postgresql import BIT
 
 from rag_index.components.sources import SourcePage
-from rag_index.components.sources.pages import DocumentParts, cut_off, stream_rows, valid_rows, with_any_text
+from rag_index.components.sources.pages import DocumentParts, require_all, stream_rows, valid_rows, with_any_text
 from rag_index.components.sources.sql import Cursor, SqlSource
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import encode_keys
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
+    from rag_index.components.sources.pages import Row
     from rag_index.components.sources.part_reader import PartRows
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
@@ -214,8 +215,7 @@ class DigestSource(SqlSource):
         self._unread: dict[int, int] = {}
         self._to_read: set[int] | None = None
         """The buckets to be read; None if all are."""
-        if self._parts is not None:
-            self._parts.digest_columns, self._parts.digest = self._part_columns, self._part_digest
+        self._parts.digest_columns, self._parts.digest = self._part_columns, self._part_digest
 
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
@@ -282,9 +282,8 @@ class DigestSource(SqlSource):
         streamed, found = {"stream_results": True}, BucketDigests()
         for row in connection.execute(self.digest_statement(), execution_options=streamed):
             found.add(*map(int, row))
-        if found.rows < (counted := self._count(connection)):
-            raise cut_off(found.rows, counted)
-        for table in self._parts.tables if self._parts is not None else ():
+        require_all(connection, self._select(), found.rows)
+        for table in self._parts.tables:
             rows = self._with_parts(table, self._digest_columns()[0], *self._part_columns(table))
             for bucket, _, *sums in connection.execute(self._summed(rows), execution_options=streamed):
                 found.add_part(int(bucket), *map(int, sums))
@@ -334,7 +333,7 @@ class DigestSource(SqlSource):
             return []
         return [self._digest_of([table.rows.c[name] for name in table.columns])]
 
-    def _part_digest(self, row: Sequence[Any]) -> tuple[int, int]:
+    def _part_digest(self, row: Row) -> tuple[int, int]:
         if self._state is None:
             return 0, 0
         return values_digest(row) if self._backend == "sqlite" else _read_digest(row[-1])
@@ -368,7 +367,7 @@ class DigestSource(SqlSource):
                 found, last = sum_values(self._layout, valid_rows(connection, rows, width), width)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(str(statement), {}, error) from error
-        for table in self._parts.tables if found and self._parts is not None else ():
+        for table in self._parts.tables if found else ():
             statement = self._with_parts(table, *self._keys, *table.read_columns).where(sa.not_(self._after(last)))
             if cursor is not None:
                 statement = statement.where(self._after(cursor.key))
@@ -390,11 +389,11 @@ class DigestSource(SqlSource):
         ends = self._layout.keys_of(numbers)  # an index on the key helps
         return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
-    def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
+    def _groups(self, connection: Connection, rows: Sequence[Row]) -> list[list[str]] | None:
         has_digests = self._state is not None and self._backend != "sqlite"
         return super()._groups(connection, [row[:-2] for row in rows] if has_digests else rows)
 
-    def _read(self, rows: Sequence[Sequence[Any]], cursor: Any, parts: Sequence[DocumentParts]) -> SourcePage:
+    def _read(self, rows: Sequence[Row], cursor: Any, parts: Sequence[DocumentParts]) -> SourcePage:
         if self._state is None:
             return super()._read(rows, cursor, parts)
         width = len(self._keys)
@@ -402,7 +401,7 @@ class DigestSource(SqlSource):
             digests = [RowDigest(value_bucket(self._layout, row[:width]), *values_digest(row)) for row in rows]
         else:
             digests = [RowDigest(int(row[-2]), *_read_digest(row[-1])) for row in rows]
-        if self._parts is not None:
+        if self._parts.tables:
             pairs = zip(digests, parts, strict=True)
             digests = [RowDigest(own.bucket, *map(sum, zip(own[1:], one.digest, strict=True))) for own, one in pairs]
         page = super()._read(rows, cursor, parts)
@@ -411,8 +410,7 @@ class DigestSource(SqlSource):
 
     def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
         types: list[Any] = []
-        parts = [table.select() for table in self._parts.tables] if self._parts is not None else []
-        for statement in (super()._select(), *parts):
+        for statement in (super()._select(), *[table.select() for table in self._parts.tables]):
             with connection.execute(statement.limit(0)) as result:
                 description: Any = result.cursor.description if result.cursor is not None else []
                 types += [column[1] for column in description]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import event, exc, func
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 T = TypeVar("T")
+Row: TypeAlias = Sequence[Any]
+"""The values of a row, in the order of the columns that were asked for."""
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
 documents, in shards), which is most of what the flow's process takes."""
@@ -55,12 +57,10 @@ HEADING_CHARS = 100
 """How much of the first text of a document with parts is its title, if it has none."""
 
 
-def read_page(
-    result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
-) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+def read_page(result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS) -> tuple[list[Row], Row | None]:
     """Return the first rows, at most `rows`, and the row after them, which begins the next page; None at the end. At
     most `fetch_rows` rows are fetched at a time."""
-    page: list[Sequence[Any]] = []
+    page: list[Row] = []
     chars, size = 0, min(FIRST_FETCHED, fetch_rows, rows + 1)
     while some := result.fetchmany(size):
         for row in some:
@@ -75,7 +75,7 @@ def read_page(
 
 def stream_rows(
     connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS, keys: int = 0
-) -> Iterator[Sequence[Any]]:
+) -> Iterator[Row]:
     """Yield the rows of a statement as they are fetched, as `valid_rows`. Raises the driver's errors, as `require_all`.
     The connection has to see one state of the database."""
     read = 0
@@ -92,18 +92,17 @@ def require_all(connection: Connection, statement: Select[Any], read: int) -> No
     process."""
     if connection.dialect.name == "sqlite":
         return
+    if read < (counted := count_rows(connection, statement)):
+        raise SourceUnavailable(
+            f"the source gave {read:,} rows of a query that has {counted:,}, so nothing is concluded from it; look for "
+            "a proxy, or a setting of the server or of the user, that limits results"
+        )
+
+
+def count_rows(connection: Connection, statement: Select[Any]) -> int:
+    """Return how many rows a statement has, whatever its limit."""
     every = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None).limit(None)
-    counted = int(connection.scalar(every) or 0)
-    if read < counted:
-        raise cut_off(read, counted)
-
-
-def cut_off(read: int, counted: int) -> SourceUnavailable:
-    """Return the error for a read that gave fewer rows than the database counts."""
-    return SourceUnavailable(
-        f"the source gave {read:,} rows of a query that has {counted:,}, so nothing is concluded from it; look for a "
-        "proxy, or a setting of the server or of the user, that limits results"
-    )
+    return int(connection.scalar(every) or 0)
 
 
 def with_any_text(connection: Connection, read: Callable[[], T]) -> T:
@@ -240,7 +239,7 @@ class PayloadMaker:
             (payload if join is None else payload.setdefault(join, {}))[column] = value
         return payload
 
-    def columns(self, columns: Sequence[Sequence[Any]]) -> tuple[list[str], list[Sequence[Any]]]:
+    def columns(self, columns: Sequence[Row]) -> tuple[list[str], list[Row]]:
         found: dict[str, Sequence[Any]] = {}
         of_joins: dict[str, dict[str, Sequence[Any]]] = {}
         for (join, column), values in zip(self._places, columns, strict=True):
@@ -297,12 +296,12 @@ class RowReader:
         self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
 
     def read(
-        self, rows: Sequence[Sequence[Any]], parts: Sequence[DocumentParts]
+        self, rows: Sequence[Row], parts: Sequence[DocumentParts]
     ) -> tuple[batches.DocumentBatch, list[batches.Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not text. `parts` are
         those of each row; the groups among them become a part of the payload. Raises SourceError if a value cannot be a
         key."""
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._columns
+        columns: list[Row] = list(zip(*rows, strict=True)) or [()] * self._columns
         try:
             keys = encode_keys(columns[: self._width])
         except SourceError as error:
@@ -331,9 +330,7 @@ class RowReader:
         unreadable = [batches.Failure(keys[number], reason) for number, reason in sorted(failures.items())]
         return batch.take([number for number in range(len(rows)) if number not in failures]), unreadable
 
-    def _texts(
-        self, composer: Composer, columns: Sequence[Sequence[Any]], rows: int, failures: dict[int, str]
-    ) -> list[str]:
+    def _texts(self, composer: Composer, columns: Sequence[Row], rows: int, failures: dict[int, str]) -> list[str]:
         """Return the text of each row, and note those that have none. The usual case, one column of texts, is fast."""
         if not composer.columns:
             return [""] * rows
@@ -349,11 +346,11 @@ class RowReader:
                 texts.append("")
         return texts
 
-    def keep_files(self, row: Sequence[Any]) -> Sequence[Any]:
+    def keep_files(self, row: Row) -> Sequence[Any]:
         places, files = self._file_places.values(), self.files
         return [files.keep(one) if n in places else one for n, one in enumerate(row)] if files and places else row
 
-    def _files_of(self, row: Sequence[Any], parts: DocumentParts) -> list[batches.AttachedFile]:
+    def _files_of(self, row: Row, parts: DocumentParts) -> list[batches.AttachedFile]:
         own = [
             self.files.take(row[place], self._index.format[name], batches.TextPart(0, 0, name, "", "", {}))
             for name, place in self._file_places.items()
@@ -361,20 +358,16 @@ class RowReader:
         ]
         return [*filter(None, own), *parts.files]
 
-    def _languages(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+    def _languages(self, rows: Sequence[Row]) -> list[str]:
         place = self.positions.get(self._index.language_column or "")
         return [language_of(row[place]) or "" if place is not None else "" for row in rows]
 
-    def _links(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+    def _links(self, rows: Sequence[Row]) -> list[str]:
         places = [self.positions[name] for name in self._link.columns]
         return [self._link.compose([row[place] for place in places]) if places else "" for row in rows]
 
     def _payloads(
-        self,
-        columns: Sequence[Sequence[Any]],
-        titles: Sequence[str],
-        links: Sequence[str],
-        parts: Sequence[DocumentParts],
+        self, columns: Sequence[Row], titles: Sequence[str], links: Sequence[str], parts: Sequence[DocumentParts]
     ) -> list[bytes]:
         names, values = self._payload.columns(columns[self._payload_start : self._end])
         times = {name for name, kind in self._index.indexed_fields.items() if kind == "datetime"}

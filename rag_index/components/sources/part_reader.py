@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
 
+    from rag_index.components.sources.pages import Row
     from rag_index.core.settings import IndexSettings
 
 MAX_PARAMETERS = 30_000
@@ -101,7 +102,7 @@ class PartRows:
             return order + [columns[name] for name in self._part.key_columns]
         return order + [sa.cast(columns[name], sa.Text) for name in dict.fromkeys(self.columns)]
 
-    def add(self, row: Sequence[Any], documents: Iterable[DocumentParts]) -> int:
+    def add(self, row: Row, documents: Iterable[DocumentParts]) -> int:
         """Add a row to the documents that it belongs to, and return how many characters that are."""
         key = row[self._key]
         row_id = document_id(encode_key(key)) if key and None not in key else ""
@@ -142,7 +143,7 @@ class PartsReader:
         """What is read beside the columns of a part, for `digest`."""
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
 
-    def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Sequence[Any]]) -> None:
+    def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Row]) -> None:
         """Check that the queries of parts run, also for the values of some documents. Raises SettingsError."""
         for table in self.tables:
             what = f"the query of part {table.label!r}"
@@ -151,7 +152,7 @@ class PartsReader:
             for statement in self._statements(connection, table, [some for some in values if None not in some]):
                 first_rows(connection, index, statement, what)
 
-    def read(self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float) -> list[DocumentParts]:
+    def read(self, connection: Connection, rows: Sequence[Row], max_chars: float) -> list[DocumentParts]:
         """Return the parts of the first rows, of so few that they have at most `max_chars`, unless one alone has more.
         Raises the driver's errors."""
 
@@ -177,9 +178,7 @@ class PartsReader:
         found = with_any_text(connection, read)
         return found if found is not None else self.read(connection, rows[: len(rows) // 2], max_chars)
 
-    def _statements(
-        self, connection: Connection, table: PartRows, values: Sequence[Sequence[Any]]
-    ) -> Iterator[Select[Any]]:
+    def _statements(self, connection: Connection, table: PartRows, values: Sequence[Row]) -> Iterator[Select[Any]]:
         """Yield the queries for the rows with these values: one, unless the database would refuse as many values."""
         statement = table.select(*self.digest_columns(table)).order_by(*table.order())
         columns = [table.rows.c[name] for name in table.on]
@@ -193,7 +192,7 @@ class PartsReader:
 
 def owners_of(
     connection: Connection, part: PartSettings, index: IndexSettings, column: str, values: Sequence[Any]
-) -> Iterator[Sequence[Any]]:
+) -> Iterator[Row]:
     """Yield which documents have, or may have had, a row of a part with one of these values in a column. These are
     values of the columns of documents that `part.pairs` names, and may occur several times. Where the row may be
     deleted, and a join says which document it belonged to, the row of the join is asked as well. Raises the driver's
@@ -224,7 +223,7 @@ def _after(prefix: str, values: Sequence[Any]) -> list[int]:
 class _Owners:
     """Finds the documents that have some values, as the database compares them."""
 
-    def __init__(self, values: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, values: Sequence[Row]) -> None:
         """Find documents by their values; those with a NULL among them have no parts."""
         self._exact: dict[tuple[str, ...], list[int]] = {}
         self._folded: dict[tuple[str, ...], list[int]] = {}
@@ -278,7 +277,7 @@ class AccessReader:
         self._width = len(index.key_columns)
         self._pairs: FromClause | None = None
 
-    def check(self, connection: Connection, key: Sequence[Any] | None) -> None:
+    def check(self, connection: Connection, key: Row | None) -> None:
         """Check that the query of pairs runs, and that its keys can be compared with `key`, that of some document.
         Raises SettingsError if it does not, or they cannot."""
         if self._index.access_query is None:
@@ -295,7 +294,7 @@ class AccessReader:
                     f"{name} is {type(other).__name__} ({other!r:.40}); cast one of them in its query"
                 )
 
-    def groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+    def groups(self, connection: Connection, rows: Sequence[Row]) -> list[list[str]]:
         """Return the groups of each row of key, columns and the groups' column, if any. Raises the driver's errors."""
         if self._index.asks_database:  # which is asked in each search; a caller who does not ask it sees nothing
             return [[] for _ in rows]
@@ -309,7 +308,7 @@ class AccessReader:
                 found[_typed_key(pair[: self._width])].append(pair[self._width])
         return [groups_of(found.get(_typed_key(key))) for key in keys]
 
-    def _select(self, connection: Connection, pairs: FromClause, keys: Sequence[Sequence[Any]]) -> Select[Any]:
+    def _select(self, connection: Connection, pairs: FromClause, keys: Sequence[Row]) -> Select[Any]:
         return sa.select(*pairs.c).where(equals_any(list(pairs.c)[: self._width], keys, connection.dialect.name))
 
     def _pairs_of(self, connection: Connection) -> FromClause:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
 
+    from rag_index.components.sources.pages import Row
     from rag_index.core.settings import IndexSettings
 
 T = TypeVar("T")
@@ -109,18 +110,16 @@ def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
 
 def _document_tables(index: IndexSettings) -> list[SourceTable]:
     columns = _unique([*document_columns(index), index.newest])
-    return _tables(index, columns, "", _known(index.where))
+    return _tables(index, columns, "")
 
 
 def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
-    return _tables(part, _part_columns(part, key), f"part {part.label}", _known(part.where))
+    return _tables(part, _part_columns(part, key), f"part {part.label}")
 
 
-def _tables(
-    rows: IndexSettings | PartSettings, columns: Iterable[str], place: str, where: tuple[str, ...]
-) -> list[SourceTable]:
+def _tables(rows: IndexSettings | PartSettings, columns: Iterable[str], place: str) -> list[SourceTable]:
     needed = _needed(columns, rows.joins)
-    found = [SourceTable(rows.table or "", rows.db_schema, needed[None], where, place)]
+    found = [SourceTable(rows.table or "", rows.db_schema, needed[None], _known(rows.where), place)]
     for name, join in rows.joins.items():
         inside = ", ".join(_known(place, f"join {name}"))
         found.append(SourceTable(join.table, join.db_schema, needed[name], _known(join.where), inside))
@@ -372,11 +371,11 @@ def first_rows(
     *,
     limit: int = CHECKED_ROWS,
     table: SourceTable | None = None,
-) -> tuple[list[str], Sequence[Sequence[Any]]]:
+) -> tuple[list[str], Sequence[Row]]:
     """Return the names of the columns of a statement that the settings decide, and its first rows. Raises SettingsError
     if it cannot be run, and says `what` it is, and what is like a missing name of its `table`."""
 
-    def read() -> tuple[list[str], Sequence[Sequence[Any]]]:
+    def read() -> tuple[list[str], Sequence[Row]]:
         with connection.execute(statement.limit(limit)) as result:
             return list(result.keys()), list(valid_rows(connection, result.fetchall()))
 
@@ -404,7 +403,7 @@ def _similar(connection: Connection, table: SourceTable) -> str:
     return ""
 
 
-def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Sequence[Any]], place: str) -> None:
+def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], place: str) -> None:
     for name in index.text_columns:
         if name not in names or name in index.format:
             continue
@@ -460,7 +459,7 @@ def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def equals_any(
-    columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Sequence[Any]], dialect: str = ""
+    columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Row], dialect: str = ""
 ) -> sa.ColumnElement[bool]:
     """Return the condition for rows that have one of these values (a value for each column) in the columns. PostgreSQL
     would compare each row with each value of a list of rows, and has no stack for many. Rows of values are joined

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
+    from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
@@ -87,7 +88,7 @@ class SqlSource:
         self._engine = engine.open_read_only(url)
         self._reader = pages.RowReader(index)
         self._access = None if index.access is None else AccessReader(index)
-        self._parts = PartsReader(index, self._reader.positions, self._reader.files) if index.parts else None
+        self._parts = PartsReader(index, self._reader.positions, self._reader.files)
         self._fetch_rows = 1 if index.has_files else pages.FETCH_ROWS
         self._fitting = sys.maxsize
         """The documents whose parts are expected to fit into a page."""
@@ -114,8 +115,7 @@ class SqlSource:
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
                 _, rows = first_rows(connection, index, self._select(), "the query of its documents")
-                if self._parts is not None:
-                    self._parts.check(connection, index, rows)
+                self._parts.check(connection, index, rows)
             self._learn_order(connection)
             nulls = self._count_without_key(connection)
             if self._access is not None:
@@ -131,19 +131,15 @@ class SqlSource:
 
     def count(self) -> int:
         with self._connect() as connection:
-            self._counted = self._count(connection)
+            self._counted = pages.count_rows(connection, self._select())
         return self._counted
 
     def count_parts(self) -> dict[str, int]:
         """Return how many rows each table of parts has now, by the name of the part. Raises as `page`."""
-        found: dict[str, int] = {}
-        if self._parts is None:
-            return found
+        if not self._parts.tables:
+            return {}
         with self._connect(patience=self._timeout) as connection:
-            for table in self._parts.tables:
-                rows = table.select().with_only_columns(sa.func.count(), maintain_column_froms=True)
-                found[table.label] = int(connection.scalar(rows) or 0)
-        return found
+            return {table.label: pages.count_rows(connection, table.select()) for table in self._parts.tables}
 
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
@@ -274,11 +270,7 @@ class SqlSource:
         return condition
 
     def _end(
-        self,
-        connection: Connection,
-        cursor: Cursor | None,
-        rows: Sequence[Sequence[Any]],
-        following: Sequence[Any] | None,
+        self, connection: Connection, cursor: Cursor | None, rows: Sequence[Row], following: Row | None
     ) -> Cursor | None:
         """Return the cursor of the page after these rows of the page at `cursor`; None without a row that follows.
         Raises SourceError if several rows have the last key, for the database perhaps ("a" and "A") and not for Python,
@@ -301,10 +293,6 @@ class SqlSource:
             raise not_unique(self._index, encode_key(last))
         return Cursor(last, read, len(rows))
 
-    def _count(self, connection: Connection) -> int:
-        every = self._select().with_only_columns(sa.func.count(), maintain_column_froms=True)
-        return int(connection.scalar(every) or 0)
-
     def _count_without_key(self, connection: Connection) -> int:
         """Return how many rows have NULL in the key. For MySQL, `IS NULL` is true of the date 0000-00-00, too."""
         rows = sa.select(sa.func.count()).select_from(self._from)
@@ -323,7 +311,7 @@ class SqlSource:
         if self._scanned is None:
             return
         with self._connect(patience=self._timeout, snapshot=True) as connection:
-            there, read = self._count(connection), 0
+            there, read = pages.count_rows(connection, self._select()), 0
             if there == self._scanned.rows:
                 return
             keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
@@ -339,7 +327,7 @@ class SqlSource:
                 "name another key, or cast it to text in a query"
             )
 
-    def _first_keys(self, connection: Connection) -> Sequence[Sequence[Any]]:
+    def _first_keys(self, connection: Connection) -> Sequence[Row]:
         statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(CHECKED_ROWS)
         return connection.execute(statement).fetchall()
 
@@ -351,7 +339,7 @@ class SqlSource:
             values += itertools.product(*map(self._candidates, parts, self._key_types))
         return values
 
-    def _find(self, connection: Connection, ids: Sequence[str]) -> list[Sequence[Any]]:
+    def _find(self, connection: Connection, ids: Sequence[str]) -> list[Row]:
         """Return the rows of the documents with these ids. An id does not tell the type of the key. In SQLite, where a
         column may hold several, all values are asked for that it may stand for, and elsewhere those of the type that
         the column has."""
@@ -359,7 +347,7 @@ class SqlSource:
         for given in ids:
             parts = key_parts(given, self._index.key_columns)
             wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
-        found: list[Sequence[Any]] = []
+        found: list[Row] = []
         for some in batches(list(wanted.values())):
             if values := self._key_values(connection, some):
                 statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
@@ -379,11 +367,11 @@ class SqlSource:
             raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
         return keys
 
-    def _groups(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[list[str]] | None:
+    def _groups(self, connection: Connection, rows: Sequence[Row]) -> list[list[str]] | None:
         return None if self._access is None else self._access.groups(connection, rows)
 
     def _read(
-        self, rows: Sequence[Sequence[Any]], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
+        self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
         documents, unreadable = self._reader.read(rows, parts)
         self._unique([*documents.keys, *(failure.key for failure in unreadable)])
@@ -394,15 +382,12 @@ class SqlSource:
         return replace(page, groups={failure.key: groups[failure.key] for failure in unreadable})
 
     def _read_parts(
-        self, connection: Connection, rows: Sequence[Sequence[Any]], max_chars: float = math.inf
+        self, connection: Connection, rows: Sequence[Row], max_chars: float = math.inf
     ) -> Sequence[pages.DocumentParts]:
         """Return what is read beside the first of these rows, of as many as have parts of at most `max_chars`."""
-        if self._parts is None and self._access is None:
+        if not self._parts.tables and self._access is None:
             return [pages.NO_PARTS] * len(rows)
-        if self._parts is None:
-            parts = [pages.DocumentParts() for _ in rows]
-        else:
-            parts = self._parts.read(connection, rows, max_chars)
+        parts = self._parts.read(connection, rows, max_chars)
         # the next page does not ask for rows whose parts would not fit
         self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
         for one, groups in zip(parts, self._groups(connection, rows[: len(parts)]) or (), strict=False):
@@ -411,8 +396,8 @@ class SqlSource:
 
     def _fetch(
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
-    ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        def read() -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+    ) -> tuple[list[Row], Row | None]:
+        def read() -> tuple[list[Row], Row | None]:
             with connection.execute(statement, execution_options=pages.STREAMED) as result:
                 page, following = pages.read_page(result, rows, self._fetch_rows)
             if following is None:  # also where a limit of this page would allow for more
@@ -421,7 +406,7 @@ class SqlSource:
 
         return pages.with_any_text(connection, read)
 
-    def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
+    def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Row]:
         given = connection, statement, self._fetch_rows, len(self._keys)
         return pages.with_any_text(connection, lambda: list(map(self._reader.keep_files, pages.stream_rows(*given))))
 
@@ -431,7 +416,7 @@ class SqlSource:
         if self._copy is None:
             raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
         found, ends = self._copy.page(position or 0, rows, pages.PAGE_CHARS)
-        asks = self._parts is not None or self._index.access_query is not None
+        asks = self._parts.tables or self._index.access_query is not None
         connected: AbstractContextManager[Any] = self._connect() if asks else nullcontext()
         with connected as connection:
             parts = self._read_parts(connection, found, pages.PAGE_CHARS)
@@ -447,7 +432,7 @@ class SqlSource:
         with closing(self._all_rows()) as rows:
             self._copy.write(rows, self._counted)
 
-    def _all_rows(self) -> Generator[Sequence[Any], None, None]:
+    def _all_rows(self) -> Generator[Row, None, None]:
         """Yield the rows of one transaction. Each answer of the database has the time of a query."""
         statement, read = self._select().limit(self._first), 0
         with (
