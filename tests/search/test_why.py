@@ -161,7 +161,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)])
 def planted(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     with new_database(request.param, request, folder, "why") as url:

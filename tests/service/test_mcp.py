@@ -220,7 +220,7 @@ def test_the_output_of_the_process_is_protocol_alone(desk, stop):
     assert (rest, process.returncode) == ("", -stop)
 
 
-@pytest.mark.parametrize("way", ["http", "stdio"])
+@pytest.mark.parametrize("way", ["http", pytest.param("stdio", marks=pytest.mark.long)])
 def test_models_are_loaded_before_anybody_asks(ollama, ollama_desk, way):
     command = [*PROGRAM, "--config", str(ollama_desk.config), "mcp"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -143,6 +143,7 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
     assert not any(child.is_running() for child in hung)
 
 
+@pytest.mark.long
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
     limits = {"RAG_INDEX_RETRIEVE__TIMEOUT": "3", "RAG_INDEX_RETRIEVE__INDEX_TIMEOUT": "3"}
     with (
