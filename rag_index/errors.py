@@ -200,7 +200,8 @@ class StoreBusy(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The error of a server that refuses a request: a limit, or what the API key may not do. Its points are sound."""
+    """The error of a server that refuses a request (a limit, or what the API key may not do), or of a folder that this
+    user may not write, or whose disk is full. The points are sound."""
 
 
 class PointsRefused(StoreError):

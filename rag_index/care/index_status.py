@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from rag_index.components.ledger import Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
 from rag_index.components.ledger.runs import holder, lease_name, run_state
 from rag_index.components.stores import commit_marks, count_indexed, live_aliases
+from rag_index.core.files import unwritable
 from rag_index.core.reports.outcome import State, missed_sentence
 from rag_index.errors import RagIndexError
 
@@ -259,7 +260,7 @@ def try_to_write_metrics(settings: Settings) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_to_textfile(str(path), prometheus_registry(runs, watches))
     except OSError as error:
-        logger.warning("[run] metrics_file %s cannot be written: %s", error.filename, error.strerror)
+        logger.warning("[run] metrics_file %s", unwritable(path, error, "name another file"))
     except RagIndexError as error:
         logger.warning("the metrics cannot be written: %s", error)
 

@@ -41,7 +41,7 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, find_live, location, open_reader, open_store
 from rag_index.components.stores.points import batch_of
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.core.files import replacement
+from rag_index.core.files import replacement, unwritable
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
 from rag_index.etl.collection import live_collection, verify_counts
@@ -107,7 +107,7 @@ def _open_output(out: str) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         kind = TerminalError if error.errno == errno.ENOSPC else SettingsError
-        raise kind(f"{out} cannot be written: {error.strerror}; name another file with --out") from error
+        raise kind(unwritable(path, error, "name another file with --out")) from error
 
 
 COPY_POINTS = 500

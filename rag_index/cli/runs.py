@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,7 @@ from rag_index.cli import (
     show,
     wait_option,
 )
+from rag_index.core.files import unwritable
 from rag_index.core.reports.metrics import size_text
 from rag_index.core.reports.outcome import RunReport, count_of
 from rag_index.errors import SettingsError, printable
@@ -322,6 +324,10 @@ def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...
         return None
     if proof.exists():
         raise click.UsageError(f"--proof {proof} exists, and a proof is not overwritten: name a new file")
+    try:
+        TemporaryFile(dir=proof.absolute().parent).close()  # before all is erased
+    except OSError as error:
+        raise click.UsageError(f"--proof {unwritable(proof, error, 'name another file')}") from error
     if look_for is not None and not look_for.is_file():
         raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
     witness = Witness(proof, list(folders))

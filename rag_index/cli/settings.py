@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import FILE, Context, command, json_option, print_json, repeated, say, show
+from rag_index.core.files import unwritable
 from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ def write_file(path: Path, text: str) -> None:
     try:
         path.write_text(schema + text, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be written: {error.strerror}; name a file in a folder that you may write to with --config"
-        ) from error
+        raise SettingsError(unwritable(path, error, "name a file in another folder with --config")) from error
 
 
 @contextmanager
@@ -246,7 +245,6 @@ def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
 
     if out.exists():
         raise click.UsageError(f"{out} exists already: remove it, or name another file with --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pydocs":
         counts, text = pydocs.write(out), pydocs.scaffold(out.name)
     else:
@@ -257,5 +255,5 @@ def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
     if settings and file.exists():
         say(f"Left {file} as it is: if it is not for this database, remove it and write the sample again")
     elif settings:
-        file.write_text(text, encoding="utf-8")
+        write_file(file, text)
         say(f"Wrote {file}")

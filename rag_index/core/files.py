@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -13,6 +14,27 @@ from pathlib import Path
 
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def unwritable(path: Path, error: Exception, otherwise: str) -> str:
+    """Return the message about a file or folder that cannot be written: by whom, whose it is, and what to do.
+    `otherwise` names the setting or option by which another place is chosen."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+    if number in DISK_FULL:
+        return f"{path} cannot be written, since no space is left: free some, or {otherwise}"
+    if number not in (*NOT_ALLOWED, None):
+        return f"{path} cannot be written: {reason}; {otherwise}"
+    named = Path(getattr(error, "filename", None) or path).absolute()
+    place = next(one for one in (named, *named.parents) if os.path.exists(one))  # noqa: PTH110 - Path.exists may raise
+    if place.is_file() and os.access(place, os.W_OK):
+        place = place.parent
+    found, user = place.stat(), _user_name(os.geteuid())
+    owner = f"{place} belongs to {_user_name(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):03o}"
+    return f"{path} cannot be written by user {user} ({reason}; {owner}): let {user} write there, or {otherwise}"
 
 
 def replace_file(path: Path, content: bytes) -> None:

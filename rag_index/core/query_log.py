@@ -32,7 +32,7 @@ class QueryLog:
     """A log of queries in a file. Several processes may write it. Its methods raise OSError."""
 
     def __init__(self, path: Path, days: int) -> None:
-        self._path, self._days = path, days
+        self.path, self._days = path, days
         self._pruned = dt.date.min
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class QueryLog:
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries, the oldest first. A line that a crash cut off is left out."""
         found = []
-        for line in self._path.read_text("utf-8", "replace").splitlines() if self._path.exists() else ():
+        for line in self.path.read_text("utf-8", "replace").splitlines() if self.path.exists() else ():
             with suppress(ValueError):
                 if isinstance(one := json.loads(line), dict):
                     found.append(one)
@@ -81,7 +81,7 @@ class QueryLog:
             asked = named.search(str(entry.get("query", ""))) if named else None
             return not asked and not any(one in ids or is_gone(one) for one in own)
 
-        return self._keep(stays) if self._path.exists() else 0
+        return self._keep(stays) if self.path.exists() else 0
 
     def _keep(self, stays: Callable[[Mapping[str, Any]], bool]) -> int:
         """Leave the entries that stay, in place: no other file has what is removed. Return how many were removed."""
@@ -96,8 +96,8 @@ class QueryLog:
     @contextmanager
     def _open(self) -> Iterator[IO[str]]:
         """Open the file for the owner alone, and keep other writers out for the time of the block."""
-        private_file(self._path)
-        with self._path.open("r+", encoding="utf-8", errors="surrogatepass") as file:
+        private_file(self.path)
+        with self.path.open("r+", encoding="utf-8", errors="surrogatepass") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 

@@ -45,7 +45,7 @@ from rag_index.components.stores.points import batch_of
 from rag_index.core.database import is_file, redacted_url
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.keys import point_id, possible_document_keys
-from rag_index.core.files import replace_file
+from rag_index.core.files import replace_file, unwritable
 from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
@@ -152,7 +152,11 @@ class Witness:
             "not_read": [*after.links, *self.not_read],
             "outside": OUTSIDE,
         }
-        replace_file(self.path, orjson.dumps(proof, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        try:
+            replace_file(self.path, orjson.dumps(proof, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            said = unwritable(self.path, error, "name another file with --proof")
+            raise SettingsError(f"all is erased, and the proof {said}; then run it again") from error
         return {**proof, "key": key.hex()}
 
     def _after(self, settings: Settings, ledger: Ledger) -> Scanned:
@@ -300,7 +304,7 @@ def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, li
         try:
             log.erase(index.name, ids, is_gone)
         except OSError as error:
-            raise SettingsError(f"[serve] query_log cannot be written ({error}): let this user write it") from error
+            raise SettingsError(f"[serve] query_log {unwritable(log.path, error, 'name another file')}") from error
 
 
 def _gone_points(

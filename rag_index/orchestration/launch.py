@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.core.connections import tls_context, why_failed
-from rag_index.core.files import other_writer, private_folder
+from rag_index.core.files import other_writer, private_folder, unwritable
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.core.reports.progress import captured_logs, open_display
@@ -129,9 +129,7 @@ def make_folder(folder: Path) -> None:
     try:
         private_folder(folder)
     except OSError as error:
-        raise SettingsError(
-            f"{folder} cannot be created: {error.strerror}; set `data` to a folder that can be written"
-        ) from error
+        raise SettingsError(unwritable(folder, error, "set `data` to another folder")) from error
 
 
 def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:

@@ -181,7 +181,7 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
 
 def test_init_where_nothing_can_be_written_says_so(tmp_path):
     message = run_here(tmp_path / "missing" / "a.toml", "init", code=2)[1]
-    assert "a.toml cannot be written: No such file or directory; name a file in a folder" in message
+    assert "a.toml cannot be written: No such file or directory; name a file in another folder" in message
 
 
 def children(pid: int) -> list[psutil.Process]:

@@ -111,7 +111,7 @@ def test_a_store_that_is_loaded_on_a_full_disk_says_so(tmp_path, left):
     with Disk(project, 400) as disk:
         assert project.run().state == "completed"
         disk.fill(leave=left)
-        for command in ("index-all", "search note"):
+        for command in ("index-all", "search note", "doctor"):
             ended = project.cli(*command.split())
             assert ended.returncode == 1
             assert "no space left for the store" in last_line(ended.stdout or ended.stderr)
@@ -134,7 +134,7 @@ def test_a_ledger_that_is_opened_on_a_full_disk_says_so(tmp_path):
 @pytest.mark.long
 @pytest.mark.mount
 @pytest.mark.parametrize(
-    ("extra", "message"), [(STORE, "cannot write to the store"), (LEDGER, "ledger.db")], ids=["store", "ledger"]
+    ("extra", "message"), [(STORE, "cannot be written by user"), (LEDGER, "ledger.db")], ids=["store", "ledger"]
 )
 def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, extra, message):
     project = make_project(tmp_path / "p", 100, extra=extra)

@@ -28,9 +28,10 @@ from rag_index.components.ledger.tables import (
     version_of,
 )
 from rag_index.core import database
-from rag_index.core.files import file_stamp, private_file
+from rag_index.core.files import file_stamp, private_file, unwritable
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 
+ELSEWHERE = "set `data` or [ledger] url to another place"
 SHARED_BYTES = 64 << 10
 """What SQLite writes beside its file before anything else, for the processes that have it open."""
 IN_MEMORY = make_url("sqlite://")
@@ -258,8 +259,10 @@ class LedgerConnection:
                 and shutil.disk_usage(Path(str(url.database)).parent).free < SHARED_BYTES
             ):
                 message = f"{ledger}: the disk is full ({origin}). Nothing is lost: make room and run again"
-            elif failure.code in (sqlite3.SQLITE_READONLY, "25006"):
-                message = f"{ledger} cannot be written ({origin}); correct its permissions"
+            elif failure.code == sqlite3.SQLITE_READONLY:
+                message = f"ledger {unwritable(Path(str(url.database)), error, ELSEWHERE)}"
+            elif failure.code == "25006":
+                message = f"{ledger} cannot be written ({origin}): name the primary server in [ledger] url"
             elif failure.code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 message = f"{ledger} is damaged ({origin}); rebuild it with `rag-index doctor --repair`"
             elif failure.transient:
@@ -279,10 +282,7 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         try:
             private_file(Path(str(url.database)))
         except OSError as error:
-            raise LedgerError(
-                f"ledger: {url.database} cannot be created: {error.strerror}; set `data` to a folder that can be "
-                "written, or set [ledger] url"
-            ) from error
+            raise LedgerError(f"ledger {unwritable(Path(str(url.database)), error, ELSEWHERE)}") from error
     try:
         engine = sa.create_engine(url, connect_args=database.connect_options(url))
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag_index.core.files import replacement
+from rag_index.core.files import replacement, unwritable
 from rag_index.errors import SourceError
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
@@ -27,4 +27,4 @@ def new_database(out: Path) -> Iterator[sqlite3.Connection]:
             for suffix in _COMPANIONS:  # an older database's log would be replayed into the new one
                 Path(f"{out}{suffix}").unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as exc:
-        raise SourceError(f"cannot write {out}: {exc}; name another file, in a folder that you may write to") from exc
+        raise SourceError(unwritable(out, exc, "name another file with --out")) from exc

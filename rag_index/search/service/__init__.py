@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import Bm25Model, encoder_of
+from rag_index.core.files import unwritable
 from rag_index.core.query_log import query_log
 from rag_index.core.settings.index import CODE
 from rag_index.errors import NotAllowed, RagIndexError, SettingsError, StoreError, StoreMismatch
@@ -131,8 +132,8 @@ class SearchService:
         try:
             await asyncio.to_thread(self._log.add, {"groups": groups, **entry})
         except OSError as error:
-            if (reason := str(error)) != self._log_failure:
-                logger.warning("[serve] query_log cannot be written (%s): name a file that this user may write", reason)
+            if (reason := unwritable(self._log.path, error, "name another file")) != self._log_failure:
+                logger.warning("[serve] query_log %s", reason)
             self._log_failure = reason
 
     async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:

@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from rag_index.core.documents.batches import CommitMark
-from rag_index.core.files import file_stamp, replace_file, sync_path
-from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
+from rag_index.core.files import DISK_FULL, NOT_ALLOWED, file_stamp, replace_file, sync_path, unwritable
+from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch, StoreRefused
 
+ELSEWHERE = "set `data` or [store] path to another folder"
+NOT_ALLOWED_WORDS = ("Permission denied", "Read-only file system")
 LOCK_POLL = 0.02
 COMMAND_CHARS = 120
 WRITER_PATIENCE = 2.0
@@ -153,7 +155,7 @@ def require_space(folder: Path, needed: int) -> None:
         disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
-        raise StoreError(
+        raise StoreRefused(
             f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
             "needed to continue safely; free some, then run again"
         )
@@ -170,13 +172,10 @@ def folder_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(f"no space left for the store at {folder}: free some, then run again") from exc
-        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(
-                f"cannot write to the store at {folder}: {exc.strerror}; a search keeps files there, too: "
-                "make it writable for this user, set `data` to a folder that is, or set another [store] path"
-            ) from exc
+        if exc.errno in DISK_FULL:
+            raise StoreRefused(f"no space left for the store at {folder}: free some, then run again") from exc
+        if exc.errno in NOT_ALLOWED:
+            raise StoreRefused(f"the store {unwritable(folder, exc, ELSEWHERE)}") from exc
         raise StoreError(
             f"the store at {folder} cannot be used: {exc}; set `data` to a folder that can, or set another [store] path"
         ) from exc
@@ -193,7 +192,9 @@ def engine_errors(name: str, folder: Path) -> Iterator[None]:
         if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
             raise
         if disk_full(str(exc)):
-            raise StoreError(f"no space left for collection {name} at {folder}: free some, then run again") from exc
+            raise StoreRefused(f"no space left for collection {name} at {folder}: free some, then run again") from exc
+        if reason := next((words for words in NOT_ALLOWED_WORDS if words in str(exc)), ""):
+            raise StoreRefused(f"the store {unwritable(folder, OSError(reason), ELSEWHERE)}") from exc
         if not folder.exists():
             raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`") from exc
         raise StoreError(f"the embedded Qdrant failed on {name} at {folder}: {exc}") from exc
