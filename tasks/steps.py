@@ -19,8 +19,9 @@ from prefect.states import Completed, Crashed
 from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Process
 from rag_index.core.machine.resources import memory_per_worker
+from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.etl.embed import close_process_embedder, process_died
+from rag_index.etl.embed import close_process_embedder, process_died, process_state
 from rag_index.etl.steps import BUSY, Ending, Steps
 from rag_index.orchestration.assets import collection_asset, source_asset
 from rag_index.orchestration.cluster import count_workers, import_dask
@@ -68,7 +69,7 @@ class AsTasks(Steps):
         self._on_servers = settings.embedder.on_servers and not settings.parallel.address
         if settings.parallel.address and not self._here:
             self.count_workers = self._count_workers
-        self._alone = Process(memory_per_worker(settings.parallel, 0))  # 0: no limit
+        self._alone = Process(memory_per_worker(settings.parallel, 0), process_state)  # 0: no limit
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
         self._ended: list[State[Any]] = []
@@ -166,6 +167,9 @@ class AsTasks(Steps):
         if self._run.settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
             self.workers = self._liveness.threads
             self._set_size()
+
+    def states(self) -> dict[str, ProcessState]:
+        return {"child": self._alone.told or ProcessState()}
 
     def close(self) -> None:
         if self._to is not None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -26,12 +27,17 @@ from rag_index.core.documents.canonical import byte_count, decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import collect_seldom, end_process_after
 from rag_index.core.machine.resources import peak_memory
+from rag_index.core.outages import outages
+from rag_index.core.reports.progress import ProcessState, shard_name
 from rag_index.errors import BadVectors, ProcessDied, RagIndexError, TextTooLong
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from rag_index.components.chunking import Chunker
+    from rag_index.components.hosts.host_pool import RequestStats
     from rag_index.core.documents.vectors import SparseVectors
     from rag_index.core.settings import EmbedderSettings
 
@@ -45,6 +51,22 @@ NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
 REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
 
 logger = logging.getLogger("rag_index.indexing.embed")
+
+
+@dataclass(slots=True)
+class ShardCount:
+    """How far the embedding of a shard is. The embedder counts texts as they get their vectors."""
+
+    documents: int
+    stats: RequestStats
+    before: int
+    texts: int = 0
+    """The texts to embed; 0 until that is known."""
+
+    @property
+    def documents_embedded(self) -> float:
+        """Return how many documents have their vectors. Those of a shard are about equally long."""
+        return self.documents * min(1.0, (self.stats.texts - self.before) / self.texts) if self.texts else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +91,8 @@ class EmbedJob:
         chunked = self.chunker.chunk(shard.documents)
         chunk_seconds = time.perf_counter() - started
         contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-        sent = _embed(chunked, vectors, self.chunker, embedder)
+        with _counted(shard, embedder.stats) as count:
+            sent = _embed(chunked, vectors, self.chunker, embedder, count)
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
         after = embedder.stats
@@ -111,6 +134,8 @@ class _Process:
     turn = threading.Lock()
     made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None
     embedder: Embedder | None = None
+    counts: ClassVar[dict[str, ShardCount]] = {}
+    """What is embedded of the shards under way, by `shard_name`."""
 
 
 def process_embedder(job: EmbedJob, home: int = 0) -> Embedder:
@@ -130,10 +155,22 @@ def close_process_embedder() -> None:
         _close()
 
 
-def requests_in_flight() -> int:
-    """Return how many requests this process's embedder has sent and not had answered."""
-    embedder = _Process.embedder
-    return embedder.stats.in_flight if embedder else 0
+def process_state() -> ProcessState:
+    """Return what this process does now, for the progress of the run. Any thread may call this."""
+    embedder, counts = _Process.embedder, dict(_Process.counts)
+    requests = embedder.stats.in_flight if embedder else 0
+    return ProcessState(requests, outages(), {name: count.documents_embedded for name, count in counts.items()})
+
+
+@contextmanager
+def _counted(shard: Shard, stats: RequestStats) -> Iterator[ShardCount]:
+    """Let `process_state` count a shard for the time of the block."""
+    name, count = shard_name(shard.index, shard.number), ShardCount(len(shard.documents), stats, stats.texts)
+    _Process.counts[name] = count
+    try:
+        yield count
+    finally:
+        del _Process.counts[name]
 
 
 def _close() -> None:
@@ -149,7 +186,9 @@ def embed(job: EmbedJob, *, home: int = 0, limited: bool = False) -> EmbeddedSha
         return job.embed(process_embedder(job, home))
 
 
-def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
+def _embed(
+    chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder, count: ShardCount
+) -> list[str]:
     """Embed the texts that have no vector yet, split in `chunked` those that are too long; return what was sent."""
     sent: list[str] = []
     too_long: set[str] = set()
@@ -157,6 +196,7 @@ def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedd
         text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
     }
     while new := sorted(texts - vectors.keys()):
+        count.texts = len(sent) + len(new)
         found = embedder.embed_documents(new)
         if len(found) != len(new):
             raise BadVectors(f"the embedder gave {len(found)} vectors for {len(new)} texts")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rag_index.core.machine import Policy, in_thread, with_retries
 from rag_index.core.machine.executors import Beside, Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
+from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
+from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died, process_state
 from rag_index.etl.steps import BUSY, EMBED, ENDINGS, FETCH, UPSERT, Ending, Steps
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Plainly(Steps):
         self._executors: list[Executor] = [Here()]
         self._under_way: dict[Executor, int] = {}
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
-        self._alone = Process(self._memory)
+        self._alone = Process(self._memory, process_state)
 
     def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
         return with_retries(ask, policy)
@@ -73,7 +74,7 @@ class Plainly(Steps):
 
     def start(self) -> str:
         if not (self.started or self._here):
-            self._executors = [Beside()] if self._beside else [Process(self._memory) for _ in range(self.workers)]
+            self._executors = [Beside()] if self._beside else self._processes(self.workers)
             self._set_size()
         self.started = True
         return ""
@@ -81,9 +82,16 @@ class Plainly(Steps):
     def observe(self, written: WrittenShard) -> None:
         loaded = self.started and written.stats.process_load >= BUSY
         if loaded and self._on_servers and self.workers < self._most:
-            self._executors += [Process(self._memory) for _ in range(min(self.workers, self._most - self.workers))]
+            self._executors += self._processes(min(self.workers, self._most - self.workers))
             self.workers = len(self._executors)
             self._set_size()
+
+    def states(self) -> dict[str, ProcessState]:
+        apart = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
+        return {f"child {number}": one.told or ProcessState() for number, one in enumerate(apart)}
+
+    def _processes(self, count: int) -> list[Executor]:
+        return [Process(self._memory, process_state) for _ in range(count)]
 
     def _set_size(self) -> None:
         self.size = (1 + SHARDS_AHEAD) * len(self._executors) + self._on_servers  # servers embed two shards at a time

@@ -33,7 +33,7 @@ from rag_index.core.documents.batches import kinds_of
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.core.reports.outcome import IndexOutcome, count_of
-from rag_index.core.reports.progress import Progress, watched_outages
+from rag_index.core.reports.progress import FLOW, Progress, watched_processes
 from rag_index.core.settings import IndexSettings, Settings, load_settings
 from rag_index.core.settings.index import SQL
 from rag_index.errors import RagIndexError, SettingsReplaced, SourceUnavailable, TerminalError
@@ -42,6 +42,7 @@ from rag_index.etl.collection import choose
 from rag_index.etl.commit import Committer
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, delete_gone, hidden_by_policies, policy_digest
 from rag_index.etl.diff import Diff
+from rag_index.etl.embed import process_state
 from rag_index.etl.erase import erase_after, erasure_due
 from rag_index.etl.publish import begin_bulk, build_search_index, end_bulk, publish
 from rag_index.etl.sharding import MEAN_CHARS
@@ -223,7 +224,7 @@ class IndexRun:
         documents = len(written.keys) + failed
         self.metrics.add(written, documents=documents, dimension=self.collection.dimension)
         self.diff.sharder.observe(stats.chars, stats.seconds)
-        self.progress.advance(documents, failed=failed)
+        self.progress.advance(documents, failed=failed, shard=written.number)
 
     def finish(self) -> IndexOutcome:
         """End a run that did all its steps, and return the outcome."""
@@ -242,8 +243,11 @@ class IndexRun:
         """End the run with an error, and return the outcome. What was committed is kept."""
         self.outcome.error_class = name = type(error).__name__
         reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
-        stopped = "stopped; the next run continues from there"  # Ctrl-C, SIGTERM
-        self.outcome.state, self.outcome.message = "failed", reason if isinstance(error, Exception) else stopped
+        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
+            kept = self.progress.kept()
+            reason = f"stopped; {kept}, and the next run continues from there"
+            self.progress.finish(f"{self.index.name}: {reason}")
+        self.outcome.state, self.outcome.message = "failed", reason
         self._record()
         return self.outcome
 
@@ -331,7 +335,8 @@ def execute(run: IndexRun, steps: Steps, documents: AllDocuments | None = None) 
     Prefect's."""
     documents = documents or AllDocuments()
     try:
-        with watched_outages(run.progress, run.logger) if run.logger else nullcontext():
+        states = lambda: {FLOW: process_state(), **steps.states()}  # noqa: E731
+        with watched_processes(run.progress, run.logger, states) if run.logger else nullcontext():
             if documents.begin(run, steps):
                 index(run, steps, documents)
     except RagIndexError as error:

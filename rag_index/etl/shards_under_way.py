@@ -111,6 +111,7 @@ class ShardsUnderWay:
     def _submit(self, shard: Shard) -> None:
         run, steps = self._run, self._steps
         run.metrics.workers = steps.workers if steps.started else 1
+        run.progress.begin_shard(shard.number)
         with run.stopwatch.stage("submit" if steps.started and not run.settings.parallel.serial else "embed"):
             future = steps.write(self._job(shard), self._run.committer.destination)
         self._under_way[future] = shard
@@ -134,6 +135,7 @@ class ShardsUnderWay:
         except ProcessDied as error:
             (self._run.logger or logger).warning("%s", error)
             self._died.append(shard)
+            self._run.progress.begin_shard(shard.number)
         except NOT_WRITABLE:
             raise
         except RagIndexError as error:
@@ -163,6 +165,7 @@ class ShardsUnderWay:
         return EmbedJob(shard, run.chunker, embedder, run.identity, bm25, run.metrics.workers, known)
 
     def _write_alone(self, shard: Shard) -> WrittenShard:
+        self._run.progress.begin_shard(shard.number)
         return self._steps.write_alone(self._job(shard), self._run.committer.destination)
 
     def _note_under_way(self) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
+    from rag_index.core.reports.progress import ProcessState
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
@@ -97,6 +98,10 @@ class Steps(ABC):
 
     def tick(self) -> None:  # noqa: B027
         """Take note that a second has passed without a result. What this raises ends the run."""
+
+    def states(self) -> dict[str, ProcessState]:
+        """Return what each child of this process does, as far as it has told."""
+        return {}
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import astuple
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
 
 from rag_index.components.stores import open_store
-from rag_index.core.outages import Outage, outages
-from rag_index.core.reports.progress import LOGGERS, LogNotes
+from rag_index.core.outages import Outage
+from rag_index.core.reports.progress import LOGGERS, LogNotes, ProcessState
 from rag_index.errors import TransientError
 from rag_index.etl.commit import write_shard
-from rag_index.etl.embed import requests_in_flight
+from rag_index.etl.embed import process_state
 from rag_index.orchestration.worker import PLUGIN_NAME
 
 if TYPE_CHECKING:
@@ -63,12 +63,11 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         return write_shard(self._store[1], to.collection, shard, epoch=to.epoch)
 
     def _send(self, worker: Worker) -> None:
-        last: tuple[int, tuple[Outage, ...]] = (0, ())
+        last = ProcessState()
         while not self._ended.wait(STATUS_SECONDS):
-            if (now := (requests_in_flight(), outages())) != last:
+            if (now := process_state()) != last:
                 last = now
-                found = [list(astuple(outage)) for outage in now[1]]
-                worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
+                worker.log_event(TOPIC, {"worker": worker.address, **asdict(now)})
 
 
 class Liveness:
@@ -84,9 +83,9 @@ class Liveness:
         client.subscribe_topic(TOPIC, self._receive)
 
     def _receive(self, event: Any) -> None:
-        status = event[1]
-        found = tuple(Outage(*fields) for fields in status["outages"])
-        self._progress.set_process(status["worker"], requests=status["requests"], outages=found)
+        status = dict(event[1])
+        worker, found = status.pop("worker"), tuple(Outage(**fields) for fields in status.pop("outages"))
+        self._progress.set_process(worker, ProcessState(**status, outages=found))
 
     def tick(self) -> None:
         """Check for workers if the last check is old enough. Raises TransientError if there has been no worker for

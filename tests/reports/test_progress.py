@@ -1,21 +1,18 @@
 """Progress of a run: correct numbers, lines at regular intervals, a bar that leaves the terminal as it was."""
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
 from rag_index.core.outages import Outage
-from rag_index.core.reports.progress import Lines, Progress, open_display
+from rag_index.core.reports.progress import Lines, ProcessState, Progress, open_display
+from tests.fakes.ollama import FakeOllama
 from tests.flows.conftest import Recorder
+from tests.project import PROGRAM, Project
+from tests.terminal import in_terminal, plain_lines
 from tests.test_outages import Clock
 
 
@@ -40,7 +37,7 @@ def test_the_sentence_has_documents_rates_time_left_busy_workers_and_failures(pr
     assert progress.sentence().endswith("3 failed (waiting for the embedder)")
     progress.under_way(5, 2)
     clock.now += 90
-    assert progress.rate == pytest.approx(2.0), "it falls while nothing is done"
+    assert progress.rate == pytest.approx(200 / 90), "it falls while nothing is done for longer than usual"
     progress.advance(100)
     clock.now += 20
     progress.advance(200)
@@ -49,8 +46,8 @@ def test_the_sentence_has_documents_rates_time_left_busy_workers_and_failures(pr
         "3 failed"
     )
     progress.under_way(1, 2)
-    progress.set_process("tcp://a", requests=3)
-    progress.set_process("tcp://b", requests=1)
+    progress.set_process("tcp://a", ProcessState(3))
+    progress.set_process("tcp://b", ProcessState(1))
     assert ", 1 of 2 workers busy, 4 requests in flight" in progress.sentence()
     progress.under_way(0, 2)
     assert "busy" not in progress.sentence()
@@ -121,42 +118,93 @@ def test_a_line_that_says_the_same_is_not_repeated(clock):
     assert isinstance(open_display(stream), Lines), "a stream that is no terminal gets lines"
 
 
-def in_terminal(script: str, width: int) -> str:
-    """Return what a script writes to its standard error if that is a terminal of this width."""
-    main, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
-    running = subprocess.Popen([sys.executable, "-c", script], stderr=terminal, env=environment)
-    os.close(terminal)
-    output = b""
-    try:
-        while part := os.read(main, 65536):
-            output += part
-    except OSError:  # the other end is closed
-        pass
-    os.close(main)
-    running.wait(timeout=60)
-    return output.decode()
+SCRIPT = (
+    "from rag_index.core.reports.progress import *\n"
+    "now = [0.0]; p = Progress('a-long-name-of-an-index', interval=0, clock=lambda: now[0])\n"
+    "p.displays = [open_display()]; p.start(64000)\n"
+    "p.under_way(4, 2); p.set_process('tcp://a', ProcessState(3))\n"
+    "now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for [bold]the server')\n"
+)
 
 
-@pytest.mark.parametrize(("width", "end"), [(60, "p.finish('done')"), (80, "exit(1)"), (200, "p.finish('done')")])
+@pytest.mark.parametrize(
+    ("width", "end"),
+    [(40, "p.finish('done')"), (60, "p.finish('done')"), (80, "exit(1)"), (200, "p.finish('done')")],
+)
 def test_the_bar_shows_failures_and_the_time_left_and_leaves_the_terminal_its_cursor(width, end):
     """After Ctrl-C, for example, nothing finishes the bar."""
-    script = (
-        "from rag_index.core.reports.progress import *\n"
-        "now = [0.0]; p = Progress('a-long-name-of-an-index', interval=0, clock=lambda: now[0])\n"
-        "p.displays = [open_display()]; p.start(64000)\n"
-        "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"
-        f"now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for [bold]the server')\n{end}"
-    )
-    output = in_terminal(script, width)
-    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r]", "", line) for line in output.split("\n")]
+    output = in_terminal([sys.executable, "-c", SCRIPT + end], width)
+    lines = plain_lines(output)
     assert max(map(len, lines)) <= width
     headlines = [line for line in lines if "12,345 of 64,000" in line]
     assert any(re.search(r"678 failed, \S+ s left *$", line) for line in headlines), lines
     assert any(line.startswith("waiting for [bold]the server") for line in lines)
     assert "done" not in end or lines[-2] == "done"
     assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l") >= 0
+
+
+def test_without_colour_nothing_is_coloured_and_a_dumb_terminal_gets_lines():
+    script = [sys.executable, "-c", f"{SCRIPT}p.finish('done')"]
+    coloured = re.compile(r"\x1b\[[39]\d")
+    assert coloured.search(in_terminal(script, 80))
+    assert not coloured.search(in_terminal(script, 80, NO_COLOR="1"))
+    dumb = in_terminal(script, 40, TERM="dumb")
+    assert "\x1b" not in dumb
+    assert [line[:37] for line in dumb.split("\r\n")] == ["a-long-name-of-an-index: 0 of 64,000 ", "done", ""]
+
+
+# What is embedded, before it is committed
+
+
+def test_what_is_embedded_counts_before_it_is_committed_and_once(progress, clock):
+    """What a worker tells of a shard that is committed, or of another run, counts for nothing."""
+    progress.begin_shard(1)
+    progress.begin_shard(2)
+    clock.now += 10
+    progress.set_process("tcp://a", ProcessState(embedded={"notes 1": 60.0, "others 2": 90.0}))
+    progress.set_process("tcp://b", ProcessState(embedded={"notes 2": 40.5}))
+    progress.tick()
+    assert progress.sentence() == "notes: 100 of 1,000 documents, 10/s, 90 s left"
+    clock.now += 5
+    assert progress.sentence() == "notes: 100 of 1,000 documents, 10/s (7/s on average), 85 s left", "it goes on"
+    assert progress.kept() == "0 of 1,000 documents are done and kept"
+    progress.advance(100, shard=1)
+    progress.set_process("tcp://a", ProcessState(embedded={"notes 1": 60.0}))
+    assert progress.sentence().startswith("notes: 140 of 1,000 documents")
+    progress.begin_shard(2)  # its process died, and it is embedded again
+    assert progress.sentence().startswith("notes: 100 of 1,000 documents")
+    assert progress.kept() == "100 of 1,000 documents are done and kept"
+
+
+WAYS = {
+    "in this process": ["--serial"],
+    "in a child": ["--workers", "1", "--shard-documents", "100"],
+    "on a Dask worker": ["--prefect", "--workers", "1", "--shard-documents", "100"],
+}
+
+
+@pytest.mark.parametrize("way", [*list(WAYS)[:2], pytest.param("on a Dask worker", marks=pytest.mark.long)])
+def test_the_bar_moves_within_a_shard_and_ctrl_c_says_what_is_kept(tmp_path, way, request):
+    """A shard here has 100 documents or more: whatever is drawn in between was told by the process that embeds."""
+    drawn = set()
+    if "--prefect" in WAYS[way]:
+        request.getfixturevalue("prefect_server")
+
+    def interrupt(output: str) -> bool:
+        drawn.update(int(one) for one in re.findall(r"(\d+) of 300 documents", output))
+        return len([one for one in drawn if one % 100]) >= 4
+
+    with FakeOllama(seconds_per_text=0.05) as fake:
+        project = Project(tmp_path / "project", extra=f"{fake.settings}batch_texts = 4\n").fill(300)
+        command = [*PROGRAM, "--config", str(project.config), "index", "notes", *WAYS[way]]
+        lines = plain_lines(in_terminal(command, 80, until=interrupt))
+    documents = project.json("status")["indexes"][0]["documents"]
+    said = [line for line in lines if " stopped" in line]
+    assert len(drawn) >= 4, lines
+    assert said[-2:] == [
+        f"notes: stopped; {documents} of 300 documents are done and kept, and the next run continues from there",
+        "rag-index: stopped",
+    ]
 
 
 # A service that does not answer
@@ -176,20 +224,20 @@ def timed(progress, clock):
 def test_an_outage_takes_the_place_of_rate_time_left_and_busy_workers(timed, clock):
     assert timed.sentence() == "notes: 20 of 100 documents, 2/s, 40 s left, 2 of 2 workers busy, 1 shard queued"
     outage = Outage("Qdrant at h", clock.now - 6)
-    timed.set_process("tcp://a", requests=2, outages=(outage,))
-    timed.set_process("tcp://b", outages=(Outage("Qdrant at h", clock.now - 1),))
+    timed.set_process("tcp://a", ProcessState(2, (outage,)))
+    timed.set_process("tcp://b", ProcessState(outages=(Outage("Qdrant at h", clock.now - 1),)))
     assert timed.eta is None
     since = time.strftime("%H:%M:%S", time.localtime(clock.now - 6))
     assert timed.sentence() == f"notes: 20 of 100 documents (Qdrant at h does not answer, waiting since {since})"
-    timed.set_process("tcp://b")
+    timed.set_process("tcp://b", ProcessState())
     assert timed.outages == [outage]
-    timed.set_process("tcp://a")
+    timed.set_process("tcp://a", ProcessState())
     assert timed.eta is not None
 
 
 def test_a_worker_that_died_waits_for_nothing(timed, clock):
-    timed.set_process("tcp://a", requests=2, outages=(Outage("Ollama at h", clock.now),))
-    timed.set_process("flow", outages=(Outage("Qdrant at h", clock.now),))
+    timed.set_process("tcp://a", ProcessState(2, (Outage("Ollama at h", clock.now),)))
+    timed.set_process("flow", ProcessState(outages=(Outage("Qdrant at h", clock.now),)))
     timed.keep_workers({"tcp://b"})
     assert [outage.service for outage in timed.outages] == ["Qdrant at h"]
     assert "in flight" not in timed.sentence()
@@ -197,7 +245,7 @@ def test_a_worker_that_died_waits_for_nothing(timed, clock):
 
 def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     progress = Progress("notes", clock=clock)
-    progress.set_process("flow", outages=(Outage("Ollama at h", clock.now),))
+    progress.set_process("flow", ProcessState(outages=(Outage("Ollama at h", clock.now),)))
     assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")
-    progress.set_process("flow")
+    progress.set_process("flow", ProcessState())
     assert progress.sentence() == "notes: waiting for the database, the embedder and Qdrant"

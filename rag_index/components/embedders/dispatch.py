@@ -166,6 +166,7 @@ class Dispatch(HostCalls[Batch]):
             self._unconfirmed[host] = unconfirmed[texts:]
         for one in () if well else unconfirmed[:texts]:
             one.entry = None
+            self._stats.texts -= 1
             self._texts.append(one)
 
     def _send_what_fits(self, now: float) -> None:
@@ -229,6 +230,7 @@ class Dispatch(HostCalls[Batch]):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
                 one.settle(vector)
+                self._stats.texts += 1
                 self._unconfirmed.setdefault(host, []).append(one)
             else:
                 error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")

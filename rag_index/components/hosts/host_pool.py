@@ -300,6 +300,8 @@ class Pool:
 class RequestStats:
     """The counts since an embedder was opened. For one call, take the difference of two copies."""
 
+    texts: int = 0
+    """Texts of documents that have their vector. The progress of a run reads it while others are embedded."""
     requests: int = 0
     retries: int = 0
     splits: int = 0

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+TELL_SECONDS = 1.0
+
+
 class Here(Executor):
     """Makes each call at once, in the thread of the caller."""
 
@@ -48,10 +51,12 @@ class Beside(Executor):
 class Process(Executor):
     """One process, which starts with the first call, and again after a death. It ends with `shutdown` or its parent.
     What it was doing when it died, and what waited for it, raises BrokenExecutor. With `memory`, in bytes, a call that
-    needs more raises MemoryError, or ends the process."""
+    needs more raises MemoryError, or ends the process. Once a second `state`, if given, is called there; `told` is what
+    it last returned."""
 
-    def __init__(self, memory: int = 0) -> None:
-        self._memory = memory
+    def __init__(self, memory: int = 0, state: Callable[[], Any] | None = None) -> None:
+        self._memory, self._state = memory, state
+        self._told: Any = None
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
@@ -67,10 +72,18 @@ class Process(Executor):
                     return self._pool.submit(fn, *args, **kwargs)
                 self._end()
             context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
-            theirs, self._lifeline = context.Pipe(duplex=False)
-            begin = partial(_begin, theirs, self._memory)
+            theirs, self._lifeline = context.Pipe()
+            begin = partial(_begin, theirs, self._memory, self._state)
             self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
             return self._pool.submit(fn, *args, **kwargs)
+
+    @property
+    def told(self) -> Any:
+        """What `state` returned in the process that runs now; None if it was not called yet."""
+        with self._lock, suppress(EOFError, OSError):
+            while self._lifeline is not None and self._lifeline.poll():
+                self._told = self._lifeline.recv()
+        return self._told
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the process at once, whatever it is doing."""
@@ -79,22 +92,26 @@ class Process(Executor):
             self._end()
 
     def _end(self) -> None:
-        pool, lifeline, self._pool, self._lifeline = self._pool, self._lifeline, None, None
+        pool, lifeline, self._pool, self._lifeline, self._told = self._pool, self._lifeline, None, None, None
         if lifeline is not None:
             lifeline.close()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(lifeline: Connection, memory: int) -> None:
-    """Limit this process, and let it end when its parent closes the other end of the pipe, or dies."""
+def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -> None:
+    """Limit this process, tell its parent its state, and let it end when that closes its end of the pipe, or dies."""
     if memory:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
 
     def wait() -> None:
-        with suppress(EOFError, OSError):
-            lifeline.recv_bytes()
+        said = None
+        with suppress(OSError):
+            while not lifeline.poll(TELL_SECONDS):  # nothing comes but the end
+                if state is not None and (now := state()) != said:
+                    lifeline.send(now)
+                    said = now
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

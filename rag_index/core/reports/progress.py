@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
 from rag_index.core.outages import Outage, longest_first, outages
@@ -27,11 +28,35 @@ until now: the first documents may be those that need no embedding."""
 LINE_SECONDS = 5.0
 LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 INTERVAL_SECONDS = 1.0
+NARROW = 60
+"""A terminal of fewer columns has no room for the noun."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """What one process of a run does now."""
+
+    requests: int = 0
+    """Requests to an embedder that are in flight."""
+    outages: tuple[Outage, ...] = ()
+    """Services that it waits for."""
+    embedded: Mapping[str, float] = field(default_factory=dict)
+    """How many documents of each shard that it embeds have their vectors, by `shard_name`. A document whose chunks have
+    vectors in part counts in part."""
+
+
+def shard_name(index: str, number: int) -> str:
+    """Return what a shard is called between processes. Runs of several projects may share workers."""
+    return f"{index} {number}"
 
 
 class Progress:
     """The progress of one index. It updates its displays at most every `interval` seconds. While a service does not
-    answer, it says so instead of a rate and the time left."""
+    answer, it says so instead of a rate and the time left.
+
+    Documents are `done` once they are committed. A bar that counted these alone would stand still while the first
+    shards are embedded, so what is embedded of the shards under way counts as well (`reached`).
+    """
 
     def __init__(
         self, index: str, noun: str = "documents", *, interval: float = 0.25,
@@ -42,14 +67,16 @@ class Progress:
         self.note = ""
         self.displays: list[Display] = []
         self._workers = self._busy = self._queued = 0
-        self._processes: dict[str, tuple[int, tuple[Outage, ...]]] = {}
-        """What each process was last known to do: requests in flight, and services that it waits for."""
+        self._processes: dict[str, ProcessState] = {}
+        """What each process was last known to do."""
+        self._embedded: dict[str, float] = {}
+        """How many documents of each shard under way have their vectors."""
         self._updating, self._noting = threading.RLock(), threading.RLock()
         self._clock = clock
         self._begun = False
         self._interval = interval
         self._started = self._updated = clock()
-        self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
+        self._recent: deque[tuple[float, float]] = deque([(self._started, 0)])
 
     def start(self, total: int, done: int = 0) -> None:
         """Set the total, and what was done of it before, and start measuring time."""
@@ -57,26 +84,30 @@ class Progress:
         self._recent = deque([(self._started, done)])
         self.tick(force=True)
 
-    def advance(self, done: int, *, failed: int = 0) -> None:
-        """Count `done` more documents as processed, `failed` of which could not be indexed."""
-        self.done += done
+    def advance(self, done: int, *, failed: int = 0, shard: int | None = None) -> None:
+        """Count `done` more documents as processed, `failed` of which could not be indexed. They are a `shard`, if it
+        has a number."""
+        with self._noting:
+            self._embedded.pop(shard_name(self.index, shard or 0), None)
+            self.done += done
         self.failed += failed
         self.note = ""
-        now = self._clock()
-        self._recent.append((now, self.done))
-        while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
-            self._recent.popleft()
         self.tick()
+
+    def begin_shard(self, number: int) -> None:
+        """Record that a shard is to be embedded, from its first document."""
+        with self._noting:
+            self._embedded[shard_name(self.index, number)] = 0.0
 
     def under_way(self, shards: int, workers: int) -> None:
         """Record that `workers` workers have `shards` shards, one at a time each. This updates no displays."""
         self._workers, self._busy, self._queued = workers, min(shards, workers), max(0, shards - workers)
 
-    def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
-        """Record how many requests to an embedder a process has in flight, and which services it waits for. Any thread
-        may call this. It updates no displays."""
+    def set_process(self, process: str, state: ProcessState) -> None:
+        """Record what a process does. Any thread may call this. It updates no displays."""
         with self._noting:
-            self._processes[process] = requests, outages
+            self._processes[process] = state
+            self._embedded.update((name, count) for name, count in state.embedded.items() if name in self._embedded)
 
     def keep_workers(self, addresses: Collection[str]) -> None:
         """Forget the workers that are not among these: one that died waits for nothing any more."""
@@ -88,7 +119,7 @@ class Progress:
     def outages(self) -> list[Outage]:
         """The services that some process waits for, each once, the longest silent first."""
         with self._noting:
-            return longest_first(outage for _, outages in self._processes.values() for outage in outages)
+            return longest_first(outage for state in self._processes.values() for outage in state.outages)
 
     def note_later(self, note: str) -> None:
         """Set a note for the next update of the displays. Any thread may call this."""
@@ -103,6 +134,11 @@ class Progress:
         """Update the displays, if they were not just updated. Call it while no document is finished."""
         with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
             now = self._clock()
+            last, before = self._recent[-1]
+            if (reached := self.reached) != before and (now - last >= self._interval or len(self._recent) == 1):
+                self._recent.append((now, reached))
+            while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
+                self._recent.popleft()
             if force or now - self._updated >= self._interval:
                 self._updated = now
                 for display in self.displays:
@@ -116,18 +152,32 @@ class Progress:
             self.displays = []
 
     @property
+    def reached(self) -> float:
+        """Documents that are done, and what is embedded of those under way."""
+        with self._noting:
+            return self.done + sum(self._embedded.values())
+
+    @property
+    def _pause(self) -> float:
+        """Seconds since something was finished, up to the usual ones: whatever is finished in requests comes in steps,
+        and rate and time left do not change between these."""
+        (first, _), (last, _) = self._recent[0], self._recent[-1]
+        return min(self._clock() - last, (last - first) / max(1, len(self._recent) - 1))
+
+    @property
     def rate(self) -> float:
-        """Documents per second in the recent past. It falls while no document is finished."""
-        (first, before), now = self._recent[0], self._clock()
-        return (self.done - before) / (now - first) if now > first else 0.0
+        """Documents per second in the recent past. It falls while none is finished for longer than usual."""
+        (first, before), elapsed = self._recent[0], self._clock() - self._pause
+        return max(0.0, self.reached - before) / (elapsed - first) if elapsed > first else 0.0
 
     @property
     def eta(self) -> float | None:
         """Seconds left at the recent rate; None if that is unknown, or a service is away."""
         measured = self._recent[-1][0] - self._recent[0][0]
-        if not self.rate or self.total < self.done or self.outages:
+        rate, reached = self.rate, self.reached
+        if not rate or self.total < reached or self.outages:
             return None
-        left = (self.total - self.done) / self.rate
+        left = max(0.0, (self.total - reached) / rate - self._pause)
         known = measured >= MIN_MEASURED and left <= MAX_ETA * (self._clock() - self._started)
         return left if known else None
 
@@ -137,9 +187,10 @@ class Progress:
         said = _joined(self._share(), self._rate(), self._left(), self._workload(), self._failed())
         return f"{self.index}: {said}{note}"
 
-    def headline(self) -> str:
+    def headline(self, *, short: bool = False) -> str:
         """Return what a person needs to see in any case: documents done, failures and time left."""
-        return _joined(self._share(), self._failed(), self._left())
+        share = self._share().removesuffix(f" {self._noun}") if short else self._share()
+        return _joined(share, self._failed(), self._left())
 
     def details(self) -> str:
         """Return what the headline leaves out: the note, the rates and the workload."""
@@ -147,16 +198,23 @@ class Progress:
 
     def card(self) -> str:
         """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
-        return _joined(self.headline().replace(" documents", "", 1), self.details())
+        return _joined(self.headline(short=True), self.details())
+
+    def kept(self) -> str:
+        """Return what a run that stops here keeps: what is embedded and not committed is embedded again."""
+        if not self._begun:
+            return "nothing was changed"
+        return f"{self.done:,} of {max(self.total, self.done):,} {self._noun} are done and kept"
 
     def percent(self) -> float:
         """Return how much is done, from 0 to 100."""
-        return min(100.0, 100.0 * self.done / (self.total or self.done or 1))
+        return min(100.0, 100.0 * self.reached / (self.total or self.reached or 1))
 
     def _share(self) -> str:
-        if not self._begun and not self.done:
+        reached = int(self.reached)
+        if not self._begun and not reached:
             return "not begun" if self._note() else "waiting for the database, the embedder and Qdrant"
-        return f"{self.done:,} of {max(self.total, self.done):,} {self._noun}"
+        return f"{reached:,} of {max(self.total, reached):,} {self._noun}"
 
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""
@@ -177,14 +235,14 @@ class Progress:
         if not self.rate or self.outages or (self.total and self.done >= self.total):
             return ""
         now = f"{self.rate:,.0f}/s"
-        mean = f"{self.done / (self._clock() - self._started):,.0f}/s"
+        mean = f"{self.reached / (self._clock() - self._started):,.0f}/s"
         return now + (f" ({mean} on average)" if mean != now else "")
 
     def _workload(self) -> str:
         if not self._busy or self.outages:
             return ""
         with self._noting:
-            sent = sum(requests for requests, _ in self._processes.values())
+            sent = sum(state.requests for state in self._processes.values())
         queued = f"{count_of(self._queued, 'shard')} queued" if self._queued else ""
         requests = f"{count_of(sent, 'request')} in flight" if sent else ""
         return _joined(f"{self._busy} of {count_of(self._workers, 'worker')} busy", queued, requests)
@@ -247,8 +305,9 @@ class Bar:
     def show(self, progress: Progress) -> None:
         """Move the bar."""
         self._details.plain = printable(progress.details())
-        done, total, headline = progress.done, progress.total or None, progress.headline()
-        self._bar.update(self._task, completed=done, total=total, visible=True, index=progress.index, headline=headline)
+        headline = progress.headline(short=self._console.width < NARROW)
+        reached, total, index = progress.reached, progress.total or None, progress.index
+        self._bar.update(self._task, completed=reached, total=total, visible=True, index=index, headline=headline)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Replace the bar by a line."""
@@ -258,9 +317,14 @@ class Bar:
 
 
 def open_display(stream: TextIO | None = None) -> Display:
-    """Return a bar if the stream (standard error by default) is a terminal, and lines if not."""
+    """Return a bar if the stream (standard error by default) is a terminal that can draw one, and lines if not."""
     stream = stream or sys.stderr
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    if stream.isatty():
+        from rich.console import Console
+
+        if Console(file=stream).is_interactive:  # TERM is not "dumb"
+            return Bar(stream)
+    return Lines(stream)
 
 
 class LogNotes(logging.Handler):
@@ -289,13 +353,17 @@ def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def watched_outages(
-    progress: Progress, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+def watched_processes(
+    progress: Progress,
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    states: Callable[[], Mapping[str, ProcessState]],
 ) -> Iterator[None]:
-    """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
+    """Show what these processes of this machine do, for the time of the block. Who does not answer is shown beside the
+    progress, and logged once with the run."""
 
-    def look() -> Sequence[Outage]:
-        progress.set_process(FLOW, outages=outages())
+    def look() -> Iterable[Outage]:
+        for name, state in states().items():
+            progress.set_process(name, state)
         progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
         return progress.outages
 
@@ -304,7 +372,7 @@ def watched_outages(
 
 
 @contextmanager
-def said_outages(say: Callable[[str], object], *, look: Callable[[], Sequence[Outage]] = outages) -> Iterator[None]:
+def said_outages(say: Callable[[str], object], *, look: Callable[[], Iterable[Outage]] = outages) -> Iterator[None]:
     """Say who does not answer, once an outage, for the time of the block. A thread looks once a second."""
     ended = threading.Event()
 

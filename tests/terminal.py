@@ -1,0 +1,48 @@
+"""A program in a terminal of its own, and what it draws there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def in_terminal(
+    command: Sequence[str], width: int, *, until: Callable[[str], bool] | None = None, **environment: str
+) -> str:
+    """Return what a command writes to its standard error if that is a terminal of this width. It gets Ctrl-C `until`
+    is true of that."""
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    running = subprocess.Popen(
+        command, stderr=terminal, stdout=subprocess.DEVNULL, start_new_session=True,
+        env={**inherited, "TERM": "xterm", **environment},
+    )  # fmt: skip
+    os.close(terminal)
+    output = b""
+    try:
+        while part := os.read(main, 65536):
+            output += part
+            if until is not None and until(output.decode(errors="replace")):
+                until = None
+                os.killpg(running.pid, signal.SIGINT)
+    except OSError:  # the other end is closed
+        pass
+    os.close(main)
+    running.wait(timeout=60)
+    return output.decode()
+
+
+def plain_lines(output: str) -> list[str]:
+    """Return the lines of what was drawn, each as often as it was drawn, without the signs that move and colour."""
+    return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r]", "", line) for line in output.split("\n")]
