@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.stores.server.link import Link
 from rag_index.core.documents.keys import document_id
+from rag_index.core.reports.progress import counted
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -97,12 +99,13 @@ def audit(
                 known = ", ".join(f"{path} ({value:.40})" for fields in sample[:1] for path, value in fields.items())
                 raise SettingsError(f"no payload has a field {field}; the first point has {known}")
         cost = _read_source(settings, index, scratch)
-        rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in chain(sample, records))
+        points = counted(chain(sample, records), "points read", partial(_count, link, collection))
+        rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in points)
         scratch.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
         counts, examples = _compare(scratch)
         [(documents,)] = scratch.execute("SELECT count(*) FROM source WHERE text <> ''")
-        [(points,)] = scratch.execute("SELECT count(*) FROM points")
-        return Audit(index.name, collection, key, text, documents, points, counts, examples, cost)
+        [(count,)] = scratch.execute("SELECT count(*) FROM points")
+        return Audit(index.name, collection, key, text, documents, count, counts, examples, cost)
 
 
 def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Connection) -> RunCost:
@@ -116,6 +119,10 @@ def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Conn
                 scratch.executemany("INSERT INTO source VALUES (?, ?)", zip(ids, read.texts, strict=True))
                 counter.add(read.take([row for row, text in enumerate(read.texts) if text]))
     return counter.cost()
+
+
+def _count(link: Link, collection: str) -> int:
+    return link.call(lambda client: client.count(collection).count)
 
 
 def _scroll(link: Link, collection: str) -> Iterator[dict[str, Any]]:

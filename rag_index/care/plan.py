@@ -25,7 +25,6 @@ from rag_index.core.documents.groups import document_part
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import worker_count
 from rag_index.core.reports.outcome import Counts, count_of
-from rag_index.core.reports.progress import Progress
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
@@ -33,9 +32,8 @@ from rag_index.etl.diff import diff
 from rag_index.etl.tombstones import without_erased
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from rag_index.core.reports.progress import Display
     from rag_index.core.settings import IndexSettings, Settings
 
 PLAN_SAMPLE = 500
@@ -159,12 +157,9 @@ class RunPlan(Counts):
         return {name: value for name, value in values.items() if value != ""}
 
 
-def plan_runs(
-    settings: Settings, indexes: Sequence[IndexSettings], display: Callable[[], Display] | None = None
-) -> list[RunPlan]:
+def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunPlan]:
     """Return the plan of each index. What would end its run early is in its plan. A store that does not answer is
-    waited for once, as long as a run waits for it. `display` returns what shows how far the reading of one index has
-    come."""
+    waited for once, as long as a run waits for it."""
     try:
         with open_names(settings.store) as store:
             store.aliases()
@@ -178,7 +173,7 @@ def plan_runs(
     plans = []
     for index in indexes:
         try:
-            plans.append(_plan(settings, index, identity, display))
+            plans.append(_plan(settings, index, identity))
         except RagIndexError as error:
             plans.append(_failed(index, error))
     return plans
@@ -188,12 +183,7 @@ def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
     return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
 
 
-def _plan(
-    settings: Settings,
-    index: IndexSettings,
-    identity: EmbedderIdentity | RagIndexError,
-    display: Callable[[], Display] | None,
-) -> RunPlan:
+def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
     """Compare the whole source with the ledger. Raises what these and the store raise, and what a run would refuse."""
     plan = RunPlan(index.name)
     with (
@@ -228,14 +218,7 @@ def _plan(
             model = "the embedder" if error is identity else "the model that writes contexts"
             compared = "" if live is None else ", so it was not compared with the one that made the index"
             plan.say(f"{model} does not answer{compared}: {error}")
-        progress = Progress(index.name)
-        if display is not None:
-            progress.displays = [display()]
-            progress.start(source.count())
-        try:
-            _compare(plan, settings, index, source, ledger, live, progress)
-        finally:
-            progress.finish(f"{index.name}: {count_of(plan.documents, 'document')} read")
+        _compare(plan, settings, index, source, ledger, live)
     return plan
 
 
@@ -264,7 +247,6 @@ def _compare(
     source: Source,
     ledger: Ledger,
     live: Collection | None,
-    progress: Progress,
 ) -> None:
     collection_id = live.id if live else NO_COLLECTION
     hidden = hidden_by_policies(ledger, settings.alias(index.name), policy_digest(source))
@@ -277,7 +259,6 @@ def _compare(
     for whole in all_pages(source, settings.source.page_rows):
         page = without_erased(ledger, settings, index, whole)
         state.see(page, plan)
-        progress.advance(plan.documents - progress.done)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))
         cost.add(_count(plan, page.documents, ledger, collection_id))

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import errno
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -42,6 +42,7 @@ from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, find_l
 from rag_index.components.stores.points import batch_of
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.files import replacement, unwritable
+from rag_index.core.reports.progress import counted
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
 from rag_index.etl.collection import live_collection, verify_counts
@@ -66,7 +67,8 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
         count = 0
         with _open_output(out) as file:
-            for point in store.scroll(live.readable, vectors=vectors):
+            points = store.scroll(live.readable, vectors=vectors)
+            for point in counted(points, "points written", partial(store.count, live.readable)):
                 file.write(json_line(point))
                 count += 1
         return count
@@ -114,16 +116,13 @@ COPY_POINTS = 500
 PASSES = 3
 """The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 
-PROGRESS_SECONDS = 5.0
 
-
-def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> int:
-    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent. `on_progress` is
-    called with the number of points compared, after each batch. Raises what the stores raise, and StoreError if the two
-    still differ at the end."""
+def copy_points(old: Store, new: Store, name: str, check: Callable[[], None]) -> int:
+    """Make collection `name` hold in `new` what it holds in `old`; return how many points were sent. `check` is called
+    after each batch. Raises what it and the stores raise, and StoreError if the two still differ at the end."""
     sent = 0
     for _ in range(PASSES):
-        sent += (differing := _copy_once(old, new, name, on_progress))
+        sent += (differing := _copy_once(old, new, name, check))
         if not differing:
             break
     old_count, new_count = old.count(name), new.count(name)
@@ -136,9 +135,10 @@ def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], 
     return sent
 
 
-def _copy_once(old: Store, new: Store, name: str, on_progress: Callable[[int], None]) -> int:
+def _copy_once(old: Store, new: Store, name: str, check: Callable[[], None]) -> int:
     """Write and delete what differs; return how many points did."""
-    pairs = _pair_by_id(*(store.scroll(name, vectors=True, page=COPY_POINTS) for store in (old, new)))
+    both = _pair_by_id(*(store.scroll(name, vectors=True, page=COPY_POINTS) for store in (old, new)))
+    pairs = counted(both, f"points of {name} copied and compared", partial(old.count, name))
     missing: list[StoredPoint] = []
     surplus: list[str] = []
     differing = 0
@@ -151,7 +151,7 @@ def _copy_once(old: Store, new: Store, name: str, on_progress: Callable[[int], N
             differing += _write(new, name, missing, surplus)
             missing, surplus = [], []
         if number % COPY_POINTS == 0:
-            on_progress(number)
+            check()
     return differing + _write(new, name, missing, surplus)
 
 
@@ -209,16 +209,10 @@ def target_settings(settings: Settings, to: str, api_key: str | None = None) -> 
     return target
 
 
-def move(
-    settings: Settings,
-    target: StoreSettings,
-    names: Sequence[str] | None = None,
-    *,
-    say: Callable[[str], None] = lambda _: None,
-) -> list[MovedIndex]:
-    """Move these indexes, or all that have a live collection if `names` is empty; `say` is given progress messages.
-    Raises UnknownIndex, IndexLocked, StoreBusy, StoreMismatch (store and ledger do not belong together, or the target
-    has another collection of this name), and what the stores raise. After an error no incomplete collection is live."""
+def move(settings: Settings, target: StoreSettings, names: Sequence[str] | None = None) -> list[MovedIndex]:
+    """Move these indexes, or all that have a live collection if `names` is empty. Raises UnknownIndex, IndexLocked,
+    StoreBusy, StoreMismatch (store and ledger do not belong together, or the target has another collection of this
+    name), and what the stores raise. After an error no incomplete collection is live."""
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         old, new = (
@@ -231,7 +225,7 @@ def move(
             raise StoreError(
                 f"index {empty[0]} is empty, there is nothing to move: `rag-index index {empty[0]}` fills it"
             )
-        return [_IndexMove(one, settings.alias(one), ledger, old, new, location(target), say).run() for one in indexes]
+        return [_IndexMove(one, settings.alias(one), ledger, old, new, location(target)).run() for one in indexes]
 
 
 def settings_line(target: StoreSettings) -> str:
@@ -260,7 +254,6 @@ class _IndexMove:
     _old: Store
     _new: Store
     _location: str
-    _say: Callable[[str], None]
 
     def run(self) -> MovedIndex:
         """Copy all collections of the index, then hand over. The module describes the order."""
@@ -328,15 +321,6 @@ class _IndexMove:
             self._old.set_metadata(name, {"epoch": lease.epoch})
         if fields := metadata.get("payload_indexes"):
             self._new.index_fields(name, fields)
-        total, last = self._old.count(name), time.monotonic()
-
-        def on_progress(done: int) -> None:
-            nonlocal last
-            lease.check()
-            if time.monotonic() - last > PROGRESS_SECONDS:
-                last = time.monotonic()
-                self._say(f"{self._index}: {done:,} of {total:,} points of {name}")
-
-        sent = copy_points(self._old, self._new, name, on_progress)
+        sent = copy_points(self._old, self._new, name, lease.check)
         self._new.set_commit_mark(name, self._old.commit_mark(name))
         return sent

@@ -196,14 +196,20 @@ def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[A
 
 
 def command(
-    name: str | None = None, *, example: str, quiet: bool = False, begins: str = "", endless_without: str = ""
+    name: str | None = None,
+    *,
+    example: str,
+    quiet: bool = False,
+    begins: str = "",
+    endless_without: str = "",
+    kept: str = "stopped",
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
 
     The command's help ends with the `example`, which is what to type after `rag-index`.
-    One that is `quiet` shows no progress, so it says which service it waits for. `begins` is said before anything
-    that takes long is imported. To stop one that has no end without
-    an option (`endless_without`) is no error.
+    One that is `quiet` is no run: it shows the progress of what takes long in it, and says which service it waits for.
+    `begins` is said before anything that takes long is imported, and `kept` after Ctrl-C. To stop one that has no end
+    without an option (`endless_without`) is no error.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
@@ -214,14 +220,14 @@ def command(
             try:
                 if not quiet:
                     return function(*arguments, **options)
-                from rag_index.core.reports.progress import said_outages
+                from rag_index.core.reports.progress import shown
 
-                with said_outages(lambda sentence: say(f"rag-index: {sentence}", err=True)):
+                with shown(name or function.__name__, lambda sentence: say(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)
             except KeyboardInterrupt as stopped:
                 is_endless = endless_without and not options[endless_without]
                 if not is_endless or str(stopped):  # a flow that is cancelled says so
-                    raise
+                    raise KeyboardInterrupt(str(stopped) or kept) from None
                 return 0
 
         return program.command(name, epilog=f"\b\nExample:\n  rag-index {example}")(click.pass_obj(call))

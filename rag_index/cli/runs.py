@@ -228,7 +228,7 @@ def _say_watched(names: list[str]) -> None:
     say(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
 
 
-@command(example="drop comments --yes")
+@command(example="drop comments --yes", kept="stopped; the same command deletes what is left")
 @name_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @wait_option
@@ -256,7 +256,11 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     return 0
 
 
-@command(quiet=True, example="erase comments --id 4711")
+@command(
+    quiet=True,
+    example="erase comments --id 4711",
+    kept="stopped; searches work as before, and the same command completes the erasure",
+)
 @name_argument
 @repeated("--id", "ids", "Delete this document first", metavar="ID")
 @click.option(
@@ -367,7 +371,7 @@ def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
     yield f"Keep this key if somebody is to check {proof} later; it is not stored: {proved['key']}"
 
 
-@command(quiet=True, example="export comments --out comments.jsonl")
+@command(quiet=True, example="export comments --out comments.jsonl", kept="stopped; no file was written")
 @name_argument
 @click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")
@@ -381,7 +385,11 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
     say(f"Wrote {count:,} points to {where}", err=out == STANDARD_OUTPUT)
 
 
-@command(quiet=True, example="move --to http://qdrant.example.org:6333")
+@command(
+    quiet=True,
+    example="move --to http://qdrant.example.org:6333",
+    kept="stopped; what was copied is kept, and the same command goes on from there",
+)
 @names_argument
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
@@ -405,7 +413,7 @@ def move(
         )
     settings = context.settings(wait=wait)
     target = target_settings(settings, to, api_key)
-    moved = move(settings, target, names, say=lambda line: say(line, err=True))
+    moved = move(settings, target, names)
     lines = [f"{one.index}: {one.sentence()}" for one in moved]
     lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
     show({"indexes": moved, "store": settings_line(target)}, *lines, as_json=as_json)
@@ -438,7 +446,11 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     )
 
 
-@command(quiet=True, example="doctor --repair")
+@command(
+    quiet=True,
+    example="doctor --repair",
+    kept="stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
+)
 @names_argument
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
 @prefect_option

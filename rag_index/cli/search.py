@@ -178,7 +178,7 @@ def _print_found(
     return PARTIAL if result.errors else 0
 
 
-@command(example="verify comments/4711#0:0123456789abcdef")
+@command(quiet=True, example="verify comments/4711#0:0123456789abcdef")
 @click.argument("citations", nargs=-1, required=True, metavar="CITATION…")
 @caller_options("Ask as a member of this group")
 @click.option("--all-groups", is_flag=True, help="See the documents of all groups.")
@@ -188,10 +188,12 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
 
     The exit code is 3 unless all are unchanged.
     """
+    from rag_index.core.reports.progress import counted
     from rag_index.search import ALL_GROUPS, Retriever
 
     with Retriever.from_settings(context.settings()) as retriever:
-        found = [retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in citations]
+        cited = counted(citations, "citations verified", lambda: len(citations))
+        found = [retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in cited]
     if as_json:
         print_json({"citations": [one.to_json() for one in found]})
     for one in [] if as_json else found:

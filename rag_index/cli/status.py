@@ -204,7 +204,6 @@ def plan(context: cli.Context, names: tuple[str, ...], shown: int | None, as_jso
     With --show, show some documents of each index instead, as they would be embedded.
     """
     from rag_index.care.plan import plan_runs, show_documents
-    from rag_index.core.reports.progress import open_display
 
     settings = context.settings()
     indexes = settings.named(names)
@@ -215,7 +214,7 @@ def plan(context: cli.Context, names: tuple[str, ...], shown: int | None, as_jso
         lines += [f"{name}: no document with text" for name in empty]
         cli.show({"documents": [one.to_json() for one in documents]}, *lines, as_json=as_json)
         return 0
-    plans = plan_runs(settings, indexes, open_display)
+    plans = plan_runs(settings, indexes)
     if as_json:
         cli.print_json({"indexes": [one.to_json() for one in plans]})
     else:

@@ -198,7 +198,7 @@ def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progres
         with suppress(RagIndexError):
             progress.advance(known() - progress.done)
     if child.returncode == 0:
-        progress.total = progress.done  # some rows have no text
+        progress.total = int(progress.done)  # some rows have no text
     elif child.returncode > 0:
         progress.note_later((settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2])
     progress.finish(progress.sentence())

@@ -18,6 +18,7 @@ import uuid
 from contextlib import closing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.files import replace_file, unwritable
 from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
+from rag_index.core.reports.progress import counted
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts
 from rag_index.etl.commit import committing, delete_chunks
@@ -183,9 +185,10 @@ class Witness:
     def _dead(self, settings: Settings, ledger: Ledger, found: set[Any]) -> set[Any]:
         with closing(open_reader(settings.store)) as store:
             for index in settings.indexes if found else ():
-                live = find_live(store, settings.alias(index.name))
-                scroll = store.scroll(live.readable, vectors=True, page=ERASE_POINTS) if live else iter(())
-                for points in pages(scroll, ERASE_POINTS):
+                if (live := find_live(store, settings.alias(index.name))) is None:
+                    continue
+                living = pages(store.scroll(live.readable, vectors=True, page=ERASE_POINTS), ERASE_POINTS)
+                for points in counted(living, "living points compared", partial(store.count, live.readable), len):
                     keys = [str((point.payload.get(RESERVED_KEY) or {}).get("key")) for point in points]
                     out = kept_out(ledger, settings, index, keys)  # another index over the same table, not yet run
                     for point in (point for point, key in zip(points, keys, strict=True) if key not in out):
@@ -314,7 +317,8 @@ def _gone_points(
     ids = [point_id(index, key, chunk) for key, row in known.items() for chunk in range(row.chunks)]
     yield from store.retrieve(live, ids, vectors=True)
     for other in others:
-        for some in pages(store.scroll(other, vectors=True, page=ERASE_POINTS), ERASE_POINTS):
+        stored = pages(store.scroll(other, vectors=True, page=ERASE_POINTS), ERASE_POINTS)
+        for some in counted(stored, "points of kept collections read", partial(store.count, other), len):
             living = {point.id: point.payload for point in store.retrieve(live, [one.id for one in some])}
             yield from (one for one in some if living.get(one.id) != one.payload)
 
@@ -329,7 +333,8 @@ def _copy(
     store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):
         store.index_fields(name, fields)
-    for points in pages(store.scroll(former.name, vectors=True, page=ERASE_POINTS), ERASE_POINTS):
+    stored = pages(store.scroll(former.name, vectors=True, page=ERASE_POINTS), ERASE_POINTS)
+    for points in counted(stored, "points copied", partial(store.count, former.name), len):
         lease.check()
         store.upsert(name, batch_of(points))
     store.flush(name)
@@ -403,6 +408,7 @@ def erasure_due(run: IndexRun) -> bool:
 
 def erase_after(run: IndexRun) -> str:
     """Erase what this run deleted or changed from the files of the store, and say so. Raises as `erase`."""
+    run.progress.say("copying what lives, so that no file has what was deleted")
     with run.stopwatch.stage("erase"):
         erased = erase(run.settings, run.index, run.ledger, run.store, run.lease)
         run.ledger.end_erasure(run.alias, unproven=False)

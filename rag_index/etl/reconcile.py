@@ -6,6 +6,7 @@ grow with the corpus."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.canonical import encode_payload, hash_bytes
 from rag_index.core.documents.groups import document_payload
 from rag_index.core.documents.keys import document_id, point_id
+from rag_index.core.reports.progress import counted
 from rag_index.etl.commit import CHUNK_HASH, chunk_hash, next_mark
 
 if TYPE_CHECKING:
@@ -115,7 +117,8 @@ def compare_points(
     Points of pending documents are in neither. Raises StoreError if the store cannot read its own points, and what a
     ledger raises."""
     canonical = collection.chunking.endswith(f"index-{INDEX_VERSION}")
-    for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
+    stored = pages(store.scroll(collection.name, page=PAGE_POINTS))
+    for page in counted(stored, "points compared", partial(store.count, collection.name), len):
         keys = [typed_key(point, index) for point in page]
         known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))
         found: dict[str, PointTally] = {}

@@ -203,13 +203,11 @@ def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_
     assert "no prefixes" in project.json("status")["indexes"][1]["embedder"]
 
 
-def test_a_plan_says_once_what_holds_for_all_indexes_and_how_far_it_has_read(tmp_path):
+def test_a_plan_says_once_what_holds_for_all_indexes(tmp_path):
     project = Project(tmp_path / "two").fill(3)
     project.write_settings(
         project.config.read_text() + '[[indexes]]\nname = "more"\ntable = "note"\nkey = "id"\ntext = ["body"]\n'
     )
-    said = project.cli("plan").stderr
-    assert "notes: 0 of 3 documents\nnotes: 3 documents read\nmore: 0 of 3 documents\nmore: 3 documents read\n" in said
     (project.folder / "source.db").write_text("no database at all " * 100)
     ended = project.cli("plan")
     assert ended.stderr.count("a run would fail") == 1, ended.stderr

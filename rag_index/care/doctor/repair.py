@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from contextlib import suppress
+from functools import partial
 from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from rag_index.care.doctor.collection_state import CollectionState, collection_n
 from rag_index.components.ledger.erased import scopes
 from rag_index.components.stores import MAKER_KEYS, SEAL, UNKNOWN
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.core.reports.progress import counted
 from rag_index.etl.commit import CHUNK_HASH, chunk_hash, committing
 from rag_index.etl.reconcile import content_hash, pages, typed_key
 from rag_index.etl.tombstones import restore
@@ -177,7 +179,7 @@ class _IndexRepair:
         store, ledger = self._store, self._ledger
         for name in dict.fromkeys([*state.unknown, live]):
             metadata, mark = store.metadata(name), store.commit_mark(name)
-            for page in pages(store.scroll(name)):
+            for page in counted(pages(store.scroll(name)), "points read", partial(store.count, name), len):
                 self._checkup.scratch.add_rebuilt(_document_rows(page, self._name))
             if not metadata.get("store_id"):
                 metadata |= {"store_id": str(uuid.uuid4()), "alias": state.alias}

@@ -14,6 +14,7 @@ from rag_index.core.database import redacted_url
 from rag_index.core.documents.batches import DocumentBatch, Failure
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import encode_key
+from rag_index.core.reports.progress import counted
 from rag_index.core.settings.index import CODE, SQL
 from rag_index.core.settings.plugins import SOURCES, load_plugin
 from rag_index.errors import SourceError
@@ -88,11 +89,18 @@ class Source(Protocol):
 
 def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
     """Yield all pages of a source, of at most `rows` rows each. Raises as `Source.page`."""
-    page = source.page(None, rows)
-    yield page
-    while page.cursor is not None:
-        page = source.page(page.cursor, rows)
+
+    def read() -> Iterator[SourcePage]:
+        page = source.page(None, rows)
         yield page
+        while page.cursor is not None:
+            page = source.page(page.cursor, rows)
+            yield page
+
+    def size(page: SourcePage) -> int:
+        return len(page.documents) + len(page.unreadable) + len(page.unread) + sum(page.unread_buckets.values())
+
+    return counted(read(), "documents read", source.count, size)
 
 
 def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from rag_index.core.reports.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +32,7 @@ PLACES_AT_ONCE = 4
 SHAPES = 2
 """Vectors that are looked for as bytes of any scale, which takes longest."""
 ALIKE = 0.99
-BLOCK = 1 << 20
+BLOCK, MEGABYTE = 1 << 20, 10**6
 MULTIPLIER, MIXER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 SIEVE_BITS = 22
 PACKED = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda")
@@ -107,19 +111,10 @@ class Scanner:
         roots = [folder.resolve() for folder in folders]
         outside = (path for path in links if not any(path.resolve().is_relative_to(root) for root in roots))
         scanned.links += sorted(f"{path}, a link to {path.resolve()}" for path in outside)
-        for path in sorted(path for path in paths - links if path.is_file()):
-            found: set[Any] = set()
-            try:
-                for block in _blocks(path):
-                    found |= self._find(block, wanted, sieve)
-                size = path.stat().st_size
-            except OSError as error:
-                error.filename = error.filename or path
-                scanned.note_error(error)
-                continue
-            scanned.files, scanned.bytes = scanned.files + 1, scanned.bytes + size
-            if found:
-                scanned.found[str(path)] = found
+        files = sorted(path for path in paths - links if path.is_file())
+        for path, _, block in counted(_read(files, scanned), "MB read", partial(_megabytes, files), _size):
+            if block and (found := self._find(block, wanted, sieve)):
+                scanned.found.setdefault(str(path), set()).update(found)
         return scanned
 
     def _find(self, block: bytes, wanted: Hashes, sieve: NDArray[np.bool_]) -> set[Any]:
@@ -176,20 +171,49 @@ def _correlation(values: NDArray[np.float32], shape: NDArray[np.float32]) -> flo
     return float(np.max(np.correlate(values, shape, "valid") / spread))
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Yield a file in blocks that overlap, without the zeros at their ends; then what is packed in it."""
+def _megabytes(files: Iterable[Path]) -> int:
+    sizes = 0
+    for path in files:
+        with suppress(OSError):
+            sizes += path.stat().st_size
+    return sizes // MEGABYTE
+
+
+def _size(part: tuple[Path, int, bytes]) -> float:
+    return part[1] / MEGABYTE
+
+
+def _read(files: Iterable[Path], scanned: Scanned) -> Iterator[tuple[Path, int, bytes]]:
+    """Yield the blocks of these files, each with its file and the bytes that were read for it."""
+    for path in files:
+        try:
+            for read, block in _blocks(path):
+                yield path, read, block
+            scanned.files, scanned.bytes = scanned.files + 1, scanned.bytes + path.stat().st_size
+        except OSError as error:
+            scanned.found.pop(str(path), None)
+            error.filename = error.filename or path
+            scanned.note_error(error)
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield a file in blocks that overlap, without the zeros at their ends, each with the bytes read; then what is
+    packed in it, for which nothing more is read."""
     for unpacks in (False, True):
         with path.open("rb") as file:
             if unpacks and file.peek(2)[:2] not in PACKED:
                 return
             unpack, rest = zlib.decompressobj(wbits=47), b""
             while read := file.read(BLOCK):
+                size = 0 if unpacks else len(read)
                 try:
                     read = unpack.decompress(read) if unpacks else read
                 except zlib.error:
                     return
                 block = rest + read
                 rest = block[-2 * PIECE - STEP :]
-                if np.frombuffer(block, np.uint8).any():  # a store keeps room for what is to come
-                    start = len(block) - len(block.lstrip(b"\0"))
-                    yield block[max(0, start - PIECE) : len(block.rstrip(b"\0")) + PIECE]
+                if not np.frombuffer(block, np.uint8).any():  # a store keeps room for what is to come
+                    yield size, b""
+                    continue
+                start = len(block) - len(block.lstrip(b"\0"))
+                yield size, block[max(0, start - PIECE) : len(block.rstrip(b"\0")) + PIECE]

@@ -10,14 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, TypeVar
 
 from rag_index.core.outages import Outage, longest_first, outages
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import printable
 
+T = TypeVar("T")
 FLOW = "flow"
 RECENT_SECONDS = 30.0
 MIN_MEASURED = 2.0
@@ -26,6 +27,9 @@ MAX_ETA = 1000
 until now: the first documents may be those that need no embedding."""
 
 LINE_SECONDS = 5.0
+SHOWN_AFTER = 2.0
+"""Seconds that a command other than a run takes before a terminal shows its progress, and five times that for a pipe,
+which may be that of a cron job."""
 LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 INTERVAL_SECONDS = 1.0
 NARROW = 60
@@ -63,7 +67,8 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.index, self._noun = index, noun
-        self.total = self.done = self.failed = 0
+        self.total = self.failed = 0
+        self.done: float = 0
         self.note = ""
         self.displays: list[Display] = []
         self._workers = self._busy = self._queued = 0
@@ -84,7 +89,7 @@ class Progress:
         self._recent = deque([(self._started, done)])
         self.tick(force=True)
 
-    def advance(self, done: int, *, failed: int = 0, shard: int | None = None) -> None:
+    def advance(self, done: float, *, failed: int = 0, shard: int | None = None) -> None:
         """Count `done` more documents as processed, `failed` of which could not be indexed. They are a `shard`, if it
         has a number."""
         with self._noting:
@@ -204,7 +209,7 @@ class Progress:
         """Return what a run that stops here keeps: what is embedded and not committed is embedded again."""
         if not self._begun:
             return "nothing was changed"
-        return f"{self.done:,} of {max(self.total, self.done):,} {self._noun} are done and kept"
+        return f"{self.done:,.0f} of {max(self.total, self.done):,.0f} {self._noun} are done and kept"
 
     def percent(self) -> float:
         """Return how much is done, from 0 to 100."""
@@ -259,7 +264,7 @@ class Display(Protocol):
         """Display the current state. `Progress` calls this a few times per second at most."""
 
     def finish(self, progress: Progress, sentence: str) -> None:
-        """End the display with this sentence about the outcome."""
+        """End the display with this sentence about the outcome, if there is one."""
 
 
 class Lines:
@@ -278,7 +283,8 @@ class Lines:
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Print the last line."""
-        print(printable(sentence), file=self._stream, flush=True)
+        if sentence:
+            print(printable(sentence), file=self._stream, flush=True)
 
 
 class Bar:
@@ -313,7 +319,8 @@ class Bar:
         """Replace the bar by a line."""
         self._live.stop()
         atexit.unregister(self._live.stop)
-        print(printable(sentence), file=self._console.file, flush=True)
+        if sentence:
+            print(printable(sentence), file=self._console.file, flush=True)
 
 
 def open_display(stream: TextIO | None = None) -> Display:
@@ -325,6 +332,70 @@ def open_display(stream: TextIO | None = None) -> Display:
         if Console(file=stream).is_interactive:  # TERM is not "dumb"
             return Bar(stream)
     return Lines(stream)
+
+
+class _Counting(Progress):
+    """The progress of a command, which counts one thing after another. Nothing is displayed of what takes a moment."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(command)
+        self._since = self._clock()
+
+    def tick(self, *, force: bool = False) -> None:
+        with self._updating:
+            patience = SHOWN_AFTER if sys.stderr.isatty() else 5 * SHOWN_AFTER
+            if self._begun and not self.displays and self._clock() - self._since >= patience:
+                self.displays = [open_display()]
+            super().tick(force=force)
+
+    def count(self, items: Iterable[T], noun: str, total: Callable[[], int], size: Callable[[T], float]) -> Iterator[T]:
+        """Yield the items, and count them as `counted` does. What is counted meanwhile is a part of them."""
+        if self._begun:
+            yield from items
+            return
+        self._noun, self.done = noun, 0
+        self.start(total())
+        try:
+            for item in items:
+                yield item
+                self.advance(size(item))
+        finally:
+            self.finish("")
+
+    def finish(self, sentence: str) -> None:
+        self._begun = False
+        super().finish(sentence)
+
+
+_SHOWN: ContextVar[_Counting | None] = ContextVar("the progress of a command", default=None)
+
+
+@contextmanager
+def shown(command: str, say: Callable[[str], object]) -> Iterator[None]:
+    """Show what is `counted` in the block, on standard error, once it takes longer than a moment; and `say` who does
+    not answer."""
+    progress = _Counting(command)
+
+    def look() -> Iterable[Outage]:
+        progress.tick()
+        return outages()
+
+    token = _SHOWN.set(progress)
+    try:
+        with said_outages(say, look=look):
+            yield
+    finally:
+        _SHOWN.reset(token)
+        progress.finish("")
+
+
+def counted(
+    items: Iterable[T], noun: str, total: Callable[[], int], size: Callable[[T], float] = lambda _: 1
+) -> Iterator[T]:
+    """Yield the items. If a command shows its progress, they are counted there, each as `size` many, as "3 of 9 points
+    compared" if that is the `noun`. `total` is asked only then."""
+    progress = _SHOWN.get()
+    return iter(items) if progress is None else progress.count(items, noun, total, size)
 
 
 class LogNotes(logging.Handler):

@@ -1,0 +1,80 @@
+"""What commands other than runs show while they take long: what is counted, on a terminal and in a pipe, and nothing
+of it afterwards. What Ctrl-C leaves."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project
+from tests.terminal import in_terminal, plain_lines
+
+AT_ONCE = """\
+import sys
+from rag_index.core.reports import progress
+progress.SHOWN_AFTER = progress.LINE_SECONDS = 0.0
+from rag_index.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path / "project").fill(60)
+    project.run()
+    return project
+
+
+def at_once(project, *arguments):
+    """Return a command line that shows progress from the first moment."""
+    return [sys.executable, "-c", AT_ONCE, "--config", str(project.config), *arguments]
+
+
+LONG = {
+    "plan": ["60 documents read"],
+    "doctor": ["60 documents read", "points compared"],
+    "erase notes --id 7 --proof proof.json": ["points copied", "MB read"],
+    "export notes --out notes.jsonl": ["points written"],
+    "move --to elsewhere": ["points of test_notes__1 copied and compared"],
+}
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_a_command_that_takes_long_counts_what_it_does_and_leaves_nothing_of_that(project, command, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    drawn = plain_lines(in_terminal(at_once(project, *command.split()), 100))
+    for counted in LONG[command]:
+        assert any(f"of {counted}" in line or f" {counted}" in line for line in drawn), drawn
+    assert "of" not in drawn[-2].split(), drawn[-2:]
+
+
+def test_a_pipe_gets_lines_and_json_stays_alone_on_standard_output(project):
+    done = subprocess.run(at_once(project, "doctor", "--json"), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["findings"] == []
+    assert "doctor: 0 of 60 documents read" in done.stderr.splitlines()
+    assert "\x1b" not in done.stderr
+
+
+STOPPED = {
+    "doctor": "stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
+    "erase notes": "stopped; searches work as before, and the same command completes the erasure",
+    "export notes --out notes.jsonl": "stopped; no file was written",
+    "move --to elsewhere": "stopped; what was copied is kept, and the same command goes on from there",
+}
+
+
+@pytest.mark.parametrize("command", STOPPED)
+def test_ctrl_c_while_a_bar_is_drawn_says_what_is_kept(tmp_path, command, monkeypatch):
+    with FakeQdrant() as server:
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{server.url}"').fill(60)
+        monkeypatch.chdir(project.folder)
+        project.run()
+        server.break_next("points/scroll", times=None, hang=600)
+        begun = re.compile(r" 0 of \d+ points")
+        asked = in_terminal(at_once(project, *command.split()), 100, until=lambda output: bool(begun.search(output)))
+    assert plain_lines(asked)[-2] == f"rag-index: {STOPPED[command]}"
+    assert asked.rfind("\x1b[?25h") > asked.rfind("\x1b[?25l") >= 0, "the cursor is there again"
+    assert not (project.folder / "notes.jsonl").exists()
