@@ -27,11 +27,6 @@ Role = Literal[
 """`name` are short texts with words, `code` short ones without, `choice` one of few values; programs read `other`."""
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
-MAX_CODE_CHARS = 24
-MIN_SAYING = 0.3
-"""If fewer objects have any text, they are for programs."""
-FORMATS_READ = 100
-"""Values of a column whose format is found out."""
 MARKS = re.compile(r"[<&\[{*#`_|~>]")
 SENTENCE = re.compile(
     r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++"
@@ -161,7 +156,7 @@ def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) 
 
 def _form(values: Sequence[Any]) -> str:
     """Return the format of a column, from those of its values."""
-    texts = [value for value in values if isinstance(value, str)][:FORMATS_READ]
+    texts = [value for value in values if isinstance(value, str)][: known.FORMATS_READ]
     forms = Counter(_format(text) for text in texts)
     marked = [one for one in ("html", "bbcode") if forms[one] >= max(1, 0.01 * len(texts))]
     if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < 0.5 * len(texts):
@@ -252,10 +247,10 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
         return "other"
     wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
     letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
-    if letters < 0.5 and made.length <= MAX_CODE_CHARS:
+    if letters < 0.5 and made.length <= known.MAX_CODE_CHARS:
         return "code"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > 0.5:
-        if len(texts) < MIN_SAYING * len(values):
+        if len(texts) < known.MIN_SAYING * len(values):
             return "other"
         return "prose" if made.said >= known.MIN_SENTENCES * made.length else "other"
     signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))

@@ -22,23 +22,8 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog
     from rag_index.first_run.schema.tables import Relation, Table
 
-MAX_PARTS = 10
-LARGE = 0.2
-"""A table with this share of all text is not left out for its name."""
-PIECES, PIECE = 30, 30
-"""How many texts of a copy are looked for, and how many of their letters."""
-FEW_NAMED = 0.95
-"""If fewer rows name one of a table, they hang on rows of several tables."""
 NO_TEXT = "has no text of its own"
 """Why a table is left out that others may tell of all the same."""
-MIN_ROWS = 3
-MIN_DETAILS = 3
-LITTLE = 15
-"""Rows that say less in sentences than this many characters have names alone."""
-MIN_TOLD, MANY_TOLD = 2, 6
-"""Rows that have a name and no prose are things if as many columns tell of them."""
-PROSE, MIN_TEXTS = 100, 5
-"""If no table has a few texts of this length, people look for what has a name in this database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +98,7 @@ class _Planner:
         """Return whether a table has some texts of several sentences."""
         texts = [text for name in table.prose for text in table.columns[name].texts]
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]  # a Chinese sign says more than a letter
-        return sum(size >= PROSE for size in sizes) >= MIN_TEXTS
+        return sum(size >= known.PROSE for size in sizes) >= known.MIN_TEXTS
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
@@ -130,7 +115,7 @@ class _Planner:
         if known.SURE & {*table.noun} or known.BETWEEN.fullmatch("_".join(table.noun)):
             return "is for few, by its name"
         programs = table.is_settings or table.is_template or table.repeats
-        large = table.chars > LARGE * self._whole and table.prose and not programs
+        large = table.chars > known.LARGE * self._whole and table.prose and not programs
         return "" if large else table.machine
 
     def _is_thing(self, table: Table) -> bool:
@@ -142,7 +127,7 @@ class _Planner:
 
     def _is_brought(self, table: Table) -> bool:
         """Return whether a list of names came with the application, and people look for prose."""
-        return self._speaks and table.noun[-1] in known.BROUGHT and table.said < LITTLE and not table.written
+        return self._speaks and table.noun[-1] in known.BROUGHT and table.said < known.LITTLE and not table.written
 
     def _tells(self, one: Relation) -> bool:
         """Return whether several rows that say something name each row: a conversation is told by its messages."""
@@ -158,8 +143,8 @@ class _Planner:
         extends = [one for one in ways if one.extends and not one.type_column and self._is_extended(one.parent)]
         typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 300)]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]
-        full = [one for one in plain if one.share >= FEW_NAMED]
-        partial = [one for one in plain if one.share < FEW_NAMED]
+        full = [one for one in plain if one.share >= known.FEW_NAMED]
+        partial = [one for one in plain if one.share < known.FEW_NAMED]
         if extends:
             self._plan.parts[table] = extends[:1]
         elif not table.key and full and not table.title:
@@ -176,7 +161,7 @@ class _Planner:
     def _is_extended(self, table: Table) -> bool:
         """Return whether rows say something, or are told by several tables with one more row for each."""
         more = [one.child for one in table.children if one.extends and not one.type_column and one.child.texts]
-        return bool(table.title or table.texts) or len({*more}) >= MIN_DETAILS
+        return bool(table.title or table.texts) or len({*more}) >= known.MIN_DETAILS
 
     def _has_own_name(self, table: Table) -> bool:
         title = table.columns.get(table.title)
@@ -187,7 +172,8 @@ class _Planner:
         for table, ways in [*self._plan.parts.items()]:
             parent = ways[0].parent
             kinds = {one.child for one in parent.children if one.extends and not one.is_pointer}
-            few = 2 * table.rows < parent.rows and abs(sum(one.rows for one in kinds) / parent.rows - 1) > 1 - FEW_NAMED
+            of_kinds = sum(one.rows for one in kinds) / max(1, parent.rows)
+            few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - known.FEW_NAMED
             if not ways[0].extends or not table.title or parent.title or parent in self._wanted or few:
                 continue
             del self._plan.parts[table]
@@ -202,7 +188,7 @@ class _Planner:
             heads = [head for name in table.prose for head in _pieces(table.columns[name].texts)]
             others = [one for one in self._usable if one is not table and not is_of_copies(one)]
             said = "\n".join(squeezed(text) for one in others for name in one.prose for text in one.columns[name].texts)
-            if len(heads) >= MIN_ROWS and 3 * sum(head in said for head in heads) >= len(heads):
+            if len(heads) >= known.MIN_ROWS and 3 * sum(head in said for head in heads) >= len(heads):
                 self._usable.discard(table)
                 self._out[table] = "has what is in other tables, too"
             elif known.AWAY & {*table.noun} and any(_is_taken_from(table, one) for one in others):
@@ -302,15 +288,15 @@ class _Planner:
                 continue
             own += [one for one in parts if one.far and one.relation.gives_values]
             is_kind = any(one.extends and one.parent.prose and one.parent in self._out for one in table.parents)
-            alone = table.said < LITTLE and not own and not is_kind
-            few = table.told < MIN_TOLD and not table.written and not table.is_people
+            alone = table.said < known.LITTLE and not own and not is_kind
+            few = table.told < known.MIN_TOLD and not table.written and not table.is_people
             brought = self._is_brought(table)
             facts = self._speaks and not table.written and any(map(_adds_facts, table.parents))
-            idle = self._speaks and table.told <= MANY_TOLD and not (table.written or table.is_people or table.is_used)
+            busy = table.written or table.is_people or table.is_used
+            idle = self._speaks and table.told <= known.MANY_TOLD and not busy
             nothing = not (table.chars or own) and not any(one.table.prose or one.table.title for one in parts)
-            if nothing or (
-                alone and (table.is_label or table.rows < MIN_ROWS or few or brought or idle or facts or table.repeats)
-            ):
+            few = few or table.is_label or table.rows < known.MIN_ROWS or table.repeats
+            if nothing or (alone and (few or brought or idle or facts)):
                 self._out[table] = "has names alone"
             elif table.repeats and not own and not table.title and table.machine:
                 self._out[table] = "repeats itself"
@@ -331,12 +317,12 @@ class _Planner:
             unique = {
                 (one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts
             }
-            self._plan.documents[table] = [*unique.values()][:MAX_PARTS]
+            self._plan.documents[table] = [*unique.values()][: known.MAX_PARTS]
 
 
 def _adds_facts(one: Relation) -> bool:
     """Return whether rows are many for each row that says more than they do: its measurements, its steps."""
-    return one.is_crowd and bool(one.parent.title) and one.parent.said >= LITTLE and not one.writes
+    return one.is_crowd and bool(one.parent.title) and one.parent.said >= known.LITTLE and not one.writes
 
 
 def _is_taken_from(table: Table, other: Table) -> bool:
@@ -357,13 +343,13 @@ def squeezed(text: str) -> str:
 
 def _pieces(texts: Sequence[str]) -> list[str]:
     """Return the last letters of the longest sentence of each text: what a copy begins with may be a name."""
-    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts[:PIECES]]
-    return [squeezed(run)[-PIECE:] for run in runs if len(run) > 1.5 * PIECE]
+    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts[: known.PIECES]]
+    return [squeezed(run)[-known.PIECE :] for run in runs if len(run) > 1.5 * known.PIECE]
 
 
 def _answers(one: Relation) -> bool:
     """Return whether rows answer what they name: they are called replies, or have the title of it."""
-    if one.share < FEW_NAMED or not one.parent.title or one.type_column or one.is_crowd:
+    if one.share < known.FEW_NAMED or not one.parent.title or one.type_column or one.is_crowd:
         return False
     if one.child.noun[-1] in known.REPLIES:
         return True
@@ -373,7 +359,7 @@ def _answers(one: Relation) -> bool:
     names = dict(zip(one.parent.source.columns[one.pairs[0][1]].values, above.values, strict=True))
     pairs = [(said, names[key]) for key, said in one.child.source.rows_of(one.column, title.name) if key in names]
     same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
-    return len(same) >= MIN_ROWS and 2 * sum(same) >= len(same)
+    return len(same) >= known.MIN_ROWS and 2 * sum(same) >= len(same)
 
 
 def _owner(table: Table, ways: Sequence[Relation]) -> Relation:

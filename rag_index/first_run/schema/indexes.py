@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.tables import Condition, Relation, Table
 
 MAX_NAME_CHARS = 80
-MAX_JOINS = 8
-MAX_PAYLOAD = 12
-MAX_LEVELS = 12
-"""Numbers with at most this many values, such as priorities, are filtered by."""
-MIN_NAMED = 0.05
-SHORT = 40
-"""Parts whose texts have fewer characters stand in the text of their document."""
 ORDER = (
     "table", "schema", "on", "key", "where", "order_by", "title", "text", "inline", "format", "payload",
     "payload_indexes", "language", "language_column", "joins", "parts",
@@ -83,10 +76,10 @@ class _Rows:
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
             says = named or (parent.prose and (one.extends or len(parent.children) < 2))
-            if parent is skip or one.type_column or one.is_pointer or one.share < MIN_NAMED:
+            if parent is skip or one.type_column or one.is_pointer or one.share < known.MIN_NAMED:
                 continue
-            again = parent in self.joined - {self.table} and not one.writes
-            if not says or again or len(self.joins) >= MAX_JOINS or not one.is_whole or (parent.machine and not named):
+            again = (parent in self.joined - {self.table} and not one.writes) or len(self.joins) >= known.MAX_JOINS
+            if not says or again or not one.is_whole or (parent.machine and not named):
                 continue
             name = self.join(one)
             titles = self.read(parent, parent.title_columns, name)
@@ -106,7 +99,7 @@ class _Rows:
         for one in table.parents:
             over = one.parent
             known_row = over in self.joined or over.is_people or over.is_label or one.type_column
-            if known_row or not over.title or over.prose or not one.is_whole or len(self.joins) >= MAX_JOINS:
+            if known_row or not over.title or over.prose or not one.is_whole or len(self.joins) >= known.MAX_JOINS:
                 continue
             name = self.join(one, through)
             titles = self.read(over, over.title_columns, name)
@@ -127,7 +120,7 @@ class _Rows:
                 self.payload[name] = "keyword" if kind == "text" else ""
             elif one.role == "time" and len({*one.values}) > 2:
                 self.payload[name] = "datetime" if kind == "time" else ""
-            elif one.role == "number" and 1 < len(levels) <= MAX_LEVELS and len(levels) * 4 < len(one.values):
+            elif one.role == "number" and 1 < len(levels) <= known.MAX_GRADES and len(levels) * 4 < len(one.values):
                 self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
 
     def where(self, conditions: Sequence[Condition], *more: str) -> dict[str, str]:
@@ -204,7 +197,7 @@ class IndexMaker:
 
     def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the payload, and what people filter by of documents and their parts."""
-        payload = dict([*self._rows.payload.items()][:MAX_PAYLOAD])
+        payload = dict([*self._rows.payload.items()][: known.MAX_PAYLOAD])
         indexes = {name: kind for name, kind in payload.items() if kind}
         for part in parts:
             kinds = part.pop("payload_indexes", {})
@@ -236,7 +229,7 @@ class IndexMaker:
         else:
             rows.text += rows.read(child, [*child.title_columns, *child.texts])
             rows.add_labels(skip=one.relation.parent)
-            short = sum(child.columns[name].length for name in (*child.title_columns, *child.texts)) < SHORT
+            short = sum(child.columns[name].length for name in (*child.title_columns, *child.texts)) < known.SHORT
             text, inline = rows.text, short and not child.prose and one.up is None
             own = [name for name in text if "." not in name]
             captions = [name for name in text if "." in name]

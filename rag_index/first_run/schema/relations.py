@@ -18,14 +18,6 @@ from rag_index.first_run.schema.words import singular, words
 if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import Column, DatabaseCatalog
 
-MIN_FOUND = 0.85
-"""The share of a column's values that are keys of the table it names: others name rows that are gone."""
-MIN_RANDOM_FOUND = 0.03
-"""The same for random keys, of which one column may name rows of several tables."""
-MIN_STEM = 3
-"""The letters of a word that may be the beginning of what a table is called."""
-MAX_TYPES = 20
-
 
 def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
     """Add to each table its relations to its parents and its children."""
@@ -84,7 +76,7 @@ class _Finder:
                 for column in owner.source.columns.values():
                     values = [value for value in column.filled if value not in NOTHING]
                     newest = known.POINTERS & {*words(column.name)} and column.name not in related
-                    if newest and self._found(values, version) >= MIN_FOUND:
+                    if newest and self._found(values, version) >= known.MIN_FOUND:
                         found.append(Relation(owner, version, ((column.name, version.key[0]),)))
         return found
 
@@ -118,11 +110,11 @@ class _Finder:
         values = [value for value in column.filled if value not in NOTHING]
         if role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
             return []
-        hit = next((one for one in self._named(table, column) if self._found(values, one) >= MIN_FOUND), None)
+        hit = next((one for one in self._named(table, column) if self._found(values, one) >= known.MIN_FOUND), None)
         if hit is None and is_random(values):
             own = known.PARENT_WORDS & {*words(column.name)}
             fits = [(self._found(values, one), one) for one in self._random if one is not table or own]
-            fits = [fit for fit in fits if fit[0] >= MIN_RANDOM_FOUND]
+            fits = [fit for fit in fits if fit[0] >= known.MIN_RANDOM_FOUND]
             found, left, filled = [], 1.05, table.columns[column.name].filled
             for share, one in sorted(fits, key=lambda fit: (-fit[0], -len(fit[1].columns))):
                 if share <= left:  # a value names one row: what extends a table has the same keys
@@ -148,8 +140,9 @@ class _Finder:
             if fits and one is not table:
                 found.append(one)
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
-        if not found and bare and len(bare) < len(named) and len(bare[-1]) >= MIN_STEM:  # `repo_id` of a repository
-            found = [one for one in self._keyed if one is not table and one.noun[-1].startswith(bare[-1])]
+        stem = bare[-1] if bare and len(bare) < len(named) else ""
+        if not found and len(stem) >= known.MIN_STEM:  # `repo_id` of a repository
+            found = [one for one in self._keyed if one is not table and one.noun[-1].startswith(stem)]
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
             trees = [one for one in self._keyed if column.name in one.columns and one.noun[-1] in known.CONTAINERS]
             found += [*sorted(trees, key=lambda one: one is not table), *([] if "pid" in named and trees else [table])]
@@ -167,7 +160,7 @@ class _Finder:
             found_in = [
                 self._catalog.share_found(some, one.source, key) for key, some in zip(one.key, filled, strict=True)
             ]
-            if min(found_in) >= MIN_FOUND:
+            if min(found_in) >= known.MIN_FOUND:
                 found.append(Relation(table, one, tuple((name, name) for name in one.key)))
         return sorted(found, key=lambda one: -len(one.pairs))[:1]
 
@@ -179,7 +172,7 @@ class _Finder:
             row = next((one for one in found if one.column == column), None)
             if row is None or not known.TYPE_WORDS & {*named}:
                 return []
-        kinds = self._catalog.distinct(table.source, column, MAX_TYPES + 1)
+        kinds = self._catalog.distinct(table.source, column, known.MAX_TYPES + 1)
         kinds = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
         stem |= {named[-1].removesuffix(kind)} - {"", named[-1]}
@@ -190,7 +183,7 @@ class _Finder:
         free = [name for name in free if not stem or any(any(w.startswith(s) for s in stem) for w in words(name))] or (
             [name for name in free if not stem - {"content", "object"}]
         )
-        if not 0 < len(kinds) <= MAX_TYPES or not free:
+        if not 0 < len(kinds) <= known.MAX_TYPES or not free:
             return []
         called = self._called(column, found)
         return [one for kind in kinds for one in self._of_type(table, column, kind, called(kind), free[0])]
@@ -219,7 +212,7 @@ class _Finder:
                 made = Relation(table, parent, ((other, parent.key[0]),), 1.0, column, kind)
                 if ids is None:
                     ids = self._catalog.distinct(table.source, other, 60, made.where)
-                if ids and self._found(ids, parent) >= MIN_FOUND:
+                if ids and self._found(ids, parent) >= known.MIN_FOUND:
                     return [made]
         return []
 

@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
 NOTHING = (None, "", 0, "0", -1, "-1")
 """Values that name no row of another table."""
-MIN_UNIX_SECONDS = 400_000_000
-MIN_MINUTES, MIN_OWN_MINUTES = 3, 0.2
-"""Rows that came in as many minutes, and such a share of them, were written one by one; others came together."""
-MIN_USED, MIN_USED_ROWS = 0.3, 30
-MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
-MAX_TEXTS = 10
-MAX_LABEL_CHARS = 20
-MAX_ROWS_OF_ONE = 30
-"""A row with more rows below it, on average, contains documents: it is none of one piece."""
-MAX_LABEL_ROWS = 50
-"""A larger table of names is a list of things, and no label of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +82,7 @@ class Relation:
     def is_crowd(self) -> bool:
         """Return whether hundreds of rows name each: what has them contains them."""
         several = len(self.named) / max(1, len({*self.named}))
-        return several > MAX_ROWS_OF_ONE or self.child.rows > MAX_ROWS_OF_ONE * self.parent.rows
+        return several > known.MAX_ROWS_OF_ONE or self.child.rows > known.MAX_ROWS_OF_ONE * self.parent.rows
 
     @property
     def gives_values(self) -> bool:
@@ -235,7 +224,7 @@ class Table:
                 _says_again(one, other) for other in [*kept, *map(self.columns.__getitem__, self.title_columns)]
             ):
                 kept.append(one)
-        return [one.name for one in kept[:MAX_TEXTS]]
+        return [one.name for one in kept[: known.MAX_TEXTS]]
 
     @cached_property
     def prose(self) -> list[str]:
@@ -263,9 +252,10 @@ class Table:
         """Return whether rows came one by one: at different minutes, as one of their times says."""
         for one in self.columns.values():
             values = [value for value in one.values if value not in NOTHING]
-            numbers = one.role == "number" and all(isinstance(n, int) and n > MIN_UNIX_SECONDS for n in values)
+            numbers = one.role == "number" and all(isinstance(n, int) and n > known.MIN_UNIX_SECONDS for n in values)
             minutes = len({str(at)[:16] for at in values})
-            if (one.role == "time" or numbers) and minutes >= max(MIN_MINUTES, MIN_OWN_MINUTES * len(values)):
+            own = max(known.MIN_MINUTES, known.MIN_OWN_MINUTES * len(values))
+            if (one.role == "time" or numbers) and minutes >= own:
                 return True
         return False
 
@@ -280,13 +270,14 @@ class Table:
         coded = any(one.role == "code" and one.distinct > 0.95 for one in self.columns.values())
         if self.is_people and not self.is_accounts and self.told + coded > 2:
             return False
-        named = sum(self.columns[name].length for name in self.title_columns) > MAX_LABEL_CHARS
+        named = sum(self.columns[name].length for name in self.title_columns) > known.MAX_LABEL_CHARS
         if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it
         if self.is_extended or any(one.extends and one.parent.prose for one in self.parents):
             return False  # its text is there
         many = any(one.child.rows > 20 * self.rows for one in self.children)
-        return not self.texts and bool(self.children) and (self.rows <= MAX_LABEL_ROWS or many) and not self.written
+        small = self.rows <= known.MAX_LABEL_ROWS or many
+        return not self.texts and bool(self.children) and small and not self.written
 
     @cached_property
     def told(self) -> int:
@@ -310,7 +301,7 @@ class Table:
     def is_used(self) -> bool:
         """Return whether rows of other tables name a good share of its rows: of a list that was brought, few are."""
         others = [one for one in self.children if one.child is not self]
-        return any(len({*one.named}) >= min(MIN_USED_ROWS, MIN_USED * self.rows) for one in others)
+        return any(len({*one.named}) >= min(known.MIN_USED_ROWS, known.MIN_USED * self.rows) for one in others)
 
     @cached_property
     def is_settings(self) -> bool:
@@ -392,9 +383,9 @@ def is_random(values: Iterable[Any]) -> bool:
     """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests, large numbers."""
     texts = [str(value) for value in values][:50]
     digits = [text for text in texts if text.isdigit()]
-    long = sum(map(len, texts)) >= MIN_RANDOM_CHARS * len(texts) and not any(" " in text for text in texts)
+    long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts) and not any(" " in text for text in texts)
     if len(digits) == len(texts):
-        return len({*texts}) > 2 and all(len(text) >= MIN_RANDOM_DIGITS for text in texts)
+        return len({*texts}) > 2 and all(len(text) >= known.MIN_RANDOM_DIGITS for text in texts)
     return len({*texts}) > 1 and long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
 
 

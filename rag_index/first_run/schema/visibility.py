@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import is_readable
-from rag_index.first_run.schema.tables import MIN_UNIX_SECONDS, Condition, Relation, Table, listed
+from rag_index.first_run.schema.tables import Condition, Relation, Table, listed
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _Look:
         self.counts = Counter(column.filled)
         self.rows = max(1, len(column.values))
         self.numbers = self.kind == "number" and all(isinstance(one, int) for one in self.counts)
-        self.seconds = self.numbers and all(not at or at > MIN_UNIX_SECONDS for at in self.counts)
+        self.seconds = self.numbers and all(not at or at > known.MIN_UNIX_SECONDS for at in self.counts)
 
     @property
     def unset(self) -> str:

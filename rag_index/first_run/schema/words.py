@@ -96,6 +96,74 @@ WRITERS = _words("""
 MIME = _words("mime mimetype contenttype mediatype filetype")
 """Words of columns with the kind of the file beside them."""
 
+# --- How much is enough: what a column is ---
+
+MAX_CODE_CHARS = 24
+"""Longer values without letters are no codes, but numbers that programs give."""
+MIN_SAYING = 0.3
+"""If fewer objects have any text, they are for programs."""
+FORMATS_READ = 100
+"""Values of a column whose format is found out."""
+
+# --- How much is enough: what a table is ---
+
+MIN_UNIX_SECONDS = 400_000_000
+MIN_MINUTES, MIN_OWN_MINUTES = 3, 0.2
+"""Rows that came in as many minutes, and such a share of them, were written one by one; others came together."""
+MIN_USED, MIN_USED_ROWS = 0.3, 30
+"""A list is used if others name this share of its rows, or so many of them."""
+MIN_RANDOM_CHARS, MIN_RANDOM_DIGITS = 10, 8
+"""Longer keys are random: nothing else has the same by chance."""
+MAX_TEXTS = 10
+"""More columns of text than these, prose first, say little."""
+MAX_LABEL_CHARS = 20
+"""Longer names are titles of things that others tell of."""
+MAX_ROWS_OF_ONE = 30
+"""A row with more rows below it, on average, contains documents: it is none of one piece."""
+MAX_LABEL_ROWS = 50
+"""A larger table of names is a list of things, and no label of others."""
+
+# --- How much is enough: what belongs together ---
+
+MIN_FOUND = 0.85
+"""The share of a column's values that are keys of the table it names: others name rows that are gone."""
+MIN_RANDOM_FOUND = 0.03
+"""The same for random keys, of which one column may name rows of several tables."""
+MIN_STEM = 3
+"""The letters of a word that may be the beginning of what a table is called."""
+MAX_TYPES = 20
+"""A column with more values tells of no table."""
+
+# --- How much is enough: what becomes of a table ---
+
+MAX_PARTS = 10
+"""Each is read by a query for each page of documents."""
+LARGE = 0.2
+"""A table with this share of all text is not left out for its name."""
+PIECES, PIECE = 30, 30
+"""How many texts of a copy are looked for, and how many of their letters."""
+FEW_NAMED = 0.95
+"""If fewer rows name one of a table, they hang on rows of several tables."""
+MIN_ROWS, MIN_DETAILS = 3, 3
+"""Fewer rows, or tables that add one row each, prove nothing."""
+LITTLE = 15
+"""Rows that say less in sentences than this many characters have names alone."""
+MIN_TOLD, MANY_TOLD = 2, 6
+"""Rows that have a name and no prose are things if as many columns tell of them."""
+PROSE, MIN_TEXTS = 100, 5
+"""If no table has a few texts of this length, people look for what has a name in this database."""
+
+# --- How much is enough: what is written ---
+
+MAX_JOINS, MAX_PAYLOAD = 8, 12
+"""More slow a query, or fill a page with facets."""
+MAX_GRADES = 12
+"""Numbers with at most this many values, such as priorities, are filtered by."""
+MIN_NAMED = 0.05
+"""What fewer rows name is not worth a join."""
+SHORT = 40
+"""Parts whose texts have fewer characters stand in the text of their document."""
+
 # --- What tables are for ---
 
 MACHINE = _words("""
