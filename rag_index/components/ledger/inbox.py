@@ -166,10 +166,9 @@ class InboxRows(LedgerConnection):
 
     def waiting_look_ups(self, alias: str, limit: int) -> list[WaitingLookUp]:
         """Return the look-ups that have waited longest."""
-        statement = sa.select(
-            look_ups.c.column_name, look_ups.c.value, look_ups.c.number, look_ups.c.changed_at, look_ups.c.first_number
-        ).where(look_ups.c.alias == alias)
-        statement = statement.order_by(look_ups.c.number, look_ups.c.column_name, look_ups.c.value).limit(limit)
+        w = look_ups.c
+        statement = sa.select(w.column_name, w.value, w.number, w.changed_at, w.first_number).where(w.alias == alias)
+        statement = statement.order_by(w.number, w.column_name, w.value).limit(limit)
         return [WaitingLookUp(*row) for row in self._select(statement)]
 
     def any_look_ups(self, alias: str) -> bool:

@@ -185,10 +185,6 @@ class IndexLease:
 
         now = self._ledger.clock()
         process = psutil.Process()
-        mine = {
-            "run_id": self.run_id, "host": socket.gethostname(), "pid": process.pid,
-            "process_started": process.create_time(), "since": now, "renewed_at": now,
-        }  # fmt: skip
         row = _read_row(self._ledger, self._name)
         if row is not None and row["run_id"] is not None and self._holder_lives(row, now):
             since = dt.datetime.fromtimestamp(row["since"], tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -198,13 +194,14 @@ class IndexLease:
             )
         epoch, renewed_at = (row["epoch"], row["renewed_at"]) if row is not None else (0, 0.0)
         unchanged = (leases.c.epoch == epoch) & (leases.c.renewed_at == renewed_at)
-        update = leases.update().where(leases.c.name == self._name, unchanged).values(epoch=epoch + 1, **mine)
+        mine = {
+            "run_id": self.run_id, "host": socket.gethostname(), "pid": process.pid, "epoch": epoch + 1,
+            "process_started": process.create_time(), "since": now, "renewed_at": now,
+        }  # fmt: skip
         with self._ledger.transaction() as connection:
-            if row is None:
-                free = {**mine, "run_id": None, "renewed_at": 0.0}
-                insert = insert_for(connection.dialect)(leases).values(name=self._name, epoch=0, **free)
-                connection.execute(insert.on_conflict_do_nothing())
-            if connection.execute(update).rowcount != 1:
+            insert = insert_for(connection.dialect)(leases).values(name=self._name, **mine)
+            take = insert.on_conflict_do_update(index_elements=["name"], set_=mine, where=unchanged)
+            if connection.execute(take, execution_options={"preserve_rowcount": True}).rowcount != 1:
                 raise IndexLocked(f"index {self._name} has just been taken by another run: wait until it is done")
         return int(epoch) + 1
 
