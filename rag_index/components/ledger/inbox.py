@@ -38,8 +38,6 @@ from rag_index.components.ledger.tables import (
 )
 
 WAITING = (inbox, look_ups)
-EARLIEST = ("changed_at", "first_number")
-"""Columns in which what arrives once more keeps the least value."""
 MAX_MILESTONES = 1000
 """Milestones of an index that are kept while it cannot reach them. Beyond that, only the newest moves."""
 MAX_KEPT = 10_000
@@ -119,20 +117,16 @@ class InboxRows(LedgerConnection):
         earliest: dict[tuple[str, ...], float] = {}
         for *key, at in arrived:
             earliest[tuple(key)] = min(at, earliest.get(tuple(key), at))
-        names, new, old = table.c.keys(), self._new(table), table.c
-        renewed = [name for name in ("number", "received_at") if name in names]
+        new, old = self._new(table), table.c
         least: dict[str, Any] = {
-            name: sa.case((new[name] < old[name], new[name]), else_=old[name]) for name in EARLIEST
+            name: sa.case((new[name] < old[name], new[name]), else_=old[name])
+            for name in ("changed_at", "first_number")
         }
         with self.transaction():
             numbers = {alias: self._next_number(alias) for alias in dict.fromkeys(ids[0] for ids in earliest)}
-            now, rows = self.clock(), []
-            for ids, at in earliest.items():
-                number = numbers[ids[0]]
-                first = number if first_number is None else first_number
-                given = {"number": number, "changed_at": at, "received_at": now, "first_number": first}
-                rows.append((*ids, *(given[name] for name in names[len(ids) :])))
-            self._put_rows(table, rows, update=renewed, **least)
+            firsts = numbers if first_number is None else dict.fromkeys(numbers, first_number)
+            rows = [(*ids, numbers[ids[0]], at, firsts[ids[0]]) for ids, at in earliest.items()]
+            self._put_rows(table, rows, update=["number"], **least)
         return numbers
 
     def _next_number(self, alias: str) -> int:

@@ -130,7 +130,7 @@ batch_deletions = _table("batch_deletions", primary(collection_id=Integer, hour=
 inbox = _table(
     "inbox",
     primary(alias=Text, document_id=Text),
-    filled(number=BigInteger, changed_at=Float, received_at=Float),
+    filled(number=BigInteger, changed_at=Float),
     filled("0", first_number=BigInteger),
 )
 sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
@@ -221,7 +221,7 @@ not_empty = scan_table("not_empty", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
-LEDGER_VERSION = 18
+LEDGER_VERSION = 19
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
