@@ -312,7 +312,7 @@ class Bm25Encoder:
         are those by which each text is found as a whole.
         """
         found = [
-            self._engine_for(text, language).embed_document(self._prepared(text, document=True))
+            self._engine_for(text, language).embed_document(self._prepared(text))
             for text, language in zip_longest(texts, languages, fillvalue="")
         ]
         indices, values = [vector.indices for vector in found], [vector.values for vector in found]
@@ -341,7 +341,7 @@ class Bm25Encoder:
 
     def matched(self, words: Mapping[str, QueryWord], texts: Iterable[str]) -> list[tuple[str, ...]]:
         """Return which of these words of a query each text has, in some form; of a compound, the whole of it."""
-        found = (set(self._engine_for(one).embed_query(self._prepared(one, document=True)).indices) for one in texts)
+        found = (set(self._engine_for(one).embed_query(self._prepared(one)).indices) for one in texts)
         return [tuple(name for name, word in words.items() if word.is_in(own)) for own in found]
 
     def highlights(self, words: Mapping[str, QueryWord], text: str) -> tuple[str, ...]:
@@ -371,9 +371,9 @@ class Bm25Encoder:
             language = choose_language(text, self.languages)
         return self._engines[self.languages.index(language)]
 
-    def _prepared(self, text: str, *, document: bool = False) -> str:
+    def _prepared(self, text: str) -> str:
         text = split_identifiers(without_accents(text)) if self._split else _with_compounds(without_accents(text))
-        return split_unspaced(text, characters=document)
+        return split_unspaced(text, characters=True)
 
     def dimensions(self, text: str) -> frozenset[int]:
         return frozenset(index for engine in self._engines for index in engine.embed_query(text).indices)
@@ -382,7 +382,7 @@ class Bm25Encoder:
         return {word: self._known(word) for word in words}
 
     def _prepared_dimensions(self, word: str) -> frozenset[int]:
-        return self.dimensions(self._prepared(word, document=True))
+        return self.dimensions(self._prepared(word))
 
     def _form(self, word: str) -> frozenset[int | str]:
         plain = without_accents(word)

@@ -258,11 +258,8 @@ class HostCalls(ABC, Generic[Req]):
             if host.free_slots(now) > 0 and now - host.checked_at > host.endpoint.compare_seconds:
                 wanted.append((host, False))
         for host, plain in wanted:
-            self._start_check(host, now, plain=plain)
-
-    def _start_check(self, host: Host, now: float, *, plain: bool) -> None:
-        host.being_probed = True
-        self._start_task(self._probe(host, now, plain=plain))
+            host.being_probed = True
+            self._start_task(self._probe(host, now, plain=plain))
 
     async def _probe(self, host: Host, started: float, *, plain: bool) -> None:
         try:
