@@ -113,6 +113,7 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, postgres, 
         assert left == []
 
 
+@pytest.mark.long
 def test_a_server_that_has_to_be_restarted_first(tmp_path):
     """`wal_level = replica` is PostgreSQL's default. Each script may be run twice."""
     with PostgresServer(find_postgres()) as server, server.database() as name:

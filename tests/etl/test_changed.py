@@ -197,6 +197,7 @@ def test_a_batch_is_as_large_as_two_seconds_allow_at_the_pace_of_the_one_before(
     assert sizes(2.0)[:3] == [4, 1, 1]
 
 
+@pytest.mark.long
 def test_a_batch_that_is_not_full_says_nothing_of_larger_ones_unless_it_took_too_long(sizes, project):
     assert sizes(0.5, first=1) == [1, 4, 4, 4, 4, 4, 4, 4, 2]
     assert sizes(1.5, first=2)[:3] == [2, 1, 1]

@@ -161,7 +161,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=["sqlite", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("postgresql", "mariadb"))],
+)
 def planted(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     with new_database(request.param, request, folder, "why") as url:

@@ -243,6 +243,7 @@ def test_pages_of_composite_keys_use_the_index(desk):
     assert re.search(r"Index Cond: .*ROW\(a, b\) > ROW", plan), plan
 
 
+@pytest.mark.long
 def test_parts_of_many_documents_with_a_composite_key(desk):
     """PostgreSQL has no stack for as many pairs in a list, and takes 65,535 parameters."""
     desk.run(

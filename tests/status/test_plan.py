@@ -51,10 +51,7 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
 
 def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     with FakeOllama() as server:
-        extra = (
-            f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\nwait_for_recovery = 1\n'
-        )
-        project = Project(tmp_path / "project", extra=extra).fill(1)
+        project = Project(tmp_path / "project", extra=f"{server.settings}wait_for_recovery = 1\n").fill(1)
         server.stop_listening()
         said = project.cli("plan").stdout
         server.listen()

@@ -76,7 +76,8 @@ def test_a_run_that_fails_is_tried_again_later_and_later_and_one_that_waits_soon
     assert all(least <= pause < least + 15 for least, pause in zip(wanted, pauses, strict=False)), pauses
 
 
-@pytest.mark.parametrize("when", ["before the watch", pytest.param("between two batches", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("when", ["before the watch", "between two batches"])
 def test_a_store_that_is_put_back_is_left_to_an_ordinary_run(project, tmp_path, monkeypatch, when):
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.01)
     kept, feed = back_up(project, tmp_path / "kept", STORE), ListFeed()
