@@ -224,7 +224,7 @@ class Retriever:
         asked, as_of = await self._demanded(question, names, demand)
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         sieve = Sieve(question.model, min_relevance, collapse, order)
-        await self._fill(asked, sieve, end)
+        await self._fill(asked, sieve, end, further=offset > 0)
         result = await self._result(asked, reranking, sieve)
         result = _page(asked, sieve, result, offset, end)
         hits = with_citations(result.hits, as_of, seals)
@@ -566,10 +566,17 @@ class Retriever:
         ordered = {"embed": stages["embed"], **indexes, **{name: one for name, one in stages.items() if one}}
         return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
 
-    async def _fill(self, asked: Asked, sieve: Sieve, end: int) -> None:
-        """Search deeper until `end` hits are shown, or a step adds none. The order of a field is that of one step."""
+    async def _fill(self, asked: Asked, sieve: Sieve, end: int, *, further: bool) -> None:
+        """Search deeper until `end` hits are shown, or a step adds none. The order of a field is that of one step.
+
+        A `further` page also looks whether others follow: the first is not to cost that.
+        """
         count = len(sieve.shown(asked.hits))
-        while count < end and not (sieve.order or sieve.ends(asked.hits)) and await self._fan_out.deepen(asked):
+        while (
+            (count < end or (further and count == end and not asked.left))
+            and not (sieve.order or sieve.ends(asked.hits))
+            and await self._fan_out.deepen(asked)
+        ):
             before, count = count, len(sieve.shown(asked.hits))
             if count == before:
                 break

@@ -64,6 +64,16 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
     assert full["fusion"] == "score"
 
 
+def test_a_page_continues_the_one_before_and_the_last_is_said(desk):
+    first, second = run(desk, "search", "printer", "--limit", "4"), run(desk, "search", "printer", "--offset", "4")
+    assert first.stderr == "rag-index: there are more documents: --offset 4\n"
+    assert second.stderr == ""
+    places = [line for page in (first, second) for line in page.stdout.splitlines() if not line.startswith(" ")]
+    assert len(set(places)) == 7
+    assert run(desk, "like", "comments/1", "--offset", "6").stdout == "No further documents.\n"
+    assert "offset is from 0 to 990, not 995" in run(desk, "search", "printer", "--offset", "995", code=2).stderr
+
+
 def test_what_is_corrected_collapsed_or_does_not_fit_is_said(desk):
     lines = run(desk, "search", "zzqqxx wwvvuu", "--limit", "1").stdout.splitlines()
     assert (lines[0], len(lines)) == ("Nothing fits. The nearest documents are:", 3)

@@ -276,6 +276,11 @@ def test_facets_count_what_was_found_and_leave_out_what_is_different_everywhere(
         assert window.evaluate("document.querySelector('.hit').getBoundingClientRect().bottom") < 768
         assert "Room" in window.evaluate("document.querySelector('.hit .payload').innerText")
         assert "Urgency" in window.evaluate("document.querySelector('#collapse').innerText")
+        for shown in (40, 60):
+            window.click("Show more")
+            window.wait_for(f"{shown} documents in")
+            assert len(set(hits(window))) == shown
+        assert window.evaluate("document.querySelector('#more').hidden"), "these are all"
 
 
 def test_a_long_value_does_not_widen_the_page(page):
@@ -332,10 +337,10 @@ def test_what_hardly_fits_can_be_left_out(page):
     page.evaluate("location.hash = 'q=zzqqxx+wwvvuu'")
     page.wait_for("Nothing fits. The nearest: ")
     choose = "e => { e.value = '0.5'; e.dispatchEvent(new Event('change', {bubbles: true})) }"
-    page.evaluate(f"({choose})(document.querySelector('#least'))")
+    page.evaluate(f"({choose})(document.querySelector('#min_relevance'))")
     page.wait_for("Nothing fits in")
     assert hits(page) == []
-    assert page.evaluate("location.hash").endswith("&least=0.5")
+    assert page.evaluate("location.hash").endswith("&min_relevance=0.5")
     page.evaluate("history.back()")
     page.wait_for("Nothing fits. The nearest: ")
 
