@@ -136,7 +136,7 @@ def why(
     options |= {"filter": conditions_of(filters), "groups": groups, "indexes": indexes or None}
     with Retriever.from_settings(context.settings(wait=wait)) as retriever:
         found = retriever.why_sync(query, document, **options)
-    lines = [found.said, found.remedy]
+    lines = [found.message, found.remedy]
     lines += [f"It has {', '.join(found.matched)}."] if found.matched else []
     lines += [f"It does not have {', '.join(found.missing)}."] if found.missing else []
     show(found.to_json(), *filter(None, lines), as_json=as_json)

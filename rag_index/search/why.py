@@ -54,7 +54,7 @@ class Why(Answered):
         document_id: The document's key, as text.
         reason: found, unknown, not_in_table, where, join, erased, failed, empty, held_back, not_indexed,
             not_in_store, filter, access, query, collapsed, column or rank.
-        said: The reason as a sentence.
+        message: The reason as a sentence.
         remedy: What to do about it, "" if there is nothing.
         rank: Its place in the search, from 1; 0 if that is not known.
         score: Its score.
@@ -67,7 +67,7 @@ class Why(Answered):
     index: str
     document_id: str
     reason: str
-    said: str
+    message: str
     remedy: str = ""
     rank: int = 0
     score: float = 0.0
@@ -129,8 +129,8 @@ class Inquiry:
             return await self.fan_out.read(self.index, Deadline.after(self.settings.retrieve.timeout), read, {})
         return self.settings.index(self.index).access is None
 
-    def _why(self, reason: str, said: str, remedy: str = "", **more: Any) -> Why:
-        return Why(self.index, self.document_id, reason, said, remedy, **more)
+    def _why(self, reason: str, message: str, remedy: str = "", **more: Any) -> Why:
+        return Why(self.index, self.document_id, reason, message, remedy, **more)
 
     def _own(self, hits: Sequence[SearchHit]) -> SearchHit | None:
         own = (self.index, self.document_id)

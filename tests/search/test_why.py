@@ -180,7 +180,7 @@ def test_each_reason_is_named_with_its_remedy(planted):
     wrong = []
     for query, document, options, reason, said in CASES:
         found = planted.retriever.why_sync(query, document, all_groups=True, **options)
-        if found.reason != reason or said not in found.said:
+        if found.reason != reason or said not in found.message:
             wrong.append((query, document, options, found))
         assert found.remedy or found.reason == "found"
     assert not wrong
@@ -202,7 +202,7 @@ def test_nobody_learns_of_a_document_that_he_may_not_see(planted):
     said = set()
     for document in ("tickets/112", "tickets/100", "tickets/119", "tickets/200", "tickets/114", "tickets/4444"):
         found = planted.retriever.why_sync("salaries", document, groups=["staff"])
-        said.add((found.reason, found.said, found.remedy, found.rank, found.matched, found.missing))
+        said.add((found.reason, found.message, found.remedy, found.rank, found.matched, found.missing))
     assert [one[0] for one in said] == ["unknown"]
     own = planted.retriever.why_sync("zebra", "tickets/111", groups=["staff"], limit=1)
     assert (own.reason, own.missing) == ("rank", ("zebra",)), "what he may see, without the columns of its row"

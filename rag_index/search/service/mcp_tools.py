@@ -229,7 +229,7 @@ class _Why(_Tool, WhyQuestion):
         found = await service.why(caller, **self.model_dump())
         has = f"It has {', '.join(found.matched)}. " if found.matched else ""
         lacks = f"It lacks {', '.join(found.missing)}." if found.missing else ""
-        return "\n".join(filter(None, [found.said, found.remedy, f"{has}{lacks}"]))
+        return "\n".join(filter(None, [found.message, found.remedy, f"{has}{lacks}"]))
 
 
 class _GetDocument(_Tool, DocumentQuery):
