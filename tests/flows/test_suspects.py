@@ -8,6 +8,8 @@ import pytest
 
 from tests.project import Project
 
+pytestmark = pytest.mark.long
+
 HUNGRY = """
 import numpy as np
 from rag_index.components.embedders import EmbedderIdentity
@@ -57,7 +59,6 @@ def test_the_next_run_finds_it_and_indexes_the_rest(project):
     assert kinds(project) == {"failed_documents"}
 
 
-@pytest.mark.long
 def test_single_documents_as_well(project):
     """Where a changed document keeps what it had, since the run that died had written nothing."""
     before = project.texts()["7"]
@@ -70,7 +71,6 @@ def test_single_documents_as_well(project):
     assert "pending_documents" not in kinds(project)
 
 
-@pytest.mark.long
 def test_a_worker_without_memory_is_told_in_a_sentence_with_its_shard(tmp_path, prefect_server):
     info = tmp_path / "site" / "hungry-1.0.dist-info"
     info.mkdir(parents=True)

@@ -13,6 +13,8 @@ from tests.docs.pages import ROOT
 from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
+pytestmark = pytest.mark.long
+
 NOWHERE = "http://127.0.0.1:9/api"
 PROFILES = f'active = "office"\n[profiles.office]\nPREFECT_API_URL = "{NOWHERE}"\n'
 
@@ -32,12 +34,10 @@ def project(tmp_path) -> Project:
 @pytest.mark.parametrize(
     ("way", "command"),
     [
-        ("profile", "index-all"),
-        pytest.param("environment", "doctor", marks=pytest.mark.long),
-        pytest.param("folder", "watch --once", marks=pytest.mark.long),
-        pytest.param("profile", "benchmark --sample-size 5 --workers 1", marks=pytest.mark.long),
+        ("profile", "index-all"), ("environment", "doctor"), ("folder", "watch --once"),
+        ("profile", "benchmark --sample-size 5 --workers 1"),
     ],
-)
+)  # fmt: skip
 def test_a_prefect_server_that_does_not_answer_ends_a_flow_and_no_plain_command(project, tmp_path, way, command):
     """The server is named in one of the ways of Prefect, which alone reads them."""
     with project.source() as db:
@@ -55,7 +55,6 @@ def test_a_prefect_server_that_does_not_answer_ends_a_flow_and_no_plain_command(
     assert ended.returncode == 0, ended
 
 
-@pytest.mark.long
 def test_without_a_named_server_a_flow_has_a_temporary_one_whose_runs_are_kept_in_the_data_folder(project, tmp_path):
     """Its tasks run on workers, which reach the server too. Nothing of it is left but its database."""
     home = project.folder / ".rag-index" / "prefect"
@@ -83,7 +82,6 @@ def test_without_a_named_server_a_flow_has_a_temporary_one_whose_runs_are_kept_i
         page.terminate()
 
 
-@pytest.mark.long
 def test_a_temporary_server_that_does_not_start_is_named(project):
     home = project.folder / ".rag-index" / "prefect"
     home.mkdir(parents=True)
