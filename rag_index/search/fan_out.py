@@ -190,7 +190,7 @@ class FanOut:
         if unknown:
             until = min(began + question.index_seconds, _before_reading(deadline)) + self._wait
             loaded = await self._each(question, unknown, self._load, until, apart=True)
-            live |= self._settled(asked, unknown, loaded, " while the index was opened")
+            live |= self._settled(asked, unknown, loaded, "being opened")
             deadline.at += time.monotonic() - began if self._wait else 0.0
         for index, collection in live.items():
             if collection is not None:
@@ -407,7 +407,7 @@ class FanOut:
         asking = {answer.index: answer for answer in answers}
         permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
         asked.seconds["access"] += time.perf_counter() - began if asking else 0.0
-        for index, keys in self._settled(asked, asking, permitted, " while its database was asked").items():
+        for index, keys in self._settled(asked, asking, permitted, "waiting for its database").items():
             answer = asking[index]
             seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]
             answer.enough = len(seen) >= answer.first(question) and len(set(seen)) >= question.limit
@@ -528,11 +528,12 @@ class FanOut:
         return found.copy()
 
     def _settled(
-        self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = ""
+        self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = "being searched"
     ) -> dict[str, T]:
         """Return what was found in time, by index; the others get an error."""
         seconds = min(asked.question.deadline.seconds, asked.question.index_seconds)
-        late = SearchTimedOut(f"timed out after {seconds:g} s{during}; search again, or with a longer timeout")
+        remedy = "search again in a moment, or allow more time ([retrieve] index_timeout)"
+        late = SearchTimedOut(f"still {during} after {seconds:g} s; {remedy}")
         settled = {}
         for index in indexes:
             result = found.get(index, late)
@@ -555,7 +556,7 @@ class FanOut:
         since = time.monotonic() - (0 if fresh else self._live.seconds)
         if (known := self._live.names(since)) is not None:
             return known
-        during, read = " while the store was opened", self._live.read_names
+        during, read = " while the store was opened: search again in a moment", self._live.read_names
         return await self._threads.run(ALIASES, deadline, self._threads.ask, read, since, during=during)
 
     def _open_afresh(self) -> StoreReader:

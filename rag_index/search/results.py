@@ -319,7 +319,7 @@ def with_citations(
 def missing_text(errors: Mapping[str, str], lacking: Mapping[str, str], answered: Sequence[str]) -> str:
     """Say which indexes gave no answer, or lack something, and why, and whose hits there are; "" if nothing is missing.
 
-    tickets did not answer: timed out after 5 s. This is only what articles has.
+    tickets did not answer: still being opened after 5 s; search again in a moment. This is only what articles has.
     """
     said = [f"{index} did not answer: {reason.rstrip('.')}." for index, reason in errors.items()]
     said += [f"{index} {reason.rstrip('.')}." for index, reason in lacking.items()]

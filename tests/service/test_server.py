@@ -131,7 +131,7 @@ def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
             assert next(answers).result().status_code == 200
             assert client.get("/healthz", timeout=15).status_code == 200
             late = next(answers).result()
-        assert "timed out after 20 s" in problem(late, 504)["detail"]
+        assert "still being searched after 20 s" in problem(late, 504)["detail"]
         eventually(lambda: not any(child.is_running() for child in hung), "they are ended")
         for one in psutil.Process(process.pid).children():
             one.suspend()
