@@ -128,15 +128,17 @@ def test_bytes_are_the_text_that_they_look_like(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "what"),
+    ("value", "what", "remedy"),
     [
-        (b"%PDF-1.4 x", "a PDF file"),
-        (bytes(range(256)), "no known kind of file"),
-        (b"\x80\x04\x95\x00\x00\x00", "no known"),
+        (b"%PDF-1.4 x", "a PDF file", "give this one format file"),
+        (b"\x89PNG x", "a PNG picture", "leave such rows out by `where`"),
+        (b"RIFF x", "a sound, video or WebP file", "leave such rows out by `where`"),
+        (bytes(range(256)), "no known kind of file", "give this one format file"),
+        (b"\x80\x04\x95\x00\x00\x00", "no known", "give this one format file"),
     ],
 )
-def test_bytes_that_are_no_text_are_named(value, what):
-    with pytest.raises(NotText, match=f"holds {len(value)} bytes that are no text .{what}"):
+def test_bytes_that_are_no_text_are_named(value, what, remedy):
+    with pytest.raises(NotText, match=f"holds {len(value)} bytes that are no text .{what}.*{remedy}"):
         read_text(value, "auto")
 
 

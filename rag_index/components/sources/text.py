@@ -475,10 +475,9 @@ def decode(value: bytes) -> str:
     what = next((kind for magic, kind in MAGIC.items() if value.startswith(magic)), "")
     if not what and (text := decode_text(_unpacked(value))):
         return text
-    what = what or "no known kind of file"
-    raise NotText(
-        f"holds {len(value):,} bytes that are no text ({what}): name another column, or give this one format file"
-    )
+    seen = "picture" in what or "video" in what
+    remedy = "leave such rows out by `where`" if seen else "name another column, or give this one format file"
+    raise NotText(f"holds {len(value):,} bytes that are no text ({what or 'no known kind of file'}): {remedy}")
 
 
 def decode_text(value: bytes, charset: str = "") -> str | None:
