@@ -282,6 +282,12 @@ def test_what_a_program_sent_or_searches_in_is_for_programs(propose, name):
     assert name not in [one.table for one in made.indexes]
 
 
+def test_what_hangs_on_parts_of_parts_is_not_lost(propose):
+    below = {f"step_{k}": many(24, **{f"{up}_id": lambda n: n % 12 + 1}, text=TEXT)
+             for k, up in enumerate(("page", "step_0", "step_1", "step_2"))}  # fmt: skip
+    assert "out" not in becomes(propose(page=many(12, title="Page {n} of the mill", body=TEXT), **below)).values()
+
+
 def test_a_row_says_what_the_row_above_it_is_called(propose):
     card = many(24, title="Card {n} of the mill", body=TEXT, parent_id=lambda n: n // 2)
     assert "Card 3 of the mill" in propose(card=card).documents("card")["7"]

@@ -211,12 +211,12 @@ class _Planner:
         owners = {one.parent for ways in parts.values() for one in ways}
         owners |= {one.parent for table in self._tables for one in table.parents if one.gives_values}
         roots = [one for one in self._tables if self._may_stand(one, owners)]
-        for table in [*parts]:  # a part of nothing that is a document stands alone
+        for table in [*parts]:  # a part of nothing that is a document, or far below one, stands alone
             seen, above = {table}, parts[table][0].parent
             while above in parts and above not in seen:
                 seen.add(above)
                 above = parts[above][0].parent
-            if above not in roots and table.key:
+            if (above not in roots or len(seen) > known.MAX_STEPS) and table.key:
                 del parts[table]
                 roots.append(table)
         documents.clear()

@@ -136,6 +136,8 @@ MAX_TYPES = 20
 
 # --- How much is enough: what becomes of a table ---
 
+MAX_STEPS = 2
+"""Parts of parts stand in a document; what is below them is one of its own."""
 MAX_PARTS = 10
 """Each is read by a query for each page of documents."""
 LARGE = 0.2
