@@ -18,11 +18,11 @@ class KeptProcess(Process):
 
     kept: "KeptProcess | None" = None
 
-    def __new__(cls, memory=0):
+    def __new__(cls, *_: object):
         cls.kept = cls.kept or super().__new__(cls)
         return cls.kept
 
-    def __init__(self, memory=0) -> None:
+    def __init__(self, *_: object) -> None:
         if not hasattr(self, "_lock"):
             super().__init__()
 
