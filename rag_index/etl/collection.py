@@ -15,7 +15,7 @@ from rag_index.components import stores
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import reconciled_by
-from rag_index.components.ledger.documents import scopes
+from rag_index.components.ledger.erased import scopes
 from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE

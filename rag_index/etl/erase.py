@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from rag_index.components.ledger import Collection, Known, Ledger, unwanted_indexes
-from rag_index.components.ledger.documents import kept_out, key_hash, scopes
+from rag_index.components.ledger.documents import key_hash
+from rag_index.components.ledger.erased import kept_out, scopes
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources.row_file import FOLDER, remove_leftovers
 from rag_index.components.stores import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.ledger.documents import kept_out, scopes
+from rag_index.components.ledger.erased import kept_out, scopes
 from rag_index.components.stores import KEPT_OUT
 from rag_index.core.documents.keys import key_mark
 

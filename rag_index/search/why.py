@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
 from rag_index.components.ledger import Ledger
-from rag_index.components.ledger.documents import kept_out
+from rag_index.components.ledger.erased import kept_out
 from rag_index.components.sources import open_source
 from rag_index.components.stores import live_aliases
 from rag_index.core.documents.canonical import decode_payload

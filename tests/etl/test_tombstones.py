@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from rag_index.components.ledger.documents import MARK_HASH_CHARS
+from rag_index.components.ledger.erased import MARK_HASH_CHARS
 from rag_index.core.documents.keys import encode_key, key_mark
 from tests.project import SETTINGS, Project, run_here
 

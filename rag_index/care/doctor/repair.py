@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.care.doctor.checkup import Checkup, examine, ledger_damage, lock_index, open_resources
 from rag_index.care.doctor.collection_state import CollectionState, collection_number
-from rag_index.components.ledger.documents import scopes
+from rag_index.components.ledger.erased import scopes
 from rag_index.components.stores import MAKER_KEYS, SEAL, UNKNOWN
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.reports.progress import counted

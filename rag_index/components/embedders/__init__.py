@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag_index.core.connections import tls_context
 from rag_index.core.settings.parts import known_prompts
 from rag_index.core.settings.plugins import EMBEDDERS, load_plugin
 from rag_index.core.settings.sections import EMBEDDER_KINDS
@@ -131,6 +130,8 @@ def open_embedder(
 
         return SentenceTransformersEmbedder(settings)
     if settings.on_servers:
+        from rag_index.core.connections import tls_context
+
         tls_context()  # the library of Ollama reads the same certificates on import, and its error names no file
         from rag_index.components.embedders.servers import ServerEmbedder
 
