@@ -263,6 +263,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 )
 @name_argument
 @repeated("--id", "ids", "Delete this document first", metavar="ID")
+@click.option("--key", "keys", multiple=True, hidden=True)  # what --id was called here before
 @click.option(
     "--proof",
     type=click.Path(path_type=Path),
@@ -280,6 +281,7 @@ def erase(
     context: Context,
     name: str,
     ids: tuple[str, ...],
+    keys: tuple[str, ...],
     proof: Path | None,
     look_for: Path | None,
     folders: tuple[Path, ...],
@@ -289,8 +291,7 @@ def erase(
     """Leave no file of the store with what was deleted or changed.
 
     The living points are copied, which takes the time and room of a rebuild without embedding, and collections that
-    were kept for rollback are dropped. The
-    exit code is 3 if the delete guard holds documents back.
+    were kept for rollback are dropped. The exit code is 3 if the delete guard holds documents back.
     """
     from rag_index.components.ledger import Ledger
     from rag_index.components.ledger.runs import IndexLease
@@ -298,7 +299,7 @@ def erase(
     from rag_index.etl.erase import erase
     from rag_index.etl.tombstones import neighbours
 
-    witness = _witness(proof, look_for, folders)
+    ids, witness = (*ids, *keys), _witness(proof, look_for, folders)
     settings = context.settings(wait=wait)
     index, alias, proved = settings.index(name), settings.alias(name), None
     with closing(Ledger(settings.ledger_url)) as ledger, IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease:

@@ -25,7 +25,8 @@ for module in set(cli.COMMANDS.values()):
 
 
 def options(command: click.Command) -> set[str]:
-    names = {name for p in command.params if isinstance(p, click.Option) for name in p.opts if name.startswith("--")}
+    shown = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+    names = {name for p in shown for name in p.opts if name.startswith("--")}
     return names - {"--help"}
 
 

@@ -205,7 +205,7 @@ def test_every_way_to_ask_is_answered_for_the_role_of_its_token(shown):
         told = [one for one in client.get("/indexes").json()["indexes"] if one["name"] == "tickets"]
         assert [(one["documents"], one["closed"]) for one in told] == [(None, False)]
         tools = AgentTools(SearchService(shown.project.settings, live.retriever))
-        for tool, given in (("search", {"query": mark(hidden)}), ("verify", cited), ("list_indexes", {})):
+        for tool, given in (("search", {"query": mark(hidden)}), ("verify_citations", cited), ("list_indexes", {})):
             assert mark(hidden) not in live.retriever.run(tools.call(tool, given, caller))
     out, _ = run_here(
         shown.project.config, "search", "printer", "--index", "tickets", "--limit", "100", "--json", "--explain",

@@ -81,9 +81,9 @@ def test_an_agent_finds_reads_and_cites(connect):
     assert [tool.name for tool in tools] == [
         "search",
         "get_document",
-        "verify",
+        "verify_citations",
         "list_indexes",
-        "why",
+        "why_not_found",
     ]
     by_name = {tool.name: tool for tool in tools}
     assert by_name["search"].annotations.read_only_hint
@@ -152,7 +152,7 @@ MISTAKES = [
     ("get_document", {**FIRST, "find": "the"}, "find has no word that could be"),
     ("get_document", {**FIRST, "find": "x", "around": 0}, "get_document: first_chunk, around and find exclude each"),
     ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
-    ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, verify, "),
+    ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, verify_c"),
 ]
 
 

@@ -68,7 +68,7 @@ def asked_by_an_agent(url, token):
             Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
         ):
             names = [tool.name for tool in (await client.list_tools()).tools]
-            return names, await client.call_tool("why", ASKED)
+            return names, await client.call_tool("why_not_found", ASKED)
 
     return asyncio.run(talk())
 
@@ -77,6 +77,6 @@ def test_agents_see_the_tool_if_they_may_use_it(tmp_path):
     with served(tmp_path, RIGHTS.format(lines=LINES).replace("'", '"')) as live:
         for token, known in ((ADMIN, True), (STAFF, False)):
             names, answer = asked_by_an_agent(live.url, token)
-            assert ("why" in names) is known
+            assert ("why_not_found" in names) is known
             assert ("has no 999" in text_of(answer)) is known
             assert answer.is_error is not known
