@@ -91,6 +91,14 @@ def test_a_file_that_cannot_be_written(indexed, closed, command, file):
     assert "or name " in said
 
 
+def test_nothing_is_erased_if_its_proof_could_not_be_written(indexed):
+    indexed.folder.chmod(0o500)
+    code, _ = run_as_anybody(indexed, "erase", "notes", "--id", "1", "--proof", "proof.json")
+    indexed.folder.chmod(0o700)
+    assert code == 2
+    assert indexed.run().indexes[0].unchanged == 3
+
+
 def test_data_that_cannot_be_made(project, closed):
     project.fill(3)
     closed(project.folder)
