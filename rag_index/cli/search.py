@@ -257,14 +257,15 @@ def _print_result(result: SearchResult, explain: bool) -> None:
 def _place(hit: SearchHit) -> str:
     """Return the document's id, for source code as file:line, which editors and terminals understand.
 
-    A document with a title has its id after that, and after this the part that was found.
+    A document whose title is another than its id has the id after that, and after this the part that was found.
     """
     from rag_index.search.highlights import is_code
 
     if is_code(hit):
         return f"{hit.document_id}:{hit.payload['lines'][0]}"
     part = part_name(hit.part)
-    place = f"{one_line(hit.title, SNIPPET)} ({hit.document_id})" if hit.title else hit.document_id
+    named = hit.title and hit.title != hit.document_id
+    place = f"{one_line(hit.title, SNIPPET)} ({hit.document_id})" if named else hit.document_id
     return f"{place}, {part}" if part else place
 
 

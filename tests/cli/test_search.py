@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.components.stores import open_store
 from rag_index.components.stores.edge import reader as edge_reader
-from tests.project import PROGRAM, run_here
+from tests.project import PROGRAM, Project, run_here
 from tests.search.desk import Desk
 from tests.waiting import eventually
 
@@ -38,6 +38,17 @@ def test_printed_hits(desk):
     assert lines[1] == "       Printer offline after update"
     assert lines[2].endswith("comments: 1")
     assert len(lines) == 4
+
+
+def test_a_title_that_is_the_id_is_printed_once(tmp_path):
+    project = Project(tmp_path).fill(2)
+    project.execute("UPDATE note SET title = 'Toner', body = 'Order it' WHERE id = 1")
+    project.write_settings(project.config.read_text().replace('key = "id"', 'key = "id"\ntitle = "title"'))
+    project.run()
+    assert run_here(project.config, "search", "toner", "--limit", "1")[0].splitlines()[0].endswith("notes: Toner (1)")
+    project.write_settings(project.config.read_text().replace('key = "id"', 'key = "title"'))
+    project.run("notes", full=True, allow_deletes=True)
+    assert run_here(project.config, "search", "toner", "--limit", "1")[0].splitlines()[0].endswith("notes: Toner")
 
 
 def test_json_has_few_keys_and_more_only_when_asked(desk):
