@@ -74,8 +74,11 @@ class Process(Executor):
             context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
             theirs, self._lifeline = context.Pipe()
             begin = partial(_begin, theirs, self._memory, self._state)
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
-            return self._pool.submit(fn, *args, **kwargs)
+            self._pool = pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
+            future = pool.submit(fn, *args, **kwargs)
+            queue: Any = pool._result_queue
+            queue._writer.close()  # the process has it: else half a result of one that died is waited for without end
+            return future
 
     @property
     def told(self) -> Any:
