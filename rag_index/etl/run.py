@@ -244,7 +244,7 @@ class IndexRun:
         self.outcome.error_class = name = type(error).__name__
         reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
         if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
-            kept = self.progress.kept()
+            kept, self.progress.stopped = self.progress.kept(), True
             reason = f"stopped; {kept}, and the next run continues from there"
             self.progress.finish(f"{self.index.name}: {reason}")
         self.outcome.state, self.outcome.message = "failed", reason

@@ -192,7 +192,9 @@ class WholeRun(ArtifactDisplay):
         self.update(self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}")
 
     def finish(self, progress: Progress, sentence: str) -> None:
-        """Take note that an index is done."""
+        """Take note that an index is done, unless its run was stopped."""
+        if progress.stopped:
+            return
         self._done += 1
         self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
 

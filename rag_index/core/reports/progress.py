@@ -70,6 +70,8 @@ class Progress:
         self.total = self.failed = 0
         self.done: float = 0
         self.note = ""
+        self.stopped = False
+        """Whether a person stopped the run, so that its end is not that of the index."""
         self.displays: list[Display] = []
         self._workers = self._busy = self._queued = 0
         self._processes: dict[str, ProcessState] = {}
