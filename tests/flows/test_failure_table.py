@@ -51,6 +51,11 @@ ELSEWHERE = {
         "orchestration/test_launch.py",
         "a_prefect_server_that_does",
     ),
+    "A folder that it writes belongs": (
+        1,
+        "reliability/test_unwritable.py",
+        "a_store_that_cannot_be_written_is_whole",
+    ),
 }
 """Lines that another test provokes, most of them with other processes: the exit code, and that test."""
 

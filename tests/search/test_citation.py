@@ -73,7 +73,7 @@ def ask_as_an_agent(project, group: str, *citations: str) -> str:
     async def ask():
         async with Retriever.from_settings(project.config) as retriever:
             tools = AgentTools(SearchService(project.settings, retriever))
-            return await tools.call("verify", {"citations": [*citations]}, Caller("a", {group}))
+            return await tools.call("verify_citations", {"citations": [*citations]}, Caller("a", {group}))
 
     return asyncio.run(ask())
 

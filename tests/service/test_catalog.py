@@ -136,7 +136,7 @@ def test_after_a_move_the_service_is_not_ready(tmp_path):
     run_plain(project)
     with served(project) as client:
         assert client.get("/readyz").status_code == 200
-        move(project.settings, target_settings(project.settings, str(tmp_path / "moved"), None), (), say=print)
+        move(project.settings, target_settings(project.settings, str(tmp_path / "moved"), None))
         eventually(lambda: client.get("/readyz").status_code == 503, "it looks again")
         assert not client.get("/indexes").json()["indexes"][0]["live"]
         assert "was moved to" in problem(client.post("/search", json={"query": "printer"}), 503)["detail"]
