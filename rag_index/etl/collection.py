@@ -205,7 +205,7 @@ class Target:
 
     def _is_whole(self, collection: Collection) -> bool:
         metadata = self.store.find(collection.name)
-        if metadata is None or metadata.get("store_id") != collection.store_id:
+        if metadata is None or metadata.get("store_id") != collection.store_id or metadata.get(stores.OVERTAKEN):
             return False
         return not self.ledger.different_commits(collection, self.store.commit_mark(collection.name))
 
@@ -252,15 +252,20 @@ def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> int |
 
 
 def _was_restored(run: IndexRun, collection: Collection) -> bool:
-    """Return whether store and ledger were at different commits, after bringing them together. Raises StoreRestored for
+    """Return whether store and ledger may differ, after bringing them together. Raises StoreRestored for
     a run of single documents, which does not read what else has to be indexed again."""
-    difference = run.ledger.different_commits(collection, run.store.commit_mark(collection.name))
+    name = collection.name
+    difference = run.ledger.different_commits(collection, run.store.commit_mark(name))
+    if overtaken := run.store.metadata(name).get(stores.OVERTAKEN):
+        difference = difference or f"{name} was also written by an earlier run, whose process had stood still"
     if not difference:
         return False
     if run.single:
         raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
-    run.progress.say("comparing every point with the ledger, because one of them was restored")
+    run.progress.say("comparing every point with the ledger")
     deleted, again = reconcile(run.ledger, run.store, run.index.name, collection, check=run.lease.check)
+    if overtaken and run.store.metadata(name).get(stores.OVERTAKEN) == overtaken:  # and by no other one since
+        run.store.set_metadata(name, {stores.OVERTAKEN: None})
     run.outcome.deleted += deleted
     found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
     run.outcome.say(f"{difference}; every point was compared: {found}")

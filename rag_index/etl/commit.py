@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.ledger import Collection, Known, Ledger
+from rag_index.components.stores import OVERTAKEN
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes
 from rag_index.core.documents.groups import (
@@ -74,16 +75,26 @@ class Destination:
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
     """Upsert all points of a shard, and return what the ledger needs once they are durable (`Store.flush`). With
     `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a dead run
-    may still send shards. Raises what `Store.upsert` raises; nothing that was written then counts as done."""
+    may still send shards. If a later run took over meanwhile, that is noted, and the
+    next run compares every point. Raises what `Store.upsert` raises; nothing that was written then counts as done."""
     started = time.perf_counter()
-    if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
-        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
+    _check_epoch(store, collection, epoch)
     for batch in batches(shard):
         store.upsert(collection, batch)
+    try:
+        _check_epoch(store, collection, epoch)
+    except IndexLocked:  # it stood still since the first look, and may have written over what is newer
+        store.set_metadata(collection, {OVERTAKEN: epoch})
+        raise
     documents = shard.documents
     columns = documents.keys, documents.text_hashes, documents.payload_hashes, shard.chunk_counts
     seconds = time.perf_counter() - started
     return WrittenShard(shard.number, *columns, shard.failures, shard.stats, seconds)
+
+
+def _check_epoch(store: Store, collection: str, epoch: int | None) -> None:
+    if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
+        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
 
 
 def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.components.embedders import Embedder, open_embedder
-from rag_index.components.stores import BULK, LEFT, find_live, on_server
+from rag_index.components.stores import BULK, LEFT, OVERTAKEN, find_live, on_server
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.core.documents.keys import point_id
@@ -124,6 +124,8 @@ def publish(run: IndexRun) -> str:
             did = counted(run)
         if run.hooks is not None:
             run.hooks.after_run(run)
+    if run.store.metadata(collection.name).get(OVERTAKEN):
+        run.outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
     for part, rows in run.part_rows.items():
         ledger.note_size(collection.id, rows, part)
     run.diff.complete(all_read=published)

@@ -94,3 +94,33 @@ def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
         with pytest.raises(IndexLocked, match="written by a later run"):
             write_shard(store, name, late, epoch=epoch)
         write_shard(store, name, late, epoch=epoch + 1)
+
+
+def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_server):
+    project = on_server.fill(10)
+    project.run()
+    page = DocumentBatch(["7"], ["old"], [b"{}"], [b"h"], [b"h"])
+    old = EmbeddedShard("notes", 1, page, [ChunkedDocument(["old"])], np.ones((1, 256), np.float32), [], ShardStats())
+
+    with project.store() as store:
+        name = store.aliases()[project.settings.alias("notes")]
+        epoch = store.metadata(name)["epoch"]
+
+        class Overtaken:
+            """The store of a process that stands still between its look at the epoch and its first point."""
+
+            def __getattr__(self, call):
+                return getattr(store, call)
+
+            def upsert(self, collection, batch):
+                store.set_metadata(name, {"epoch": epoch + 1})
+                store.upsert(collection, batch)
+
+        with pytest.raises(IndexLocked, match="written by a later run"):
+            write_shard(Overtaken(), name, old, epoch=epoch)
+    assert project.texts()["7"] == ["old"]
+    [outcome] = project.run().indexes
+    assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
+    assert project.texts()["7"] != ["old"]
+    assert project.run().indexes[0].message == ""
+    project.json("doctor")
