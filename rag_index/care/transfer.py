@@ -20,7 +20,6 @@ at it before the end, and points that are already there are not sent again.
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -41,7 +40,7 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, find_live, location, open_reader, open_store
 from rag_index.components.stores.points import batch_of
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.core.files import replacement, unwritable
+from rag_index.core.files import DISK_FULL, replacement, unwritable
 from rag_index.core.reports.progress import counted
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
@@ -108,7 +107,7 @@ def _open_output(out: str) -> Iterator[BinaryIO]:
     except RagIndexError:
         raise
     except OSError as error:
-        kind = TerminalError if error.errno == errno.ENOSPC else SettingsError
+        kind = TerminalError if error.errno in DISK_FULL else SettingsError
         raise kind(unwritable(path, error, "name another file with --out")) from error
 
 

@@ -4,7 +4,6 @@ private, and removed once its last page was read, or by the next process that re
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pickle
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rag_index.core.files import private_folder
+from rag_index.core.files import DISK_FULL, private_folder
 from rag_index.errors import SourceError
 
 FOLDER, ROWS_SUFFIX = "queries", ".rows"
@@ -62,7 +61,7 @@ class RowFile:
                     self._check_room(self.size * max(0, (expected or 0) / written - 1))
             self._file.flush()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in DISK_FULL:
                 raise
             raise self._no_room(self.size, 0) from error
         return written
