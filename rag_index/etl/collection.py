@@ -256,7 +256,8 @@ def _was_restored(run: IndexRun, collection: Collection) -> bool:
     a run of single documents, which does not read what else has to be indexed again."""
     name = collection.name
     difference = run.ledger.different_commits(collection, run.store.commit_mark(name))
-    if overtaken := run.store.metadata(name).get(stores.OVERTAKEN):
+    overtaken = None if run.store.embedded else run.store.metadata(name).get(stores.OVERTAKEN)
+    if overtaken:
         difference = difference or f"{name} was also written by an earlier run, whose process had stood still"
     if not difference:
         return False
