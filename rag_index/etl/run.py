@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import Shard, WrittenShard
+    from rag_index.core.reports.progress import ProcessState
     from rag_index.etl.steps import Hooks, HooksOf, Steps
 
 FIRST_PAGE_ROWS = 2000
@@ -334,8 +335,11 @@ def execute(run: IndexRun, steps: Steps, documents: AllDocuments | None = None) 
     ours ends in the outcome. Every other is raised after it was recorded, such as KeyboardInterrupt or one of
     Prefect's."""
     documents = documents or AllDocuments()
+
+    def states() -> dict[str, ProcessState]:
+        return {FLOW: process_state(), **steps.states()}
+
     try:
-        states = lambda: {FLOW: process_state(), **steps.states()}  # noqa: E731
         with watched_processes(run.progress, run.logger, states) if run.logger else nullcontext():
             if documents.begin(run, steps):
                 index(run, steps, documents)
