@@ -40,8 +40,8 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import identify
 from rag_index.components.embedders.bm25 import Bm25Encoder
 from rag_index.components.embedders.local import LocalEmbedder
-from rag_index.components.stores.edge import collection as edge
-from rag_index.components.stores.server import collection as server
+from rag_index.components.stores.edge import edge_collection as edge
+from rag_index.components.stores.server import server_collection as server
 from rag_index.core.machine import collect_seldom
 from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.core.reports.metrics import Stopwatch

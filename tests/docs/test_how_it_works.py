@@ -11,7 +11,7 @@ from rag_index.components.embedders.bm25 import Bm25Model
 from rag_index.components.hosts import host_pool
 from rag_index.components.ledger import Ledger, runs, tables
 from rag_index.components.stores.edge import store as edge_store
-from rag_index.components.stores.server import collection as server
+from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.etl import delete_guard, diff, publish
 from rag_index.etl.collection import Target

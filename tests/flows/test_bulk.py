@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient
 from rag_index.care.doctor import examine
 from rag_index.components.stores import BULK
 from rag_index.components.stores.server import ServerStore
-from rag_index.components.stores.server.collection import ServerCollection
+from rag_index.components.stores.server.server_collection import ServerCollection
 from rag_index.errors import RagIndexError
 from tests.etl.plain import run_plain
 from tests.fakes.qdrant import FakeQdrant
@@ -127,7 +127,7 @@ def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
 
 def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monkeypatch):
     qdrant.stuck = True
-    monkeypatch.setattr("rag_index.components.stores.server.collection.BUSY_WAIT", 0.0)
+    monkeypatch.setattr("rag_index.components.stores.server.server_collection.BUSY_WAIT", 0.0)
     with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
         run_plain(project)
     assert aliases(project) == {}

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.components.stores import open_store
-from rag_index.components.stores.edge import collection
+from rag_index.components.stores.edge import edge_collection
 from rag_index.components.stores.edge import reader as edge_reader
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.search import Retriever, concurrency
@@ -62,7 +62,9 @@ def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_one_that_clos
 
 def test_a_store_that_was_used_stays_open_until_a_run_wants_it(embedded, monkeypatch):
     monkeypatch.setattr(concurrency, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(collection, "LET_GO_SECONDS", 60.0)  # it waits for this process, which others' work slows down
+    monkeypatch.setattr(
+        edge_collection, "LET_GO_SECONDS", 60.0
+    )  # it waits for this process, which others' work slows down
     readers, shards = (embedded.settings.store.path / name for name in ("readers", "collections"))
     with embedded.retriever() as retriever:
         assert len(retriever.search_sync("printer").hits) == 7

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rag_index.components.stores.edge import reader as reader_module
-from rag_index.components.stores.edge.collection import EdgeCollection
 from rag_index.components.stores.edge.collection_reader import CollectionReader
+from rag_index.components.stores.edge.edge_collection import EdgeCollection
 from rag_index.components.stores.edge.folder import MIN_LINKED, Catalog, link_shard
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
@@ -319,7 +319,7 @@ for start in range(1000, 1_000_000, 100):
 def test_a_reader_waits_for_a_process_that_completes_what_a_killed_writer_wrote(store):
     """Two services may start after a kill. The second one does not take for damage what the first one works at."""
     (store / "collections" / "c" / "unflushed").touch()
-    code = "import rag_index.components.stores.edge.collection as c; load = c.EdgeCollection._claim"
+    code = "import rag_index.components.stores.edge.edge_collection as c; load = c.EdgeCollection._claim"
     code += "; c.EdgeCollection._claim = lambda self: (print(1, flush=True), input(), load(self))"
     with writer(store, "", before=code) as process:
         process.says()
@@ -331,12 +331,12 @@ def test_a_writer_that_is_killed_while_it_copies_leaves_no_copy(store, reader):
     assert reader.count("live") == 997
     code = """
 import os, signal
-from rag_index.components.stores.edge import collection
+from rag_index.components.stores.edge import edge_collection
 def copy(source, target):
     target.mkdir()
     (target / "half").write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
-collection.copy_shard = copy
+edge_collection.copy_shard = copy
 store.upsert('c', points(range(1000, 1100), WIDE))
 """
     with writer(store, code) as process:

@@ -9,7 +9,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.components.stores import BULK
 from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore
-from rag_index.components.stores.server import collection as server_collections
+from rag_index.components.stores.server import server_collection as server_collections
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreUnavailable

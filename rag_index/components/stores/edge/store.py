@@ -20,8 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rag_index.components.stores.edge.collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog
+from rag_index.components.stores.edge.edge_collection import COPY_MARK, EdgeCollection, create_shard
 from rag_index.components.stores.edge.folder import (
     UNFLUSHED,
     WRITER_PATIENCE,

@@ -10,8 +10,8 @@ from typing import Any
 from qdrant_client import models
 
 from rag_index.components.stores.protocol import Store, of_collection
-from rag_index.components.stores.server.collection import ServerCollection
 from rag_index.components.stores.server.link import Link, names_of
+from rag_index.components.stores.server.server_collection import ServerCollection
 from rag_index.errors import StoreError
 
 
