@@ -28,7 +28,9 @@ from rag_index.errors import IndexLocked, RagIndexError, StoreMismatch, StoreRes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import Shard
@@ -172,12 +174,20 @@ def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator[None]:
+def committing(ledger: Ledger, store: Store, collection: Collection, lease: IndexLease | None = None) -> Iterator[None]:
     """Commit what was written to the store: mark it there, then write the rows of the block and the mark to the ledger.
     What was written must be durable, and its documents pending, because a kill between the two leaves the store one
     commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is
-    overwritten."""
+    overwritten, and IndexLocked if another run took the `lease` over. On a server that is noted, and the next run
+    compares every point: what this one has just written or deleted may be what the other one wrote."""
     name = collection.name
+    if lease is not None:
+        try:
+            lease.hold()
+        except IndexLocked:
+            if not store.embedded:
+                store.set_metadata(name, {OVERTAKEN: lease.epoch})
+            raise
     known = ledger.collection(name)
     if known is None:
         raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
@@ -186,6 +196,8 @@ def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator
         raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
     store.set_commit_mark(name, mark)
     with ledger.transaction():
+        if lease is not None:
+            lease.hold()
         yield
         ledger.record_commit(collection.id, mark)
 
@@ -200,10 +212,18 @@ class Committer:
     """Everything that one run writes to a collection: documents become pending, then their points, then the rows."""
 
     def __init__(
-        self, index: str, ledger: Ledger, store: Store, collection: Collection, *, epoch: int | None = None
+        self,
+        index: str,
+        ledger: Ledger,
+        store: Store,
+        collection: Collection,
+        *,
+        lease: IndexLease | None = None,
+        epoch: int | None = None,
     ) -> None:
         self.destination = Destination(store, collection.name, epoch)
         self.index = index
+        self._lease = lease
         self.ledger = ledger
         self.store = store
         self.collection = collection
@@ -221,11 +241,17 @@ class Committer:
         """Mark documents in the ledger as about to be written, or deleted. The first call commits nothing, which moves
         the marks on: if the run dies before its first commit, a copy of the ledger from before the run is older than
         the store, and seen to be."""
-        self.ledger.mark_pending(self.collection.id, keys)
+        with self.ledger.transaction():
+            if self._lease is not None:
+                self._lease.hold()
+            self.ledger.mark_pending(self.collection.id, keys)
         if keys and not self._has_begun:
-            with committing(self.ledger, self.store, self.collection):
+            with self._committing():
                 pass
             self._has_begun = True
+
+    def _committing(self) -> AbstractContextManager[None]:
+        return committing(self.ledger, self.store, self.collection, self._lease)
 
     def commit(self, written: WrittenShard) -> int:
         """Commit a shard whose points are in the store, and return how many of its documents are new.
@@ -251,7 +277,7 @@ class Committer:
         crashed = {key for key, row in failed.items() if row and row.pending}
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
         changed = [key for key, row in before.items() if row is not None and row.text_hash]
-        with committing(self.ledger, self.store, self.collection):
+        with self._committing():
             self.ledger.record(self.collection.id, rows)
             self.ledger.note_erasable(self.collection.id, changed)
             if written.failures:
@@ -290,7 +316,7 @@ class Committer:
         self.store.update_payloads(self.collection.name, payloads)
         self.store.flush(self.collection.name)
         if rows:
-            with committing(self.ledger, self.store, self.collection):
+            with self._committing():
                 self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
                 self.ledger.note_erasable(self.collection.id, [row[0] for row in rows])
 
@@ -308,7 +334,7 @@ class Committer:
             self.mark_pending(keys)
             delete_chunks(self.store, name, self.index, ((key, 0, known.get(key)) for key in keys))
             self.store.flush(name)
-            with committing(self.ledger, self.store, self.collection):
+            with self._committing():
                 self.ledger.forget(cid, gone)
                 self.ledger.record(cid, emptied)
                 self.ledger.note_erasable(cid, [row[0] for row in emptied])

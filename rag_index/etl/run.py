@@ -182,7 +182,8 @@ class IndexRun:
         self.had_documents, self.policies = self.guard.any_documents, policy_digest(self.source)
         if not self.single:
             self.guard.note_size()
-        self.committer = Committer(self.index.name, self.ledger, self.store, self.collection, epoch=epoch)
+        to = self.index.name, self.ledger, self.store, self.collection
+        self.committer = Committer(*to, lease=self.lease, epoch=epoch)
         self.diff = Diff(self)
         self.begun = True
         if not self.store.embedded:  # last: from here on, the end of the run undoes it

@@ -4,7 +4,8 @@ With an embedded store no other run could begin: a process that lives has it ope
 """
 
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -44,6 +45,22 @@ def begun(project: Project) -> bool:
     return 0 < committed(project) < len(ledger_rows(project))
 
 
+def suspend(run: Victim, ledger: Path) -> None:
+    """Suspend all processes of a run, at a moment when none has the ledger locked: no other run could take over."""
+
+    def is_suspended() -> bool:
+        for process in run.processes():
+            process.suspend()
+        with closing(sqlite3.connect(ledger, timeout=0)) as db, suppress(sqlite3.OperationalError):
+            db.execute("BEGIN IMMEDIATE")
+            return True
+        for process in run.processes():
+            process.resume()
+        return False
+
+    eventually(is_suspended, lambda: run.output)
+
+
 def assert_right(project: Project, fake: FakeOllama) -> None:
     fake.seconds_per_text = 0
     texts = project.texts()
@@ -58,10 +75,10 @@ def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, 
     """As a virtual machine that was paused: the run, its workers and what they were about to write go on later."""
     with Victim(project, "--shard-documents", "10") as frozen:
         eventually(lambda: frozen.ended or (begun(project) and frozen.workers()), lambda: frozen.output)
-        for process in frozen.processes():
-            process.suspend()
+        ledger = project.folder / ".rag-index" / "ledger.db"
+        suspend(frozen, ledger)
         project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
-        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        with closing(sqlite3.connect(ledger)) as db, db:
             db.execute("UPDATE rag_index_leases SET host = 'another machine', renewed_at = renewed_at - 120")
         assert project.run().state == "completed"
         for process in frozen.processes():

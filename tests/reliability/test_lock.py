@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
@@ -23,7 +24,7 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
 from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
 from tests.project import Project
-from tests.reliability.victim import dead_pid
+from tests.reliability.victim import dead_pid, ledger_rows
 from tests.waiting import eventually
 
 DAY = 86_400.0
@@ -181,3 +182,41 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     assert sorted(project.texts()) == ["1", "2", "3"]
     with project.store() as store:
         assert store.aliases()[settings.alias("notes")].endswith("__1")
+
+
+@pytest.mark.parametrize("when", ["documents become pending", "it has written points", "the store has its mark"])
+def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypatch, when):
+    """Another run took over and has ended `when` this one stood still; it goes on before it has noticed."""
+    project = Project(tmp_path / "project").fill(3)
+    assert project.run().state == "completed"
+    before = ledger_rows(project)
+    project.execute("UPDATE note SET body = 'this is new'")
+    settings = project.settings
+    with open_run(settings, "notes", RunOptions(), run_id="late") as run, closing(Plainly(serially(settings))) as steps:
+        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+
+        def stands_still():
+            run.ledger.unmark_pending(run.collection.id, known=list(before), new=[])
+            change(run.ledger, "epoch = epoch + 1")
+
+        if when == "documents become pending":
+            stands_still()
+        elif when == "it has written points":
+            after(monkeypatch, run.committer, "begin", stands_still)
+        else:
+            run.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
+            after(monkeypatch, run.store, "set_commit_mark", stands_still)
+        with pytest.raises(IndexLocked, match="another took over"):
+            index_pages(run, steps, AllDocuments())
+    assert ledger_rows(project) == before
+
+
+def after(monkeypatch, of: object, call: str, then: Callable[[], None]) -> None:
+    """Do something whenever a method has been called."""
+    method = getattr(of, call)
+
+    def called(*arguments):
+        method(*arguments)
+        then()
+
+    monkeypatch.setattr(of, call, called)

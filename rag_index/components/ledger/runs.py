@@ -177,6 +177,14 @@ class IndexLease:
                 "run it again"
             )
 
+    def hold(self) -> None:
+        """Renew the lease as part of the caller's transaction, so that nothing is written after another run took over.
+        Raises as `check`: a process that stood still goes on before its thread has seen what it lost."""
+        renewed = leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
+        with self._ledger.transaction() as connection:
+            self._lost = self._lost or connection.execute(renewed).rowcount != 1
+        self.check()
+
     def _is_mine(self) -> sa.ColumnElement[bool]:
         return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
 
