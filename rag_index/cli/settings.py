@@ -66,13 +66,9 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 @repeated("--exclude", "exclude", "Do not read these tables, but for those that are included", metavar="PATTERN")
 @repeated("--show", "show", "Show the rows that this column hides, or search its text", metavar="TABLE.COLUMN")
 @repeated("--hide", "hide", "Hide the rows where this column is set, or leave its text out", metavar="TABLE.COLUMN")
-@click.option("--files", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
-              help="Read the files in this folder that columns name.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
 @click.option("--yes", is_flag=True, help="Ask nothing: write what is proposed, with what is open as comments.")
-def init(
-    context: Context, url: str | None, source: str | None, files: Path | None, force: bool, yes: bool, **chosen: Any
-) -> None:
+def init(context: Context, url: str | None, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:
     """Write rag-index.toml with the indexes a database suggests.
 
     Show what becomes of each table, and which rows are hidden. In a terminal, numbers change that before it is written.
@@ -81,8 +77,8 @@ def init(
         raise click.UsageError(f"{url} and --source name a database each: leave one out")
     if (source := url or source) is not None:
         say("Reading the database …", err=True)
-    elif files or any(chosen.values()):
-        raise click.UsageError("--include, --exclude, --show, --hide and --files are for a database: name it, too")
+    elif any(chosen.values()):
+        raise click.UsageError("--include, --exclude, --show and --hide are for a database: name it, too")
     from rag_index.core.settings import FILE_NAME
     from rag_index.first_run.schema import Choices, nothing_found, scaffold, source_url
 
@@ -91,7 +87,7 @@ def init(
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     source = source and source_url(source)
     with tables_read() if source else nullcontext() as progress:
-        made = scaffold(source, path.parent, choices=Choices(**chosen), files=files, progress=progress)
+        made = scaffold(source, path.parent, choices=Choices(**chosen), progress=progress)
     if source is None:
         write_file(path, made.text)
         say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
@@ -99,7 +95,7 @@ def init(
     for sentence in made.proposal.policies:
         say(sentence)
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        made = _confirmed(made, partial(scaffold, source, path.parent, files=files, catalog=made.catalog), source, path)
+        made = _confirmed(made, partial(scaffold, source, path.parent, catalog=made.catalog), source, path)
     else:
         for line in (*(shown_lines(made, source) if made.text else ()), *screen_lines(made.proposal, made.proposal)):
             say(line)

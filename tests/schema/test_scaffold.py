@@ -152,21 +152,6 @@ def test_the_share_falls_with_what_a_person_leaves_out(desk):
     assert share(include=("user_audits",)) > whole
 
 
-def test_names_of_files_in_a_folder_that_is_allowed_become_their_text(tmp_path):
-    project = Project(tmp_path / "project")
-    project.config.unlink()
-    (tmp_path / "uploads").mkdir()
-    project.execute("CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT, stored_as TEXT)")
-    for i in range(9):
-        project.execute("INSERT INTO ticket VALUES (?, ?, ?, ?)", i, f"Printer {i} is offline", PROSE, f"a{i}.html")
-        (tmp_path / "uploads" / f"a{i}.html").write_text("<html><body>The lift is out of order</body></html>")
-    said = project.cli(
-        "init", "--source", f"sqlite:///{tmp_path}/project/source.db", "--files", str(tmp_path / "uploads")
-    ).stdout
-    assert "The lift is out of order" in said
-    assert project.settings.indexes[0].files == tmp_path / "uploads"
-
-
 def test_plan_warns_of_secrets_that_are_written_in_by_name_and_by_looks(tmp_path):
     project = Project(tmp_path / "project")
     project.execute("CREATE TABLE member (id INTEGER PRIMARY KEY, about TEXT, password_hash TEXT, pin INT, badge TEXT)")

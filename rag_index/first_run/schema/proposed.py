@@ -22,7 +22,7 @@ class Choices:
     hide: tuple[str, ...] = ()
     """Columns whose rows that are set, or differ from the majority, are hidden; columns of text are left out."""
     uses: Mapping[str, str] = field(default_factory=dict)
-    """Columns with what they are used for: `title`, `text`, `out` or `file`."""
+    """Columns with what they are used for: `title`, `text` or `out`."""
 
 
 @dataclass(frozen=True, slots=True)

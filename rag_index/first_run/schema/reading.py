@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.source_tables import relations_read
-from rag_index.core.settings.parts import FILE
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.documents import Plan, is_named, plan
 from rag_index.first_run.schema.indexes import IndexMaker
@@ -84,8 +83,7 @@ class _Reading:
             if use == "out":
                 table.columns[name] = replace(one, role="other", why=CHOSEN)
             elif use:
-                form = FILE if use == FILE else one.form
-                table.columns[name] = replace(one, role="name" if use == "title" else "prose", form=form, why="")
+                table.columns[name] = replace(one, role="name" if use == "title" else "prose", why="")
             if use == "title":
                 table.title = name
         if table.name in self._choices.include and not (table.title or table.texts):

@@ -7,7 +7,7 @@ import shlex
 import tempfile
 import textwrap
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import tomlkit
 from sqlalchemy.engine import URL, make_url
 
 from rag_index.core.database import database_url, is_file, is_secret, redacted_url
-from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog, Progress
     from rag_index.first_run.schema.proposed import HiddenRows, ProposedIndex
 
-MAX_FILE_NAME = 200
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 EXAMPLE_INDEX = """\
 [[indexes]]
@@ -98,15 +96,13 @@ def scaffold(
     folder: Path | None = None,
     *,
     choices: Choices | None = None,
-    files: Path | None = None,
     catalog: DatabaseCatalog | None = None,
     progress: Progress | None = None,
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
-    `files` is a folder: columns that name files in it become the text of these. `catalog` is that of an earlier one:
-    the database is not read again. `progress` is called as by `read_catalog`. What is open stands in the file as
-    comments. The text is "" if nothing is proposed: `nothing_found` says why.
+    `catalog` is that of an earlier one: the database is not read again. `progress` is called as by `read_catalog`. What
+    is open stands in the file as comments. The text is "" if nothing is proposed: `nothing_found` says why.
 
     Raises:
         SettingsError: `source` is no database, its file does not exist, or the choices do not fit it.
@@ -123,17 +119,12 @@ def scaffold(
         raise SettingsError(f"the source {error}") from None
     with ExitStack() as stack:
         catalog = catalog or stack.enter_context(read_catalog(url, progress))
-        if files:
-            choices = replace(choices, uses=_names_of_files(catalog, files) | dict(choices.uses))
         proposal = propose(catalog, choices)
     for table in proposal.tables:
         if table.name in choices.include and table.becomes != "document":
             raise SettingsError(f"the rows of {table.name} cannot be documents: it {table.why or 'has no text'}")
     if not proposal.indexes:
         return Scaffold("", proposal, choices, catalog)  # a person may still include a table
-    for index in proposal.indexes if files else ():
-        if any(FILE in one.get("format", {}).values() for one in (index.settings, *index.settings.get("parts", ()))):
-            index.settings = {"files": str(files and files.resolve())} | index.settings
     lacks_password = bool(url.password or any(map(is_secret, url.query)))
     shown = _without_secrets(source, here, folder or here)
     head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "")
@@ -151,18 +142,6 @@ def nothing_found(source: str, proposal: Proposal) -> SettingsError:
     unread = [f"{one.name}: {one.why}" for one in proposal.tables if one.why.startswith(UNREAD)]
     said = f"{url} has no table whose rows people would look for: name one with --include"
     return SettingsError("; ".join([said, *unread[:3]]))
-
-
-def _names_of_files(catalog: DatabaseCatalog, folder: Path) -> dict[str, str]:
-    """Return the columns whose values are mostly names of files below a folder, each with this use."""
-    found = {}
-    for table in catalog.tables:
-        for column in table.columns.values():
-            names = [str(one) for one in column.filled if column.kind == "text" and not str(one).startswith(("/", "."))]
-            there = sum(len(one) < MAX_FILE_NAME and "\0" not in one and (folder / one).is_file() for one in names)
-            if 2 * there > len(column.filled):
-                found[f"{table.full_name}.{column.name}"] = FILE
-    return found
 
 
 def _comments(title: str, sentences: Sequence[str]) -> str:
