@@ -28,7 +28,6 @@ from rag_index.components.ledger import Collection, Known, Ledger, unwanted_inde
 from rag_index.components.ledger.documents import key_hash
 from rag_index.components.ledger.erased import kept_out, scopes
 from rag_index.components.ledger.runs import IndexLease
-from rag_index.components.sources.row_file import FOLDER, remove_leftovers
 from rag_index.components.stores import (
     BM25,
     INDEX_NAME,
@@ -225,7 +224,6 @@ def erase(
     former = live_collection(ledger, store, alias)
     if former is None:
         return None
-    remove_leftovers(settings.data / FOLDER)
     restore(ledger, scopes(settings, index), store.metadata(former.name))
     known = _known(settings, index, ledger, former, ids)
     ours = [name for name, made in store.collections().items() if made.get("alias") == alias]

@@ -121,9 +121,6 @@ def test_a_reader_lets_go_of_what_was_erased_at_its_next_searches(project):
 
 
 def test_a_single_document_is_erased_although_the_source_has_it(project):
-    left = data(project) / "queries" / "killed.rows"  # the rows of a query that a run had copied
-    left.parent.mkdir()
-    left.write_text(SECRETS[5])
     run_here(project.config, "erase", "notes", "--id", "5")
     assert residues(data(project), [SECRETS[5]]) == []
     assert "5" not in project.texts()

@@ -4,9 +4,6 @@ import datetime as dt
 import decimal
 import ipaddress
 import math
-import os
-import signal
-import stat
 import uuid
 from contextlib import closing
 
@@ -14,7 +11,7 @@ import pytest
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from rag_index.components.sources.row_file import FOLDER, RowFile, remove_leftovers
+from rag_index.components.sources.row_file import RowFile
 from rag_index.errors import SourceError
 from tests.project import Project
 from tests.reliability.test_disk_and_clock import Disk
@@ -32,7 +29,7 @@ VALUES = (
 
 
 def test_a_value_of_each_type_is_read_as_it_was(tmp_path):
-    with closing(RowFile(tmp_path / FOLDER)) as file:
+    with closing(RowFile(tmp_path)) as file:
         assert file.write([VALUES, [math.nan], ["last"]], 3) == 3
         [found, [nan], last], ends = file.page(0, 10, 10**9)
         assert (last, math.isnan(nan)) == (["last"], True)
@@ -66,18 +63,16 @@ def test_a_query_gives_what_its_table_gives(request, tmp_path):
             assert read(desk.source(query="SELECT * FROM note", **given)) == read(desk.source(**given)), name
 
 
-def test_no_table_is_held_and_the_file_is_private_and_gone_after_its_last_page(request, tmp_path):
-    folder = tmp_path / "data" / FOLDER
-    folder.parent.mkdir()
+def test_no_table_is_held_and_the_file_has_no_name(request, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
     with open_database("postgresql", request, tmp_path) as desk:
         source = desk.notes(9).source(query="SELECT * FROM note", folder=folder)
         first = source.page(None, 4)
         desk.run("ALTER TABLE note ADD COLUMN more text", "DELETE FROM note")
-        [file] = folder.iterdir()
-        assert [stat.S_IMODE(one.stat().st_mode) for one in (folder, file)] == [0o700, 0o600]
+        assert not list(folder.iterdir())
         assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, "a page is read again"
         assert source.page(source.page(first.cursor, 4).cursor, 4).documents.keys == ["9"]
-        assert not folder.exists()
 
 
 def test_a_sample_copies_no_more_rows_than_it_looks_at(request, tmp_path):
@@ -90,27 +85,8 @@ def test_a_sample_copies_no_more_rows_than_it_looks_at(request, tmp_path):
 def test_a_disk_without_room_is_named_before_it_is_full(tmp_path):
     project = Project(tmp_path / "project")
     with Disk(project, 40) as disk:
-        folder = disk.path / FOLDER
         for expected, rows in ((100_000, 1000), (None, 10**6)):
-            with closing(RowFile(folder)) as file:
-                with pytest.raises(SourceError, match=r"need about .* MB in .*queries for the time of a run, and only"):
+            with closing(RowFile(disk.path)) as file:
+                with pytest.raises(SourceError, match=r"need about .* MB in .* for the time of a run, and only"):
                     file.write((["x" * 1000] for _ in range(rows)), expected)
                 assert file.size < 36_000_000, "others still have room"
-        assert not folder.exists()
-
-
-def test_what_a_killed_process_left_is_removed_and_what_another_reads_is_not(tmp_path):
-    folder = tmp_path / FOLDER
-    child = os.fork()
-    if not child:
-        file = RowFile(folder)
-        file.write([["left"]], 1)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert len(list(folder.iterdir())) == 1
-    with closing(RowFile(folder)) as file:
-        file.write([["kept"]], 1)
-        remove_leftovers(folder)
-        assert file.page(0, 10, 10**9)[0] == [["kept"]]
-        assert len(list(folder.iterdir())) == 1
-    assert not folder.exists()

@@ -135,16 +135,14 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
     if index.kind == SQL:
         from rag_index.components.sources.changed_rows import ChangedSource
         from rag_index.components.sources.digest import DigestSource
-        from rag_index.components.sources.row_file import FOLDER, remove_leftovers
         from rag_index.components.sources.sql import SqlSource
 
         if index.files is not None:
             index = index.model_copy(update={"files": settings.folder / index.files.expanduser()})
         changed = SqlSource if index.changed_since is None else ChangedSource
         source = DigestSource if has_digests(settings, index) else changed
-        folder = settings.data / FOLDER
-        remove_leftovers(folder)
-        return source(settings.source_url, index, timeout=settings.source.timeout, folder=folder, first=first)
+        folder, timeout = settings.data, settings.source.timeout
+        return source(settings.source_url, index, timeout=timeout, folder=folder, first=first)
     if index.kind == CODE:
         from rag_index.components.sources.code import CodeSource
 

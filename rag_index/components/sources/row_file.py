@@ -1,23 +1,20 @@
 """The rows of a query in a file, so that the database is done with them after one short transaction. However long
-embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is below `data`,
-private, and removed once its last page was read, or by the next process that reads a source after a kill."""
+embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is in `data` and has no
+name, so that no other user can open it, and the system removes it with this process, however that ends."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from rag_index.core.files import DISK_FULL, private_folder
+from rag_index.core.files import DISK_FULL
 from rag_index.errors import SourceError
 
-FOLDER, ROWS_SUFFIX = "queries", ".rows"
 CHECKED_BYTES = 8_000_000
 """How much is written between two looks at the room on the disk."""
 KEPT_FREE = 16_000_000
@@ -30,22 +27,10 @@ class RowFile:
     """Rows that are written once, and read from any place on."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Create the file in this folder, whose parent exists and can be written; else one without a name."""
+        """Create the file in this folder; where temporary files are, if there is none, or none may write it."""
         self.size = 0
-        self._path: Path | None = None
-        self._file = self._create(folder)
-
-    def _create(self, folder: Path | None) -> BinaryIO:
-        try:
-            if folder is None or not folder.parent.is_dir():  # a command that only reads makes no `data`
-                raise FileNotFoundError
-            private_folder(folder)
-            descriptor, name = tempfile.mkstemp(dir=folder, suffix=ROWS_SUFFIX)
-        except OSError:
-            return tempfile.TemporaryFile()
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # as long as this process lives
-        self._path = Path(name)
-        return os.fdopen(descriptor, "w+b")
+        self._place = folder if folder is not None and os.access(folder, os.W_OK) else tempfile.gettempdir()
+        self._file = tempfile.TemporaryFile(dir=self._place)  # noqa: SIM115 - `close` closes it
 
     def write(self, rows: Iterable[Sequence[Any]], expected: int | None) -> int:
         """Write all rows and return their number. `expected` is about how many the caller expects. Raises SourceError
@@ -79,31 +64,16 @@ class RowFile:
         return found, ends
 
     def close(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            with suppress(OSError):  # others may be in it
-                self._path.parent.rmdir()
         self._file.close()
 
     def _check_room(self, more: float) -> None:
         """Raise SourceError if the disk lacks room for half of what is foreseen: the first rows may be the longest."""
-        free = shutil.disk_usage(self._path.parent if self._path else tempfile.gettempdir()).free
+        free = shutil.disk_usage(self._place).free
         if free < KEPT_FREE + more / 2:
             raise self._no_room(self.size + more, free)
 
     def _no_room(self, needed: float, free: int) -> SourceError:
-        place = self._path.parent if self._path else tempfile.gettempdir()
         return SourceError(
-            f"the rows of a query need about {needed / 1e6:,.0f} MB in {place} for the time of a run, and only "
+            f"the rows of a query need about {needed / 1e6:,.0f} MB in {self._place} for the time of a run, and only "
             f"{free / 1e6:,.0f} MB are free: make room, or set `data` to a folder on a larger disk"
         )
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the files of processes that were killed."""
-    for path in folder.glob(f"*{ROWS_SUFFIX}"):
-        with suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    with suppress(OSError):
-        folder.rmdir()

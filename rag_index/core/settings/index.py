@@ -100,8 +100,8 @@ class IndexSettings(Section):
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table."""
     query: str | None = None
-    """One SELECT without parameters, in place of `table`. The rows of a server's query are first copied into a private
-    file in `queries/` below `data`, for the time of a run. Prefer a table or a view."""
+    """One SELECT without parameters, in place of `table`. The rows of a server's query are first copied into a file in
+    `data` that has no name, for the time of a run. Prefer a table or a view."""
     key: str | list[str] | None = None
     """The columns that identify a document: never NULL, unique, and of a type that can be ordered (not `FLOAT` of
     MariaDB and MySQL, whose `ENUM` and `SET` are slow). Required with kind `sql`."""
