@@ -7,15 +7,14 @@ import errno
 import os
 import re
 import stat
-import string
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rag_index.components.chunking.code.symbols import C_HEADER, TEXT, language_of
+from rag_index.components.chunking.code.symbols import TEXT, language_of
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
@@ -26,14 +25,6 @@ MAX_IGNORE_BYTES, MAX_PATH = 16_000_000, 4096
 _BRACKET = rb"\[(?P<negated>[!^]?)(?P<members>\]?(?:\[:[^\]\[:]*+:\]|\\.|[^\]\\])*+)\]"
 _PART = re.compile(rb"((?:\\.|" + _BRACKET + rb"|[^/])*+)(?:/|\Z)", re.DOTALL)
 _SIGN = re.compile(rb"(?P<stars>\*+)|(?P<one>\?)|" + _BRACKET + rb"|\\(?P<quoted>.)|(?P<plain>[^\\\[])", re.DOTALL)
-_MEMBER = re.compile(rb"\[:([^\]\[]*):\]|(\\.|.)(?:-(\\.|[^\]]))?", re.DOTALL)
-CLASSES: dict[bytes, Callable[[str], bool]] = {
-    b"alnum": str.isalnum, b"alpha": str.isalpha, b"blank": " \t".__contains__, b"digit": str.isdigit,
-    b"cntrl": lambda sign: not sign.isprintable(), b"graph": lambda sign: sign.isprintable() and sign != " ",
-    b"lower": str.islower, b"print": str.isprintable, b"punct": string.punctuation.__contains__,
-    b"space": str.isspace, b"upper": str.isupper, b"xdigit": string.hexdigits.__contains__,
-}  # fmt: skip
-"""The classes of signs that a pattern of an ignore file may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +34,6 @@ class File:
     path: str
     """The path from the root, with /."""
     language: str
-    """The language by its name; of a header, C if all sources of C and C++ below the root are of C, else C++."""
     size: int
     changed_at: float
     times: str
@@ -110,8 +100,6 @@ class _Walk:
         self._root = root
         self._include, self._exclude = _patterns(include), _patterns(exclude)
         self._languages = languages
-        self._sources: set[str] = set()
-        """The languages of the sources that are no headers."""
         self._listing = Listing()
         self._top, ignored = _ignored_above(root.absolute())
         """The path to the root, with / at the end, from the top of the repository around it."""
@@ -132,11 +120,6 @@ class _Walk:
                 if not isinstance(exc, FileNotFoundError):
                     self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
                     self._listing.unreadable_folders.append(folder)
-        if C_HEADER not in self._languages and not ("c" in self._sources and "cpp" not in self._sources):
-            self._listing.files = [
-                replace(file, language="cpp") if file.path.lower().endswith(C_HEADER) else file
-                for file in self._listing.files
-            ]
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
@@ -161,8 +144,6 @@ class _Walk:
             if entry.name != GIT and not self._is_excluded(f"{path}/", ignored):
                 self._waiting.append((f"{path}/", ignored))
         elif entry.is_file(follow_symlinks=False):
-            if not path.lower().endswith(C_HEADER):
-                self._sources.add(language_of(path))
             if not (language := self._included_language(path, ignored)):
                 return
             if path.isprintable() or _is_unicode(path):
@@ -274,7 +255,7 @@ def _read_rule(line: bytes, folder: bytes) -> Rule | None:
         parts = [b"**", re.sub(rb"\*\*+", b"*", pattern)]
     try:
         return Rule(not negated, kept != pattern, re.compile(re.escape(folder) + _expression(parts), re.DOTALL))
-    except ValueError:  # such a pattern fits nothing
+    except (ValueError, re.error):  # such a pattern fits nothing
         return None
 
 
@@ -303,24 +284,11 @@ def _part_expression(part: bytes) -> bytes:
         if sign["stars"]:
             pieces.append(b"")
         elif sign["members"] is not None:
-            pieces[-1] += _bracket_expression(sign["members"], is_negated=bool(sign["negated"]))
+            members = sign["members"].replace(b"[", rb"\[")
+            pieces[-1] += rb"(?!/)[" + (b"^" if sign["negated"] else b"") + members + b"]"
         else:
             pieces[-1] += b"[^/]" if sign["one"] else re.escape(sign["quoted"] or sign["plain"])
     if len(pieces) == 1:
         return pieces[0]
     first, *between, final = pieces
     return first + b"".join(b"(?>[^/]*?" + piece + b")" for piece in between) + b"[^/]*" + final
-
-
-def _bracket_expression(members: bytes, *, is_negated: bool) -> bytes:
-    """Return the class of what stands in brackets, in which a range whose end comes before its begin is empty."""
-    signs: set[int] = set()
-    for one in _MEMBER.finditer(members):
-        if one[1] is None:
-            signs |= {one[2][-1], *range(one[2][-1], (one[3] or one[2])[-1] + 1)}
-        elif one[1] in CLASSES:
-            signs |= {code for code in range(128) if CLASSES[one[1]](chr(code))}
-        else:
-            raise ValueError("a class is not known")
-    signs = (set(range(256)) - signs if is_negated else signs) - {ord("/")}
-    return b"[" + b"".join(b"\\x%02x" % code for code in sorted(signs)) + b"]" if signs else b"(?!)"
