@@ -85,14 +85,14 @@ CHANGES = {
 WIKI = """
 CREATE TABLE page (id INTEGER PRIMARY KEY, title VARCHAR(50), latest INTEGER);
 CREATE TABLE slots (revision INTEGER, content INTEGER, PRIMARY KEY (revision, content));
-CREATE TABLE content (id INTEGER PRIMARY KEY, address VARCHAR(50));
+CREATE TABLE content (id INTEGER PRIMARY KEY, text_id INTEGER);
 CREATE TABLE text (id INTEGER PRIMARY KEY, body VARCHAR(50));
-CREATE TABLE category (id INTEGER PRIMARY KEY, page_name VARCHAR(50), content_ref VARCHAR(50));
+CREATE TABLE category (id INTEGER PRIMARY KEY, page_id INTEGER, content_ref VARCHAR(50));
 INSERT INTO page VALUES (1, 'Bells', 10), (2, 'Wells', 20);
 INSERT INTO slots VALUES (10, 11), (20, 21);
-INSERT INTO content VALUES (11, 'tt:100'), (21, 'tt:102');
+INSERT INTO content VALUES (11, 100), (21, 102);
 INSERT INTO text VALUES (100, 'cast'), (102, 'dug');
-INSERT INTO category VALUES (5, 'page-1', 'x'), (6, 'page-2', 'x')
+INSERT INTO category VALUES (5, 1, 'x'), (6, 2, 'x')
 """
 WIKI_SETTINGS = """
 project = "wiki"
@@ -113,19 +113,19 @@ table = "content"
 on = "content"
 [indexes.parts.joins.text]
 table = "text"
-on = {{"tt:{{id}}" = "content.address"}}
+on = "content.text_id"
 [[indexes.parts]]
 table = "category"
 on = {{"page.id" = "id"}}
 text = "content_ref"
 [indexes.parts.joins.page]
 table = "page"
-on = {{"page-{{id}}" = "page_name"}}
+on = "page_id"
 """
 WIKI_CHANGES = {
     "INSERT INTO text VALUES (104, 'new')": set(),
     "UPDATE text SET body = 'molten' WHERE id = 100": {"1"},
-    "UPDATE content SET address = 'tt:104' WHERE id = 11": {"1"},
+    "UPDATE content SET text_id = 104 WHERE id = 11": {"1"},
     "UPDATE text SET body = 'other' WHERE id = 100": set(),
     "UPDATE page SET latest = 10 WHERE id = 2": {"2"},
     "DELETE FROM text WHERE id = 104": {"1", "2"},
@@ -136,7 +136,7 @@ WIKI_CHANGES = {
 
 @pytest.mark.parametrize(
     ("tables", "settings", "changes"), [(TABLES, SETTINGS, CHANGES), (WIKI, WIKI_SETTINGS, WIKI_CHANGES)],
-    ids=["rows that have keys", "rows that texts name"],
+    ids=["rows that have keys", "rows that are reached over others"],
 )  # fmt: skip
 def test_each_change_of_any_table_gives_the_documents_that_show_it(followed, tmp_path, tables, settings, changes):
     followed.run(*filter(str.strip, tables.split(";\n")))

@@ -121,21 +121,6 @@ def entities():
     }  # fmt: skip
 
 
-def wiki(prefix="tt:"):
-    """Return the tables of a wiki in the way of MediaWiki: pages, versions, what they consist of, and texts."""
-    page = {"page_title": "Mill_of_{n}", "page_latest": lambda n: 2 * n, "page_is_redirect": lambda n: int(n == 3)}
-    return {
-        "page": many(20, "page_id", **page),
-        "revision": many(40, "rev_id", rev_page=lambda n: (n + 1) // 2, rev_minor_edit=lambda n: n % 2, rev_sha1=""),
-        "slots": ("slot_revision_id INT, role INT, slot_content_id INT, PRIMARY KEY (slot_revision_id, role)",
-                  [(n, 1, n + 100) for n in range(1, 41)]),
-        "content": ("content_id INTEGER PRIMARY KEY, content_size INTEGER, content_address TEXT",
-                    [(n + 100, 9, f"{prefix}{n + 500}") for n in range(1, 41)]),
-        "text": ("old_id INTEGER PRIMARY KEY, old_text TEXT, old_flags TEXT",
-                 [(n + 500, f"{PROSE} {n}", "utf-8") for n in range(1, 41)]),
-    }  # fmt: skip
-
-
 def cms(*, kinds=1):
     """Return pages in a tree by path, whose texts are in tables of their kinds, and versions of them as JSON."""
     paths = {1: "0001", 2: "00010001", 3: "00010002", 4: "000100020001", **{n: f"0001{n:04}" for n in range(5, 31)}}

@@ -57,7 +57,6 @@ MISTAKES = {
     "[indexes.joins.region]\n": ("[indexes.joins.state]\n", "payload column 'state' has the name of a join"),
     'table = "ticket"': ('query = "SELECT 1"', "where belongs to table; with a query, write it inside the query"),
     'text = ["body"]': ("", "index tickets: parts[0].text is missing"),
-    'on = "author_id"\n': ('on = {"t\'t:{id}" = "x"}\n', "should be a column of the table, or a column after a text"),
     'on = "about_id"\nwhere': ('on = "about_id"\ninline = true\nlink = "/r/{id}"\nwhere', "cannot be used with inline"),
     '"remark.author.name" =': ('"remark.authors" =', "payload has no such column"),
 }

@@ -311,35 +311,6 @@ def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(da
     }
 
 
-def test_rows_are_named_by_texts_with_more_in_them_than_their_keys(database):
-    kind = database.url.get_backend_name()
-    binary = {"postgresql": "VARCHAR(99)", "mariadb": "VARBINARY(99)"}.get(kind, "BLOB")
-    first, last = ("CAST(", " AS BLOB)") if kind == "sqlite" else ("", "")
-    database.run(
-        f"CREATE TABLE page (id INTEGER PRIMARY KEY, title {binary}, latest INTEGER)",
-        "CREATE TABLE slots (revision INTEGER, role INTEGER, content INTEGER, PRIMARY KEY (revision, role))",
-        f"CREATE TABLE content (id INTEGER PRIMARY KEY, address {binary})",
-        "CREATE TABLE text (id INTEGER PRIMARY KEY, body VARCHAR(99))",
-        "INSERT INTO page VALUES (1, 'Bells', 10), (2, 'Ferries', 20), (3, 'Wells', 30), (4, 'Mills', 40)",
-        "INSERT INTO slots VALUES (9, 1, 8), (10, 1, 11), (10, 2, 12), (20, 1, 21), (30, 1, 31), (40, 1, 41)",
-        "INSERT INTO content VALUES (8, 'tt:99'), (11, 'tt:100'), (12, 'tt:101'), (21, 'es:102'), (31, 'tt:no'), "
-        f"(41, {first}'tt:103?flags=utf-8'{last})",
-        "INSERT INTO text VALUES (99, 'old'), (100, 'cast'), (101, 'captions'), (102, 'external'), (103, 'ground')",
-    )
-    text = {"content": {"table": "content", "on": "content"}}
-    text["text"] = {"table": "text", "on": {"tt:{id}": "content.address"}}
-    slots = {"table": "slots", "on": {"revision": "latest"}, "joins": text, "key": ["role"], "text": "text.body"}
-    index = {"name": "pages", "table": "page", "key": "id", "title": "title", "parts": [slots]}
-    source = database.source(**index)
-    source.check()
-    parts = {one: [part[2] for part in parts] for one, (_, _, parts, _) in read(source, 2).items()}
-    assert parts == {"1": ["cast", "captions"], "2": [], "3": [], "4": ["ground"]}
-    state = State()
-    rescan(database, state, rows=2, **index)
-    database.run("UPDATE text SET body = 'molten' WHERE id = 100", "UPDATE text SET body = 'other' WHERE id = 102")
-    assert "1" in rescan(database, state, rows=2, **index)
-
-
 def test_a_part_that_is_no_text_is_named_and_costs_its_document_nothing_else(database):
     kind = {"postgresql": "BYTEA", "mariadb": "BLOB"}.get(database.url.get_backend_name(), "BLOB")
     database.run(

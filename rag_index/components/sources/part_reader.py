@@ -6,7 +6,6 @@ bounded, unless one document alone has more."""
 from __future__ import annotations
 
 import decimal
-import re
 import unicodedata
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ from rag_index.components.sources.source_tables import (
     batches,
     equals_any,
     first_rows,
-    looked_up,
     part_from,
     single_select,
 )
@@ -199,25 +197,20 @@ def owners_of(
     errors."""
     table = PartRows(part, index, filtered=False)
     places = [split_name(name, part.joins) for name in table.on]
-    asked = [(table.rows, column, table.on, values)]
+    asked = [(table.rows, column, table.on)]
     [join, *others] = {join for join, _ in places}
     if join is not None and not others:
         settings, names = part.joins[join], [name for _, name in places]
-        for (own, other), prefix in zip(settings.pairs, settings.prefixes, strict=True):
+        for own, other in settings.pairs:
             if other == column:
                 columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
                 joined: FromClause = sa.table(settings.table, *columns, schema=settings.db_schema)
-                asked.append((joined, own, names, _after(prefix, values) if prefix else values))
-    for rows, name, wanted, asked_for in asked:
+                asked.append((joined, own, names))
+    for rows, name, wanted in asked:
         known = [rows.c[one].is_not(None) for one in wanted]
-        for some in batches(asked_for):
-            condition = equals_any([looked_up(rows, name)], [[value] for value in some])
+        for some in batches(values):
+            condition = equals_any([rows.c[name]], [[value] for value in some])
             yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
-
-
-def _after(prefix: str, values: Sequence[Any]) -> list[int]:
-    texts = [bytes(v).decode(errors="replace") if isinstance(v, bytes | memoryview) else str(v) for v in values]
-    return [int(found[1]) for text in texts if (found := re.match(re.escape(prefix) + r"(\d{1,18})", text))]
 
 
 class _Owners:

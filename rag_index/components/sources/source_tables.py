@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TupleType, UserDefinedType
 
 from rag_index.components.sources.pages import valid_rows, with_any_text
 from rag_index.core.database import did_you_mean, failure_of
-from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name, split_prefix
+from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ class SourceTable:
     keys: tuple[str, ...] = ()
     """Columns that lead from a changed row to its documents: those that make the id, or one that is looked up."""
     look_up: str | None = None
-    """What the value of that column is looked up in (see `looked_up`); None if the values make the id."""
+    """What the value of that column is looked up in; None if the values make the id."""
 
 
 def document_columns(index: IndexSettings) -> list[str]:
@@ -141,15 +139,8 @@ def source_tables(index: IndexSettings) -> list[SourceTable]:
 
 
 def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> SourceTable:
-    (own, other), prefix = join.pairs[0], join.prefixes[0]
-    other = f"{of_part}{prefix}{{{other}}}" if prefix else f"{of_part}{other}"
-    return replace(table, keys=(own,), look_up=None if [other] == key else other)
-
-
-def looked_up(rows: FromClause, name: str) -> sa.ColumnElement[Any]:
-    """Return the column of rows that `look_up` of a route names, or the number in it: `tt:{content_address}`."""
-    prefix, column = ("", name) if name in rows.c else split_prefix(name)
-    return number_after(prefix, rows.c[column]) if prefix else rows.c[column]
+    own, other = join.pairs[0]
+    return replace(table, keys=(own,), look_up=None if [f"{of_part}{other}"] == key else f"{of_part}{other}")
 
 
 def look_up_columns(index: IndexSettings) -> set[str]:
@@ -311,9 +302,7 @@ def _with_joins(
     for join_name, join in joins.items():
         table = sa.table(join.table, *map(sa.column, needed[join_name]), schema=join.db_schema)
         rows = _rows(table, _conditions(join.where if filtered else None, index), join_name)
-        others = [column(other) for _, other in join.pairs]
-        equal = [number_after(*one) if one[0] else one[1] for one in zip(join.prefixes, others, strict=True)]
-        condition = sa.and_(*[rows.c[own] == other for (own, _), other in zip(join.pairs, equal, strict=True)])
+        condition = sa.and_(*[rows.c[own] == column(other) for own, other in join.pairs])
         joined = joined.join(rows, condition, isouter=not (join.required and filtered))
         froms[join_name] = rows
     return sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
@@ -478,28 +467,3 @@ def equals_any(
         return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True))
     rows = [zip(columns, row, strict=True) for row in values]
     return sa.or_(sa.false(), *[sa.and_(*[column == untyped(value) for column, value in row]) for row in rows])
-
-
-class number_after(FunctionElement[int]):  # noqa: N801 (used as a function)
-    """The whole number that follows a text at the beginning of a value: 102 for `tt:` and `tt:102`; else no key. Rows
-    with that key are found by their index, as they would not be if the text were put before each key."""
-
-    type = sa.BigInteger()
-    inherit_cache = True
-
-    def __init__(self, prefix: str, column: sa.ColumnElement[Any]) -> None:
-        """`prefix` is one of `settings.parts.PREFIX`, so it can stand in SQL as it is."""
-        super().__init__(sa.literal_column(f"'{prefix}'"), column)
-        self.length = len(prefix)
-
-
-@compiles(number_after)
-def _compile_number_after(element: number_after, compiler: Any, **options: Any) -> str:
-    prefix, column = element.clauses
-    if compiler.dialect.name == "sqlite":  # to which no text is equal to bytes
-        column = sa.cast(column, sa.Text)
-    number: Any = sa.func.substr(column, sa.literal_column(str(element.length + 1)))
-    if compiler.dialect.name == "postgresql":  # where a text that is no number is an error
-        number = sa.func.substring(number, sa.literal_column("'^[0-9]{1,18}'"))
-    starts = sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(element.length))) == prefix
-    return str(compiler.process(sa.case((starts, sa.cast(number, sa.BigInteger))), **options))

@@ -29,7 +29,6 @@ from rag_index.components.sources.source_tables import (
     equals_any,
     exact_text,
     first_rows,
-    looked_up,
     relations_read,
     single_select,
     untyped,
@@ -205,7 +204,7 @@ class SqlSource:
         key = self._index.key_columns
         with self._connect() as connection:
             if part is None:
-                wanted = looked_up(rows, column)
+                wanted = rows.c[column]
             else:
                 columns = [of_document for _, of_document in part.pairs(key)]
                 owners = owners_of(connection, part, self._index, name, values)

@@ -196,8 +196,6 @@ Format = Annotated[
 """How a column is written: as text, as a file, or as a plug-in of this name reads it."""
 Template = list[tuple[str, str | None]]
 """The parts of a template: the literal before a column, and the column (None at the end)."""
-PREFIX = re.compile(r"[ !-$&(-\[\]-~]+")
-"""What may stand before a key that another table names: no quote, no percent sign and no backslash."""
 JOIN_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 JoinName = Annotated[str, Field(pattern=JOIN_NAME)]
 ADDRESS = re.compile(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\\x00-\x1f]*")
@@ -251,12 +249,6 @@ def check_link(link: str | None) -> None:
         raise ValueError(f"link {link!r} should begin with https://, http://, / or a column that holds an address")
 
 
-def split_prefix(name: str) -> tuple[str, str]:
-    """Return the text before the column of a template such as `tt:{old_id}`, and the column; "" if there is none."""
-    template = read_template(name, "on")
-    return (template[0][0], str(template[0][1])) if template else ("", name)
-
-
 def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None, str]:
     """Return the join and the column that a name means; the join is None for a column of the table itself."""
     join, dot, column = name.partition(".")
@@ -272,8 +264,7 @@ class JoinSettings(Section):
     """The schema of the table; without one, that of the index."""
     on: str | dict[str, str] = Field(min_length=1)
     """The column that holds the `id` of the joined row. Otherwise columns of `table`, each with the column that it
-    equals: `{code = "customer.region"}`. It may name a column of an earlier join. If the other column has a text before
-    the number, put the column behind it: `{"tt:{old_id}" = "content.content_address"}`."""
+    equals: `{code = "customer.region"}`. It may name a column of an earlier join."""
     where: str | None = Field(default=None, min_length=1)
     """The condition for the rows of `table` that count, in SQL."""
     required: bool = False
@@ -286,25 +277,7 @@ class JoinSettings(Section):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Return the columns of `table`, each with the column that it equals."""
-        given = {"id": self.on} if isinstance(self.on, str) else self.on
-        return [(split_prefix(own)[1], other) for own, other in given.items()]
-
-    @property
-    def prefixes(self) -> list[str]:
-        """Return the texts that the other columns of `pairs` have before the value; "" where they equal it."""
-        return [""] if isinstance(self.on, str) else [split_prefix(own)[0] for own in self.on]
-
-    @field_validator("on")
-    @classmethod
-    def _check_prefix(cls, value: str | dict[str, str]) -> str | dict[str, str]:
-        for own in value if isinstance(value, dict) else ():
-            template = read_template(own, "on")
-            if template is not None and (len(template) != 1 or not PREFIX.fullmatch(template[0][0])):
-                raise ValueError(
-                    f'on {own!r} should be a column of the table, or a column after a text: "tt:{{old_id}}" (the text '
-                    "in ASCII, without quotes, percent signs and backslashes)"
-                )
-        return value
+        return [("id", self.on)] if isinstance(self.on, str) else list(self.on.items())
 
 
 class PartSettings(Section):
