@@ -183,7 +183,7 @@ def committing(ledger: Ledger, store: Store, collection: Collection, lease: Inde
     name = collection.name
     if lease is not None:
         try:
-            lease.hold()
+            lease.check()
         except IndexLocked:
             if not store.embedded:
                 store.set_metadata(name, {OVERTAKEN: lease.epoch})
@@ -197,7 +197,7 @@ def committing(ledger: Ledger, store: Store, collection: Collection, lease: Inde
     store.set_commit_mark(name, mark)
     with ledger.transaction():
         if lease is not None:
-            lease.hold()
+            lease.check()
         yield
         ledger.record_commit(collection.id, mark)
 
@@ -243,7 +243,7 @@ class Committer:
         the store, and seen to be."""
         with self.ledger.transaction():
             if self._lease is not None:
-                self._lease.hold()
+                self._lease.check()
             self.ledger.mark_pending(self.collection.id, keys)
         if keys and not self._has_begun:
             with self._committing():

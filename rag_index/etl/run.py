@@ -213,7 +213,6 @@ class IndexRun:
         IndexLocked where another run has taken the index over, and what store and ledger raise."""
         stats, failed = written.stats, sum(failure.kind == "failed" for failure in written.failures)
         with self.stopwatch.stage("commit"):
-            self.lease.check()
             new = self.committer.commit(written)
         log, name = self.logger or logger, self.index.name
         for failure in written.failures:  # logs outlive an erasure, so that keys are for debugging alone

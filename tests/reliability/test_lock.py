@@ -153,7 +153,7 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch)
         write = commit_module.write_shard
 
         def loses_the_lease(*shard, **options):
-            run.lease._lost = True
+            change(run.ledger, "epoch = epoch + 1, run_id = NULL")
             return write(*shard, **options)
 
         monkeypatch.setattr(commit_module, "write_shard", loses_the_lease)
@@ -176,7 +176,7 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
         ):
             run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
             index_pages(run, steps, AllDocuments())
-            run.lease._lost = True
+            change(run.ledger, "epoch = epoch + 1, run_id = NULL")
             with pytest.raises(IndexLocked):
                 writes(run)
     assert sorted(project.texts()) == ["1", "2", "3"]

@@ -170,20 +170,16 @@ class IndexLease:
             connection.execute(leases.update().where(self._is_mine()).values(run_id=None, renewed_at=0.0))
 
     def check(self) -> None:
-        """Raise IndexLocked if another run took the lease over, since this one did not renew it in time."""
+        """Renew the lease, in the caller's transaction if there is one: then nothing is written after another run took
+        over. Raises IndexLocked if one did. A process that stood still asks before its renewing thread has."""
+        renewed = leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
+        with self._ledger.transaction() as connection:
+            self._lost = self._lost or connection.execute(renewed).rowcount != 1
         if self._lost:
             raise IndexLocked(
                 f"this run did not renew its lease for {LEASE_SECONDS:.0f} s, and another took over {self._name}: "
                 "run it again"
             )
-
-    def hold(self) -> None:
-        """Renew the lease as part of the caller's transaction, so that nothing is written after another run took over.
-        Raises as `check`: a process that stood still goes on before its thread has seen what it lost."""
-        renewed = leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
-        with self._ledger.transaction() as connection:
-            self._lost = self._lost or connection.execute(renewed).rowcount != 1
-        self.check()
 
     def _is_mine(self) -> sa.ColumnElement[bool]:
         return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
