@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 CHANGEABLE = ("embedder", "parallel", "store")
 """The tables of the settings file that decide how fast a sample is embedded and written."""
-BENCHMARK_STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
 COMPARED_NEIGHBOURS = 10
 MAX_COMPARED = 500

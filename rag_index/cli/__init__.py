@@ -141,6 +141,18 @@ wait_option = click.option(
 )
 
 
+api_key_option = click.option(
+    "--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key."
+)
+
+
+def api_key_in(variable: str | None) -> str | None:
+    """Return what an environment variable holds that `api_key_option` names. Raises UsageError if it is not set."""
+    if variable is not None and not os.environ.get(variable):
+        raise click.UsageError(f"--api-key-env names {variable}, which is not set or is empty; set it to the API key")
+    return variable and os.environ[variable]
+
+
 def options(*given: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds these options, in this order."""
 

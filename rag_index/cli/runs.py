@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import uuid
 from contextlib import closing
@@ -19,6 +18,8 @@ import click
 from rag_index.cli import (
     POSITIVE,
     Context,
+    api_key_in,
+    api_key_option,
     command,
     json_option,
     log_to_terminal,
@@ -395,7 +396,7 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
 )
-@click.option("--api-key-env", metavar="VAR", help="The environment variable that holds the server's API key.")
+@api_key_option
 @wait_option
 @json_option
 def move(
@@ -407,13 +408,8 @@ def move(
     """
     from rag_index.care.transfer import move, next_steps, settings_line, target_settings
 
-    api_key = None
-    if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
-        raise click.UsageError(
-            f"--api-key-env names {api_key_env}, which is not set or is empty; set it to the server's API key"
-        )
     settings = context.settings(wait=wait)
-    target = target_settings(settings, to, api_key)
+    target = target_settings(settings, to, api_key_in(api_key_env))
     moved = move(settings, target, names)
     lines = [f"{one.index}: {one.sentence()}" for one in moved]
     lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))

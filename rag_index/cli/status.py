@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -264,7 +263,7 @@ def _print_plans(plans: list[RunPlan]) -> None:
 @cli.name_argument
 @click.option("--collection", required=True, metavar="NAME", help="The collection that another program made.")
 @click.option("--url", metavar="URL", help="Its Qdrant server [default: the one of the settings].")
-@click.option("--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key.")
+@cli.api_key_option
 @click.option("--key", metavar="FIELD", required=True, help="Where the key is in the payload, such as metadata.id.")
 @click.option("--text", metavar="FIELD", required=True, help="Where the text is in the payload.")
 @cli.json_option
@@ -287,9 +286,8 @@ def audit(
     settings = context.settings()
     if (where := url or settings.store.url) is None:
         raise click.UsageError("[store] has no url: name the collection's server with --url")
-    api_key = settings.store.secret_api_key() if url in (None, settings.store.url) else None
-    if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
-        raise click.UsageError(f"--api-key-env names {api_key_env}, which is not set or is empty")
+    if (api_key := cli.api_key_in(api_key_env)) is None and url in (None, settings.store.url):
+        api_key = settings.store.secret_api_key()
     found = audit(settings, settings.index(name), collection, where, api_key=api_key, key=key, text=text)
     cli.show(found.to_json(), *found.lines(), as_json=as_json)
     return 3 if found.faults else 0

@@ -56,11 +56,6 @@ class HiddenRows:
         """Return how much a person loses by it."""
         return self.rows
 
-    @property
-    def sentence(self) -> str:
-        """Return the question, with its numbers."""
-        return f"{self.question} {max(self.rows, 0):,} of {self.of:,} rows are hidden."
-
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:

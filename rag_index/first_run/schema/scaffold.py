@@ -128,8 +128,7 @@ def scaffold(
     lacks_password = bool(url.password or any(map(is_secret, url.query)))
     shown = _without_secrets(source, here, folder or here)
     head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "")
-    questions = [one for table in proposal.tables for one in table.hidden if one.question]
-    sections = [_index_section(index, questions) for index in proposal.indexes]
+    sections = [_index_section(index, proposal.questions) for index in proposal.indexes]
     out = left_out(proposal)
     reached = _comments(share_sentence(proposal) + ". Left out, the largest first" * bool(out), out)
     first = f"{_comments('Row level security', proposal.policies)}\n" if proposal.policies else ""
