@@ -70,9 +70,18 @@ def test_files_are_read_by_language_the_largest_first(root):
     assert page.documents.text_hashes[1] == hash_text("python\n" + "x" * 9), "in another language it has other chunks"
 
 
-def test_a_header_is_of_cpp_unless_the_settings_say_c(root):
-    write(root, "lib/v.h")
-    assert [list_files(root, [], [], one).files[0].language for one in ({}, {".h": "c"})] == ["cpp", "c"]
+@pytest.mark.parametrize(
+    ("others", "languages", "expected"),
+    [
+        (["x.c", "a.py"], {}, "c"), (["x.c", "deep/y.cc"], {}, "cpp"), (["y.hpp"], {}, "cpp"), (["a.py"], {}, "cpp"),
+        (["y.cc"], {".h": "c"}, "c"),
+    ],
+)  # fmt: skip
+def test_a_header_is_of_c_if_all_sources_are(root, others, languages, expected):
+    for path in ("lib/v.h", *others):
+        write(root, path)
+    files = list_files(root, [], ["*.cc"], languages).files
+    assert next(file.language for file in files if file.path == "lib/v.h") == expected
 
 
 def test_pages_are_limited_by_rows_and_by_bytes_and_read_twice_are_the_same(root, monkeypatch):

@@ -10,11 +10,11 @@ import stat
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rag_index.components.chunking.code.symbols import TEXT, language_of
+from rag_index.components.chunking.code.symbols import C_HEADER, TEXT, language_of
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
@@ -34,6 +34,7 @@ class File:
     path: str
     """The path from the root, with /."""
     language: str
+    """The language by its name; of a header, C if all sources of C and C++ below the root are of C, else C++."""
     size: int
     changed_at: float
     times: str
@@ -100,6 +101,8 @@ class _Walk:
         self._root = root
         self._include, self._exclude = _patterns(include), _patterns(exclude)
         self._languages = languages
+        self._sources: set[str] = set()
+        """The languages of the sources that are no headers."""
         self._listing = Listing()
         self._top, ignored = _ignored_above(root.absolute())
         """The path to the root, with / at the end, from the top of the repository around it."""
@@ -120,6 +123,11 @@ class _Walk:
                 if not isinstance(exc, FileNotFoundError):
                     self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
                     self._listing.unreadable_folders.append(folder)
+        if C_HEADER not in self._languages and not ("c" in self._sources and "cpp" not in self._sources):
+            self._listing.files = [
+                replace(file, language="cpp") if file.path.lower().endswith(C_HEADER) else file
+                for file in self._listing.files
+            ]
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
@@ -144,6 +152,8 @@ class _Walk:
             if entry.name != GIT and not self._is_excluded(f"{path}/", ignored):
                 self._waiting.append((f"{path}/", ignored))
         elif entry.is_file(follow_symlinks=False):
+            if not path.lower().endswith(C_HEADER):
+                self._sources.add(language_of(path))
             if not (language := self._included_language(path, ignored)):
                 return
             if path.isprintable() or _is_unicode(path):

@@ -168,7 +168,7 @@ class IndexSettings(Section):
     """With kind `code`: patterns of files and folders to leave out, besides those of `.gitignore`."""
     languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
     """With kind `code`: the language of files by their suffix, where it differs from the
-    [default](sources.md#which-files), for example `{".h" = "c", ".pyx" = "python"}`."""
+    [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
     max_file_bytes: PositiveInt = 1_000_000
     """With kind `code`: the size above which files are skipped and listed, in bytes."""
     options: dict[str, Any] = Field(default={})

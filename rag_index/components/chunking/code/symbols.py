@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 TEXT = "text"
 """The language of files that the settings include although no grammar is known for them."""
+
+C_HEADER = ".h"
+"""The suffix that C and C++ share."""
+
 _JS_LOCAL = frozenset({
     "function_declaration", "generator_function_declaration", "function_expression", "generator_function",
     "arrow_function", "method_definition", "class_static_block", "if_statement", "for_statement", "for_in_statement",
@@ -83,11 +87,11 @@ _ALL = (
     ),
     Language("java", "tree_sitter_java", (".java",), definitions.JAVA, comments=_LINE_AND_BLOCK),
     Language(
-        "c", "tree_sitter_c", (".c",), definitions.C, wrappers=_C_WRAPPERS,
+        "c", "tree_sitter_c", (".c", C_HEADER), definitions.C, wrappers=_C_WRAPPERS,
         local=frozenset({"compound_statement"}),
     ),
     Language(
-        "cpp", "tree_sitter_cpp", (".cc", ".cpp", ".cxx", ".c++", ".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".tpp"),
+        "cpp", "tree_sitter_cpp", (".cc", ".cpp", ".cxx", ".c++", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".tpp"),
         definitions.CPP, wrappers=_C_WRAPPERS, local=frozenset({"compound_statement"}), separator="::",
     ),
     Language(
