@@ -18,8 +18,7 @@ _FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
 _QUOTES = "\"'`"
 _CHAIN = re.compile(r"[\w$]+(\.[\w$]+)*")
 _MAX_CHAIN = 200
-_EXPORTS = {"exports", "module.exports"}
-_GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis"}
+_GLOBALS = {"exports", "module.exports", "module", "this", "window", "self", "global", "globalThis"}
 """Objects whose functions are named without them."""
 _RECEIVER = re.compile(r"\b([A-Za-z_]\w*+)\s*+(\[[^\[)]*+\])?\s*+,?\s*+\)$")
 _TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
@@ -31,9 +30,6 @@ _DECLARATORS = _NO_FUNCTION | {
     "function_declarator", "parenthesized_declarator", "init_declarator", "attributed_declarator",
 }  # fmt: skip
 _TEMPLATES = {"template_type", "template_function", "template_method", "dependent_name"}
-MAX_TAIL_BYTES = 2000
-"""Bytes that may follow a header's guard, as comments."""
-_COMMENT = re.compile(rb"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
 _KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
 """What damaged text may show in the place of a function's name."""
 
@@ -160,20 +156,12 @@ def _js_assignment(node: Node, place: Place) -> Iterator[Named]:
     if left.type != "member_expression" or name is None or container is None:
         return
     owner = place.text(container) if container.end_byte - container.start_byte <= _MAX_CHAIN else ""
-    is_export = owner in _EXPORTS and place.type_around() == "expression_statement" and not place.is_local
-    kind = _js_kind(right) or ("constant" if is_export and _is_own_value(right, place) else "")
+    kind = _js_kind(right)
     if kind and place.text(left) != "module.exports":
         is_method = owner.endswith(".prototype")
         owner = owner.removesuffix(".prototype").removeprefix("exports.").removeprefix("module.exports.")
         owner = owner if _CHAIN.fullmatch(owner) and owner not in _GLOBALS else ""
         yield Named("method" if is_method and kind == "function" else kind, place.text(name), node, owner)
-
-
-def _is_own_value(value: Node, place: Place) -> bool:
-    """Return whether a value is made where it is exported, and not defined or imported elsewhere."""
-    elsewhere = {"identifier", "member_expression", "assignment_expression"}
-    is_void = value.type == "unary_expression" and place.text(value).startswith("void")
-    return not (value.type in elsewhere or is_void or _is_require(value, place))
 
 
 def _js_member(node: Node, place: Place, kind: str, field: str) -> Iterator[Named]:
@@ -334,16 +322,10 @@ def _cpp_namespace(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _c_macro(node: Node, place: Place) -> Iterator[Named]:
-    """Read a macro that is not the guard of a header: one that is defined if it is not, for the rest of the file."""
-    name = node.child_by_field_name("name")
-    if name is None:
-        return
-    if node.child_by_field_name("value") is None and place.type_around() == "preproc_ifdef":
-        condition, tail = place.around[-1].child_by_field_name("name"), place.data[place.around[-1].end_byte :]
-        is_last = len(tail) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", tail).strip()
-        if is_last and condition is not None and place.text(condition) == place.text(name):
-            return
-    yield Named("macro", place.text(name), node, is_global=True)
+    """Read a macro that is not the guard of a header, which has no value."""
+    has_value = node.child_by_field_name("value") is not None
+    if (name := place.text(node.child_by_field_name("name"))) and (has_value or place.type_around() != "preproc_ifdef"):
+        yield Named("macro", name, node, is_global=True)
 
 
 def _named(kind: str, *types: str) -> dict[str, Reader]:
