@@ -140,7 +140,8 @@ class _Planner:
         ways = [one for one in table.parents if one.parent is not table and one.is_whole and not one.is_pointer]
         ways = [one for one in ways if self._is_thing(one.parent) and not one.writes]
         named = self._has_own_name(table) and not any(_answers(one) for one in ways)
-        extends = [one for one in ways if one.extends and not one.type_column and self._is_extended(one.parent)]
+        extends = [one for one in ways if one.extends and not one.type_column]
+        extends = [one for one in extends if one.parent.title or one.parent.texts]
         typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 300)]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]
         full = [one for one in plain if one.share >= known.FEW_NAMED]
@@ -157,11 +158,6 @@ class _Planner:
             self._plan.parts[table] = [_owner(table, full)]
         elif partial and not named and sum(one.share for one in partial) >= 0.5:
             self._plan.parts[table] = partial[:6]
-
-    def _is_extended(self, table: Table) -> bool:
-        """Return whether rows say something, or are told by several tables with one more row for each."""
-        more = [one.child for one in table.children if one.extends and not one.type_column and one.child.texts]
-        return bool(table.title or table.texts) or len({*more}) >= known.MIN_DETAILS
 
     def _has_own_name(self, table: Table) -> bool:
         title = table.columns.get(table.title)
@@ -262,11 +258,7 @@ class _Planner:
                     continue
                 if other.machine and "names" not in other.machine:
                     continue
-                if (
-                    not (other.title or other.prose)
-                    or not other.rows
-                    or (own.where and far.where and own.where != far.where)
-                ):
+                if not (other.title or other.prose) or not other.rows:
                     continue
                 if other.is_value:
                     linked.add(other)
@@ -283,12 +275,10 @@ class _Planner:
         """Leave out names that hardly say more, unless they were written one by one; and what programs repeat."""
         for table, parts in [*self._plan.documents.items()]:
             own = [one for one in parts if not one.far and one.table.chars * 10 >= table.chars > 0]
-            own += [one for one in parts if not one.far and not table.chars and one.table.chars]
             if table in self._wanted:
                 continue
             own += [one for one in parts if one.far and one.relation.gives_values]
-            is_kind = any(one.extends and one.parent.prose and one.parent in self._out for one in table.parents)
-            alone = table.said < known.LITTLE and not own and not is_kind
+            alone = table.said < known.LITTLE and not own
             few = table.told < known.MIN_TOLD and not table.written and not table.is_people
             brought = self._is_brought(table)
             facts = self._speaks and not table.written and any(map(_adds_facts, table.parents))
@@ -298,11 +288,7 @@ class _Planner:
             few = few or table.is_label or table.rows < known.MIN_ROWS or table.repeats
             if nothing or (alone and (few or brought or idle or facts)):
                 self._out[table] = "has names alone"
-            elif table.repeats and not own and not table.title and table.machine:
-                self._out[table] = "repeats itself"
-            else:
-                continue
-            del self._plan.documents[table]
+                del self._plan.documents[table]
 
     def _order(self) -> None:
         """Order documents by their text, the most first, and leave out parts beyond the largest."""

@@ -136,7 +136,6 @@ class _Finder:
         near: list[Any] = [*bare[-1:], *([glued] if len(glued) >= 4 else []), *keys]
         for one in dict.fromkeys(one for name in near if bare for one in self._by_name.get(name, ())):
             fits = one.noun[-len(bare) :] == bare or "".join(one.noun) == glued or words(one.key[0]) in keys
-            fits = fits or (len(bare) > 1 and named[-1] != bare[-1])  # `author_user_id`: of a user
             if fits and one is not table:
                 found.append(one)
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))

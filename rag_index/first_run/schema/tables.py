@@ -267,9 +267,6 @@ class Table:
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
-        coded = any(one.role == "code" and one.distinct > 0.95 for one in self.columns.values())
-        if self.is_people and not self.is_accounts and self.told + coded > 2:
-            return False
         named = sum(self.columns[name].length for name in self.title_columns) > known.MAX_LABEL_CHARS
         if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it

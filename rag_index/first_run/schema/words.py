@@ -146,8 +146,8 @@ PIECES, PIECE = 30, 30
 """How many texts of a copy are looked for, and how many of their letters."""
 FEW_NAMED = 0.95
 """If fewer rows name one of a table, they hang on rows of several tables."""
-MIN_ROWS, MIN_DETAILS = 3, 3
-"""Fewer rows, or tables that add one row each, prove nothing."""
+MIN_ROWS = 3
+"""Fewer rows prove nothing."""
 LITTLE = 15
 """Rows that say less in sentences than this many characters have names alone."""
 MIN_TOLD, MANY_TOLD = 2, 6
