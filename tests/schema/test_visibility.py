@@ -4,7 +4,7 @@ import pytest
 
 from rag_index.first_run.schema.visibility import sense_of
 from rag_index.first_run.schema.words import words
-from tests.schema.proposals import TEXT, many, names
+from tests.schema.proposals import TEXT, itself, many, names
 
 COUNT = 24
 PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
@@ -89,7 +89,7 @@ def test_a_negation_is_understood_first(name, hides):
         ("statut TEXT", ["publie", "brouillon", "poubelle"], ["brouillon", "poubelle"]),
         ("is_private TEXT", ["N", "N", "Y"], ["Y"]),
         ("is_public TEXT", ["yes", "yes", "no"], ["no"]),
-        ("status INTEGER", [1, 1, 1, 0], []),
+        ("status INTEGER", [1, 1, 2, 0], []),
     ],
 )
 def test_values_say_who_may_see_a_row_as_whole_words(propose, column, values, hidden):
@@ -109,6 +109,29 @@ def test_where_the_direction_is_not_certain_the_minority_goes_and_the_question_s
     ((hidden,),) = [one.hidden for one in made.tables]
     assert hidden.question.endswith("?")
     assert made.questions == [hidden]
+
+
+@pytest.mark.parametrize("column", ["status INTEGER", "status BOOLEAN NOT NULL", "article_status TEXT"])
+def test_a_status_of_0_and_1_switches_the_few_off_with_what_is_below_them_and_asks(propose, column):
+    made = propose(
+        article=article(*column.split(maxsplit=1), lambda n: 0 if few(n) else 1),
+        remark=many(COUNT, article_id=itself, said="The ferry {n} is late, as everybody on the quay has known all May"),
+    )
+    assert shown(made) == every(lambda n: not few(n))
+    said = " ".join(text for one in made.indexes for text in made.documents(one.table).values())
+    assert [n for n in every() if f"ferry {n} is" in said] == [*every(lambda n: not few(n))]
+    assert made.questions
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "of"),
+    [("ticket", "status", (0, 1)), ("article", "status", (1, 0)), ("article", "status", (0, 2)),
+     ("article", "read_status", (0, 1))],
+)  # fmt: skip
+def test_a_status_that_says_how_far_the_work_is_hides_nothing(propose, table, column, of):
+    minority, majority = of
+    made = propose(**{table: article(column, "INTEGER", lambda n: minority if few(n) else majority)})
+    assert shown(made, table) == every()
 
 
 def test_that_most_rows_are_drafts_is_a_state_of_work_where_another_state_says_what_is_public(propose):

@@ -35,6 +35,8 @@ class Sense:
     strong: bool
     rest: tuple[str, ...] = ()
     """The words that were not understood."""
+    asks: bool = False
+    """Whether a person has to say if it is so."""
 
 
 @lru_cache(maxsize=20_000)
@@ -145,7 +147,7 @@ def _own_conditions(
     for column in table.source.columns.values():
         if column.name not in table.references or table.columns[column.name].role == "flag":
             look = _Look(table, column, seconds_now, sqlite=sqlite)
-            sense = _own_sense(look, plurals)
+            sense = _own_sense(look, plurals) or _switch(look)
             made = _span(look) or _flag(look, sense) or _set(look, sense) or _state(look, sense) or _levels(look)
             lists = look.kind == "text" and all(known.NUMBERS.fullmatch(str(value)) for value in look.counts)
             if lists and tuple(map(singular, look.named)) in groups:
@@ -177,6 +179,17 @@ def _own_sense(look: _Look, plurals: frozenset[str]) -> Sense | None:
     return replace(sense, rest=tuple(rest))
 
 
+def _switch(look: _Look) -> Sense | None:
+    """Return what a `status` of 0 and 1 alone says, about which a person is asked: rows with 0 are not shown if they
+    are few. It says how far the work is where people work on the rows, such as tickets."""
+    named = [word for word in look.named if word not in look.table.noun]
+    values = Counter({str(value).lower(): rows for value, rows in look.counts.items()})
+    if {*values} not in ({"0", "1"}, {"false", "true"}) or not {*named} <= known.SWITCHES or len(named) != 1:
+        return None
+    few = 0 < values["0"] + values["false"] <= known.HALF * look.rows and not known.WORK & {*look.table.noun}
+    return Sense(hides=False, strong=True, asks=True) if few else None
+
+
 def _flag(look: _Look, sense: Sense | None) -> Condition | None:
     """Return the condition of a column such as `is_private`, `sealed`, `not_visible` or `comment_approved`."""
     values = {str(value).lower() for value in look.counts}
@@ -200,7 +213,7 @@ def _flag(look: _Look, sense: Sense | None) -> Condition | None:
     else:
         sql = f"{look.sql} IN ({listed(yes)})" if yes else f"{look.sql} NOT IN ({listed(no)})"
     strong = not unsure and (sense.hides or bool(yes))  # a flag that nobody set says little
-    asks = bool(sense.rest) or share > known.HALF
+    asks = sense.asks or bool(sense.rest) or share > known.HALF
     return look.says(sql, f"is {'true' if sense.hides else 'false'}", asks=asks, strong=strong)
 
 

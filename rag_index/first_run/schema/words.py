@@ -301,6 +301,13 @@ STATES = _words("""
     publication verification approved published
 """)
 """Last words of columns whose values say who may see a row, or how far the work on it has come."""
+SWITCHES = _words("status state statut estado stato zustand")
+"""Names of columns that switch a row off if they hold 0 and 1 alone."""
+WORK = _words("""
+    ticket task todo job order request issue incident case project milestone invoice payment delivery booking claim
+    report complaint lead inquiry
+""")
+"""Nouns of what people work on: there it says how far they are."""
 SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy viewlevel sichtbarkeit vertraulichkeit")
 """Those that say nothing but who may see it: values that are not understood hide all rows but the majority."""
 CODED_SECRECY = SECRECY | _words("classification security policy")
