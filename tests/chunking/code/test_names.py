@@ -30,7 +30,7 @@ CASES = [
     ("c", "typedef struct { int a; } T;\n", "class T"),
     ("c", "typedef struct T { int a; } T, *P;\n", "class T, type P"),
     ("c", "typedef struct tag { int a; } T;\n", "type T, class tag"),
-    ("c", "#ifndef A_H\n#define A_H\n#define LIMIT 3\n#endif  // A_H\n#define ON\n", "macro LIMIT, macro ON"),
+    ("c", "#ifndef A_H\n#define A_H\n#define LIMIT 3\n#define ON\n#endif  // A_H\n", "macro LIMIT, macro ON"),
     ("c", "static const int limit = 3;\nint table[] = {1};\nint other;\n", "constant limit, variable table"),
     ("c", "int *(quoted)(void);\nint (*pointer)(int);\n", "function quoted"),
     ("javascript", "class A { static go = (x) => { return 1 }; #p = function () {}; x = 1 }\n",

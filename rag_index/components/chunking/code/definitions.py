@@ -322,9 +322,11 @@ def _cpp_namespace(node: Node, place: Place) -> Iterator[Named]:
 
 
 def _c_macro(node: Node, place: Place) -> Iterator[Named]:
-    """Read a macro that is not the guard of a header, which has no value."""
-    has_value = node.child_by_field_name("value") is not None
-    if (name := place.text(node.child_by_field_name("name"))) and (has_value or place.type_around() != "preproc_ifdef"):
+    """Read a macro that is not the guard of a header: one without a value that is defined if it is not."""
+    name, condition = place.text(node.child_by_field_name("name")), ""
+    if node.child_by_field_name("value") is None and place.type_around() == "preproc_ifdef":
+        condition = place.text(place.around[-1].child_by_field_name("name"))
+    if name and name != condition:
         yield Named("macro", name, node, is_global=True)
 
 
