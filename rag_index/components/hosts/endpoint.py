@@ -8,11 +8,9 @@ import json
 import logging
 import re
 import ssl
-import time
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
@@ -285,16 +283,11 @@ def to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
 
 
 def _parse_retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number, or an HTTP date (RFC 9110, 10.2.3)."""
-    if header is None:
-        return None
+    """Return the seconds that a Retry-After header asks for. One with a date is taken for none."""
     try:
-        seconds = float(header)
+        seconds = float(header or "nan")
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except (TypeError, ValueError):
-            return None
+        return None
     return max(0.0, seconds) if np.isfinite(seconds) else None
 
 
