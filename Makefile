@@ -32,8 +32,9 @@ ui: $(PREFECT)/prefect.db
 $(PREFECT)/prefect.db:
 	@$(MAKE) index
 
+# Without bytecode each of the hundreds of processes that tests start would compile the product anew.
 test: environment
-	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: environment
 	$(BIN)/ruff check .
