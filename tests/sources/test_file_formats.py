@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from pypdf import PdfWriter
 from pypdf.annotations import FreeText, Text
-from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, TextStringObject
+from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, StreamObject, TextStringObject
 
 from rag_index.components.sources.attachments import FileReader
 from rag_index.components.sources.text import NotText
@@ -284,6 +284,9 @@ CHART = (
     "</c:v></c:pt></c:lvl></c:multiLvlStrCache><c:numCache><c:pt><c:v>55</c:v></c:pt></c:numCache></c:chartSpace>"
 )
 STYLES = f'<o:document-styles xmlns:o="{ODT}office:1.0" xmlns:t="{ODT}text:1.0"><t:p>header</t:p></o:document-styles>'
+FLAT = '<?xml version="1.0" encoding="UTF-8"?>' + STYLES.replace("document-styles", "document").replace(
+    "header", "flat"
+)
 CHART_EX = "http://schemas.microsoft.com/office/drawing/2014/chartex"
 THREADS = "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments"
 OFFICE_TEXTS = {
@@ -335,6 +338,7 @@ OFFICE_TEXTS = {
     ),
     "notes and remarks of OpenDocument": (odt(NOTES), ["the\n\nnote\n\nremark"]),
     "headers of OpenDocument": ({"styles.xml": STYLES}, ["header"]),
+    "OpenDocument in one file": (FLAT.encode(), ["flat"]),
     "XML that only looks like it": (b"<?xml version='1.0'?><document><p>text</p></document>",
                                     ["<?xml version='1.0'?><document><p>text</p></document>"]),
     "documents within": (
@@ -400,6 +404,11 @@ def test_values_of_a_form_are_read_and_its_password_is_not(read):
     )  # fmt: skip
     said = "Form\nthe lighthouse Маяк\nRed\nTower\nfirst\nsecond\nof the parent"
     assert read(written(filled)) == ([("1", said)], "")
+    xml = StreamObject()
+    xml.set_data(b"<data><name>of XFA</name></data>")
+    xfa = ArrayObject([TextStringObject("datasets"), filled._add_object(xml)])
+    filled._root_object["/AcroForm"][NameObject("/XFA")] = xfa
+    assert read(written(filled))[0] == [("1", said), ("", "of XFA")]
 
 
 def test_remarks_and_attachments_of_a_pdf_are_read(read):
@@ -408,9 +417,16 @@ def test_remarks_and_attachments_of_a_pdf_are_read(read):
     writer.add_annotation(1, Text(text="tower", rect=(0, 0, 9, 9)))
     writer.add_attachment("a.txt", b"attached")
     writer.add_attachment("b.doc", OLD)
+    file = StreamObject()
+    file.set_data(b"pinned")
+    held = DictionaryObject({NameObject("/F"): writer._add_object(file)})
+    named = DictionaryObject({NameObject("/F"): TextStringObject("c.txt"), NameObject("/EF"): held})
+    pin = {"/Subtype": NameObject("/FileAttachment"), "/FS": writer._add_object(named)}
+    kids = writer.pages[1]["/Annots"]
+    kids.append(writer._add_object(DictionaryObject({NameObject(key): value for key, value in pin.items()})))
     pages, reason = read(written(writer))
     assert pages[:2] == [("1", "Page"), ("2", "Another\nthe lighthouse\ntower")]
-    assert pages[2:] == [("", "a.txt\n\nattached")]
+    assert pages[2:] == [("", "a.txt\n\nattached"), ("", "c.txt\n\npinned")]
     assert reason == "has attachments that cannot be read: b.doc is an old Office file, or encrypted"
 
 

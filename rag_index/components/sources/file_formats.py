@@ -217,6 +217,8 @@ def plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
         return html_text(text, elements=None)
     if _CALENDAR.match(text):
         return calendar_text(text)
+    if text.startswith("<?xml") and "opendocument" in text[:4000]:  # in one file, without a ZIP file around it
+        return office_xml_text(re.sub(r"\A<\?xml[^>]*>", "", text).encode())
     return html_text(text) if kind == "text/html" or _HTML.match(text) else text
 
 
@@ -270,12 +272,23 @@ def pdf_text(data: bytes, depth: int = 0) -> Pages:
     logging.getLogger("pypdf").removeHandler(log)
     if (pages := int(document.root_object["/Pages"].get("/Count", 0))) > len(document.pages):
         wrong.append(f"{pages - len(document.pages)} of {pages} pages, which are not there")
-    for name, files in document.attachments.items():
-        for one in files:
-            yield from _file_within(name, one, depth, missing)
+    yield None, html_text((document.xfa or {}).get("datasets", b"").decode("utf-8", "replace"), elements=None)
+    for name, one in _files_of_pdf(document):
+        yield from _file_within(name, one, depth, missing)
     broken = [f"is broken in {', '.join(wrong[:3])}"] if wrong else []
     if broken or missing:
         raise NotText("; ".join([*broken, *_missing(missing)]))
+
+
+def _files_of_pdf(document: Any) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of the files that are attached to a PDF file, or to a place on one of its pages."""
+    for name, files in document.attachments.items():
+        yield from ((name, one) for one in files)
+    for page in document.pages:
+        for remark in _objects(page.get("/Annots")):
+            for file in _objects(remark.get("/FS")):
+                if isinstance(file, dict) and "/EF" in file:
+                    yield str(file.get("/UF") or file.get("/F")), file["/EF"]["/F"].get_data()
 
 
 def _page_texts(page: Any) -> Iterator[str]:
