@@ -4,7 +4,7 @@ import pytest
 
 from rag_index.first_run.schema.visibility import sense_of
 from rag_index.first_run.schema.words import words
-from tests.schema.proposals import TEXT, itself, many, names
+from tests.schema.proposals import TEXT, cycle, itself, many, names
 
 COUNT = 24
 PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
@@ -295,3 +295,26 @@ def test_what_is_said_to_few_is_left_out_in_any_order_of_the_words(propose, name
             "article"
         )["text"]
     )
+
+
+def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(propose):
+    """The library is represented by a body that is not public; a kind that is offered no more, or a language, is named
+    by two columns each of the article, the remark and the library."""
+    kinds = names("print", "sound", "film", key="id", name="name")
+    two = {"kind_id": cycle(3), "other_kind_id": cycle(2)}
+    articles, rows = many(COUNT, title="The bridge {n} of the river", body=TEXT, library_id=cycle(4), **two)
+    made = propose(
+        corporate_body=many(4, name="The society {n} of the river", is_public=lambda n: int(n == 4)),
+        kind=(f"{kinds[0]}, hidden INTEGER", [(*row, row[0] == 1) for row in kinds[1]]),
+        library=many(
+            4,
+            kinds={"agent_representation_id": "INTEGER REFERENCES corporate_body (id)"},
+            name="Library {n} on the quay",
+            is_public=lambda n: int(n != 2),
+            agent_representation_id=itself,
+            **two,
+        ),
+        article=(articles, rows),
+        remark=many(COUNT, article_id=itself, said="The ferry {n} was late again and nobody was told", **two),
+    )
+    assert shown(made) == every(lambda n: cycle(4)(n) != 2)

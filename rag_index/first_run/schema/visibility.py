@@ -474,8 +474,19 @@ def _hide_with_parents(table: Table, done: set[Table], below: tuple[Table, ...])
     for one in table.parents:
         parent = one.parent
         strong = [condition for condition in parent.conditions if condition.strong]
-        if strong and parent is not table and not parent.is_people and not one.is_pointer:
+        if strong and parent is not table and not parent.is_people and _belongs(one):
             own = [condition.says for condition in strong if condition.through is None]
             told = f"its {' '.join(parent.noun)} is hidden" + (f" ({'; '.join(own[:3])})" if own else "")
             columns = tuple(here for here, _ in one.pairs)
             table.conditions.append(Condition(columns, f"({_hidden_keys(one)}) IS NOT TRUE", told, through=one))
+
+
+def _belongs(one: Relation) -> bool:
+    """Return whether rows belong to what they name. A pointer does not say so, nor does a column with a role of its own
+    (`agent_representation_id` of a corporate entity), nor a list of all kinds and languages, which rows of some tables
+    name by several columns each."""
+    named = {singular(word) for here, _ in one.pairs for word in words(here)} - {"id"}
+    has_role = len(one.pairs) == 1 and len(named) > 1 and one.parent.noun[-1] not in named
+    columns = Counter(other.child for other in one.parent.children if not other.is_pointer)
+    is_list = sum(count > 1 for count in columns.values()) >= known.VOCABULARY
+    return not (one.is_pointer or has_role or is_list)

@@ -348,6 +348,8 @@ YES = _words("y yes t true 1 -1 on j ja oui o si s sí sim wahr vrai")
 NO = _words("n no f false 0 off nein non nee falsch faux")
 HALF, FEW = 0.5, 0.3
 """A doubtful word does not hide most rows; a column that is set says so of few."""
+VOCABULARY = 3
+"""Tables whose rows name another one by several columns each, if its rows are values and not what others belong to."""
 MAX_PASSWORDS = 0.2
 """If more rows have a password, it is that of an account."""
 MAX_STATES, MAX_STATE_CHARS = 30, 40
