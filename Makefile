@@ -33,8 +33,10 @@ $(PREFECT)/prefect.db:
 	@$(MAKE) index
 
 # Without bytecode each of the hundreds of processes that tests start would compile the product anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: environment
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: environment
 	$(BIN)/ruff check .

@@ -101,8 +101,10 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     begun = [run for run in deployed.runs() if (run["start_time"] or "") >= ended["start_time"]]
     (subflow,) = [run for run in begun if run["name"] == "index notes"]  # other tests had runs, too
     assert subflow["state"]["message"] == ended["state"]["message"]
-    logs = "\n".join(deployed.logs(subflow["id"]))
-    assert re.search(r"2 documents failed: .*cannot embed this", logs)
+    said = r"2 documents failed: .*cannot embed this"
+    logs = eventually(  # Prefect sends them a while after the state
+        lambda: re.search(said, found := "\n".join(deployed.logs(subflow["id"]))) and found, said, every=0.25
+    )
     assert "document 17" not in logs, "logs outlive an erasure"
     assert re.search(r"20 documents of pages 1: \d+ texts embedded, \d+ duplicates, 0 reused, 1 document failed", logs)
     eventually(
