@@ -67,8 +67,6 @@ class RunCost:
     """Characters that a worker embedded in a second in the last run that had enough to measure it; None before one."""
     seconds: float | None
     """How long embedding takes at that rate; None if no run has measured it."""
-    money: float | None = None
-    """What it costs by `[embedder] price`, without what overlaps in chunks; None without a price."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -82,8 +80,6 @@ class RunCost:
             said += f" in about {count_of(self.requests, 'request')}"
         if self.context_requests is not None:
             said += f" and at most {count_of(self.context_requests, 'request')} for contexts"
-        if self.money is not None:
-            said += f", which costs {self.money:,.2f} by [embedder] price"
         if self.seconds is None or self.chars_per_second is None:
             return f"{said}; how long that takes is unknown until a run has measured it"
         rate = f"{self.chars_per_second:,.0f} characters/s per worker"
@@ -134,7 +130,6 @@ class CostCounter:
             workers=workers,
             chars_per_second=self._rate,
             seconds=None if self._rate is None else self._characters / self._rate / workers,
-            money=None if embedder.price is None else embedder.cost(self._characters),
         )
 
 

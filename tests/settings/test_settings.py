@@ -17,9 +17,11 @@ from rag_index.core.settings import (
     load_settings,
     origins,
     run_settings,
+    withdrawn,
 )
 from rag_index.core.settings.index import CodeLanguage, is_named_like_a_secret
 from rag_index.core.settings.sections import ServerSettings
+from rag_index.core.settings.withdrawn import WITHDRAWN
 from rag_index.errors import SettingsError, UnknownIndex
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
@@ -410,15 +412,28 @@ def test_a_key_of_each_type_can_come_from_the_environment(load, monkeypatch, nam
 
 def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monkeypatch):
     table = "RAG_INDEX_STORE__SERVER"
-    text = VALID + "[store.server]\ngrpc_port = 5\nbulk = true\n"
+    text = VALID + "[store.server]\ngrpc_port = 5\n"
+    assert origins(load(text).path)["store", "server", "grpc_port"] == "rag-index.toml"
     monkeypatch.setenv(f"{table}__GRPC_PORT", "6")
+    monkeypatch.setenv(table, '{"grpc_port": 7}')
     settings = load(text)
-    assert settings.store.server == ServerSettings(grpc_port=6, bulk=True)
-    places = origins(settings.path)
-    assert places["store", "server", "grpc_port"] == f"{table}__GRPC_PORT"
-    assert places["store", "server", "bulk"] == "rag-index.toml"
-    monkeypatch.setenv(table, '{"bulk": false}')
-    assert load(text).store.server == ServerSettings(grpc_port=6, bulk=False)
+    assert settings.store.server == ServerSettings(grpc_port=6)
+    assert origins(settings.path)["store", "server", "grpc_port"] == f"{table}__GRPC_PORT"
+
+
+@pytest.mark.parametrize("place", WITHDRAWN, ids=".".join)
+def test_a_setting_that_is_gone_is_ignored_and_told_once_what_decides_it_now(load, monkeypatch, caplog, place):
+    withdrawn._say.cache_clear()
+    table, key = ".".join(place[:-1]), place[-1]
+    for _ in range(2):
+        settings = load(f"{VALID}[{table}]\n{key} = 1\n")
+    assert settings.model_dump() == load(VALID).model_dump()
+    told = [one for one in caplog.messages if one.startswith("rag-index.toml")]
+    assert told == [f"rag-index.toml: [{table}] {key} is gone, and ignored: {WITHDRAWN[place]}"]
+    variable = f"RAG_INDEX_{'__'.join(place).upper()}"
+    monkeypatch.setenv(variable, "1")
+    assert load(VALID).model_dump() == settings.model_dump()
+    assert f"{variable}: [{table}] {key} is gone, and ignored: {WITHDRAWN[place]}" in caplog.messages
 
 
 def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
@@ -430,7 +445,6 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
     monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")
     monkeypatch.setenv("rag_index_run__wait", "3")
-    monkeypatch.setenv("RAG_INDEX_STORE__SERVER__BULK", "true")
     monkeypatch.setenv("RAG_INDEX_TEST_SOMETHING", "x")
     monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "")
     monkeypatch.setenv("RAG_INDEX_STORE__URL", "")
@@ -441,7 +455,7 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
     )
     assert settings.project == "2024"
     assert (settings.parallel.workers, settings.parallel.worker_memory, settings.run.wait) == (2, 900, 3.0)
-    assert settings.store.server == ServerSettings(grpc_port=5, bulk=True)
+    assert settings.store.server == ServerSettings(grpc_port=5)
     assert (settings.store.url, settings.store.api_key) == (None, None)
     assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
     assert run_settings(None, workers=4).parallel.workers == 4

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from rag_index.components.stores import BULK
 from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.components.stores.server import server_collection as server_collections
@@ -75,32 +74,6 @@ def test_searches_of_compressed_vectors_are_scored_again(qdrant, open_store):
     qdrant.searches.clear()
     store.search("c", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
-
-
-# Loading in bulk
-
-
-def test_a_paused_search_index_is_restored_to_what_it_was(qdrant, open_store):
-    qdrant.threshold = 1  # kilobyte: 64 vectors
-    store = open_store()
-    store.create("c", DIMENSION, {})
-    store.collection("c").pause_indexing()
-    store.upsert("c", points(100))
-    assert by_hand(qdrant).optimizer_config.indexing_threshold == 0
-    assert store.collection("c").count_indexed() == 0
-    assert store.indexed("c"), "there is nothing to wait for"
-    store.create("new", DIMENSION, {}, like="c")
-    assert by_hand(qdrant, "new").optimizer_config.indexing_threshold == 1, "a pause is not carried over"
-    store.collection("c").pause_indexing()  # as a run that resumes does: what was set first is remembered
-    store.collection("c").resume_indexing()
-    assert by_hand(qdrant).optimizer_config.indexing_threshold == 1
-    assert BULK not in store.metadata("c")
-    assert BULK not in store.metadata("new")
-    store.optimize("c")
-    assert 0 < 100 - store.collection("c").count_indexed() < 64, "Qdrant scans the rest, which is below the threshold"
-    before = updates(qdrant)
-    store.collection("c").resume_indexing()
-    assert updates(qdrant) == before
 
 
 def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant, open_store, monkeypatch):

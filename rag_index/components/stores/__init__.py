@@ -30,8 +30,6 @@ CALIBRATION = "calibration"
 """Key for the weights of the calibrated score; a collection that has not learned any does not have it."""
 UNLEARNED = "documents"
 """Stands there instead of weights if nothing could be learned: how many documents the collection had."""
-BULK = "indexing_threshold"
-"""Key for what a server's `indexing_threshold` was before a run turned it off to load the collection; else missing."""
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"

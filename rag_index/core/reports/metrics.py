@@ -156,7 +156,7 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
     return f"{busy}, {_advice_on_flow(metrics, on_server=on_server)}"
 
 
-_FASTER_QDRANT = "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
+_FASTER_QDRANT = "a faster disk or more processors for Qdrant would help"
 
 
 FASTER_OLLAMA = (

@@ -38,6 +38,7 @@ from rag_index.core.settings.sections import (
     StoreSettings,
     WatchSettings,
 )
+from rag_index.core.settings.withdrawn import WITHDRAWN, say_variable_is_withdrawn, without_withdrawn
 from rag_index.errors import SettingsError, UnknownIndex
 
 if TYPE_CHECKING:
@@ -113,8 +114,6 @@ class Settings(BaseModel):
             raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
-        if self.run.max_cost is not None and self.embedder.price is None:
-            raise ValueError("[run] max_cost needs [embedder] price: what a million characters cost to embed")
         asking = next((index.name for index in self.indexes if index.asks_database), None)
         if asking is not None and self.source_url.get_backend_name() != "postgresql":
             raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')
@@ -384,7 +383,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
     if "path" in content:  # a field of the model that a file may not set
         raise SettingsError(f"{path.name}: unknown key 'path'; the path of the store is a key of [store]")
-    return content
+    return without_withdrawn(content, path.name)
 
 
 def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Place, str]]:
@@ -394,7 +393,11 @@ def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dic
     given = {name.upper(): name for name in environ if name.upper().startswith(ENV_PREFIX)}
     given.pop(CONFIG_VARIABLE, None)
     known = {f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field) for place, field in _settable_places()}
+    gone = {f"{ENV_PREFIX}{'__'.join(place)}".upper(): place for place in WITHDRAWN}
     for upper, variable in sorted(given.items(), key=lambda one: one[0].count("__")):  # a table before its keys
+        if upper in gone:
+            say_variable_is_withdrawn(variable, gone[upper])
+            continue
         if upper not in known:
             _refuse(variable, known)
             continue

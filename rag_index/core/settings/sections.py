@@ -47,8 +47,6 @@ class ServerSettings(Section):
 
     grpc_port: Port | None = None
     """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
-    bulk: bool = False
-    """Whether a new collection is loaded without its search index, which the server builds before it is published."""
 
 
 def _check_role(value: str) -> str:
@@ -121,8 +119,6 @@ class EmbedderSettings(Section):
     """The text before each query. Not set: the prefix that the model was trained with."""
     timeout: Number = Field(default=120.0, gt=0)
     """The time limit of one embedding request, in seconds. The server may have to load its model within that time."""
-    price: Number | None = Field(default=None, ge=0)
-    """The [cost](costs.md#money) of embedding a million characters, in any currency."""
     batch_texts: PositiveInt | Auto = "auto"
     """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers). `auto`:
     64."""
@@ -149,10 +145,6 @@ class EmbedderSettings(Section):
     def api_key(self) -> SecretStr | None:
         """The key that the variable `api_key_env` held when the settings were read; None if there is none."""
         return self._api_key
-
-    def cost(self, chars: float) -> float:
-        """Return what it costs to embed this many characters, by `price`."""
-        return chars * (self.price or 0.0) / 1e6
 
     @property
     def usual_request(self) -> tuple[int, int]:
@@ -285,8 +277,6 @@ class RunSettings(Section):
     keep_days: Number = Field(default=90.0, ge=1)
     """How long the history is kept, in days, at least 1: runs, and contexts that no document needs. Each run deletes
     [older ones](operations.md#what-is-pruned)."""
-    max_cost: Number | None = Field(default=None, gt=0)
-    """The maximum [cost](costs.md#money) of a run, for all its indexes together. A run fails before it exceeds it."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
     """The file into which each run writes the metrics of every index's last run, in Prometheus's text format
     (`.prom`)."""

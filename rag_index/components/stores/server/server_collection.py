@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 
-from rag_index.components.stores import BULK, SPARSE
+from rag_index.components.stores import SPARSE
 from rag_index.components.stores.points import (
     MARK_ID,
     Json,
@@ -80,12 +80,9 @@ def difference(kind: type[M], wanted: object, found: object) -> M | None:
 def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[str, Any]:
     """Return the arguments of `update_collection` that give the new collection what the old one has."""
     was, now = old.config, new.config
-    optimizers, paused = was.optimizer_config, (was.metadata or {}).get(BULK)
-    if paused is not None:  # rag-index turned its search index off, not a person
-        optimizers = optimizers.model_copy(update={"indexing_threshold": int(paused)})
     found: dict[str, Any] = {
         "hnsw_config": difference(models.HnswConfigDiff, was.hnsw_config, now.hnsw_config),
-        "optimizers_config": difference(models.OptimizersConfigDiff, optimizers, now.optimizer_config),
+        "optimizers_config": difference(models.OptimizersConfigDiff, was.optimizer_config, now.optimizer_config),
         "collection_params": difference(models.CollectionParamsDiff, was.params, now.params),
         "strict_mode_config": difference(models.StrictModeConfig, was.strict_mode_config, now.strict_mode_config),
     }
@@ -344,21 +341,8 @@ class ServerCollection(PointReads):
             # no `is_tenant` for groups: searches took 0.9 to 1.1 of the time (100,000 points in memory, 200 groups)
             self._link.ask(lambda client: client.create_payload_index(self.name, path, field_schema=kind, wait=True))
 
-    def pause_indexing(self) -> None:
-        """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
-        What was set before is noted in the metadata (`BULK`), so that another process can restore it."""
-        info = self._info()
-        if BULK not in (info.config.metadata or {}):
-            before = info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD
-            self._set_threshold(0, metadata={BULK: before})
-
-    def resume_indexing(self) -> None:
-        """Undo `pause_indexing`, whichever process called it. Does nothing if none has."""
-        if (before := self.metadata().get(BULK)) is not None:
-            self._set_threshold(int(before), metadata={BULK: None})
-
-    def _set_threshold(self, threshold: int, **changes: Any) -> None:
-        self._update(optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold), **changes)
+    def _set_threshold(self, threshold: int) -> None:
+        self._update(optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold))
 
     def indexed(self) -> bool:
         return self._is_indexed(self._info())

@@ -1,0 +1,61 @@
+"""Settings of earlier versions that decide nothing any more. A file that has one works unchanged, and is told once what
+decides it now."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger("rag_index.settings")
+
+WITHDRAWN: dict[tuple[str, ...], str] = {
+    ("run", "max_cost"): "the limit that the provider of the embeddings offers bounds what a run costs",
+    ("embedder", "price"): "`rag-index plan` says how many characters a run embeds",
+    ("store", "server", "bulk"): "a first collection is live from its first commit, and Qdrant indexes what arrives",
+}
+"""What decides it now, by the place of each setting that is gone."""
+
+
+def without_withdrawn(values: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Return the values of a settings file without settings that are gone, and log what decides each of them now."""
+    kept = dict(values)
+    for place, instead in WITHDRAWN.items():
+        if _is_in(kept, place):
+            kept = _without(kept, place)
+            _say(f"{file}: {name_of(place)} is gone, and ignored: {instead}")
+    return kept
+
+
+def say_variable_is_withdrawn(variable: str, place: tuple[str, ...]) -> None:
+    """Log what decides a setting now that a variable of the environment still names."""
+    _say(f"{variable}: {name_of(place)} is gone, and ignored: {WITHDRAWN[place]}")
+
+
+def name_of(place: tuple[str, ...]) -> str:
+    """Return what a person calls a place, such as `[run] max_cost`."""
+    return f"[{'.'.join(place[:-1])}] {place[-1]}"
+
+
+def _is_in(values: Any, place: tuple[str, ...]) -> bool:
+    for part in place:
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _without(values: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    first, *rest = place
+    if not rest:
+        return {key: value for key, value in values.items() if key != first}
+    return {**values, first: _without(values[first], tuple(rest))}
+
+
+@cache
+def _say(sentence: str) -> None:
+    """Log a sentence once a process: settings are read again by whatever lives long."""
+    logger.warning("%s", sentence)
