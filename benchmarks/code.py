@@ -134,7 +134,7 @@ def copy_files(roots: list[Path], target: Path, count: int, *, mixed: bool) -> N
 
 def index(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
     """Index the folder in a project of its own and return the metrics of the run."""
-    from rag_index.etl.run import RunOptions
+    from rag_index.etl.opened import RunOptions
     from rag_index.orchestration.launch import run_plainly
 
     project.mkdir(exist_ok=True)

@@ -22,7 +22,7 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings, run_settings
 from rag_index.etl.erase import Witness, erase
-from rag_index.etl.run import RunOptions
+from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
 
 SETTINGS = """\

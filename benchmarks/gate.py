@@ -31,14 +31,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-from rag_index.components.chunking import open_chunker
-from rag_index.components.embedders import identify
+from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import GateSettings, load_settings
 from rag_index.etl.changed import serially
-from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
+from rag_index.etl.run import execute
 from rag_index.first_run.samples import pydocs
 from rag_index.search.evaluation.gate import WAYS, SearchHooks, judge
 from rag_index.search.evaluation.golden import GoldenQuery
@@ -137,16 +135,14 @@ def lose(folder: Path, names: list[str]) -> None:
 def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
     """Rebuild the index without Prefect and Dask: the steps of the flow in this process."""
     settings = load_settings(folder / "rag-index.toml")
-    options = RunOptions(full=True, allow_loss=allow_loss)
+    options, record = RunOptions(full=True, allow_loss=allow_loss), RunRecord("docstrings")
+    hooks = SearchHooks(settings, settings.index("docstrings"), not allow_loss)
     with (
-        open_run(settings, "docstrings", options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as opened,
+        open_index(settings, "docstrings", options, run_id=str(uuid.uuid4())) as opened,
         closing(Plainly(serially(settings))) as steps,
     ):
-        opened.begin(identify(settings.embedder), open_chunker(opened.settings, opened.index))
-        index_pages(opened, steps, AllDocuments())
-        delete_gone(opened)
-        publish(opened)
-        return opened.finish()
+        execute(opened, steps, record, hooks=hooks)
+    return record.outcome
 
 
 def curve(arguments: argparse.Namespace) -> None:

@@ -45,12 +45,14 @@ from rag_index.components.stores.server import server_collection as server
 from rag_index.core.machine import collect_seldom
 from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.core.reports.metrics import Stopwatch
+from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import load_settings
 from rag_index.etl.changed import serially
 from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
+from rag_index.etl.run import AllDocuments, begin, index_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,6 +105,12 @@ STAGES = (
 """Calls that are stages of their own here; the rest of what calls them counts for the stage of the run around them."""
 
 
+class OneByOne(Plainly):
+    """Steps with one shard after the other, or stages would overlap."""
+
+    shards_per_worker = 1
+
+
 def stages(made: Desk) -> None:
     """Print the CPU time of each stage of a first run in this process."""
     settings, watch = load_settings(made.reset().config), Stopwatch(time.process_time)
@@ -119,16 +127,16 @@ def stages(made: Desk) -> None:
         identity = identify(settings.embedder)
         for owner, name, stage in STAGES:
             stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), stage)))
-        run = stack.enter_context(open_run(settings, settings.indexes[0].name, RunOptions(), run_id=str(uuid.uuid4())))
-        run.stopwatch = watch
-        run.begin(identity, open_chunker(run.settings, run.index))
+        name, run_id = settings.indexes[0].name, str(uuid.uuid4())
+        opened, record = stack.enter_context(open_index(settings, name, RunOptions(), run_id=run_id)), RunRecord(name)
+        record.stopwatch = watch
+        scan = begin(opened, record, identity, open_chunker(settings, opened.index))
         before = dict(watch.seconds)
-        steps = stack.enter_context(closing(Plainly(serially(settings))))
-        steps.size = 1  # one shard after the other, or stages overlap
-        index_pages(run, steps, AllDocuments())
-        delete_gone(run)
-        publish(run)
-        chunks = run.metrics.chunks
+        steps = stack.enter_context(closing(OneByOne(serially(settings))))
+        index_pages(opened, scan, steps, record, AllDocuments())
+        delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
+        publish(opened, scan.target, scan.guard, record)
+        chunks = record.metrics.chunks
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
     print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")
     for stage, seconds in spent.items():

@@ -14,8 +14,7 @@ from rag_index.core.settings import run_settings
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
-from tasks.index import Opaque
-from tasks.steps import AsTasks
+from rag_index.orchestration.task_steps import TaskSteps
 
 
 @flow(name="benchmark", flow_run_name="benchmark {sample_size} documents", **OWN_END)
@@ -41,16 +40,16 @@ def benchmark(
         settings = run_settings(config)
         with open_bench(settings, index, sample_size) as bench:
             ways = bench.ways(workers, change)
-            benchmark_serially(Opaque(bench))
+            benchmark_serially(bench)
             for way in ways:
-                benchmark_way(way.name, Opaque(bench), Opaque(way))
+                benchmark_way(way.name, bench, way)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
 @flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False, **OWN_END)
-def benchmark_serially(bench: Opaque[Bench]) -> None:
+def benchmark_serially(bench: Bench) -> None:
     """Embed and write the sample one text after another, in this process, as a plain script does."""
-    bench.value.run_serially(flow_run_id())
+    bench.run_serially(flow_run_id())
 
 
 @flow(
@@ -60,11 +59,11 @@ def benchmark_serially(bench: Opaque[Bench]) -> None:
     validate_parameters=False,
     **OWN_END,
 )
-def benchmark_way(name: str, bench: Opaque[Bench], way: Opaque[Way]) -> None:
+def benchmark_way(name: str, bench: Bench, way: Way) -> None:
     """Embed and write the sample as a run does. The workers are ready before the clock starts."""
     with (
-        run_workers(way.value.settings) as given,
-        bench.value.begun(way.value, flow_run_id()) as run,
-        closing(AsTasks(run, given)) as steps,
+        run_workers(way.settings) as given,
+        bench.begun(way, flow_run_id()) as begun,
+        closing(TaskSteps(way.settings, begun.record, given)) as steps,
     ):
-        bench.value.measure(way.value, run, steps)
+        bench.measure(way, begun, steps)

@@ -12,7 +12,7 @@ from rag_index.care.doctor.collection_state import Diagnosis
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
-from tasks.index import examine_index
+from tasks.doctor import examine_index
 
 
 @flow(name="doctor", flow_run_name=run_name, **OWN_END)

@@ -11,7 +11,7 @@ from flows.index_collection import index_collection
 from rag_index.core.reports.outcome import RunReport, failed_to_start
 from rag_index.core.settings import run_settings
 from rag_index.errors import IndexLocked, RagIndexError
-from rag_index.etl.run import RunOptions
+from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
     OWN_END,

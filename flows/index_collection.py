@@ -13,12 +13,21 @@ from rag_index.core.reports.outcome import RunReport, failed_to_start
 from rag_index.core.reports.progress import captured_logs
 from rag_index.core.settings import run_settings
 from rag_index.errors import RagIndexError
-from rag_index.etl.run import RunOptions, execute, open_run
+from rag_index.etl.opened import RunOptions, open_index
+from rag_index.etl.run import execute
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.reporting import OWN_END, RunEnd, current_run, flow_run_id, report_state
+from rag_index.orchestration.launch import hooks_of
+from rag_index.orchestration.reporting import (
+    OWN_END,
+    current_run,
+    end_state,
+    failed_rows,
+    flow_run_id,
+    report_state,
+    shown_record,
+)
 from rag_index.orchestration.stopping import stoppable
-from rag_index.search.evaluation.gate import SearchHooks
-from tasks.steps import AsTasks
+from rag_index.orchestration.task_steps import TaskSteps
 
 
 @flow(
@@ -40,20 +49,20 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
     try:
         options = options or RunOptions()
         settings, whole = run_settings(config, **options.in_settings()), current_run()
-        checks = whole.checks if whole else None
+        record, checks = shown_record(settings, index, whole), whole.checks if whole else None
+        hooks = hooks_of(settings, settings.index(index), options)
         with stoppable() as stop:
             with (
                 collect_seldom(),
                 TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
                 run_workers(settings) as workers,
-                open_run(settings, index, options, run_id=flow_run_id(), hooks=SearchHooks, checks=checks) as run,
-                captured_logs(run.progress.note_later),
+                open_index(settings, index, options, run_id=flow_run_id()) as opened,
+                captured_logs(record.progress.note_later),
+                closing(TaskSteps(settings, record, workers)) as steps,
             ):
-                end = RunEnd(run, whole)
-                with closing(AsTasks(run, workers)) as steps:
-                    execute(run, steps)
-                end.note()
-            state = end.state()
+                target = execute(opened, steps, record, hooks=hooks, checks=checks)
+                failed = failed_rows(opened, target)
+            state = end_state(settings, record, target, failed, whole)
         return stop.state or state
     except RagIndexError as error:
         return report_state(RunReport([failed_to_start(index, error)]))

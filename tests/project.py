@@ -17,7 +17,7 @@ from rag_index.cli import main
 from rag_index.components.stores import open_store
 from rag_index.core.reports.outcome import RunReport
 from rag_index.core.settings import Settings, load_settings, run_settings
-from rag_index.etl.run import RunOptions
+from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
 from tests.forked_program import PROGRAM, run_program
 

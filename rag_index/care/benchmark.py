@@ -26,15 +26,17 @@ from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import cpu_count, worker_count
 from rag_index.core.reports.outcome import count_of
+from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import LedgerSettings, Settings, load_settings
 from rag_index.core.settings.index import SQL
 from rag_index.core.settings.parts import split_name
 from rag_index.errors import SettingsError
 from rag_index.etl.changed import serially
 from rag_index.etl.embed import EmbedJob
+from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, IndexRun, RunOptions, index_pages, open_run
+from rag_index.etl.run import AllDocuments, Scan, begin, index_pages
 from rag_index.search.evaluation.golden import GoldenQuery
 
 if TYPE_CHECKING:
@@ -181,6 +183,15 @@ class Way:
     workers: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class BegunRun:
+    """A run that has chosen its collection."""
+
+    opened: Opened
+    scan: Scan
+    record: RunRecord
+
+
 class Bench:
     """A sample of an index, a folder for what is made of it, and what was measured so far."""
 
@@ -223,7 +234,7 @@ class Bench:
         self.report.embedder = str(identity)
         script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
-            self.begun(serial, run_id) as run,
+            self.begun(serial, run_id) as begun,
             closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
         ):
 
@@ -233,32 +244,34 @@ class Bench:
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
             with closing(Plainly(serial.settings, embed_here=lambda job: job.embed(usual))) as steps:
-                self._measure(run, "serial", steps)
+                self._measure(begun, "serial", steps)
 
-    def measure(self, way: Way, run: IndexRun, steps: Steps) -> None:
+    def measure(self, way: Way, begun: BegunRun, steps: Steps) -> None:
         """Embed and write the sample as a run does, and measure it, once all workers have their model."""
         one = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""])
         nothing, embedder = Shard(self.index.name, 0, one, 0), way.settings.embedder
-        steps.warm_up(EmbedJob(nothing, run.chunker, embedder, run.identity, workers=way.workers))
-        self._measure(run, way.name, steps)
+        target = begun.scan.target
+        steps.warm_up(EmbedJob(nothing, target.chunker, embedder, target.identity, workers=way.workers))
+        self._measure(begun, way.name, steps)
 
     @contextmanager
-    def begun(self, way: Way, run_id: str) -> Iterator[IndexRun]:
+    def begun(self, way: Way, run_id: str) -> Iterator[BegunRun]:
         """Begin a run of the sample in this way, in a folder of its own."""
         folder = self.folder / str(len(self.report.measured))
         folder.mkdir(parents=True, exist_ok=True)
         settings, same = settings_in(folder, way.settings), way.settings.embedder == self.settings.embedder
         identity = self._identity if same and self._identity else identify(way.settings.embedder)
-        with sample_run(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as run:
+        with sample_run(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as begun:
             if self._chars_per_second is not None:
-                run.diff.sharder.chars_per_second = self._chars_per_second
-            yield run
+                begun.scan.diff.sharder.chars_per_second = self._chars_per_second
+            yield begun
 
-    def _measure(self, run: IndexRun, name: str, steps: Steps) -> None:
-        started = time.perf_counter()
-        index_pages(run, steps, AllDocuments())
+    def _measure(self, begun: BegunRun, name: str, steps: Steps) -> None:
+        started, target = time.perf_counter(), begun.scan.target
+        index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
-        points, metrics = list(run.store.scroll(run.collection.name, vectors=True)), run.metrics
+        points = list(begun.opened.store.scroll(target.collection.name, vectors=True))
+        metrics = begun.record.metrics
         matrix = np.array([point.vector for point in points], dtype=np.float32)
         vectors = Vectors([point.id for point in points], matrix)
         stages = {
@@ -273,7 +286,7 @@ class Bench:
             self._serial = vectors
             self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
         else:
-            if run.identity == self._identity:  # another model's vectors are not comparable
+            if target.identity == self._identity:  # another model's vectors are not comparable
                 one.parity = parity(self._serial, vectors)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
         self.report.measured.append(one)
@@ -313,15 +326,15 @@ def settings_in(folder: Path, settings: Settings) -> Settings:
 @contextmanager
 def sample_run(
     settings: Settings, name: str, sample: Sample, identity: EmbedderIdentity, run_id: str, *, workers: int = 1
-) -> Iterator[IndexRun]:
-    """Begin a run of an index whose source is the sample. Raises as `open_run`."""
+) -> Iterator[BegunRun]:
+    """Begin a run of an index whose source is the sample. Raises as `open_index`."""
     source: Any = sample
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        open_run(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as run,
+        open_index(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as opened,
     ):
-        run.begin(identity, open_chunker(run.settings, run.index), workers=workers)
-        yield run
+        chunker, record = open_chunker(settings, opened.index), RunRecord(name)
+        yield BegunRun(opened, begin(opened, record, identity, chunker, workers=workers), record)
 
 
 @contextmanager
@@ -354,9 +367,9 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
     identity = identify(settings.embedder)
     with closing(Plainly(serially(settings))) as steps:
         for name, sample in samples.items():
-            with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as run:
-                index_pages(run, steps, AllDocuments())
-                publish(run)
+            with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as begun:
+                index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
+                publish(begun.opened, begun.scan.target, begun.scan.guard, begun.record)
 
 
 def without_column(index: IndexSettings, column: str) -> IndexSettings:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rag_index.care.doctor import Diagnosis
     from rag_index.core.settings import Settings
     from rag_index.etl.erase import Erased, Witness
-    from rag_index.etl.run import RunOptions
+    from rag_index.etl.opened import RunOptions
 
 required_names = click.argument("names", nargs=-1, required=True, metavar="INDEX…")
 BEGINS = "Opening source, ledger and store …"
@@ -71,7 +71,7 @@ run_options = options(
 
 def run_indexes(context: Context, names: list[str] | None, *, prefect: bool, as_json: bool, **asked: Any) -> int:
     """Run these indexes (None: all), print the report and return the exit code."""
-    from rag_index.etl.run import RunOptions
+    from rag_index.etl.opened import RunOptions
 
     chosen = RunOptions(**asked)
     settings = context.settings(**chosen.in_settings())
@@ -465,7 +465,7 @@ def doctor(
     settings = context.settings(wait=wait)
 
     def index(indexes: list[str], rebuild: bool) -> None:
-        from rag_index.etl.run import RunOptions
+        from rag_index.etl.opened import RunOptions
 
         options = RunOptions(full=rebuild, retry_failed=True, wait=wait)
         report = launch_run(context, settings, indexes, options, prefect=prefect)

@@ -87,7 +87,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
     """Index the newest rows of each index, and return the settings for these. Raises SourceError if nothing can be."""
-    from rag_index.etl.run import RunOptions
+    from rag_index.etl.opened import RunOptions
     from rag_index.orchestration.launch import make_folder, run_plainly
 
     bounded = _with_newest(settings, made.proposal.indexes, newest)

@@ -9,6 +9,7 @@ import time
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.chunking import Chunker, open_chunker
@@ -22,19 +23,24 @@ from rag_index.components.stores.protocol import Condition
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.canonical import decode_payload, encode_payload
 from rag_index.core.documents.keys import decode_key, document_id, key_parts, possible_keys
-from rag_index.core.machine import collect_seldom
+from rag_index.core.machine import collect_seldom, with_retries
+from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
-from rag_index.etl.delete_guard import delete_some
+from rag_index.etl.delete_guard import count_parts_of, delete_some
+from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
-from rag_index.etl.run import AllDocuments, IndexRun, RunOptions, execute, open_run
+from rag_index.etl.run import AllDocuments, Scan, begin, erase_if_due, execute
+from rag_index.etl.steps import DELETE, PUBLISH
 from rag_index.etl.tombstones import let_in, without_erased
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.core.reports.outcome import IndexOutcome
-    from rag_index.core.settings import Settings
+    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.etl.checks import ServiceChecks
+    from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import Steps
 
 CONDITION_VALUES = 100
@@ -51,16 +57,17 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     """Bring the documents with these ids, as people see them, up to date in the index `name`. A document that failed
     before is tried again, however often it was tried. Raises SettingsError, before anything is written, if an id cannot
     be one, if neither source nor index has it, or if the index's source cannot be asked for single documents; otherwise
-    raises as `open_run`. Every other error of ours ends in the outcome."""
+    raises as `open_index`. Every other error of ours ends in the outcome."""
     options, run_id = RunOptions(retry_failed=True), f"{SINGLE}{uuid.uuid4()}"
     with (
         closing(_Kept(settings, wait=settings.run.wait)) as kept,
-        open_run(kept.settings, name, options, run_id=run_id, single=True) as run,
+        open_index(kept.settings, name, options, run_id=run_id, single=True) as opened,
     ):
-        outcome = execute(run, kept.steps, NamedDocuments(kept, list(dict.fromkeys(ids))))
-        if isinstance(run.error, SettingsError):
-            raise run.error
-        return outcome
+        record = RunRecord(name)
+        execute(opened, kept.steps, record, documents=NamedDocuments(kept, list(dict.fromkeys(ids))))
+        if isinstance(record.error, SettingsError):
+            raise record.error
+        return record.outcome
 
 
 class _Kept:
@@ -82,10 +89,10 @@ class _Kept:
             self._sources[name] = open_source(self.settings, self.settings.index(name))
         return self._sources[name], self._ledger
 
-    def chunker(self, run: IndexRun) -> Chunker:
-        if run.index.name not in self._chunkers:
-            self._chunkers[run.index.name] = open_chunker(run.settings, run.index)
-        return self._chunkers[run.index.name]
+    def chunker(self, index: IndexSettings) -> Chunker:
+        if index.name not in self._chunkers:
+            self._chunkers[index.name] = open_chunker(self.settings, index)
+        return self._chunkers[index.name]
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the embedder, for which a server is asked every `IDENTITY_SECONDS`."""
@@ -120,47 +127,54 @@ class NamedDocuments(AllDocuments):
         self.page: SourcePage
         self._gone: list[str] = []
 
-    def begin(self, run: IndexRun, steps: Steps) -> bool:
+    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
         """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
-        name = run.index.name
-        read: Callable[[Sequence[str]], SourcePage] | None = getattr(run.source, "documents", None)
+        name, ledger = opened.index.name, opened.ledger
+        read: Callable[[Sequence[str]], SourcePage] | None = getattr(opened.source, "documents", None)
         if read is None:
             raise SettingsError(
                 f"index {name}: its source cannot be asked for single documents; "
                 f"`rag-index index {name}` brings all of it up to date"
             )
-        with run.stopwatch.stage("fetch"):
+        with record.stopwatch.stage("fetch"):
             self.page = read(self._ids)
-            columns = run.index.key_columns or ["id"]  # without columns an id is the key itself
+            columns = opened.index.key_columns or ["id"]  # without columns an id is the key itself
             keys = {given: possible_keys(key_parts(given, columns)) for given in self._ids}
             known: set[str] = set()
-            if live := run.live:
+            if live := opened.live:
                 possible = [key for some in keys.values() for key in some]
-                known = {*run.ledger.known(live.id, possible), *run.ledger.failures(live.id, possible)}
+                known = {*ledger.known(live.id, possible), *ledger.failures(live.id, possible)}
             if self.named:  # a person wants them back, although they were erased
-                let_in(run.ledger, run.store, run.settings, run.index, self.page.documents.keys)
-            self.page = without_erased(run.ledger, run.settings, run.index, self.page)
+                let_in(ledger, opened.store, opened.settings, opened.index, self.page.documents.keys)
+            self.page = without_erased(ledger, opened.settings, opened.index, self.page)
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
             if self.named and (lost := [given for given, some in keys.items() if (known | there).isdisjoint(some)]):
                 raise SettingsError(
                     f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
                 )
             self._gone, self._seen = sorted(known - there), sorted(there)
-        run.begin(self._kept.identity(), self._kept.chunker(run), documents=len(self._ids))
-        return True
+        identity, chunker = self._kept.identity(), self._kept.chunker(opened.index)
+        return begin(opened, record, identity, chunker, documents=len(self._ids))
 
-    def pages(self, run: IndexRun, steps: Steps) -> Iterator[SourcePage]:
+    def pages(self, opened: Opened, steps: Steps, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the documents, which `begin` has read."""
         yield self.page
 
-    def delete(self, run: IndexRun) -> str:
-        """Delete those of the documents that the source no longer has."""
-        return delete_some(run, self._gone, seen=self._seen, named=self.named)
+    def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
+        """Delete those of the documents that the source no longer has, and verify the store."""
+        given = opened, scan.target, scan.guard, scan.committer, scan.diff, record
+        delete = partial(delete_some, *given, gone=self._gone, seen=self._seen, named=self.named)
+        with_retries(delete, DELETE)
+        if (rate := scan.diff.sharder.measured) is not None:
+            opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)
+        self.publish(opened, scan, record)
+        if self.named:
+            erase_if_due(opened, scan.target, steps, record)
 
-    def publish(self, run: IndexRun) -> str:
+    def publish(self, opened: Opened, scan: Scan, record: RunRecord) -> None:
         """Verify that the store holds what the ledger says."""
-        with run.stopwatch.stage("publish"):
-            return counted(run)
+        with record.stopwatch.stage("publish"):
+            with_retries(partial(counted, opened, scan.target), PUBLISH)
 
 
 class _Batch(NamedDocuments):
@@ -174,57 +188,59 @@ class _Batch(NamedDocuments):
         self._size = size
         self.changes: list[WaitingChange] = []
 
-    def begin(self, run: IndexRun, steps: Steps) -> bool:
-        """Read what waits, and begin a run of it; return False if nothing does. Raises SettingsReplaced if the
+    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
+        """Read what waits, and begin a run of it; return None if nothing does. Raises SettingsReplaced if the
         collection was last written by other settings than those of the watch."""
-        if run.live is not None and run.live.written_by != scan_settings(run.settings, run.index):
+        settings, index, source = opened.settings, opened.index, opened.source
+        if opened.live is not None and opened.live.written_by != scan_settings(settings, index):
             raise SettingsReplaced(
-                f"index {run.index.name} was last written by other settings than this watch has; `rag-index index "
-                f"{run.index.name}` with those of {run.settings.path} lets it go on"
+                f"index {index.name} was last written by other settings than this watch has; `rag-index index "
+                f"{index.name}` with those of {settings.path} lets it go on"
             )
-        look_up(run, limit=self._size)
-        self.changes = run.ledger.waiting_changes(run.alias, self._size)
+        look_up(opened, limit=self._size)
+        self.changes = opened.ledger.waiting_changes(opened.alias, self._size)
         self._ids = [change.document_id for change in self.changes]
-        if isinstance(run.source, SqlSource):  # a part may name its document by other bytes
-            self._ids = list(dict.fromkeys([*self._ids, *run.source.same_ids(self._ids)]))
-        if not (self.changes and super().begin(run, steps)):
-            return False
-        if run.index.parts and run.guard.may_lose_parts(self.page.documents.keys):
-            run.count_parts()
-        return True
+        if isinstance(source, SqlSource):  # a part may name its document by other bytes
+            self._ids = list(dict.fromkeys([*self._ids, *source.same_ids(self._ids)]))
+        if not self.changes or (scan := super().begin(opened, steps, record, checks)) is None:
+            return None
+        if index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
+            count_parts_of(opened)
+        return scan
 
-    def publish(self, run: IndexRun) -> str:
+    def publish(self, opened: Opened, scan: Scan, record: RunRecord) -> None:
         """Take the changes out of the inbox, which may move the position of the index on."""
-        ledger, alias = run.ledger, run.alias
+        ledger, alias = opened.ledger, opened.alias
         with ledger.transaction():
             ledger.remove_changes(alias, self.changes)
-            ledger.note_written(alias, run.collection.id)
-        return ""
+            ledger.note_written(alias, scan.target.collection.id)
 
 
-def look_up(run: IndexRun, *, limit: int) -> None:
+def look_up(opened: Opened, *, limit: int) -> None:
     """Replace at most `limit` look-ups in the inbox by the documents that they find. If they find more than a burst, an
     ordinary run is asked for instead. The run has to hold the lease of the index. Raises as its source, store and
     ledger do."""
+    ledger, alias = opened.ledger, opened.alias
     columns: dict[str, list[WaitingLookUp]] = {}
-    for one in run.ledger.waiting_look_ups(run.alias, limit):
+    for one in ledger.waiting_look_ups(alias, limit):
         columns.setdefault(one.column, []).append(one)
     for column, asked in columns.items():
         changed_at = min(one.changed_at for one in asked)
-        found = _find(run, column, [decode_key(one.value) for one in asked])
+        found = _find(opened, column, [decode_key(one.value) for one in asked])
         if found is None:
-            run.ledger.need_full_scan(run.alias)
+            ledger.need_full_scan(alias)
             found = set()
-        run.ledger.replace_look_ups(run.alias, asked, ((document_id(key), changed_at) for key in found))
+        ledger.replace_look_ups(alias, asked, ((document_id(key), changed_at) for key in found))
 
 
-def _find(run: IndexRun, column: str, values: Sequence[Any]) -> set[str] | None:
+def _find(opened: Opened, column: str, values: Sequence[Any]) -> set[str] | None:
     """Return the typed keys of the documents to read again; None if there are too many, or none can be found."""
-    if not isinstance(run.source, SqlSource) or column not in look_up_columns(run.index):
+    source = opened.source
+    if not isinstance(source, SqlSource) or column not in look_up_columns(opened.index):
         return None  # the settings were changed after the change arrived
-    most = run.settings.watch.burst_documents
+    most = opened.settings.watch.burst_documents
     found: set[str] = set()
-    for keys in (run.source.keys_with(column, values), _keys_in_store(run, column, values)):
+    for keys in (source.keys_with(column, values), _keys_in_store(opened, column, values)):
         for key in keys:
             found.add(key)
             if len(found) > most:
@@ -232,14 +248,14 @@ def _find(run: IndexRun, column: str, values: Sequence[Any]) -> set[str] | None:
     return found
 
 
-def _keys_in_store(run: IndexRun, column: str, values: Sequence[Any]) -> Iterator[str]:
-    collection = run.store.aliases().get(run.alias)
-    if collection is None or column not in run.index.payload:
+def _keys_in_store(opened: Opened, column: str, values: Sequence[Any]) -> Iterator[str]:
+    collection = opened.store.aliases().get(opened.alias)
+    if collection is None or column not in opened.index.payload:
         return
     stored = [decode_payload(encode_payload({column: value}))[column] for value in values]
     for first in range(0, len(stored), CONDITION_VALUES):
         wanted = Condition(column, "any", stored[first : first + CONDITION_VALUES])
-        for point in run.store.scroll(collection, conditions=[wanted]):
+        for point in opened.store.scroll(collection, conditions=[wanted]):
             yield str(point.payload[RESERVED_KEY]["key"])
 
 
@@ -269,18 +285,20 @@ class BatchIndexer(_Kept):
         size = min(self._sizes.get(name, FIRST_BATCH_DOCUMENTS), self.settings.watch.batch_documents)
         try:
             keep = self.opened(name)
-            with collect_seldom(), open_run(self.settings, name, options, run_id=run_id, single=True, keep=keep) as run:
-                batch = _Batch(self, size)
-                applied = Applied(execute(run, self.steps, batch), run.error)
-                if run.error is None:
-                    documents, spent = len(batch.changes), run.stopwatch.seconds
+            opening = open_index(self.settings, name, options, run_id=run_id, single=True, keep=keep)
+            with collect_seldom(), opening as opened:
+                batch, record = _Batch(self, size), RunRecord(name)
+                execute(opened, self.steps, record, documents=batch)
+                applied = Applied(record.outcome, record.error)
+                if record.error is None:
+                    documents, spent = len(batch.changes), record.stopwatch.seconds
                     seconds = spent["fetch"] + spent["embed"]
                     # a batch that was not full says nothing of larger ones, unless it took too long already
                     if documents and (documents == size or seconds > BATCH_SECONDS):
                         fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_BATCH_GROWTH)
                         self._sizes[name] = max(MIN_BATCH_DOCUMENTS, round(fitting))
-                elif isinstance(run.error, StoreRestored):
-                    run.ledger.need_full_scan(run.alias)
+                elif isinstance(record.error, StoreRestored):
+                    opened.ledger.need_full_scan(opened.alias)
         except RagIndexError as error:
             applied = Applied(None, error)
         if applied.error is not None and not isinstance(applied.error, IndexLocked | StoreBusy):

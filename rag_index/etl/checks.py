@@ -6,11 +6,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from rag_index.components.stores import open_reader
 from rag_index.core.machine import Policy
+from rag_index.core.settings.index import SQL
 from rag_index.errors import EmbedderUnavailable, TransientError
+
+if TYPE_CHECKING:
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.steps import Steps
 
 ASK_AGAIN_SECONDS = 5.0
 QUICK_SECONDS = 15.0
@@ -26,15 +34,11 @@ class Question:
     service: str
     """As people see it: source, store, embedder, …"""
     ask: Callable[[], Any]
-    policy: Policy
+    """Asks it, as often as its policy says: a method of `Steps`."""
     key: Hashable = ""
     """Tells services of one kind apart, such as the sources of several indexes. By default there is only one."""
     kept: bool = False
     """Whether the next index takes the answer, unless an index has failed since."""
-
-
-Check = Callable[[str, Callable[[], Any], Policy], Any]
-"""What asks a service, with its policy: `Steps.check`."""
 
 
 class ServiceChecks:
@@ -48,10 +52,8 @@ class ServiceChecks:
         self._given_up: dict[Hashable, str] = {}
         self.said: set[str] = set()
         """Sentences about a service that one index has said for all."""
-        self.sent_chars = 0
-        """Characters that the indexes so far had embedded."""
 
-    def ask(self, questions: Iterable[Question], check: Check) -> dict[str, Any]:
+    def ask(self, questions: Iterable[Question]) -> dict[str, Any]:
         """Return the answers by service. Raises as the questions do, and at once if too much time was spent on one."""
         found: dict[str, Any] = {}
         for one in questions:
@@ -63,7 +65,7 @@ class ServiceChecks:
                 raise TransientError(self._given_up[key])
             began = self._clock()
             try:
-                answer = check(one.service, one.ask, one.policy)
+                answer = one.ask()
             except TransientError as error:
                 spent = self._spent[key] = self._spent.get(key, 0.0) + self._clock() - began
                 if spent >= self._limit:
@@ -89,3 +91,32 @@ class ServiceChecks:
 def patience(wait: float, min_retries: int = 1) -> Policy:
     """Return the policy of asking a service in a run that may wait this many seconds for it."""
     return Policy(min_retries + int(wait / ASK_AGAIN_SECONDS), ASK_AGAIN_SECONDS, max(wait, QUICK_SECONDS))
+
+
+def questions(opened: Opened, steps: Steps) -> list[Question]:
+    """Return what a run asks its services, each with the policy of a run that may wait `[run] wait` seconds."""
+    settings, index = opened.settings, opened.index
+    wait, briefly = patience(settings.run.wait), patience(settings.run.wait, 0)
+    servers = wait if steps.waits else briefly  # a locked source may be free in a moment
+    source_key = "" if index.kind == SQL else ("source", index.name)
+    asked = [
+        Question("source", partial(steps.check_source, opened.source, wait), source_key),
+        Question("store", partial(steps.check_store, opened, briefly)),
+    ]
+    if index.parts:
+        asked.append(Question("parts", partial(steps.check_parts, opened, wait), ("parts", index.name)))
+    if steps.check_workers is not None:
+        asked.append(Question("workers", partial(steps.check_workers, wait)))
+    if index.context is not None:
+        service = ("context", index.context.model, *(index.context.hosts or []))
+        asked.append(Question("context", partial(steps.check_context, opened, servers), service))
+    return [*asked, Question("embedder", partial(steps.check_embedder, settings.embedder, servers), kept=True)]
+
+
+def ask_store(opened: Opened, *, waits: bool) -> None:
+    """Ask the store for its collections. The store of a run waits some seconds for a server by itself."""
+    if waits or opened.store.embedded:
+        opened.store.collections()
+        return
+    with closing(open_reader(opened.settings.store, patience=0.0)) as store:
+        store.aliases()

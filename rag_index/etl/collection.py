@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from rag_index.components import stores
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from rag_index.components.embedders.bm25 import Bm25Model
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store, StoreNames
-    from rag_index.etl.run import IndexRun
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.etl.opened import Opened
 
 logger = logging.getLogger("rag_index.indexing")
 
@@ -113,8 +116,8 @@ def check_fits(
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The choice of a collection for a run of one index, and its creation."""
+class CollectionMaker:
+    """Chooses the collection of a run, and makes it if there is none."""
 
     ledger: Ledger
     store: Store
@@ -229,63 +232,74 @@ def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunk
     return ""
 
 
-def choose(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> int | None:
-    """Choose the collection of a run, and bring it and the ledger together. Return the epoch that is written into a
-    server's collection, by which it refuses workers of an earlier run. Raises as `Target`, StoreMismatch if store and
-    ledger differ, and StoreRestored for a run of single documents."""
-    settings, index, ledger, store = run.settings, run.index, run.ledger, run.store
-    live, identity = run.alias in store.aliases(), recognised(identity, ledger, store, run.alias)
-    target = Target(
-        ledger, store, run.alias, identity, chunker, bm25_model(index), index.name, partial(scopes, settings, index)
-    )
-    run.first = settings.store.server.bulk and not (store.embedded or run.single or live)
-    run.rebuild = run.first or (run.options.full and (live or bool(ledger.collections(run.alias))))
-    collection = target.beside(allow_loss=run.options.allow_loss) if run.rebuild else target.current()
-    run.collection, run.identity = collection, identity
-    if not (run.rebuild or _was_restored(run, collection)):
+@attrs.frozen
+class Target:
+    """What a run writes to."""
+
+    collection: Collection
+    identity: EmbedderIdentity
+    """The embedder, as the collection records it."""
+    chunker: Chunker
+    rebuild: bool
+    """Whether the collection is a new one beside the live one, which is published at the end."""
+    epoch: int | None = None
+    """The number in a server's collection by which it refuses workers of an earlier run."""
+
+
+def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker) -> Target:
+    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker`, StoreMismatch
+    if store and ledger differ, and StoreRestored for a run of single documents."""
+    settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
+    live, identity = opened.alias in store.aliases(), recognised(identity, ledger, store, opened.alias)
+    bm25, erased = bm25_model(index), partial(scopes, settings, index)
+    maker = CollectionMaker(ledger, store, opened.alias, identity, chunker, bm25, index.name, erased)
+    rebuild = opened.options.full and (live or bool(ledger.collections(opened.alias)))
+    collection = maker.beside(allow_loss=opened.options.allow_loss) if rebuild else maker.current()
+    if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)
-    if not run.single and collection.written_by != (written_by := scan_settings(settings, index)):
-        ledger.write_by(collection, written_by, new=run.rebuild)
-    epoch = _begin_on_server(run, collection.name)
+    if not opened.single and collection.written_by != (written_by := scan_settings(settings, index)):
+        ledger.write_by(collection, written_by, new=rebuild)
+    epoch = _begin_on_server(opened, record, collection.name)
     make_searchable(store, collection.name, identity, index.indexed_fields)
-    return epoch
+    return Target(collection, identity, chunker, rebuild, epoch)
 
 
-def _was_restored(run: IndexRun, collection: Collection) -> bool:
+def _was_restored(opened: Opened, record: RunRecord, collection: Collection) -> bool:
     """Return whether store and ledger may differ, after bringing them together. Raises StoreRestored for
     a run of single documents, which does not read what else has to be indexed again."""
-    name = collection.name
-    difference = run.ledger.different_commits(collection, run.store.commit_mark(name))
-    overtaken = None if run.store.embedded else run.store.metadata(name).get(stores.OVERTAKEN)
+    name, ledger, store = collection.name, opened.ledger, opened.store
+    difference = ledger.different_commits(collection, store.commit_mark(name))
+    overtaken = None if store.embedded else store.metadata(name).get(stores.OVERTAKEN)
     if overtaken:
         difference = difference or f"{name} was also written by an earlier run, whose process had stood still"
     if not difference:
         return False
-    if run.single:
-        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
-    run.progress.say("comparing every point with the ledger")
-    deleted, again = reconcile(run.ledger, run.store, run.index.name, collection, check=run.lease.check)
-    if overtaken and run.store.metadata(name).get(stores.OVERTAKEN) == overtaken:  # and by no other one since
-        run.store.set_metadata(name, {stores.OVERTAKEN: None})
-    run.outcome.deleted += deleted
+    if opened.single:
+        raise StoreRestored(f"{difference}; {reconciled_by(opened.index.name)}")
+    record.progress.say("comparing every point with the ledger")
+    deleted, again = reconcile(ledger, store, opened.index.name, collection, check=opened.lease.check)
+    if overtaken and store.metadata(name).get(stores.OVERTAKEN) == overtaken:  # and by no other one since
+        store.set_metadata(name, {stores.OVERTAKEN: None})
+    record.outcome.deleted += deleted
     found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
-    run.outcome.say(f"{difference}; every point was compared: {found}")
+    record.outcome.say(f"{difference}; every point was compared: {found}")
     return True
 
 
-def _begin_on_server(run: IndexRun, name: str) -> int | None:
+def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None:
     """Give a server's collection a new epoch, and return it. The epoch is higher than any there, as a ledger may be
     new. The outcome says what cannot be done and is slow."""
-    if (server := stores.on_server(run.store)) is None:
+    store = opened.store
+    if (server := stores.on_server(store)) is None:
         return None
-    epoch = max(run.lease.epoch, int(run.store.metadata(name).get("epoch") or 0) + 1)
-    run.store.set_metadata(name, {"epoch": epoch})
-    run.outcome.say(server.collection(name).notes())
+    epoch = max(opened.lease.epoch, int(store.metadata(name).get("epoch") or 0) + 1)
+    store.set_metadata(name, {"epoch": epoch})
+    record.outcome.say(server.collection(name).notes())
     if reason := server.fallback():
         slow = f"{reason}, so points are sent over REST, which is slower: {stores.REST_REMEDY}"
         logger.warning("%s", slow)
-        if run.settings.store.server.grpc_port is not None:
-            run.outcome.say(slow)  # the settings ask for gRPC
+        if opened.settings.store.server.grpc_port is not None:
+            record.outcome.say(slow)  # the settings ask for gRPC
     return epoch
 
 

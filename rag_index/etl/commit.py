@@ -10,6 +10,8 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from rag_index.components.ledger import Collection, Known, Ledger
 from rag_index.components.stores import OVERTAKEN
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
@@ -25,6 +27,7 @@ from rag_index.core.documents.groups import (
 )
 from rag_index.core.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked, RagIndexError, StoreMismatch, StoreRestored
+from rag_index.etl.embed import process_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import Shard
+    from rag_index.core.settings import StoreSettings
 
 CHUNK_HASH = "chunk_hash"
 NEW = Known(b"", b"", 0, 1)
@@ -72,6 +76,20 @@ class Destination:
         written = write_shard(self.store, self.collection, shard, epoch=self.epoch)
         self.store.flush(self.collection)
         return written
+
+
+@attrs.frozen
+class WorkerDestination:
+    """The collection of a server that workers write to, as `Destination` is for the run's process."""
+
+    settings: StoreSettings
+    collection: str
+    epoch: int
+
+    def write(self, shard: EmbeddedShard) -> WrittenShard:
+        """Upsert a shard by this process's connection. Raises as `write_shard`: IndexLocked, if the collection belongs
+        to a later run."""
+        return write_shard(process_store(self.settings), self.collection, shard, epoch=self.epoch)
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import attrs
+
 from rag_index.components.ledger import Collection, Counts, Ledger
 from rag_index.components.ledger.scans import DAYS, HOURS
 from rag_index.components.sources.sql import SqlSource
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.components.sources import Source
+    from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import IndexSettings
-    from rag_index.etl.run import IndexRun
+    from rag_index.etl.collection import Target
+    from rag_index.etl.commit import Committer
+    from rag_index.etl.diff import Diff
+    from rag_index.etl.opened import Opened
 
 UNGUARDED_DELETES = 100
 """Up to this many deletions, or lost rows of a part, are never guarded."""
@@ -86,8 +92,11 @@ def _too_many(lost: int, documents: int, share: float) -> bool:
 class DeleteGuard:
     """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""
 
-    def __init__(self, ledger: Ledger, collection: Collection, share: float, *, hidden: str = "") -> None:
-        self._ledger, self._collection, self.share = ledger, collection, share
+    def __init__(
+        self, ledger: Ledger, collection: Collection, share: float, *, hidden: str = "", policies: str = ""
+    ) -> None:
+        """`policies` is the digest of the policies by which the database showed rows when the run began."""
+        self._ledger, self._collection, self.share, self.policies = ledger, collection, share, policies
         self.hidden = hidden
         """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
 
@@ -231,57 +240,88 @@ def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None)
     return rows
 
 
-def delete_gone(run: IndexRun) -> str:
+@attrs.frozen
+class Deleted:
+    """What a run deleted, in a sentence."""
+
+    sentence: str
+    complete: bool = False
+    """Whether nothing is left in the index that the source no longer has."""
+
+
+def count_parts_of(opened: Opened) -> dict[str, int]:
+    """Count the rows of each part. Raises as `count_parts`, unless a person allowed the loss."""
+    live = None if opened.options.allow_deletes else opened.live
+    hidden = hidden_by_policies(opened.ledger, opened.alias, policy_digest(opened.source)) if live else ""
+    guard = DeleteGuard(opened.ledger, live, opened.settings.run.delete_guard, hidden=hidden) if live else None
+    return count_parts(opened.source, opened.index, guard)
+
+
+def delete_gone(
+    opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
+) -> Deleted:
     """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses. Call it
     after the last page, when the whole source was seen. Returns what it did, or why not."""
-    ledger, cid, guard = run.ledger, run.collection.id, run.guard
-    with run.stopwatch.stage("delete"):
-        run.lease.check()
-        if ledger.find_gone(cid) and isinstance(run.source, SqlSource):
-            for keys in run.source.keys_now():
+    ledger, cid, source = opened.ledger, target.collection.id, opened.source
+    with record.stopwatch.stage("delete"):
+        opened.lease.check()
+        if ledger.find_gone(cid) and isinstance(source, SqlSource):
+            for keys in source.keys_now():
                 ledger.see(keys, page=0)
             ledger.find_gone(cid)
-        guard.hidden, refused = hidden(run), ""
-        if run.rebuild or run.options.allow_deletes:
+        guard.hidden, refused = hidden(opened, guard), ""
+        if target.rebuild or opened.options.allow_deletes:
             refused = guard.allow()
         elif refused := guard.hold_back():
-            run.outcome.hold_back(ledger.count_held(cid), refused)
-            ledger.define(run.alias, run.policies, "policies")
-            return refused
-        _delete_lost(run)
-        if not run.rebuild:
-            ledger.define(run.alias, run.policies, "policies")
+            record.outcome.hold_back(ledger.count_held(cid), refused)
+            ledger.define(opened.alias, guard.policies, "policies")
+            return Deleted(refused)
+        _delete_lost(opened, target, committer, diff, record)
+        if not target.rebuild:
+            ledger.define(opened.alias, guard.policies, "policies")
         ledger.forget_unseen_failures(cid)
         held = guard.finish()
-        run.outcome.hold_back(held, refused or held_back(held, run.index.name))
-        run.diff.all_deleted = not ledger.count_emptied()  # those must be read again
-    return f"{count_of(run.outcome.deleted, 'document')} deleted"
+        record.outcome.hold_back(held, refused or held_back(held, opened.index.name))
+        complete = not ledger.count_emptied()  # those must be read again
+    return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
 
-def delete_some(run: IndexRun, gone: Sequence[str], *, seen: Sequence[str], named: bool) -> str:
+def delete_some(
+    opened: Opened,
+    target: Target,
+    guard: DeleteGuard,
+    committer: Committer,
+    diff: Diff,
+    record: RunRecord,
+    *,
+    gone: Sequence[str],
+    seen: Sequence[str],
+    named: bool,
+) -> str:
     """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
     `named` documents may be deleted without the guard: the caller listed them. A batch of changes is guarded, and all
     batches of a day count together."""
-    ledger, cid = run.ledger, run.collection.id
-    with run.stopwatch.stage("delete"):
-        run.lease.check()
+    ledger, cid = opened.ledger, target.collection.id
+    with record.stopwatch.stage("delete"):
+        opened.lease.check()
         ledger.note_gone(gone)
         ledger.release(cid, [*seen, *gone], even_lost=named)
         if not named:
-            run.guard.hidden = hidden(run)
-            run.outcome.hold_back(*run.guard.hold_back_batch())
-        _delete_lost(run)
-    return f"{count_of(run.outcome.deleted, 'document')} deleted"
+            guard.hidden = hidden(opened, guard)
+            record.outcome.hold_back(*guard.hold_back_batch())
+        _delete_lost(opened, target, committer, diff, record)
+    return f"{count_of(record.outcome.deleted, 'document')} deleted"
 
 
-def hidden(run: IndexRun) -> str:
+def hidden(opened: Opened, guard: DeleteGuard) -> str:
     """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
-    return hidden_by_policies(run.ledger, run.alias, run.policies, policy_digest(run.source))
+    return hidden_by_policies(opened.ledger, opened.alias, guard.policies, policy_digest(opened.source))
 
 
-def _delete_lost(run: IndexRun) -> None:
-    if not run.ledger.lost(run.collection.id):
+def _delete_lost(opened: Opened, target: Target, committer: Committer, diff: Diff, record: RunRecord) -> None:
+    cid = target.collection.id
+    if not opened.ledger.lost(cid):
         return
-    for deleted in run.committer.delete_lost(note=run.diff.note_deleted):
-        run.outcome.deleted += deleted
-    run.ledger.fail(run.collection.id, run.diff.excluded)  # deleting their points took them off the list
+    for deleted in committer.delete_lost(note=diff.note_deleted):
+        record.outcome.deleted += deleted
+    opened.ledger.fail(cid, diff.excluded)  # deleting their points took them off the list

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from rag_index.components.ledger import Collection, FailedDocument, Known
     from rag_index.core.documents.batches import DocumentBatch, Failure, Shard
-    from rag_index.etl.run import IndexRun
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.etl.collection import Target
+    from rag_index.etl.commit import Committer
+    from rag_index.etl.opened import Opened
 
 PAYLOADS = 100
 """Payloads of the first page in which the fields of payload indexes are looked for."""
@@ -120,16 +123,17 @@ class Diff:
     embedding is done on the way: payloads that changed alone, documents that are empty now or failed too often. Each
     document is counted in the outcome once."""
 
-    def __init__(self, run: IndexRun) -> None:
+    def __init__(self, opened: Opened, target: Target, committer: Committer, record: RunRecord) -> None:
         """Begin to compare: what arrives from here on may be seen."""
-        settings, index, ledger, collection = run.settings, run.index, run.ledger, run.collection
-        self._run, self._cid = run, collection.id
-        ledger.begin_scan(run.alias)
-        self._comparison = Comparison(run, collection, rebuild=run.rebuild)
-        full = run.rebuild or (self._comparison.must_read_all and not run.single)
+        settings, index, ledger, collection = opened.settings, opened.index, opened.ledger, target.collection
+        self._opened, self._committer, self._record, self._cid = opened, committer, record, collection.id
+        self._retry = opened.options.retry_failed or target.rebuild
+        ledger.begin_scan(opened.alias)
+        self._comparison = Comparison(opened, collection, rebuild=target.rebuild)
+        full = target.rebuild or (self._comparison.must_read_all and not opened.single)
         self._state = ScanState(
-            settings, index, run.source, ledger, collection.id,
-            full=full, retry=run.options.retry_failed, single=run.single,
+            settings, index, opened.source, ledger, collection.id,
+            full=full, retry=opened.options.retry_failed, single=opened.single,
         )  # fmt: skip
         self._any_failures = ledger.count_failures(collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
@@ -137,17 +141,16 @@ class Diff:
         """Characters that have to be embedded, as far as the source was read."""
         self.excluded: list[Failure] = []
         """Indexed documents that a rule of the source now keeps out."""
-        self.all_deleted = False
-        """Whether nothing that the source no longer has is left in the index."""
-        self.sharder = Sharder.of(settings, index, run.identity.kind, collection, workers=run.metrics.workers)
+        workers = record.metrics.workers
+        self.sharder = Sharder.of(settings, index, target.identity.kind, collection, workers=workers)
 
     def shards(self, page: SourcePage) -> Iterator[Shard]:
         """Compare a page with the ledger, and yield the shards that are full now. The files of documents that have to
         be embedded are read now."""
-        run = self._run
-        if run.ledger.any_tombstones():
-            page = without_erased(run.ledger, run.settings, run.index, page)
-        with run.stopwatch.stage("diff"):
+        opened = self._opened
+        if opened.ledger.any_tombstones():
+            page = without_erased(opened.ledger, opened.settings, opened.index, page)
+        with self._record.stopwatch.stage("diff"):
             to_embed = self._compare(page)
         for documents in with_files(to_embed) if to_embed.files else [to_embed]:
             yield from self.sharder.add(documents, self._state.pages)
@@ -156,27 +159,28 @@ class Diff:
         """Record documents that the source no longer has, before they are deleted."""
         self._comparison.note_deleted(keys)
 
-    def complete(self, *, all_read: bool) -> None:
+    def complete(self, *, all_read: bool, all_deleted: bool) -> None:
         """End the comparison of a run that has committed everything, so that the next run may rely on it. With
-        `all_read`, readers have what was read: a rebuilt collection may not have been published."""
-        if self.all_deleted:
+        `all_read`, readers have what was read: a rebuilt collection may not have been published. With `all_deleted`,
+        nothing is left in the index that the source no longer has."""
+        if all_deleted:
             self._state.complete()
         if all_read:
-            read_all = self._state.read_all or self._run.index.kind == CODE
-            self._comparison.complete(read_all=read_all, all_deleted=self.all_deleted)
+            read_all = self._state.read_all or self._opened.index.kind == CODE
+            self._comparison.complete(read_all=read_all, all_deleted=all_deleted)
 
     def _compare(self, page: SourcePage) -> DocumentBatch:
-        run, cid, documents, outcome = self._run, self._cid, page.documents, self._run.outcome
-        ledger, committer = run.ledger, run.committer
-        run.lease.check()
-        unread = self._record(page)
+        opened, cid, documents, outcome = self._opened, self._cid, page.documents, self._record.outcome
+        ledger, committer, progress = opened.ledger, self._committer, self._record.progress
+        opened.lease.check()
+        unread = self._note_page(page)
         known = ledger.known(cid, documents.keys)
         failed = ledger.failures(cid, documents.keys) if self._any_failures else {}
         self.sharder.suspects.update(key for key, row in known.items() if row.pending)
         self.sharder.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
-        changes = diff(documents, known, failed, retry=run.options.retry_failed or run.rebuild)
+        changes = diff(documents, known, failed, retry=self._retry)
         self._comparison.note_page(changes, known, failed)
-        if run.index.access is not None:  # points of documents that are not up to date soon get their groups now
+        if opened.index.access is not None:  # points of documents that are not up to date soon get their groups now
             known_too = {**known, **ledger.known(cid, list(page.groups))}
             if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
                 updated = update_payloads(committer, outdated, known_too, alone=False)
@@ -192,25 +196,26 @@ class Diff:
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
         self.chars += sum(map(len, to_embed.texts))
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
-        run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
-        self.sharder.expect(max(0, run.progress.total - outcome.documents))
+        progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
+        self.sharder.expect(max(0, progress.total - outcome.documents))
         return to_embed
 
-    def _record(self, page: SourcePage) -> int:
-        run, documents = self._run, page.documents
-        unread, excluded = self._state.see(page, run.outcome)
+    def _note_page(self, page: SourcePage) -> int:
+        """Record what a page says of the source, and return how many of its documents were not read."""
+        opened, record, documents = self._opened, self._record, page.documents
+        unread, excluded = self._state.see(page, record.outcome)
         self._state.note(page)
-        run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
-        run.ledger.fail(self._cid, page.unreadable)
+        record.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
+        opened.ledger.fail(self._cid, page.unreadable)
         self.excluded += excluded
-        if self._state.pages == 1 and not run.single:
-            for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
-                run.outcome.say(sentence)
+        if self._state.pages == 1 and not opened.single:
+            for sentence in useless_indexes(documents.payloads, opened.index.indexed_fields):
+                record.outcome.say(sentence)
         return unread
 
     def _settle(self, changes: PageDiff) -> None:
         """Write the ledger's rows of documents that have no text, or are again as the ledger has them."""
-        ledger, cid = self._run.ledger, self._cid
+        ledger, cid = self._opened.ledger, self._cid
         ledger.note_emptied(changes.emptied)
         with ledger.transaction():
             ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
@@ -222,24 +227,25 @@ class Diff:
 class Comparison:
     """The comparison of one scan with what the watch has given."""
 
-    def __init__(self, run: IndexRun, collection: Collection, *, rebuild: bool) -> None:
+    def __init__(self, opened: Opened, collection: Collection, *, rebuild: bool) -> None:
         """Begin it. Call this before the first page: what arrives later may be seen."""
-        self._ledger, self._alias, self._run_id, self._cid = run.ledger, run.alias, run.run_id, collection.id
-        watch = run.ledger.watch(run.alias)
+        ledger, alias = opened.ledger, opened.alias
+        self._ledger, self._alias, self._run_id, self._cid = ledger, alias, opened.run_id, collection.id
+        watch = ledger.watch(alias)
         self.must_read_all = watch is not None and watch.full_number is not None
         """Whether it is unknown what changed, so that rows which `changed_since` would leave unread count."""
         self._inbox_number = 0 if watch is None else watch.last_number
-        self._began = run.ledger.clock()
+        self._began = ledger.clock()
         self._settings = ""
         """The hash of what decides about the content of a document; "" if no watch ran when the scan began."""
         self.judged = False
         """Whether everything that is found changed had to come by the watch."""
         if watch is not None:
-            self._settings = f"{collection.id} {scan_settings(run.settings, run.index)}"
-            if run.single:
-                run.ledger.note_settings(run.alias, self._settings)
-            elif not (rebuild or run.options.allow_deletes):  # what was held back is nothing new
-                self.judged = run.ledger.begin_comparison(run.alias, self._settings)
+            self._settings = f"{collection.id} {scan_settings(opened.settings, opened.index)}"
+            if opened.single:
+                ledger.note_settings(alias, self._settings)
+            elif not (rebuild or opened.options.allow_deletes):  # what was held back is nothing new
+                self.judged = ledger.begin_comparison(alias, self._settings)
 
     def note_page(self, page: PageDiff, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
         """Record the documents of a page that differ from the ledger, before anything is written."""

@@ -3,17 +3,18 @@ calls, in whatever process embeds: its own, a child, or a Dask worker."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import attrs
 import numpy as np
 
 from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
+from rag_index.components.stores import open_store
 from rag_index.core.documents.batches import (
     ChunkedDocument,
     DocumentBatch,
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.hosts.host_pool import RequestStats
+    from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.vectors import SparseVectors
-    from rag_index.core.settings import EmbedderSettings
+    from rag_index.core.settings import EmbedderSettings, StoreSettings
 
 NO_FIELDS = b"{}"
 NO_TEXT = "no text is left after white space"
@@ -49,8 +51,6 @@ Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
 REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
-
-logger = logging.getLogger("rag_index.indexing.embed")
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class ShardCount:
         return self.documents * min(1.0, (self.stats.texts - self.before) / self.texts) if self.texts else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class EmbedJob:
     """A shard, and how to embed it."""
 
@@ -79,19 +79,19 @@ class EmbedJob:
     identity: EmbedderIdentity
     bm25: Bm25Model | None = None
     workers: int = 1
-    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    known: dict[str, NDArray[np.float32]] = attrs.Factory(dict)
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
         """Chunk and embed the shard's documents; texts in `known` take the vector given there. If one chunk of a
         document cannot be embedded, the whole document fails, so that no half of it is ever searched. Raises
         EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason."""
-        shard, started, computed = self.shard, time.perf_counter(), time.process_time()
+        shard, started = self.shard, time.perf_counter()
         before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
         vectors: Vectors = dict(self.known)
         chunked = self.chunker.chunk(shard.documents)
         chunk_seconds = time.perf_counter() - started
         contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-        with _counted(shard, embedder.stats) as count:
+        with counted_shard(shard, embedder.stats) as count:
             sent = _embed(chunked, vectors, self.chunker, embedder, count)
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
@@ -114,7 +114,6 @@ class EmbedJob:
             contexts_missing=sum(counts.missing for counts in contexts),
             host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
             peak_memory=peak_memory(),
-            process_load=(time.process_time() - computed) / max(elapsed, 1e-9),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 
@@ -129,30 +128,55 @@ def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
 
 
 class _Process:
-    """The embedder of this process, the one global: loading a model takes seconds, so shards share it."""
+    """The one global: loading a model takes seconds, and opening a connection tenths of them, so shards share both."""
 
     turn = threading.Lock()
     made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None
     embedder: Embedder | None = None
+    store: tuple[StoreSettings, Store] | None = None
     counts: ClassVar[dict[str, ShardCount]] = {}
     """What is embedded of the shards under way, by `shard_name`."""
+    worker: int | None = None
+    """The number of this process among the workers of a run; None in every other process."""
 
 
-def process_embedder(job: EmbedJob, home: int = 0) -> Embedder:
-    """Return this process's embedder, opened on first use, and again when a job asks for another."""
-    wanted = job.embedder, job.identity, job.workers
+def begin_worker(number: int) -> None:
+    """Say that this process is the worker of this number: it ends itself if a shard hangs."""
+    _Process.worker = number
+
+
+def is_worker() -> bool:
+    """Return whether this process is a worker of a run."""
+    return _Process.worker is not None
+
+
+def process_embedder(
+    settings: EmbedderSettings, identity: EmbedderIdentity, workers: int, home: int | None = None
+) -> Embedder:
+    """Return this process's embedder, one of `workers`, opened on first use, and again when another is wanted. `home`
+    is the number of this process, by default that of the worker: they spread over the hosts."""
+    wanted = settings, identity, workers
+    number = home if home is not None else _Process.worker or 0
     with _Process.turn:
         if _Process.embedder is None or _Process.made_for != wanted:
-            _close()
-            _Process.embedder = open_embedder(job.embedder, home=home, workers=job.workers, expected=job.identity)
+            _close_embedder()
+            _Process.embedder = open_embedder(settings, home=number, workers=workers, expected=identity)
             _Process.made_for = wanted
         return _Process.embedder
+
+
+def process_store(settings: StoreSettings) -> Store:
+    """Return this process's connection to a server, opened on first use."""
+    with _Process.turn:
+        if _Process.store is None or _Process.store[0] != settings:
+            _Process.store = settings, open_store(settings)
+        return _Process.store[1]
 
 
 def close_process_embedder() -> None:
     """Close this process's embedder, if it has one. A thread that it embeds for gets an error."""
     with _Process.turn:
-        _close()
+        _close_embedder()
 
 
 def process_state() -> ProcessState:
@@ -163,7 +187,7 @@ def process_state() -> ProcessState:
 
 
 @contextmanager
-def _counted(shard: Shard, stats: RequestStats) -> Iterator[ShardCount]:
+def counted_shard(shard: Shard, stats: RequestStats) -> Iterator[ShardCount]:
     """Let `process_state` count a shard for the time of the block."""
     name, count = shard_name(shard.index, shard.number), ShardCount(len(shard.documents), stats, stats.texts)
     _Process.counts[name] = count
@@ -173,17 +197,19 @@ def _counted(shard: Shard, stats: RequestStats) -> Iterator[ShardCount]:
         del _Process.counts[name]
 
 
-def _close() -> None:
+def _close_embedder() -> None:
     embedder, _Process.embedder = _Process.embedder, None
     if embedder is not None:
         embedder.close()
 
 
-def embed(job: EmbedJob, *, home: int = 0, limited: bool = False) -> EmbeddedShard:
+def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None) -> EmbeddedShard:
     """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`. A
-    `limited` process that takes longer than the shard's `limit` ends itself: its shard is then tried alone."""
+    `limited` process, such as every worker, ends itself if it takes longer than the shard's `limit`: its shard is then
+    tried alone."""
+    limited = is_worker() if limited is None else limited
     with end_process_after(job.shard.limit if limited else None), collect_seldom():
-        return job.embed(process_embedder(job, home))
+        return job.embed(process_embedder(job.embedder, job.identity, job.workers, home))
 
 
 def _embed(

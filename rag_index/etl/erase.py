@@ -60,8 +60,10 @@ if TYPE_CHECKING:
 
     from rag_index.components.stores.protocol import Store, StoreNames
     from rag_index.core.documents.batches import StoredPoint
+    from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import IndexSettings, Settings
-    from rag_index.etl.run import IndexRun
+    from rag_index.etl.collection import Target
+    from rag_index.etl.opened import Opened
 
 ERASE_POINTS = 500
 PAUSES = (0.0, 1.0, 5.0)
@@ -395,23 +397,22 @@ def _stored(ledger: Ledger, store: StoreNames, alias: str) -> dict[str, str]:
     }
 
 
-def erasure_due(run: IndexRun) -> bool:
+def erasure_due(opened: Opened, target: Target) -> bool:
     """Return whether there is something to erase after this run of the live collection."""
-    if (live := run.live) is None or live.id != run.collection.id:
+    if (live := opened.live) is None or live.id != target.collection.id:
         return False
-    others = (c.id != live.id and c.state == "ready" for c in run.ledger.collections(run.alias))
-    pending = run.ledger.pending_erasures(run.alias)
+    others = (c.id != live.id and c.state == "ready" for c in opened.ledger.collections(opened.alias))
+    pending = opened.ledger.pending_erasures(opened.alias)
     return any(not pending.pieces.get(one) for one in pending.hashes) or any(others)
 
 
-def erase_after(run: IndexRun) -> str:
+def erase_after(opened: Opened, record: RunRecord) -> str:
     """Erase what this run deleted or changed from the files of the store, and say so. Raises as `erase`."""
-    run.progress.say("copying what lives, so that no file has what was deleted")
-    with run.stopwatch.stage("erase"):
-        erased = erase(run.settings, run.index, run.ledger, run.store, run.lease)
-        run.ledger.end_erasure(run.alias, unproven=False)
+    record.progress.say("copying what lives, so that no file has what was deleted")
+    with record.stopwatch.stage("erase"):
+        erased = erase(opened.settings, opened.index, opened.ledger, opened.store, opened.lease)
+        opened.ledger.end_erasure(opened.alias, unproven=False)
         if erased is None:
             return "nothing is indexed"
-        run.collection = run.ledger.collection(erased.collection) or run.collection
     documents, dropped = count_of(erased.documents, "document"), ", ".join(erased.dropped)
     return f"{documents} erased: {erased.points:,} points copied to {erased.collection}, and {dropped} dropped"

@@ -4,99 +4,85 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import BrokenExecutor
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+import attrs
+
+from rag_index.components.chunking import open_chunker
+from rag_index.components.embedders import identify
 from rag_index.core.machine import Policy, in_thread, with_retries
-from rag_index.core.machine.executors import Beside, Here, Process
+from rag_index.core.machine.executors import Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import RagIndexError, TerminalError
+from rag_index.etl.checks import ask_store
+from rag_index.etl.delete_guard import count_parts_of, delete_gone
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died, process_state
-from rag_index.etl.steps import BUSY, EMBED, ENDINGS, FETCH, UPSERT, Ending, Steps
+from rag_index.etl.erase import erase_after
+from rag_index.etl.publish import build_search_index, publish
+from rag_index.etl.steps import DELETE, EMBED, ERASE, FETCH, PUBLISH, SEARCH_INDEX, UPSERT, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
-    from rag_index.components.sources import SourcePage
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.components.sources import Source, SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
-    from rag_index.core.settings import Settings
-    from rag_index.etl.commit import Destination
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.settings import EmbedderSettings, Settings
+    from rag_index.etl.collection import Target
+    from rag_index.etl.commit import Committer, Destination
+    from rag_index.etl.delete_guard import Deleted, DeleteGuard
+    from rag_index.etl.diff import Diff
     from rag_index.etl.embed import EmbedJob
-    from rag_index.etl.run import IndexRun
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.publish import Hooks, Published
 
-T = TypeVar("T")
 logger = logging.getLogger("rag_index.indexing")
-SHARDS_AHEAD = 2
-"""Shards that wait for a process, or are written, while it embeds one."""
 
 
 class Plainly(Steps):
-    """Carries out the steps in this process, and embeds in children of it. A model in the process gets `workers`
-    children, one executor each, so that a death costs its own shards alone. Servers are asked by threads of this
-    process, or by a child if a person asks for a number of them; more children begin once those there are have no time
-    left. Little work is embedded in the calling thread, and so is all with `serial`."""
+    """Carries out the steps in this process. It embeds the first shard here, and further ones in `workers` child
+    processes, one executor each, so that a death costs its own shards alone. With `serial` it embeds all here."""
 
     def __init__(self, settings: Settings, *, embed_here: Callable[[EmbedJob], EmbeddedShard] = embed) -> None:
         """`embed_here` embeds in this process, by default as in any other."""
         self._embed_here = embed_here
         self.waits = settings.run.wait > 0
-        self._here = settings.parallel.serial
-        self._on_servers = settings.embedder.on_servers
-        self._beside = self._on_servers and settings.parallel.workers == "auto"
-        self._most = 0 if self._here else worker_count(settings)
-        if not self._here:
-            self._here = not (self._most or self._beside)
-            self.workers = 1 if self._on_servers else max(1, self._most)
+        count = 0 if settings.parallel.serial else worker_count(settings)
+        self._here = not count
+        self.workers = max(1, count)
+        self._shards = 0
         self._executors: list[Executor] = [Here()]
         self._under_way: dict[Executor, int] = {}
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
         self._alone = Process(self._memory, process_state)
 
-    def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
-        return with_retries(ask, policy)
+    def check_source(self, source: Source, policy: Policy) -> None:
+        with_retries(source.check, policy)
 
-    def fetch(self, run: IndexRun, number: int, cursor: object, rows: int) -> SourcePage:
-        return with_retries(partial(run.source.page, cursor, rows), FETCH)
+    def check_store(self, opened: Opened, policy: Policy) -> None:
+        with_retries(partial(ask_store, opened, waits=self.waits), policy)
 
-    def prepare(self) -> None:
-        self.start()
-        for executor in self._executors:
-            if isinstance(executor, Process):
-                executor.submit(_nothing)
+    def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
+        return with_retries(partial(count_parts_of, opened), policy)
 
-    def warm_up(self, job: EmbedJob) -> None:
-        self.start()
-        for started in [self._embed(executor, job) for executor in self._executors]:
-            started()
+    def check_context(self, opened: Opened, policy: Policy) -> Chunker:
+        return with_retries(partial(open_chunker, opened.settings, opened.index), policy)
 
-    def start(self) -> str:
-        if not (self.started or self._here):
-            self._executors = [Beside()] if self._beside else self._processes(self.workers)
-            self._set_size()
-        self.started = True
-        return ""
+    def check_embedder(self, embedder: EmbedderSettings, policy: Policy) -> EmbedderIdentity:
+        return with_retries(partial(identify, embedder), policy)
 
-    def observe(self, written: WrittenShard) -> None:
-        loaded = self.started and written.stats.process_load >= BUSY
-        if loaded and self._on_servers and self.workers < self._most:
-            self._executors += self._processes(min(self.workers, self._most - self.workers))
-            self.workers = len(self._executors)
-            self._set_size()
-
-    def states(self) -> dict[str, ProcessState]:
-        apart = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
-        return {f"child {number}": one.told or ProcessState() for number, one in enumerate(apart)}
-
-    def _processes(self, count: int) -> list[Executor]:
-        return [Process(self._memory, process_state) for _ in range(count)]
-
-    def _set_size(self) -> None:
-        self.size = (1 + SHARDS_AHEAD) * len(self._executors) + self._on_servers  # servers embed two shards at a time
+    def fetch(self, source: Source, index: str, number: int, cursor: object, rows: int) -> SourcePage:
+        return with_retries(partial(source.page, cursor, rows), FETCH)
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
+        if self._shards and not (self._here or self.started):
+            self._start_children()
+        self._shards += 1
         executor = min(self._executors, key=lambda one: self._under_way.get(one, 0))
         self._under_way[executor] = self._under_way.get(executor, 0) + 1
         embedded = self._embed(executor, job)
@@ -113,19 +99,53 @@ class Plainly(Steps):
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
         return _upsert(self._embed(self._alone, job)(), to)
 
-    def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
-        if said := with_retries(partial(do, run), ENDINGS[ending]):
-            (run.logger or logger).info("%s: %s", run.index.name, said)
+    def delete_gone(
+        self, opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
+    ) -> Deleted:
+        deleted = with_retries(partial(delete_gone, opened, target, guard, committer, diff, record), DELETE)
+        record.log.info("%s: %s", opened.index.name, deleted.sentence)
+        return deleted
+
+    def publish(
+        self, opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None, *, first: bool
+    ) -> Published:
+        published = with_retries(partial(publish, opened, target, guard, record, hooks, first=first), PUBLISH)
+        record.log.info("%s: %s", opened.index.name, published.sentence)
+        return published
+
+    def erase(self, opened: Opened, record: RunRecord) -> str:
+        said = with_retries(partial(erase_after, opened, record), ERASE)
+        record.log.info("%s: %s", opened.index.name, said)
+        return said
+
+    def build_search_index(self, opened: Opened, target: Target, record: RunRecord) -> str:
+        said = with_retries(partial(build_search_index, opened, target, record), SEARCH_INDEX)
+        record.log.info("%s: %s", opened.index.name, said)
+        return said
+
+    def warm_up(self, job: EmbedJob) -> None:
+        if not self._here:
+            self._start_children()
+        for started in [self._embed(executor, job) for executor in self._executors]:
+            started()
+
+    def states(self) -> dict[str, ProcessState]:
+        apart = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
+        return {f"child {number}": one.told or ProcessState() for number, one in enumerate(apart)}
 
     def close(self) -> None:
         for executor in (*self._executors, self._alone):
             executor.shutdown()
         close_process_embedder()
 
+    def _start_children(self) -> None:
+        self._executors = [Process(self._memory, process_state) for _ in range(self.workers)]
+        self.started = True
+
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
         """Submit a shard, and return a function that waits for it and submits it again after a transient error."""
         apart = isinstance(executor, Process)
-        job = replace(job, workers=1) if self._on_servers else job  # each of few processes asks all hosts
+        job = job if apart else attrs.evolve(job, workers=1)  # nothing else embeds meanwhile
         home = self._executors.index(executor) if executor in self._executors else 0  # they spread over hosts
         call = partial(embed, job, home=home, limited=True) if apart else partial(self._embed_here, job)
         submit = partial(executor.submit, call)
@@ -150,7 +170,3 @@ def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
         raise
     except Exception as error:  # whatever it is, the run has to end with a sentence
         raise TerminalError(f"embedding failed: {type(error).__name__}: {error}") from error
-
-
-def _nothing(*_: Any) -> None:
-    """Let a process start, and import what embeds."""

@@ -3,15 +3,15 @@ the delete guard asks is in `delete_guard`. The gate is a hook of the caller (`h
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+import attrs
 import numpy as np
 
-from rag_index.components.embedders import Embedder, open_embedder
-from rag_index.components.stores import BULK, LEFT, OVERTAKEN, find_live, on_server
+from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.components.stores import LEFT, OVERTAKEN, find_live
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.core.documents.keys import point_id
@@ -22,15 +22,16 @@ from rag_index.etl.commit import carry_access
 from rag_index.etl.delete_guard import DeleteGuard, hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rag_index.components.ledger import Collection, Ledger
-    from rag_index.etl.run import IndexRun
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.etl.collection import Target
+    from rag_index.etl.opened import Opened
 
 VERIFIED_SAMPLE = 20
 EQUAL_SCORE = 1e-4
 """Scores this close count as equal: exact duplicates find each other."""
-logger = logging.getLogger("rag_index.indexing")
+AUTO_MB = 256
+"""Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 
 
 def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> str:
@@ -99,103 +100,114 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
 
 
-def counted(run: IndexRun) -> str:
+def counted(opened: Opened, target: Target) -> str:
     """Check the counts of a run's collection, and return them in a sentence. Raises as `verify_counts`."""
-    documents, points = verify_counts(run.ledger, run.store, run.collection)
+    documents, points = verify_counts(opened.ledger, opened.store, target.collection)
     return f"{points:,} points of {documents:,} documents counted, as many as the ledger has"
 
 
-def publish(run: IndexRun) -> str:
-    """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Returns
-    what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves."""
-    ledger, collection, published = run.ledger, run.collection, True
-    with run.stopwatch.stage("publish"):
-        if (rate := run.diff.sharder.measured) is not None:
-            ledger.update_collection(collection.id, chars_per_second=rate)
-        if run.rebuild:
-            if run.bulk and (server := on_server(run.store)) is not None:
-                server.collection(collection.name).resume_indexing()
-                run.progress.say("waiting for the server to build the search index")
-                run.store.optimize(collection.name)
-            if published := _publish_rebuilt(run):
-                ledger.define(run.alias, run.policies, "policies")
-            did = f"{run.outcome.verified}; {collection.name} is {'' if published else 'not '}live now"
+class Hooks(Protocol):
+    """Questions that the caller of a run asks its collections by search; the run itself knows no search.
+    `search.evaluation.gate` has the gate of a rebuild, and what scores mean. An error of a question ends no run."""
+
+    def before_publishing(
+        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
+    ) -> str:
+        """Return why the rebuilt collection may not take the place of the `live` one; "" if it may."""
+
+    def after_run(
+        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
+        *, first: bool,
+    ) -> None:  # fmt: skip
+        """Ask at the end of a run over all documents. `first` says that nothing was live to compare with."""
+
+
+@attrs.frozen
+class Published:
+    """What publishing did, in a sentence."""
+
+    sentence: str
+    live: bool
+    """Whether readers have what was read: a gate or a guard may have kept a rebuilt collection from them."""
+
+
+def publish(
+    opened: Opened,
+    target: Target,
+    guard: DeleteGuard,
+    record: RunRecord,
+    hooks: Hooks | None = None,
+    *,
+    first: bool = False,
+) -> Published:
+    """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Raises
+    StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves. `first`
+    says that nothing was live to compare with."""
+    ledger, store, collection, outcome, live = opened.ledger, opened.store, target.collection, record.outcome, True
+    with record.stopwatch.stage("publish"):
+        if target.rebuild:
+            if live := _publish_rebuilt(opened, target, guard, record, hooks):
+                ledger.define(opened.alias, guard.policies, "policies")
+            did = f"{outcome.verified}; {collection.name} is {'' if live else 'not '}live now"
         else:
-            did = counted(run)
-        if run.hooks is not None:
-            run.hooks.after_run(run)
-    if not run.store.embedded and run.store.metadata(collection.name).get(OVERTAKEN):
-        run.outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
-    for part, rows in run.part_rows.items():
-        ledger.note_size(collection.id, rows, part)
-    run.diff.complete(all_read=published)
-    return did
+            did = counted(opened, target)
+        if hooks is not None:
+            hooks.after_run(ledger, store, collection, target.identity, record, first=first)
+    if not store.embedded and store.metadata(collection.name).get(OVERTAKEN):
+        outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
+    return Published(did, live)
 
 
-def _publish_rebuilt(run: IndexRun) -> bool:
+def _publish_rebuilt(
+    opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None
+) -> bool:
     """Move the alias to the rebuilt collection, unless a guard refuses; say so in the outcome, and return whether."""
-    ledger, store, outcome, limits, collection = run.ledger, run.store, run.outcome, run.settings.run, run.collection
-    with closing(open_embedder(run.settings.embedder, expected=run.identity)) as embedder:
-        outcome.verified = verify_sample(ledger, store, run.index.name, collection, embedder)
-    live = None if run.first or run.options.allow_deletes else run.live
-    guard = DeleteGuard(ledger, live, limits.delete_guard, hidden=hidden(run)) if live else None
-    refused = guard.replacement_refused(collection) if guard else ""
-    too_many = outcome.failed > limits.tolerate_failed * max(1, outcome.documents)
-    if too_many and not (refused or run.first):  # a first one has nothing better live: what failed is only listed
+    ledger, store, settings, outcome, collection = (
+        opened.ledger, opened.store, opened.settings, record.outcome, target.collection,
+    )  # fmt: skip
+    with closing(open_embedder(settings.embedder, expected=target.identity)) as embedder:
+        outcome.verified = verify_sample(ledger, store, opened.index.name, collection, embedder)
+    live, share = None if opened.options.allow_deletes else opened.live, settings.run.delete_guard
+    former = DeleteGuard(ledger, live, share, hidden=hidden(opened, guard)) if live else None
+    refused = former.replacement_refused(collection) if former else ""
+    too_many = outcome.failed > settings.run.tolerate_failed * max(1, outcome.documents)
+    if too_many and not refused:
         refused = (
             f"{outcome.failed:,} documents failed, so the rebuilt {collection.name} was not published; "
             "correct them and run again, or raise tolerate_failed"
         )
-    if not refused and run.hooks is not None:
-        if run.index.gate is not None:
-            run.progress.say("asking whether the rebuilt collection finds as much")
-        refused = run.hooks.before_publishing(run, None if run.first else store.aliases().get(run.alias))
+    if not refused and hooks is not None:
+        if opened.index.gate is not None:
+            record.progress.say("asking whether the rebuilt collection finds as much")
+        refused = hooks.before_publishing(ledger, store, collection, store.aliases().get(opened.alias), record)
     if refused:
         outcome.hold(refused)
         return False
-    run.lease.check()  # waiting for the search index, and the gate, may have taken long
-    if guard and live:  # the next runs know how large the former collection was
-        guard.note_size()
+    opened.lease.check()  # the gate may have taken long
+    if former and live:  # the next runs know how large the former collection was
+        former.note_size()
         ledger.copy_sizes(live.id, collection.id)
-    publish_collection(ledger, store, collection, keep=run.settings.store.keep_previous)
+    publish_collection(ledger, store, collection, keep=settings.store.keep_previous)
     return True
 
 
-def build_search_index(run: IndexRun) -> str:
+def build_search_index(opened: Opened, target: Target, record: RunRecord) -> str:
     """Build the search index of a run's collection, and say so. A failure costs searches time alone: it is logged."""
-    name, began = run.collection.name, time.monotonic()
-    run.progress.say("building the search index")
+    name, began = target.collection.name, time.monotonic()
+    record.progress.say("building the search index")
     try:
-        with run.stopwatch.stage("search index"):
-            run.store.optimize(name)
+        with record.stopwatch.stage("search index"):
+            opened.store.optimize(name)
         return f"the search index of {name} was built in {time.monotonic() - began:.1f} s"
     except StoreError as error:
         failed = f"the search index of {name} was not built ({error}); searches scan until the next run builds it"
-        (run.logger or logger).warning("%s", failed)
+        record.log.warning("%s", failed)
         return failed
 
 
-def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: bool) -> bool:
-    """Turn the search index of a new collection off, and those on again that a run of this index left off. `others` are
-    the other collections of the index, and `loaded` says that this run fills the collection in bulk, and publishes it
-    at the end. Return whether it has to wait for the search index then. One that holds points and has its search index
-    keeps it, such as after an error: turning it off would wait for what the server is building."""
-    server = on_server(store)
-    if server is None:
+def search_index_due(store: Store, collection: str, dimension: int) -> bool:
+    """Return whether a run should build the search index. Only an embedded collection with more than 256 MB of vectors
+    needs it: smaller ones are scanned in milliseconds, and a server builds by itself."""
+    if not store.embedded or store.indexed(collection):
         return False
-    there = store.collections()
-    for other in [*others, *([] if loaded else [collection])]:
-        if BULK in there.get(other, {}):
-            server.collection(other).resume_indexing()
-    if loaded and not store.count(collection):
-        server.collection(collection).pause_indexing()
-    return loaded
-
-
-def end_bulk(store: Store, collection: str, index: str) -> None:
-    """Turn the search index of a collection on again, however the run ended. A fault is left to the next run."""
-    if (server := on_server(store)) is not None:
-        try:
-            server.collection(collection).resume_indexing()
-        except StoreError as error:
-            logger.warning("%s has no search index until the next run of %s: %s", collection, index, error)
+    return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024

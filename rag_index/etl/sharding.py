@@ -1,7 +1,7 @@
 """Shards: changed documents, collected until they are worth some seconds of a worker's time. A mapped task costs about
 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no worker idles while another
 finishes (guided self-scheduling, Polychronopoulos and Kuck 1987). How many are under way at a time is decided in
-`shards_under_way`."""
+`window`."""
 
 from __future__ import annotations
 
@@ -181,11 +181,6 @@ class Sharder:
     def _full_chars(self) -> float:
         return min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
 
-    def _fill(self, documents: int) -> float:
-        if self._documents is not None:
-            return min(1.0, documents / self._documents)
-        return min(1.0, max(self._chars / self._full_chars, documents / self._max_documents))
-
     def _is_full(self, documents: int, target: float) -> bool:
         if self._documents is not None:
             return documents >= self._documents
@@ -198,7 +193,7 @@ class Sharder:
         shard = Shard(
             self._index, self._number, documents, self._chars,
             pages=tuple(sorted(set(pages))), suspect=self._is_suspect(documents),
-            limit=self._limit(self._chars, self.chars_per_second), fill=self._fill(len(documents)),
+            limit=self._limit(self._chars, self.chars_per_second),
         )  # fmt: skip
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard

@@ -5,8 +5,9 @@ another name, and in the metadata of the index's collection, so that it holds fo
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from rag_index.components.ledger.erased import kept_out, scopes
 from rag_index.components.stores import KEPT_OUT
@@ -34,7 +35,7 @@ def without_erased(ledger: Ledger, settings: Settings, index: IndexSettings, pag
     keys = [*documents.keys, *page.unread, *(failure.key for failure in page.unreadable)]
     if not (out := kept_out(ledger, settings, index, keys)):
         return page
-    return replace(
+    return evolve(
         page,
         documents=documents.take([row for row, key in enumerate(documents.keys) if key not in out]),
         unread=[key for key in page.unread if key not in out],

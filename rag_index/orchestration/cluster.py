@@ -66,7 +66,7 @@ NO_PAGES: dict[str, Any] = {
     "distributed.worker.http.routes": [],
     "distributed.dashboard.link": "",
 }
-PRELOAD = "tasks.index"
+PRELOAD = "tasks.etl"
 """What workers import before their first shard. The fork server imports it once for all."""
 
 
@@ -76,12 +76,13 @@ class Workers(AbstractContextManager["Workers"]):
     def __init__(
         self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"], *, on_servers: bool = False
     ) -> None:
-        """If models are `on_servers`, workers only ask them: one begins, which asks for two shards at a time."""
+        """`memory` is what each worker is assumed to need, in bytes. If models are `on_servers`, workers only ask them,
+        for two shards at a time."""
         self._settings = settings
-        self._memory = memory  # bytes that each worker is assumed to need
         self._at_a_time = 2 if on_servers else 1
-        self.count = 1 if on_servers else self.most
-        """How many workers there are, once they are started."""
+        self.count = max(1, choose_worker_count(settings, memory))
+        """How many workers there are, once they are started: as many as the settings say, or one less than the
+        processors, as far as there is memory."""
         self._starting: Future[LocalCluster] | None = None
         self._config = ExitStack()
 
@@ -91,23 +92,11 @@ class Workers(AbstractContextManager["Workers"]):
             starting.result().close()
         self._config.close()
 
-    @property
-    def most(self) -> int:
-        """How many workers there may be: as many as the settings say, or as this machine has room for."""
-        return max(1, choose_worker_count(self._settings, self._memory))
-
     def start(self) -> Future[LocalCluster]:
         """Start a cluster in the background, once."""
         if self._starting is None:
             self._starting = in_thread(partial(self._start, self.count), "cluster")
         return self._starting
-
-    def grow(self) -> int:
-        """Start as many workers again as there are, up to the most that there may be; return how many there are."""
-        if self.count < self.most:
-            self.count = min(2 * self.count, self.most)
-            self.start().result().scale(self.count)
-        return self.count
 
     def cluster(self) -> LocalCluster | str:
         """Return the cluster, started on first use, or the address of the one that the settings name. Raises NoWorkers

@@ -17,10 +17,12 @@ from rag_index.core.files import other_writer, private_folder, unwritable
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.core.reports.progress import captured_logs, open_display
+from rag_index.core.reports.record import RunRecord
 from rag_index.errors import RagIndexError, SettingsError, TransientError
 from rag_index.etl.checks import ServiceChecks
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import RunOptions, execute, open_run
+from rag_index.etl.run import execute
 from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server
 from rag_index.search.evaluation.gate import SearchHooks
 
@@ -152,8 +154,8 @@ def benchmark_plainly(
         ways, run_id = bench.ways(workers, change), str(uuid.uuid4())
         bench.run_serially(run_id)
         for way in ways:
-            with bench.begun(way, run_id) as run, closing(Plainly(way.settings)) as steps:
-                bench.measure(way, run, steps)
+            with bench.begun(way, run_id) as begun, closing(Plainly(way.settings)) as steps:
+                bench.measure(way, begun, steps)
     return bench.report
 
 
@@ -161,20 +163,25 @@ def _run_index(
     settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly, checks: ServiceChecks
 ) -> IndexOutcome:
     try:
-        run_id = str(uuid.uuid4())
-        with open_run(settings, index.name, options, run_id=run_id, hooks=SearchHooks, checks=checks) as run:
-            run.logger, run.progress.displays = logger, [open_display()]
-            with captured_logs(run.progress.note_later):
+        hooks, record = hooks_of(settings, index, options), RunRecord(index.name, logger)
+        record.progress.displays = [open_display()]
+        with open_index(settings, index.name, options, run_id=str(uuid.uuid4())) as opened:
+            with captured_logs(record.progress.note_later):
                 try:
-                    execute(run, steps)
+                    execute(opened, steps, record, hooks=hooks, checks=checks)
                 except Exception as error:  # not one of ours: the other indexes do not pay for it
                     logger.error("%s: %s", type(error).__name__, error, exc_info=True)
                     checks.index_failed(error, embedder_only=False)
-            run.progress.finish(run.outcome.sentence(reason=False))
+            record.progress.finish(record.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
             from rag_index.care.index_status import try_to_write_metrics  # it imports more than most runs need
 
             try_to_write_metrics(settings)
-        return run.outcome
+        return record.outcome
     except RagIndexError as error:
         return failed_to_start(index.name, error)
+
+
+def hooks_of(settings: Settings, index: IndexSettings, options: RunOptions) -> SearchHooks:
+    """Return what a run asks by search. Made first: a mistake in golden queries must not wait until all is embedded."""
+    return SearchHooks(settings, index, options.full and not options.allow_loss)

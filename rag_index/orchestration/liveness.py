@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
 
-from rag_index.components.stores import open_store
 from rag_index.core.outages import Outage
 from rag_index.core.reports.progress import LOGGERS, LogNotes, ProcessState
 from rag_index.errors import TransientError
-from rag_index.etl.commit import write_shard
-from rag_index.etl.embed import process_state
-from rag_index.orchestration.worker import PLUGIN_NAME
+from rag_index.etl.embed import begin_worker, process_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from distributed import Client, Worker
 
-    from rag_index.components.stores.protocol import Store
-    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.reports.progress import Progress
-    from rag_index.core.settings import StoreSettings
-    from rag_index.orchestration.worker import WorkerDestination
 
 TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
 STATUS_SECONDS = 1.0
@@ -37,13 +30,14 @@ GONE_SECONDS = 180.0
 
 
 class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
-    """Keeps a worker's connection to the store, and tells the run what the worker logs and waits for."""
+    """Tells a worker which one it is, and the run what the worker logs and waits for."""
 
-    name = PLUGIN_NAME
+    name = "rag-index"
 
     def setup(self, worker: Worker) -> None:
         """Begin, in this worker's process."""
-        self._store: tuple[StoreSettings, Store] | None = None
+        name = worker.name  # the number of the worker in a cluster of ours
+        begin_worker(name if isinstance(name, int) else sum(map(ord, str(name or ""))))
         self._ended = threading.Event()
         self._handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
         for logger in LOGGERS:
@@ -55,12 +49,6 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         self._ended.set()
         for logger in LOGGERS:
             logger.removeHandler(self._handler)
-
-    def write(self, to: WorkerDestination, shard: EmbeddedShard) -> WrittenShard:
-        """Write a shard by this worker's connection: to open one for each takes a tenth of a second."""
-        if self._store is None or self._store[0] != to.settings:
-            self._store = to.settings, open_store(to.settings)
-        return write_shard(self._store[1], to.collection, shard, epoch=to.epoch)
 
     def _send(self, worker: Worker) -> None:
         last = ProcessState()

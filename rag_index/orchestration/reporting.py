@@ -47,6 +47,7 @@ from rag_index.core.machine import given
 from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.core.reports.progress import Progress, open_display
+from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
 from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor.collection_state import Diagnosis
     from rag_index.core.settings import Settings
-    from rag_index.etl.run import IndexRun
+    from rag_index.etl.collection import Target
+    from rag_index.etl.opened import Opened
 
 logger = get_logger("rag_index.artifacts")
 
@@ -113,16 +115,16 @@ def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
     _table(said, rows[:MAX_FAILED], project, index or "all", "failed")
 
 
-def _run_report(run: IndexRun) -> None:
-    outcome, name = run.outcome, run.index.name
+def _run_report(project: str, record: RunRecord, target: Target | None) -> None:
+    outcome, name = record.outcome, record.index
     lines = [f"# {name}: {outcome.state}", "", f"**{outcome.sentence()}**", ""]
-    if run.begun:
-        collection = run.collection
-        lines += [f"Collection `{collection.name}`, alias `{run.alias}`; vectors of {collection.embedder}.", ""]
+    if target is not None:
+        collection = target.collection
+        lines += [f"Collection `{collection.name}`, alias `{collection.alias}`; vectors of {collection.embedder}.", ""]
     advice = f"For speed: {outcome.advice}"
-    report = outcome.to_json() | {"message": "", "metrics": run.metrics.to_json(), "advice": advice}
+    report = outcome.to_json() | {"message": "", "metrics": record.metrics.to_json(), "advice": advice}
     lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(report))]
-    key = _key(run.settings.project, name, "report")
+    key = _key(project, name, "report")
     _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
 
 
@@ -285,52 +287,51 @@ def run_name() -> str:
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
-class RunEnd:
-    """A run that is shown and reported in Prefect: its progress at once, its end when it has closed all it held open.
-    So no index waits for Prefect's server."""
+def shown_record(settings: Settings, index: str, whole: WholeRun | None) -> RunRecord:
+    """Return the record of a run whose progress is shown in Prefect, and in that of the `whole` run."""
+    record = RunRecord(index, get_run_logger())
+    record.progress.displays = [open_display(), ArtifactDisplay(settings.project, index), *([whole] if whole else [])]
+    return record
 
-    def __init__(self, run: IndexRun, whole: WholeRun | None) -> None:
-        self._run, self._whole = run, whole
-        self._failed: list[Row] = []
-        run.logger = get_run_logger()
-        run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
-        if self._whole is not None:
-            run.progress.displays.append(self._whole)
 
-    def note(self) -> None:
-        """Take note of what the open ledger says of failed documents, and write the metrics file."""
-        if self._run.begun:
-            self._failed = [
-                {
-                    "document": document_id(failure.key),
-                    "kind": failure.kind,
-                    "reason": " ".join(failure.reason.split())[:MAX_REASON],
-                    "tries": failure.tries,
-                    "retry": f"rag-index retry-failed {self._run.index.name}",
-                    "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
-                }
-                for failure in self._run.ledger.failures(self._run.collection.id).values()
-                if failure.kind != "skipped"
-            ]
-        try_to_write_metrics(self._run.settings)
+def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
+    """Return a row for each failed document that the open ledger lists, and write the metrics file."""
+    try_to_write_metrics(opened.settings)
+    if target is None:
+        return []
+    return [
+        {
+            "document": document_id(failure.key),
+            "kind": failure.kind,
+            "reason": " ".join(failure.reason.split())[:MAX_REASON],
+            "tries": failure.tries,
+            "retry": f"rag-index retry-failed {opened.index.name}",
+            "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
+        }
+        for failure in opened.ledger.failures(target.collection.id).values()
+        if failure.kind != "skipped"
+    ]
 
-    def state(self) -> State[RunReport]:
-        """Report the end, on the terminal and as artifacts, and return the final state of the flow."""
-        run, outcome = self._run, self._run.outcome
-        wait_for_api()
-        run.progress.finish(outcome.sentence(reason=False))
-        project, name, verdict = run.settings.project, run.index.name, outcome.gate
-        if run.begun:
-            _failed_table(self._failed, project=project, index=name)
-        if self._whole is not None:
-            self._whole.failed += [{"index": name, **row} for row in self._failed]
-            self._whole.outcomes[name] = outcome
-        _run_report(run)
-        if verdict is not None:
-            rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE_ROWS]]
-            passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
-            _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
-        return report_state(RunReport([outcome], outcome.seconds))
+
+def end_state(
+    settings: Settings, record: RunRecord, target: Target | None, failed: list[Row], whole: WholeRun | None
+) -> State[RunReport]:
+    """Report the end of a run, on the terminal and as artifacts, and return the final state of the flow. Call it when
+    the run has closed all that it held open, so that no index waits for Prefect's server."""
+    outcome, project, name = record.outcome, settings.project, record.index
+    wait_for_api()
+    record.progress.finish(outcome.sentence(reason=False))
+    if target is not None:
+        _failed_table(failed, project=project, index=name)
+    if whole is not None:
+        whole.failed += [{"index": name, **row} for row in failed]
+        whole.outcomes[name] = outcome
+    _run_report(project, record, target)
+    if (verdict := outcome.gate) is not None:
+        rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE_ROWS]]
+        passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
+        _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
+    return report_state(RunReport([outcome], outcome.seconds))
 
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:

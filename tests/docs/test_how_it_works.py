@@ -14,7 +14,7 @@ from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.etl import delete_guard, diff, publish
-from rag_index.etl.collection import Target
+from rag_index.etl.collection import CollectionMaker
 from rag_index.etl.commit import batches
 from tests.docs.pages import code, page, section, table
 from tests.project import Project
@@ -35,7 +35,7 @@ def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     settings = Project(tmp_path / "project").settings
     ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
-    collection = Target(
+    collection = CollectionMaker(
         ledger, store, "test_notes", identity, TextChunker(100, 10), bm25=Bm25Model("english")
     ).current()
     metadata = store.collections()[collection.name]

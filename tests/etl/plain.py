@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 from unittest import mock
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.ledger import Ledger
-from rag_index.etl import run as run_module
+from rag_index.core.reports.record import RunRecord
+from rag_index.etl import opened as opened_module
 from rag_index.etl.changed import BatchIndexer, serially
-from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.delete_guard import count_parts_of
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, RunOptions, open_run
+from rag_index.etl.run import AllDocuments, begin, execute
 from rag_index.search.evaluation.gate import SearchHooks
 from tests.project import run_here
 
 if TYPE_CHECKING:
     from rag_index.core.reports.outcome import IndexOutcome
+    from rag_index.core.settings import Settings
     from rag_index.etl.changed import Applied
     from tests.project import Project
 
@@ -57,21 +59,51 @@ def run_plain(
     def ledger(url):
         return Ledger(url, clock=clock) if clock else Ledger(url)
 
-    options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss)
+    options, record = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss), RunRecord("notes")
+    hooks = SearchHooks(settings, settings.index("notes"), full and not allow_loss)
     with (
-        mock.patch.object(run_module, "Ledger", ledger),
-        open_run(settings, "notes", options, run_id=str(uuid.uuid4()), hooks=SearchHooks) as run,
+        mock.patch.object(opened_module, "Ledger", ledger),
+        open_index(settings, "notes", options, run_id=str(uuid.uuid4())) as opened,
         closing(Plainly(serially(settings))) as steps,
     ):
-        run.source.check()
-        run.count_parts()
-        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
-        run_module.index_pages(run, steps, AllDocuments())
-        if not delete:
+        execute(opened, steps, record, documents=Documents(delete=delete), hooks=hooks)
+        if record.error is not None:
+            raise record.error
+        return record.outcome
+
+
+@contextmanager
+def begun_run(settings: Settings, options: RunOptions):
+    """Begin a run of the index, in this process; give what is opened, the scan, the steps and the record."""
+    record = RunRecord("notes")
+    with (
+        open_index(settings, "notes", options, run_id="late") as opened,
+        closing(Plainly(serially(settings))) as steps,
+    ):
+        yield (
+            opened,
+            begin(opened, record, identify(settings.embedder), open_chunker(settings, opened.index)),
+            steps,
+            record,
+        )
+
+
+class Documents(AllDocuments):
+    """All documents, without the questions that a run asks its services first. Without `delete` the run dies."""
+
+    def __init__(self, *, delete: bool = True) -> None:
+        self._delete = delete
+
+    def begin(self, opened, steps, record, checks):
+        opened.source.check()
+        parts = count_parts_of(opened)
+        identity, chunker = identify(opened.settings.embedder), open_chunker(opened.settings, opened.index)
+        return begin(opened, record, identity, chunker, part_rows=parts)
+
+    def end(self, opened, scan, steps, record, hooks):
+        if not self._delete:
             raise Died
-        delete_gone(run)
-        publish(run)
-        return run.finish()
+        super().end(opened, scan, steps, record, hooks)
 
 
 def batch(project: Project) -> Applied:

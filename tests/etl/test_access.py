@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import replace
 
+import attrs
 import numpy as np
 import pytest
 
@@ -227,7 +228,7 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
 
 def test_a_text_that_kills_its_process_costs_the_document_nothing_if_its_rights_changed_too(hosted, fake, monkeypatch):
     commit = Committer.commit
-    killed = lambda shard: replace(shard, failures=[replace(one, died=True) for one in shard.failures])  # noqa: E731
+    killed = lambda shard: attrs.evolve(shard, failures=[replace(one, died=True) for one in shard.failures])  # noqa: E731
     monkeypatch.setattr(Committer, "commit", lambda self, shard: commit(self, killed(shard)))
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 11")

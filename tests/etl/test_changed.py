@@ -174,11 +174,10 @@ def sizes(project, ledger, monkeypatch):
         project.execute("UPDATE note SET title = ?, body = ''", f"{seconds} seconds")
         found = []
 
-        def take_time(run, steps, documents):
+        def take_time(opened, scan, steps, record, documents):
             found.append(len(documents.page.documents))
-            written = whole(run, steps, documents)
-            run.stopwatch.seconds |= {"fetch": 0.0, "embed": found[-1] * seconds, "upsert": 60.0}
-            return written
+            whole(opened, scan, steps, record, documents)
+            record.stopwatch.seconds |= {"fetch": 0.0, "embed": found[-1] * seconds, "upsert": 60.0}
 
         put(ledger, *map(str, range(1, first + 1)))
         with mock.patch.object(pipeline, "index_pages", take_time), closing(BatchIndexer(project.settings)) as indexer:

@@ -21,7 +21,7 @@ from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
 from rag_index.etl.embed import EmbedJob, embed
 from rag_index.etl.plain import answer
-from rag_index.etl.shards_under_way import in_parts
+from rag_index.etl.window import in_parts
 from tests.waiting import eventually
 
 LOCAL = EmbedderSettings()

@@ -87,14 +87,14 @@ def test_a_row_that_goes_while_its_documents_are_being_written_takes_them_along(
     changed_customer(ledger, 3)
     index, done = pipeline.index_pages, []
 
-    def delete_meanwhile(run, steps, documents):
-        pages = list(documents.pages(run, steps))
+    def delete_meanwhile(opened, scan, steps, record, documents):
+        pages = list(documents.pages(opened, steps, record))
         documents.pages = lambda *_: iter(pages)
         if not done:
             project.execute("DELETE FROM customer WHERE id = 3")
             changed_customer(ledger, 3)
         done.append(1)
-        return index(run, steps, documents)
+        return index(opened, scan, steps, record, documents)
 
     with mock.patch.object(pipeline, "index_pages", delete_meanwhile):
         if whole:

@@ -5,7 +5,7 @@ import pytest
 
 from rag_index.core.documents.batches import PointBatch
 from tests.etl.plain import run_plain
-from tests.project import Project
+from tests.project import WORDS, Project
 
 
 @pytest.fixture
@@ -53,6 +53,28 @@ def test_a_run_after_a_change_of_the_key_column_holds_the_old_documents_back(pro
     assert (rebuilt.state, rebuilt.chunks_embedded, len(project.texts())) == ("completed", 0, 300)
 
 
+def paragraphs(changed: int | None = None) -> str:
+    return "\n\n".join(
+        f"Paragraph {n} {'is new' if n == changed else 'is old'}: {' '.join(WORDS)}." for n in range(100)
+    )
+
+
+def test_a_run_embeds_only_the_chunks_whose_text_changed(tmp_path):
+    project = Project(tmp_path / "project").fill(20)
+    project.execute("UPDATE note SET body = ? WHERE id <= 2", paragraphs())
+    whole = run_plain(project).chunks_embedded
+    project.execute("UPDATE note SET body = ? WHERE id = 1", paragraphs(changed=50))
+    project.execute("UPDATE note SET body = 'short, and new' WHERE id = 3")
+    outcome = run_plain(project)
+    assert (outcome.changed, whole > 200, 2 <= outcome.chunks_embedded <= 5) == (2, True, True), outcome
+    fresh = Project(tmp_path / "fresh").fill(20)
+    fresh.execute("UPDATE note SET body = ? WHERE id = 1", paragraphs(changed=50))
+    fresh.execute("UPDATE note SET body = ? WHERE id = 2", paragraphs())
+    fresh.execute("UPDATE note SET body = 'short, and new' WHERE id = 3")
+    run_plain(fresh)
+    assert project.points() == fresh.points()
+
+
 def test_one_text_in_place_of_many_is_a_loss(project):
     """Documents of one text are matched one to one: a table that has one row left did not keep the others."""
     project.execute("UPDATE note SET title = 'same', body = 'text'")
@@ -89,12 +111,3 @@ def test_a_rebuild_replaces_a_collection_that_cannot_be_read(tmp_path, qdrant):
     qdrant.break_next("POST /collections/test_notes__1/points", times=None, status=400, error="a segment is broken")
     outcome = run_plain(project, full=True)
     assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 3, 3)
-
-
-def test_a_rebuild_that_embeds_nothing_costs_nothing(tmp_path):
-    costs = "[embedder]\nprice = 100\n[run]\nmax_cost = 1.0\n[parallel]\nshard_documents = 10\n"
-    project = Project(tmp_path / "project", extra=costs).fill(60)  # they cost 0.9
-    run_plain(project)
-    project.write_settings(project.config.read_text().replace("max_cost = 1.0", "max_cost = 0.2"))
-    outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 60, 0)

@@ -1,7 +1,7 @@
 """Workers that others have started, or that a run starts as it needs them: which are used, and what comes back."""
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import distributed.comm.tcp
 import pytest
@@ -9,19 +9,17 @@ from distributed import LocalCluster
 from distributed.utils import nbytes
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from rag_index.core.documents.batches import ShardStats, WrittenShard
 from rag_index.core.settings import ParallelSettings, run_settings
 from rag_index.errors import TerminalError
+from rag_index.etl.opened import RunOptions
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import RunOptions
-from rag_index.etl.steps import BUSY
 from rag_index.orchestration.cluster import Workers, count_workers
 from rag_index.orchestration.launch import run_plainly
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
 from tests.fakes.ollama import FakeOllama
 from tests.flows.test_with_servers import OLLAMA, on_server
 from tests.ports import free_port
-from tests.project import WORDS, Project
+from tests.project import Project
 
 __all__ = ["on_server"]
 DIMENSION = 1024
@@ -37,26 +35,31 @@ def test_a_cluster_that_starts_its_workers_once_there_is_work_is_used(tmp_path, 
         assert (report.state, report.indexes[0].new) == ("completed", 60), report.sentence()
 
 
-@pytest.mark.parametrize("prefect", [False, pytest.param(True, id="a flow", marks=pytest.mark.long)])
-def test_two_small_shards_start_no_worker_and_two_full_ones_do(tmp_path, request, prefect):
-    def metrics_of(**options):
-        if prefect:
-            request.getfixturevalue("prefect_server")
-            assert project.index(**options).state == "completed"
-        else:
-            settings = run_settings(project.config, shard_documents=options.get("shard_documents"))
-            assert run_plainly(settings, settings.indexes, RunOptions(**options)).state == "completed"
-        return project.json("report")["runs"][0]["metrics"]
-
+def first_shards(tmp_path, index) -> tuple[dict, dict]:
+    """Return the metrics of a run with one shard, and of one with three."""
+    found = []
     with FakeOllama() as fake:
-        project = Project(tmp_path / "project", fake.settings)
-        for number in (1, 2, 3):
-            text = " ".join(f"{word}{number}" for word in WORDS * 40)
-            project.execute("INSERT INTO note VALUES (?, ?, ?, ?, ?)", number, "", text, "", 0)
-        small = metrics_of()
-        assert (small["shards"], "workers" in small["stages"]) == (2, False)
-        full = metrics_of(full=True, shard_documents=1)
-        assert (full["shards"], "workers" in full["stages"]) == (3, True)
+        project = Project(tmp_path / "project", f"{fake.settings}[parallel]\nworkers = 2\n").fill(3)
+        for documents in (10, 1):
+            assert index(project, shard_documents=documents, full=bool(found)).state == "completed"
+            found.append(project.json("report")["runs"][0]["metrics"])
+    return found[0], found[1]
+
+
+def test_a_plain_run_embeds_its_first_shard_itself_and_further_ones_in_children(tmp_path):
+    def index(project, **options):
+        settings = run_settings(project.config, shard_documents=options["shard_documents"])
+        return run_plainly(settings, settings.indexes, RunOptions(**options))
+
+    one, three = first_shards(tmp_path, index)
+    assert [(metrics["shards"], metrics["workers"]) for metrics in (one, three)] == [(1, 1), (3, 2)]
+
+
+@pytest.mark.long
+def test_a_flow_embeds_on_its_workers_from_the_first_shard(tmp_path, prefect_server):
+    one, three = first_shards(tmp_path, lambda project, **options: project.index(**options))
+    assert [(metrics["shards"], metrics["workers"]) for metrics in (one, three)] == [(1, 2), (3, 2)]
+    assert all("workers" in metrics["stages"] for metrics in (one, three))
 
 
 @pytest.mark.long
@@ -104,37 +107,17 @@ def test_vectors_go_from_the_workers_to_a_qdrant_server_and_never_to_the_flow(pr
     assert received[0] < vectors / 2, "the documents went to the scheduler, which is in this process, and no vectors"
 
 
-def servers(workers):
-    parallel = f"[parallel]\nworkers = {workers}\n"
-    return f'[embedder]\nkind = "ollama"\nmodel = "m"\n{parallel}'
-
-
-@pytest.mark.parametrize("given", [4, 3, 1])
-def test_more_processes_ask_servers_only_once_those_there_are_compute_all_the_time(tmp_path, given):
-    steps = Plainly(Project(tmp_path / "project", servers(given)).settings)
-    steps.start()
-    began, counts = steps.size, []
-    for load in (0.1, BUSY - 0.01, BUSY, 0.1, 1.0, 1.0):
-        steps.observe(WrittenShard(1, [], [], [], [], [], ShardStats(process_load=load)))
-        counts.append(steps.workers)
-    assert counts == [1, 1, min(2, given), min(2, given), given, given]
-    assert steps.size == began + 3 * (given - 1)
-    steps.close()
-
-
-def test_a_serial_run_stays_one_process_whatever_that_has_to_do(tmp_path):
-    steps = Plainly(Project(tmp_path / "project", servers(4) + "serial = true\n").settings)
-    steps.start()
-    steps.observe(WrittenShard(1, [], [], [], [], [], ShardStats(process_load=1.0)))
-    assert (steps.workers, steps.size) == (1, 2)
-    steps.close()
+@pytest.mark.parametrize(("given", "serial", "workers"), [(4, False, 4), (1, False, 1), (4, True, 1)])
+def test_there_are_as_many_processes_as_the_settings_say_whatever_embeds(tmp_path, given, serial, workers):
+    parallel = f"[parallel]\nworkers = {given}\nserial = {str(serial).lower()}\n"
+    settings = Project(tmp_path / "project", f'[embedder]\nkind = "ollama"\nmodel = "m"\n{parallel}').settings
+    with closing(Plainly(settings)) as steps:
+        assert steps.workers == workers
 
 
 @pytest.mark.long
-def test_a_cluster_for_servers_begins_with_one_worker_and_doubles_up_to_the_most():
+def test_a_cluster_has_all_its_workers_from_the_beginning():
     with Workers(ParallelSettings(workers=3), on_servers=True) as workers:
         client = distributed.Client(workers.cluster())
-        client.wait_for_workers(1, timeout=120)
-        assert len(client.run(os.getpid)) == workers.count == 1
-        assert [workers.grow(), workers.grow(), workers.grow()] == [2, 3, 3]
         client.wait_for_workers(3, timeout=120)
+        assert len(client.run(os.getpid)) == workers.count == 3

@@ -8,9 +8,8 @@ import httpx
 import pytest
 from prefect.tasks import Task
 
-from rag_index.core.machine import LONG
 from rag_index.etl import sharding
-from tasks import index as tasks
+from tasks import etl as tasks
 from tests.docs.pages import README, blocks
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
@@ -98,12 +97,3 @@ def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
     assert re.search(
         rf"^1 document erased: {points} points copied to test_notes__\d, and .* dropped$", then, re.MULTILINE
     )
-
-
-def test_tasks_have_a_time_limit_where_prefect_can_end_them():
-    """In the main thread, in Python. Elsewhere a limit would end nothing, and call a late success a failure."""
-    limits = {one.name: one.timeout_seconds for one in vars(tasks).values() if isinstance(one, Task)}
-    assert {name for name, limit in limits.items() if limit is None} == {
-        "embed", "embed alone", "upsert", "build search index",
-    }  # fmt: skip
-    assert all(limit is None or limit >= LONG for limit in limits.values())

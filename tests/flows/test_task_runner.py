@@ -6,7 +6,7 @@ from prefect import flow, task
 
 from flows.index_collection import index_collection
 from rag_index.orchestration.cluster import run_workers
-from tasks.steps import flow_client
+from rag_index.orchestration.task_steps import flow_client
 from tests.project import Project
 
 

@@ -1,24 +1,21 @@
 """The same flow with servers that only the settings name: a Qdrant server that workers write to, and a real Ollama."""
 
 import os
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rag_index.components.chunking import open_chunker
-from rag_index.components.embedders import identify
 from rag_index.components.ledger.tables import leases
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit as commit_module
-from rag_index.etl.changed import serially
 from rag_index.etl.commit import write_shard
 from rag_index.etl.delete_guard import delete_gone
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
+from rag_index.etl.opened import RunOptions
+from rag_index.etl.run import AllDocuments, index_pages
+from tests.etl.plain import begun_run
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
 
@@ -142,19 +139,18 @@ def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_s
     project.execute("CREATE TABLE kept AS SELECT * FROM note WHERE id = 7")
     project.execute("DELETE FROM note WHERE id = 7")
     settings, delete = project.settings, commit_module.delete_chunks
-    with open_run(settings, "notes", RunOptions(), run_id="late") as run, closing(Plainly(serially(settings))) as steps:
-        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
-        index_pages(run, steps, AllDocuments())
+    with begun_run(settings, RunOptions()) as (opened, scan, steps, record):
+        index_pages(opened, scan, steps, record, AllDocuments())
 
         def stands_still(*wanted):
-            run.ledger.unmark_pending(run.collection.id, known=["7"], new=[])
-            with run.ledger.transaction() as connection:
+            opened.ledger.unmark_pending(scan.target.collection.id, known=["7"], new=[])
+            with opened.ledger.transaction() as connection:
                 connection.execute(leases.update().values(epoch=leases.c.epoch + 1, run_id=None))
             return delete(*wanted)
 
         monkeypatch.setattr(commit_module, "delete_chunks", stands_still)
         with pytest.raises(IndexLocked, match="another took over"):
-            delete_gone(run)
+            delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
     monkeypatch.undo()
     assert "7" not in project.texts()
     project.execute("INSERT INTO note SELECT * FROM kept")

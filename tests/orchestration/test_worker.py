@@ -8,9 +8,9 @@ from rag_index.core.documents.batches import DocumentBatch, EmbeddedShard, Shard
 from rag_index.core.reports.progress import LOGGERS, Progress
 from rag_index.core.settings import StoreSettings
 from rag_index.errors import IndexLocked, TransientError
+from rag_index.etl.commit import WorkerDestination
 from rag_index.orchestration import liveness
 from rag_index.orchestration.liveness import Liveness, RunPlugin
-from rag_index.orchestration.worker import WorkerDestination
 from tests.fakes.qdrant import FakeQdrant
 from tests.waiting import eventually
 

@@ -11,15 +11,18 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.stores import open_store
+from rag_index.core.reports.record import RunRecord
 from rag_index.etl.changed import serially
 from rag_index.etl.diff import MAX_TRIES
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, RunOptions, execute, open_run
+from rag_index.etl.run import AllDocuments, begin, execute
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import project_in
@@ -97,36 +100,36 @@ def _half(batch):
 class SmallShards(AllDocuments):
     """All documents, in small shards, whose size no rate changes."""
 
-    def begin(self, run, steps):
-        run.begin(identify(run.settings.embedder), open_chunker(run.settings, run.index))
-        run.diff.sharder._documents = 12
-        run.diff.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and not write it
-        return True
+    def begin(self, opened, steps, record, checks):
+        scan = begin(opened, record, identify(opened.settings.embedder), open_chunker(opened.settings, opened.index))
+        scan.diff.sharder._documents = 12
+        scan.diff.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and write none
+        return scan
 
 
 class SmallSteps(Plainly):
     """Small pages, and one shard after the other: writes have an order."""
 
-    size = 1
+    shards_per_worker = 1
 
     def __init__(self, settings, embedder):
         super().__init__(serially(settings), embed_here=lambda job: job.embed(embedder))
 
-    def fetch(self, run, number, cursor, rows):
-        return super().fetch(run, number, cursor, 25)
+    def fetch(self, source, index, number, cursor, rows):
+        return super().fetch(source, index, number, cursor, 25)
 
 
 def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):
     """Run once, in small shards. What the run dies of is raised."""
     death = death or Death()
-    options = RunOptions(full=full, allow_deletes=True)
-    with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
-        run.store = death.of(run.store, WRITES["store"])
-        run.ledger = death.of(run.ledger, WRITES["ledger"])
-        outcome = execute(run, SmallSteps(project.settings, embedder), SmallShards())
-        if run.error is not None:
-            raise run.error
-        return outcome
+    options, record = RunOptions(full=full, allow_deletes=True), RunRecord("notes")
+    with open_index(project.settings, "notes", options, run_id=str(uuid.uuid4())) as opened:
+        store, ledger = death.of(opened.store, WRITES["store"]), death.of(opened.ledger, WRITES["ledger"])
+        mortal, steps = attrs.evolve(opened, store=store, ledger=ledger), SmallSteps(project.settings, embedder)
+        execute(mortal, steps, record, documents=SmallShards())
+        if record.error is not None:
+            raise record.error
+        return record.outcome
 
 
 def live_points(project: Project):

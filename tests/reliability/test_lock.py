@@ -6,23 +6,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 
 import psutil
 import pytest
 
-from rag_index.components.chunking import open_chunker
-from rag_index.components.embedders import identify
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit as commit_module
-from rag_index.etl.changed import serially
 from rag_index.etl.delete_guard import delete_gone, delete_some
-from rag_index.etl.plain import Plainly
+from rag_index.etl.opened import RunOptions
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, RunOptions, index_pages, open_run
+from rag_index.etl.run import AllDocuments, index_pages
+from tests.etl.plain import begun_run
 from tests.project import Project
 from tests.reliability.victim import dead_pid, ledger_rows
 from tests.waiting import eventually
@@ -148,18 +145,17 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch)
     """It has embedded and written a shard meanwhile: the other run writes what is true."""
     project = Project(tmp_path / "project").fill(3)
     settings = project.settings
-    with open_run(settings, "notes", RunOptions(), run_id="late") as run, closing(Plainly(serially(settings))) as steps:
-        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+    with begun_run(settings, RunOptions()) as (opened, scan, steps, record):
         write = commit_module.write_shard
 
         def loses_the_lease(*shard, **options):
-            change(run.ledger, "epoch = epoch + 1, run_id = NULL")
+            change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             return write(*shard, **options)
 
         monkeypatch.setattr(commit_module, "write_shard", loses_the_lease)
         with pytest.raises(IndexLocked):
-            index_pages(run, steps, AllDocuments())
-        assert run.ledger.totals(run.collection.id).documents == 0
+            index_pages(opened, scan, steps, record, AllDocuments())
+        assert opened.ledger.totals(scan.target.collection.id).documents == 0
 
 
 def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path):
@@ -168,17 +164,23 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     assert project.run().state == "completed"
     project.execute("DELETE FROM note WHERE id = 3")
     settings = project.settings
-    delete_named = partial(delete_some, gone=["3"], seen=[], named=True)
-    for full, writes in ((False, delete_gone), (False, delete_named), (True, publish)):
-        with (
-            open_run(settings, "notes", RunOptions(full=full, allow_deletes=True), run_id="late") as run,
-            closing(Plainly(serially(settings))) as steps,
-        ):
-            run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
-            index_pages(run, steps, AllDocuments())
-            change(run.ledger, "epoch = epoch + 1, run_id = NULL")
+
+    def delete(opened, scan, record):
+        delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
+
+    def delete_named(opened, scan, record):
+        given = opened, scan.target, scan.guard, scan.committer, scan.diff, record
+        delete_some(*given, gone=["3"], seen=[], named=True)
+
+    def publish_all(opened, scan, record):
+        publish(opened, scan.target, scan.guard, record)
+
+    for full, writes in ((False, delete), (False, delete_named), (True, publish_all)):
+        with begun_run(settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
+            index_pages(opened, scan, steps, record, AllDocuments())
+            change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             with pytest.raises(IndexLocked):
-                writes(run)
+                writes(opened, scan, record)
     assert sorted(project.texts()) == ["1", "2", "3"]
     with project.store() as store:
         assert store.aliases()[settings.alias("notes")].endswith("__1")
@@ -192,22 +194,21 @@ def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypa
     before = ledger_rows(project)
     project.execute("UPDATE note SET body = 'this is new'")
     settings = project.settings
-    with open_run(settings, "notes", RunOptions(), run_id="late") as run, closing(Plainly(serially(settings))) as steps:
-        run.begin(identify(settings.embedder), open_chunker(run.settings, run.index))
+    with begun_run(settings, RunOptions()) as (opened, scan, steps, record):
 
         def stands_still():
-            run.ledger.unmark_pending(run.collection.id, known=list(before), new=[])
-            change(run.ledger, "epoch = epoch + 1")
+            opened.ledger.unmark_pending(scan.target.collection.id, known=list(before), new=[])
+            change(opened.ledger, "epoch = epoch + 1")
 
         if when == "documents become pending":
             stands_still()
         elif when == "it has written points":
-            after(monkeypatch, run.committer, "begin", stands_still)
+            after(monkeypatch, scan.committer, "begin", stands_still)
         else:
-            run.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
-            after(monkeypatch, run.store, "set_commit_mark", stands_still)
+            scan.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
+            after(monkeypatch, opened.store, "set_commit_mark", stands_still)
         with pytest.raises(IndexLocked, match="another took over"):
-            index_pages(run, steps, AllDocuments())
+            index_pages(opened, scan, steps, record, AllDocuments())
     assert ledger_rows(project) == before
 
 

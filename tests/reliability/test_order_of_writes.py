@@ -7,10 +7,13 @@ what follows from that, and could not tell if a flush were missing.
 import sqlite3
 import uuid
 
+import attrs
 import pytest
 
 from rag_index.core.documents.batches import RESERVED_KEY
-from rag_index.etl.run import RunOptions, execute, open_run
+from rag_index.core.reports.record import RunRecord
+from rag_index.etl.opened import RunOptions, open_index
+from rag_index.etl.run import execute
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import SCENES, SmallShards, SmallSteps, run_once
@@ -123,11 +126,12 @@ class _Watched:
 
 def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, int]:
     """Run once, and return how many writes were checked."""
-    options = RunOptions(full=full, allow_deletes=True)
-    with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
-        watch = Watch(run.store, run.ledger)
-        run.store, run.ledger = watch.store, watch.ledger
-        assert execute(run, SmallSteps(project.settings, embedder), SmallShards()).state == "completed", run.error
+    options, record = RunOptions(full=full, allow_deletes=True), RunRecord("notes")
+    with open_index(project.settings, "notes", options, run_id=str(uuid.uuid4())) as opened:
+        watch = Watch(opened.store, opened.ledger)
+        watched = attrs.evolve(opened, store=watch.store, ledger=watch.ledger)
+        execute(watched, SmallSteps(project.settings, embedder), record, documents=SmallShards())
+    assert record.outcome.state == "completed", record.error
     return watch.checked
 
 

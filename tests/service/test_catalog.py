@@ -47,9 +47,9 @@ def test_after_a_run_an_answer_says_when_it_was_complete(project):
 
 RUN = """
 import sys
-from rag_index.etl.run import RunOptions, open_run
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.core.settings import load_settings
-with open_run(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another"):
+with open_index(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another"):
     print("running", flush=True)
     input()
 """

@@ -4,16 +4,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rag_index.care.index_status import try_to_write_metrics
 from rag_index.core.documents.batches import ShardStats
-from rag_index.etl.run import RunOptions, open_run
+from rag_index.core.reports.record import RunRecord
+from rag_index.etl.opened import RunOptions, open_index
 from tests.project import Project
 
 
 def run_of(project: Project):
     """Record a run with an outcome in the ledger."""
-    with open_run(project.settings, "notes", RunOptions(), run_id="1") as run:
-        run.metrics.work = ShardStats(host_seconds={'http://a"b\\c': 1.5})
-        run.outcome.new = 7
-        run.finish()
+    record = RunRecord("notes")
+    record.metrics.work = ShardStats(host_seconds={'http://a"b\\c': 1.5})
+    record.outcome.new = 7
+    with open_index(project.settings, "notes", RunOptions(), run_id="1") as opened:
+        report = record.end(project.settings.embedder, on_server=False)
+        opened.ledger.finish_run("1", state="completed", message="", report=report)
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

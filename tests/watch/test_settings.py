@@ -9,7 +9,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError, SettingsReplaced
 from rag_index.etl.changed import BatchIndexer
-from rag_index.etl.run import RunOptions, open_run
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop
 from tests.etl.plain import Died, run_plain
@@ -60,7 +60,7 @@ def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
     old = project.settings
     project.write_settings(HIDING)
     with pytest.raises(SettingsReplaced, match=r"rag-index.toml has changed since this run read it"):
-        open_run(old, "notes", RunOptions(), run_id="late").__enter__()
+        open_index(old, "notes", RunOptions(), run_id="late").__enter__()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings, run_settings
-from rag_index.etl.run import RunOptions
+from rag_index.etl.opened import RunOptions
 from rag_index.first_run.schema import scaffold
 from rag_index.orchestration.launch import run_plainly
 from rag_index.search.retriever import Retriever

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
 
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.batches import DocumentBatch, Failure
@@ -32,23 +34,23 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class SourcePage:
     """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""
 
     documents: DocumentBatch
     cursor: Any
     """The argument for the next call of `page`; None after the last page."""
-    unreadable: list[Failure] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    unreadable: list[Failure] = attrs.Factory(list)
+    unread: list[str] = attrs.Factory(list)
     """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
-    stamps: dict[str, str] = field(default_factory=dict)
+    stamps: dict[str, str] = attrs.Factory(dict)
     """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
-    digests: Mapping[str, RowDigest] = field(default_factory=dict)
+    digests: Mapping[str, RowDigest] = attrs.Factory(dict)
     """The bucket and the digest of each row that was read, by key, of a source with digests (`sources.digest`)."""
-    unread_buckets: Mapping[int, int] = field(default_factory=dict)
+    unread_buckets: Mapping[int, int] = attrs.Factory(dict)
     """Buckets that stay unread, with the number of their rows, because their digests are those of the last scan."""
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = attrs.Factory(dict)
     """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
 
 

@@ -23,10 +23,10 @@ import decimal
 import json
 import math
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from attrs import evolve
 
 from rag_index.components.sources.pages import stream_rows
 from rag_index.components.sources.source_tables import untyped
@@ -165,7 +165,7 @@ class ChangedSource(SqlSource):
             return self._page_of_changed(state, cursor, len(changed))
         page = self._read(changed, end, parts)
         read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
-        return replace(page, unread=[key for key in unchanged if key not in read])
+        return evolve(page, unread=[key for key in unchanged if key not in read])
 
     def _select_keys(self, *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
         access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
@@ -181,7 +181,7 @@ class ChangedSource(SqlSource):
         if self._index.access is None:
             return page
         pairs = zip(page.documents.keys, map(groups_in, page.documents.payloads), strict=True)
-        return replace(page, stamps={key: access_stamp(groups or ()) for key, groups in pairs})
+        return evolve(page, stamps={key: access_stamp(groups or ()) for key, groups in pairs})
 
     def _latest_times(self, sample: Any, connection: Connection) -> tuple[Any, Any]:
         """Return the latest time that is certainly over, and the latest that may be, as the type of `sample`. `sample`

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from rag_index.components.chunking.code.symbols import TEXT, require_grammars
 from rag_index.components.sources import SourcePage
@@ -80,7 +81,7 @@ class CodeSource:
             for folder in listing.unreadable_folders:
                 page.unread.extend(known(encode_key([folder])[:-1]))
         end = self._read(page, listing.files[first : first + rows], listing.listed_at) + first
-        return replace(page, cursor=end if end < len(listing.files) else None)
+        return evolve(page, cursor=end if end < len(listing.files) else None)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """Return files by their path, if the rules of the folder include them."""

@@ -25,11 +25,12 @@ import marshal
 import sqlite3
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
+from attrs import evolve
 from sqlalchemy import event, exc
 from sqlalchemy.dialects.postgresql import BIT
 
@@ -232,7 +233,7 @@ class DigestSource(SqlSource):
         self._begin(self._state)
         if self._to_read is not None and not self._to_read:
             return SourcePage(DocumentBatch.empty(), None, unread_buckets=self._unread)
-        return replace(super().page(cursor, rows), unread_buckets=self._unread)
+        return evolve(super().page(cursor, rows), unread_buckets=self._unread)
 
     def _begin(self, state: ScanState) -> int:
         """Find out which buckets have to be read, once for each scan, and return how many rows there are."""
@@ -406,7 +407,7 @@ class DigestSource(SqlSource):
             digests = [RowDigest(own.bucket, *map(sum, zip(own[1:], one.digest, strict=True))) for own, one in pairs]
         page = super()._read(rows, cursor, parts)
         keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)) or [()] * width)
-        return replace(page, digests=dict(zip(keys, digests, strict=True)))
+        return evolve(page, digests=dict(zip(keys, digests, strict=True)))
 
     def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
         types: list[Any] = []

@@ -10,10 +10,10 @@ import math
 import re
 import sys
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
+from attrs import evolve
 
 from rag_index.components.sources import SourcePage, engine, pages
 from rag_index.components.sources.attachments import start_of
@@ -378,7 +378,7 @@ class SqlSource:
         if self._access is None or not unreadable:
             return page
         groups = {encode_key(row[: len(self._keys)]): one.groups or () for row, one in zip(rows, parts, strict=True)}
-        return replace(page, groups={failure.key: groups[failure.key] for failure in unreadable})
+        return evolve(page, groups={failure.key: groups[failure.key] for failure in unreadable})
 
     def _read_parts(
         self, connection: Connection, rows: Sequence[Row], max_chars: float = math.inf

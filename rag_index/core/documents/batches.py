@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import attrs
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -147,8 +149,6 @@ class Shard:
     """Whether a document of it may kill the process that embeds it: see `etl.window`."""
     limit: float | None = None
     """Seconds after which a process of its own that embeds the shard ends itself."""
-    fill: float = 1.0
-    """The part of a full shard that it is. Near the end of a run shards are smaller, so that no worker idles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def kinds_of(reason: str) -> dict[str, str]:
     }
 
 
-PEAKS = ("peak_memory", "process_load")
+PEAKS = ("peak_memory",)
 """The fields of which several shards have the largest value, and not the sum."""
 
 
@@ -266,8 +266,6 @@ class ShardStats:
     """Seconds in which a request was running, by host of the embedder."""
     peak_memory: int = 0
     """The largest resident size of the worker's process so far, in bytes."""
-    process_load: float = 0.0
-    """The processors that the process used while it embedded."""
 
     def plus(self, other: ShardStats) -> ShardStats:
         """Return the work of both."""
@@ -279,7 +277,7 @@ class ShardStats:
         return ShardStats(**sums)
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class EmbeddedShard:
     """A shard with its chunks and their vectors. `documents` holds the documents that succeeded, and `chunked` the
     chunks of each (at least one). The rows of `vectors` (float32, shape (number of chunks, dimension)) have the same
@@ -345,7 +343,7 @@ class StoredPoint:
         return StoredPoint, own
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class WrittenShard:
     """The record of an embedded shard whose points are in the store: everything the ledger has to commit."""
 

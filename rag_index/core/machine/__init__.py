@@ -126,9 +126,6 @@ MAX_RETRIES = 3
 MAX_TIMED_OUT = 1
 """How often a query is tried again that took all of its time."""
 JITTER = 0.5
-LONG = 24 * 3600.0
-"""Seconds after which a task of a flow ends, if nothing below it has. Drivers and requests have limits of their own,
-which end sooner and say more; this is for what has none, such as a file system that does not answer."""
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -141,8 +138,6 @@ class Policy:
     """Seconds before each retry; by default 1, 2, 4, … They get up to half as long again."""
     within: float | None = None
     """The seconds after the start of the step in which a retry may begin."""
-    limit: float | None = LONG
-    """Seconds after which Prefect ends the step. It can in the main thread of a process alone."""
     waits_for: tuple[type[TransientError], ...] = ()
     """Errors that the step raises when it has waited as long as it may: another try would wait again."""
 

@@ -1,4 +1,4 @@
-"""Executors of the standard library's kind for a plain run: this thread, a thread beside it, or one process.
+"""Executors of the standard library's kind for a plain run: this thread, or one process.
 
 with Process() as process:
     process.submit(embed, job).result()
@@ -16,8 +16,6 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from rag_index.core.machine import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,13 +37,6 @@ class Here(Executor):
         except Exception as error:  # noqa: BLE001 - whoever asks the future raises it
             future.set_exception(error)
         return future
-
-
-class Beside(Executor):
-    """Makes each call in a daemon thread of its own: Ctrl-C does not wait for it, as for that of a thread pool."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return in_thread(partial(fn, *args, **kwargs), "beside")
 
 
 class Process(Executor):

@@ -14,7 +14,7 @@ then the golden file's ids are wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rag_index.core.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.errors import RagIndexError, SettingsError
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.reports.metrics import Stopwatch
-    from rag_index.core.reports.outcome import IndexOutcome
+    from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import GateSettings, IndexSettings, Settings
 
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
@@ -146,21 +145,8 @@ def _judge_way(
     )
 
 
-class Written(Protocol):
-    """As much of a run as is asked about."""
-
-    rebuild: bool
-    had_documents: bool
-    ledger: Ledger
-    store: Store
-    collection: Collection
-    identity: EmbedderIdentity
-    outcome: IndexOutcome
-    stopwatch: Stopwatch
-
-
 class SearchHooks:
-    """The questions of one run, as `etl.steps.Hooks`: the gate of a rebuild, and what scores mean."""
+    """The questions of one run, as `etl.publish.Hooks`: the gate of a rebuild, and what scores mean."""
 
     def __init__(self, settings: Settings, index: IndexSettings, rebuilds: bool) -> None:
         """Read the golden queries if the run `rebuilds`: a mistake in them must not wait until all is embedded.
@@ -170,34 +156,39 @@ class SearchHooks:
         self._settings, self._index, self._asks_gate = settings, index, rebuilds
         self._queries = check_gate(settings, index) if rebuilds else []
 
-    def before_publishing(self, run: Written, live: str | None) -> str:
+    def before_publishing(
+        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
+    ) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
-        gate, index, rebuilt = self._index.gate, self._index.name, run.collection
+        gate, index, outcome = self._index.gate, self._index.name, record.outcome
         if gate is None:
             return ""
         if live is None or not self._asks_gate:
-            run.outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
+            outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
             return ""
-        gone = gone_documents(run.ledger, self._index, rebuilt.id, self._queries)
+        gone = gone_documents(ledger, self._index, rebuilt.id, self._queries)
         queries = without_documents(self._queries, gone) or self._queries  # if all are gone, the verdict says so
         try:
-            with run.stopwatch.stage("gate"):
-                before, after = ask(self._settings, self._index, queries, run.store, [live, rebuilt.name])
+            with record.stopwatch.stage("gate"):
+                before, after = ask(self._settings, self._index, queries, store, [live, rebuilt.name])
         except RagIndexError as error:
             return (
                 f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
                 f"({error}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
             )
-        verdict = run.outcome.gate = judge(gate, queries, before, after, gone)
+        verdict = outcome.gate = judge(gate, queries, before, after, gone)
         if not verdict.passed:
             return verdict.refusal(rebuilt.name, index)
-        run.outcome.verified += f"; {verdict.sentence()}"
+        outcome.verified += f"; {verdict.sentence()}"
         for note in verdict.notes():
-            run.outcome.say(note)
+            outcome.say(note)
         return ""
 
-    def after_run(self, run: Written) -> None:
+    def after_run(
+        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
+        *, first: bool,
+    ) -> None:  # fmt: skip
         """Learn what scores mean, and say that nothing was compared if the collection is a first one."""
-        if self._index.gate is not None and not (run.rebuild or run.had_documents):
-            run.outcome.say(NOTHING_LIVE)
-        Learner(self._settings, self._index, run.ledger, run.store, run.collection, run.identity).learn(run.stopwatch)
+        if self._index.gate is not None and first:
+            record.outcome.say(NOTHING_LIVE)
+        Learner(self._settings, self._index, ledger, store, collection, identity).learn(record.stopwatch)

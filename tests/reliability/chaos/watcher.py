@@ -10,11 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import Settings, load_settings
 from rag_index.errors import RagIndexError
 from rag_index.etl.changed import Applied, serially
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, RunOptions, execute, open_run
+from rag_index.etl.run import AllDocuments, execute
 from rag_index.watch import PlainRunner, loop, open_watch
 from rag_index.watch.loop import Stop, stopped_by_signals
 from tests.watch.feeds import EndedRun
@@ -48,14 +50,15 @@ def main() -> None:
 
 def whole_run(settings: Settings, name: str, documents: AllDocuments | None = None):
     """Bring an index up to date by reading everything, and return the outcome."""
+    record = RunRecord(name)
     with (
-        open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run,
+        open_index(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as opened,
         closing(Plainly(serially(settings))) as steps,
     ):
-        outcome = execute(run, steps, documents)
-        if run.error is not None:
-            raise run.error
-        return outcome
+        execute(opened, steps, record, documents=documents)
+        if record.error is not None:
+            raise record.error
+        return record.outcome
 
 
 def note_embedded(file: Path) -> None:

@@ -13,9 +13,11 @@ from prefect.context import AssetContext
 from rag_index.core.settings.index import SQL
 
 if TYPE_CHECKING:
+    from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import Settings
     from rag_index.core.settings.index import IndexSettings
-    from rag_index.etl.run import IndexRun
+    from rag_index.etl.collection import Target
+    from rag_index.etl.opened import Opened
 
 ADAPTERS = {"postgresql": "postgres"}
 """Schemes of dbt's adapters that differ from the names of databases in URLs."""
@@ -39,19 +41,19 @@ def source_asset(settings: Settings, index: IndexSettings) -> Asset:
     return Asset(key=_key(ADAPTERS.get(scheme, scheme), database, *([schema, index.table] if index.table else [])))
 
 
-def note_published(run: IndexRun) -> None:
+def note_published(opened: Opened, target: Target, record: RunRecord) -> None:
     """Give the asset that this task makes its figures. What the gate or a guard held back is not made anew."""
-    made, outcome = AssetContext.get(), run.outcome
+    made, outcome, live = AssetContext.get(), record.outcome, opened.live
     if made is None:
         return
-    if run.rebuild and (run.live is None or run.live.name != run.collection.name):
+    if target.rebuild and (live is None or live.name != target.collection.name):
         made.downstream_assets.clear()
-    reached = run.ledger.reached().get(run.alias)
+    reached = opened.ledger.reached().get(opened.alias)
     for asset in made.downstream_assets:
         made.add_asset_metadata(
             asset.key,
             {
-                "collection": run.collection.name, "documents": outcome.documents, "new": outcome.new,
+                "collection": target.collection.name, "documents": outcome.documents, "new": outcome.new,
                 "changed": outcome.changed, "deleted": outcome.deleted, "failed": outcome.failed,
                 "as_of": dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat() if reached else None,
                 "position": reached.position or None if reached else None,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextvars
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect import get_client
@@ -16,19 +15,19 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Crashed
 
-from rag_index.core.machine import in_thread
+from rag_index.core.machine import in_thread, with_retries
 from rag_index.core.machine.executors import Process
 from rag_index.core.machine.resources import memory_per_worker
 from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.etl.embed import close_process_embedder, process_died, process_state
-from rag_index.etl.steps import BUSY, Ending, Steps
-from rag_index.orchestration.assets import collection_asset, source_asset
+from rag_index.etl.commit import WorkerDestination
+from rag_index.etl.embed import close_process_embedder, embed, process_died, process_state
+from rag_index.etl.steps import Steps
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
-from rag_index.orchestration.worker import WorkerDestination, embed_in_worker
-from tasks import index as tasks
-from tasks.index import Opaque, error_of, options_of
+from tasks import etl as tasks
+from tasks.assets import collection_asset, source_asset
+from tasks.policies import error_of, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,39 +35,40 @@ if TYPE_CHECKING:
 
     from distributed import Client
     from prefect.client.schemas.objects import State
+    from prefect.tasks import Task
     from prefect_dask.task_runners import PrefectDaskFuture
 
-    from rag_index.components.sources import SourcePage
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.components.sources import Source, SourcePage
     from rag_index.core.documents.batches import WrittenShard
     from rag_index.core.machine import Policy
-    from rag_index.core.settings import Settings
-    from rag_index.etl.commit import Destination
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.settings import EmbedderSettings, Settings
+    from rag_index.etl.collection import Target
+    from rag_index.etl.commit import Committer, Destination
+    from rag_index.etl.delete_guard import Deleted, DeleteGuard
+    from rag_index.etl.diff import Diff
     from rag_index.etl.embed import EmbedJob
-    from rag_index.etl.run import IndexRun
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.publish import Hooks, Published
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
 
-T = TypeVar("T")
-ENDINGS: dict[str, Any] = {
-    one.name: one for one in (tasks.delete_gone, tasks.publish, tasks.erase, tasks.build_search_index)
-}
 
-
-class AsTasks(Steps):
+class TaskSteps(Steps):
     """Carries out the steps of one run as tasks of its flow run.
 
-    Two full shards or more are embedded on the workers of the flow's task runner, which start then. Points for a server
+    Shards are embedded on the workers of the flow's task runner, which start with the first one. Points for a server
     are written there as well; those for an embedded store by this process, which alone may.
     """
 
-    def __init__(self, run: IndexRun, workers: Workers) -> None:
-        self._run, self._workers = run, workers
-        settings: Settings = run.settings
+    def __init__(self, settings: Settings, record: RunRecord, workers: Workers) -> None:
+        self._settings, self._record, self._workers = settings, record, workers
         self._here = settings.parallel.serial
         self.workers = 1 if self._here else workers.count
-        self._on_servers = settings.embedder.on_servers and not settings.parallel.address
         if settings.parallel.address and not self._here:
-            self.count_workers = self._count_workers
+            self.check_workers = self._check_workers
         self._alone = Process(memory_per_worker(settings.parallel, 0), process_state)  # 0: no limit
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
@@ -77,96 +77,103 @@ class AsTasks(Steps):
         self._client: Client | None = None
         self._to: Destination | None = None
 
-    def _count_workers(self) -> int:
-        with suppress(NoWorkers):  # a start says so
-            self.workers = max(1, count_workers(self._run.settings.parallel))
+    # At the start
+
+    def _check_workers(self, policy: Policy) -> int:
+        with suppress(NoWorkers):  # the first shard says so
+            self.workers = max(1, with_retries(partial(count_workers, self._settings.parallel), policy))
         return self.workers
 
-    def check(self, service: str, ask: Callable[[], T], policy: Policy) -> T:
-        asked = tasks.check.with_options(**options_of(policy))
-        found: T = _result(asked(service, Opaque(ask), return_state=True))
+    def check_source(self, source: Source, policy: Policy) -> None:
+        _run(tasks.check_source, policy, source)
+
+    def check_store(self, opened: Opened, policy: Policy) -> None:
+        _run(tasks.check_store, policy, opened)
+
+    def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
+        found: dict[str, int] = _run(tasks.check_parts, policy, opened)
         return found
 
-    def fetch(self, run: IndexRun, number: int, cursor: object, rows: int) -> SourcePage:
-        name = run.index.name
-        state = tasks.fetch_page(name, number, Opaque(run.source), Opaque(cursor), rows, return_state=True)
+    def check_context(self, opened: Opened, policy: Policy) -> Chunker:
+        found: Chunker = _run(tasks.check_context, policy, opened)
+        return found
+
+    def check_embedder(self, embedder: EmbedderSettings, policy: Policy) -> EmbedderIdentity:
+        found: EmbedderIdentity = _run(tasks.check_embedder, policy, embedder)
+        return found
+
+    # Page by page
+
+    def fetch(self, source: Source, index: str, number: int, cursor: object, rows: int) -> SourcePage:
+        state = tasks.fetch_page(source, index, number, cursor, rows, return_state=True)
         page: SourcePage = _result(state)
         self._fetched[number] = _bare(state)
         return page
 
-    def prepare(self) -> None:
-        if not (self._here or self._run.settings.parallel.address):
+    def start(self) -> None:
+        if not (self._here or self._settings.parallel.address):
             self._workers.start()
 
-    def start(self) -> str:
-        self.started = True
-        if self._here:
-            return ""
-        try:
-            self._client = flow_client()
-        except NoWorkers as error:
-            self._here, self.workers = True, 1
-            return str(error)
-        except OSError as error:
-            self._here, self.workers = True, 1
-            return f"the Dask scheduler does not answer ({type(error).__name__})"
-        from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
-
-        self._set_size()
-        self._liveness = Liveness(self._client, self._run.progress)
-        return ""
-
-    def _set_size(self) -> None:
-        self.size = (2 if self._run.store.embedded else 3) * self.workers + self._on_servers * self.workers
-
-    def observe(self, written: WrittenShard) -> None:
-        self.tick()
-        if self._client is not None and self._on_servers and written.stats.process_load >= BUSY:
-            self.workers = self._workers.grow()
-            self._set_size()
-
     def warm_up(self, job: EmbedJob) -> None:
-        if why := self.start():
-            raise NoWorkers(why)
-        if self._client is None:
-            embed_in_worker(job)
-        else:
-            self._client.wait_for_workers(self.workers, timeout=120)
-            at = self._client.nthreads()
-            self._client.gather([self._client.submit(embed_in_worker, job, workers=[one], pure=False) for one in at])
+        if (client := self._connected()) is None:
+            embed(job)
+            return
+        client.wait_for_workers(self.workers, timeout=120)
+        at = client.nthreads()
+        client.gather([client.submit(embed, job, workers=[one], pure=False) for one in at])
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
-        if self._client is not None:
+        if self._connected() is not None:
             return self._write_on_workers(job, to)
-        embedded = tasks.embed_shard(*_named(job), Opaque(job), wait_for=self._pages(job), return_state=True)
+        embedded = tasks.embed_shard(job, wait_for=self._pages(job), return_state=True)
         written: Future[WrittenShard] = Future()
         try:
-            written.set_result(self._upsert(job, embedded, to))
+            written.set_result(self._upsert(embedded, to))
         except RagIndexError as error:
             written.set_exception(error)
         return written
 
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
-        child = Opaque(self._alone)
-        state = tasks.embed_suspect(*_named(job), Opaque(job), child, wait_for=self._pages(job), return_state=True)
-        return self._upsert(job, state, to)
+        state = tasks.embed_suspect(job, self._alone, wait_for=self._pages(job), return_state=True)
+        return self._upsert(state, to)
 
-    def end(self, ending: Ending, run: IndexRun, do: Callable[[IndexRun], str]) -> None:
-        after, ends = self._ended or self._written, ENDINGS[ending]  # each after the one before
-        if ends is tasks.publish:
-            made, source = collection_asset(run.settings, run.index), source_asset(run.settings, run.index)
-            ends = ends.with_options(assets=[made], asset_deps=[source])
-        state = ends(run.index.name, Opaque(run), Opaque(do), wait_for=after, return_state=True)
-        _result(state)
+    # After the last page
+
+    def delete_gone(
+        self, opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
+    ) -> Deleted:
+        deleted: Deleted = self._end(tasks.delete_gone, opened, target, guard, committer, diff, record)
+        return deleted
+
+    def publish(
+        self, opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None, *, first: bool
+    ) -> Published:
+        made, source = collection_asset(opened.settings, opened.index), source_asset(opened.settings, opened.index)
+        task = tasks.publish.with_options(assets=[made], asset_deps=[source])
+        published: Published = self._end(task, opened, target, guard, record, hooks, first=first)
+        return published
+
+    def erase(self, opened: Opened, record: RunRecord) -> str:
+        return str(self._end(tasks.erase, opened, record))
+
+    def build_search_index(self, opened: Opened, target: Target, record: RunRecord) -> str:
+        return str(self._end(tasks.build_search_index, opened, target, record))
+
+    def _end(self, task: Task[..., Any], *given: Any, **named: Any) -> Any:
+        """Run a task after the one before, and after all that was written."""
+        state = task(*given, **named, wait_for=self._ended or self._written, return_state=True)
+        found = _result(state)
         self._ended = [_bare(state)]
+        return found
+
+    # What watches the workers
 
     def tick(self) -> None:
         if self._liveness is None:
             return
         self._liveness.tick()
-        if self._run.settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
+        if self._settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
             self.workers = self._liveness.threads
-            self._set_size()
 
     def states(self) -> dict[str, ProcessState]:
         return {"child": self._alone.told or ProcessState()}
@@ -177,31 +184,53 @@ class AsTasks(Steps):
         self._alone.shutdown()
         close_process_embedder()
 
+    # Shards
+
+    def _connected(self) -> Client | None:
+        """Return the client of the workers, which start now; None if this process embeds, since they do not start."""
+        if self._here or self._client is not None:
+            return self._client
+        try:
+            with self._record.stopwatch.stage("workers"):
+                self._client = flow_client()
+        except NoWorkers as error:
+            self._embed_here(str(error))
+        except OSError as error:
+            self._embed_here(f"the Dask scheduler does not answer ({type(error).__name__})")
+        else:
+            from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
+
+            self._liveness, self.started = Liveness(self._client, self._record.progress), True
+        return self._client
+
+    def _embed_here(self, why: str) -> None:  # late is better than not at all
+        self._here, self.workers = True, 1
+        self._record.outcome.say(f"it was indexed in one process: {why}")
+        self._record.progress.say("no workers, continuing in one process")
+
     def _pages(self, job: EmbedJob) -> list[State[Any]]:
         return [self._fetched[page] for page in job.shard.pages if page in self._fetched]
 
     def _write_on_workers(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         import dask
 
-        own, named = not self._run.settings.parallel.address, _named(job)
-        job = replace(job, workers=1) if self._on_servers else job  # each of few processes asks all hosts
-        embed: Any = tasks.embed_shard  # its overloads know no `wait_for`
+        own = not self._settings.parallel.address
+        embed_task: Any = tasks.embed_shard  # its overloads know no `wait_for`
         upsert: Any = tasks.upsert_shard
         with dask.annotate(resources={"embed": 1}) if own else nullcontext():
-            embedded = embed.submit(*named, Opaque(job), wait_for=self._pages(job))
+            embedded = embed_task.submit(job, wait_for=self._pages(job))
         if to.epoch is None:
             self._to = to
-            write = partial(upsert, *named, embedded, Opaque(to), return_state=True)
+            write = partial(upsert, embedded, to, return_state=True)
             return in_thread(partial(self._upsert_here, job, write, embedded, to), "upsert")
-        there = WorkerDestination(self._run.settings.store, to.collection, to.epoch)
-        return self._follow(job, embedded, upsert.submit(*named, embedded, Opaque(there)))
+        there = WorkerDestination(self._settings.store, to.collection, to.epoch)
+        return self._follow(job, embedded, upsert.submit(embedded, there))
 
-    def _upsert(self, job: EmbedJob, embedded: State[Any], to: Destination) -> WrittenShard:
+    def _upsert(self, embedded: State[Any], to: Destination) -> WrittenShard:
         """Write what was embedded in this process, or in a child of it."""
-        _result(embedded)
-        shard = embedded.result(raise_on_failure=False)
+        shard = _result(embedded)
         with to.turn():
-            state = tasks.upsert_shard(*_named(job), shard, Opaque(to), return_state=True)
+            state = tasks.upsert_shard(shard, to, return_state=True)
             written: WrittenShard = _result(state)
         self._written.append(_bare(state))
         return written
@@ -259,7 +288,7 @@ class AsTasks(Steps):
         if isinstance(error, RagIndexError) or not isinstance(error, Exception):
             return error
         if isinstance(error, CancelledError | OSError):  # distributed's own
-            address = self._run.settings.parallel.address
+            address = self._settings.parallel.address
             gone = f"the Dask scheduler at {address} is gone" if address else "the workers are gone"
             return TerminalError(f"{gone} ({type(error).__name__}: {error}); what is committed is kept: run again")
         return TerminalError(f"a worker failed at a shard: {type(error).__name__}: {error}")
@@ -273,8 +302,9 @@ def flow_client() -> Client:
     return client
 
 
-def _named(job: EmbedJob) -> tuple[str, int]:
-    return job.shard.index, job.shard.number
+def _run(task: Task[..., Any], policy: Policy, *given: Any) -> Any:
+    asked: Any = task.with_options(**options_of(policy))
+    return _result(asked(*given, return_state=True))
 
 
 def _bare(state: State[Any]) -> State[Any]:
@@ -290,5 +320,4 @@ def _result(state: State[Any]) -> Any:
         if isinstance(error, TimeoutError):
             raise TransientError(f"{error}; what is committed is kept") from error
         raise error
-    found = state.result(raise_on_failure=False)
-    return found.value if isinstance(found, Opaque) else found
+    return state.result(raise_on_failure=False)

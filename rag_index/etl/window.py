@@ -1,4 +1,4 @@
-"""The shards under way in a run, and the limit of how many are embedded and written at a time: its window.
+"""The window of a run: its shards under way, and the limit of how many are embedded and written at a time.
 
 Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
 others are done, and suspects at once. Suspects were pending when a run died, or are listed as failed. The run's own
@@ -9,11 +9,12 @@ found, which is then listed as failed.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+import time
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+import attrs
 import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity
@@ -39,13 +40,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders.bm25 import Bm25Model
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
-    from rag_index.etl.run import IndexRun
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.settings import EmbedderSettings
+    from rag_index.etl.collection import Target
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.opened import Opened
     from rag_index.etl.steps import Steps
 
-WORTH_WORKERS = 2.0
-"""Full shards for which workers are started. It takes them some seconds, in which this process embeds about as much."""
 TICK_SECONDS = 1.0
 SPLIT_PARTS = 8
 POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
@@ -54,17 +59,39 @@ NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, In
 logger = logging.getLogger("rag_index.indexing")
 
 
-@dataclass(eq=False)
-class ShardsUnderWay:
-    """The shards of a run that are under way. The first are kept until they make two full ones: then workers start."""
+@attrs.frozen
+class Jobs:
+    """Makes the job of a shard: how it is embedded, and the vectors that are known already."""
 
-    _run: IndexRun
-    _steps: Steps
-    _kept: list[Shard] = field(default_factory=list)
-    _under_way: dict[Future[WrittenShard], Shard] = field(default_factory=dict)
-    _done: SimpleQueue[Future[WrittenShard]] = field(default_factory=SimpleQueue)
-    _died: list[Shard] = field(default_factory=list)
-    _error: RagIndexError | None = None
+    chunker: Chunker
+    embedder: EmbedderSettings
+    identity: EmbedderIdentity
+    bm25: Bm25Model | None
+    reuse: VectorReuse | None
+
+    @classmethod
+    def of(cls, opened: Opened, target: Target, *, had_documents: bool) -> Jobs:
+        """Return what makes the jobs of a run."""
+        reuse = reusable(opened, target, had_documents=had_documents)
+        return cls(target.chunker, opened.settings.embedder, target.identity, bm25_model(opened.index), reuse)
+
+    def job(self, shard: Shard, workers: int) -> EmbedJob:
+        """Return the job of a shard, one of whose `workers` will embed it."""
+        documents = shard.documents
+        known = self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
+        return EmbedJob(shard, self.chunker, self.embedder, self.identity, self.bm25, workers, known)
+
+
+class Window:
+    """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker`."""
+
+    def __init__(self, steps: Steps, jobs: Jobs, to: Destination, record: RunRecord) -> None:
+        self._steps, self._jobs, self._to, self._record = steps, jobs, to, record
+        self._under_way: dict[Future[WrittenShard], Shard] = {}
+        self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
+        self._died: list[Shard] = []
+        self._error: RagIndexError | None = None
+        self._ticked = time.monotonic()
 
     def push(self, shard: Shard) -> Iterator[WrittenShard]:
         """Begin to embed and write a shard, and yield shards that are done until there is room for the next one. If
@@ -72,48 +99,27 @@ class ShardsUnderWay:
         When a shard fails, the others under way are still yielded; then the first error is raised. What a store raises
         is raised at once."""
         if shard.suspect:
-            with self._run.stopwatch.stage("embed"):
+            with self._record.stopwatch.stage("embed"):
                 yield from in_parts(shard, self._write_alone)
             return
-        self._kept.append(shard)
-        full = sum(kept.fill for kept in self._kept)
-        if not (self._steps.started or self._run.has_much or full >= WORTH_WORKERS):
-            return
-        self._start()
-        yield from self._submit_kept()
+        self._submit(shard)
+        yield from self._down_to(self._steps.shards_per_worker * self._steps.workers - 1)
         if not self._done.empty():
             yield from self._next()
 
     def rest(self) -> Iterator[WrittenShard]:
         """Wait for all shards under way, and yield them; then try those whose process died. Raises as `push`."""
-        yield from self._submit_kept()
         yield from self._down_to(0)
         died, self._died = self._died, []
         for shard in died:
             yield from in_parts(shard, self._write_alone)
 
-    def _start(self) -> None:
-        run, steps = self._run, self._steps
-        if steps.started:
-            return
-        with run.stopwatch.stage("workers"):
-            why = steps.start()
-        if why:  # late is better than not at all
-            run.outcome.say(f"it was indexed in one process: {why}")
-            run.progress.say("no workers, continuing in one process")
-
-    def _submit_kept(self) -> Iterator[WrittenShard]:
-        kept, self._kept = self._kept, []  # an error leaves the rest of them to the next run
-        for shard in kept:
-            self._submit(shard)
-            yield from self._down_to(self._steps.size - 1)
-
     def _submit(self, shard: Shard) -> None:
-        run, steps = self._run, self._steps
-        run.metrics.workers = steps.workers if steps.started else 1
-        run.progress.begin_shard(shard.number)
-        with run.stopwatch.stage("submit" if steps.started and not run.settings.parallel.serial else "embed"):
-            future = steps.write(self._job(shard), self._run.committer.destination)
+        record, steps = self._record, self._steps
+        record.progress.begin_shard(shard.number)
+        with record.stopwatch.stage("submit" if steps.started else "embed"):
+            future = steps.write(self._jobs.job(shard, steps.workers), self._to)
+        record.metrics.workers = steps.workers if steps.started else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
         self._note_under_way()
@@ -133,44 +139,37 @@ class ShardsUnderWay:
         try:
             written = future.result()
         except ProcessDied as error:
-            (self._run.logger or logger).warning("%s", error)
+            self._record.log.warning("%s", error)
             self._died.append(shard)
-            self._run.progress.begin_shard(shard.number)
+            self._record.progress.begin_shard(shard.number)
         except NOT_WRITABLE:
             raise
         except RagIndexError as error:
             self._error = self._error or error
         else:
-            self._steps.observe(written)
+            self._tick()
             yield written
 
     def _wait(self) -> Future[WrittenShard] | None:
-        run = self._run
         try:
-            with run.stopwatch.stage("wait"):
+            with self._record.stopwatch.stage("wait"):
                 return self._done.get(timeout=TICK_SECONDS)
         except Empty:
-            run.progress.tick()
-            self._steps.tick()
+            self._record.progress.tick()
+            self._tick()
             return None
 
-    @cached_property
-    def _reuse(self) -> VectorReuse | None:
-        return reusable(self._run)
-
-    def _job(self, shard: Shard) -> EmbedJob:
-        run, documents = self._run, shard.documents
-        known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
-        bm25, embedder = bm25_model(run.index), run.settings.embedder
-        return EmbedJob(shard, run.chunker, embedder, run.identity, bm25, run.metrics.workers, known)
+    def _tick(self) -> None:
+        if (now := time.monotonic()) - self._ticked >= TICK_SECONDS:
+            self._ticked = now
+            self._steps.tick()
 
     def _write_alone(self, shard: Shard) -> WrittenShard:
-        self._run.progress.begin_shard(shard.number)
-        return self._steps.write_alone(self._job(shard), self._run.committer.destination)
+        self._record.progress.begin_shard(shard.number)
+        return self._steps.write_alone(self._jobs.job(shard, 1), self._to)
 
     def _note_under_way(self) -> None:
-        run = self._run
-        run.progress.under_way(len(self._under_way), run.metrics.workers)
+        self._record.progress.under_way(len(self._under_way), self._record.metrics.workers)
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:
@@ -195,13 +194,14 @@ def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> It
 class VectorReuse:
     """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
 
-    A rebuild reuses vectors of the live collection, also for documents that have another key there. A run over source
-    code reuses those of its own collection: of a changed file only the symbols whose text changed are embedded, and of
-    a renamed file none. A vector is reused if the chunk's text and the embedder's fingerprint are the same, whatever
-    became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
+    A rebuild reuses vectors of the live collection, also for documents that have another key there. Every other run
+    reuses those of its own collection: of a changed document only the chunks whose text changed are embedded, and of a
+    renamed file of source code none. A vector is reused if the chunk's text and the embedder's fingerprint are the
+    same, whatever became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
 
-    The vectors of other documents with the same text are found as well. With `own`, `collection` is the one that the
-    run writes to, where pending documents still have points with their texts.
+    With `moved`, the vectors of other documents with the same text are found as well. With `own`, `collection` is the
+    one that the run writes to, where pending documents still have points with their texts; vectors are then read only
+    of documents that had several chunks, since the one chunk of a changed text has changed too.
     """
 
     index: str
@@ -209,14 +209,16 @@ class VectorReuse:
     store: Store
     collection: Collection
     own: bool = False
+    moved: bool = True
 
     def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
         """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
         cid = self.collection.id
-        known = self.ledger.known(cid, keys)
-        if text_hashes:  # documents with the text of a new one, under another key
+        found = self.ledger.known(cid, keys)
+        known = {key: row for key, row in found.items() if row.chunks > 1} if self.own else dict(found)
+        if text_hashes and self.moved:  # documents with the text of a new one, under another key
             texts = zip(keys, text_hashes, strict=True)
-            new = {text for key, text in texts if key not in known or not known[key].chunks}
+            new = {text for key, text in texts if key not in found or not found[key].chunks}
             known |= self.ledger.known(cid, self.ledger.keys_of_texts(cid, sorted(new)))
         ids = [
             point_id(self.index, key, number)
@@ -224,29 +226,31 @@ class VectorReuse:
             if self.own or not row.pending
             for number in range(row.chunks)
         ]
-        found: dict[str, NDArray[np.float32]] = {}
+        vectors: dict[str, NDArray[np.float32]] = {}
         for first in range(0, len(ids), 1000):
             try:
                 stored = self.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
             except StoreError as error:  # an unreadable collection is what a rebuild is for
                 logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
-                return found
+                return vectors
             for point in stored:
                 ours = point.payload[RESERVED_KEY]
                 if point.vector is not None and ours.get(CHUNK_HASH) == chunk_hash(point.payload):
                     text = text_to_embed(ours.get("context", ""), ours["text"])
-                    found[text] = np.asarray(point.vector, dtype=np.float32)
-        return found
+                    vectors[text] = np.asarray(point.vector, dtype=np.float32)
+        return vectors
 
 
-def reusable(run: IndexRun) -> VectorReuse | None:
+def reusable(opened: Opened, target: Target, *, had_documents: bool) -> VectorReuse | None:
     """Return the lookup for a run, None if its texts can have no vector yet. A rebuild takes those of the live
-    collection, if the same embedder made it. Runs over source code, parts and files take those of their own."""
-    ledger, store, index, identity = run.ledger, run.store, run.index, run.identity
-    if run.rebuild and (live := ledger.collection(store.aliases().get(run.alias, ""))) is not None:
+    collection, if the same embedder made it; all others take those of their own. Source code, parts and files are found
+    under another key, too: files are renamed, and parts move."""
+    ledger, store, index, identity = opened.ledger, opened.store, opened.index, target.identity
+    if target.rebuild and (live := opened.live) is not None:
         made_by = EmbedderIdentity.from_metadata(store.metadata(live.name).get("embedder_identity"))
         if made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # in no vector
             return VectorReuse(index.name, ledger, store, live)
-    if run.had_documents and (index.kind == CODE or index.parts or index.has_files):
-        return VectorReuse(index.name, ledger, store, run.collection, own=True)
-    return None
+    if not had_documents:
+        return None
+    moved = index.kind == CODE or bool(index.parts) or index.has_files
+    return VectorReuse(index.name, ledger, store, target.collection, own=True, moved=moved)

@@ -1,0 +1,123 @@
+"""What a run of an index holds open, in the order in which it is taken: source, ledger, lease, store."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import attrs
+from pydantic import ConfigDict, Field
+
+from rag_index.components.ledger import Collection, Ledger
+from rag_index.components.ledger.runs import BATCH, IndexLease
+from rag_index.components.sources import Source, open_source, scan_settings
+from rag_index.components.stores import location, open_store
+from rag_index.core.settings import IndexSettings, Settings, load_settings
+from rag_index.errors import SettingsReplaced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.components.stores.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What to do differently from the settings in this run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """How many processes embed; by default as the settings say."""
+    shard_documents: Annotated[int, Field(ge=1)] | None = None
+    """How many documents a worker is given at a time; by default as the settings say."""
+    serial: bool = False
+    """Whether to embed in one process, without workers."""
+    wait: Annotated[float, Field(ge=0)] | None = None
+    """How long to wait for services that are down at the start, in seconds; by default as the settings say."""
+    full: bool = False
+    """Whether to rebuild the index beside the live collection."""
+    allow_deletes: bool = False
+    """Whether to delete documents that the delete guard held back, whatever their number."""
+    allow_loss: bool = False
+    """Whether to publish a rebuilt collection without asking its gate."""
+    retry_failed: bool = False
+    """Whether to try failed documents again, however often they were tried."""
+
+    def in_settings(self) -> dict[str, Any]:
+        """Return those that take the place of settings, as `run_settings` and the command line take them."""
+        return {name: getattr(self, name) for name in ("workers", "shard_documents", "serial", "wait")}
+
+
+@attrs.frozen
+class Opened:
+    """A run of one index, and everything that it holds open. For one thread."""
+
+    settings: Settings
+    index: IndexSettings
+    options: RunOptions
+    run_id: str
+    source: Source
+    ledger: Ledger
+    lease: IndexLease
+    store: Store
+    single: bool = False
+    """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
+
+    alias: str = attrs.field(init=False)
+    """The alias by which readers find the index."""
+
+    @alias.default
+    def _alias(self) -> str:
+        return self.settings.alias(self.index.name)
+
+    @property
+    def live(self) -> Collection | None:
+        """The live collection, as far as the ledger knows it."""
+        return self.ledger.collection(self.store.aliases().get(self.alias, ""))
+
+
+@contextmanager
+def open_index(
+    settings: Settings,
+    name: str,
+    options: RunOptions,
+    *,
+    run_id: str,
+    single: bool = False,
+    keep: tuple[Source, Ledger] | None = None,
+) -> Iterator[Opened]:
+    """Open all that a run needs. What the caller wants to `keep` is used, and left open.
+
+        with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
+
+    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced and
+    StoreBusy."""
+    index = settings.index(name)
+    with ExitStack() as stack:
+        if keep is None:
+            source: Any = stack.enter_context(closing(open_source(settings, index)))
+            ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
+        else:
+            source, ledger = keep
+        lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
+        _require_current(settings, index)
+        batch = run_id.startswith(BATCH)
+        wait = 0.0 if batch else settings.run.wait
+        store: Any = stack.enter_context(closing(open_store(settings.store, wait=wait, writes=batch)))
+        ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
+        ledger.note_store(settings.alias(name), location(settings.store))
+        yield Opened(settings, index, options, run_id, source, ledger, lease, store, single)
+
+
+def _require_current(settings: Settings, index: IndexSettings) -> None:
+    """Raise SettingsReplaced if the settings file says something else of an index since this process has read it."""
+    if settings.is_outdated:
+        now = load_settings(settings.path)
+        if scan_settings(now, now.index(index.name)) != scan_settings(settings, index):
+            raise SettingsReplaced(
+                f"index {index.name}: {settings.path.name} has changed since this run read it, so nothing was written "
+                "by the settings before; start it again"
+            )
