@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +18,26 @@ if TYPE_CHECKING:
 
 SHARE = 0.1
 """The share of its score by which a document of today is lifted."""
-MILLISECONDS = 1e11
-"""Greater numbers are milliseconds since 1970, smaller ones seconds."""
+MAX_SECONDS = 1e11
+"""Greater numbers are milliseconds since 1970, or microseconds or nanoseconds: a time in one unit is far from any in
+another."""
+NUMBER = re.compile(r"(?!\d{8}$)-?\d{1,20}(\.\d{1,9})?")
+"""A number in a text. Eight digits are a date."""
 
 
 def freshness(recency: RecencySettings, payload: Mapping[str, Any]) -> float:
     """Return 1 for a document of now, 0.5 for one of the age of the half-life, and 0 for one without a time."""
-    moment = moment_of(value_of(payload, recency.field))
+    value = value_of(payload, recency.field)
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    moment = moment_of(value)
     return 0.0 if moment is None else math.pow(0.5, max(0.0, time.time() - moment) / recency.seconds)
 
 
 def moment_of(value: Any) -> float | None:
     """Return the time of a payload's value in seconds since 1970; None if it is none. Without a zone, it is UTC."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value / 1000 if abs(value) > MILLISECONDS else float(value)
+        return value / next((unit for unit in (1, 1e3, 1e6) if abs(value) <= MAX_SECONDS * unit), 1e9)
     try:
         moment = dt.datetime.fromisoformat(str(value))
     except ValueError:

@@ -5,7 +5,9 @@ import datetime as dt
 import pytest
 
 from rag_index.core.settings import load_settings
+from rag_index.core.settings.sections import RecencySettings
 from rag_index.errors import SettingsError
+from rag_index.search.recency import freshness
 from tests.search.desk import Desk, found
 
 NOW = dt.datetime.now(dt.UTC)
@@ -52,6 +54,22 @@ def test_a_newer_of_nearly_equal_documents_comes_first_by_a_tenth_at_most(desk):
     assert by_id["1"] == pytest.approx(0.5**5, abs=1e-3)
     assert by_id["2"] == pytest.approx(1, abs=0.01)
     assert by_id["5"] == 0
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
+def test_a_number_is_a_time_in_the_unit_of_its_magnitude(unit):
+    recency = RecencySettings(field="at", half_life="180d")
+    ages = {0: 1.0, 180: 0.5, 900: 0.5**5, 18_000: 0.0}
+    for days, expected in ages.items():
+        at = (NOW - dt.timedelta(days=days)).timestamp() * unit
+        for value in (at, int(at), str(int(at))):
+            assert freshness(recency, {"at": value}) == pytest.approx(expected, abs=1e-3), value
+
+
+def test_a_text_that_is_no_time_lifts_nothing_and_a_date_of_digits_is_a_date():
+    recency = RecencySettings(field="at", half_life="180d")
+    assert [freshness(recency, {"at": value}) for value in ("soon", "", True, None, "12-")] == [0.0] * 5
+    assert freshness(recency, {"at": f"{NOW:%Y%m%d}"}) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(
