@@ -337,7 +337,7 @@ def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...
     if look_for is not None and not look_for.is_file():
         raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
     witness = Witness(proof, list(folders))
-    for words in filter(None, map(str.strip, look_for.read_text("utf-8").splitlines() if look_for else ())):
+    for words in filter(None, map(str.strip, look_for.read_text("utf-8").split("\n") if look_for else ())):
         witness.scanner.add_words(words)
     return witness
 

@@ -50,7 +50,7 @@ class QueryLog:
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries, the oldest first. A line that a crash cut off is left out."""
         found = []
-        for line in self.path.read_text("utf-8", "replace").splitlines() if self.path.exists() else ():
+        for line in self.path.read_text("utf-8", "replace").split("\n") if self.path.exists() else ():
             with suppress(ValueError):
                 if isinstance(one := json.loads(line), dict):
                     found.append(one)

@@ -6,6 +6,7 @@ import stat
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from rag_index.core.query_log import QueryLog
 from rag_index.core.settings import load_settings
@@ -78,6 +79,18 @@ def test_a_deleted_document_leaves_the_log_when_it_is_erased(tmp_path):
     run_plain(project)
     run_here(project.config, "erase", "notes")
     assert [one.get("opened", one.get("hits")) for one in lines(path)] == ["notes/4", {"others/3": 0.5}]
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e", "\r\n"])
+def test_a_query_with_any_sign_is_counted_kept_and_erased(tmp_path, sign):
+    project, path = with_log(tmp_path / "project")
+    log = QueryLog(path, 30)
+    log.add({"query": f"printer of{sign}anna@example.org", "hits": {}, "found": False})
+    log.add({"query": f"printer of{sign}nobody", "hits": {}, "found": False})
+    assert len(log.not_found()) == 2
+    assert log.erase("notes", ["anna@example.org"], lambda _: False) == 1
+    assert [one["query"] for one in log.entries()] == [f"printer of{sign}nobody"]
+    assert b"anna" not in path.read_bytes()
 
 
 def test_old_entries_are_removed_and_a_half_line_costs_nothing(tmp_path):

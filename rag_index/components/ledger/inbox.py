@@ -90,7 +90,7 @@ class InboxRows(LedgerConnection):
 
     def stores(self, alias: str) -> list[str]:
         """Return where runs have written an index: addresses of servers and folders, the latest last."""
-        return self.defined(alias, "stores").splitlines()
+        return [*filter(None, self.defined(alias, "stores").split("\n"))]
 
     def note_store(self, alias: str, location: str) -> None:
         """Record where an index is written: what an earlier store keeps is not erased with it."""
