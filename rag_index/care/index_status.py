@@ -86,7 +86,7 @@ def ledger_status(settings: Settings) -> ProjectStatus:
     """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
-        newest = {alias: names[-1] for alias, names in ready.items() if names}
+        newest: dict[str, str] = {alias: names[-1] for alias, names in ready.items() if names}
         return ProjectStatus([_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {})
 
 

@@ -45,11 +45,12 @@ from rag_index.core.reports.progress import counted
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
 from rag_index.etl.collection import live_collection, verify_counts
+from rag_index.etl.ownership import require_own
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import StoredPoint
-    from rag_index.core.settings import Settings
+    from rag_index.core.settings import Alias, Settings
 
 STANDARD_OUTPUT = "-"
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
@@ -248,7 +249,7 @@ def next_steps(settings: Settings, target: StoreSettings, names: Sequence[str], 
 @dataclass
 class _IndexMove:
     _index: str
-    _alias: str
+    _alias: Alias
     _ledger: Ledger
     _old: Store
     _new: Store
@@ -257,6 +258,8 @@ class _IndexMove:
     def run(self) -> MovedIndex:
         """Copy all collections of the index, then hand over. The module describes the order."""
         with IndexLease(self._ledger, self._alias, f"move to {self._location}") as lease:
+            require_own(self._ledger, self._old, self._alias)
+            require_own(self._ledger, self._new, self._alias)
             collections = self._collections()
             live, sent = collections[-1], 0
             old, new = self._old.collections(), self._new.collections()

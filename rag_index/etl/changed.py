@@ -19,6 +19,7 @@ from rag_index.components.ledger.runs import BATCH, SINGLE, holder
 from rag_index.components.sources import Source, SourcePage, open_source, scan_settings
 from rag_index.components.sources.source_tables import look_up_columns
 from rag_index.components.sources.sql import SqlSource
+from rag_index.components.stores import find_live
 from rag_index.components.stores.protocol import Condition
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.canonical import decode_payload, encode_payload
@@ -136,6 +137,7 @@ class NamedDocuments(AllDocuments):
                 f"index {name}: its source cannot be asked for single documents; "
                 f"`rag-index index {name}` brings all of it up to date"
             )
+        find_live(opened.store, opened.alias)  # before anything is written into a collection of another project
         with record.stopwatch.stage("fetch"):
             self.page = read(self._ids)
             columns = opened.index.key_columns or ["id"]  # without columns an id is the key itself

@@ -23,6 +23,7 @@ from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.etl.ownership import require_own
 from rag_index.etl.reconcile import reconcile
 from rag_index.etl.tombstones import restore
 
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store, StoreNames
     from rag_index.core.reports.record import RunRecord
+    from rag_index.core.settings import Alias
     from rag_index.etl.opened import Opened
 
 logger = logging.getLogger("rag_index.indexing")
 
 
-def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
+def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collection | None:
     """Return the live collection of an alias, None where nothing is indexed yet. Raises StoreMismatch if store and
     ledger do not belong together, or a collection of another program has the alias's name, and StoreRefused if the API
     key may not see what the alias points at."""
@@ -121,7 +123,7 @@ class CollectionMaker:
 
     ledger: Ledger
     store: Store
-    alias: str
+    alias: Alias
     identity: EmbedderIdentity
     chunker: Chunker
     bm25: Bm25Model | None = None
@@ -178,6 +180,7 @@ class CollectionMaker:
         return not _mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
+        require_own(self.ledger, self.store, self.alias)
         return self.ledger.add_collection(
             alias=self.alias,
             name=next_name(self.ledger, self.store, self.alias),
@@ -198,6 +201,7 @@ class CollectionMaker:
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
         made[stores.SEAL] = ((self.store.find(like) if like else None) or {}).get(stores.SEAL, collection.store_id)
+        made[stores.OWNER] = self.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         if out := self.ledger.tombstones(self.scopes()):
             made[stores.KEPT_OUT] = sorted(out)
@@ -250,6 +254,8 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker`, StoreMismatch
     if store and ledger differ, and StoreRestored for a run of single documents."""
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
+    if not opened.single:
+        require_own(ledger, store, opened.alias)
     live, identity = opened.alias in store.aliases(), recognised(identity, ledger, store, opened.alias)
     bm25, erased = bm25_model(index), partial(scopes, settings, index)
     maker = CollectionMaker(ledger, store, opened.alias, identity, chunker, bm25, index.name, erased)
@@ -260,7 +266,7 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     if not opened.single and collection.written_by != (written_by := scan_settings(settings, index)):
         ledger.write_by(collection, written_by, new=rebuild)
     epoch = _begin_on_server(opened, record, collection.name)
-    make_searchable(store, collection.name, identity, index.indexed_fields)
+    make_searchable(store, collection.name, identity, index.indexed_fields, opened.alias.owner)
     return Target(collection, identity, chunker, rebuild, epoch)
 
 
@@ -303,8 +309,14 @@ def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None
     return epoch
 
 
-def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
-    """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
+def make_searchable(
+    store: Store,
+    collection: str,
+    identity: EmbedderIdentity,
+    fields: Mapping[str, str],
+    owner: Mapping[str, str] | None = None,
+) -> None:
+    """Write name, model and owner into the collection's metadata, and give it exactly the settings' payload indexes.
     Indexes that a person made are left alone. Call it at the beginning of a run: it only does something if the
     collection is new or the settings changed."""
     metadata = store.metadata(collection)
@@ -312,6 +324,7 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
     if dict(before) != dict(fields):
         store.index_fields(collection, {**dict.fromkeys(before), **fields})
     wanted = {stores.INDEX_NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    wanted |= {stores.OWNER: owner} if owner else {}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         store.set_metadata(collection, wanted)
 

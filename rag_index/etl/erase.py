@@ -33,7 +33,9 @@ from rag_index.components.stores import (
     INDEX_NAME,
     KEPT_OUT,
     MOVED_TO,
+    OWNER,
     REPLACES,
+    check_owner,
     find_live,
     location,
     open_names,
@@ -52,6 +54,7 @@ from rag_index.core.reports.progress import counted
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
 from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts
 from rag_index.etl.commit import committing, delete_chunks
+from rag_index.etl.ownership import require_own
 from rag_index.etl.reconcile import pages
 from rag_index.etl.tombstones import keep_out, restore
 
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store, StoreNames
     from rag_index.core.documents.batches import StoredPoint
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings import Alias, IndexSettings, Settings
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
 
@@ -223,6 +226,7 @@ def erase(
     erasure stays pending until `Ledger.end_erasure`. Raises SettingsError if there is no document of an id,
     StoreMismatch if store and ledger do not belong together, and what they raise."""
     began, alias = time.perf_counter(), settings.alias(index.name)
+    require_own(ledger, store, alias)
     former = live_collection(ledger, store, alias)
     if former is None:
         return None
@@ -372,13 +376,15 @@ def kept_index(settings: Settings, name: str) -> str:
 def drop_index(settings: Settings, name: str) -> list[str]:
     """Delete the collections of an index, and what the ledger has of it; return the names of the collections. What was
     moved to another store is deleted in this one alone: the ledger explains the other. A death in between leaves what a
-    repetition deletes. Raises IndexLocked, StoreBusy, and what store and ledger raise."""
+    repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is of another project, and what
+    store and ledger raise."""
     alias = settings.alias(name)
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, f"drop-{uuid.uuid4()}"),
         closing(open_store(settings.store, wait=settings.run.wait)) as store,
     ):
+        require_own(ledger, store, alias)
         stored = _stored(ledger, store, alias)
         for collection in stored:
             store.drop(collection)
@@ -388,13 +394,16 @@ def drop_index(settings: Settings, name: str) -> list[str]:
         return list(stored)
 
 
-def _stored(ledger: Ledger, store: StoreNames, alias: str) -> dict[str, str]:
+def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> dict[str, str]:
     known = {collection.name for collection in ledger.collections(alias)}
-    return {
-        name: str(metadata.get(MOVED_TO) or "")
+    found = {
+        name: metadata
         for name, metadata in store.collections().items()
         if metadata.get("alias") == alias or name in known
     }
+    for name, metadata in found.items():
+        check_owner(alias, name, metadata.get(OWNER))
+    return {name: str(metadata.get(MOVED_TO) or "") for name, metadata in found.items()}
 
 
 def erasure_due(opened: Opened, target: Target) -> bool:

@@ -15,7 +15,7 @@ from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import BATCH, IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
 from rag_index.components.stores import location, open_store
-from rag_index.core.settings import IndexSettings, Settings, load_settings
+from rag_index.core.settings import Alias, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsReplaced
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ class Opened:
     single: bool = False
     """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
 
-    alias: str = attrs.field(init=False)
+    alias: Alias = attrs.field(init=False)
     """The alias by which readers find the index."""
 
     @alias.default
-    def _alias(self) -> str:
+    def _alias(self) -> Alias:
         return self.settings.alias(self.index.name)
 
     @property

@@ -20,10 +20,12 @@ from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import carry_access
 from rag_index.etl.delete_guard import DeleteGuard, hidden
+from rag_index.etl.ownership import require_own
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.core.reports.record import RunRecord
+    from rag_index.core.settings import Alias
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
 
@@ -69,7 +71,7 @@ def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, 
         ledger.drop_collection(old.id)
 
 
-def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: bool = False) -> tuple[str, str, int]:
+def roll_back(ledger: Ledger, store: Store, alias: Alias, index: str, *, access: bool = False) -> tuple[str, str, int]:
     """Make the newest other collection of the alias live; return the names of the one before and the one now live.
 
     The ledger's rows belong to collections, so nothing else has to move. Also return how many documents the former no
@@ -77,8 +79,10 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     first get the groups that they have there, and those that come back get none: rights that were taken away stay away.
 
     Raises SettingsError if there is none to go back to, StoreMismatch if store and ledger do not belong together, so
-    that it is unknown which rights to correct, and StoreRestored if the collection was put back to an older copy.
+    that it is unknown which rights to correct, or if a collection is of another project, and StoreRestored if the
+    collection was put back to an older copy.
     """
+    require_own(ledger, store, alias)
     live = found.name if (found := find_live(store, alias)) else None
     there = store.collections()
     others = [c for c in ledger.collections(alias) if c.state == "ready" and c.name != live and c.name in there]

@@ -126,11 +126,11 @@ class LiveCollections:
         Raises StoreError if it is of another index, or was moved to another store, and what the store raises.
         """
         began = time.monotonic()
-        if collection == self._aliases[index]:
-            find_unlisted(store, collection)
+        if collection == (alias := self._aliases[index]):
+            find_unlisted(store, alias)
         metadata = store.metadata(collection)
         if index not in self._pinned:
-            check_alias(self._aliases[index], collection, metadata)
+            check_alias(alias, collection, metadata)
         if place := metadata.get(MOVED_TO):  # no run writes it any more: it gets old, and so do the groups that see it
             raise StoreError(f"index {index} was moved to {place}: name that store in [store] of the settings")
         if metadata.get(MOVED_ID):

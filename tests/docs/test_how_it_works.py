@@ -36,7 +36,7 @@ def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
     collection = CollectionMaker(
-        ledger, store, "test_notes", identity, TextChunker(100, 10), bm25=Bm25Model("english")
+        ledger, store, settings.alias("notes"), identity, TextChunker(100, 10), bm25=Bm25Model("english")
     ).current()
     metadata = store.collections()[collection.name]
     store.close()

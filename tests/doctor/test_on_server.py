@@ -13,6 +13,7 @@ from rag_index.care.doctor import examine, repair
 from rag_index.care.transfer import export
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores.server import ServerStore
+from rag_index.core.settings import Alias
 from rag_index.errors import StoreRefused
 from rag_index.etl.publish import roll_back
 from tests.fakes.qdrant import FakeQdrant
@@ -30,7 +31,7 @@ class Served(Project):
     """An indexed project on a server, and a client that stands for a person or another program."""
 
     client: QdrantClient
-    alias: str
+    alias: Alias
     fake: FakeQdrant | None = None
 
     def read_only(self, *names: str) -> None:
@@ -79,7 +80,7 @@ def _indexed(folder, name: str, url: str, key: str | None) -> Served:
     extra = f'[store]\nurl = "{url}"' + (f'\napi_key = "{key}"' if key else "")
     project = Served(folder / "project", extra=extra).fill(DOCUMENTS)
     project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
-    project.client, project.alias = QdrantClient(url, api_key=key), f"{name}_notes"
+    project.client, project.alias = QdrantClient(url, api_key=key), Alias(name, "notes")
     assert project.run().state == "completed"
     return project
 

@@ -10,6 +10,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
+from rag_index.core.settings import Alias
 from rag_index.errors import LedgerUnavailable, StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import verify_counts
@@ -17,7 +18,7 @@ from rag_index.etl.publish import publish_collection, roll_back
 from rag_index.search.evaluation import calibrate as calibrate_module
 from tests.etl.plain import run_plain
 
-ALIAS = "p_notes"
+ALIAS = Alias("p", "notes")
 
 
 @pytest.fixture

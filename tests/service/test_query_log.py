@@ -83,7 +83,7 @@ def test_a_deleted_document_leaves_the_log_when_it_is_erased(tmp_path):
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e", "\r\n"])
 def test_a_query_with_any_sign_is_counted_kept_and_erased(tmp_path, sign):
-    project, path = with_log(tmp_path / "project")
+    path = tmp_path / "asked.jsonl"
     log = QueryLog(path, 30)
     log.add({"query": f"printer of{sign}anna@example.org", "hits": {}, "found": False})
     log.add({"query": f"printer of{sign}nobody", "hits": {}, "found": False})

@@ -13,12 +13,14 @@ from rag_index.components.sources.policies import REMEDY
 from rag_index.components.stores import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN, find_live
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import StoreMismatch
+from rag_index.etl.ownership import require_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
+    from rag_index.core.settings import Alias
 
     Fits = Callable[[Collection], bool]
     from collections.abc import Sequence
@@ -125,7 +127,7 @@ class CollectionState:
     """One index's collections, as the ledger has them and as the store has them."""
 
     index: str
-    alias: str
+    alias: Alias
     live: str | None
     stored: Mapping[str, Metadata]
     """Metadata of the store's collections that were made for this alias, are live, or are known to the ledger."""
@@ -135,16 +137,21 @@ class CollectionState:
     fits: Fits | None
     """Whether the settings would make what a collection holds; None if the embedder did not answer."""
     foreign: str = ""
-    """What is wrong with a collection of another program that has the alias's name."""
+    """What is wrong with a collection of another program that has the alias's name, or of another project that has the
+    same alias."""
     misled: str = ""
     """What is wrong with an alias that points at another index's collection, which then counts as not live."""
 
     @classmethod
     def read(
-        cls, index: str, alias: str, ledger: Ledger, store: Store, *, keep: int, fits: Fits | None
+        cls, index: str, alias: Alias, ledger: Ledger, store: Store, *, keep: int, fits: Fits | None
     ) -> CollectionState:
         """Return the state as it is now. What the store does not list is asked for by name. Raises StoreRefused if the
         API key may not ask: what it may not see is not lost."""
+        try:
+            require_own(ledger, store, alias)
+        except StoreMismatch as error:
+            return cls(index, alias, None, {}, (), keep, fits, str(error))
         live, foreign, misled = None, "", ""
         try:
             found = find_live(store, alias)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.care.doctor.checkup import Checkup, examine, ledger_damage, lock_index, open_resources
 from rag_index.care.doctor.collection_state import CollectionState, collection_number
 from rag_index.components.ledger.erased import scopes
-from rag_index.components.stores import MAKER_KEYS, SEAL, UNKNOWN
+from rag_index.components.stores import MAKER_KEYS, OWNER, SEAL, UNKNOWN
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.reports.progress import counted
 from rag_index.etl.commit import CHUNK_HASH, chunk_hash, committing
@@ -153,6 +153,7 @@ class _IndexRepair:
         if "lost_metadata" in kinds:
             row = next(c for c in state.known if c.name == state.live)
             values = {key: getattr(row, key) for key in ("store_id", "alias", "embedder", *MAKER_KEYS)}
+            values[OWNER] = state.alias.owner
             values[SEAL] = row.store_id  # that of a collection that took no other's place
             metadata = state.stored[row.name]
             store.set_metadata(row.name, {key: value for key, value in values.items() if not metadata.get(key)})
@@ -182,7 +183,7 @@ class _IndexRepair:
             for page in counted(pages(store.scroll(name)), "points read", partial(store.count, name), len):
                 self._checkup.scratch.add_rebuilt(_document_rows(page, self._name))
             if not metadata.get("store_id"):
-                metadata |= {"store_id": str(uuid.uuid4()), "alias": state.alias}
+                metadata |= {"store_id": str(uuid.uuid4()), "alias": state.alias, OWNER: state.alias.owner}
                 store.set_metadata(name, metadata)
             made_by = {key: metadata.get(key) or UNKNOWN for key in ("embedder", *MAKER_KEYS)}
             newer = collection_number(name) > collection_number(live)

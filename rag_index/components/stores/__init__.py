@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store, StoreNames, StoreReader
     from rag_index.components.stores.server import ServerStore
     from rag_index.core.documents.batches import CommitMark
-    from rag_index.core.settings import StoreSettings
+    from rag_index.core.settings import Alias, StoreSettings
 
 REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
 """What to do if a server does not answer gRPC."""
@@ -36,6 +36,8 @@ UNKNOWN = "unknown"
 """Value of a maker key if neither ledger nor store knows the maker, or the points cannot be read."""
 INDEX_NAME = "name"
 """Key for the collection's own name, for a reader who may read it by its alias alone."""
+OWNER = "owner"
+"""Key for the project and the index that a collection is of; another pair of names may make the same alias."""
 OVERTAKEN = "overtaken"
 """Noted by a process that stood still while it wrote: its epoch. What it wrote may be older than what was there."""
 LEFT = "rolled_back"
@@ -137,7 +139,7 @@ def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[Stor
         yield store
 
 
-def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str, str]:
+def live_aliases(settings: StoreSettings, asked: Iterable[Alias] = ()) -> dict[str, str]:
     """Return the collection of each alias, without locking the embedded store. Those `asked` need not be listed. A
     server has `PERSON_SECONDS` to answer, because a person waits. Raises as `find_unlisted`."""
     with open_names(settings, brief=True) as store:
@@ -148,27 +150,39 @@ def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str
         return found
 
 
-def find_live(store: StoreNames, alias: str) -> LiveName | None:
+def find_live(store: StoreNames, alias: Alias) -> LiveName | None:
     """Return the live collection of an alias, None if the store says that there is none. Raises StoreMismatch if the
-    alias points at a collection of another index, and as `find_unlisted`."""
+    alias points at a collection of another index or project, and as `find_unlisted`."""
     if (name := store.aliases().get(alias)) is not None:
         check_alias(alias, name, store.find(name) or {})
         return LiveName(name, name)
     return find_unlisted(store, alias)
 
 
-def check_alias(alias: str, collection: str, metadata: Mapping[str, Any]) -> None:
-    """Raise StoreMismatch if a collection, whose metadata is given, was made for another alias than the one it has."""
+def check_alias(alias: Alias, collection: str, metadata: Mapping[str, Any]) -> None:
+    """Raise StoreMismatch if a collection, whose metadata is given, was made for another alias than the one it has, or
+    for another project."""
     if (made_for := metadata.get("alias") or alias) != alias:
         raise StoreMismatch(
             f"alias {alias} points at {collection}, which was made for {made_for}: another program moved it, and "
             "`rag-index doctor --repair` moves it back"
         )
+    check_owner(alias, collection, metadata.get(OWNER))
 
 
-def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
+def check_owner(alias: Alias, collection: str, owner: Any) -> None:
+    """Raise StoreMismatch if a collection has another `owner` than its alias has here. None says that it has none."""
+    if isinstance(owner, dict) and owner != alias.owner:
+        theirs, ours = (f"index {one.get('index')} of project {one.get('project')}" for one in (owner, alias.owner))
+        raise StoreMismatch(
+            f"{collection} belongs to {theirs}, and {ours} would have the same name: {RENAME}, or rename the index"
+        )
+
+
+def find_unlisted(store: StoreNames, alias: Alias) -> LiveName | None:
     """Return the live collection of an alias that the store does not list, None if there is none. Raises StoreRefused
-    if the API key may not ask for the alias, and StoreMismatch if a collection of another program has its name."""
+    if the API key may not ask for the alias, and StoreMismatch if a collection of another program has its name, or the
+    collection is of another project."""
     if (metadata := store.find(alias)) is None:
         return None
     if metadata.get("alias") != alias:
@@ -176,6 +190,7 @@ def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
             f"the store has a collection named {alias}, which rag-index did not make, and searches need this name as "
             f"an alias: remove that collection, or {RENAME}"
         )
+    check_owner(alias, metadata.get(INDEX_NAME, alias), metadata.get(OWNER))
     return LiveName(metadata.get(INDEX_NAME, alias), alias)
 
 

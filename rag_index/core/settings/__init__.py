@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rag_index.core.settings.alias import Alias
 from rag_index.core.settings.index import IndexSettings
 from rag_index.core.settings.project import (
     CONFIG_VARIABLE,
@@ -29,7 +30,7 @@ from rag_index.core.settings.sections import (
 )
 
 __all__ = [
-    "CONFIG_VARIABLE", "ContextSettings", "EmbedderSettings", "ENV_PREFIX", "FILE_NAME", "find_config",
+    "Alias", "CONFIG_VARIABLE", "ContextSettings", "EmbedderSettings", "ENV_PREFIX", "FILE_NAME", "find_config",
     "GateSettings", "IndexSettings", "LedgerSettings", "load_settings", "origins", "ParallelSettings",
     "RetrieveSettings", "run_settings", "RunSettings", "SECTIONS", "ServerSettings", "ServeSettings", "Settings",
     "SourceSettings", "StoreSettings",

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 
 from rag_index.core.database import database_url
 from rag_index.core.files import file_stamp, other_writer
+from rag_index.core.settings.alias import Alias
 from rag_index.core.settings.index import SQL, IndexSettings
 from rag_index.core.settings.parts import keys_of, tables_of
 from rag_index.core.settings.sections import (
@@ -172,12 +173,12 @@ class Settings(BaseModel):
         wanted = {self.index(name).name for name in names}
         return [index for index in self.indexes if index.name in wanted]
 
-    def alias(self, index: str) -> str:
+    def alias(self, index: str) -> Alias:
         """Return the alias of an index, which readers search."""
-        return f"{self.project}_{index}"
+        return Alias(self.project, index)
 
     @property
-    def aliases(self) -> list[str]:
+    def aliases(self) -> list[Alias]:
         """The aliases of all indexes."""
         return [self.alias(index.name) for index in self.indexes]
 
