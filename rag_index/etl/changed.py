@@ -28,6 +28,7 @@ from rag_index.core.machine import collect_seldom, with_retries
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
 from rag_index.etl.delete_guard import count_parts_of, delete_some
+from rag_index.etl.key_types import require_same_types
 from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
@@ -144,6 +145,7 @@ class NamedDocuments(AllDocuments):
             keys = {given: possible_keys(key_parts(given, columns)) for given in self._ids}
             known: set[str] = set()
             if live := opened.live:
+                require_same_types(opened, live, self.page)
                 possible = [key for some in keys.values() for key in some]
                 known = {*ledger.known(live.id, possible), *ledger.failures(live.id, possible)}
             if self.named:  # a person wants them back, although they were erased

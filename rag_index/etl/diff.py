@@ -17,6 +17,7 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.index import CODE
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.etl.commit import outdated_groups, update_payloads
+from rag_index.etl.key_types import require_same_types
 from rag_index.etl.sharding import Sharder
 from rag_index.etl.tombstones import without_erased
 
@@ -126,7 +127,8 @@ class Diff:
     def __init__(self, opened: Opened, target: Target, committer: Committer, record: RunRecord) -> None:
         """Begin to compare: what arrives from here on may be seen."""
         settings, index, ledger, collection = opened.settings, opened.index, opened.ledger, target.collection
-        self._opened, self._committer, self._record, self._cid = opened, committer, record, collection.id
+        self._opened, self._committer, self._record = opened, committer, record
+        self._collection, self._cid = collection, collection.id
         self._retry = opened.options.retry_failed or target.rebuild
         ledger.begin_scan(opened.alias)
         self._comparison = Comparison(opened, collection, rebuild=target.rebuild)
@@ -137,6 +139,8 @@ class Diff:
         )  # fmt: skip
         self._any_failures = ledger.count_failures(collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+        self._types_known = target.rebuild or opened.single
+        """Whether the keys are known to have the types that the ledger has."""
         self.chars = 0
         """Characters that have to be embedded, as far as the source was read."""
         self.excluded: list[Failure] = []
@@ -146,8 +150,9 @@ class Diff:
 
     def shards(self, page: SourcePage) -> Iterator[Shard]:
         """Compare a page with the ledger, and yield the shards that are full now. The files of documents that have to
-        be embedded are read now."""
+        be embedded are read now. Raises SourceError if the type of the key has changed."""
         opened = self._opened
+        self._types_known = self._types_known or require_same_types(opened, self._collection, page)
         if opened.ledger.any_tombstones():
             page = without_erased(opened.ledger, opened.settings, opened.index, page)
         with self._record.stopwatch.stage("diff"):

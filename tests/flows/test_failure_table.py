@@ -51,6 +51,7 @@ ELSEWHERE = {
         "orchestration/test_launch.py",
         "a_prefect_server_that_does",
     ),
+    "A migration gives the key another type": (2, "etl/test_key_types.py", "a_key_of_another_type_is_refused_and_a_"),
     "A folder that it writes belongs": (
         1,
         "reliability/test_unwritable.py",

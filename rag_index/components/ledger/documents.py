@@ -241,6 +241,11 @@ class DocumentRows(ScanRows):
         statement = sa.select(d.key).where(d.collection_id == collection_id, d.pending == 0, d.chunks > 0)
         return self._column(statement.order_by(sa.func.random()).limit(count))
 
+    def keys(self, collection_id: int, *, after: str = "", limit: int) -> list[str]:
+        """Return the next keys of documents in their order, at most `limit`."""
+        later = sa.select(d.key).where(d.collection_id == collection_id, d.key > after)
+        return self._column(later.order_by(d.key).limit(limit))
+
     def keys_under(self, collection_id: int, prefix: str) -> list[str]:
         """Return the documents whose typed key begins with `prefix`."""
         below = sa.func.substr(d.key, 1, len(prefix)) == prefix
