@@ -17,6 +17,7 @@ DOCS := build/docs
 
 index: environment
 	@test -f $(DEMO)/rag-index.toml || $(BIN)/rag-index sample pydocs --out $(DEMO)/pydocs.db --settings
+	@mkdir -p -m 700 $(DEMO)/.rag-index $(PREFECT)  # Prefect makes no folder above its own, and warns
 	$(OWN_PREFECT) $(BIN)/rag-index --config $(DEMO)/rag-index.toml index-all --prefect
 	@echo
 	$(BIN)/rag-index --config $(DEMO)/rag-index.toml status

@@ -47,6 +47,7 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
 
     with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
         quiet(verbose=verbose)
+        _make_prefect_home(home)
         tls_context()  # Prefect reads the same certificates, and says less of a file that has none
         flow, page = stack.enter_context(_with_api(load, home, verbose=verbose))
         from prefect.exceptions import MissingResult  # no earlier: see trusted_folder
@@ -77,6 +78,17 @@ def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool 
                 f"the Prefect server at {url} does not answer, so nothing was done: {why}, or leave out --prefect"
             ) from error
         return result
+
+
+def _make_prefect_home(home: Path) -> None:
+    """Create Prefect's own folder, which has the profiles, with the folders above it: Prefect creates no folder above
+    it, and warns. If it cannot be created, there are no profiles to read, and `home` takes its place."""
+    usual = os.environ.get("PREFECT_HOME") or "~/.prefect"
+    try:
+        Path(usual).expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows this user's home
+        make_folder(home)
+        os.environ["PREFECT_HOME"] = str(home)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def test_a_newcomer_types_the_page_in_its_order(home):
         **({"user": NOBODY, "group": NOBODY, "extra_groups": []} if root else {}),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[:3000]
+    assert "Warning" not in ended.stderr
     printed = {SCORE.sub("", line): line for line in ended.stdout.splitlines()}
     for line in "".join(blocks(README, "text")).splitlines():
         assert SCORE.sub("", line) in printed, line

@@ -82,6 +82,17 @@ def test_without_a_named_server_a_flow_has_a_temporary_one_whose_runs_are_kept_i
         page.terminate()
 
 
+@pytest.mark.parametrize("name", ["new/folder/prefect", "file/prefect"])
+def test_a_home_of_prefect_that_does_not_exist_is_made_and_one_that_cannot_be_made_is_replaced(project, tmp_path, name):
+    """Prefect warns, in each process, if it cannot create its folder."""
+    (tmp_path / "file").touch()
+    own = {"PREFECT_HOME": str(tmp_path / name), "HOME": str(tmp_path / "file")}
+    ended = run(project, "index-all", "--prefect", "--workers", "1", "--shard-documents", "2", **own)
+    assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stderr
+    assert (tmp_path / name).exists() == name.startswith("new")
+
+
 def test_a_temporary_server_that_does_not_start_is_named(project):
     home = project.folder / ".rag-index" / "prefect"
     home.mkdir(parents=True)
