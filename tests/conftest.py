@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter, defaultdict
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -214,10 +215,13 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter):
-    skipped = terminalreporter.stats.get("skipped", [])
-    reasons = sorted(
-        {str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr) for report in skipped}
-    )
-    for reason in reasons:
-        terminalreporter.write_line(f"NOT TESTED HERE: {reason.removeprefix('Skipped: ')}")
+    """Name what was skipped, and why, where a person looks."""
+    skipped = defaultdict(Counter)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        skipped[reason.removeprefix("Skipped: ")][report.nodeid.partition("::")[0]] += 1
+    for reason, files in sorted(skipped.items()):
+        tests = ", ".join(f"{number} of {file}" for file, number in sorted(files.items()))
+        terminalreporter.write_line(f"NOT TESTED HERE: {reason} ({tests})")

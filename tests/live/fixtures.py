@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.models import write_embedding_gguf
-from tests.live.ollama_server import OllamaServer, find_ollama
+from tests.live.ollama_server import USUAL_ADDRESS, OllamaServer, RunningOllama, answers, find_ollama
 from tests.live.pooler import pooled
 from tests.live.postgres import postgres
 
@@ -14,18 +14,26 @@ __all__ = ["pooled", "postgres", "ollama_model", "ollama_program", "ollama_serve
 
 @pytest.fixture(scope="session")
 def ollama_program():
-    """The ollama program; tests that need it are skipped if it is not found and cannot be built."""
+    """The program of Ollama, for tests that stop a server or give a model the name of a real one; else they skip."""
     found = find_ollama()
     if not isinstance(found, Path):
-        pytest.skip(found)
+        running = f" (tests do not stop the server at {USUAL_ADDRESS})" if answers(USUAL_ADDRESS) else ""
+        pytest.skip(f"{found}{running}")
     return found
 
 
 @pytest.fixture(scope="session")
-def ollama_server(ollama_program, tmp_path_factory):
-    """A running server without models; a test that stops it starts it again."""
-    with OllamaServer(ollama_program, tmp_path_factory.mktemp("ollama")) as server:
-        yield server
+def ollama_server(tmp_path_factory):
+    """A server of the tests, or else the one that runs at Ollama's usual address; without either, tests skip."""
+    program = find_ollama()
+    if isinstance(program, Path):
+        with OllamaServer(program, tmp_path_factory.mktemp("ollama")) as server:
+            yield server
+    elif answers(USUAL_ADDRESS):
+        with RunningOllama() as server:
+            yield server
+    else:
+        pytest.skip(program)
 
 
 @pytest.fixture(scope="session")

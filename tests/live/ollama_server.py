@@ -1,8 +1,9 @@
-"""A real Ollama server for tests: found or built, and started with its own port and folder."""
+"""A real Ollama server for tests: a process of their own, or one that runs on this machine already."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,30 +11,60 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+import uuid
 from pathlib import Path
+
+from ollama import Client
 
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-BUILD_SECONDS = 1800
 START_SECONDS = 60
+USUAL_ADDRESS = "http://127.0.0.1:11434"
+NO_PROGRAM = "there is no real Ollama: none is on the PATH, and .ci/build-ollama has built none"
 
 
 def find_ollama() -> Path | str:
-    """Return the program from the PATH or built by .ci/build-ollama, or the reason why there is none."""
-    found = shutil.which("ollama")
-    if found:
+    """Return the program from the PATH or of an earlier .ci/build-ollama, or the reason why there is none.
+
+    It builds none: that takes minutes, in which a test would reach its time limit.
+    """
+    if found := shutil.which("ollama"):
         return Path(found)
+    built = subprocess.run([ROOT / ".ci" / "build-ollama", "--find"], stdout=subprocess.PIPE, check=False, text=True)
+    return Path(built.stdout.strip()) if built.returncode == 0 else NO_PROGRAM
+
+
+def answers(url: str) -> bool:
+    """Return whether an Ollama answers at this address."""
     try:
-        built = subprocess.run(
-            [ROOT / ".ci" / "build-ollama"], capture_output=True, check=False, text=True, timeout=BUILD_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return f"ollama is not installed, and building it failed: {exc}"
-    if built.returncode:
-        reason = (built.stderr.strip().splitlines() or ["no reason"])[-1]
-        return f"ollama is not installed, and .ci/build-ollama says: {reason}"
-    return Path(built.stdout.strip().splitlines()[-1])
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/api/version", timeout=2) as got:
+            return "version" in json.load(got)
+    except (OSError, ValueError):
+        return False
+
+
+class RunningOllama:
+    """A server of the person who runs the tests. Their models get names of their own, and are gone after the block."""
+
+    def __init__(self, url: str = USUAL_ADDRESS) -> None:
+        self.url = url
+        self._client = Client(url, trust_env=False)
+        self._created: list[str] = []
+
+    def __enter__(self) -> RunningOllama:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._created:
+            self._client.delete(name)
+
+    def create(self, name: str, gguf: Path) -> str:
+        """Make a model from a GGUF file, and return its name."""
+        name = f"rag-index-test-{uuid.uuid4().hex[:12]}-{name}"
+        self._client.create(name, files={gguf.name: self._client.create_blob(gguf)})
+        self._created.append(name)
+        return name
 
 
 class OllamaServer:
@@ -81,7 +112,7 @@ class OllamaServer:
                 [self.program, "serve"], env=self._environment(), stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while not answers(self.url):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self.program} does not start:\n{self.log[-2000:]}")
@@ -122,10 +153,3 @@ class OllamaServer:
             "OLLAMA_HOST": f"127.0.0.1:{self.port}",
             "OLLAMA_MODELS": str(self.folder / "models"),
         }
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/version", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False

@@ -32,7 +32,7 @@ def embedder(ollama_server, ollama_model):
 def settings_for(*servers, **given):
     """Return settings with one thread, since Ollama's threads wait much longer for each other in parallel test runs."""
     model = "tiny-embed"
-    if not isinstance(servers[-1], OllamaServer):
+    if isinstance(servers[-1], str):
         *servers, model = servers
     given = {"wait_for_recovery": 5.0, "num_thread": 1, "batch_texts": 16} | given
     return EmbedderSettings(kind="ollama", model=model, hosts=[server.url for server in servers], **given)
@@ -48,16 +48,16 @@ def test_identity(embedder, ollama_model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["qwen3-embedding:0.6b", "hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", "bge-m3"])
-def test_texts_get_the_prefixes_of_the_model_that_the_server_calls_by_this_name(
-    ollama_server, tmp_path, embedder, name, caplog
-):
-    settings = settings_for(ollama_server, ollama_server.create(name, write_embedding_gguf(tmp_path / "same.gguf")))
+def test_texts_get_the_prefixes_of_the_model_that_the_server_calls_by_this_name(own_server, tmp_path, name, caplog):
+    """Names of models that a person may have pulled into a server of theirs."""
+    settings = settings_for(own_server, own_server.create(name, write_embedding_gguf(tmp_path / "same.gguf")))
     identity, (document, query) = identify(settings), known_prompts(name)
     assert (identity.document_prefix, identity.query_prefix) == (document, query)
     assert not [message for message in caplog.messages if "it is not known" in message]
     with closing(open_embedder(settings)) as named:
         vectors = [*named.embed_documents(["the printer"]), named.embed_query("the printer")]
-    plain = embedder.embed_documents([f"{document}the printer", f"{query}the printer"])
+    with closing(open_embedder(settings_for(own_server))) as embedder:
+        plain = embedder.embed_documents([f"{document}the printer", f"{query}the printer"])
     assert np.abs(np.array(vectors) - np.array(plain)).max() < 1e-6
 
 
