@@ -19,7 +19,7 @@ from tests.waiting import eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 NOT_FOLLOWED = {"install", "example", "systemd"}
-"""Kinds of blocks to leave out: what is installed already, machines that do not exist, and systemd."""
+"""Kinds of blocks to leave out: what is installed already, machines that do not exist, and systemd (test_locked.py)."""
 
 
 def blocks() -> list[tuple[str, list[str]]]:
