@@ -46,7 +46,7 @@ def issuer(url):
 CLIENTS = {
     "ollama": embedder("ollama"),
     "openai": embedder("openai"),
-    "qdrant": lambda url: Link(url, patience=0, grpc_port=0).call(lambda client: client.get_collections()),
+    "qdrant": lambda url: Link(url, 0, grpc_port=0).call(lambda client: client.get_collections()),
     "reranker": lambda url: RerankServer(url, 5.0).score("a query", ["a text"]),
     "service": lambda url: Service(url, timeout=5.0).search_sync("a query"),
     "issuer": issuer,

@@ -24,6 +24,7 @@ from rag_index.components.embedders.bm25 import names_of
 from rag_index.core.connections import why_failed
 from rag_index.core.extras import install_command
 from rag_index.core.settings.plugins import RERANKERS, installed, load_plugin
+from rag_index.core.transport import BoundedTransport
 from rag_index.errors import RerankerError, one_line
 from rag_index.search.concurrency import Deadline
 
@@ -127,16 +128,12 @@ class RerankServer:
 
     def __init__(self, address: str, timeout: float) -> None:
         """Prepare the client; the first call connects. `timeout` is that of a whole answer, in seconds."""
-        from rag_index.components.stores.server.link import BoundedTransport, refuse_compressed
-
         url, self._model = urldefrag(address)
         parts = urlsplit(url)
         self._place = f"the reranker at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._url, self._path = url.rstrip("/").removesuffix(COMMON), COMMON
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=RERANKER_CONNECT_SECONDS),
-            headers={"Accept-Encoding": "identity"},
-            event_hooks={"response": [refuse_compressed]},
             transport=BoundedTransport(url, timeout, MAX_RERANKER_ANSWER),
         )
 

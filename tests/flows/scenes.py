@@ -6,13 +6,12 @@ does, and returns the exit code.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from rag_index.components import stores
 from rag_index.components.sources.sql import SqlSource
+from rag_index.components.stores import server
 from rag_index.errors import EmbedderUnavailable, SourceUnavailable
 from rag_index.etl import steps
 from rag_index.search import Retriever
@@ -196,7 +195,7 @@ def no_text(stage: Stage, _: FakeQdrant) -> int:
 def qdrant_away(stage: Stage, qdrant: FakeQdrant) -> int:
     stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
     stage.set("shard_documents = 10", "shard_documents = 2")  # on a busy machine the stop comes some writes later
-    stage.patch.setattr(stores, "_open_server", partial(stores._open_server, patience=0.5))
+    stage.patch.setattr(server, "PATIENCE", 0.5)
     # a shard puts its points and its commit's mark, and the mark of one goes beside the points of the next
     with when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 5, qdrant.stop):
         code = fails(stage.run(), qdrant.url.removeprefix("http://"))

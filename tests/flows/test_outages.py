@@ -4,13 +4,12 @@ import socket
 import socketserver
 import threading
 from contextlib import contextmanager, suppress
-from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rag_index.components import stores
+from rag_index.components.stores import server
 from rag_index.errors import TransientError
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
@@ -75,7 +74,7 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
     "of", ["PUT /collections/test_notes__2/points", "POST /collections/aliases"], ids=["upsert", "publish"]
 )
 def test_what_a_store_has_waited_for_is_not_tried_again_by_the_step(tmp_path, monkeypatch, of):
-    monkeypatch.setattr(stores, "_open_server", partial(stores._open_server, patience=0.0))
+    monkeypatch.setattr(server, "PATIENCE", 0.0)
     with FakeQdrant() as qdrant:
         project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
         assert project.run().state == "completed"

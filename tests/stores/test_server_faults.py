@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from rag_index.components.stores.server import ServerStore, link
+from rag_index.components.stores.server import PATIENCE as USUAL_PATIENCE
+from rag_index.components.stores.server import ServerStore
+from rag_index.core import transport
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.errors import PointsRefused, SettingsError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
@@ -59,7 +61,7 @@ BOMB = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(ZIPPED
     ids=["slow head", "slow body", "endless", "compressed"],
 )
 def test_an_answer_has_one_time_limit_and_one_size(monkeypatch, answer, size, said, proxied):
-    monkeypatch.setattr(link, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(transport, "MAX_ANSWER", 1 << 20)
     ending = threading.Event()
 
     class Slow(socketserver.BaseRequestHandler):
@@ -88,7 +90,7 @@ def test_a_proxy_that_cannot_be_used_is_named_with_a_way_around_it(monkeypatch):
     monkeypatch.setenv("all_proxy", "socks4://127.0.0.1:9")
     with (
         pytest.raises(
-            StoreError, match=r"for http://qdrant\.invalid:6333 cannot be used.*qdrant\.invalid into NO_PROXY"
+            SettingsError, match=r"for http://qdrant\.invalid:6333 cannot be used.*qdrant\.invalid into NO_PROXY"
         ),
         closing(ServerStore("http://qdrant.invalid:6333", timeout=1, patience=0)) as store,
     ):
@@ -159,10 +161,12 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
     store.close()
 
 
-def test_a_server_that_has_answered_is_given_the_time_of_a_restart(qdrant):
-    with closing(ServerStore(qdrant.url, timeout=1)) as store:
-        pauses = stop_time(store)
-        for seconds in (30, 120):
+@pytest.mark.parametrize("patience", [10.0, 600.0, None])
+def test_a_call_waits_for_a_server_as_long_as_its_opener_says(qdrant, patience):
+    given = {} if patience is None else {"patience": patience}
+    with closing(ServerStore(qdrant.url, timeout=1, **given)) as store:
+        pauses, seconds = stop_time(store), patience or USUAL_PATIENCE
+        for _ in range(2):  # before and after it has answered
             qdrant.stop()
             with pytest.raises(StoreUnavailable):
                 store.collections()
@@ -215,9 +219,9 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
     assert pauses == [1.0]
 
 
-def test_a_run_makes_every_pause_that_the_server_asks_for(qdrant):
+def test_pauses_that_the_server_asks_for_end_with_patience(qdrant):
     """Qdrant's own rate limits ask for up to a minute, and again if others were faster."""
-    with closing(ServerStore(qdrant.url)) as store:
+    with closing(ServerStore(qdrant.url, patience=600)) as store:
         store.create("c", 4, {})
         pauses = stop_time(store)
         limited = {"status": 429, "error": "Rate limiting exceeded", "headers": {"Retry-After": "59"}}
@@ -226,9 +230,10 @@ def test_a_run_makes_every_pause_that_the_server_asks_for(qdrant):
         assert pauses == [59.0] * 5
         assert store.count("c") == 10
         qdrant.break_next(UPSERT, times=None, **limited)
-        with pytest.raises(StoreUnavailable, match="Rate limiting"):
+        with pytest.raises(StoreUnavailable, match="Rate limiting") as limited_for_long:
             store.upsert("c", points(10))
-        assert 3500 <= sum(pauses[5:]) <= 3720
+        assert limited_for_long.value.retry_after == 59
+        assert 540 <= sum(pauses[5:]) <= 600
 
 
 # Refusals

@@ -90,15 +90,17 @@ def location(settings: StoreSettings) -> str:
     return settings.url or str(settings.path.absolute().resolve())
 
 
-def open_store(settings: StoreSettings, *, wait: float = 0.0, writes: bool = False) -> Store:
+def open_store(
+    settings: StoreSettings, *, wait: float = 0.0, writes: bool = False, patience: float | None = None
+) -> Store:
     """Open the store that the settings name. Each collection of the embedded one is locked when it is first used;
     `wait` is how long to wait for its holder. With `writes`, each is made ready to be written by then. A request to a
-    server with a passing fault is retried for 30 seconds, and for as long as the server asks for pauses."""
+    server that is away or asks for pauses is retried for `patience` seconds (default: as `server.PATIENCE` says)."""
     if settings.url is None:
         from rag_index.components.stores.edge.store import EdgeStore
 
         return EdgeStore(settings.path, wait=wait, writes=writes)
-    return _open_server(settings)
+    return _open_server(settings, patience=patience)
 
 
 def open_reader(
@@ -118,11 +120,14 @@ def open_reader(
 def _open_server(
     settings: StoreSettings, *, timeout: float | None = None, patience: float | None = None
 ) -> ServerStore:
-    from rag_index.components.stores.server import ServerStore
+    from rag_index.components.stores.server import PATIENCE, ServerStore
 
-    timeout, key = settings.timeout if timeout is None else timeout, settings.secret_api_key()
     return ServerStore(
-        str(settings.url), api_key=key, timeout=timeout, patience=patience, grpc_port=settings.server.grpc_port
+        str(settings.url),
+        api_key=settings.secret_api_key(),
+        timeout=settings.timeout if timeout is None else timeout,
+        patience=PATIENCE if patience is None else patience,
+        grpc_port=settings.server.grpc_port,
     )
 
 

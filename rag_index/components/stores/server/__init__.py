@@ -14,6 +14,10 @@ from rag_index.components.stores.server.link import Link, names_of
 from rag_index.components.stores.server.server_collection import ServerCollection
 from rag_index.errors import StoreError
 
+PATIENCE = 120.0
+"""Seconds for which a call waits for a store that is away, if its opener does not say otherwise: a server that restarts
+reads its collections."""
+
 
 class ServerStore(Store):
     """The Store protocol on a Qdrant server, 1.16 or newer. It connects with the first call. Each call retries passing
@@ -28,10 +32,10 @@ class ServerStore(Store):
         *,
         api_key: str | None = None,
         timeout: float = 60.0,
-        patience: float | None = None,
+        patience: float = PATIENCE,
         grpc_port: int | None = None,
     ) -> None:
-        how: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "patience": patience, "grpc_port": grpc_port}
+        how: dict[str, Any] = {"patience": patience, "api_key": api_key, "timeout": timeout, "grpc_port": grpc_port}
         self._link = Link(url, **how)
         self._remake = partial(ServerStore, url, **how)
 
@@ -85,7 +89,7 @@ class ServerStore(Store):
 
     def fallback(self) -> str:
         """Return why the server is not asked over gRPC although that is wanted; otherwise ""."""
-        return self._link.fallback()
+        return self._link.call(lambda _: self._link.fallback)
 
     def close(self) -> None:
         self._link.close()

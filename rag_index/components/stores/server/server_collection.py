@@ -240,7 +240,7 @@ class ServerCollection(PointReads):
         return (info.points_count or 0) if has_sparse(info) else None
 
     def _counts_corpus(self) -> bool:
-        return self._link.has_version(MIN_IDF)
+        return self._link.call(lambda _: self._link.version) >= MIN_IDF
 
     # Writes
 

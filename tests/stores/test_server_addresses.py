@@ -1,0 +1,107 @@
+"""Addresses of a Qdrant server as people have them: without a port, under a path, or those of its dashboard."""
+
+import socket
+import threading
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from rag_index.components.stores.server import ServerStore, link
+from rag_index.errors import RagIndexError, StoreError, StoreUnavailable
+from tests.fakes.qdrant import FakeQdrant
+from tests.fakes.qdrant_grpc import FakeQdrantGrpc
+from tests.ports import free_port
+
+
+@pytest.fixture
+def ports(monkeypatch):
+    """Return ports in place of Qdrant's own and that of http, which a test cannot have."""
+    own, web = free_port(2), free_port()
+    monkeypatch.setattr(link, "REST_PORT", own)
+    monkeypatch.setattr(link, "WEB_PORTS", {"http": web})
+    return own, web
+
+
+@contextmanager
+def website(port=0, status=200):
+    """Answer each request with a page, as a proxy does that knows no Qdrant."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "14")
+            self.end_headers()
+            self.wfile.write(b"<h1>Hello</h1>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def opened(url, **more):
+    return closing(ServerStore(url, patience=0, timeout=5, **more))
+
+
+def said_of(url, error: type[RagIndexError] = StoreUnavailable):
+    with opened(url) as store, pytest.raises(error) as raised:
+        store.names()
+    return str(raised.value)
+
+
+def test_a_server_without_a_port_is_asked_at_qdrants_own_with_grpc_beside_it(ports):
+    own, web = ports
+    with (
+        website(web),
+        FakeQdrant(port=own) as qdrant,
+        FakeQdrantGrpc(qdrant, port=own + 1),
+        opened("http://127.0.0.1") as store,
+    ):
+        store.create("c", 4, {})
+        assert store.fallback() == ""
+    assert "GRPC Create" in qdrant.seen
+
+
+@pytest.mark.parametrize("at_own", ["nothing", "silence", "page"])
+def test_a_server_behind_a_proxy_is_found_at_the_port_of_its_scheme(ports, at_own):
+    own, web = ports
+    others = {"nothing": socket.socket, "silence": lambda: socket.create_server(("127.0.0.1", own)),
+              "page": lambda: website(own, 404)}  # fmt: skip
+    with others[at_own](), FakeQdrant(port=web), opened("http://127.0.0.1") as store:
+        store.create("c", 4, {})
+        assert store.names() == {"c"}
+        assert "does not tell where Qdrant answers gRPC" in store.fallback()
+
+
+def test_both_ports_are_named_if_no_qdrant_answers(ports):
+    own, web = ports
+    said = said_of("http://127.0.0.1")
+    assert f"port {own} and port {web}: " in said
+    assert "Connection refused" in said
+    with website(web, 502):
+        said = said_of("http://127.0.0.1")
+    assert f"(port {own}: [Errno 111] Connection refused; port {web}: answered 502: Hello)" in said
+
+
+def test_what_is_wrong_with_a_key_or_a_version_is_said_of_the_first_port(ports):
+    own, _ = ports
+    with FakeQdrant(port=own) as qdrant:
+        qdrant.version = "1.15.4"
+        assert "1.15.4, and metadata of collections needs 1.16" in said_of("http://127.0.0.1", StoreError)
+
+
+@pytest.mark.parametrize("path", ["/dashboard", "/collections/notes"])
+def test_a_path_that_is_none_of_qdrants_is_named(qdrant, path):
+    said = said_of(qdrant.url + path, StoreError)
+    assert said == f"Qdrant at {qdrant.url}{path}: Not Found (404): is {path} the path of its API?"
+
+
+def test_a_page_in_place_of_an_answer_names_the_path():
+    """As the dashboard of a real server is."""
+    with website() as url:
+        assert "is it running under /dashboard?" in said_of(url + "/dashboard")
+        assert said_of(url).endswith("is it running?")
