@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import multiprocessing
 import os
@@ -65,6 +66,8 @@ class Server:
     """An ASGI application with the routes of Ollama and OpenAI that takes its time for each request, one by one."""
 
     kind: Kind
+    floats: bool = False
+    """Whether vectors are numbers in JSON although base64 is asked for."""
     free_at: float = 0.0
     log: list[tuple[float, float, float, int]] = field(default_factory=list)
     """When each request came, was begun and was answered, and its number of texts."""
@@ -73,6 +76,7 @@ class Server:
         rows = np.random.default_rng(1).standard_normal((512, DIMENSION)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         self._rows = [orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in rows]
+        self._packed = [orjson.dumps(base64.b64encode(row).decode()) for row in rows]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -90,9 +94,10 @@ class Server:
 
     async def _answer(self, path: str, body: Any) -> bytes:
         if path == "/api/embed":
-            return b'{"model":"m","embeddings":[' + b",".join(await self._embed(body["input"])) + b"]}"
+            return b'{"model":"m","embeddings":[' + b",".join(await self._embed(body["input"], self._rows)) + b"]}"
         if path == "/v1/embeddings":
-            rows = await self._embed(body["input"])
+            packed = body.get("encoding_format") == "base64" and not self.floats
+            rows = await self._embed(body["input"], self._packed if packed else self._rows)
             data = b",".join(b'{"index":%d,"embedding":%s}' % (i, row) for i, row in enumerate(rows))
             return b'{"object":"list","data":[' + data + b'],"model":"m"}'
         if path == "/stats":
@@ -103,13 +108,13 @@ class Server:
         show = {"modelfile": f"FROM /x/sha256-{'b' * 64}\n", "model_info": {"bert.context_length": 2048}, "details": {}}
         return orjson.dumps({"version": "0.17.4"} if path == "/api/version" else show)
 
-    async def _embed(self, texts: list[str] | str) -> list[bytes]:
+    async def _embed(self, texts: list[str] | str, rows: list[bytes]) -> list[bytes]:
         texts, now = [texts] if isinstance(texts, str) else texts, time.monotonic()
         begins = max(now + self.kind.latency, self.free_at)
         self.free_at = begins + self.kind.text * len(texts)
         self.log.append((now, begins, self.free_at, len(texts)))
         await asyncio.sleep(self.free_at - now)
-        return [self._rows[zlib.crc32(text.encode()) % len(self._rows)] for text in texts]
+        return [rows[zlib.crc32(text.encode()) % len(rows)] for text in texts]
 
     def _stats(self) -> dict[str, Any]:
         """Return what was done since the first request with several texts, and begin anew."""
@@ -122,11 +127,11 @@ class Server:
         return {"seconds": seconds, "busy": busy, "texts": texts, "requests": len(log), "course": course}
 
 
-def serve(connection: multiprocessing.connection.Connection, kind: Kind) -> None:
+def serve(connection: multiprocessing.connection.Connection, kind: Kind, floats: bool) -> None:
     """Serve until the process is ended, and tell the port."""
 
     async def run() -> None:
-        server = uvicorn.Server(uvicorn.Config(Server(kind), port=0, log_level="error", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(Server(kind, floats), port=0, log_level="error", lifespan="off"))
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
@@ -137,11 +142,11 @@ def serve(connection: multiprocessing.connection.Connection, kind: Kind) -> None
 
 
 @contextmanager
-def running(kind: Kind) -> Iterator[str]:
+def running(kind: Kind, *, floats: bool) -> Iterator[str]:
     """Run a server in a process of its own, and yield its address."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, kind), daemon=True)
+    process = context.Process(target=serve, args=(theirs, kind, floats), daemon=True)
     process.start()
     try:
         yield f"http://127.0.0.1:{ours.recv()}"
@@ -180,7 +185,7 @@ async def bare(url: str, kind: Kind, documents: list[str]) -> None:
 
     async def ask() -> None:
         while waiting:
-            body = orjson.dumps({"model": MODEL, "input": waiting.pop()})
+            body = orjson.dumps({"model": MODEL, "input": waiting.pop(), "encoding_format": "base64"})
             orjson.loads((await client.post(url + kind.route, content=body)).content)
 
     async with httpx.AsyncClient(timeout=120) as client:
@@ -193,7 +198,10 @@ def stats(url: str) -> dict[str, Any]:
 
 def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
     kind, documents = KINDS[name], texts(count)
-    with running(kind) as url, project(url, kind, documents, arguments.settings.replace("\\n", "\n")) as config:
+    with (
+        running(kind, floats=arguments.floats) as url,
+        project(url, kind, documents, arguments.settings.replace("\\n", "\n")) as config,
+    ):
         asyncio.run(bare(url, kind, documents))
         alone = stats(url)
         workers = ["--workers", str(arguments.workers)] if arguments.workers else []
@@ -229,6 +237,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--settings", default="", help="more lines for the section [embedder] and after it")
     parser.add_argument("--option", action="append", default=[], help="an option of index-all, such as --serial")
+    parser.add_argument("--floats", action="store_true", help="have the server answer no base64")
     parser.add_argument("--course", help="a file for the times of all requests of the last run")
     arguments = parser.parse_args()
     for name in KINDS if arguments.server == "both" else [arguments.server]:

@@ -72,6 +72,16 @@ def test_what_a_host_made_while_its_model_was_compared_is_made_again_too_if_it_g
     assert swapped.others_embedded > 0
 
 
+def test_a_slow_host_gets_less_at_a_time_until_it_answers_in_time(warm):
+    """A server on a processor: 64 texts take it twice as long as a request may."""
+    hosts = warm(1, timeout=60.0, batch_texts=64)
+    hosts[0].seconds_per_text = 2.0
+    assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+    hosts[0].sent.clear()
+    took = hosts.seconds_to_embed(TEXTS)
+    assert took < 2.0 * len(TEXTS) + 10, "no request timed out"
+
+
 # Whose fault it is
 
 

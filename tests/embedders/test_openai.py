@@ -45,6 +45,27 @@ def test_vectors_belong_to_their_texts_whatever_their_order_is(server, make):
     assert_own_vectors([query.future.result(30) for query in queries], TEXTS)
 
 
+@pytest.mark.parametrize(
+    ("answer", "asked"), [("float32", True), ("refused", False), ("ignored", False), ("float64", False)]
+)
+def test_vectors_are_asked_for_in_base64_where_the_server_gives_the_same_ones(server, make, answer, asked):
+    server.base64 = answer
+    embedder = make(server)
+    assert embedder.identity().dimension == server.dimension
+    server.requests.clear()
+    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+    assert {"encoding_format" in request.body for request in server.embeds()} == {asked}
+
+
+def test_another_server_behind_the_address_that_refuses_base64_costs_one_request(server, make):
+    embedder = make(server, requests_in_flight=1)
+    embedder.identity()
+    server.base64 = "refused"
+    server.requests.clear()
+    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+    assert ["encoding_format" in request.body for request in server.embeds()].count(True) == 1
+
+
 def test_the_servers_own_limit_of_texts_is_learnt(server, make):
     """A refusal is needed for each halving, and no more of them afterwards."""
     server.max_texts = 4

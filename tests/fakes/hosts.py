@@ -129,8 +129,11 @@ class FakeHost:
         if isinstance(outcome, RequestTimedOut):
             await asyncio.sleep(self.timeout)
             raise outcome
-        async with self._turn:
-            await asyncio.sleep(self.seconds_per_request + self.seconds_per_text * len(texts))
+        try:
+            async with asyncio.timeout(self.timeout), self._turn:
+                await asyncio.sleep(self.seconds_per_request + self.seconds_per_text * len(texts))
+        except TimeoutError:
+            raise RequestTimedOut(f"{self.url} gave no answer in time") from None
         if self._stops > stops:
             raise EmbedderUnavailable(f"{self.url} broke off")
         if outcome is not None:

@@ -25,6 +25,7 @@ default), on `path` (those that embed by default; None for all paths).
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
@@ -96,6 +97,8 @@ class FakeOllama:
     """/v1/embeddings refuses requests with more texts."""
     api_key: str = ""
     """/v1/embeddings refuses requests without this key, if there is one."""
+    base64: str = "float32"
+    """How /v1/embeddings answers a request for base64: with numbers of this type, or "refused" or "ignored"."""
     seconds_per_text: float = 0.0
     concurrent: bool = False
     """Whether /api/embed works on several requests at once; a real Ollama does not."""
@@ -232,6 +235,11 @@ class FakeOllama:
         }
 
 
+def pack(row: list[float], kind: str = "float32") -> str:
+    """Return a row as servers write it in base64, as numbers of this kind."""
+    return base64.b64encode(np.asarray(row, kind).tobytes()).decode()
+
+
 def _broken(kind: str, row: list[float]) -> list:
     if kind == "zero":
         return [0.0] * len(row)
@@ -354,7 +362,11 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 200:
             return status, {"error": {"message": f"This model's maximum context length is {fake.max_chars} tokens"}}
         numbered = fault is None or fault.kind != "unnumbered"
-        data = [{"index": number * numbered, "embedding": list(row)} for number, row in enumerate(answer["embeddings"])]
+        if fake.base64 == "refused" and "encoding_format" in body:
+            return 400, {"error": {"message": "encoding_format is not supported", "code": "unsupported_parameter"}}
+        packs = fake.base64 in ("float32", "float64") and body.get("encoding_format") == "base64"
+        rows = [pack(row, fake.base64) if packs and None not in row else list(row) for row in answer["embeddings"]]
+        data = [{"index": number * numbered, "embedding": row} for number, row in enumerate(rows)]
         return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
 
     def _send(

@@ -46,6 +46,18 @@ def test_every_host_is_in_a_share_and_no_share_is_empty(hosts, workers, shares):
         assert sorted(numbers(pool.hosts)) == list(range(hosts))
 
 
+@pytest.mark.parametrize(
+    ("in_flight", "hosts", "workers", "requests"),
+    [
+        (4, 1, 1, [4]), (4, 1, 3, [2, 1, 1]), (4, 1, 15, [1] * 15), (16, 1, 5, [4, 3, 3, 3, 3]), (4, 2, 3, [2, 4, 2]),
+        (4, 3, 2, [4, 4]), (1, 1, 2, [1, 1]),
+    ],
+)  # fmt: skip
+def test_the_requests_that_a_host_gets_are_shared_among_its_workers(in_flight, hosts, workers, requests):
+    pools = [pool_of(hosts, home=home, workers=workers, in_flight=in_flight) for home in range(workers)]
+    assert [pool.own[0].slots for pool in pools] == requests
+
+
 # Hosts that fail
 
 
@@ -90,11 +102,28 @@ def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
     assert not host.resting(now.at)
     assert host.free_slots(now.at) == 4
     for _ in range(9):
-        host.record_success(10, 0.1)
+        host.record_success()
     assert host.free_slots(now.at) == 4
     for _ in range(40):
-        host.record_success(10, 0.1)
+        host.record_success()
     assert host.free_slots(now.at) == 8
+
+
+def test_timeouts_halve_the_requests_in_flight_for_good_and_then_the_texts_of_a_request():
+    now, pool = Time(), pool_of(1, in_flight=4)
+    host = pool.hosts[0]
+    slots, texts = [], []
+    for _ in range(4):
+        started = now.at
+        for _ in range(3):  # in flight together
+            now.at += 1
+            host.record_timeout(started, now.at, texts=min(64, host.max_texts))
+        for _ in range(100):
+            host.record_success()
+        slots.append(host.slots), texts.append(min(64, host.max_texts))
+        now.at += 1
+    assert slots == [2, 1, 1, 1]
+    assert texts == [64, 64, 32, 16]
 
 
 def test_429_without_retry_after_pauses_longer_each_time():

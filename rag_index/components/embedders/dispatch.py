@@ -223,6 +223,9 @@ class Dispatch(HostCalls[Batch]):
             host.revoke_admission()
             self._record_failure(batch, host, error)
 
+    def _timed_out(self, batch: Batch, host: Host, started: float) -> None:
+        host.record_timeout(started, self._clock.now(), len(batch.texts))
+
     def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], started: float) -> None:
         """Keep the vectors that can be right, and try the texts of the others again, each alone."""
         broken: list[tuple[Batch, BadVectors]] = []
@@ -240,8 +243,7 @@ class Dispatch(HostCalls[Batch]):
             for retry, error in reversed(broken):
                 self._record_failure(retry, host, error)
         else:
-            now = self._clock.now()
-            host.record_success(sum(map(self._length, batch.texts)), now - started, now)
+            host.record_success()
         if len(broken) < len(batch.texts):
             self._host_answered(host, started)
 
@@ -348,6 +350,9 @@ class QueryStream(Dispatch):
                 query.settle(exc)
         finally:
             self._under_way.remove(queries)
+
+    def _timed_out(self, batch: Batch, host: Host, started: float) -> None:
+        """Change nothing: a host gets one request at a time, and must not get fewer queries as long as it is used."""
 
     def _unusable(self, host: Host, error: RagIndexError, started: float) -> None:
         if not host.down:

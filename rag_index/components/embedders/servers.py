@@ -39,7 +39,7 @@ log = logging.getLogger("rag_index.embedders")
 
 
 class ServerEmbedder:
-    """An Embedder that calls servers with as many requests at a time as each host shows to pay (`hosts.host_pool`).
+    """An Embedder that calls servers, each with a fixed number of requests at a time (`hosts.host_pool`).
 
     `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
     began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
@@ -66,8 +66,9 @@ class ServerEmbedder:
             else OllamaEndpoint(url, settings, settings.dimensions)
             for url in settings.hosts
         ]
-        fixed = None if settings.requests_in_flight == "auto" else settings.requests_in_flight
-        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=fixed)
+        number, usual = settings.requests_in_flight, self._endpoints[0].usual_requests
+        in_flight = usual if number == "auto" else number
+        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=in_flight)
         self._model = KnownModel(settings.model)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import ollama
 from pydantic import ValidationError
 
@@ -22,12 +24,19 @@ from rag_index.components.hosts.endpoint import (
     plain_vector,
 )
 from rag_index.core.documents.vectors import probe_digest
-from rag_index.errors import BadVectors, EmbedderError, EmbedderUnavailable, ModelMissing, RagIndexError, RequestTooLong
+from rag_index.errors import (
+    BadVectors,
+    EmbedderError,
+    EmbedderUnavailable,
+    ModelMissing,
+    RagIndexError,
+    RequestTooLong,
+    TextRefused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from rag_index.core.settings import EmbedderSettings
@@ -123,6 +132,11 @@ class OllamaEndpoint(Endpoint):
 
 
 ROUTE = "/embeddings"
+BASE64 = {"encoding_format": "base64"}
+"""Asks for the bytes of vectors: to read their numbers as JSON takes longer than all else that is done with them."""
+FORMAT_REFUSED = re.compile("encoding_format|base64", re.I)
+SAME_VECTOR = 0.05
+"""The share of its length by which a vector may differ if a server computes it twice."""
 TOO_MANY = re.compile(
     r"batch size|(in one|per|submitted) batch|more batches|too many (inputs|texts|documents)|tokens per request"
     r"|array too long|at most \d+ (inputs|items|texts)",
@@ -137,6 +151,7 @@ class OpenAIEndpoint(Endpoint):
     a server names no digest. Its model is known by the vector of a plain text, which `same_digest` compares."""
 
     service = "the embedding server"
+    usual_requests = 16  # one that batches takes the texts of all
     compare_seconds = 300.0  # a comparison is an embedding, which may cost money
 
     def __init__(self, url: str, settings: EmbedderSettings) -> None:
@@ -149,6 +164,8 @@ class OpenAIEndpoint(Endpoint):
         if self._key:
             self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
         self._http = httpx.AsyncClient(**self._client_options)
+        self._format: Mapping[str, str] | None = None
+        """`BASE64` if the server takes it, and empty if it does not; None until it was tried."""
 
     async def details(self) -> ModelDetails:
         """Return a digest made of the vector of a plain text. Raises BadVectors, and what `embed` raises."""
@@ -158,8 +175,37 @@ class OpenAIEndpoint(Endpoint):
         await self._http.aclose()
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        answer = await self._post(self._address, {"model": self._model, "input": texts})
-        return self._vectors(self._in_order(answer["data"]))
+        try:
+            vectors = self._vectors(await self._rows(texts, self._format or {}))
+        except TextRefused as exc:  # by another server behind the same address
+            if not (self._format and FORMAT_REFUSED.search(str(exc))):
+                raise
+            self._format = {}
+            return self._vectors(await self._rows(texts, {}))
+        if self._format is None:
+            self._format = {}  # whatever becomes of this trial, it is the only one
+            self._format = BASE64 if await self._takes_base64(texts, vectors) else {}
+        return vectors
+
+    async def _rows(self, texts: list[str], more: Mapping[str, str]) -> list[Any]:
+        answer = await self._post(self._address, {"model": self._model, "input": texts, **more})
+        return self._in_order(answer["data"])
+
+    def _vectors(self, rows: Sequence[Any]) -> list[NDArray[np.float32]]:
+        if all(isinstance(row, str) for row in rows):
+            rows = [np.frombuffer(b64decode(row), "<f4") for row in rows]
+        return super()._vectors(rows)
+
+    async def _takes_base64(self, texts: list[str], vectors: list[NDArray[np.float32]]) -> bool:
+        """Return whether the server answers these texts in base64 when asked, and with the same vectors: some refuse
+        it, some ignore it, and some have numbers of another size."""
+        try:
+            rows = await self._rows(texts, BASE64)
+            pairs = list(zip(self._vectors(rows), vectors, strict=True))
+        except (RagIndexError, httpx.HTTPError, ValueError, TypeError, KeyError):
+            return False
+        same = all(a.size == b.size and np.linalg.norm(a - b) <= SAME_VECTOR * np.linalg.norm(b) for a, b in pairs)
+        return same and all(isinstance(row, str) for row in rows)
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         found = {row.get("index", place): row["embedding"] for place, row in enumerate(rows)}

@@ -20,6 +20,7 @@ import orjson
 from rag_index.core.connections import proxy_remedy, tls_context, why_failed
 from rag_index.core.documents.vectors import PROBE, broken_reason, same_digest, shorten
 from rag_index.core.outages import Call, asking
+from rag_index.core.transport import MAX_ANSWER
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 HOST_CONNECT_SECONDS = 5.0
-MAX_ANSWER = 256 << 20
-"""Bytes of an answer: a few thousand vectors of 4096 dimensions have as many as JSON."""
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
 MIN_SILENCE = 10.0
@@ -88,6 +87,8 @@ class Endpoint(ABC):
     service: ClassVar[str]
     _http: httpx.AsyncClient
     """The connections for texts, which each protocol opens."""
+    usual_requests: ClassVar[int] = 4
+    """Requests that it gets at once, if the settings do not say otherwise: more would only wait there."""
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 

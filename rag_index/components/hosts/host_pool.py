@@ -1,7 +1,5 @@
 """The pool of hosts: it decides which host gets the next request, and which host rests for how long. The pool is plain
-state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests. A host is given
-twice as many requests at a time as long as it answers more by it (`Load`). Whether that pays is measured while the host
-works: the characters that it answers in a second, before and after."""
+state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests."""
 
 from __future__ import annotations
 
@@ -42,75 +40,6 @@ class Clock:
         return seconds * (0.8 + 0.4 * self.chance())
 
 
-GAIN = 1.15
-"""How much faster a host must be with twice as many requests, for that to pay."""
-MIN_ANSWERS = 6
-"""Answers after which a rate counts, or twice as many as there are requests under way."""
-FULL = 0.75
-"""The share of the allowed requests that must have been under way, on average, for a rate to count."""
-MAX_REQUEST_SECONDS = 2.0
-"""A host that takes longer for a request computes all the time: it gets no more, or requests would time out."""
-SHORT_REQUEST_SECONDS = 1.0
-"""A host that answers in less keeps the last requests that did not pay: it has work while this process is busy."""
-FIRST_REQUESTS, MAX_REQUESTS = 2, 32
-
-
-@dataclass(slots=True)
-class Load:
-    """How many requests one host gets at a time, at most `most`, and what that taught."""
-
-    requests: int
-    most: int
-    _before: tuple[float, int] | None = None
-    """The rate and the number of requests before it was doubled."""
-    _changed: float = 0.0
-    _since: float | None = None
-    _answers: int = 0
-    _chars: int = 0
-    _seconds: float = 0.0
-    _learns: bool = True
-
-    @classmethod
-    def of(cls, requests: int | None, *, sharing: int = 1) -> Load:
-        """Return the load to begin with, for a host that `sharing` processes use. `requests` fixes it."""
-        return cls(requests or FIRST_REQUESTS, requests or max(FIRST_REQUESTS, MAX_REQUESTS // sharing))
-
-    def end(self) -> None:
-        self._learns = False
-
-    def answered(self, chars: int, started: float, now: float) -> None:
-        """Take note of an answer for this number of characters, to a request that was sent at `started`."""
-        if not self._learns or started < self._changed or (self._before is None and self.requests >= self.most):
-            return
-        if self._since is None:
-            self._since, self._answers, self._chars, self._seconds = now, 0, 0, 0.0
-            return
-        self._answers += 1
-        self._chars += chars
-        self._seconds += now - started
-        if self._answers < max(MIN_ANSWERS, 2 * self.requests):
-            return
-        elapsed, since = now - self._since, self._since
-        self._since = None
-        if now > since and self._seconds >= FULL * self.requests * elapsed:
-            self._judge(self._chars / elapsed, self._seconds / self._answers, now)
-
-    def _judge(self, rate: float, seconds: float, now: float) -> None:
-        self._changed = now
-        if self._before is not None:
-            (before, requests), self._before = self._before, None
-            pays = rate >= GAIN * before
-            if not pays and seconds >= SHORT_REQUEST_SECONDS:
-                self.requests = requests
-            if not pays or self.requests >= self.most:
-                self.end()
-                return
-        if seconds > MAX_REQUEST_SECONDS:
-            self.end()
-        else:
-            self._before, self.requests = (rate, self.requests), min(2 * self.requests, self.most)
-
-
 @dataclass(slots=True, eq=False)
 class Host:
     """The state of one host, as one embedder sees it. A host is *admitted* once its model has been compared and has
@@ -118,7 +47,8 @@ class Host:
     gets a single probe whenever its rest is over."""
 
     endpoint: Endpoint
-    load: Load
+    requests: int
+    """Number of concurrent requests that it gets while it is well."""
     in_flight: int = 0
     busy_since: float = 0.0
     alone: bool = False
@@ -137,10 +67,10 @@ class Host:
     max_texts: int = sys.maxsize
     """The number of texts that the host takes in one request, as its refusals show."""
     capacity: float = field(init=False)
-    """Number of concurrent requests that the host can bear at present, however many would pay."""
+    """Number of concurrent requests that it gets at present: fewer for a while after a rate limit."""
 
     def __post_init__(self) -> None:
-        self.capacity = self.load.most
+        self.capacity = self.requests
 
     @property
     def url(self) -> str:
@@ -162,7 +92,7 @@ class Host:
 
     @property
     def slots(self) -> int:
-        return max(1, int(min(self.capacity, self.load.requests)))
+        return max(1, int(self.capacity))
 
     def free_slots(self, now: float) -> int:
         return self.slots - self.in_flight if self.answers(now) else 0
@@ -176,11 +106,10 @@ class Host:
         """Require a probe before the host gets more work."""
         self.admitted_at = None
 
-    def record_success(self, chars: int, seconds: float, now: float = 0.0) -> None:
-        self.load.answered(chars, now - seconds, now)
+    def record_success(self) -> None:
         self.failures = self.rate_limits = 0
         self.error = None
-        self.capacity = min(self.load.most, self.capacity + CAPACITY_STEP)
+        self.capacity = min(self.requests, self.capacity + CAPACITY_STEP)
 
     def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
         """Record the failure of a request sent at `started`. Requests in flight together count as one failure. With
@@ -194,14 +123,22 @@ class Host:
         self.not_before = max(self.not_before, self.failed_at + clock.jitter(rest))
 
     def slow_down(self, started: float, now: float) -> bool:
-        """Halve the capacity, because a request sent at `started` was too much: it timed out, or met a rate limit.
-        Requests in flight together count once. Return whether this one counts."""
+        """Halve the capacity, because a request sent at `started` was too much. Requests in flight together count
+        once. Return whether this one counts."""
         if started <= self.slowed_at:
             return False
-        self.capacity = max(1.0, min(self.capacity, self.load.requests) / 2)
-        self.load.end()
+        self.capacity = max(1.0, self.capacity / 2)
         self.slowed_at = now
         return True
+
+    def record_timeout(self, started: float, now: float, texts: int = 1) -> None:
+        """Halve the number of requests for good, because one of this many texts, sent at `started`, timed out: a slow
+        host would let others time out for ever. A host that gets one request at a time gets half the texts."""
+        alone = self.requests == 1
+        if self.slow_down(started, now):
+            self.requests = max(1, self.requests // 2)
+            self.capacity = min(self.capacity, self.requests)
+            self.max_texts = max(1, min(self.max_texts, texts) // 2) if alone else self.max_texts
 
     def record_rate_limit(self, error: RateLimited, started: float, clock: Clock) -> None:
         """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit. If it did
@@ -217,9 +154,10 @@ class Pool:
     """All hosts, and the share of them that this embedder uses as long as they are well.
 
     With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
-    workers as hosts it is home modulo H. Each host of the share gets up to `in_flight` requests at once. So every host
-    is used, no host has a longer queue than it needs, and the faster hosts of a share do more of the work. The hosts
-    outside the share are used only while the whole share rests. There are at most `in_all` requests at once, if given.
+    workers as hosts it is home modulo H. Each host gets `in_flight` requests at once from all its workers together, and
+    at least one from each. So every host is used, no host has a longer queue than it needs, and the faster hosts of a
+    share do more of the work. The hosts outside the share are used only while the whole share rests. There are at most
+    `in_all` requests at once, if given.
     """
 
     def __init__(
@@ -228,19 +166,19 @@ class Pool:
         *,
         home: int,
         workers: int,
-        in_flight: int | None,
+        in_flight: int,
         in_all: int | None = None,
     ) -> None:
-        """Without `in_flight` each host shows how many requests pay."""
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
         share = [number for number in order if number % workers == home % workers] if workers < count else [first]
-        loads = [Load.of(in_flight, sharing=-(-workers // count)) for _ in endpoints]
-        hosts = [Host(endpoint, load) for endpoint, load in zip(endpoints, loads, strict=True)]
+        sharing = max(1, len(range(first, workers, count)))
+        requests = max(1, in_flight // sharing + (home // count < in_flight % sharing))
+        hosts = [Host(endpoint, requests) for endpoint in endpoints]
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in order if number not in share]
-        self._max_in_flight = in_all or sum(host.load.most for host in self.own)
+        self._max_in_flight = in_all or requests * len(self.own)
         self.wakers: list[Callable[[], None]] = []
         """What to call when a host may have room again, by the calls that share this pool, the earliest first."""
         self.all_resting_since: float | None = None

@@ -187,6 +187,8 @@ class HostCalls(ABC, Generic[Req]):
             self._repeat(request)
         except errors.EmbedderUnavailable as exc:
             self._host_failed(host, exc, started)
+            if isinstance(exc, errors.RequestTimedOut):
+                self._timed_out(request, host, started)
             if isinstance(exc, errors.HostUnreachable):
                 request.trial_failures = 0
                 self._repeat(request)
@@ -209,6 +211,10 @@ class HostCalls(ABC, Generic[Req]):
             if not self._in_flight:
                 self._stats.busy_seconds += now - self._busy_since
             self._pool.wake()
+
+    def _timed_out(self, request: Req, host: Host, started: float) -> None:
+        """Give a host less at a time, because a request sent at `started` timed out."""
+        host.record_timeout(started, self._clock.now())
 
     def _repeat(self, request: Req) -> None:
         self._stats.retries += 1

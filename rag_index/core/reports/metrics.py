@@ -171,12 +171,22 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     if metrics.work.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
-        faster = (
-            FASTER_OLLAMA if embedder.kind == "ollama" else "one more, on another GPU or machine, would help (hosts)"
-        )
-        return f", {count_of(len(embedder.hosts), 'embedding server')}: {faster}"
+        return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(metrics, embedder)}"
     gpu = "a GPU (device), or " if embedder.kind == "sentence-transformers" else ""
     return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
+
+
+def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
+    work, asked = metrics.work, sum(metrics.work.host_seconds.values())
+    available = (metrics.seconds - (metrics.first_shard_after or 0.0)) * len(embedder.hosts)
+    share = min(1.0, asked / available) if asked and available > 0 else 1.0
+    measured = f", asked for {share:.0%} of the time, {asked / work.requests:.2g} s a request" if asked else ""
+    if share < MIN_BUSY:
+        return f"{measured}: more workers, or more requests at once (requests_in_flight), would keep it at work"
+    if embedder.kind == "ollama":
+        return f"{measured}: {FASTER_OLLAMA}"
+    fewer = "more requests at once (requests_in_flight), or " if embedder.requests_in_flight != "auto" else ""
+    return f"{measured}: {fewer}one more, on another GPU or machine, would help (hosts)"
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:

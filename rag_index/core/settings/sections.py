@@ -126,8 +126,8 @@ class EmbedderSettings(Section):
     """The maximum number of characters in a request or a call. A longer text is sent alone. `auto`:
     16,000."""
     requests_in_flight: PositiveInt | Auto = "auto"
-    """How many requests are under way at once, for each process that embeds and each of its own hosts (ollama, openai).
-    `auto`: 2, and [up to 32](servers.md#what-is-sent) as long as the host embeds more by that."""
+    """How many requests a server gets at once (ollama, openai). The workers share them; each sends at least one.
+    `auto`: 4 with `ollama`, 16 with `openai`."""
     num_thread: PositiveInt | None = None
     """How many threads Ollama uses for a request. Not set: Ollama chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

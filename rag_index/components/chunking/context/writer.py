@@ -37,7 +37,7 @@ from rag_index.core.database import is_file
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.machine.executors import EventLoopThread
 from rag_index.core.settings.sections import CHUNK, DOCUMENT
-from rag_index.errors import EmbedderError, LedgerError, RagIndexError, RequestTimedOut, TextRefused, TextTooLong
+from rag_index.errors import EmbedderError, LedgerError, RagIndexError, TextRefused, TextTooLong
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -327,18 +327,14 @@ class ContextRequests(HostCalls[ContextRequest]):
         await self._run_to_end()
 
     async def _ask(self, request: ContextRequest, host: Host) -> Answer:
-        started, retry = self._clock.now(), request.answers > 0
-        try:
-            return await cast("OllamaEndpoint", host.endpoint).generate(
-                question(self._recipe.prompt, request.passage, request.max_tokens),
-                num_ctx=self._recipe.num_ctx,
-                num_predict=self._recipe.num_predict,
-                temperature=RETRY_TEMPERATURE if retry else 0.0,
-                seed=int(self._clock.chance() * 2**31) if retry else 0,
-            )
-        except RequestTimedOut:
-            host.slow_down(started, self._clock.now())
-            raise
+        retry = request.answers > 0
+        return await cast("OllamaEndpoint", host.endpoint).generate(
+            question(self._recipe.prompt, request.passage, request.max_tokens),
+            num_ctx=self._recipe.num_ctx,
+            num_predict=self._recipe.num_predict,
+            temperature=RETRY_TEMPERATURE if retry else 0.0,
+            seed=int(self._clock.chance() * 2**31) if retry else 0,
+        )
 
     def _refused(self, request: ContextRequest, host: Host, error: Exception) -> None:
         if isinstance(error, TextTooLong):
@@ -352,7 +348,7 @@ class ContextRequests(HostCalls[ContextRequest]):
 
     def _accept(self, request: ContextRequest, host: Host, answer: Answer, started: float) -> None:
         """Use the answer, unless the server's count shows that the question did not fit or the answer is unusable."""
-        host.record_success(1, self._clock.now() - started)
+        host.record_success()
         self._host_answered(host, started)
         available = self._recipe.question_tokens
         if answer.prompt_tokens is not None and answer.prompt_tokens > available:
