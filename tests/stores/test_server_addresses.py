@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rag_index.components.stores.server import ServerStore, link
-from rag_index.errors import RagIndexError, StoreError, StoreUnavailable
+from rag_index.errors import RagIndexError, StoreError, StoreRefused, StoreUnavailable
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port
@@ -90,6 +90,8 @@ def test_both_ports_are_named_if_no_qdrant_answers(ports):
 def test_what_is_wrong_with_a_key_or_a_version_is_said_of_the_first_port(ports):
     own, _ = ports
     with FakeQdrant(port=own) as qdrant:
+        qdrant.break_next("GET /collections", status=401, error="Must provide an API key")
+        assert "(401: Must provide an API key)" in said_of("http://127.0.0.1", StoreRefused)
         qdrant.version = "1.15.4"
         assert "1.15.4, and metadata of collections needs 1.16" in said_of("http://127.0.0.1", StoreError)
 
