@@ -8,7 +8,8 @@ DEMO := demo
 TEST_PROCESSES ?= 3
 # The demo has a Prefect of its own, whatever the environment names.
 PREFECT := $(CURDIR)/$(DEMO)/.rag-index/prefect
-OWN_PREFECT := env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(PREFECT)
+OWN_PREFECT := env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(PREFECT) DO_NOT_TRACK=1
+PORT ?= 4200
 QUERY := wait until several threads have reached the same point
 
 DOCS := build/docs
@@ -17,8 +18,9 @@ DOCS := build/docs
 
 index: environment
 	@test -f $(DEMO)/rag-index.toml || $(BIN)/rag-index sample pydocs --out $(DEMO)/pydocs.db --settings
-	@mkdir -p -m 700 $(DEMO)/.rag-index $(PREFECT)  # Prefect makes no folder above its own, and warns
-	$(OWN_PREFECT) $(BIN)/rag-index --config $(DEMO)/rag-index.toml index-all --prefect
+	@(umask 077; mkdir -p $(PREFECT))
+	RAG_INDEX_CONFIG=$(DEMO)/rag-index.toml PREFECT_LOGGING_LEVEL=WARNING DASK_LOGGING__DISTRIBUTED=warning \
+		$(OWN_PREFECT) $(BIN)/python -P -m flows.index_all
 	@echo
 	$(BIN)/rag-index --config $(DEMO)/rag-index.toml status
 	@echo
@@ -26,9 +28,10 @@ index: environment
 	@echo
 	@echo "make ui shows this run in Prefect's page."
 
-# Prefect's page on the demo's runs, until Ctrl-C.
+# Prefect's page on the demo's runs, until Ctrl-C; where port 4200 is taken, make ui PORT=4300.
 ui: $(PREFECT)/prefect.db
-	@$(BIN)/python .ci/ui $(PREFECT)
+	$(OWN_PREFECT) PREFECT_API_URL=http://127.0.0.1:$(PORT)/api PREFECT_SERVER_UI_API_URL=http://127.0.0.1:$(PORT)/api \
+		PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start --port $(PORT)
 
 $(PREFECT)/prefect.db:
 	@$(MAKE) index

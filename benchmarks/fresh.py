@@ -2,7 +2,6 @@
 
     python benchmarks/fresh.py [--ways postgresql-wal postgresql-queue mariadb-queue sqlite-queue sqlite-poll]
                                [--rate 100] [--seconds 60] [--documents 2000] [--burst 0] [--qdrant URL] [--ollama]
-                               [--prefect]
 
 A thread changes tickets of a service desk, `--rate` a second, each in a transaction of its own, while `rag-index watch`
 follows. Once a second one more ticket is changed, and looked for: in turn by one search that demands the position of
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.watch import PATIENCE, ollama_settings, spread
-from benchmarks.watching.places import Command, Deployed
+from benchmarks.watching.places import Command
 from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings
 from rag_index.search import Retriever
@@ -133,7 +132,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
             stack.callback(drop_all, settings)
         for index in settings.indexes:
             whole_run(settings, index.name)
-        watch = (Deployed if given.prefect else Command)(desk)
+        watch = Command(desk)
         stack.callback(watch.end)
         retriever, writer = stack.enter_context(Retriever(settings)), Writer(desk, "looked for")
         look_for(retriever, writer, 0, demand=True)  # the first comes with an ordinary run
@@ -152,7 +151,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
             time.sleep(1)
         stop.set()
         load.join()
-    given_so = {"rate": given.rate, "server": bool(given.qdrant), "ollama": given.ollama, "prefect": given.prefect}
+    given_so = {"rate": given.rate, "server": bool(given.qdrant), "ollama": given.ollama}
     figures: dict[str, Any] = {"found_s": spread(took[False])}
     figures |= {"burst_s": burst[0]} if burst else {"own_write_s": spread(took[True])}
     return {"way": way, **given_so, **figures}
@@ -195,7 +194,6 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=0)
     parser.add_argument("--qdrant", help="a Qdrant server to write to, in place of the embedded store")
     parser.add_argument("--ollama", action="store_true", help="A real Ollama with a tiny model.")
-    parser.add_argument("--prefect", action="store_true", help="Watch as a deployment, with a Prefect server.")
     given = parser.parse_args()
     for way in given.ways:
         print(json.dumps(measure(way, given)), flush=True)

@@ -90,12 +90,8 @@ class Desk:
         return self.folder / "rag-index.toml"
 
     def reset(self) -> Desk:
-        """Delete the indexes. Keep the data of Prefect's server, which creates its tables at its first start."""
-        for made in (self.folder / ".rag-index").glob("*"):
-            if made.is_file():
-                made.unlink()
-            elif made.name != "prefect":
-                shutil.rmtree(made)
+        """Delete the indexes."""
+        shutil.rmtree(self.folder / ".rag-index", ignore_errors=True)
         return self
 
     def index(self, *, workers: int | None, **environment: str) -> RunCost:
@@ -255,7 +251,7 @@ def memory(given: argparse.Namespace) -> None:
 def startup(given: argparse.Namespace) -> None:
     seconds = []
     with desk(given.documents) as made:
-        home = str(made.folder / ".rag-index" / "prefect")
+        home = str(made.folder / "prefect")
         made.index(workers=given.workers)
         for _ in range(given.repeat):
             alone = [run_code(code, PREFECT_HOME=home) for code in (SERVER, CLUSTER.format(given.workers))]

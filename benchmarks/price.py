@@ -90,7 +90,7 @@ def cpu(made: Desk, workers: int) -> dict[str, float]:
     """Make a first run, and return the CPU seconds of each kind of process."""
     server: dict[str, float] = {}
     with running_prefect(server) as variables:
-        _, _, watch = run(made.reset().config, "--prefect", "--workers", str(workers), **variables)
+        _, _, watch = run(made.reset().config, "--workers", str(workers), **variables)
     return watch.cpu | server
 
 

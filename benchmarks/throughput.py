@@ -30,11 +30,18 @@ import servicedesk
 
 from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.core.settings import Settings, load_settings
+from tests.reliability.victim import in_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
+FLOW = """
+import json
+from flows.index_all import index_all
+from rag_index.orchestration.prefect_api import result_of
+print(json.dumps(result_of(index_all(return_state=True)).to_json()))
+"""
 
 
 def texts_of(settings: Settings) -> list[list[str]]:
@@ -149,7 +156,7 @@ class Watch(threading.Thread):
 def running_prefect(cpu: dict[str, float]) -> Iterator[dict[str, str]]:
     """Start a Prefect server and yield the variables that lead to it; at the end add its CPU seconds to `cpu`.
 
-    With them every run is the flow from its start, however small: otherwise a small run starts nothing.
+    With them `run` runs the flow, and otherwise the command.
     """
     from tests.prefect_api import temporary_server
 
@@ -180,15 +187,16 @@ def run(
     watching: Callable[[int], Watch] | None = None,
     **more: str,
 ) -> tuple[dict, float, Watch]:
-    """Run `index-all` with `more` in its environment. Return its report, wall seconds and a watch of its processes."""
+    """Run `index-all` with `more` in its environment, which may name a Prefect server for the flow. Return its report,
+    wall seconds and a watch of its processes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
     environment |= more
-    flow = ["--prefect"] if "PREFECT_API_URL" in more else []
+    command = [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments]
+    if "PREFECT_API_URL" in more:
+        command = [sys.executable, "-P", "-c", FLOW]
+        environment |= in_environment(arguments) | {"RAG_INDEX_CONFIG": str(config)}
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments, *flow],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     watch = Watch(process.pid, interval) if watching is None else watching(process.pid)
     watch.start()
     try:

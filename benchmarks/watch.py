@@ -1,15 +1,14 @@
 """How soon a watch has indexed a change, how fast it works through a burst, and what it costs while nothing changes.
 
     python benchmarks/watch.py [--ways sqlite-queue postgresql-wal postgresql-queue] [--rates 1 10 100] [--seconds 30]
-                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama] [--prefect] [--reader]
+                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama] [--reader]
 
 Starts `rag-index watch` on a service desk whose tickets show their customers, with the embedded store, and with the
 embedder in the process or a real Ollama server (`--ollama`: a tiny model). Tickets are then changed one by one at each
 rate, each in a transaction of its own. A change counts as indexed when the ledger has its text as committed, which is
 after the store has acknowledged it; the ledger is looked at every 20 ms, and in a burst every 250 ms. A burst is one
 transaction. It is compared with a run in one process over the same number of changes. Idle time is CPU time and memory
-of the process and its children. With `--prefect` the watch is the deployment of a Prefect server with a worker, and the
-rows that Prefect's database gained while nothing changed are counted by table.
+of the process and its children.
 
 With `--reader`, a change counts once a search finds its text: a Retriever of this process is open beside the watch, and
 asked for the oldest change that was not found yet, again and again. Of more than ten changes a second it looks for ten.
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.watching.places import Command, Deployed
+from benchmarks.watching.places import Command
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.machine import collect_seldom
 from rag_index.core.settings import load_settings
@@ -76,9 +75,7 @@ class Searcher:
 class Watched:
     """A desk with a watch, and the ledger or the searcher by which its progress is seen."""
 
-    def __init__(
-        self, desk: Desk, start: type[Command] | type[Deployed] = Command, searcher: Searcher | None = None
-    ) -> None:
+    def __init__(self, desk: Desk, searcher: Searcher | None = None) -> None:
         self.desk = desk
         self.searcher = searcher
         self.every = 1
@@ -87,7 +84,7 @@ class Watched:
         self._ledger = sqlite3.connect(
             f"file:{desk.folder}/.rag-index/ledger.db?mode=ro", uri=True, timeout=30, isolation_level=None
         )
-        self.watch: Command | Deployed | None = start(desk)
+        self.watch: Command | None = Command(desk)
         self._version = 0
         for _ in range(2):  # the first comes with an overflow, since nobody knows what was before; the second opens all
             self.change([0])
@@ -199,19 +196,15 @@ def burst(watched: Watched, count: int) -> dict[str, Any]:
 
 
 def idle(watched: Watched, seconds: float) -> dict[str, Any]:
-    """Return CPU share, growth of memory, and what Prefect's database gained while nothing changes."""
+    """Return CPU share and growth of memory while nothing changes."""
     assert watched.watch is not None
     time.sleep(5)
     cpu, memory = _used(watched.watch.process)
-    rows = watched.watch.rows()
     time.sleep(seconds)
     cpu_after, memory_after = _used(watched.watch.process)
     return {
         "seconds": seconds, "cpu_percent": round(100 * (cpu_after - cpu) / seconds, 2),
         "grown_mb": round((memory_after - memory) / 1e6, 1), "memory_mb": round(memory_after / 1e6),
-        "prefect_rows": {
-            name: gained for name, count in watched.watch.rows().items() if (gained := count - rows.get(name, 0))
-        },
     }  # fmt: skip
 
 
@@ -241,10 +234,9 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         for index in settings.indexes:
             whole_run(settings, index.name)
         searcher = stack.enter_context(closing(Searcher(desk))) if given.reader else None
-        start = Deployed if given.prefect else Command
-        watched = stack.enter_context(closing(Watched(desk, start, searcher)))
+        watched = stack.enter_context(closing(Watched(desk, searcher)))
         rates = [latency(watched, rate, given.seconds, given.documents) for rate in given.rates]
-        given_so = {"ollama": given.ollama, "prefect": given.prefect, "reader": given.reader}
+        given_so = {"ollama": given.ollama, "reader": given.reader}
         figures = {"way": way, "documents": given.documents, **given_so}
         if given.reader:
             return {**figures, "rates": rates}
@@ -263,7 +255,6 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=5_000)
     parser.add_argument("--idle", type=float, default=60.0)
     parser.add_argument("--ollama", action="store_true")
-    parser.add_argument("--prefect", action="store_true", help="Watch as a deployment, with a Prefect server.")
     parser.add_argument("--reader", action="store_true", help="Count what a search finds, with a Retriever open.")
     given = parser.parse_args()
     for way in given.ways:

@@ -66,3 +66,9 @@ def index_all(
         return superfluous_state(error)
     except RagIndexError as error:
         return report_state(RunReport([failed_to_start(name, error) for name in names]))
+
+
+if __name__ == "__main__":  # workers that are spawned import this module, too
+    from rag_index.orchestration.launch import run_flow
+
+    raise SystemExit(run_flow(index_all))

@@ -21,7 +21,6 @@ from sqlalchemy.util import LRUCache
 from xdist.scheduler import LoadFileScheduling
 
 from rag_index.components.ledger import Ledger
-from rag_index.orchestration.launch import quiet
 from rag_index.orchestration.prefect_api import send_pending_logs
 from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
@@ -33,6 +32,9 @@ from tests.twin import twin
 
 pytest_plugins = ["tests.live.fixtures"]
 
+QUIET = {
+    "DO_NOT_TRACK": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "DASK_LOGGING__DISTRIBUTED": "critical",
+}  # fmt: skip
 DIALECTS = (SQLiteDialect_pysqlite, PGDialect_psycopg, MySQLDialect_pymysql)
 MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 """Markers of tests whose needs CI cannot meet."""
@@ -41,9 +43,8 @@ MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
     """The URL of the Prefect API that this process and its children use."""
-    quiet()
     home = tmp_path_factory.mktemp("prefect")
-    os.environ["PREFECT_HOME"] = str(home)
+    os.environ.update(QUIET, PREFECT_HOME=str(home))
     with temporary_server(home) as variables:
         os.environ.update(variables)
         from prefect.context import SettingsContext, get_settings_context
@@ -103,13 +104,6 @@ def ledger(project):
     """The ledger of the test's project."""
     with closing(Ledger(project.settings.ledger_url)) as opened:
         yield opened
-
-
-@pytest.fixture(autouse=True)
-def _flows_only_where_asked(request, monkeypatch):
-    """Let commands of other tests run plainly, although this process has a Prefect server: a flow takes seconds."""
-    if "prefect_server" not in request.fixturenames:
-        monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
 
 def share_statements():

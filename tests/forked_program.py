@@ -39,8 +39,6 @@ ALWAYS = (
     "rag_index.etl.changed", "rag_index.orchestration.launch", "rag_index.search",
     "rag_index.components.stores.edge.store", "rag_index.care.plan",
 )  # fmt: skip
-WITH_API = ("flows.index_all", "flows.doctor")
-"""What a run imports that an API is named for."""
 
 
 def without_api() -> dict[str, str]:
@@ -136,8 +134,6 @@ def serve(descriptor: int) -> None:
     from tests.read_once import keep_model, trust_one_certificate
 
     for module in [f"rag_index.cli.{name}" for name in set(cli.COMMANDS.values())] + list(ALWAYS):
-        importlib.import_module(module)
-    for module in WITH_API if "PREFECT_API_URL" in os.environ else ():
         importlib.import_module(module)
     keep_model()
     trust_one_certificate()

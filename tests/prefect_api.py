@@ -1,11 +1,12 @@
 """A Prefect API for tests and benchmarks."""
 
+import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rag_index.orchestration import prefect_api
+from rag_index.orchestration.launch import own_server
 
 
 @contextmanager
@@ -14,5 +15,14 @@ def temporary_server(home: Path | None = None) -> Iterator[dict[str, str]]:
 
     Its database is in `home`, by default in a folder that is removed at the end.
     """
-    with tempfile.TemporaryDirectory() as folder, prefect_api.temporary_server(home or Path(folder)) as wait:
-        yield wait()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        before = dict(os.environ)
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            del os.environ[name]  # they lead to another server
+        os.environ["PREFECT_HOME"] = str(home or folder)
+        try:
+            url, password = stack.enter_context(own_server())
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        yield {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password, "PREFECT_UI_URL": ""}

@@ -19,6 +19,7 @@ from rag_index.core.reports.outcome import RunReport
 from rag_index.core.settings import Settings, load_settings, run_settings
 from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.prefect_api import result_of
 from tests.forked_program import PROGRAM, run_program
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ class Project:
 
     def index(self, *names: str, **parameters: Any) -> RunReport:
         """Run the flow in this process, against the session's Prefect server."""
-        from rag_index.cli.runs import load_index_all
-        from rag_index.orchestration.launch import launch
+        from flows.index_all import index_all
 
-        return launch(
-            load_index_all, self.folder / ".prefect",
-            config=str(self.config), indexes=list(names) or None, options=RunOptions(**parameters),
-        )  # fmt: skip
+        options = RunOptions(**parameters)
+        state = index_all(config=str(self.config), indexes=list(names) or None, options=options, return_state=True)
+        report = result_of(state)
+        assert isinstance(report, RunReport), state
+        return report
 
     def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the program as a user does."""

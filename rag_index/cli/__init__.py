@@ -1,4 +1,4 @@
-"""The command line. A command loads the settings, makes one call into rag_index or a flow, and prints the result.
+"""The command line. A command loads the settings, makes one call into rag_index, and prints the result.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial.
 """
@@ -96,7 +96,7 @@ Examples:
 )
 @click.option("--config", metavar="FILE", help="The settings file [RAG_INDEX_CONFIG, or rag-index.toml here or above].")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-@click.option("--verbose", is_flag=True, help="Show the logs of Prefect and Dask.")
+@click.option("--verbose", is_flag=True, help="Show the log.")
 @click.version_option(package_name="rag-index")
 @click.pass_context
 def program(context: click.Context, config: str | None, verbose: bool) -> None:
@@ -236,11 +236,10 @@ def command(
 
                 with shown(name or function.__name__, lambda sentence: say(f"rag-index: {sentence}", err=True)):
                     return function(*arguments, **options)
-            except KeyboardInterrupt as stopped:
-                is_endless = endless_without and not options[endless_without]
-                if not is_endless or str(stopped):  # a flow that is cancelled says so
-                    raise KeyboardInterrupt(str(stopped) or kept) from None
-                return 0
+            except KeyboardInterrupt:
+                if endless_without and not options[endless_without]:
+                    return 0
+                raise KeyboardInterrupt(kept) from None
 
         return program.command(name, epilog=f"\b\nExample:\n  rag-index {example}")(click.pass_obj(call))
 
@@ -270,7 +269,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 class LogLines(logging.Formatter):
-    """Lines of a log as Prefect prints those of a flow, without anything that a terminal would obey."""
+    """Lines of a log, without anything that a terminal would obey."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s | %(levelname)-7s | %(name)s - %(message)s")
@@ -307,7 +306,7 @@ def main(arguments: list[str] | None = None) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # since `rag_index.__main__`
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = program.main(given, prog_name="rag-index", standalone_mode=False)
-    except click.exceptions.Abort as error:  # click makes it of Ctrl-C, and of a flow that was cancelled
+    except click.exceptions.Abort as error:  # click makes it of Ctrl-C
         code = _print_error(str(error.__cause__ or "") or "stopped", given, 130)
     except click.ClickException as error:
         if "--json" in given:

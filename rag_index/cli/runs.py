@@ -8,7 +8,6 @@ import sys
 import uuid
 from contextlib import closing
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,7 @@ from rag_index.core.reports.outcome import RunReport, count_of
 from rag_index.errors import SettingsError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor import Diagnosis
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
 
 required_names = click.argument("names", nargs=-1, required=True, metavar="INDEX…")
 BEGINS = "Opening source, ledger and store …"
-prefect_option = click.option(
-    "--prefect", is_flag=True, help="Run as a flow of Prefect, at the API that its settings name or a temporary one."
-)
 run_options = options(
     parallel_options,
     click.option(
@@ -63,19 +59,18 @@ run_options = options(
         is_flag=True,
         help="Publish a rebuilt collection without asking its gate, or in place of one that another ledger made.",
     ),
-    prefect_option,
     wait_option,
     json_option,
 )
 
 
-def run_indexes(context: Context, names: list[str] | None, *, prefect: bool, as_json: bool, **asked: Any) -> int:
+def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, **asked: Any) -> int:
     """Run these indexes (None: all), print the report and return the exit code."""
     from rag_index.etl.opened import RunOptions
 
     chosen = RunOptions(**asked)
     settings = context.settings(**chosen.in_settings())
-    return print_report(launch_run(context, settings, names, chosen, prefect=prefect), as_json=as_json)
+    return print_report(launch_run(context, settings, names, chosen), as_json=as_json)
 
 
 def print_report(report: RunReport, *, as_json: bool) -> int:
@@ -89,46 +84,18 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
     return report.exit_code
 
 
-def launch_run(
-    context: Context, settings: Settings, names: list[str] | None, chosen: RunOptions, *, prefect: bool
-) -> RunReport:
-    """Run these indexes plainly, or as the flow `index-all`."""
-    if prefect:
-        report: RunReport = launch_flow(context, settings, load_index_all, indexes=names, options=chosen)
-        return report
-    from rag_index.orchestration.launch import make_folder, quiet_workers, run_plainly
+def launch_run(context: Context, settings: Settings, names: list[str] | None, chosen: RunOptions) -> RunReport:
+    """Run these indexes (None: all)."""
+    from rag_index.orchestration.launch import make_folder, run_plainly
 
     if context.verbose:
         log_to_terminal(root := logging.getLogger())
         root.setLevel(logging.INFO)
     else:  # Python writes warnings to the terminal that no handler takes
         logging.getLogger().addHandler(logging.NullHandler())
-        quiet_workers()
     if not settings.data.exists():
         make_folder(settings.data)
     return run_plainly(settings, settings.named(names), chosen)
-
-
-def launch_flow(context: Context, settings: Settings, load: Callable[[], Any], **parameters: Any) -> Any:
-    """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
-    from rag_index.orchestration.launch import launch
-
-    return launch(load, settings.data / "prefect", verbose=context.verbose, config=str(settings.path), **parameters)
-
-
-def flow_loader(name: str) -> Callable[[], Any]:
-    """Return a function that imports a flow, which takes a second. The function raises as `check_own_packages`."""
-
-    def load() -> Any:
-        from rag_index.core.settings.plugins import check_own_packages
-
-        check_own_packages()
-        return getattr(import_module(f"flows.{name}"), name)
-
-    return load
-
-
-load_index_all = flow_loader("index_all")
 
 
 @command(example="index comments --id 4711", begins=BEGINS)
@@ -190,8 +157,7 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 @names_argument
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
-@prefect_option
-def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, prefect: bool) -> int:
+def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:
     """Follow changes of the source and index them within seconds."""
     settings = context.settings()
     if setup:
@@ -202,24 +168,20 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool, pre
         script = setup_script(settings)
         click.echo(printable(script) if sys.stdout.isatty() else script, nl=False)
         return 0
-    chosen = [index.name for index in settings.named(names)]
-    # What the watch says is printed, and warnings of ours. Prefect's own log is seen in Prefect.
+    # What the watch says is printed, and warnings of ours.
     ours = logging.getLogger("rag_index")
     log_to_terminal(ours)
     ours.propagate = False
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
     logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
-    if prefect:
-        _say_watched(chosen)
-        return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
     from rag_index.care.index_status import try_to_write_metrics
-    from rag_index.watch import PlainRunner, follow
+    from rag_index.watch import follow
     from rag_index.watch.loop import Stop, stopped_by_signals
 
     stop = Stop()
     with stopped_by_signals(stop):
         caught_up = follow(
-            context.settings, names or None, PlainRunner, stop,
+            context.settings, names or None, stop,
             once=once, began=lambda watch: _say_watched(watch.names), changed=try_to_write_metrics,
         )  # fmt: skip
     return 0 if caught_up else 1
@@ -450,12 +412,9 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
 )
 @names_argument
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
-@prefect_option
 @wait_option
 @json_option
-def doctor(
-    context: Context, names: tuple[str, ...], repairing: bool, prefect: bool, wait: float | None, as_json: bool
-) -> int:
+def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: float | None, as_json: bool) -> int:
     """Compare source, ledger and store; --repair repairs.
 
     The exit code is 0 if nothing is found or everything is repaired, and 3 if something is left.
@@ -468,17 +427,11 @@ def doctor(
         from rag_index.etl.opened import RunOptions
 
         options = RunOptions(full=rebuild, retry_failed=True, wait=wait)
-        report = launch_run(context, settings, indexes, options, prefect=prefect)
+        report = launch_run(context, settings, indexes, options)
         if report.state != "completed":
             say(f"rag-index: the run that repairs: {report.sentence()}", err=True)
 
-    if repairing:
-        diagnosis = repair(settings, names, index)
-    elif prefect:
-        chosen = [one.name for one in settings.named(names)]
-        diagnosis = launch_flow(context, settings, flow_loader("doctor"), indexes=chosen, wait=wait)
-    else:
-        diagnosis = examine(settings, names)
+    diagnosis = repair(settings, names, index) if repairing else examine(settings, names)
     show(asdict(diagnosis), *_finding_lines(diagnosis, repairing=repairing), as_json=as_json)
     return diagnosis.exit_code
 
@@ -508,7 +461,6 @@ def _finding_lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
 )
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
 @click.option("--set", "change", metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process].")
-@prefect_option
 @json_option
 def benchmark(
     context: Context,
@@ -516,24 +468,17 @@ def benchmark(
     sample_size: int,
     workers: tuple[int, ...],
     change: str | None,
-    prefect: bool,
     as_json: bool,
 ) -> int:
     """Compare a serial script with parallel runs or other settings.
 
     Real collections are not touched.
     """
-    from rag_index.orchestration.launch import benchmark_plainly, quiet_workers
+    from rag_index.orchestration.launch import benchmark_plainly
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    given: dict[str, Any] = {"index": index, "sample_size": sample_size, "workers": list(workers), "change": change}
-    report: BenchmarkReport
-    if prefect:
-        report = launch_flow(context, settings, flow_loader("benchmark"), **given)
-    else:
-        quiet_workers()
-        report = benchmark_plainly(settings, **given)
+    report = benchmark_plainly(settings, index=index, sample_size=sample_size, workers=list(workers), change=change)
     if as_json:
         print_json(report.to_json())
     else:

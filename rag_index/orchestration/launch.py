@@ -1,141 +1,41 @@
-"""Runs of the command line: without Prefect, or as a flow in this process. Starting Prefect alone takes longer than
-most runs have to do. Either way logs are quiet."""
+"""Runs without Prefect, as the command line starts them, and a flow that is started as a program."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
 import sys
 import time
 import uuid
-from contextlib import AbstractContextManager, ExitStack, chdir, closing, contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack, closing, contextmanager, suppress
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import TYPE_CHECKING
 
-from rag_index.core.connections import tls_context, why_failed
-from rag_index.core.files import other_writer, private_folder, unwritable
+from rag_index.core.files import private_folder, unwritable
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.core.reports.progress import captured_logs, open_display
 from rag_index.core.reports.record import RunRecord
-from rag_index.errors import RagIndexError, SettingsError, TransientError
+from rag_index.errors import RagIndexError, SettingsError
 from rag_index.etl.checks import ServiceChecks
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
-from rag_index.orchestration.prefect_api import send_pending_logs, temporary_server
+from rag_index.orchestration.prefect_api import result_of, send_pending_logs
 from rag_index.search.evaluation.gate import SearchHooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from prefect.client.schemas.objects import State
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.core.settings import IndexSettings, Settings
 
-T = TypeVar("T")
 logger = logging.getLogger("rag_index.runs")
-UNREACHABLE = "Failed to reach API at "
-"""What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
-
-
-def launch(load: Callable[[], Callable[..., Any]], home: Path, *, verbose: bool = False, **parameters: Any) -> Any:
-    """Run a flow in this process with `parameters` and return what its final state holds. `load` imports the flow and
-    returns it. The API is the one that Prefect's own settings name. If they name none, a temporary server is started,
-    whose database is in `home`. Raises what ended the flow, where that is not the outcome of an index, and
-    TransientError if Prefect's API does not answer, or has gone."""
-    import httpx
-
-    with terminable(), collect_seldom(), trusted_folder(), ExitStack() as stack:
-        quiet(verbose=verbose)
-        _make_prefect_home(home)
-        tls_context()  # Prefect reads the same certificates, and says less of a file that has none
-        flow, page = stack.enter_context(_with_api(load, home, verbose=verbose))
-        from prefect.exceptions import MissingResult  # no earlier: see trusted_folder
-
-        stack.callback(send_pending_logs)
-        try:
-            state = flow(**parameters, return_state=True)
-            sys.stderr.write(f"rag-index: {page(state.state_details.flow_run_id)}\n")
-            result = state.result(raise_on_failure=False)
-            if isinstance(result, BaseException):
-                raise result
-        except httpx.TransportError as error:
-            raise TransientError(
-                f"the Prefect server no longer answers ({error}); what was indexed is kept: check that the server "
-                "runs, then run again"
-            ) from error
-        except MissingResult as error:  # the answer was lost, and the next one does not have what the state carried
-            raise TransientError(
-                "the run has ended, and an answer of the Prefect server about that was lost: `rag-index status` says "
-                "how it ended"
-            ) from error
-        except RuntimeError as error:
-            if not str(error).startswith(UNREACHABLE):
-                raise
-            url = str(error).removeprefix(UNREACHABLE).rstrip("/")
-            why = why_failed(error, url) or "start it, or correct PREFECT_API_URL"
-            raise TransientError(
-                f"the Prefect server at {url} does not answer, so nothing was done: {why}, or leave out --prefect"
-            ) from error
-        return result
-
-
-def _make_prefect_home(home: Path) -> None:
-    """Create Prefect's own folder, which has the profiles, with the folders above it: Prefect creates no folder above
-    it, and warns. If it cannot be created, there are no profiles to read, and `home` takes its place."""
-    usual = os.environ.get("PREFECT_HOME") or "~/.prefect"
-    try:
-        Path(usual).expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: nobody knows this user's home
-        make_folder(home)
-        os.environ["PREFECT_HOME"] = str(home)
-
-
-@contextmanager
-def _with_api(load: Callable[[], T], home: Path, *, verbose: bool) -> Iterator[tuple[T, Callable[[object], str]]]:
-    """Give what `load` imports, and a function that says where a flow run is shown. A server starts meanwhile."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
-
-    def page(run_id: object) -> str:
-        url = PREFECT_UI_URL.value()  # a temporary server, perhaps that of a watch, has none
-        return (
-            f"this run is shown at {url}/runs/flow-run/{run_id}" if url
-            else f"`PREFECT_HOME={home} prefect server start` shows this run at /runs/flow-run/{run_id}"
-        )  # fmt: skip
-
-    if PREFECT_API_URL.value():
-        yield load(), page
-        return
-    make_folder(home)
-    with temporary_server(home, verbose=verbose) as wait:
-        flow, found = load(), wait()
-        api = {name: found[name.name] for name in (PREFECT_API_URL, PREFECT_API_AUTH_STRING, PREFECT_UI_URL)}
-        with temporary_settings(api):
-            yield flow, page
-
-
-def trusted_folder() -> AbstractContextManager[None]:
-    """Leave the current folder for the time of the block if other users can write there. Prefect obeys a
-    `prefect.toml`, `.env` or `pyproject.toml` in the folder in which it is imported. These can name a configuration of
-    logging, which names what to call. Give it the root folder, in which no other user leaves files."""
-    return chdir("/") if other_writer(Path()) else nullcontext()
-
-
-def quiet(*, verbose: bool = False) -> None:
-    """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
-    values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    if not verbose:
-        values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-        values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
-        quiet_workers()
-        logging.raiseExceptions = False  # or Prefect writes each log that it could not send to standard error
-    for name, value in values.items():
-        os.environ.setdefault(name, value)
-
-
-def quiet_workers() -> None:
-    """Keep Dask from writing to the terminal, unless the user has said what it logs. Call it before its import."""
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
 
 
 def make_folder(folder: Path) -> None:
@@ -197,3 +97,61 @@ def _run_index(
 def hooks_of(settings: Settings, index: IndexSettings, options: RunOptions) -> SearchHooks:
     """Return what a run asks by search. Made first: a mistake in golden queries must not wait until all is embedded."""
     return SearchHooks(settings, index, options.full and not options.allow_loss)
+
+
+SERVE = """
+import os, signal, socket, sys, threading, uvicorn
+threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
+app = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error")
+uvicorn.Server(app).run([socket.socket(fileno=int(sys.argv[1]))])
+"""
+
+
+@contextmanager
+def own_server() -> Iterator[tuple[str, str]]:
+    """Start a Prefect server for the time of the block, and yield its address and its password. It ends with this
+    process, however that ends."""
+    import httpx
+
+    password = f"rag-index:{secrets.token_urlsafe()}"
+    settings = {
+        "PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_ANALYTICS_ENABLED": "0", "PREFECT_UI_ENABLED": "0",
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # that takes a second, and none is used
+    }  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms for the client
+        server = Popen(
+            [sys.executable, "-P", "-c", SERVE, str(listener.fileno())], env=os.environ | settings,
+            stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, pass_fds=[listener.fileno()], start_new_session=True,
+            cwd="/",  # Alembic, which makes its tables, imports from the current folder
+        )  # fmt: skip
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    try:
+        httpx.get(f"{url}/health", timeout=120, trust_env=False).raise_for_status()
+        yield url, password
+    finally:
+        with suppress(TimeoutExpired):
+            server.communicate(timeout=10)
+        server.kill()
+
+
+def run_flow(flow: Callable[..., State[RunReport]]) -> int:
+    """Run a flow, with a server of its own if Prefect's settings name none, and return the exit code of the command."""
+    import httpx
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    try:
+        with terminable(), collect_seldom(), ExitStack() as stack:
+            if not PREFECT_API_URL.value():
+                url, password = stack.enter_context(own_server())
+                stack.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}))
+            stack.callback(send_pending_logs)
+            state = flow(return_state=True)
+        said, report = state.message, result_of(state)
+        code = 130 if state.is_cancelled() else report.exit_code if isinstance(report, RunReport) else 1
+    except KeyboardInterrupt:
+        said, code = "stopped", 130
+    except (httpx.HTTPError, RuntimeError, OSError) as error:  # RuntimeError if the server is away at the start
+        said, code = f"the Prefect server does not answer ({error}): run again once `prefect server start` works", 1
+    sys.stderr.write(f"rag-index: {said}\n")
+    return code

@@ -35,7 +35,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext
-from prefect.exceptions import CancelledRun, FailedRun, PrefectException, UnfinishedRun
+from prefect.exceptions import CancelledRun, PrefectException, UnfinishedRun
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
@@ -50,7 +50,7 @@ from rag_index.core.reports.progress import Progress, open_display
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
-from rag_index.orchestration.prefect_api import impatient, is_deployed, wait_for_api
+from rag_index.orchestration.prefect_api import RunFailed, impatient, result_of, wait_for_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,16 +149,15 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 
 @contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
-    """Let one deployed run of the project at a time index everything. One more waits for it and then indexes what has
+    """Let one flow run of the project at a time index everything. One more waits for it and then indexes what has
     changed since; others raise IndexLocked, since that one does their work. The ledger decides, not a limit of the
     deployment: Prefect keeps its slots in the server's memory, and kills a run that finds its slot gone, minutes after
     a restart of the server."""
     with ExitStack() as stack:
-        if is_deployed():
-            ledger, run = stack.enter_context(closing(Ledger(settings.ledger_url))), str(runtime.flow_run.id)
-            name = f"{settings.project} index-all"  # of no alias, because of the space
-            with IndexLease(ledger, f"{name} next", run) as next_one:
-                _wait_for_turn(stack, IndexLease(ledger, name, run), next_one)
+        ledger, run = stack.enter_context(closing(Ledger(settings.ledger_url))), flow_run_id()
+        name = f"{settings.project} index-all"  # of no alias, because of the space
+        with IndexLease(ledger, f"{name} next", run) as next_one:
+            _wait_for_turn(stack, IndexLease(ledger, name, run), next_one)
         yield
 
 
@@ -204,9 +203,9 @@ class WholeRun(ArtifactDisplay):
         """Return the outcome that a subflow's state carries; if it crashed, what its state says. After an answer of
         Prefect's server was lost, its client asks again, and is given the state without what it carried: the outcome is
         the one that was noted."""
-        data = getattr(state.data, "result", state.data)
-        if isinstance(data, RunReport) and data.indexes:
-            return data.indexes[0]
+        report = result_of(state)
+        if isinstance(report, RunReport) and report.indexes:
+            return report.indexes[0]
         if index in self.outcomes and not (state.is_crashed() or state.is_cancelled()):
             return self.outcomes[index]
         return IndexOutcome(index, state="failed", message=(state.message or state.name or "").strip().splitlines()[0])
@@ -255,7 +254,7 @@ SUBFLOW_TRIES = 3
 
 
 def _repeats_no_state(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun | UnfinishedRun))
+    return not (record.exc_info and isinstance(record.exc_info[1], RunFailed | CancelledRun | UnfinishedRun))
 
 
 def end_with_state() -> None:
@@ -335,9 +334,9 @@ def end_state(
 
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
-    """Run a flow in this one, and return its final state. If Prefect's server goes away just as it begins or ends, a
-    deployed run does it again when the server is back: what is committed is not done again."""
-    tries_left = SUBFLOW_TRIES if is_deployed() else 1
+    """Run a flow in this one, and return its final state. If Prefect's server goes away just as it begins or ends, it
+    is run again when the server is back: what is committed is not done again."""
+    tries_left = SUBFLOW_TRIES
     while True:
         wait_for_api()
         try:
@@ -364,8 +363,7 @@ def report_state(report: RunReport) -> State[RunReport]:
 
 def superfluous_state(error: IndexLocked) -> State[Any]:
     """Return the final state of a run that found another at its work: a night that was missed, or a run by hand."""
-    if is_deployed():
-        end_with_state()
+    end_with_state()
     return Cancelled(message=f"another run waits already, and will index what has changed until it begins ({error})")
 
 
@@ -377,10 +375,8 @@ def failed_state(message: str, report: Any = None, *, tag: str | None = None) ->
     context = FlowRunContext.get()
     if context:  # Prefect logs the state as INFO, where the page's filter for errors does not show it
         get_run_logger(context).log(logging.WARNING if tag else logging.ERROR, "%s", message)
-    if not is_deployed() or (context and context.flow_run and context.flow_run.parent_task_run_id):
-        return Failed(message=message, data=report)
     end_with_state()
-    return Failed(message=message)  # the engine of a deployment would take data for an exception
+    return Failed(message=message, data=RunFailed(message, report))
 
 
 def _tag_run(tag: str) -> None:

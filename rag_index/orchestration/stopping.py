@@ -1,12 +1,10 @@
 """Runs that are cancelled: each ends as Cancelled within seconds. All other stops are left to Prefect. Prefect's worker
-sends SIGTERM. A run also looks at its own state: it may have no worker, or one that hangs. Batches of a watch are flow
-runs of their own."""
+sends SIGTERM. A run also looks at its own state: it may have no worker, or one that hangs."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,26 +14,19 @@ from uuid import UUID
 
 import httpx
 from prefect import get_client, runtime
-from prefect.exceptions import Pause, PrefectException, TerminationSignal
+from prefect.exceptions import Pause, PrefectException
 from prefect.logging import get_logger
-from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.states import Cancelled
 
 from rag_index.core.machine import given, in_thread
-from rag_index.core.reports.outcome import IndexOutcome, failed_to_start
-from rag_index.errors import RagIndexError, TransientError
-from rag_index.etl.changed import Applied
-from rag_index.orchestration.launch import UNREACHABLE
-from rag_index.orchestration.prefect_api import api_environment, impatient, is_deployed
+from rag_index.errors import RagIndexError
+from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.reporting import end_suspended, end_with_state, failed_state
-from rag_index.watch import PlainRunner
-from rag_index.watch.loop import Stop, stopped_by_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from prefect.client.schemas.objects import State
-
-    from rag_index.core.settings import Settings
 
 UNANSWERED = (httpx.HTTPError, PrefectException, OSError)
 POLL_SECONDS = 3.0
@@ -74,7 +65,7 @@ def stoppable() -> Iterator[FlowStop]:
         if not _end(stop, top or stop):
             raise
     else:
-        if top is None:  # a part of it was cancelled, or it takes signals itself, as a watch does
+        if top is None:  # a part of it was cancelled
             _end(stop, stop)
     finally:
         stop.ended.set()
@@ -82,12 +73,10 @@ def stoppable() -> Iterator[FlowStop]:
 
 @contextmanager
 def failing(stop: FlowStop) -> Iterator[None]:
-    """Let a deployed flow end as Failed with the sentence of an error of ours; a command prints the sentence itself."""
+    """Let a flow end as Failed with the sentence of an error of ours."""
     try:
         yield
     except RagIndexError as error:
-        if not is_deployed():
-            raise
         stop.state = failed_state(str(error))
 
 
@@ -100,8 +89,7 @@ def _end(stop: FlowStop, top: FlowStop) -> bool:
     if stop is top and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not end the run before its state is reported
     end_with_state()
-    data = KeyboardInterrupt(CANCELLED) if stop is top and not is_deployed() else None  # what Ctrl-C would be
-    stop.state = Cancelled(message=CANCELLED, data=data)
+    stop.state = Cancelled(message=CANCELLED)
     return True
 
 
@@ -118,15 +106,12 @@ def _watch(top: FlowStop) -> None:
 
 def _end_process(run_id: str) -> None:
     """End this process: it has been cancelled, and the main thread does not come back from what it does."""
-    deployed = is_deployed()
     get_logger("rag_index.stopping").warning(
         "the run is still busy %.0f s after it was cancelled, so its process ends now", CLEAN_UP_SECONDS
     )
     with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(run_id), Cancelled(message=CANCELLED), force=True)
-    if not deployed:
-        sys.stderr.write(f"rag-index: {CANCELLED}\n")
-    os._exit(0 if deployed else 130)  # Prefect's worker would take another code for a crash
+    os._exit(0)  # Prefect's worker would take another code for a crash
 
 
 def _is_cancelled(run_id: str) -> bool:
@@ -134,54 +119,3 @@ def _is_cancelled(run_id: str) -> bool:
         state = client.read_flow_run(UUID(run_id)).state
         return state is not None and (state.is_cancelling() or state.is_cancelled())
     return False  # it is asked again
-
-
-logger = get_logger("rag_index.watch")
-
-PREFECT_AWAY = (httpx.HTTPError, PrefectException, RuntimeError)
-
-
-class FlowRunner(PlainRunner):
-    """The `Runner` of a watch under Prefect. What another run keeps waiting makes no flow run."""
-
-    options = ("--prefect",)
-
-    def __init__(self, settings: Settings, stop: Stop, index_changes: Callable[..., Any]) -> None:
-        super().__init__(settings, api_environment())
-        self._stop = stop
-        self._index_changes = index_changes
-
-    def index_changes(self, name: str, waiting: int) -> Applied:
-        """Index a batch in a flow run of its own, or without one if Prefect's server is away."""
-        if (locked := self._batches.locked(name)) is not None:
-            return Applied(None, locked)
-        applied: Applied | None = None
-
-        def run() -> IndexOutcome:
-            nonlocal applied
-            with stopped_by_signals(self._stop):  # a flow in another has installed Prefect's handler, which raises
-                applied = self._batches.index(name)
-            return applied.outcome or failed_to_start(name, applied.error or TransientError("the batch did not begin"))
-
-        try:
-            state = self._index_changes(name, waiting, run, return_state=True)
-        except TerminationSignal:
-            self._stop.set()
-            return applied or Applied(None, TransientError("the batch was stopped"))
-        except PREFECT_AWAY as error:
-            if applied is None:
-                if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
-                    raise
-                away = f"Prefect's server does not answer ({error}); start it again"
-                logger.warning("%s: changes are indexed without a flow run: %s", name, away)
-                run()
-        return applied or Applied(None, TransientError(str(state.message or state.name)))
-
-
-def watch_state(caught_up: bool, *, stopped: bool) -> State[bool]:
-    """Return the final state of a watch. A deployed one that a signal stopped has lost its worker."""
-    if stopped and is_deployed():
-        return Crashed(message="the watch was stopped with its worker; start it again, and it goes on from there")
-    if caught_up:
-        return Completed(message="the watch has ended; what changes now is indexed by the next", data=True)
-    return Failed(message="not everything that changed could be indexed: `rag-index status` says why", data=False)

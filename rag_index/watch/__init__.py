@@ -1,16 +1,15 @@
 """The long-running watch of sources: each batch of changes is indexed in the ordinary way. Here is how a watch is
-opened, and how it indexes without Prefect: batches here, an ordinary run as a command."""
+opened, and how it indexes: batches here, an ordinary run as a command."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,20 +26,14 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
-OF_A_FLOW_RUN = "PREFECT__"
-"""How variables begin by which Prefect tells a process which flow run it is. The command is another one."""
 logger = logging.getLogger("rag_index.watch")
 
 
 class PlainRunner:
-    """How the batches of a watch, and the runs that take their place, are carried out without Prefect."""
+    """How the batches of a watch, and the runs that take their place, are carried out."""
 
-    options: tuple[str, ...] = ()
-    """Options of the command that runs over all documents."""
-
-    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to that of the command."""
-        self._settings, self._environment = settings, environment
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._batches = BatchIndexer(settings)
 
     def index_changes(self, name: str, waiting: int) -> Applied:
@@ -52,7 +45,7 @@ class PlainRunner:
         if (locked := self._batches.locked(name)) is not None:
             raise locked  # starting a command takes seconds
         self._batches.close()  # the run needs the memory
-        return OrdinaryRun(self._settings, name, self.options, self._environment)
+        return OrdinaryRun(self._settings, name)
 
     def close(self) -> None:
         """Close what is kept open between batches."""
@@ -60,20 +53,15 @@ class PlainRunner:
 
 
 class OrdinaryRun:
-    """An ordinary run of an index that takes the place of its batches: `rag-index index NAME`, in a process of its own.
-    With `--prefect` among the options it is a flow run, as the watch is."""
+    """An ordinary run of an index that takes the place of its batches: `rag-index index NAME`, in a process of its
+    own."""
 
-    def __init__(
-        self, settings: Settings, name: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, name: str) -> None:
         self._name = name
         self._printed = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - `_end` closes it
-        command = [*PROGRAM, "--config", str(settings.path), "index", name, "--json", *options]
+        command = [*PROGRAM, "--config", str(settings.path), "index", name, "--json"]
         # a group of its own: Ctrl-C in a terminal tells the watch, which tells the run
-        self._process = subprocess.Popen(
-            command, stdout=self._printed, process_group=0,
-            env={k: v for k, v in os.environ.items() if not k.startswith(OF_A_FLOW_RUN)} | dict(environment or {}),
-        )  # fmt: skip
+        self._process = subprocess.Popen(command, stdout=self._printed, process_group=0)
 
     def applied(self) -> Applied | None:
         """Return how the run ended; None while it is under way."""
@@ -126,7 +114,6 @@ def open_watch(
 def follow(
     load: Callable[[], Settings],
     names: Sequence[str] | None,
-    make_runner: Callable[[Settings], PlainRunner],
     stop: Stop,
     *,
     once: bool = False,
@@ -141,7 +128,7 @@ def follow(
         reload = _Reload(settings, load)
         told = Stop(stop.is_set, reload)
         with (
-            closing(make_runner(settings)) as runner,
+            closing(PlainRunner(settings)) as runner,
             open_watch(settings, names, runner, told, changed=partial(changed, settings)) as watch,
         ):
             began(watch)

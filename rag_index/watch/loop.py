@@ -1,6 +1,6 @@
 """The watch: what a feed says that changed is indexed in batches, until the watch is told to stop. Collectors fill the
 inbox; the loop empties it, a batch of an index at a time. An ordinary run that takes over for an index goes on beside
-the batches of the others. How a batch is run (with Prefect or without) is up to the runner. What a run found changed
+the batches of the others. How a batch is run is up to the runner. What a run found changed
 and the feed never gave is said as missed."""
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ def test_a_rebuild_in_prefect_ends_as_partial_with_a_table_of_the_queries(projec
 
     project.run()
     lose(project, *LOST)
-    shown = project.json("rebuild", "notes", "--prefect", "--serial", code=3)["indexes"][0]
-    assert shown["state"] == "partial"
-    assert [one["query"] for one in shown["gate"]["worse"]] == [f"Note {number}" for number in LOST]
+    shown = project.index(full=True, serial=True).indexes[0]
+    assert shown.state == "partial"
+    assert [one.query for one in shown.gate.poorest.worse] == [f"Note {number}" for number in LOST]
     assert live(project) == "test_notes__1"
 
     async def latest() -> dict:

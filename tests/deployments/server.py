@@ -23,7 +23,7 @@ SUSPENDED = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_res
 """What Prefect's page sets."""
 
 
-OWN = ("config", "indexes", "index", "once", "sample_size")
+OWN = ("config", "indexes", "index")
 """Parameters of flows that are not among the options of a run."""
 
 
@@ -159,7 +159,7 @@ class PrefectServer:
 
     def start(self, name: str, *, state: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
         """Start a flow run of a deployment, and return the run."""
-        flat = parameters if name.startswith(("benchmark", "doctor", "watch")) else OWN
+        flat = parameters if name.startswith(("benchmark", "doctor")) else OWN
         own = {one: parameters.pop(one) for one in [*flat] if one in parameters}
         body: dict[str, Any] = {"parameters": own | ({"options": parameters} if parameters else {})}
         if state:

@@ -172,7 +172,7 @@ def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, pr
     assert "# notes: failed" in deployed.artifacts()["test-notes-report"]["data"]
 
 
-@pytest.mark.parametrize("name", ["index-all", "watch", "doctor", "benchmark"])
+@pytest.mark.parametrize("name", ["index-all", "doctor", "benchmark"])
 def test_a_mistake_in_the_settings_is_one_line_of_a_failed_run(deployed, project, worker, elsewhere, name):
     project.config.write_text(project.config.read_text() + "\n[parallel]\nworkers = 0\n")
     log, begins = elsewhere / "worker.log", (elsewhere / "worker.log").stat().st_size

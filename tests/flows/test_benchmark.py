@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 
 import pytest
 
@@ -49,14 +48,10 @@ def requests_by_threads(fake) -> dict[int | None, list[int]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("through_prefect", [False, True])
-def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake, request, through_prefect):
-    if through_prefect:
-        request.getfixturevalue("prefect_server")
+def test_values_of_a_setting_are_compared_with_the_serial_script(tmp_path, fake):
     project = Project(tmp_path / "p", extra=f"{fake.settings}batch_texts = 16\n").fill(40)
     asked = ["benchmark", "--sample-size", "40", "--set", "embedder.num_thread=null,1,2", "--json"]
-    environment = dict(os.environ) if through_prefect else without_api()
-    answer = json.loads(run_program(["--config", str(project.config), *asked], environment).stdout)
+    answer = json.loads(run_program(["--config", str(project.config), *asked], without_api()).stdout)
     assert [way["name"] for way in answer["parallel"]] == ["num_thread = null", "num_thread = 1", "num_thread = 2"]
     assert all((way["workers"], way["same_ids"], way["recall"]) == (1, True, 1.0) for way in answer["parallel"])
     found = requests_by_threads(fake)

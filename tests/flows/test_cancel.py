@@ -1,4 +1,4 @@
-"""A run in a terminal is cancelled on Prefect's page: it ends as after Ctrl-C."""
+"""A flow in a terminal is cancelled on Prefect's page: it ends as after Ctrl-C."""
 
 import os
 from contextlib import ExitStack

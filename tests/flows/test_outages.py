@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from rag_index.components.stores import server
-from rag_index.errors import TransientError
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
@@ -158,15 +156,3 @@ def test_an_index_whose_end_is_reported_twice_is_not_failed(tmp_path, prefect_se
     with losing_answer(prefect_server, 0) as url, temporary_settings({PREFECT_API_URL: url}):
         report = project.index(serial=True)
     assert (report.state, report.sentence()) == ("completed", "1 index: 20 documents indexed")
-
-
-@pytest.mark.long
-def test_a_run_whose_end_is_reported_twice_says_where_to_look(tmp_path, prefect_server):
-    project = Project(tmp_path / "project").fill(20)
-    said = r"the run has ended, .* `rag-index status` says how"
-    with (
-        losing_answer(prefect_server, 1) as url,
-        temporary_settings({PREFECT_API_URL: url}),
-        pytest.raises(TransientError, match=said),
-    ):
-        project.index(serial=True)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.project import Project
+from tests.reliability.victim import Victim
 
 pytestmark = pytest.mark.long
 
@@ -79,9 +80,10 @@ def test_a_worker_without_memory_is_told_in_a_sentence_with_its_shard(tmp_path, 
     (info / "entry_points.txt").write_text("[rag_index.embedders]\nhungry = hungry:Hungry\n")
     project = Project(tmp_path / "project", SETTINGS).fill(8)
     project.execute("UPDATE note SET body = 'EATS' WHERE id = 5")
-    options = ("--prefect", "--workers", "1", "--shard-documents", "2")
     began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
-    answer = project.json("index-all", *options, code=3, PYTHONPATH=str(info.parent))["indexes"][0]
+    with Victim(project, "--workers", "1", "--shard-documents", "2", PYTHONPATH=str(info.parent)) as run:
+        assert run.process.wait(240) == 3, run.output
+    answer = project.json("report", PYTHONPATH=str(info.parent))["runs"][0]
     assert (answer["failed"], answer["new"]) == (1, 7), answer
     listed = project.json("failed", PYTHONPATH=str(info.parent))["failed"]
     assert [one["document_id"] for one in listed] == ["5"]

@@ -1,6 +1,7 @@
 """The same flow with servers that only the settings name: a Qdrant server that workers write to, and a real Ollama."""
 
 import os
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rag_index.etl.run import AllDocuments, index_pages
 from tests.etl.plain import begun_run
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
+from tests.reliability.victim import FLOW, in_environment
 
 OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{url}"]\n'
 
@@ -68,19 +70,25 @@ def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(tmp_pa
 
 @pytest.mark.long
 def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
-    """They are not in the output (even with --verbose), in Prefect's database or in the ledger."""
+    """They are not in the output (even in full), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"
     project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
-    command = "--verbose index-all --prefect --workers 1 --shard-documents 5"
+
+    def flow(*options, **environment):
+        loud = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG", "PREFECT_LOGGING_LEVEL": "DEBUG"}
+        given = os.environ | in_environment(options) | {"RAG_INDEX_CONFIG": str(project.config)} | loud | environment
+        return subprocess.run(FLOW, env=given, capture_output=True, text=True, check=False)
+
     outputs = [
-        project.cli(*command.split(), RAG_INDEX_STORE__API_KEY=secret),
-        project.cli("--verbose", "--debug", "index-all", "--prefect", "--serial", RAG_INDEX_SOURCE__URL=url),
+        flow("--workers 1", "--shard-documents 5", RAG_INDEX_STORE__API_KEY=secret),
+        flow("--serial", RAG_INDEX_SOURCE__URL=url),
         project.cli("plan", "--json", RAG_INDEX_SOURCE__URL=url),
-        project.cli("index-all", "--prefect", "--json", RAG_INDEX_LEDGER__URL=url),
+        flow("--serial", RAG_INDEX_LEDGER__URL=url),
+        project.cli("--verbose", "--debug", "index-all", RAG_INDEX_SOURCE__URL=url),
     ]
     assert outputs[0].returncode == 0
-    assert [ended.returncode for ended in outputs[1:]] == [1, 1, 1]
+    assert [ended.returncode for ended in outputs[1:]] == [1, 1, 1, 1]
     assert all(secret not in ended.stdout + ended.stderr for ended in outputs)
     kept = [*project.folder.rglob("*"), *Path(os.environ["PREFECT_HOME"]).rglob("*")]
     assert any(path.name == "prefect.db" for path in kept)

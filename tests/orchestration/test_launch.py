@@ -1,102 +1,172 @@
-"""Commands that are flows: only if somebody says so, and then where Prefect's own settings say."""
+"""The flow as a program: where Prefect's own settings say, or else with a server of its own. A command is no flow."""
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from rag_index.orchestration.prefect_api import temporary_server
+from flows.index_all import index_all
+from rag_index.orchestration.launch import run_flow
+from tests.browser import Browser
 from tests.docs.pages import ROOT
 from tests.forked_program import without_api
+from tests.ports import free_port
+from tests.prefect_api import temporary_server
 from tests.project import PROGRAM, Project
-
-pytestmark = pytest.mark.long
+from tests.reliability.victim import FLOW, Victim
+from tests.waiting import eventually
 
 NOWHERE = "http://127.0.0.1:9/api"
 PROFILES = f'active = "office"\n[profiles.office]\nPREFECT_API_URL = "{NOWHERE}"\n'
+QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "DASK_LOGGING__DISTRIBUTED": "critical", "DO_NOT_TRACK": "1"}
 
 
-def run(project: Project, *arguments: str, folder: Path | None = None, **environment: str):
-    """Run the program as a user without a Prefect server, unless the environment names one."""
-    command = [*PROGRAM, "--config", str(project.config), *arguments]
-    environment = {**without_api(), "PREFECT_CLIENT_MAX_RETRIES": "0", **environment}
-    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+def run(project: Project, *command: str, folder: Path | None = None, **environment: str):
+    """Run the flow, or a command, as a user without a Prefect server, unless the environment names one."""
+    program = [*PROGRAM, *command] if command else FLOW
+    own = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_HOME": str(project.folder / "prefect"), **QUIET}
+    environment = {**without_api(), **own, "PREFECT_CLIENT_MAX_RETRIES": "0", **environment}
+    return subprocess.run(program, env=environment, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path / "project", extra='changes = "queue"\n').fill(5)
+    return Project(tmp_path / "project").fill(5)
 
 
-@pytest.mark.parametrize(
-    ("way", "command"),
-    [
-        ("profile", "index-all"), ("environment", "doctor"), ("folder", "watch --once"),
-        ("profile", "benchmark --sample-size 5 --workers 1"),
-    ],
-)  # fmt: skip
-def test_a_prefect_server_that_does_not_answer_ends_a_flow_and_no_plain_command(project, tmp_path, way, command):
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["profile", "environment", "folder"])
+def test_a_prefect_server_that_does_not_answer_ends_the_flow_and_no_command(project, tmp_path, way):
     """The server is named in one of the ways of Prefect, which alone reads them."""
-    with project.source() as db:
-        db.executescript(project.cli("watch", "--setup").stdout)
     (tmp_path / "profiles.toml").write_text(PROFILES if way == "profile" else "")
     (tmp_path / "prefect.toml").write_text(f'[api]\nurl = "{NOWHERE}"\n' if way == "folder" else "")
     named = {"PREFECT_HOME": str(tmp_path), **({"PREFECT_API_URL": NOWHERE} if way == "environment" else {})}
-    ended = run(project, *command.split(), "--prefect", folder=tmp_path, **named)
+    ended = run(project, folder=tmp_path, **named)
     assert (ended.returncode, ended.stdout) == (1, ""), ended
-    message = ended.stderr.strip().splitlines()[-1]
-    assert f"the Prefect server at {NOWHERE} does not answer" in message
-    assert "or leave out --prefect" in message
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert f"the Prefect server does not answer (Failed to reach API at {NOWHERE}" in ended.stderr
     assert not list(project.folder.rglob("ledger.db")), "it had done something"
-    ended = run(project, *command.split(), folder=tmp_path, **named)
+    ended = run(project, "index-all", folder=tmp_path, **named)
     assert ended.returncode == 0, ended
 
 
-def test_without_a_named_server_a_flow_has_a_temporary_one_whose_runs_are_kept_in_the_data_folder(project, tmp_path):
-    """Its tasks run on workers, which reach the server too. Nothing of it is left but its database."""
-    home = project.folder / ".rag-index" / "prefect"
-    own = {"HOME": str(tmp_path), "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://nobody@127.0.0.1:9/x"}
-    ended = run(project, "index-all", "--prefect", "--workers", "1", "--shard-documents", "2", **own)
-    assert ended.returncode == 0, ended.stderr
-    shown = ended.stderr.strip().splitlines()[-1]
-    assert f"`PREFECT_HOME={home} prefect server start` shows this run at /runs/flow-run/" in shown
-    assert home.stat().st_mode & 0o077 == 0
-    run_id = shown.rpartition("/")[2]
-    with temporary_server(home) as wait:
-        found = wait()
+@pytest.mark.long
+def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(project, tmp_path):
+    """Its runs are kept where Prefect's settings say, for `prefect server start`. Nothing else of it is left."""
+    home = tmp_path / "home"
+    parallel = {"RAG_INDEX_PARALLEL__WORKERS": "1", "RAG_INDEX_PARALLEL__SHARD_DOCUMENTS": "2"}
+    ended = run(project, PREFECT_HOME=str(home), **parallel)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert ended.stderr.splitlines()[-1] == "rag-index: 1 index: 5 documents indexed"
+    with temporary_server(home) as found:
         auth = tuple(found["PREFECT_API_AUTH_STRING"].split(":"))
         with httpx.Client(base_url=found["PREFECT_API_URL"], auth=auth, trust_env=False, timeout=60) as api:
-            assert httpx.get(f"{api.base_url}flow_runs/{run_id}").status_code == 401, "another user may read it"
-            state = api.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]
-            assert state["message"] == "1 index: 5 documents indexed"
+            assert httpx.get(f"{api.base_url}flow_runs/filter").status_code == 401, "another user may read it"
+            runs = api.post("/flow_runs/filter", json={}).raise_for_status().json()
             tasks = api.post("/task_runs/filter", json={}).raise_for_status().json()
+    assert {one["name"]: one["state"]["message"] for one in runs} == dict.fromkeys(
+        ("index all", "index notes"), "1 index: 5 documents indexed"
+    )
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
     assert len([task for task in tasks if task["name"].startswith("embed ")]) == 3
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-        assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,)
-    with subprocess.Popen([sys.executable, ROOT / ".ci/ui", home], stdout=subprocess.PIPE, text=True) as page:
-        assert f"/runs/flow-run/{run_id}, until Ctrl-C" in page.stdout.readline(), "as `make ui` says"
-        page.terminate()
+        assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,), "workers ran no flow"
 
 
-@pytest.mark.parametrize("name", ["new/folder/prefect", "file/prefect"])
-def test_a_home_of_prefect_that_does_not_exist_is_made_and_one_that_cannot_be_made_is_replaced(project, tmp_path, name):
-    """Prefect warns, in each process, if it cannot create its folder."""
-    (tmp_path / "file").touch()
-    own = {"PREFECT_HOME": str(tmp_path / name), "HOME": str(tmp_path / "file")}
-    ended = run(project, "index-all", "--prefect", "--workers", "1", "--shard-documents", "2", **own)
-    assert ended.returncode == 0, ended.stderr
-    assert "Warning" not in ended.stderr
-    assert (tmp_path / name).exists() == name.startswith("new")
+@pytest.mark.long
+def test_a_server_of_its_own_that_does_not_start_is_told_in_a_line(project, tmp_path):
+    (tmp_path / "prefect.db").write_text("not a database")
+    ended = run(project, PREFECT_HOME=str(tmp_path))
+    assert ended.returncode == 1, ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert "the Prefect server does not answer" in ended.stderr
+    assert "run again once `prefect server start` works" in ended.stderr
+    assert not list(project.folder.rglob("ledger.db"))
 
 
-def test_a_temporary_server_that_does_not_start_is_named(project):
-    home = project.folder / ".rag-index" / "prefect"
-    home.mkdir(parents=True)
-    (home / "prefect.db").write_text("not a database")
-    ended = run(project, "index-all", "--prefect")
-    assert ended.returncode == 1
-    assert f"Prefect's temporary server with its database in {home} does not start" in ended.stderr
+def servers(run: Victim) -> list[psutil.Process]:
+    return [one for one in run.processes() if "prefect.server.api.server" in " ".join(one.cmdline())]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["server", "flow", "told to end"])
+def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fake, tmp_path, killed):
+    """Whoever is killed: the flow ends without its server, and the server without the flow."""
+    project = Project(tmp_path / "other", extra=fake.settings).fill(60)
+    fake.seconds_per_text = 0.2
+    own = {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": "", "PREFECT_CLIENT_MAX_RETRIES": "1", **QUIET}
+    with Victim(project, "--workers", "2", "--shard-documents", "5", **own) as run:
+        eventually(lambda: run.ended or len(fake.embeds()) > 6, lambda: run.output)
+        [server] = servers(run)
+        if killed == "told to end":
+            run.process.terminate()
+        else:
+            (server if killed == "server" else psutil.Process(run.process.pid)).kill()
+        expected = {"server": 1, "flow": -signal.SIGKILL, "told to end": 130}[killed]
+        assert run.process.wait(240) == expected, run.output
+        eventually(run.gone, lambda: [one.cmdline() for one in run.processes()], seconds=60)
+        if killed != "flow":
+            assert run.output.splitlines()[-1].startswith("rag-index: "), run.output
+            assert "Traceback" not in run.output
+    fake.seconds_per_text = 0
+    assert project.run().state == "completed"
+    assert len(project.texts()) == 60
+
+
+BROKEN = '\n[[indexes]]\nname = "broken"\ntable = "nothing"\nkey = "id"\ntext = ["title"]\n'
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ("", 0, "1 index: 5 documents indexed"),
+        ("blob", 3, "partially indexed: 1 index: 5 documents indexed, 1 failed"),
+        (BROKEN, 1, "index broken: table 'nothing' cannot be read"),
+        ("\n[parallel]\nworkers = 0\n", 2, "workers"),
+    ],
+)
+def test_the_exit_code_is_that_of_the_command(project, prefect_server, monkeypatch, capsys, settings, code, said):
+    if settings == "blob":
+        project.execute("INSERT INTO note VALUES (51, 'blob', ?, 'a', 1)", b"\xff")
+    else:
+        project.write_settings(project.config.read_text() + settings)
+    monkeypatch.setenv("RAG_INDEX_CONFIG", str(project.config))
+    assert run_flow(index_all) == code
+    [line] = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith(f"rag-index: {said}") or (code == 2 and said in line)
+    assert project.cli("index-all", "--serial").returncode == code
+
+
+@pytest.mark.long
+def test_the_page_of_make_ui_shows_the_run_on_any_port(project, tmp_path):
+    home, port = tmp_path / "home", free_port()
+    assert run(project, PREFECT_HOME=str(home)).returncode == 0
+    (home / "prefect.db").touch()
+    command = ["make", "ui", f"PREFECT={home}", f"BIN={Path(sys.executable).parent}", f"PORT={port}"]
+    with (tmp_path / "ui.txt").open("w") as log:
+        serving = subprocess.Popen(
+            command, cwd=ROOT, env=without_api(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            assert serving.poll() is None, (tmp_path / "ui.txt").read_text()
+            try:
+                return httpx.get(f"{url}/api/health", trust_env=False).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(answers, every=0.25)
+        with Browser(tmp_path / "chromium") as browser:
+            browser.open(f"{url}/runs")
+            browser.wait_for("index all", "Completed")
+    finally:
+        os.killpg(serving.pid, signal.SIGTERM)
+        serving.wait(60)

@@ -4,7 +4,6 @@ Each project is run in both ways, step by step, and compared after every step.
 """
 
 import json
-import os
 import re
 import signal
 import sqlite3
@@ -37,12 +36,6 @@ def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[st
     return run_program(["--config", str(project.config), *arguments], without_api(), timeout=240)
 
 
-def by_flow(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user with a Prefect server does; the fixture `prefect_server` has set its address."""
-    assert "PREFECT_API_URL" in os.environ
-    return project.cli(*arguments, "--prefect", timeout=240)
-
-
 def timeless(value):
     """Return a report without what differs between two runs in the same way."""
     if isinstance(value, dict):
@@ -60,20 +53,19 @@ class Both:
         for project in self.projects:
             change(project)
 
-    def run(self, *arguments: str) -> dict:
-        """Run a command in both ways, compare everything that it leaves, and return what it printed."""
-        ended = [
-            way(project, *arguments, "--json") for way, project in zip((plainly, by_flow), self.projects, strict=True)
-        ]
-        plain, flow = ended
-        assert plain.returncode == flow.returncode, (plain, flow)
-        printed = [timeless(json.loads(one.stdout)) for one in ended]
-        folders = [str(project.folder) for project in self.projects]
-        assert json.loads(json.dumps(printed[0]).replace(*folders)) == printed[1]
-        assert "Traceback" not in plain.stderr
+    def run(self, *arguments: str, **options: bool) -> dict:
+        """Run a command and the flow with the same options, compare everything that they leave, and return the report
+        of the command."""
+        plain, flow = self.projects
+        ended, report = plainly(plain, *arguments, "--json"), flow.index(**options)
+        assert ended.returncode == report.exit_code, (ended, report)
+        printed = timeless(json.loads(ended.stdout))
+        told = json.dumps(printed).replace(str(plain.folder), str(flow.folder))
+        assert json.loads(told) == timeless(json.loads(json.dumps(report.to_json())))
+        assert "Traceback" not in ended.stderr
         left = [self._left(project) for project in self.projects]
         assert left[0] == left[1]
-        return {**printed[0], "code": plain.returncode}
+        return {**printed, "code": ended.returncode}
 
     def _left(self, project: Project) -> dict:
         """Return what a run has left in ledger, store and metrics file, and what `status` and `report` say of it."""
@@ -83,7 +75,7 @@ class Both:
             re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else None
         )
         with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-            for table, order in (("documents", "key"), ("failed_documents", "key"), ("leases", "name")):
+            for table, order in (("documents", "key"), ("failed_documents", "key")):
                 columns = [row[1] for row in db.execute(f"PRAGMA table_info(rag_index_{table})")]
                 kept = [
                     c for c in columns if not c.endswith(("_at", "since", "_started")) and c not in ("pid", "run_id")
@@ -122,12 +114,12 @@ def test_both_ways_leave_the_same(tmp_path, prefect_server):
     both.each(lambda project: project.execute("UPDATE note SET author = 'another' WHERE id % 50 = 1"))
     both.each(lambda project: project.execute("UPDATE note SET title = '', body = '' WHERE id = 7"))
     both.each(lambda project: project.execute("DELETE FROM note WHERE id = 9"))
-    second = both.run("index", "notes")["indexes"][0]
+    second = both.run("index-all")["indexes"][0]
     assert [second[name] for name in ("changed", "payload_only", "empty", "deleted")] == [6, 6, 1, 2]
     both.each(lambda project: project.execute("DELETE FROM note WHERE id > 20"))
     assert both.run("index-all")["code"] == 3, "the delete guard"
-    assert both.run("index-all", "--allow-deletes")["indexes"][0]["deleted"] > 200
-    assert both.run("rebuild", "notes")["indexes"][0]["verified"]
+    assert both.run("index-all", "--allow-deletes", allow_deletes=True)["indexes"][0]["deleted"] > 200
+    assert both.run("rebuild", "notes", full=True)["indexes"][0]["verified"]
 
 
 def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path):

@@ -1,6 +1,5 @@
 """Another user of the machine: what he can read of a project, and what runs of a folder that he has prepared."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -8,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.orchestration.launch import trusted_folder
 from tests.forked_program import without_api
 from tests.project import Project
-from tests.strangers import NOBODY, needs_second_user, readable_by_others
+from tests.reliability.victim import FLOW
+from tests.strangers import needs_second_user, readable_by_others
 
 PROGRAM = Path(sys.executable).parent / "rag-index"
 IMPORTED = "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
 
 
 def run(project: Project, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the installed program in a folder, without a Prefect server unless the environment names one."""
+    """Run the installed program in a folder, or without arguments the flow, without a Prefect server."""
     clean = {name: value for name, value in without_api().items() if name != "PYTHONSAFEPATH"}
+    command = [PROGRAM, *arguments] if arguments else FLOW
+    own = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_HOME": str(project.folder / "prefect")}
     return subprocess.run(
-        [PROGRAM, "--config", project.config, *arguments],
-        cwd=folder, env={**clean, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        command, cwd=folder, env={**clean, **own, **environment}, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
 
 
 @pytest.mark.long
-def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
+def test_a_folder_that_a_command_or_the_flow_is_started_in_is_not_imported_from(tmp_path):
+    """Nor do the workers and the Prefect server of the flow import from there."""
     project = Project(tmp_path / "project").fill(300)
     place = tmp_path / "planted"
     place.mkdir()
@@ -64,40 +65,8 @@ def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
     ran = (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
     assert (ended.returncode, ran) == (0, []), ended.stderr
     project.execute("UPDATE note SET body = 'changed' WHERE id = 7")
+    flow = run(project, place, RAG_INDEX_PARALLEL__WORKERS="1", RAG_INDEX_PARALLEL__SHARD_DOCUMENTS="1")
+    assert (flow.returncode, (tmp_path / "ran").exists()) == (0, False), flow.stderr
     assert run(project, place, "doctor").returncode == 0
     assert run(project, place, "index", "notes", "--id", "7").returncode == 0
     assert not (tmp_path / "ran").exists()
-
-
-LOGGING = """\
-version: 1
-handlers: {{planted: {{"()": os.system, command: "echo planted >> {ran}"}}}}
-"""
-
-
-@pytest.mark.long
-@needs_second_user
-def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prefect_server):
-    project = Project(tmp_path / "project").fill(30)
-    named = {name: os.environ[name] for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")}
-    place = tmp_path / "prepared"
-    place.mkdir()
-    (place / "prefect.toml").write_text(f'[logging]\nconfig_path = "{place}/logging.yml"\n')
-    (place / "logging.yml").write_text(LOGGING.format(ran=tmp_path / "ran"))
-    os.chown(place, NOBODY, NOBODY)
-    ended = run(project, place, "index-all", "--prefect", **named)
-    assert (ended.returncode, (tmp_path / "ran").exists()) == (0, False), ended.stderr
-    os.chown(place, 0, 0)
-    run(project, place, "index-all", "--prefect", **named)
-    assert (tmp_path / "ran").exists(), "otherwise this tests nothing"
-
-
-@pytest.mark.parametrize(("mode", "stays"), [(0o755, True), (0o775, False), (0o777, False), (0o1777, False)])
-@needs_second_user
-def test_a_folder_that_others_write_to_is_left_for_the_run(tmp_path, monkeypatch, mode, stays):
-    os.chown(tmp_path, 0, NOBODY)
-    tmp_path.chmod(mode)
-    monkeypatch.chdir(tmp_path)
-    with trusted_folder():
-        assert Path.cwd() == (tmp_path if stays else Path("/"))
-    assert Path.cwd() == tmp_path

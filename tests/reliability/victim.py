@@ -18,10 +18,12 @@ from tests.dask_workers import fork_servers, workers_among
 from tests.project import PROGRAM, Project
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.fakes.qdrant import FakeQdrant
 
+FLOW = [sys.executable, "-P", "-m", "flows.index_all"]
 MARK = "KILL_TRIAL"
 """An environment variable that identifies all processes of a run, even after their parent has died."""
 
@@ -97,21 +99,31 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
     qdrant.start()
 
 
-class Victim:
-    """`rag-index index-all`, or another command, in a group of its own; all its processes are killed at the end.
+def in_environment(options: Sequence[str]) -> dict[str, str]:
+    """Return options of a run, such as `--workers 2`, as variables that take the place of settings."""
+    given = " ".join(options).split("--")[1:]
+    pairs = (option.split() for option in given)
+    return {f"RAG_INDEX_PARALLEL__{name.upper().replace('-', '_')}": (*value, "true")[0] for name, *value in pairs}
 
-    It is a flow of the server that the fixture `prefect_server` has set, unless it is `plain`.
+
+class Victim:
+    """The flow `index-all` as a program, in a group of its own; all its processes are killed at the end.
+
+    It is at the server that the fixture `prefect_server` has set. If it is `plain`, it is the command instead.
     """
 
-    def __init__(
-        self, project: Project, *arguments: str, plain: bool = False, run: str = "index-all", **environment: str
-    ) -> None:
+    def __init__(self, project: Project, *arguments: str, plain: bool = False, **environment: str) -> None:
         self._mark = uuid.uuid4().hex
-        inherited = {k: v for k, v in os.environ.items() if not (plain and k.startswith("PREFECT_"))}
+        if plain:
+            inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+            command = [*PROGRAM, "--config", str(project.config), "index-all", *arguments]
+        else:
+            inherited = os.environ | in_environment(arguments) | {"RAG_INDEX_CONFIG": str(project.config)}
+            command = FLOW
         self._output = project.folder / "output.txt"
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [*PROGRAM, "--config", str(project.config), run, *arguments, *([] if plain else ["--prefect"])],
+                command,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env={**inherited, **environment, MARK: self._mark},
             )  # fmt: skip

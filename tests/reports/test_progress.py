@@ -12,6 +12,7 @@ from rag_index.core.reports.progress import Lines, ProcessState, Progress, open_
 from tests.fakes.ollama import FakeOllama
 from tests.flows.conftest import Recorder
 from tests.project import PROGRAM, Project
+from tests.reliability.victim import FLOW, in_environment
 from tests.terminal import in_terminal, plain_lines
 from tests.test_outages import Clock
 
@@ -176,18 +177,15 @@ def test_what_is_embedded_counts_before_it_is_committed_and_once(progress, clock
     assert progress.kept() == "100 of 1,000 documents are done and kept"
 
 
-WAYS = {
-    "in this process": ["--serial"],
-    "in a child": ["--workers", "1", "--shard-documents", "100"],
-    "on a Dask worker": ["--prefect", "--workers", "1", "--shard-documents", "100"],
-}
+WORKER = ["--workers", "1", "--shard-documents", "100"]
+WAYS = {"in this process": ["--serial"], "in a child": WORKER, "on a Dask worker": WORKER}
 
 
 @pytest.mark.parametrize("way", [*list(WAYS)[:2], pytest.param("on a Dask worker", marks=pytest.mark.long)])
 def test_the_bar_moves_within_a_shard_and_ctrl_c_says_what_is_kept(tmp_path, way, request):
     """A shard here has 100 documents or more: whatever is drawn in between was told by the process that embeds."""
     drawn = set()
-    if "--prefect" in WAYS[way]:
+    if way == "on a Dask worker":
         request.getfixturevalue("prefect_server")
 
     def interrupt(output: str) -> bool:
@@ -197,7 +195,9 @@ def test_the_bar_moves_within_a_shard_and_ctrl_c_says_what_is_kept(tmp_path, way
     with FakeOllama(seconds_per_text=0.05) as fake:
         project = Project(tmp_path / "project", extra=f"{fake.settings}batch_texts = 4\n").fill(300)
         command = [*PROGRAM, "--config", str(project.config), "index", "notes", *WAYS[way]]
-        lines = plain_lines(in_terminal(command, 80, until=interrupt))
+        given = in_environment(WAYS[way]) | {"RAG_INDEX_CONFIG": str(project.config)}
+        program = FLOW if way == "on a Dask worker" else command
+        lines = plain_lines(in_terminal(program, 80, until=interrupt, **given))
     documents = project.json("status")["indexes"][0]["documents"]
     said = [line for line in lines if " stopped" in line]
     assert len(drawn) >= 4, lines

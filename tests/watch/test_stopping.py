@@ -3,10 +3,8 @@
 import os
 import signal
 import subprocess
-import time
 from contextlib import closing, contextmanager
 
-import httpx
 import pytest
 
 from rag_index.components.ledger import Ledger
@@ -26,14 +24,13 @@ def project(tmp_path, fake) -> Project:
 
 
 @contextmanager
-def watching(project, **environment):
+def watching(project):
     """Run `rag-index watch` as the first of its process group, as a shell does."""
     said = project.folder / "said.txt"
     with said.open("w") as out:
         running = subprocess.Popen(
-            [*PROGRAM, "--config", str(project.config), "watch", *(["--prefect"] if environment else [])],
-            stdout=out, stderr=out, env={**os.environ, **environment}, process_group=0,
-        )  # fmt: skip
+            [*PROGRAM, "--config", str(project.config), "watch"], stdout=out, stderr=out, process_group=0
+        )
     try:
         yield running, said
     finally:
@@ -54,28 +51,17 @@ def watch_record(project):
         return ledger.watch(ALIAS), ledger.count_waiting(ALIAS)
 
 
-def has_caught_up(project, since: float = 0.0) -> bool:
-    """Whether the watch has caught up since a time; a watch that only begins has no record yet."""
+def has_caught_up(project) -> bool:
+    """Whether the watch has caught up; one that only begins has no record yet."""
     record, _ = watch_record(project)
-    return record is not None and (record.caught_up_at or 0.0) > since and record.state == "running"
-
-
-def cancel(server: str) -> None:
-    """Cancel the watch as somebody does in Prefect's UI."""
-    auth = tuple(os.environ["PREFECT_API_AUTH_STRING"].split(":"))
-    with httpx.Client(base_url=server, auth=auth, trust_env=False, timeout=30) as api:
-        found = api.post("/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 10}).json()
-        run = next(one["id"] for one in found if one["name"] == "watch notes" and one["state_type"] == "RUNNING")
-        api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
-        eventually(lambda: api.get(f"/flow_runs/{run}").json()["state"]["type"] == "CANCELLED", every=0.2)
+    return record is not None and bool(record.caught_up_at) and record.state == "running"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("how", "prefect"), [("SIGTERM", True), ("Ctrl-C", False)], ids=["prefect", "plain"])
-def test_an_ordinary_run_is_stopped_with_the_watch_and_a_batch_is_ended_first(request, project, fake, how, prefect):
-    environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_an_ordinary_run_is_stopped_with_the_watch_and_a_batch_is_ended_first(project, fake, how):
     fake.seconds_per_text = 0.1
-    with watching(project, **environment) as (running, said):
+    with watching(project) as (running, said):
         eventually(lambda: len(fake.embeds()) > 2, said.read_text, every=0.05)
         tell(running, how)
         assert running.wait(timeout=60) == 0, said.read_text()
@@ -86,7 +72,7 @@ def test_an_ordinary_run_is_stopped_with_the_watch_and_a_batch_is_ended_first(re
     assert (record.state, "was stopped with the watch" in record.message) == ("stopped", True)
     assert record.full_number is not None
     fake.seconds_per_text = 0.0
-    with watching(project, **environment) as (running, said):
+    with watching(project) as (running, said):
         eventually(lambda: has_caught_up(project), said.read_text, every=0.2)
         assert (len(project.texts()), watch_record(project)[0].full_number) == (200, None)
         fake.seconds_per_text = 0.5
@@ -98,13 +84,6 @@ def test_an_ordinary_run_is_stopped_with_the_watch_and_a_batch_is_ended_first(re
     record, waiting = watch_record(project)
     assert (record.state, waiting) == ("stopped", 0), said.read_text()
     assert project.texts()["5"] == ["Note 5\nthe pump is mended5"]
-    if prefect:
-        began = time.time()
-        with watching(project, **environment) as (running, said):
-            eventually(lambda: has_caught_up(project, began), said.read_text, every=0.2)
-            cancel(environment["PREFECT_API_URL"])
-            assert running.wait(timeout=60) == 130, said.read_text()
-        assert watch_record(project)[0].state == "stopped"
     assert "Traceback" not in said.read_text()
 
 
