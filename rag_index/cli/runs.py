@@ -33,7 +33,7 @@ from rag_index.cli import (
     show,
     wait_option,
 )
-from rag_index.core.files import unwritable
+from rag_index.core.files import read_written, unwritable
 from rag_index.core.reports.metrics import size_text
 from rag_index.core.reports.outcome import RunReport, count_of
 from rag_index.errors import SettingsError, printable
@@ -299,7 +299,7 @@ def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...
     if look_for is not None and not look_for.is_file():
         raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
     witness = Witness(proof, list(folders))
-    for words in filter(None, map(str.strip, look_for.read_text("utf-8").split("\n") if look_for else ())):
+    for words in filter(None, map(str.strip, read_written(look_for, "--look-for").split("\n") if look_for else ())):
         witness.scanner.add_words(words)
     return witness
 

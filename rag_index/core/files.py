@@ -1,23 +1,51 @@
-"""Files that are replaced as a whole: a reader sees the old or the new content, never half of it."""
+"""Files: texts that people write, and files that are replaced as a whole, of which no reader sees half."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import grp
 import os
 import pwd
+import re
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rag_index.errors import SettingsError
+
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600
-
-
+OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+"""The byte order marks of encodings that are refused; that of UTF-16 begins one of UTF-32."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def read_written(path: Path, what: str = "") -> str:
+    """Return the text of a file that a person wrote, whichever editor saved it: without byte order marks, and with a
+    line feed alone at the end of each line. Raises SettingsError, whose message begins with `what`, if the file cannot
+    be read or is not UTF-8."""
+    named = " ".join(filter(None, [what, str(path)]))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"{named} cannot be read: {error.strerror or error}; name one that exists and that this user may read"
+        ) from error
+    other = next((name for mark, name in OTHER_MARKS.items() if content.startswith(mark)), "")
+    if other or b"\0" in content:
+        raise SettingsError(f"{named} is {other or 'UTF-16, or no text'}: save it as UTF-8")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{named} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
+    return re.sub("(\\A|\n)\ufeff+", r"\1", re.sub("\r\n?", "\n", text))
 
 
 def unwritable(path: Path, error: Exception, otherwise: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, QueryWord
-from rag_index.core.files import file_stamp
+from rag_index.core.files import file_stamp, read_written
 from rag_index.core.machine import in_thread
 from rag_index.core.settings.index import NO_LANGUAGE
 from rag_index.core.settings.parts import is_select
@@ -134,9 +134,9 @@ class Synonyms:
 
     def _read(self) -> None:
         try:
-            lines = self._rows() if is_select(self._given) else self._path.read_text("utf-8-sig").splitlines()
+            lines = self._rows() if is_select(self._given) else read_written(self._path).split("\n")
             self._known, self.failure = (parse(lines), {}), ""
-        except (RagIndexError, OSError, UnicodeDecodeError) as error:
+        except RagIndexError as error:
             logger.warning("[retrieve] synonyms: %s", error)
             self.failure = "The synonyms of the settings could not be read, and the log says why."
         self._read_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, and those of the owner alone."""
+"""Files that are replaced as a whole, those of the owner alone, and those that people write."""
 
 import os
 import sqlite3
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.core.files import private_file, private_folder, replace_file
+from rag_index.core.files import private_file, private_folder, read_written, replace_file
+from rag_index.core.settings import ServeSettings, load_settings
+from rag_index.errors import SettingsError
+from rag_index.search.evaluation.golden import read_golden
+from rag_index.search.service.tokens import TokenRegister, new_token, token_line
 
 
 @pytest.fixture
@@ -84,3 +88,54 @@ def test_an_old_database_is_closed_with_the_files_beside_it(tmp_path):
     }  # fmt: skip
     assert (tmp_path / "ledger.db").read_text() == "kept"
     assert mode(tmp_path) == "755", "the folder may hold other things too"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a = 1\nb\n",
+        b"\xef\xbb\xbfa = 1\r\nb\r\n",
+        b"a = 1\rb\r",
+        b"a = 1\r\n\xef\xbb\xbfb\n",  # two files in one
+        b"\xef\xbb\xbf\xef\xbb\xbfa = 1\nb\n",
+    ],
+)
+def test_what_a_person_wrote_is_read_as_any_editor_saves_it(tmp_path, content):
+    path = tmp_path / "written.txt"
+    path.write_bytes(content)
+    assert read_written(path) == "a = 1\nb\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("utf-16", "is UTF-16"), ("utf-16-le", "is UTF-16, or no text"), ("utf-32", "is UTF-32"),
+        ("latin-1", "is not UTF-8 .byte 4."),
+    ],
+)  # fmt: skip
+def test_other_encodings_are_refused_by_their_names(tmp_path, encoding, said):
+    path = tmp_path / "written.txt"
+    path.write_bytes("a = ö\n".encode(encoding))
+    with pytest.raises(SettingsError, match=f"^golden file {path} {said}: save it as UTF-8$"):
+        read_written(path, "golden file")
+    path.unlink()
+    with pytest.raises(SettingsError, match="cannot be read: No such file or directory; name one that exists"):
+        read_written(path)
+
+
+def test_settings_tokens_and_golden_queries_are_read_by_that(tmp_path):
+    token = new_token()
+    line, golden = token_line("bo", token, ["sales"]), '{"query": "printer", "relevant": ["1"]}'
+    paths = [tmp_path / name for name in ("rag-index.toml", "tokens", "golden.jsonl")]
+    toml = '[source]\nurl = "sqlite:///a.db"\n[[indexes]]\nname = "n"\ntable = "n"\nkey = "id"\ntext = "body"\n'
+    reads = (
+        load_settings,
+        lambda path: TokenRegister(ServeSettings(tokens_file=path)).caller(token).name,
+        lambda path: [query.query for query in read_golden(path)],
+    )
+    for path, text, read in zip(paths, (toml, line, golden), reads, strict=True):
+        path.write_bytes(f"\ufeff{text}\n".replace("\n", "\r\n").encode())
+        assert read(path)
+        path.write_bytes(text.encode("utf-16"))
+        with pytest.raises(SettingsError, match=f"{path} is UTF-16: save it as UTF-8"):
+            read(path)

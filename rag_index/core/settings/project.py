@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 
 from rag_index.core.database import database_url
-from rag_index.core.files import file_stamp, other_writer
+from rag_index.core.files import file_stamp, other_writer, read_written
 from rag_index.core.settings.alias import Alias
 from rag_index.core.settings.index import SQL, IndexSettings
 from rag_index.core.settings.parts import keys_of, tables_of
@@ -376,12 +376,10 @@ def _with_places(settings: Settings, path: Path) -> Settings:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        content = tomllib.loads(read_written(path))
+    except tomllib.TOMLDecodeError as exc:
         unclosed = "; a quotation mark is not closed there" if r"Illegal character '\n'" in str(exc) else ""
         raise SettingsError(f"{path} is not TOML: {exc}{unclosed}") from exc
-    except OSError as exc:
-        raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
     if "path" in content:  # a field of the model that a file may not set
         raise SettingsError(f"{path.name}: unknown key 'path'; the path of the store is a key of [store]")
     return without_withdrawn(content, path.name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rag_index.core.documents.keys import possible_document_keys
+from rag_index.core.files import read_written
 from rag_index.errors import SettingsError, one_line
 
 if TYPE_CHECKING:
@@ -111,13 +112,7 @@ def golden_of_log(log: QueryLog, indexes: Collection[str]) -> list[GoldenQuery]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield each line that is not empty, with its place for a message. Raises SettingsError."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise SettingsError(f"{path} is not UTF-8 (byte {exc.start:,}): save it as UTF-8") from exc
-    except OSError as exc:
-        raise SettingsError(f"{path} cannot be read: {exc.strerror}; name a golden file that exists") from exc
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_written(path, "golden file").split("\n"), 1):
         if line.strip():
             yield f"{path}, line {number}", line
 

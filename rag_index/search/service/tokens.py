@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from rag_index.core.connections import tls_context, why_failed
-from rag_index.core.files import file_stamp
+from rag_index.core.files import file_stamp, read_written
 from rag_index.errors import SettingsError, TransientError
 from rag_index.search.access import ALL_GROUPS, AllGroups, Caller, claim_of
 
@@ -257,11 +257,7 @@ class TokenRegister:
     def _read(self) -> list[Token]:
         if self._path is None:
             return []
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise SettingsError(f"[serve] tokens_file {self._path} cannot be read: {exc}") from exc
-        return _parse(lines, str(self._path))
+        return _parse(read_written(self._path, "[serve] tokens_file").split("\n"), str(self._path))
 
 
 def new_token() -> str:
