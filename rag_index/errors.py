@@ -6,11 +6,18 @@ Dask worker raises them in another process: arguments are positional and stay in
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping
 
+from rag_index.redaction import redacted
+
 _COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 """Control characters that are no line end or tab, changes of the direction of writing, and halves of characters."""
+
+
+_PAGE = re.compile(r"<(!doctype html|html|head|title|body|center|h1)\b", re.IGNORECASE)
+_MARKUP = re.compile(r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 
 
 def printable(text: str) -> str:
@@ -19,15 +26,28 @@ def printable(text: str) -> str:
 
 
 def one_line(text: object, chars: int = 300) -> str:
-    """Return a text of others, or an error of theirs, on one line of at most `chars` characters."""
-    line = printable(" ".join(str(text).split()))
+    """Return a message of others, or an error of theirs, on one line of at most `chars` characters: without a secret,
+    half of which would be known no more, and of a page in HTML, such as a proxy's, what it says."""
+    message = redacted(str(text))
+    if _PAGE.search(message):
+        message = html.unescape(_MARKUP.sub(" ", message))
+    return shortened(message, chars)
+
+
+def shortened(text: str, chars: int) -> str:
+    """Return a text of a document or a caller on one line of at most `chars` characters."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= chars else f"{line[: chars - 1]}…"
 
 
 class RagIndexError(Exception):
-    """An error whose message is one line for a person: what is wrong with which value, and what to do about it."""
+    """An error whose message is one line for a person: what is wrong with which value, and what to do about it. It
+    holds no secret that the process knows, whatever it was made of."""
 
     exit_code = 1
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in given))
 
     def __str__(self) -> str:
         return printable(str(self.args[0])) if self.args else type(self).__name__

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import SecretStr
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify, open_embedder
@@ -29,7 +28,7 @@ from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import LedgerSettings, Settings, load_settings
 from rag_index.core.settings.index import SQL
-from rag_index.core.settings.parts import split_name
+from rag_index.core.settings.parts import Secret, split_name
 from rag_index.errors import SettingsError
 from rag_index.etl.changed import serially
 from rag_index.etl.embed import EmbedJob
@@ -318,7 +317,7 @@ def changed_settings(settings: Settings, change: str) -> list[tuple[str, Setting
 def settings_in(folder: Path, settings: Settings) -> Settings:
     """Return the settings with store and ledger in this folder, and without contexts, which take long, and gates."""
     store = settings.store.model_copy(update={"path": folder / "qdrant", "url": None})
-    ledger = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
+    ledger = LedgerSettings(url=Secret(f"sqlite:///{folder / 'ledger.db'}"))
     indexes = [index.model_copy(update={"context": None, "gate": None}) for index in settings.indexes]
     return settings.model_copy(update={"store": store, "ledger": ledger, "indexes": indexes})
 

@@ -23,13 +23,13 @@ from rag_index.core.machine.resources import (
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.settings import Settings, origins
 from rag_index.core.settings.parts import Section, keys_of, tables_of
+from rag_index.redaction import MASK, is_secret, redacted
 
 if TYPE_CHECKING:
     from rag_index.core.settings.project import Place
 
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")
 DEFAULT = "default"
-REDACTED = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,10 @@ def _table_values(
         if key in tables_of(model) and value is not None:
             yield from _table_values(settings, f"{prefix}{key}.", value, here, places)
         elif key != "indexes":
-            yield EffectiveValue(f"{prefix}{key}", _redact(settings, value), places.get(here, DEFAULT))
+            shown = _redact(settings, value)
+            if (prefix, key) == ("embedder.", "options"):
+                shown = {name: MASK if is_secret(name) else entry for name, entry in shown.items()}
+            yield EffectiveValue(f"{prefix}{key}", shown, places.get(here, DEFAULT))
 
 
 def _redact(settings: Settings, value: Any) -> Any:
@@ -76,7 +79,7 @@ def _redact(settings: Settings, value: Any) -> Any:
         try:
             url = database_url(value.get_secret_value(), settings.folder)
         except ValueError:
-            return REDACTED
+            return MASK
         return url.set(query={}).render_as_string(hide_password=True)
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True)
@@ -84,7 +87,9 @@ def _redact(settings: Settings, value: Any) -> Any:
         return {name: _redact(settings, entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_redact(settings, entry) for entry in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, str):
+        return redacted(value) if "://" in value else value
+    return value if isinstance(value, int | float | bool | None) else str(value)
 
 
 def _why_workers(settings: Settings) -> str:

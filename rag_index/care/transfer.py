@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import orjson
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
@@ -196,7 +196,7 @@ def target_settings(settings: Settings, to: str, api_key: str | None = None) -> 
     """Return the settings of the store to move to: a server's URL, or a folder. Raises SettingsError if `to` is
     neither, or if it is the store that holds the indexes now."""
     values = settings.store.model_dump(exclude={"url", "path", "api_key"})
-    values |= {"url": to, "api_key": SecretStr(api_key) if api_key else None} if "://" in to else {}
+    values |= {"url": to, "api_key": api_key} if "://" in to else {}
     if "://" not in to:
         values["path"] = Path(to).expanduser().absolute()
     try:

@@ -24,6 +24,7 @@ import click
 
 from rag_index.core.machine import collect_seldom
 from rag_index.errors import RagIndexError, SettingsError, printable
+from rag_index.redaction import keep_secret, redacted, traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,10 +148,20 @@ api_key_option = click.option(
 
 
 def api_key_in(variable: str | None) -> str | None:
-    """Return what an environment variable holds that `api_key_option` names. Raises UsageError if it is not set."""
-    if variable is not None and not os.environ.get(variable):
+    """Return the key in an environment variable that `api_key_option` names, and mask it from now on. Raises UsageError
+    if it is not set, or has a sign that no header takes."""
+    if variable is None:
+        return None
+    from rag_index.core.settings.parts import header_key
+
+    try:
+        key = header_key(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise click.UsageError(f"--api-key-env: the key in {variable} {error}") from None
+    if not key:
         raise click.UsageError(f"--api-key-env names {variable}, which is not set or is empty; set it to the API key")
-    return variable and os.environ[variable]
+    keep_secret(key)
+    return key
 
 
 def options(*given: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -319,19 +330,23 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 1
     except RagIndexError as error:
-        if "--debug" in given:
-            raise
+        _print_traceback(error, given)
         code = _print_error(str(error), given, error.exit_code, error_class=type(error).__name__)
-    except Exception as error:
-        if "--debug" in given:
-            raise
+    except Exception as error:  # noqa: BLE001 - a person gets one line, and --debug all
+        _print_traceback(error, given)
         code = _print_error(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", given, 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _print_traceback(error: Exception, arguments: list[str]) -> None:
+    """Print the traceback of an error if --debug asks for it. Python would print secrets with it."""
+    if "--debug" in arguments:
+        say(traceback_of(error), err=True)
+
+
 def _print_error(message: str, arguments: list[str], code: int, **more: str) -> int:
     """Print the message as one line, with --json as an object too, which has `more`, and return the exit code."""
-    line = " ".join(message.split())
+    line = " ".join(redacted(message).split())
     if "--json" in arguments:
         print_json({"error": line, **more})
     say(f"rag-index: {line}", err=True)

@@ -30,7 +30,7 @@ from rag_index.cli import (
 )
 from rag_index.core.documents.batches import part_name
 from rag_index.core.query_log import query_log
-from rag_index.errors import one_line
+from rag_index.errors import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,7 +201,7 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
         at = one.as_of.position or one.as_of.at
         say(f"{one.citation}: {one.state}{since}{f', as of {at}' if at else ''}")
         if one.text:
-            say(f"       now: {one_line(one.text, SNIPPET)}")
+            say(f"       now: {shortened(one.text, SNIPPET)}")
     return 0 if all(one.state == "unchanged" for one in found) else PARTIAL
 
 
@@ -219,7 +219,7 @@ def _shown(text: str, words: Sequence[str]) -> str:
     """Return a line of a text around these words, which are bold in a terminal."""
     from rag_index.search.highlights import marked, snippet
 
-    line = snippet(one_line(text, sys.maxsize), words, SNIPPET)
+    line = snippet(shortened(text, sys.maxsize), words, SNIPPET)
     return marked(line, words, BOLD, PLAIN)
 
 
@@ -235,7 +235,7 @@ def _print_result(result: SearchResult, explain: bool) -> None:
     if result.verdict:
         say(result.verdict)
     for hit in result.hits:
-        click.echo(f"{hit.score:.3f}  {one_line(hit.index)}: {_shown(_place(hit), hit.highlights)}")
+        click.echo(f"{hit.score:.3f}  {shortened(hit.index, SNIPPET)}: {_shown(_place(hit), hit.highlights)}")
         if explain:
             say(f"       {_explanation(hit, result.fusion)}")
         if link := hit.part.get("link") or hit.link:
@@ -265,7 +265,7 @@ def _place(hit: SearchHit) -> str:
         return f"{hit.document_id}:{hit.payload['lines'][0]}"
     part = part_name(hit.part)
     named = hit.title and hit.title != hit.document_id
-    place = f"{one_line(hit.title, SNIPPET)} ({hit.document_id})" if named else hit.document_id
+    place = f"{shortened(hit.title, SNIPPET)} ({hit.document_id})" if named else hit.document_id
     return f"{place}, {part}" if part else place
 
 
@@ -442,5 +442,5 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
 
     ranks = ", ".join(f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found" for one in query.relevant)
     values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
-    say(f"  {one_line(query.query, SHORT_CHARS)}")
+    say(f"  {shortened(query.query, SHORT_CHARS)}")
     say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")

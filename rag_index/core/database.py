@@ -17,10 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
+
+from rag_index.redaction import keep_url, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,30 +42,37 @@ PACKAGES: Mapping[str, str] = {
     "teradatasql": "teradatasqlalchemy", "trino": "trino[sqlalchemy]",
 }  # fmt: skip
 """The package with the driver of a database for which we have no extra."""
-MIN_SECRET = 4
-"""Shorter secrets are masked only where a URL has them: they stand in any message by chance."""
 DATABASE_CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
 LISTED = 20
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def database_url(text: str, folder: Path) -> URL:
-    """Return the parsed URL, with a relative SQLite file placed in `folder` and with our driver if it names none.
-    Raises ValueError if the text is not a database URL. The message does not repeat it, since it may hold a
-    password."""
+    """Return the parsed URL, with a relative SQLite file placed in `folder` and with our driver if it names none. Its
+    secrets are masked from now on. Raises ValueError if the text is not a database URL. The message does not repeat it,
+    since it may hold a password."""
+    keep_url(text)
     try:
         url = make_url(text)
     except (exc.ArgumentError, ValueError):  # ValueError: the port is not a number
-        raise ValueError(
-            "is not a database URL; write it as sqlite:///file.db or postgresql+psycopg://user@host/name"
-        ) from None
+        raise ValueError(_why_no_url(text)) from None
     if is_file(url):
         return url.set(database=str(folder / Path(str(url.database)).expanduser()))
     driver, module, _ = DRIVERS.get(url.drivername, ("", "", ""))
     return url.set(drivername=driver) if module and find_spec(module) else url
+
+
+def _why_no_url(text: str) -> str:
+    authority = text.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    hosts = authority.split(",")
+    if len(hosts) > 1 and all(map(_HOST.fullmatch, hosts)):
+        options = "&".join(f"host={host}" for host in hosts)
+        return f"names several hosts before the database; write them as postgresql+psycopg://user@/name?{options}"
+    return "is not a database URL; write it as sqlite:///file.db or postgresql+psycopg://user@host/name"
 
 
 def is_file(url: URL) -> bool:
@@ -92,11 +100,6 @@ def redacted_url(url: URL) -> str:
     return redacted.render_as_string(hide_password=False)
 
 
-def is_secret(option: str) -> bool:
-    """Return whether the name of a URL's option says that its value is secret."""
-    return any(word in option.lower() for word in ("pass", "secret", "token", "key"))
-
-
 def missing_driver(url: URL, error: Exception) -> str:
     """Return the message for a database whose driver cannot be loaded."""
     from rag_index.core.extras import install_command  # reads the installation, which no other command needs
@@ -118,13 +121,8 @@ def first_line(error: Exception, url: URL) -> str:
     """Return the first line of the driver's message, without the secrets of the URL, which it may repeat."""
     origin = getattr(error, "orig", None) or error
     lines = str(origin).strip().splitlines()
-    message = lines[0].strip() if lines else type(origin).__name__
-    secrets = [str(value) for key, value in url.query.items() if is_secret(key)]
-    for secret in filter(None, [url.password and str(url.password), *secrets]):
-        for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
-            message = re.sub(rf"([:=]){re.escape(form)}(?=[@&\s'\"]|$)", r"\1***", message)
-            message = message.replace(form, "***") if len(form) >= MIN_SECRET else message
-    return message
+    keep_url(url.render_as_string(hide_password=False))
+    return redacted(lines[0].strip() if lines else type(origin).__name__)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) -> str:

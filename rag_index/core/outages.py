@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag_index.redaction import redacted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -93,7 +95,7 @@ class Call:
 
     def failed(self, reason: object, *, answered: bool = False) -> None:
         """Take note of the service's last error, and of whether it is an answer."""
-        self._reason, self._answered, self._failed = str(reason), answered, True
+        self._reason, self._answered, self._failed = redacted(str(reason)), answered, True
 
     def outage(self) -> Outage | None:
         """Return the outage that this call has met, if it has waited for long enough."""

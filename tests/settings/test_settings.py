@@ -6,8 +6,10 @@ import traceback
 from pathlib import Path
 from typing import get_args
 
+import click
 import pytest
 
+from rag_index.cli import api_key_in
 from rag_index.components.chunking.code.symbols import CODE_LANGUAGES
 from rag_index.core.settings import (
     EmbedderSettings,
@@ -482,3 +484,59 @@ def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch
     full_message = refused()
     assert full_message.startswith(variable)
     assert message in full_message
+
+
+SERVER = "[store]\nurl = 'http://h'\n" + VALID
+OPENAI = "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://e'\napi_key_env = 'EMBEDDER_KEY'\n" + VALID
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}\t", "\ufeff{}", "\n\ufeff {} \u00a0\n"])
+def test_what_surrounds_a_secret_or_any_variable_is_stripped(load, monkeypatch, around):
+    values = {
+        "RAG_INDEX_STORE__API_KEY": "a key", "RAG_INDEX_STORE__URL": "http://h:6333", "EMBEDDER_KEY": "sk-1",
+        "RAG_INDEX_SOURCE__URL": "postgresql://ann:pw@h/d", "RAG_INDEX_RUN__WAIT": "4",
+        "RAG_INDEX_SOURCE__CHANGES": "wal",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, around.format(value))
+    settings = load(OPENAI)
+    assert (settings.store.secret_api_key(), settings.store.url) == ("a key", "http://h:6333")
+    assert settings.embedder.api_key.get_secret_value() == "sk-1"
+    assert (settings.source_url.database, settings.run.wait, settings.source.changes) == ("d", 4, "wal")
+
+
+def test_a_key_of_the_file_is_stripped_and_the_space_of_a_prefix_stays(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_EMBEDDER__QUERY_PREFIX", "query: \r\n")
+    settings = load(SERVER.replace("'http://h'", '\'http://h \'\napi_key = """\n  abc\n"""'))
+    assert (settings.store.secret_api_key(), settings.store.url) == ("abc", "http://h")
+    assert settings.embedder.query_prefix == "query: "
+
+
+@pytest.mark.parametrize(
+    ("sign", "said"),
+    [
+        ("\n", "a line break"), ("\r", "a line break"), ("\t", "U+0009"), ("\x1b", "U+001B"), ("\x7f", "U+007F"),
+        ("ä", "U+00E4 LATIN SMALL LETTER A WITH DIAERESIS"), ("–", "U+2013 EN DASH"),
+        ("\u200b", "U+200B ZERO WIDTH SPACE"), ("\ufeff", "U+FEFF ZERO WIDTH NO-BREAK SPACE"),
+    ],
+)  # fmt: skip
+def test_a_sign_that_no_header_takes_is_refused_by_the_name_of_the_variable(load, refused, monkeypatch, sign, said):
+    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", f"s3c{sign}ret")
+    assert refused(SERVER).startswith(f"RAG_INDEX_STORE__API_KEY cannot be sent: its character 4 is {said};")
+    monkeypatch.delenv("RAG_INDEX_STORE__API_KEY")
+    monkeypatch.setenv("EMBEDDER_KEY", f"s3c{sign}ret")
+    assert f"the key in EMBEDDER_KEY cannot be sent: its character 4 is {said};" in refused(OPENAI)
+    with pytest.raises(click.UsageError, match="--api-key-env: the key in EMBEDDER_KEY cannot be sent"):
+        api_key_in("EMBEDDER_KEY")
+
+
+def test_a_zero_width_sign_at_the_end_is_refused_and_an_empty_key_is_none(load, refused, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "s3cret\u200b")
+    assert "its character 7 is U+200B" in refused(SERVER)
+    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "\r\n")
+    assert load(SERVER).store.api_key is None
+
+
+@pytest.mark.parametrize("given", ["http://h:1?api_key=s3cret", "http://ann:s3cret@h:1"])
+def test_a_server_with_a_secret_in_its_address_is_refused_without_it(refused, given):
+    assert "must not hold" in refused(f"[embedder]\nkind = 'ollama'\nmodel = 'm'\nhosts = ['{given}']\n{VALID}")

@@ -214,7 +214,6 @@ class OpenAIEndpoint(Endpoint):
         return [found[place] for place in range(len(rows))]
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
-        words = words.replace(self._key, "***") if self._key else words
         message = f"{self.url} answers {status}: {words}"
         if status in (401, 403):
             remedy = "set [embedder] api_key_env to the environment variable that holds the server's key"

@@ -33,6 +33,7 @@ from rag_index.errors import (
     RequestTimedOut,
     TextRefused,
     TextTooLong,
+    one_line,
 )
 
 if TYPE_CHECKING:
@@ -200,10 +201,10 @@ class Endpoint(ABC):
         try:
             words = orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            words = re.sub(r"<[^<>]*>", " ", response.text)
+            words = response.text
         for key in ("error", "message", "detail"):
             words = words[key] if isinstance(words, dict) and words.get(key) else words
-        raise self._refusal(response.status_code, " ".join(str(words).split())[:300], response.headers)
+        raise self._refusal(response.status_code, one_line(words), response.headers)
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
         message = f"{self.url} answers {status}: {words}"

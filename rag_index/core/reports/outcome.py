@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_index.errors import RagIndexError, one_line
+from rag_index.errors import RagIndexError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,7 +171,7 @@ class GateVerdict:
     def fall(self) -> str:
         """Return what was lost by more than the gate allows, with the queries that got worst."""
         way = self.poorest
-        named = ", ".join(repr(one_line(one.query, MAX_QUERY)) for one in way.worse[:MAX_NAMED_QUERIES])
+        named = ", ".join(repr(shortened(one.query, MAX_QUERY)) for one in way.worse[:MAX_NAMED_QUERIES])
         more = f" and {len(way.worse) - MAX_NAMED_QUERIES:,} more" if len(way.worse) > MAX_NAMED_QUERIES else ""
         return (
             f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "

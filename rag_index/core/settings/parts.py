@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import string
 import typing
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import (
 
 from rag_index.core.database import database_url
 from rag_index.core.settings.plugins import FORMATS, installed
+from rag_index.redaction import keep_secret, keep_url
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -60,8 +62,58 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def _check_database_url(value: SecretStr) -> SecretStr:
+class Secret(SecretStr):
+    """A secret of the settings: a password, a key, or a URL that may hold one. Each process that makes or unpickles it
+    masks it in what it says (`rag_index.redaction`)."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value)
+        self._keep()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._keep()
+
+    def _keep(self) -> None:
+        value = self.get_secret_value()
+        if "://" in value:
+            keep_url(value)
+        else:
+            keep_secret(value)
+
+
+SURROUNDING = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
+"""What files and editors put around a value: white space, line ends, and the byte order mark."""
+
+
+def stripped(value: Any) -> Any:
+    """Return a text without what surrounds it, and any other value as it is."""
+    return SURROUNDING.sub("", value) if isinstance(value, str) else value
+
+
+def header_key(text: str) -> str:
+    """Return a key without what surrounds it. Raises ValueError if it has a sign that no header of HTTP takes; the
+    message says which, and does not repeat the key."""
+    key = str(stripped(text))
+    if wrong := re.search(r"[^ -~]", key):
+        sign, name = wrong[0], unicodedata.name(wrong[0], "")
+        shown = "a line break" if sign in "\r\n" else " ".join(filter(None, [f"U+{ord(sign):04X}", name]))
+        raise ValueError(f"cannot be sent: its character {wrong.start() + 1} is {shown}; give the key alone, in ASCII")
+    return key
+
+
+def _check_api_key(value: Secret) -> Secret:
+    header_key(value.get_secret_value())
+    return value
+
+
+def _check_database_url(value: Secret) -> Secret:
     database_url(value.get_secret_value(), Path())
+    return value
+
+
+def _keep_login(value: str) -> str:
+    keep_url(value)
     return value
 
 
@@ -87,8 +139,11 @@ def _check_scheduler_address(value: str) -> str:
     return value
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+DatabaseUrl = Annotated[Secret, BeforeValidator(stripped), AfterValidator(_check_database_url)]
+ApiKey = Annotated[Secret, BeforeValidator(stripped), AfterValidator(_check_api_key)]
+HttpUrl = Annotated[str, BeforeValidator(stripped), AfterValidator(_check_http_url)]
+LoginUrl = Annotated[str, BeforeValidator(stripped), AfterValidator(_keep_login)]
+"""A value that may be the URL of a server with user and password, or a key among its options."""
 DaskAddress = Annotated[str, AfterValidator(_check_scheduler_address)]
 Auto = Literal["auto"]
 Int = Annotated[int, BeforeValidator(_reject_bool)]

@@ -4,8 +4,9 @@ Only this module reads the environment. A variable is RAG_INDEX_ and the place o
 underscores between the parts of the place: a key of a section is RAG_INDEX_<SECTION>__<KEY>, and one of a table within
 it has the name of the table before the key. Keys of an index have none: what is indexed stands in the file.
 
-Values are written as in the file, but without quotes. A list is written as JSON, as TOML or with commas. An empty value
-is an empty text, or removes an optional key. A variable that looks like a setting but is not one is an error.
+Values are written as in the file, but without quotes; white space, line ends and a byte order mark around them do not
+count. A list is written as JSON, as TOML or with commas. An empty value is an empty text, or removes an optional key. A
+variable that looks like a setting but is not one is an error.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from rag_index.core.database import database_url
 from rag_index.core.files import file_stamp, other_writer, read_written
 from rag_index.core.settings.alias import Alias
 from rag_index.core.settings.index import SQL, IndexSettings
-from rag_index.core.settings.parts import keys_of, tables_of
+from rag_index.core.settings.parts import Secret, keys_of, stripped, tables_of
 from rag_index.core.settings.sections import (
     EmbedderSettings,
     LedgerSettings,
@@ -41,6 +42,7 @@ from rag_index.core.settings.sections import (
 )
 from rag_index.core.settings.withdrawn import WITHDRAWN, say_variable_is_withdrawn, without_withdrawn
 from rag_index.errors import SettingsError, UnknownIndex
+from rag_index.redaction import keep_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -236,7 +238,7 @@ def _words(error: Mapping[str, Any]) -> str:
 def _value(error: Mapping[str, Any], key: str) -> str:
     """Return the value for the end of a message, unless it may be a secret."""
     value = f"{error['input']!r:.80}"
-    secret = key in ("url", "api_key", "tokens") or ("://" in value and "@" in value) or error["type"] == "model_type"
+    secret = key in ("url", "api_key", "tokens") or re.search("://.*[@?]", value) or error["type"] == "model_type"
     if secret or isinstance(error["input"], dict | BaseModel):
         return ""
     return f", not {value}" if " should " in f" {error['msg']}" else f" (it is {value})"
@@ -312,6 +314,7 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
     line with the value and the remedy."""
     path = find_config(given)
     stamp = file_stamp(path)
+    keep_environment(os.environ)
     values, origin = overlay(os.environ, _read_file(path))
     for section, keys in overrides.items():
         values[section] = {**values.get(section, {}), **keys}
@@ -364,7 +367,7 @@ def _with_places(settings: Settings, path: Path) -> Settings:
     if "path" not in settings.store.model_fields_set:
         updates["store"]["path"] = data / "qdrant"
     if "data" in settings.model_fields_set and "url" not in settings.ledger.model_fields_set:
-        updates["ledger"]["url"] = SecretStr(f"sqlite:///{data / 'ledger.db'}")
+        updates["ledger"]["url"] = Secret(f"sqlite:///{data / 'ledger.db'}")
     if settings.embedder.kind == "sentence-transformers" and (folder / settings.embedder.model).is_dir():
         updates["embedder"]["model"] = str(folder / settings.embedder.model)
     if (reranker := settings.retrieve.reranker) and (folder / reranker).is_dir():
@@ -434,6 +437,7 @@ def _refuse(variable: str, known: Iterable[str]) -> None:
 
 
 def _parse(variable: str, key: str, field: FieldInfo, value: str) -> Any:
+    value = value.strip("\r\n\ufeff") if key.endswith("_prefix") else stripped(value)  # "query: " ends with a space
     if not value and type(None) in typing.get_args(field.annotation) and not key.endswith("_prefix"):
         return None
     if typing.get_origin(field.annotation) is list:

@@ -8,22 +8,27 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from rag_index.core.database import database_url
 from rag_index.core.settings.parts import (
+    ApiKey,
     Auto,
     DaskAddress,
     DatabaseUrl,
     HttpUrl,
     Int,
+    LoginUrl,
     Number,
     PositiveInt,
+    Secret,
     Section,
     Share,
+    header_key,
     known_prompts,
 )
 from rag_index.core.settings.plugins import EMBEDDERS, installed
+from rag_index.redaction import is_secret
 
 Port = Annotated[Int, Field(ge=0, le=65_535)]
 WATCH_QUEUES = {
@@ -139,10 +144,11 @@ class EmbedderSettings(Section):
     options: dict[str, Any] = Field(default={})
     """Options for the [plug-in](plugins.md)."""
 
-    _api_key: SecretStr | None = PrivateAttr(default=None)
+    _api_key: Secret | None = PrivateAttr(default=None)
+    _secret_options: list[Secret] = PrivateAttr(default=[])
 
     @property
-    def api_key(self) -> SecretStr | None:
+    def api_key(self) -> Secret | None:
         """The key that the variable `api_key_env` held when the settings were read; None if there is none."""
         return self._api_key
 
@@ -177,8 +183,15 @@ class EmbedderSettings(Section):
             raise ValueError("kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\"")
         if self.url is not None:
             object.__setattr__(self, "hosts", [self.url])
-        if self.api_key_env is not None and (key := os.environ.get(self.api_key_env, "").strip()):
-            self._api_key = SecretStr(key)
+        if self.api_key_env is not None:
+            try:
+                key = header_key(os.environ.get(self.api_key_env, ""))
+            except ValueError as error:
+                raise ValueError(f"the key in {self.api_key_env} {error}") from None
+            self._api_key = Secret(key) if key else None
+        self._secret_options = [
+            Secret(value) for name, value in self.options.items() if is_secret(name) and isinstance(value, str)
+        ]
         if self.kind == "sentence-transformers":  # the model may bring its own, which are known once it is loaded
             return self
         document, query = known_prompts(self.model) or ("", "")
@@ -197,7 +210,7 @@ class StoreSettings(Section):
     `data`."""
     url: HttpUrl | None = None
     """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
-    api_key: SecretStr | None = None
+    api_key: ApiKey | None = None
     """The API key of the Qdrant server."""
     timeout: Number = Field(default=60.0, gt=0)
     """The time limit of one request to the server, in seconds."""
@@ -217,7 +230,7 @@ class StoreSettings(Section):
 class LedgerSettings(Section):
     """`[ledger]`: the database that records what is indexed."""
 
-    url: DatabaseUrl = SecretStr("sqlite:///.rag-index/ledger.db")
+    url: DatabaseUrl = Secret("sqlite:///.rag-index/ledger.db")
     """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs start on several
     machines. By default it is `ledger.db` in the folder `data`."""
 
@@ -350,7 +363,7 @@ class RetrieveSettings(Section):
     synonyms: str | None = Field(default=None, min_length=1)
     """The [house's own words](retrieval.md#synonyms): a file with lines such as `MBP, MacBook Pro`, or a SELECT of two
     columns, abbreviation and words. A change needs no run."""
-    reranker: str | None = Field(default=None, min_length=1)
+    reranker: LoginUrl | None = Field(default=None, min_length=1)
     """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
     `http://gpu:8080`, a CrossEncoder of sentence-transformers (a folder, or a name on the model hub), or a
     [plug-in](plugins.md)."""
@@ -388,7 +401,7 @@ class ServeSettings(Section):
     """The tokens that may ask: a line for each, as `rag-index serve --new-token NAME` prints it."""
     tokens_file: Path | None = None
     """A file with such lines. It is read again when it changes, so that a token can be revoked at once."""
-    jwt_keys: str | None = Field(default=None, min_length=1)
+    jwt_keys: LoginUrl | None = Field(default=None, min_length=1)
     """The https address of the public keys (JWKS) of an issuer, whose JWTs are then accepted as tokens: [single
     sign-on](service.md#single-sign-on)."""
     jwt_audience: str | None = Field(default=None, min_length=1)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.core.database import database_url, is_file, is_secret, redacted_url
+from rag_index.core.database import database_url, is_file, redacted_url
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
 from rag_index.first_run.schema.proposed import UNREAD, Choices, Proposal
 from rag_index.first_run.schema.reading import propose
 from rag_index.first_run.schema.screen import left_out, says, share_sentence
+from rag_index.redaction import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_index.errors import one_line
+from rag_index.errors import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -154,7 +154,7 @@ def _becomes(table: TableUse) -> str:
 
 def _few(names: Sequence[str]) -> str:
     """Return the first names of several, and how many more there are."""
-    named = [one_line(name, MAX_NAME) for name in names[:MAX_ALIKE]]
+    named = [shortened(name, MAX_NAME) for name in names[:MAX_ALIKE]]
     return ", ".join([*named, *([f"{len(names) - MAX_ALIKE:,} more"] if len(names) > MAX_ALIKE else [])])
 
 

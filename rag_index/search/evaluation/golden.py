@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rag_index.core.documents.keys import possible_document_keys
 from rag_index.core.files import read_written
-from rag_index.errors import SettingsError, one_line
+from rag_index.errors import SettingsError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -132,4 +132,4 @@ def _parse(place: str, line: str) -> GoldenQuery:
 
 
 def _short(value: object) -> str:
-    return repr(one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MAX_SHOWN_VALUE))
+    return repr(shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MAX_SHOWN_VALUE))

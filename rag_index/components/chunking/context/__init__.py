@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
 from rag_index.components.chunking.context.writer import (
     DEFAULT_PROMPT,
     DocumentContexts,
@@ -19,6 +17,7 @@ from rag_index.components.chunking.context.writer import (
 )
 from rag_index.core.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
 from rag_index.core.settings import EmbedderSettings, Settings
+from rag_index.core.settings.parts import Secret
 from rag_index.errors import RagIndexError, TerminalError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class ContextChunker:
     inner: Chunker
     servers: EmbedderSettings
     recipe: Recipe
-    ledger: SecretStr
+    ledger: Secret
     """The URL of the ledger, which keeps contexts."""
     required: bool
 
@@ -59,7 +58,7 @@ class ContextChunker:
         num_ctx = context_tokens(model, context.num_ctx)
         recipe = Recipe(model.digest, context.prompt or DEFAULT_PROMPT, context.max_chars, num_ctx)
         ledger = settings.ledger_url.render_as_string(hide_password=False)
-        return cls(inner, servers, recipe, SecretStr(ledger), context.required)
+        return cls(inner, servers, recipe, Secret(ledger), context.required)
 
     @property
     def fingerprint(self) -> str:
