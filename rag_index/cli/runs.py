@@ -88,14 +88,19 @@ def launch_run(context: Context, settings: Settings, names: list[str] | None, ch
     """Run these indexes (None: all)."""
     from rag_index.orchestration.launch import make_folder, run_plainly
 
-    if context.verbose:
+    log_of_run(verbose=context.verbose)
+    if not settings.data.exists():
+        make_folder(settings.data)
+    return run_plainly(settings, settings.named(names), chosen)
+
+
+def log_of_run(*, verbose: bool) -> None:
+    """Write the log of a run without Prefect to the terminal, or let it be silent: its end says what went wrong."""
+    if verbose:
         log_to_terminal(root := logging.getLogger())
         root.setLevel(logging.INFO)
     else:  # Python writes warnings to the terminal that no handler takes
         logging.getLogger().addHandler(logging.NullHandler())
-    if not settings.data.exists():
-        make_folder(settings.data)
-    return run_plainly(settings, settings.named(names), chosen)
 
 
 @command(example="index comments --id 4711", begins=BEGINS)

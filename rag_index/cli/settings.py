@@ -16,7 +16,7 @@ import click
 
 from rag_index.cli import FILE, Context, command, json_option, print_json, repeated, say, show
 from rag_index.core.files import unwritable
-from rag_index.errors import SettingsError, SourceError
+from rag_index.errors import RagIndexError, SettingsError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +86,7 @@ def init(context: Context, url: str | None, source: str | None, force: bool, yes
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     source = source and source_url(source)
-    with tables_read() if source else nullcontext() as progress:
+    with without_settings(), tables_read() if source else nullcontext() as progress:
         made = scaffold(source, path.parent, choices=Choices(**chosen), progress=progress)
     if source is None:
         write_file(path, made.text)
@@ -114,6 +114,22 @@ def write_file(path: Path, text: str) -> None:
         path.write_text(schema + text, encoding="utf-8")
     except OSError as error:
         raise SettingsError(unwritable(path, error, "name a file in another folder with --config")) from error
+
+
+@contextmanager
+def without_settings() -> Iterator[None]:
+    """Let an error within the block speak of the URL that a person gave: there is no settings file yet."""
+    try:
+        yield
+    except RagIndexError as error:
+        error.args = (without_file(str(error)), *error.args[1:])
+        raise
+
+
+def without_file(message: str) -> str:
+    """Return a message about [source] url as one about the URL on the command line."""
+    words = message.replace(", or set RAG_INDEX_SOURCE__URL to the complete URL", "")
+    return words.replace("[source] url", "the URL")
 
 
 @contextmanager

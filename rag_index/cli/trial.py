@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import Context, WholeNumber, command, say
-from rag_index.errors import RagIndexError, SettingsError, SourceError
+from rag_index.errors import RagIndexError, SettingsError, SourceError, TerminalError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ PROGRAM = "from rag_index.cli import main; main()"
 @click.option("--port", type=WholeNumber(0, 65_535), default=0, metavar="N", help="The port of the page [a free one].")
 @click.option("--write", is_flag=True, help="Keep settings and indexes in the current folder.")
 @click.option("--once", is_flag=True, help="Index the newest documents, and end without a page.")
-def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> None:
+def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> int:
     """Search a database at once, without a settings file.
 
     Propose indexes, index the newest rows, and open a page while the rest follows.
@@ -54,7 +54,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     The database is named by its URL, or by the path of a SQLite file. Nothing is left behind, unless --write says so.
     """
     here = Path.cwd()
-    from rag_index.cli.settings import tables_read
+    from rag_index.cli.settings import tables_read, without_settings
     from rag_index.core.database import database_url
     from rag_index.core.machine import terminable
     from rag_index.core.settings import FILE_NAME, load_settings
@@ -64,7 +64,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     if write and (here / FILE_NAME).exists():
         raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
     temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
-    with terminable(), nullcontext(here) if write else temporary() as folder:
+    with terminable(), without_settings(), nullcontext(here) if write else temporary() as folder:
         with tables_read() as progress:
             made, file = scaffold(url, Path(folder), progress=progress), Path(folder, FILE_NAME)
         if not made.text:
@@ -74,7 +74,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
         settings = load_settings(file, **sections)
         say(f"Found {', '.join(index.name for index in settings.indexes)}. Indexing the newest {newest:,} of each …")
-        indexed = _index_newest(settings, made, newest)
+        indexed, failed = _index_newest(settings, made, newest, verbose=context.verbose)
         for sentence in _sentences(made, indexed, written=write):
             say(sentence)
         if not once:
@@ -83,19 +83,27 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
                 more = _choices(whole, here / FILE_NAME, made, searchable, overwrite=write)
                 serve(settings, lambda: settings, partial(_announce, show), more=more)
+        return int(once and failed > 0)
 
 
-def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
-    """Index the newest rows of each index, and return the settings for these. Raises SourceError if nothing can be."""
+def _index_newest(settings: Settings, made: Scaffold, newest: int, *, verbose: bool) -> tuple[Settings, int]:
+    """Index the newest rows of each index, and print a line for each that fails. Return the settings for these rows,
+    and how many indexes failed. Raises TerminalError if all did."""
+    from rag_index.cli.runs import log_of_run
+    from rag_index.cli.settings import without_file
     from rag_index.etl.opened import RunOptions
     from rag_index.orchestration.launch import make_folder, run_plainly
 
+    log_of_run(verbose=verbose)
     bounded = _with_newest(settings, made.proposal.indexes, newest)
     make_folder(settings.data)
     report = run_plainly(bounded, bounded.indexes, RunOptions())
-    if report.exit_code == 1 and all(outcome.state == "failed" for outcome in report.indexes):
-        raise SourceError(f"nothing could be indexed: {report.indexes[0].message}")
-    return bounded
+    failed = [outcome for outcome in report.indexes if outcome.state == "failed"]
+    for outcome in failed:
+        say(f"rag-index: {outcome.index} failed: {one_line(without_file(outcome.message))}", err=True)
+    if len(failed) == len(report.indexes):
+        raise TerminalError("nothing could be indexed")
+    return bounded, len(failed)
 
 
 def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: int) -> Settings:

@@ -26,7 +26,7 @@ from rag_index.core.documents.groups import (
     with_groups,
 )
 from rag_index.core.documents.keys import document_id, point_id
-from rag_index.errors import IndexLocked, RagIndexError, StoreMismatch, StoreRestored
+from rag_index.errors import IndexLocked, PointsRefused, RagIndexError, StoreMismatch, StoreRestored
 from rag_index.etl.embed import process_store
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
     started = time.perf_counter()
     _check_epoch(store, collection, epoch)
     for batch in batches(shard):
-        store.upsert(collection, batch)
+        with documents_named(batch.ids, batch.payloads):
+            store.upsert(collection, batch)
     try:
         _check_epoch(store, collection, epoch)
     except IndexLocked:  # it stood still since the first look, and may have written over what is newer
@@ -115,6 +116,19 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
 def _check_epoch(store: Store, collection: str, epoch: int | None) -> None:
     if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
         raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
+
+
+@contextmanager
+def documents_named(ids: Sequence[str], payloads: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Name the document in a message about a refused point: nobody knows points by their ids."""
+    try:
+        yield
+    except PointsRefused as error:
+        message, first = str(error), next(iter(error.point_ids), "")
+        payload = dict(zip(ids, payloads, strict=True)).get(first, {})
+        if document := payload.get(RESERVED_KEY, {}).get("document_id"):
+            message = message.replace(first, f"one of document {document}")
+        raise PointsRefused(message, error.point_ids) from error
 
 
 def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
@@ -331,7 +345,8 @@ class Committer:
     ) -> None:
         """Replace payloads of points, and record the `rows` of the documents that are up to date now."""
         self.mark_pending([row[0] for row in rows])
-        self.store.update_payloads(self.collection.name, payloads)
+        with documents_named([point for point, _ in payloads], [payload for _, payload in payloads]):
+            self.store.update_payloads(self.collection.name, payloads)
         self.store.flush(self.collection.name)
         if rows:
             with self._committing():

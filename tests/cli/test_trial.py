@@ -13,7 +13,7 @@ from rag_index.core.settings import load_settings
 from rag_index.first_run.samples import pydocs
 from tests.browser import Browser
 from tests.docs.pages import ROOT
-from tests.project import PROGRAM
+from tests.project import PROGRAM, run_here
 from tests.waiting import eventually
 from tests.wild.sample import sample, write
 
@@ -136,3 +136,32 @@ def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_
     assert "documents" not in kept
     assert "description" not in kept["issues"].text
     assert "is_private" not in (kept["issues"].where or "")
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "code"),
+    [
+        ("sqlite:///{}/nothing.db", "there is no file {}/nothing.db; correct the URL", 2),
+        ("postgresql://ann:s3cret-pw@h1:5432,[::1]:5433/d", "user@/name?host=h1:5432&host=[::1]:5433", 2),
+        ("postgresql://ann:s3cret-pw@127.0.0.1:1/d", "check that it runs and that the URL is right", 1),
+    ],
+)
+@pytest.mark.parametrize("command", ["try", "init"])
+def test_a_wrong_url_is_no_setting(tmp_path, monkeypatch, command, url, said, code):
+    monkeypatch.chdir(tmp_path)
+    out, err = run_here(tmp_path / "rag-index.toml", command, url.format(tmp_path), code=code)
+    assert said.format(tmp_path) in err
+    assert not [word for word in ("[source]", "RAG_INDEX_", "s3cret-pw") if word in out + err]
+
+
+def test_an_index_that_fails_is_a_line_and_the_exit_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_EMBEDDER__PRICE", "1000000")
+    monkeypatch.setenv("RAG_INDEX_RUN__MAX_COST", "1")
+    process, temporary, _ = start(tmp_path, "--once", "--newest", "20")
+    assert process.wait(120) == 1
+    said = (tmp_path / "output").read_text()
+    failed = re.findall(r"^rag-index: (\w+) failed: (.*)$", said, re.MULTILINE)
+    assert len(failed) == 3
+    assert all("more than [run] max_cost" in reason for _, reason in failed)
+    assert "Traceback" not in said
+    assert list(temporary.iterdir()) == []

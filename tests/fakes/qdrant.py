@@ -31,7 +31,8 @@ DISK_FULL = "Service internal error: No space left on device: WAL buffer size ex
 class Fault:
     """A fault in the next `times` requests whose "METHOD path" contains `on` (in all if `times` is None).
 
-    `status`: answer this instead of making the call, with `error` and `headers`. `hang`: wait so many seconds first.
+    `status`: answer this instead of making the call, with `error` and `headers`; with `page`, the
+    error is the whole answer, as a proxy gives it. `hang`: wait so many seconds first.
     `together`: wait until this many requests have met the fault. `cut`: make the call, then reset the connection during
     the answer. `garbage`: make the call, then answer something that is not JSON. `update_status`: make the call, and
     report this status in the answer. `code`: the status code of gRPC, see qdrant_grpc.
@@ -41,6 +42,7 @@ class Fault:
     times: int | None = 1
     status: int = 0
     error: str = ""
+    page: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0.0
     together: int = 0
@@ -189,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             fake.ending.wait(fault.hang)
         if fault.together:
             fault.crowded.wait(120)
+        if fault.page:
+            return self._send(fault.status, fault.error.encode())
         if fault.status:
             return self._answer(fault.status, {"status": {"error": fault.error}, "time": 0.0}, fault.headers)
         try:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from rag_index.components.stores import server
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder

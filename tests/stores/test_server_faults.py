@@ -19,6 +19,7 @@ from rag_index.components.stores.server import ServerStore
 from rag_index.core import transport
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import PointsRefused, SettingsError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.etl.commit import documents_named
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
@@ -365,3 +366,22 @@ def test_a_pickled_store_connects_again_by_its_settings(qdrant, store):
     with closing(pickle.loads(pickle.dumps(store))) as other:
         assert other.count("c") == 3
     assert store.count("c") == 3
+
+
+PAGE = (
+    "<html>\r\n<head><title>413 Request Entity Too Large</title><style>h1 {color: red}</style></head>\r\n"
+    "<body><!-- a padding --><center><h1>413 Request Entity Too Large</h1></center><hr>nginx</body></html>"
+)
+
+
+def test_what_a_proxy_refuses_is_named_by_its_document_and_without_html(qdrant, store):
+    batch = points(3)
+    qdrant.break_next(UPSERT, status=413, error=PAGE, page=True, times=9)
+    payloads = [{RESERVED_KEY: {"document_id": f"B-{number}"}} for number in range(3)]
+    with pytest.raises(PointsRefused) as refused, documents_named(batch.ids, payloads):
+        store.upsert("c", batch)
+    said = str(refused.value)
+    assert said.startswith("3 of 3 points for c are refused, the first is one of document B-0: Qdrant at ")
+    assert "(413): 413 Request Entity Too Large 413 Request Entity Too Large nginx; raise the limit" in said
+    assert "client_max_body_size" in said
+    assert "<" not in said

@@ -119,6 +119,8 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
             f"{place} does not allow this with the API key ({answer}: {message}): give the key more access, or set "
             "[store] api_key to another; docs/servers.md says what a key needs"
         )
+    if status == 413:
+        message += "; raise the limit of what is before it, such as client_max_body_size of nginx"
     return errors.PointsRefused(f"{place} refuses the request ({answer}): {message}")
 
 
