@@ -109,7 +109,7 @@ def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(in
     }
     assert rooms == {
         "care", "cli", "components", "core", "database", "documents", "embedders", "errors", "files", "ledger",
-        "machine", "reports", "index_status", "query_log", "settings", "stores",
+        "machine", "redaction", "reports", "index_status", "query_log", "settings", "stores",
     }  # fmt: skip
     assert {name for name in modules if name.startswith("rag_index.core.documents.")} == {
         "rag_index.core.documents.batches"
