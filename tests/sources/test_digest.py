@@ -158,6 +158,39 @@ def test_values_that_look_alike_differ(database, kind, values):
         assert rescan(database, state, **INDEX) == (set(map(str, keys)) if turn else state.read), turn
 
 
+UNSENDABLE = {
+    "aclitem": "'{0}=r/pg_monitor'",
+    "aclitem[]": "ARRAY['{0}=r/pg_monitor'::aclitem]",
+    "rights": "'{0}=r/pg_monitor'",
+    "rights[]": "ARRAY['{0}=r/pg_monitor'::rights]",
+    "grant_of": "ROW(1, '{0}=r/pg_monitor')::grant_of",
+    "grant_of[]": "ARRAY[ROW(1, '{0}=r/pg_monitor')::grant_of]",
+}
+"""Types that PostgreSQL cannot send in binary form, or that hold one which it cannot."""
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_types_without_a_binary_form_have_digests(database):
+    """Of rows and of parts, each change is found and nothing else is read."""
+    types = ["CREATE DOMAIN rights AS aclitem", "CREATE TYPE grant_of AS (number int, to_whom aclitem)"]
+    names = [f"v{number}" for number in range(len(UNSENDABLE))]
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, UNSENDABLE, strict=True))
+    database.run(*types, f"CREATE TABLE note (id int PRIMARY KEY, body text, {columns})")
+    database.run(f"CREATE TABLE part (id int, note_id int, body text, {columns})")
+    values = ", ".join(value.format("pg_monitor") for value in UNSENDABLE.values())
+    database.run(f"INSERT INTO note SELECT 500 * n, 'text', {values} FROM generate_series(1, 9) n")
+    database.run(f"INSERT INTO part SELECT n, 500 * n, 'part', {values} FROM generate_series(1, 9) n")
+    index = {"payload": names, "parts": [{**PART, "key": "id", "payload": names}]}
+    state = State()
+    assert len(rescan(database, state, **index)) == 9
+    for name, value in zip(names, UNSENDABLE.values(), strict=True):
+        for table, column in (("note", "id"), ("part", "note_id")):
+            database.run(f"UPDATE {table} SET {name} = {value.format('')} WHERE {column} = 2500")
+            assert rescan(database, state, **index) == {"2500"}, (table, name)
+            assert not rescan(database, state, **index)
+    assert is_current(state, database, **index)
+
+
 def test_values_that_change_places_are_found(database):
     create(database).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(20)])
     database.run("UPDATE note SET one = 'left', two = 'right', body = 'a text' WHERE id = 6")

@@ -76,6 +76,24 @@ RENDERING = {
     "mysql": "SELECT concat_ws(' ', @@version, @@time_zone, @@character_set_connection, md5('a'))",
 }
 """What the database's way to write values depends on, beside the types of the columns."""
+WITHOUT_BINARY_FORM = """
+WITH RECURSIVE held(column_type, oid) AS (
+    SELECT listed, listed FROM unnest(CAST(:types AS oid[])) AS listed
+    UNION
+    SELECT held.column_type, inner_type FROM held
+    JOIN pg_type ON pg_type.oid = held.oid
+    CROSS JOIN LATERAL (
+        SELECT typbasetype UNION ALL SELECT typelem
+        UNION ALL SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
+        UNION ALL SELECT rngsubtype FROM pg_range
+        WHERE rngtypid = held.oid OR to_jsonb(pg_range) ->> 'rngmultitypid' = CAST(held.oid AS text)
+    ) AS inside(inner_type)
+)
+SELECT DISTINCT column_type FROM held JOIN pg_type ON pg_type.oid = held.oid
+WHERE typsend = 0 OR typname IN ('record', '_record')
+"""
+"""The types among :types that PostgreSQL cannot send in binary form, or that hold one which it cannot: such as isn and
+aclitem, their arrays, domains, ranges, and composites of them. Of a record, the catalog does not say what it holds."""
 MD5_OF_A = "0cc175b9c0f1b6a831c399e269772661"
 SQLITE_ROWS = 20_000
 """Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long as it lasts."""
@@ -213,6 +231,8 @@ class DigestSource(SqlSource):
         self._state: ScanState | None = None
         self._layout = BucketLayout("hash", 1, "")
         self._rows: int | None = None
+        self._as_text: dict[PartRows | None, list[bool]] = {}
+        """Which columns of the rows (None) and of each table of parts are hashed as text."""
         self._unread: dict[int, int] = {}
         self._to_read: set[int] | None = None
         """The buckets to be read; None if all are."""
@@ -314,7 +334,7 @@ class DigestSource(SqlSource):
     def _digest_columns(self) -> tuple[Any, Any]:
         size, keys = self._layout.size, self._keys
         values = list(super()._select().selected_columns)[len(keys) :]
-        whole = self._digest_of([*keys, *values])
+        whole = self._digest_of([*keys, *values], None)
         if self._layout.kind == "range":
             by_range = _sql(f"{size}::bigint" if self._backend == "postgresql" else size)
             return keys[0].op("/" if self._backend == "postgresql" else "DIV")(by_range), whole
@@ -324,15 +344,17 @@ class DigestSource(SqlSource):
         joined = sa.func.concat(*[sa.func.md5(key) for key in keys])
         return sa.func.crc32(joined).op("&")(_sql(size - 1)), whole
 
-    def _digest_of(self, values: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
+    def _digest_of(self, values: Sequence[sa.ColumnElement[Any]], table: PartRows | None) -> sa.ColumnElement[Any]:
         if self._backend == "postgresql":
-            return sa.func.sha256(sa.func.record_send(sa.func.row(*values)))
+            as_text = zip(values, self._as_text[table], strict=True)
+            sent = [sa.cast(value, sa.Text) if text else value for value, text in as_text]
+            return sa.func.sha256(sa.func.record_send(sa.func.row(*sent)))
         return sa.func.md5(sa.func.concat(*[sa.func.coalesce(sa.func.md5(column), "-") for column in values]))
 
     def _part_columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
         if self._backend == "sqlite" or self._state is None:
             return []
-        return [self._digest_of([table.rows.c[name] for name in table.columns])]
+        return [self._digest_of([table.rows.c[name] for name in table.columns], table)]
 
     def _part_digest(self, row: Row) -> tuple[int, int]:
         if self._state is None:
@@ -410,11 +432,17 @@ class DigestSource(SqlSource):
         return evolve(page, digests=dict(zip(keys, digests, strict=True)))
 
     def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
-        types: list[Any] = []
-        for statement in (super()._select(), *[table.select() for table in self._parts.tables]):
+        by_table: dict[PartRows | None, list[Any]] = {}
+        for table in (None, *self._parts.tables):
+            statement = super()._select() if table is None else table.select()
             with connection.execute(statement.limit(0)) as result:
                 description: Any = result.cursor.description if result.cursor is not None else []
-                types += [column[1] for column in description]
+                by_table[table] = [column[1] for column in description]
+        types = [one for some in by_table.values() for one in some]
+        if self._backend == "postgresql":
+            listed = f"{{{','.join(map(str, types))}}}"
+            lacking = set(connection.scalars(sa.text(WITHOUT_BINARY_FORM), {"types": listed}))
+            self._as_text = {table: [one in lacking for one in some] for table, some in by_table.items()}
         if self._backend == "sqlite":
             return types, self._backend
         found = str(connection.exec_driver_sql(RENDERING[self._backend]).scalar())
