@@ -19,12 +19,22 @@ from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.secret_values import MASK, looks_secret
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import commit_marks, open_names
-from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, ChunkedDocument, DocumentBatch, part_name
+from rag_index.core.documents.batches import (
+    LINK,
+    PART,
+    RESERVED_KEY,
+    TITLE,
+    ChunkedDocument,
+    DocumentBatch,
+    TextLayout,
+    part_name,
+)
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.groups import document_part
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import worker_count
 from rag_index.core.reports.outcome import Counts, count_of
+from rag_index.core.settings.index import split_languages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
@@ -45,6 +55,9 @@ SAMPLE_WITH_FILES = 20
 MAX_SECRETS = 20
 """One document of this many may have a value that looks like a secret; `plan` warns of more."""
 
+
+MAX_LANGUAGES = 20
+"""Values of a column of languages that are named."""
 
 NO_COLLECTION = -1
 LOOKED_AT = 200
@@ -235,6 +248,20 @@ def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
     )
 
 
+def _other_languages(index: IndexSettings, languages: Counter[str]) -> str:
+    """Return what the column of languages says that is none of the index's; "" if there is nothing."""
+    own = split_languages(index.language)
+    others = [(name, count) for name, count in languages.most_common() if name and name not in own]
+    if not others:
+        return ""
+    named = ", ".join(f"{name!r} ({count_of(count, 'document')})" for name, count in others[:MAX_LANGUAGES])
+    more = f" and {len(others) - MAX_LANGUAGES} more" if len(others) > MAX_LANGUAGES else ""
+    return (
+        f"language_column {index.language_column} says {named}{more}, which is none of {', '.join(own)}: list the "
+        "language in `language`, or the words of each chunk decide"
+    )
+
+
 def _compare(
     plan: RunPlan,
     settings: Settings,
@@ -251,12 +278,16 @@ def _compare(
     ledger.begin_scan(settings.alias(index.name))
     full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
     state = ScanState(settings, index, source, ledger, collection_id, full=full)
+    languages: Counter[str] = Counter()
     for whole in all_pages(source, settings.source.page_rows):
         page = without_erased(ledger, settings, index, whole)
         state.see(page, plan)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))
+        if index.language_column is not None:
+            languages.update(TextLayout.decode(one).language for one in page.documents.layouts if one)
         cost.add(_count(plan, page.documents, ledger, collection_id))
+    plan.say(_other_languages(index, languages))
     plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.find_gone(collection_id)
     if guard is not None:

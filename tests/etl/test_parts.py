@@ -261,3 +261,30 @@ def test_a_column_says_the_language_of_a_text_that_is_too_short_to_tell_it(tmp_p
     project.execute("UPDATE translation SET locale = 'german' WHERE id = 4")
     assert run_plain(project).state == "completed"
     assert by_words("Sensor") == {"1", "4"}
+
+
+GERMAN = [
+    "de", "DE", "De", "de ", " de", "DE_de", "de-AT", "de_DE.UTF-8", "de_DE@euro", "de-Latn-DE", "deu", "ger", "GER  ",
+    "german", "German (Austria)", "German_Germany.1252", "Deutsch", "DEUTSCH", "Allemand", "alem\u00e1n", "de,en;q=0.9",
+    "Swiss German",
+]  # fmt: skip
+
+
+def test_a_language_is_understood_in_the_forms_that_databases_have(tmp_path):
+    project = make_project(tmp_path / "project", LANGUAGES + 'language_column = "locale"\n', TRANSLATIONS)
+    for number, value in enumerate(GERMAN, 10):
+        project.execute(f"INSERT INTO translation VALUES ({number}, '{value}', 'Sensoren Light', NULL)")
+    run_plain(project)
+    found = {hit.document_id for hit in search(project, "Sensor", limit=50) if hit.bm25}
+    assert found == {"1", *map(str, range(10, 10 + len(GERMAN)))}
+
+
+def test_a_plan_names_languages_that_are_not_those_of_the_index(tmp_path):
+    project = make_project(tmp_path / "project", LANGUAGES + 'language_column = "locale"\n', TRANSLATIONS)
+    project.execute("INSERT INTO translation VALUES (5, 'qqq', 'Sensoren', NULL), (6, ' 17', 'Light', NULL)")
+    [plan] = plan_runs(project.settings, project.settings.indexes)
+    assert "language_column locale says " in plan.message
+    assert {"'french' (1 document)", "'qqq' (1 document)", "'17' (1 document)"} <= set(
+        re.findall(r"'\w+' \(1 document\)", plan.message)
+    )
+    assert "'german'" not in plan.message

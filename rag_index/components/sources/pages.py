@@ -21,7 +21,7 @@ from rag_index.core.documents import batches
 from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.core.documents.groups import access_part
 from rag_index.core.documents.keys import encode_keys
-from rag_index.core.documents.text_languages import language_of
+from rag_index.core.documents.text_languages import language_named
 from rag_index.core.settings.parts import (
     ADDRESS,
     TEXT_FORMATS,
@@ -51,6 +51,8 @@ FETCH_ROWS = 100
 
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
+MAX_LANGUAGE = 40
+"""Characters of what a column says of a language that is not known."""
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
 HEADING_CHARS = 100
@@ -360,7 +362,10 @@ class RowReader:
 
     def _languages(self, rows: Sequence[Row]) -> list[str]:
         place = self.positions.get(self._index.language_column or "")
-        return [language_of(row[place]) or "" if place is not None else "" for row in rows]
+        if place is None:
+            return [""] * len(rows)
+        values = [row[place] for row in rows]
+        return [language_named(one) or str(one).strip()[:MAX_LANGUAGE] if one is not None else "" for one in values]
 
     def _links(self, rows: Sequence[Row]) -> list[str]:
         places = [self.positions[name] for name in self._link.columns]

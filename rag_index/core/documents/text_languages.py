@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-LANGUAGE_CODES = {
-    "ar": "arabic", "az": "azerbaijani", "eu": "basque", "bn": "bengali", "ca": "catalan", "zh": "chinese",
-    "da": "danish", "nl": "dutch", "en": "english", "fi": "finnish", "fr": "french", "de": "german", "el": "greek",
-    "he": "hebrew", "hu": "hungarian", "id": "indonesian", "it": "italian", "ja": "japanese", "kk": "kazakh",
-    "ne": "nepali", "nb": "norwegian", "nn": "norwegian", "no": "norwegian", "pt": "portuguese", "ro": "romanian",
-    "ru": "russian", "sl": "slovene", "es": "spanish", "sv": "swedish", "tg": "tajik", "tr": "turkish",
-}  # fmt: skip
+LANGUAGE_NAMES = {
+    "arabic": "ar ara arb العربية arabisch arabe",
+    "azerbaijani": "az aze azj azeri azərbaycan azərbaycanca azərbaycan_dili aserbaidschanisch",
+    "basque": "eu eus baq euskara euskera baskisch",
+    "bengali": "bn ben bangla বাংলা bengalisch",
+    "catalan": "ca cat català valencian valencià katalanisch",
+    "chinese": "zh zho chi cmn mandarin 中文 汉语 漢語 chinesisch chinois",
+    "danish": "da dan dansk dänisch danois",
+    "dutch": "nl nld dut nederlands flemish vlaams niederländisch néerlandais",
+    "english": "en eng englisch anglais inglés inglese inglês engels engelsk engelska",
+    "finnish": "fi fin suomi finnisch finnois",
+    "french": "fr fra fre français französisch francés francese francês frans fransk",
+    "german": "de deu ger deutsch allemand alemán tedesco alemão duits tysk tyska",
+    "greek": "el ell gre ελληνικά griechisch grec",
+    "hebrew": "he heb iw עברית hebräisch hébreu",
+    "hungarian": "hu hun magyar ungarisch hongrois",
+    "indonesian": "id ind in_id bahasa_indonesia bahasa indonesisch",
+    "italian": "it ita italiano italienisch italien italiaans",
+    "japanese": "ja jpn 日本語 japanisch japonais",
+    "kazakh": "kk kaz қазақ қазақша қазақ_тілі kasachisch",
+    "nepali": "ne nep नेपाली nepalesisch",
+    "norwegian": "no nor nb nob nn nno norsk bokmål nynorsk norwegisch",
+    "portuguese": "pt por português brazilian portugiesisch portugais portugués portoghese",
+    "romanian": "ro ron rum română moldovan rumänisch roumain",
+    "russian": "ru rus русский russisch russe ruso russo",
+    "slovene": "sl slv slovenian slovenščina slowenisch",
+    "spanish": "es spa español castellano castilian spanisch espagnol spagnolo espanhol spaans",
+    "swedish": "sv swe svenska schwedisch suédois",
+    "tajik": "tg tgk тоҷикӣ tadschikisch",
+    "turkish": "tr tur türkçe türkisch turc turco",
+}
+"""The codes (ISO 639) and the names of each language, as databases have them."""
+LANGUAGE_CODES = {code: name for name, codes in LANGUAGE_NAMES.items() for code in re.findall(r"\b[a-z]{2}\b", codes)}
 LOCALE = re.compile(r"[a-z]{2}(?:[-_][A-Za-z]{2,4})?")
 ENGLISH = re.compile(
     r"\b(?:the|and|of|to|is|are|was|for|with|that|this|not|has|have|on|in|it|be|by|from|as|at|an|we|you|or)\b"
@@ -31,14 +58,33 @@ MAX_LANGUAGES = 4
 
 def language_of(code: object) -> str | None:
     """Return the language of a code such as `de` or `de_AT`, or of its name; None if it is not known."""
-    text = str(code).lower()
-    return (
-        text
-        if text in LANGUAGE_CODES.values()
-        else LANGUAGE_CODES.get(text[:2])
-        if LOCALE.fullmatch(str(code))
-        else None
-    )
+    if (text := str(code).lower()) in LANGUAGE_NAMES:
+        return text
+    return LANGUAGE_CODES.get(text[:2]) if LOCALE.fullmatch(str(code)) else None
+
+
+def language_named(value: object) -> str | None:
+    """Return the language that a value of a database means: a code or a name in any case, with a country or a script
+    beside it. None if it is not known.
+
+    language_named("DE"), language_named("deu "), language_named("Deutsch"), language_named("de_DE.UTF-8")  # "german"
+    """
+    text = _plain(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+    words = _BETWEEN.sub(" ", text).split()
+    if not words:
+        return None
+    return _BY_NAME.get(text) or _BY_NAME.get(words[0]) or (_BY_NAME.get(words[-1]) if len(words[-1]) > 3 else None)
+
+
+def _plain(text: str) -> str:
+    """Return a text without capitals and accents, and without what surrounds it."""
+    parts = unicodedata.normalize("NFKD", text.strip().strip("\0\ufeff'\"").strip()).casefold()
+    return unicodedata.normalize("NFKC", "".join(sign for sign in parts if not unicodedata.combining(sign)))
+
+
+_BETWEEN = re.compile(r"[-_.@ (,;:/|\[]")
+"""What is between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`, `de,en;q=0.9`."""
+_BY_NAME = {_plain(one): name for name, codes in LANGUAGE_NAMES.items() for one in (name, *codes.split())}
 
 
 def find_languages(texts: Sequence[str]) -> list[str]:

@@ -189,8 +189,8 @@ class IndexSettings(Section):
     `norwegian`, `portuguese`, `romanian`, `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`, or `none`.
     With a list, `["english", "german"]`, the words of each chunk decide which of them it is in."""
     language_column: str | None = Field(default=None, min_length=1)
-    """The column that says in which of several languages a document is, by code (`de`, `de_AT`) or name; `JOIN.column`
-    works too. Not set: the words of each chunk decide."""
+    """The column that says in which of several languages a document is, by code (`de`, `deu`, `de_AT.UTF-8`) or name
+    (`German`, `Deutsch`); `JOIN.column` works too. Not set: the words of each chunk decide."""
     context: ContextSettings | None = None
     """The model that writes for each chunk a sentence on its place in the document:
     [`[indexes.context]`](#indexescontext)."""
