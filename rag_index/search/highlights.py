@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from rag_index.components.embedders.bm25 import UNSPACED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.search.results import SearchHit
 
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 BEFORE = 0.3
 """The share of a snippet that stands before its first marked word."""
 
@@ -43,5 +46,9 @@ def snippet(text: str, words: Sequence[str], chars: int) -> str:
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
     longest_first = sorted(words, key=lambda word: -len(word))
-    one = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" if word.isascii() else re.escape(word) for word in longest_first)
+    spaced = [not _UNSPACED.search(word) for word in longest_first]
+    one = "|".join(
+        rf"(?<!\w){re.escape(word)}(?![\w\u0300-\u036f])" if alone else re.escape(word)
+        for word, alone in zip(longest_first, spaced, strict=True)
+    )
     return re.compile(one) if words else None

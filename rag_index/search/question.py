@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from rag_index.components.embedders.bm25 import (
     BM25_K,
+    COMBINED,
     UNSPACED,
     QueryWord,
+    folded,
     is_compound_name,
     name_dimension,
     names_of,
@@ -41,10 +43,9 @@ if TYPE_CHECKING:
 
 MAX_HITS, DEFAULT_LIMIT = 1000, 10
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
-_ACCENTS = re.compile("[\u0300-\u036f]")
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
 _QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
-_EXCLUDED = re.compile(r"(?<!\S)-([^\W\d_]{3}[^\s\"]*)")
+_EXCLUDED = re.compile(rf"(?<!\S)-((?:[^\W\d_][{COMBINED}]*){{3}}[^\s\"]*)")
 NAMING = re.compile(r"\d|[a-z][A-Z]|\w[._:/\\@-]\w")
 """What a text has in it that may name something by a code or an address."""
 LIKE_CHARS = 500
@@ -340,13 +341,11 @@ def text_of(payload: Mapping[str, Any]) -> str:
 
 
 def spaced(text: str) -> str:
-    """Return the words of a text in small letters without accents, with their signs, each between two spaces.
+    """Return the words of a text as they are folded for searches, with their signs, each between two spaces.
 
     What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
     """
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    words = _WORDS.findall(_ACCENTS.sub("", unicodedata.normalize("NFKD", plain)).lower())
-    return f" {' '.join(words)} "
+    return f" {' '.join(_WORDS.findall(folded(text)))} "
 
 
 def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
@@ -357,11 +356,12 @@ def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
     """
     if len(query.split()) > MAX_TYPED:
         return query, [], []
+    given, query = query, unicodedata.normalize("NFKC", query)  # a letter and its accent are one, and so are wide signs
     phrases = [one for found in _QUOTED.findall(query) if (one := spaced("".join(found))).strip()]
     rest = _QUOTED.sub(" ", query)
     excluded = [spaced(word) for word in _EXCLUDED.findall(rest)]
     text = " ".join(_EXCLUDED.sub(" ", _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)).split())
-    return (text, phrases, excluded) if _WORDS.search(text) else (query, [], [])
+    return (text, phrases, excluded) if _WORDS.search(text) and (phrases or excluded) else (given, [], [])
 
 
 def make_question(settings: Settings, query: str, options: SearchOptions) -> tuple[Question, list[str] | None]:

@@ -11,6 +11,7 @@ from rag_index.components.embedders.bm25 import (
     Bm25Model,
     bm25_model,
     definitions,
+    folded,
     key_words,
     split_identifiers,
 )
@@ -31,6 +32,17 @@ def test_forms_of_a_word_are_one_dimension_and_frequent_words_are_none():
     plain = Bm25Encoder(Bm25Model("none"))
     assert words("printers", plain) != words("printer", plain)
     assert words("the", plain), "without a language every word counts as it is"
+
+
+def test_phrases_are_folded_as_the_engine_folds_words() -> None:
+    """Each Latin letter that the engine writes in ASCII."""
+    plain = Bm25Encoder(Bm25Model("none"))
+    letters = [chr(code) for code in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00)) if chr(code).isalpha()]
+    unknown = {"\u0269", "\u01a3", "\u0280"}  # letters that are as good as unused
+    for letter in map(str.lower, letters):
+        form = folded(f"qz{letter}qz")
+        assert letter in unknown or words(f"qz{letter}qz", plain) == words(form, plain), letter
+    assert folded("HAUPTSTRASSE \u0141\u00f3d\u017a") == folded("Hauptstra\u00dfe lodz")
 
 
 def test_a_name_with_signs_is_one_word_and_another_than_that_without() -> None:

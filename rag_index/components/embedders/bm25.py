@@ -39,9 +39,17 @@ _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
 _MARKED = re.compile(
-    "[\u00ad\u0300-\u06ff\u0750-\u077f\u08a0-\u08ff\u1ab0-\u1aff\u1dc0-\u1fff\u200c-\u200f\u2060\u20d0-\u20ff\ufeff]+"
+    "[\u00ad\u018f\u0300-\u06ff\u0750-\u077f\u08a0-\u08ff\u1ab0-\u1aff\u1dc0-\u1fff\u200c-\u200f\u2060\u20d0-\u20ff\ufeff]+"
 )
-"""Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, and what combines with letters."""
+"""Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, as it leaves a large schwa, and what
+combines with letters."""
+_LATIN = re.compile("[\u00aa-\u02af\u1d00-\u1dbf\u1e00-\u1eff\u2100-\u218f\u2c60-\u2c7f\ua720-\ua7ff\uab30-\uab6f]")
+_LETTER = re.compile(r"LATIN (?:[A-Z]+ )*?(?:LETTER|LIGATURE) (?:[A-Z]+ )*?([A-Z]{1,2})(?: WITH .*)?")
+"""The name of a letter in Unicode, and the letters that it is made from."""
+_LETTERS_LIKE = {
+    "\u00df": "ss", "\u00fe": "th", "\u00f0": "d", "\u014b": "n", "\u0138": "q", "\u0259": "a",
+}  # fmt: skip
+"""Letters with a name of their own, as the engine folds them."""
 _KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
 """Short i and u of Cyrillic, which endings are made of."""
 BM25_VERSION = 4
@@ -75,7 +83,14 @@ UNSPACED = f"{_HAN}{_HIRAGANA}{_KATAKANA}"
 """The characters of scripts without spaces, as a class of characters has them."""
 _UNSPACED = re.compile(f"[{_HAN}]+|[{_HIRAGANA}]+|[{_KATAKANA}]+")
 """A run of Han characters, Hiragana or Katakana: in Japanese, a word seldom goes on in another script."""
-_FORM = re.compile(f"[{UNSPACED}]|" + _WORD.pattern.replace(r"\w++", rf"[^\W{UNSPACED}]++"))
+COMBINED = (
+    "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
+    "\u1ab0-\u1aff\u1dc0-\u1dff\u200c-\u200f\u2060\u20d0-\u20ff\ufeff"
+)
+"""What stands inside a word and is not to be seen: accents of their own, points, and signs without width."""
+_STANDING = re.compile(_WORD.pattern.replace(r"\w++", rf"(?:\w[{COMBINED}]*+)++"))
+"""A word with its signs as it stands in a text that is not folded."""
+_FORM = re.compile(f"[{UNSPACED}]|" + _WORD.pattern.replace(r"\w++", rf"(?:[^\W{UNSPACED}][{COMBINED}]*+)++"))
 """A word with its signs, or a character of a text without spaces."""
 _PARTICLE = re.compile(f"[{_HIRAGANA}]")
 _LETTERS, _SPACE, _BETWEEN = re.compile(r"\w+"), re.compile(r"\s"), re.compile(r"[-._' ]")
@@ -152,6 +167,26 @@ def without_accents(text: str) -> str:
     return text if text.isascii() else _MARKED.sub(_without_marks, unicodedata.normalize("NFKC", text))
 
 
+def folded(text: str) -> str:
+    """Return a text in small letters as words are folded, by us and the engine, so that both find the same forms.
+
+    folded("Hauptstra\u00dfe \u0141\u00f3d\u017a")  # "hauptstrasse lodz"
+    """
+    if text.isascii():
+        return text.lower()
+    return _LATIN.sub(lambda letter: _plain_letter(letter[0]), without_accents(text)).lower()
+
+
+@lru_cache(maxsize=2048)
+def _plain_letter(letter: str) -> str:
+    """Return a letter of the Latin alphabet as it is written in ASCII; itself if it is not known."""
+    plain = ""
+    for sign in unicodedata.normalize("NFKD", letter):
+        named = _LETTER.fullmatch(unicodedata.name(sign, ""))
+        plain += sign if sign.isascii() else _LETTERS_LIKE.get(sign.lower()) or (named[1] if named else "")
+    return plain or letter
+
+
 def _without_marks(match: re.Match[str]) -> str:
     """Return letters without accents, points and marks, and with one form of sigma: what combines is not to be seen."""
     parts = _KEPT.sub(lambda kept: unicodedata.normalize("NFC", kept[0]), unicodedata.normalize("NFKD", match[0]))
@@ -220,8 +255,7 @@ def _compound(word: str) -> tuple[str, str]:
 
 def letters(text: str) -> str:
     """Return a name in letters, digits and the signs of names alone, whatever its case and accents."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKD", text)
-    return "".join(_LETTERS_OF_NAME.findall(plain.casefold()))
+    return "".join(_LETTERS_OF_NAME.findall(folded(text)))
 
 
 def name_dimension(name: str) -> int | None:
@@ -348,7 +382,7 @@ class Bm25Encoder:
         """Return the words of a text, as they stand in it, that are words of a query in some form, each once.
         encoder.highlights(encoder.words("printer offline"), "Printers go offline")  # ("Printers", "offline")
         """
-        text, split = text[:MAX_HIGHLIGHTED], _LETTERS if self._split else _WORD
+        text, split = text[:MAX_HIGHLIGHTED], _LETTERS if self._split else _STANDING
         wanted = frozenset[int]().union(*[word.dimensions for word in words.values()])
         found = [one for one in dict.fromkeys(split.findall(text)) if not wanted.isdisjoint(self._known_prepared(one))]
         if text.isascii():
