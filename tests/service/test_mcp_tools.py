@@ -1,14 +1,16 @@
 """What an agent reads before it calls a tool: which indexes there are, and what their fields hold."""
 
 import json
+import re
 
 import pytest
 
 from rag_index.core.documents.groups import access_part
 from rag_index.core.settings import Settings
 from rag_index.core.settings.parts import PAYLOAD_KINDS
+from rag_index.errors import SettingsError
 from rag_index.search import Caller
-from rag_index.search.service import SearchService, mcp_tools
+from rag_index.search.service import SearchService, answers, mcp_tools
 from tests.search.desk import Desk
 
 SQL = {"table": "t", "key": "id", "text": "body"}
@@ -100,3 +102,50 @@ def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_s
         assert "There are more documents: search again with offset 2." in pages[0]
         assert "There are more" not in pages[2]
         assert call("search", query="printer", offset=9).startswith("No further documents.")
+
+
+LARGE = {
+    "log": "log line 3 " * 20_000,
+    "deep": {"a": {"b": {"c": [{"name": "x" * 40}] * 2_000}}},
+    "wide": {f"key{number}": "value" * 5 for number in range(3_000)},
+    "k" * 5_000: "short",
+    "signs": "\u6f22\u5b57" * 50_000,
+}
+
+
+def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field(tmp_path):
+    desk = Desk(tmp_path / "desk", names=("comments",))
+    text = "The printer is offline since the update. " * 20
+    desk.fill({"comments": [(n, text, LARGE if n % 2 else {}) for n in range(60)]})
+    with desk.retriever() as retriever:
+        tools = mcp_tools.AgentTools(SearchService(desk.settings, retriever))
+
+        def call(name: str, **given: object) -> str:
+            answer = retriever.run(tools.call(name, given, Caller("", frozenset())))
+            assert len(answer.encode()) <= answers.MAX_ANSWER
+            return answer
+
+        found = call("search", query="printer offline", limit=60)
+        assert len(re.findall(r"^\d+\. \[comments/", found, re.M)) == 60
+        assert "characters]" in found
+        assert answers.REST in found
+        where = {"index": "comments", "document_id": "3"}
+        for most in (1, 1_000, 3_000, 10_000, 200_000):
+            answer = call("get_document", **where, max_chars=most)
+            assert len(answer) <= max(most, 1_000)
+            assert answer.startswith("[comments/3#0:")
+            assert "of 220,000 characters]" in answer or most < 10_000
+        for field, value in (("log", LARGE["log"]), ("signs", LARGE["signs"]), ("wide.key7", "value" * 5)):
+            got, offset = "", 0
+            while offset is not None:
+                head, _, part = call("get_document", **where, field=field, offset=offset, max_chars=200_000).partition(
+                    "\n"
+                )
+                got += part
+                going_on = re.search(r"go on with offset (\d+)$", head)
+                offset = int(going_on[1]) if going_on else None
+            assert got == value, field
+        with pytest.raises(SettingsError, match=r"has no field 'lag'; it has .*log"):
+            call("get_document", **where, field="lag")
+        with pytest.raises(SettingsError, match=r"offset is 99, but wide.key8 has 25"):
+            call("get_document", **where, field="wide.key8", offset=99)
