@@ -25,10 +25,10 @@ atexit.register(lambda: print("imported:", *sorted(heavy & set(sys.modules)), fi
 from rag_index.cli import main
 main()
 """
-TIMES = ("process_load", "seconds", "started", "ended", "run", "stages", "peak_memory", "by_host", "advice",
+TIMES = ("workers", "seconds", "started", "ended", "run", "stages", "peak_memory", "by_host", "advice",
          "worker_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
          "utilisation", "as_of", "erasable_since")  # fmt: skip
-"""What differs between two runs in the same way."""
+"""What differs between two runs in the same way, or between a plain run and a flow."""
 
 
 def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,9 +71,8 @@ class Both:
         """Return what a run has left in ledger, store and metrics file, and what `status` and `report` say of it."""
         found = {command: timeless(project.json(command)) for command in ("status", "report")}
         metrics = project.folder / "metrics.prom"
-        found["metrics"] = (
-            re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else None
-        )
+        names = re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else []
+        found["metrics"] = sorted(set(names))  # a flow has other stages
         with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
             for table, order in (("documents", "key"), ("failed_documents", "key")):
                 columns = [row[1] for row in db.execute(f"PRAGMA table_info(rag_index_{table})")]
