@@ -22,6 +22,7 @@ from rag_index.errors import StoreError, TerminalError, TransientError
 from rag_index.etl import commit as commit_module
 from rag_index.etl import plain
 from rag_index.etl import run as run_module
+from rag_index.etl import window
 from rag_index.etl.changed import serially
 from rag_index.etl.commit import Destination
 from rag_index.etl.diff import Diff
@@ -104,7 +105,9 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
     job, seen = Jobs.job, []
 
     def checked(jobs, shard, workers):
-        seen.append(committed(project, pending=True) >= 10 * len(seen) + len(shard.documents.keys))
+        with closing(Ledger(project.settings.ledger_url)) as ledger:
+            rows = ledger.known(ledger.collections("test_notes")[0].id, shard.documents.keys)
+        seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
         return job(jobs, shard, workers)
 
     monkeypatch.setattr(Jobs, "job", checked)
@@ -244,8 +247,9 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step
     assert (failed, outcome.state, outcome.new) == ([step], "completed", 30)
 
 
-def test_a_changed_row_goes_through_few_files(tmp_path):
+def test_a_changed_row_goes_through_few_files(tmp_path, monkeypatch):
     """Whoever follows a row reads the files of the run one after the other."""
+    monkeypatch.setattr(window, "TICK_SECONDS", WAIT)  # a busy machine takes longer, in which the steps are told so
     project = Project(tmp_path / "project").fill(30)
     project.run()
     project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
@@ -272,7 +276,7 @@ def test_a_changed_row_goes_through_few_files(tmp_path):
     last = max(place for place, (_, name) in enumerate(main) if name == "committing")
     way = [*entered(main[main.index(("plain", "fetch")) : last]), *(file for some in others for file in entered(some))]
     assert 10 < len(way) <= 15, way
-    assert 20 < len(whole) <= 46, whole
+    assert 20 < len(whole) <= 50, whole
     assert max(Counter(way).values()) <= 3, way
 
 
