@@ -34,7 +34,6 @@ from rag_index.cli import (
     wait_option,
 )
 from rag_index.core.files import read_written, unwritable
-from rag_index.core.reports.metrics import size_text
 from rag_index.core.reports.outcome import RunReport, count_of
 from rag_index.errors import SettingsError, printable
 
@@ -326,6 +325,8 @@ def _erased_lines(erased: Erased, ids: tuple[str, ...], others: list[str]) -> It
 
 
 def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
+    from rag_index.core.reports.metrics import size_text
+
     read, unknown = proved["read"], proved["not_looked_for"]
     yield (
         f"{proof}: read {read['files']:,} files ({size_text(read['bytes'])}): none holds the text of "

@@ -28,7 +28,6 @@ from rag_index.cli import (
     show,
     wait_option,
 )
-from rag_index.core.documents.batches import part_name
 from rag_index.core.query_log import query_log
 from rag_index.errors import shortened
 
@@ -259,6 +258,7 @@ def _place(hit: SearchHit) -> str:
 
     A document whose title is another than its id has the id after that, and after this the part that was found.
     """
+    from rag_index.core.documents.batches import part_name
     from rag_index.search.highlights import is_code
 
     if is_code(hit):

@@ -42,7 +42,7 @@ main()
 """
 UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
 SETTINGS = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
-DATABASE = {"greenlet", "sqlalchemy"}
+DATABASE = {"attr", "attrs", "greenlet", "sqlalchemy"}
 
 
 def imported(project: Project, *arguments: str) -> set[str]:

@@ -20,9 +20,8 @@ from rag_index.core import machine
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import StoreError, TerminalError, TransientError
 from rag_index.etl import commit as commit_module
-from rag_index.etl import plain
+from rag_index.etl import plain, window
 from rag_index.etl import run as run_module
-from rag_index.etl import window
 from rag_index.etl.changed import serially
 from rag_index.etl.commit import Destination
 from rag_index.etl.diff import Diff

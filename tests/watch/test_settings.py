@@ -14,7 +14,6 @@ from rag_index.watch import follow
 from rag_index.watch.loop import Stop
 from tests.etl.plain import Died, run_plain
 from tests.project import Project
-from tests.reliability.chaos.watcher import Runner
 from tests.waiting import eventually
 from tests.watch.feeds import in_a_thread
 from tests.watch.test_real_feed import ALIAS, QUEUE, followed
@@ -67,7 +66,7 @@ def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
 def following(project, config):
     """Watch a project with the settings of a file, which may change, for the time of the block; yield the ledger."""
     stop = Stop()
-    follows = partial(follow, lambda: load_settings(config), None, Runner, stop)
+    follows = partial(follow, lambda: load_settings(config), None, stop)
     with closing(Ledger(project.settings.ledger_url)) as ledger, in_a_thread(follows, stop):
         eventually(lambda: (one := ledger.watch(ALIAS)) and one.caught_up_at and one.full_number is None)
         yield ledger

@@ -52,7 +52,7 @@ _LETTERS_LIKE = {
 """Letters with a name of their own, as the engine folds them."""
 _KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
 """Short i and u of Cyrillic, which endings are made of."""
-BM25_VERSION = 4
+BM25_VERSION = 5
 """Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
 than it has."""
 BM25_K, BM25_B, AVERAGE_LENGTH = 1.2, 0.75, 100.0

@@ -239,9 +239,9 @@ class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """How many Dask workers a run starts at most. `auto`: one fewer than the processors that this process may use, as
-    far as memory allows. [Small work](how-it-works.md#how-the-data-flows) starts none. Where servers embed, more than
-    one start only if the first computes all the time."""
+    """How many [processes embed](how-it-works.md#how-the-data-flows): Dask workers in a flow, child processes in a
+    plain run. `auto`: one fewer than the processors that this process may use, at least one, fewer if memory is
+    short."""
     shard_documents: PositiveInt | Auto = "auto"
     """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as take five seconds at
     the measured rate."""
