@@ -47,13 +47,18 @@ def pdf(*texts):
         page = f"/Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Resources {font} /Contents {4 + 2 * number} 0 R"
         stream = f"BT /F 12 Tf 50 700 Td ({text}) Tj ET"
         objects += [f"<< {page} >>", f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream"]
-    data, places = "%PDF-1.4\n", []
+    return assembled(one.encode() for one in objects)
+
+
+def assembled(objects):
+    """Return the PDF file of objects, the first of which is its catalog."""
+    data, places = b"%PDF-1.4\n", []
     for number, one in enumerate(objects, start=1):
         places.append(len(data))
-        data += f"{number} 0 obj\n{one}\nendobj\n"
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
-    end = f"trailer\n<< /Size {len(places) + 1} /Root 1 0 R >>\nstartxref\n{len(data)}\n%%EOF\n"
-    return f"{data}xref\n0 {len(places) + 1}\n0000000000 65535 f \n{table}{end}".encode()
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, one)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(places) + 1, len(data))
+    return b"%sxref\n0 %d\n0000000000 65535 f \n%s%s" % (data, len(places) + 1, table, end)
 
 
 def encrypted_pdf():
@@ -110,7 +115,7 @@ BOMB = docx("<w:p/>" * 12_000_000)
 UNREADABLE = {
     "broken": (b"%PDF-1.4\nnothing", [], "is broken ("),
     "one page": (
-        pdf("First page", "Second page", "Third page").replace(b"<< /Length 41", b"<< /Filter /Odd /Length 41"),
+        pdf("First page", "Second page", "Third page").replace(b"<< /Length 41", b"<< /Filter /LZW /Length 41"),
         [("1", "First page"), ("3", "Third page")], "is broken in page 2 (",
     ),
     "no zip": (b"PK\x03\x04nothing", [], "is broken (BadZipFile"),

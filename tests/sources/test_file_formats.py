@@ -12,7 +12,7 @@ from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObjec
 
 from rag_index.components.sources.attachments import FileReader
 from rag_index.components.sources.text import NotText
-from tests.sources.test_attachments import ODT, docx, odt, pdf
+from tests.sources.test_attachments import ODT, assembled, docx, odt, pdf
 
 HEAD = "From: kim@example.org\r\nSubject: a report\r\nMIME-Version: 1.0\r\n"
 BASE64 = "Content-Transfer-Encoding: base64\r\n"
@@ -312,20 +312,6 @@ OFFICE_TEXTS = {
         },
         ["lighthouse | tower", "shared", "remark", "reply", "box"],
     ),
-    "a presentation": (
-        {
-            "ppt/notesSlides/notesSlide1.xml": slide("said of two", "notes"),
-            "ppt/slides/slide1.xml": slide("one"), "ppt/slides/slide2.xml": slide("two"),
-            "ppt/slides/_rels/slide2.xml.rels": '<r><Relationship Target="../notesSlides/notesSlide1.xml"/>'
-                                                '<Relationship Target="/ppt/charts/chart1.xml"/></r>',
-            "ppt/charts/chart1.xml": CHART, "ppt/slideLayouts/slideLayout1.xml": slide("Click to add", "sldLayout"),
-            "ppt/diagrams/data1.xml": CHART.replace("chartSpace", "dataModel").replace("sales", "diagram"),
-        },
-        [
-            ("", "diagram | towers | north | east"), ("1", "one"), ("2", "said of two"), ("2", "two"),
-            ("2", "sales | towers | north | east"),
-        ],
-    ),
     "a chart of another kind": (
         {"word/document.xml": word("main"),
          "word/charts/chartEx1.xml": f'<chartSpace xmlns="{CHART_EX}"><strDim><pt>north</pt></strDim><numDim><pt>55'
@@ -365,13 +351,12 @@ def test_all_texts_of_an_office_document_are_read(read, name):
             "word/comments.xml unpacks to more than 64,000,000",
         ),
         ({"word/embeddings/old.bin": OLD}, "word/embeddings/old.bin is an old Office file"),
-        ({"xl/workbook.bin": "x"}, "is an Excel file in its binary format"),
     ],
 )
 def test_what_cannot_be_read_in_an_office_document_has_a_reason_and_the_rest_is_read(read, members, reason):
     pages, said = read(zipped({**members, "word/document.xml": word("the lighthouse")}))
     assert reason in said
-    assert pages == ([] if "xl/workbook.bin" in members else [("", "the lighthouse")])
+    assert pages == [("", "the lighthouse")]
 
 
 def written(writer):
@@ -428,6 +413,77 @@ def test_remarks_and_attachments_of_a_pdf_are_read(read):
     assert pages[:2] == [("1", "Page"), ("2", "Another\nthe lighthouse\ntower")]
     assert pages[2:] == [("", "a.txt\n\nattached"), ("", "c.txt\n\npinned")]
     assert reason == "has attachments that cannot be read: b.doc is an old Office file, or encrypted"
+
+
+TEXT = "The permit for the lighthouse was renewed by the harbour office"
+GLYPHS = b"<%s> Tj" % b"".join(b"%04X" % (ord(sign) - 29) for sign in TEXT)
+
+
+def pdf_with_font(show, font, *more):
+    """Return a PDF file whose only page shows text in a font."""
+    page = (
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /Font << /F 5 0 R >> >> >>"
+    )
+    content = b"BT /F 12 Tf 50 700 Td " + show + b" ET"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>", page + b" >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content), font, *more,
+    ]  # fmt: skip
+    return assembled(objects)
+
+
+def numbered(meanings):
+    """Return a page in a font of numbered glyphs, with what each means in Unicode, None if the file does not say."""
+    pairs = [b"<%04X> <%04X>" % (ord(sign) - 29, meanings(sign)) for sign in sorted({*TEXT})] if meanings else []
+    told = b"begincmap\n1 begincodespacerange <0000> <FFFF> endcodespacerange\n%d beginbfchar\n" % len(pairs)
+    told += b"\n".join(pairs) + b"\nendbfchar endcmap"
+    return pdf_with_font(
+        GLYPHS,
+        b"<< /Type /Font /Subtype /Type0 /BaseFont /A+B /Encoding /Identity-H /DescendantFonts [6 0 R]%s >>"
+        % (b" /ToUnicode 8 0 R" if meanings else b""),
+        b"<< /Type /Font /Subtype /CIDFontType2 /BaseFont /A+B /FontDescriptor 7 0 R /DW 500 "
+        b"/CIDSystemInfo << /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> >>",
+        b"<< /Type /FontDescriptor /FontName /A+B /Flags 4 >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(told), told),
+    )
+
+
+NAMES = b" ".join(b"/g%d" % number for number in range(33, 127))
+GARBLED = {
+    "numbers of glyphs": numbered(None),
+    "private signs": numbered(lambda sign: 0xF000 + ord(sign)),
+    "controls": numbered(lambda sign: ord(sign) % 16 + 1),
+    "marks": numbered(lambda sign: 33 + ord(sign) % 16),
+    "replaced": numbered(lambda sign: 0xFFFD),
+    "names of glyphs": pdf_with_font(
+        b"<%s> Tj" % bytes((ord(sign) - 15) % 94 + 33 for sign in TEXT).hex().encode(),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /A+B /Encoding << /Differences [33 " + NAMES + b"] >> >>",
+    ),
+    "numbers as text": pdf("".join(f"\\(cid:{ord(sign)}\\)" for sign in TEXT)),
+}
+
+
+@pytest.mark.parametrize("name", GARBLED)
+def test_a_page_whose_letters_mean_nothing_is_listed_and_not_read(read, name):
+    reason = "is broken in page 1 (the file does not say what its letters mean)"
+    assert read(GARBLED[name]) == ([], reason)
+
+
+def test_a_page_with_few_odd_signs_is_read(read):
+    assert read(numbered(ord)) == ([("1", TEXT)], "")
+    [(_, text)], reason = read(numbered(lambda sign: 0xF0B7 if sign == "w" else ord(sign)))
+    assert text == TEXT.replace("w", "\uf0b7")
+    assert reason == ""
+    numbers = "-1.5 (2.75) 3/4 +12% $5 [7] 8*9 #10 {11}; 12, 13: 14"
+    assert read(pdf(numbers.replace("(", "\\(").replace(")", "\\)"))) == ([("1", numbers)], "")
+
+
+def test_words_divided_by_lines_ligatures_and_arabic_are_words(read):
+    assert read(pdf("develop-) Tj 0 -14 Td (ment")) == ([("1", "development")], "")
+    said = dict(zip(sorted({*TEXT}), "\ufefc\ufee3\ufee8\ufe8e\ufead\ufe93" * 9, strict=False))
+    [(_, text)], _ = read(numbered(lambda sign: ord(said[sign]) if sign != " " else 32))
+    assert "\ufee3" not in text
+    assert "\u0645" in text
 
 
 def test_a_broken_page_costs_itself_alone_and_is_named(read):

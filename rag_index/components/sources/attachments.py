@@ -135,7 +135,7 @@ class FileReader:
                 self._child, code = None, child.end()
                 if code == -signal.SIGALRM:
                     raise NotText(f"takes longer than {READ_SECONDS:g} s to read") from error
-                if code == OUT_OF_MEMORY:
+                if code in (OUT_OF_MEMORY, -signal.SIGABRT):
                     raise NotText("takes too much memory") from error
                 raise NotText(f"ends the process that reads it (exit code {code})") from error
 

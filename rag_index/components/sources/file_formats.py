@@ -9,15 +9,16 @@ import io
 import json
 import logging
 import os
-import posixpath
 import quopri
 import re
 import resource
 import signal
 import sys
+import unicodedata
 import zipfile
 from binascii import a2b_base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from email.errors import HeaderParseError
 from email.header import decode_header
@@ -25,15 +26,19 @@ from email.message import Message
 from logging.handlers import BufferingHandler
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from lxml import etree
-
+from rag_index.components.sources.office_files import (
+    MAX_FILE_CHARS,
+    OfficeFile,
+    OfficeText,
+    Pages,
+    reason_of,
+    sheet_texts,
+)
 from rag_index.components.sources.text import (
     BYTE_ORDER_MARKS,
     MAGIC,
-    MAX_BYTES,
-    HtmlText,
     NotText,
     decode,
     decode_text,
@@ -44,112 +49,9 @@ from rag_index.core.extras import install_command
 from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.plugins import FORMATS, load_plugin
 
-if TYPE_CHECKING:
-    Pages = Iterable[tuple[int | None, str]]
-
-_ROOTS = frozenset([
-    "document", "footnotes", "endnotes", "comments", "hdr", "ftr", "sst", "worksheet", "ThreadedComments", "wsDr",
-    "userShapes", "chartSpace", "dataModel", "sld", "notes", "cmLst", "document-content", "document-styles",
-])  # fmt: skip
-"""Elements of the XML of office documents that texts are in, whatever the file with them is called."""
-_OFFICE = re.compile(r"openxmlformats|purl\.oclc\.org/ooxml|schemas\.microsoft\.com/office|opendocument")
-_SLIDE = re.compile(r"(.*?/)(_rels/)?slide(\d+)\.xml(?:\.rels)?")
-_AS_HTML = {
-    "p": "p", "h": "p", "si": "p", "text": "p", "annotation": "p", "tbl": "table", "table": "table", "tr": "tr",
-    "table-row": "tr", "row": "tr", "tc": "td", "table-cell": "td", "is": "td", "br": "br", "cr": "br",
-    "line-break": "br", "list-item": "li", "tx": "td",
-}  # fmt: skip
-_HIDDEN = frozenset(["delText", "moveFrom", "instrText", "tracked-changes", "Fallback", "note-citation", "rPh"])
-"""Elements of office documents whose text is deleted, a formula, or there a second time, as where it was moved to."""
-
-
-def is_office(data: IO[bytes]) -> bool:
-    """Return whether texts are in XML files of this kind, by their root: their names are free."""
-    _, root = next(etree.iterparse(data, events=("start",), resolve_entities=False, no_network=True))
-    name = etree.QName(root)
-    return name.localname in _ROOTS and _OFFICE.search(name.namespace or "") is not None
-
-
-def office_xml_text(data: bytes) -> str:
-    """Return the text of an XML file of an office document."""
-    return str(etree.XML(data, etree.XMLParser(target=_OfficeText(), resolve_entities=False, no_network=True)))
-
-
-class _OfficeText(HtmlText):
-    """What lxml tells of the XML of an office document, read as HTML."""
-
-    def __init__(self) -> None:
-        super().__init__(lines=False)
-        self._hidden = self._cells = self._texts = 0
-        self._is_string = False
-        """Whether a value of a table or diagram is a text, and no number."""
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name, has_text, is_hidden = self._look_at(tag)
-        if name == "c":
-            self._is_string = attributes.get("t") == "str"
-        elif name.startswith(("str", "num", "multiLvlStr")) or name == "tx":  # in `tx` a name, or a reference to one
-            self._is_string = not name.startswith("num")
-        self._hidden += is_hidden
-        if name in ("tab", "ptab", "s"):
-            super().data(" ")
-        elif name == "noBreakHyphen":
-            super().data("-")
-        elif name in ("tc", "table-cell"):
-            self._cells += 1
-        if element := self._element(tag):
-            super().start(element, {})
-        self._texts += has_text
-
-    def end(self, tag: str) -> None:
-        name, has_text, is_hidden = self._look_at(tag)
-        self._hidden -= is_hidden
-        self._texts -= has_text
-        self._cells -= name in ("tc", "table-cell")
-        if element := self._element(tag):
-            super().end(element)
-
-    def data(self, text: str) -> None:
-        if self._texts and not self._hidden:
-            super().data(text)
-
-    def _look_at(self, tag: str) -> tuple[str, bool, bool]:
-        space, _, name = tag.rpartition("}")
-        texts = (
-            ("p", "h") if "opendocument" in space else ("t", "text", "v", "pt") if self._is_string else ("t", "text")
-        )
-        return name, name in texts, name in _HIDDEN or "purl.org/dc/" in space
-
-    def _element(self, tag: str) -> str | None:
-        space, _, name = tag.rpartition("}")
-        is_cell = name == "pt" or (name == "v" and "spreadsheet" in space)
-        element = "td" if is_cell and self._is_string else _AS_HTML.get(name)
-        if element == "p" and self._cells:
-            super().data(" ")
-            return None
-        return element
-
-
-def slide_numbers(archive: zipfile.ZipFile) -> dict[str, int]:
-    """Return the slides of a presentation, and their notes, comments, charts and diagrams, with the slide's number."""
-    found = dict[str, int]()
-    for name in archive.namelist():
-        if (slide := _SLIDE.fullmatch(name)) and not slide[2]:
-            found[name] = int(slide[3])
-        elif slide:
-            with archive.open(name) as relations:
-                targets = re.findall(rb'Target="([^"]+)"', relations.read(MAX_BYTES))
-            for target in targets:
-                path = posixpath.normpath(posixpath.join(slide[1], target.decode("utf-8", "replace")))
-                found.setdefault(path.lstrip("/"), int(slide[3]))
-    return found
-
-
 MEMORY = 1_000_000_000
 """Bytes that the process may have, with Python and its libraries."""
 OUT_OF_MEMORY = 77
-MAX_FILE_CHARS = 5_000_000
-"""Characters of text that one file may have."""
 MAX_FILES_WITHIN = 5
 """Files within files, such as e-mails that are attached to e-mails."""
 HEAD = ("Subject", "From", "To", "Cc", "Date")
@@ -171,10 +73,12 @@ _NOT_SAID = re.compile(r"END|VERSION|PRODID|UID|REV|DTSTAMP|CREATED|LAST-MODIFIE
                        r"CALSCALE|METHOD|PHOTO|LOGO|SOUND|KEY|ATTACH|X-.*", re.IGNORECASE)  # fmt: skip
 """The lines of calendars and address cards that are for programs."""
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)\d\d)?")
-_EMBEDDED = re.compile(r".*/embeddings/.+|.*\.(?:docx|xlsx|pptx|od[tsp]|mht|html?|rtf|txt|eml|pdf)", re.IGNORECASE)
-"""Files within office documents that are read like those of e-mails."""
 PASSWORD = 1 << 13
 """The flag of a field of a PDF form that holds a password."""
+_ARABIC = re.compile(r"[\u0600-\u08ff\ufb50-\ufdff\ufe70-\ufefc]")
+_LIGATURES = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]+")
+_GLYPH = re.compile(r"/g\d+|\(cid:\d+\)")
+"""Numbers of glyphs that stand where letters should."""
 _LOST = re.compile(r"^Error -|Impossible to decode|skipped")
 """What pypdf writes into its log where it leaves out a text."""
 MAILS = frozenset(["message/rfc822", "message/global", "message/news", "message/partial"])
@@ -191,6 +95,8 @@ def file_text(data: bytes, depth: int = 0, charset: str = "") -> Pages:
             yield from pdf_text(data, depth)
         elif data.startswith(b"PK\x03\x04"):
             yield from office_text(data, depth)
+        elif data.startswith(b"\xd0\xcf") and (sheets := _old_sheets(data)) is not None:
+            yield from ((None, text) for text in sheets)
         elif (head := _MAIL.match(data.lstrip())) and _MAIL_HEAD.search(head[0]):
             yield from mail_text(data.lstrip(), depth)
         else:
@@ -198,7 +104,7 @@ def file_text(data: bytes, depth: int = 0, charset: str = "") -> Pages:
     except (NotText, MemoryError):
         raise
     except Exception as error:  # whatever a parser raises is about the file
-        raise NotText(_reason(error)) from error
+        raise NotText(reason_of(error)) from error
 
 
 def plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
@@ -218,7 +124,7 @@ def plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
     if _CALENDAR.match(text):
         return calendar_text(text)
     if text.startswith("<?xml") and "opendocument" in text[:4000]:  # in one file, without a ZIP file around it
-        return office_xml_text(re.sub(r"\A<\?xml[^>]*>", "", text).encode())
+        return "\n\n".join(text for _, text in OfficeText(re.sub(r"\A<\?xml[^>]*>", "", text).encode(), {}).pages)
     return html_text(text) if kind == "text/html" or _HTML.match(text) else text
 
 
@@ -246,26 +152,39 @@ def _time(found: re.Match[str]) -> str:
     return f"{year}-{month}-{day}" + (f" {hour}:{minute}" if hour else "")
 
 
+def _old_sheets(data: bytes) -> Iterator[str] | None:
+    """Return the sheets of an old Excel file, None for another old file."""
+    from python_calamine import CalamineError
+
+    try:
+        return iter([*sheet_texts(data)])
+    except CalamineError:
+        return None
+
+
 def pdf_text(data: bytes, depth: int = 0) -> Pages:
     """Yield the pages of a PDF file, with remarks and values of forms, and files that are attached. Raises NotText."""
     try:
         from pypdf import PdfReader
+        from pypdfium2 import PdfDocument, PdfiumError
     except ImportError as error:
-        raise NotText(f"needs pypdf: {install_command('files')}") from error
-    document, wrong, missing = PdfReader(io.BytesIO(data)), list[str](), list[str]()
+        raise NotText(f"needs pypdf and pypdfium2: {install_command('files')}") from error
+    document, shown, wrong, missing = PdfReader(io.BytesIO(data)), None, list[str](), list[str]()
     if document.is_encrypted and not document.decrypt(""):
         raise NotText("is encrypted")
+    with suppress(PdfiumError):
+        shown = PdfDocument(data)
     log = BufferingHandler(MAX_FILE_CHARS)
     logging.getLogger("pypdf").addHandler(log)
     for number in range(1, len(document.pages) + 1):
         log.buffer.clear()
         texts, why = dict[str, None](), list[str]()
         try:
-            texts.update((text, None) for text in _page_texts(document.pages[number - 1]))
+            texts.update((text, None) for text in _page_texts(document, shown, number - 1))
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - the other pages are worth reading
-            why = [f"{type(error).__name__}: {error}"]
+            why = [str(error) if isinstance(error, NotText) else f"{type(error).__name__}: {error}"]
         yield number, "\n".join(texts)
         why += [said for one in log.buffer if _LOST.search(said := one.getMessage()) or not any(texts)]
         wrong += [f"page {number} ({why[0]})"] if why else []
@@ -291,14 +210,46 @@ def _files_of_pdf(document: Any) -> Iterator[tuple[str, bytes]]:
                     yield str(file.get("/UF") or file.get("/F")), file["/EF"]["/F"].get_data()
 
 
-def _page_texts(page: Any) -> Iterator[str]:
-    """Yield the text of a page, and what readers wrote on it, or into the fields of its form."""
-    yield page.extract_text()
+def _page_texts(document: Any, shown: Any, number: int) -> Iterator[str]:
+    """Yield the text of a page, and what readers wrote on it, or into the fields of its form. PDFium is faster than
+    pypdf and sees which letters have no meaning; pypdf reads Arabic in its order, and says why it reads nothing."""
+    page, text, unknown = document.pages[number], "", 0
+    if shown is not None and len(shown) == len(document.pages):
+        text, unknown = _shown_text(shown, number)
+    if not text.strip() or _ARABIC.search(text):
+        text = _LIGATURES.sub(lambda found: unicodedata.normalize("NFKC", found[0]), page.extract_text())
+    is_garbled = _is_garbled(text, unknown)
+    if not is_garbled:
+        yield text
     for found in _objects(page.get("/Annots")):
         if _objects(found.get("/Subtype")) == ["/Widget"]:
             yield from _field_texts(found)
         else:
             yield from map(str, _objects(found.get("/Contents")))
+    if is_garbled:
+        raise NotText("the file does not say what its letters mean")
+
+
+def _shown_text(document: Any, number: int) -> tuple[str, int]:
+    """Return the text of a page, and how many of its letters have no meaning. Its words are not divided by lines."""
+    from pypdfium2 import PdfiumError
+    from pypdfium2.raw import FPDFText_HasUnicodeMapError as has_no_meaning
+
+    try:
+        letters = document[number].get_textpage()
+    except PdfiumError:
+        return "", 0
+    unknown = sum(has_no_meaning(letters, at) == 1 for at in range(letters.count_chars()))
+    return letters.get_text_range().replace("\ufffe", "").replace("\r\n", "\n"), unknown
+
+
+def _is_garbled(text: str, unknown: int) -> bool:
+    """Return whether most signs of a page mean nothing, or hardly one is a letter, and many are marks."""
+    signs = [sign for sign in _GLYPH.sub("\ufffd", text) if sign not in " \t\r\n\f\u00a0"]
+    kinds = Counter("C" if sign == "\ufffd" else unicodedata.category(sign)[0] for sign in signs)
+    marks = kinds["P"] + kinds["S"]
+    is_code = 10 * kinds["L"] < len(signs) and marks > kinds["N"] and len({*signs}) > 12
+    return 2 * max(kinds["C"], unknown) > len(signs) or is_code
 
 
 def _field_texts(field: Any) -> Iterator[str]:
@@ -338,43 +289,13 @@ def _missing(names: list[str]) -> list[str]:
 
 def office_text(data: bytes, depth: int = 0) -> Pages:
     """Yield the text of a document of Word, PowerPoint, Excel or LibreOffice. Raises NotText."""
+    missing = list[str]()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names, found, missing = archive.namelist(), False, list[str]()
-        if "META-INF/manifest.xml" in names and b"encryption-data" in _member(archive, "META-INF/manifest.xml"):
-            raise NotText("is encrypted")
-        if "xl/workbook.bin" in names:
-            raise NotText("is an Excel file in its binary format (XLSB)")
-        pages = slide_numbers(archive)
-        for name in sorted(names, key=lambda name: (not name.endswith(".xml"), pages.get(name, 0))):
-            try:
-                if found and _EMBEDDED.fullmatch(name):
-                    yield from _file_within(name, _member(archive, name), depth, missing)
-                elif name.endswith(".xml"):
-                    with archive.open(name) as member:
-                        is_text = is_office(member)
-                    found = found or is_text
-                    yield pages.get(name), office_xml_text(_member(archive, name)) if is_text else ""
-            except MemoryError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the others are worth reading
-                missing.append(f"{name} {_reason(error)}")
+        yield from OfficeFile(archive, lambda name, inner: _file_within(name, inner, depth, missing), missing).texts(
+            data
+        )
     if missing:
-        raise NotText(", ".join(missing))
-    if not found:
-        raise NotText("is a ZIP file, but no document of a known kind")
-
-
-def _reason(error: Exception) -> str:
-    """Return what is wrong with a file. Whatever a parser raises is about the file."""
-    return str(error) if isinstance(error, NotText) else f"is broken ({type(error).__name__}: {str(error)[:200]})"
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as member:
-        data = member.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise NotText(f"unpacks to more than {MAX_BYTES:,} bytes")
-    return data
+        raise NotText(", ".join(dict.fromkeys(missing)))
 
 
 def mail_text(data: bytes, depth: int = 0) -> Pages:
@@ -536,7 +457,7 @@ def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises is about the file
-        yield {"reason": _reason(error)}
+        yield {"reason": reason_of(error)}
     else:
         yield {}
 
