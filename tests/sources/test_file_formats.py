@@ -254,6 +254,40 @@ def zipped(members):
     return found.getvalue()
 
 
+def relations(*pairs, space=f"{OFFICE}officeDocument/2006/relationships"):
+    """Return the XML of relations: pairs of kind and target, whose ids are their numbers from 1."""
+    inner = "".join(
+        f'<Relationship Id="r{number}" Type="{space}/{kind}" Target="{target}"/>'
+        for number, (kind, target) in enumerate(pairs, start=1)
+    )
+    return f'<Relationships xmlns="{OFFICE}package/2006/relationships">{inner}</Relationships>'
+
+
+def packaged(members):
+    """Return a document whose first member is the main part, which refers to all others."""
+    main, *others = members
+    folder, _, name = main.partition("/")
+    kinds = [next(kind for mark, kind in KINDS.items() if mark in other) for other in others]
+    references = "".join(f'<x r:id="r{n + 1}" xmlns:r="{OFFICE}relationships"/>' for n in range(len(others)))
+    text, end, root = members[main].rpartition("</")
+    return zipped(
+        {
+            **members,
+            "_rels/.rels": relations(("officeDocument", main)),
+            f"{folder}/_rels/{name}.rels": relations(*zip(kinds, (f"/{other}" for other in others), strict=True)),
+            main: text + references + end + root,
+        }
+    )
+
+
+KINDS = {
+    "threaded": "threadedComment", "comments": "comments", "footnotes": "footnotes", "endnotes": "endnotes",
+    "hdr": "header", "ftr": "footer", "sheet1": "worksheet", "Strings": "sharedStrings", "drawing": "drawing",
+    "chartEx": "chartEx", "embeddings": "package", "mht": "aFChunk", "custom": "customXml",
+}  # fmt: skip
+"""Kinds of parts, by what their names contain."""
+
+
 def word(text, root="document", space=f"{OFFICE}wordprocessingml/2006/main"):
     return f'<w:{root} xmlns:w="{space}"><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:{root}>'
 
@@ -304,13 +338,15 @@ OFFICE_TEXTS = {
     "a text box": ({"word/document.xml": BOX}, ["a\n\nbox"]),
     "a workbook": (
         {
+            "xl/workbook.xml": f'<workbook xmlns="{SHEET}" xmlns:r="{OFFICE}officeDocument/2006/relationships"><sheets>'
+            '<sheet name="Stock" sheetId="1" r:id="r1"/></sheets></workbook>',
             "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{SHEET}"><sheetData>{CELLS}</sheetData></worksheet>',
             "xl/sharedStrings.xml": f'<sst xmlns="{SHEET}"><si><t>shared</t><rPh><t>read so</t></rPh></si></sst>',
             "xl/comments1.xml": f'<comments xmlns="{SHEET}"><text><r><t>remark</t></r></text></comments>',
             "xl/threadedComments/1.xml": f'<ThreadedComments xmlns="{THREADS}"><text>reply</text></ThreadedComments>',
             "xl/drawings/drawing1.xml": f'<x:wsDr xmlns:x="{OFFICE}x" xmlns:a="{DRAWING}"><a:t>box</a:t></x:wsDr>',
         },
-        ["lighthouse | tower", "shared", "remark", "reply", "box"],
+        ["Stock\n\nlighthouse | 5 | tower | shared", "remark", "reply", "box"],
     ),
     "a chart of another kind": (
         {"word/document.xml": word("main"),
@@ -324,13 +360,12 @@ OFFICE_TEXTS = {
     ),
     "notes and remarks of OpenDocument": (odt(NOTES), ["the\n\nnote\n\nremark"]),
     "headers of OpenDocument": ({"styles.xml": STYLES}, ["header"]),
-    "OpenDocument in one file": (FLAT.encode(), ["flat"]),
     "XML that only looks like it": (b"<?xml version='1.0'?><document><p>text</p></document>",
                                     ["<?xml version='1.0'?><document><p>text</p></document>"]),
     "documents within": (
-        {"xl/sharedStrings.xml": f'<sst xmlns="{SHEET}"><si><t>x</t></si></sst>',
-         "xl/embeddings/a.docx": docx("<w:p><w:r><w:t>inner</w:t></w:r></w:p>"), "word/part.mht": HEAD + HTML},
-        ["x", "xl/embeddings/a.docx\n\ninner", f"word/part.mht\n\n{HEADS}\n\nthe lighthouse"],
+        {"word/document.xml": word("main"),
+         "word/embeddings/a.docx": docx("<w:p><w:r><w:t>inner</w:t></w:r></w:p>"), "word/part.mht": HEAD + HTML},
+        ["main", "word/embeddings/a.docx\n\ninner", f"word/part.mht\n\n{HEADS}\n\nthe lighthouse"],
     ),
 }  # fmt: skip
 
@@ -339,7 +374,13 @@ OFFICE_TEXTS = {
 def test_all_texts_of_an_office_document_are_read(read, name):
     data, texts = OFFICE_TEXTS[name]
     wanted = [one if isinstance(one, tuple) else ("", one) for one in texts]
-    assert read(data if isinstance(data, bytes) else zipped(data)) == (wanted, "")
+    if not isinstance(data, bytes):
+        data = zipped(data) if "styles.xml" in data else packaged(data)
+    assert read(data) == (wanted, "")
+
+
+def test_opendocument_without_a_zip_file_has_a_reason(read):
+    assert read(FLAT.encode()) == ([], "is an OpenDocument file in one piece of XML: save it as an ordinary one")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +395,7 @@ def test_all_texts_of_an_office_document_are_read(read, name):
     ],
 )
 def test_what_cannot_be_read_in_an_office_document_has_a_reason_and_the_rest_is_read(read, members, reason):
-    pages, said = read(zipped({**members, "word/document.xml": word("the lighthouse")}))
+    pages, said = read(packaged({"word/document.xml": word("the lighthouse"), **members}))
     assert reason in said
     assert pages == [("", "the lighthouse")]
 
@@ -412,7 +453,7 @@ def test_remarks_and_attachments_of_a_pdf_are_read(read):
     pages, reason = read(written(writer))
     assert pages[:2] == [("1", "Page"), ("2", "Another\nthe lighthouse\ntower")]
     assert pages[2:] == [("", "a.txt\n\nattached"), ("", "c.txt\n\npinned")]
-    assert reason == "has attachments that cannot be read: b.doc is an old Office file, or encrypted"
+    assert reason == "has a file that cannot be read: b.doc is an old Office file, or encrypted"
 
 
 TEXT = "The permit for the lighthouse was renewed by the harbour office"
