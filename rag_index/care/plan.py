@@ -18,6 +18,7 @@ from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.secret_values import MASK, looks_secret
 from rag_index.components.sources.sql import SqlSource
+from rag_index.components.sources.text import letters_left_out
 from rag_index.components.stores import commit_marks, open_names
 from rag_index.core.documents.batches import (
     LINK,
@@ -55,6 +56,8 @@ SAMPLE_WITH_FILES = 20
 MAX_SECRETS = 20
 """One document of this many may have a value that looks like a secret; `plan` warns of more."""
 
+MAX_LOST = 0.02
+"""The share of the letters outside of marks that a format may leave out; `plan` says so of more."""
 
 MAX_LANGUAGES = 20
 """Values of a column of languages that are named."""
@@ -262,6 +265,17 @@ def _other_languages(index: IndexSettings, languages: Counter[str]) -> str:
     )
 
 
+def _left_out(source: Source) -> str:
+    """Return which formats leave much out of the texts of the first documents."""
+    said = list[str]()
+    for name, form, values in source.sample(PLAN_SAMPLE) if isinstance(source, SqlSource) else ():
+        counted = [letters_left_out(value, form) for value in values]
+        letters, lost = (sum(number) for number in zip(*counted, strict=True)) if counted else (0, 0)
+        if lost and lost >= MAX_LOST * letters:
+            said.append(f"{lost / letters:.0%} of the letters of column {name} (format {form})")
+    return f"left out of the first texts: {', '.join(said)}; look at `rag-index plan --show`" if said else ""
+
+
 def _compare(
     plan: RunPlan,
     settings: Settings,
@@ -284,6 +298,7 @@ def _compare(
         state.see(page, plan)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))
+            plan.say(_left_out(source))
         if index.language_column is not None:
             languages.update(TextLayout.decode(one).language for one in page.documents.layouts if one)
         cost.add(_count(plan, page.documents, ledger, collection_id))

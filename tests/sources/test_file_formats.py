@@ -92,6 +92,7 @@ def attached(kind, data, name=""):
 PACKED = packed(b"the lighthouse")
 INNER = HEAD + part("text/plain", "the lighthouse")
 HTML = part("text/html", "<p>the lighthouse</p>")
+RTF = part("text/rtf", "{\\rtf1 the light{\\b house}}")
 NAMED = part("text/plain; name=b.txt", "the lighthouse")
 NOT_SAID = several("alternative", "A", part("text/plain"), HTML)
 HAS_IT = {
@@ -112,6 +113,7 @@ HAS_IT = {
     "a file behind a broken one": mixed(
         attached("application/pdf", b"%PDF-1.4 broken", "a.pdf"), NAMED
     ),
+    "RTF": RTF,
     "a mail that is attached": mixed(part("message/rfc822", INNER)),
     "a mail that is attached in base64": mixed(attached("message/rfc822", INNER.encode())),
     "a mail that is attached as quoted-printable": mixed(
@@ -162,7 +164,6 @@ def test_no_word_of_a_mail_is_lost(read, name):
         (attached("application/ms-tnef", b"\x78\x9f\x3e\x22\1\2", "winmail.dat"), "winmail.dat is an attachment of O"),
         (attached("application/pdf", pdf(""), "scan.pdf"), "scan.pdf has no text"),
         (part("application/octet-stream", "-----BEGIN PGP MESSAGE-----\r\n\r\nhQ\r\n"), "is encrypted"),
-        (part("text/rtf", "{\\rtf1 the lighthouse}"), "text/rtf is an RTF file"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_in_a_mail_has_a_reason_and_the_rest_is_read(read, data, reason):

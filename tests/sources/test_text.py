@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_index.components.sources.pages import clean
+from rag_index.components.sources.pages import Composer, clean
 from rag_index.components.sources.text import NotText, find_format, read_text
 
 HTML = """<style>p {}</style><h1>Title &amp; more</h1><p>Some <b>bold</b> &ndash; text<br>in Wirbels&shy;&auml;ule</p>
@@ -67,6 +67,8 @@ def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_lef
     assert read_text("{no json}", "json") == "{no json}"
     assert read_text("[" * 100_000, "json").startswith("[[")
     assert read_text('a:1:{s:4:"file";s:5:"a.jpg";}', "auto") == ""
+    said = '{"sessions": [{"title": "Keynote", "room": "About the old mill", "token": "x1"}], "salt": "two spoons"}'
+    assert read_text(said, "json") == "title: Keynote\nroom: About the old mill\nsalt: two spoons"
     menu = (
         'a:3:{s:4:"unit";s:2:"h1";s:5:"value";s:9:"Accordion";i:7;s:21:"<b>A</b> list of mills";s:5:"token";s:3:"a b";}'
     )
@@ -76,6 +78,43 @@ def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_lef
     inner = f"a:1:{{{said}}}"
     outer = f'a:1:{{i:0;s:{len(inner.encode())}:"{inner}";}}'
     assert read_text(outer, "auto") == 'He said "no"; nobody heard \u00fc.'
+
+
+@pytest.mark.parametrize("value", [
+    "hunter2", "x", "a8f5f167f44f4964e6c998dee827110c" * 200, "Basic dXNlcjpwYXNz", "abcd efgh ijkl mnop", 4711,
+    ["ab1", "cd2"],
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", {"id": "k3jh5"},
+    "eyJhbGciOiJkaXIifQ..iv1.cipher2.tag3",
+])  # fmt: skip
+def test_what_a_key_of_json_names_as_a_secret_is_left_out(value):
+    for key in ("password", "apiToken", "session"):
+        assert read_text({"a": 1, key: value}, "json") == "a: 1"
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    ({"password": "Use twelve letters, and hunter2 is bad"}, "password: Use twelve letters, and [secret] is bad"),
+    ({"password_policy": "short", "total_tokens": 15}, "password_policy: short\ntotal_tokens: 15"),
+    ({"sessions": [{"room": "Hall", "seats": 200, "key": "k3jh5"}]}, "room: Hall\nseats: 200"),
+    ({"cookies": ["oatmeal cookie", "k3jh5k3jh5"], "salt": "5 g"}, "cookies: oatmeal cookie\nsalt: 5 g"),
+    ({"session": "両勺の塩"}, "session: 両勺の塩"),
+    ({"passphrase": "correct horse battery staple", "a": 1}, "a: 1"),
+    ({"secret": True, "pin": 7}, "secret: true\npin: 7"),
+])  # fmt: skip
+def test_what_is_said_in_words_is_no_secret(value, text):
+    assert read_text(value, "json") == text
+
+
+BASE64 = "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4"
+
+
+@pytest.mark.parametrize("form", ["plain", "html", "markdown", "auto"])
+@pytest.mark.parametrize(("text", "left"), [
+    (f"see data:image/png;base64,{BASE64}== here", "see here"),
+    (f"data:text/plain;charset=utf-8;base64,{BASE64}\n{BASE64}\nAAAA=\nHello there", "Hello there"),
+    ("the data: image, base64, of metadata:a/b,c", "the data: image, base64, of metadata:a/b,c"),
+])  # fmt: skip
+def test_addresses_that_are_files_are_left_out(text, left, form):
+    assert Composer("body", {"body": form}).compose([text]).split() == left.split()
 
 
 def test_an_object_whose_texts_have_no_end_is_read_in_linear_time():

@@ -49,6 +49,23 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
     assert "the store has none live" in plan["error"]
 
 
+@pytest.mark.parametrize(
+    ("form", "body", "said"),
+    [
+        ("html", "<p hidden>abcdefghi</p><p class='abc'>&auml;bcdefghi</p>", "47% of the letters of column body ("),
+        ("json", '{"token": "a8f5", "salt": "two spoons"}', "of the letters of column body (format json)"),
+        ("plain", "see data:image/png;base64,AAAA", "of the letters of column body (format plain)"),
+        ("auto", "# Head\n\n[abc](http://abcdef.gh) **word**", ""),
+    ],
+)  # fmt: skip
+def test_what_is_left_out_of_texts_is_said_by_column(project, form, body, said):
+    change_settings(project, "chunk_chars = 200", f'chunk_chars = 200\nformat = {{body = "{form}"}}')
+    project.execute("UPDATE note SET body = ?", body)
+    message = project.json("plan")["indexes"][0].get("message", "")
+    assert said in message
+    assert ("left out" in message) == bool(said)
+
+
 def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     with FakeOllama() as server:
         project = Project(tmp_path / "project", extra=f"{server.settings}wait_for_recovery = 1\n").fill(1)

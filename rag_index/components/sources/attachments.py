@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from rag_index.components.sources.file_formats import OUT_OF_MEMORY
 from rag_index.components.sources.listing import open_below, open_file
+from rag_index.components.sources.markup import without_data
 from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText
 from rag_index.core.documents import INDEX_VERSION
@@ -203,7 +204,7 @@ def _with_text(text: str, layout: bytes, files: Sequence[AttachedFile]) -> dict[
     for file in files:
         try:
             for page, found in file.read():
-                read.append((without_secrets(found), file.part._replace(page=page)))
+                read.append((without_secrets(without_data(found)), file.part._replace(page=page)))
         except NotText as error:
             wrong.append(f"{' '.join(filter(None, [file.part.name, file.part.id]))} {error}")
     whole, parts = join_parts(text, read)

@@ -28,8 +28,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
 
+from rag_index.components.sources.markup import html_text, visible
 from rag_index.components.sources.office_files import MAX_FILE_CHARS, OfficeFile, Pages, reason_of, sheet_texts
-from rag_index.components.sources.text import BYTE_ORDER_MARKS, MAGIC, NotText, decode, decode_text, html_text, visible
+from rag_index.components.sources.text import BYTE_ORDER_MARKS, MAGIC, NotText, decode, decode_text, is_rtf, rtf_text
 from rag_index.core.extras import install_command
 from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.plugins import FORMATS, load_plugin
@@ -95,8 +96,8 @@ def _plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
     except NotText as error:
         found = next((name for magic, name in MAGIC.items() if data.startswith(magic)), "no known kind of file")
         raise NotText(f"is {found}") from error
-    if text.startswith("{\\rtf"):
-        raise NotText("is an RTF file")
+    if is_rtf(text):
+        return rtf_text(text)
     if text.lstrip().startswith("-----BEGIN PGP MESSAGE"):
         raise NotText("is encrypted")
     if _CALENDAR.match(text):

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 from lxml import etree
 
-from rag_index.components.sources.text import MAX_BYTES, HtmlText, NotText
+from rag_index.components.sources.markup import HtmlText
+from rag_index.components.sources.text import MAX_BYTES, NotText
 
 Pages = Iterable[tuple[int | None, str | NotText]]
 """The texts of a file with the numbers of pages or slides; and why something in it cannot be read."""

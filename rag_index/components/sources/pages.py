@@ -15,8 +15,9 @@ from sqlalchemy import event, exc, func
 
 from rag_index.components.chunking.text_chunker import shortened
 from rag_index.components.sources.attachments import BETWEEN_FILES, FileReader, join_parts
+from rag_index.components.sources.markup import visible, without_data
 from rag_index.components.sources.secret_values import without_secrets
-from rag_index.components.sources.text import NotText, read_text, visible
+from rag_index.components.sources.text import NotText, is_rtf, read_text
 from rag_index.core.documents import batches
 from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.core.documents.groups import access_part
@@ -181,7 +182,7 @@ class Composer:
     def compose(self, values: Sequence[Any]) -> str:
         """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
         parts = [
-            value if form is None and type(value) is str else self._part(value, form, name)
+            value if form is None and type(value) is str and not is_rtf(value) else self._part(value, form, name)
             for value, form, name in zip(values, self._formats, self.columns, strict=True)
         ]
         if self._template is None:
@@ -192,7 +193,8 @@ class Composer:
         return self.clean("".join(literal + found[name] if name else literal for literal, name in self._template))
 
     def clean(self, text: str) -> str:
-        """Return a text without invisible signs, and without secrets."""
+        """Return a text without invisible signs, addresses that are files, and secrets."""
+        text = without_data(text)
         return clean(without_secrets(text) if self._masks else text)
 
     def _part(self, value: Any, form: str | None, name: str) -> str:
@@ -338,7 +340,7 @@ class RowReader:
             return [""] * rows
         found = [columns[self.positions[name]] for name in composer.columns]
         if composer.is_plain and set(map(type, found[0])) <= {str, type(None)}:
-            return [composer.clean(value) if value else "" for value in found[0]]
+            return [composer.clean(read_text(value) if is_rtf(value) else value) if value else "" for value in found[0]]
         texts = []
         for number, values in enumerate(zip(*found, strict=True)):
             try:

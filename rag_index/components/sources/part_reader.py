@@ -66,6 +66,7 @@ class PartRows:
         """The columns of the document that have the same values."""
         self.rows: FromClause = part_from(part, index, filtered=filtered)
         named = [name.removeprefix(f"{part.label}.") for name in index.not_secret]
+        self.format = part.format
         self.composer = Composer(part.text, part.format, not_secret=named)
         self._link = LinkComposer(part.link)
         self._payload = PayloadMaker(part.payload, part.joins)

@@ -64,6 +64,14 @@ _SAID_WITH = {
     "@": ("://",), "p": ("assphrase",),
 }  # fmt: skip
 _FILE = re.compile(r".*\.[a-z]{2,4}")
+_THINGS = ("sessions", "cookies", "passes", "salts")
+"""The ends of names that things have, too, whose fields say what they are."""
+_WORD = re.compile(r"(?<![^\s(\"'])[^\W\d_](?:[^\W\d_A-Z]*|[A-Z]*)(?=[-'\u2019.,;:!?)\"]*(?:[\s-]|$))")
+"""A word of a language, as capitals and small letters stand in it."""
+_CODES = re.compile(r"\w{4}(?:[ -]\w{4}){2,}")
+_NO_TOKEN = re.compile(r"[\d.,/-]+ [^\W\d_]{1,6}\.?\Z|.*[\u0e00-\u0eff\u1000-\u17ff\u3040-\u9fff\uac00-\ud7af]{2}")
+"""A quantity, or letters of languages that put no spaces between words."""
+_MIXED = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{6,}")
 MAX_BEFORE = 60
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -84,6 +92,21 @@ def without_secrets(text: str) -> str:
     if _has(text, _SAID_WITH):
         text = _SAID.sub(lambda found: found[0].replace(found[found.lastindex or 0], MASK), text)
     return _GIVEN.sub(_mask_named, text)
+
+
+def said_in_words(key: str, text: str, *, is_field: bool = False) -> str:
+    """Return a text that its key names as a secret if it is prose, with a mask in place of what looks like a token; ""
+    if it is none. `is_field` says that the key is that of an object with the text, such as the sessions of a
+    conference, whose titles may be one word."""
+    masked = without_secrets(text)
+    words, pieces = _WORD.findall(masked), masked.split()
+    many = len(words) > 1 and max(map(len, words)) > 2 and 2 * len(words) >= len(pieces)
+    is_prose = many or _NO_TOKEN.match(text) is not None
+    if is_field and key.lower().endswith(_THINGS):
+        return text if is_prose or words == pieces or text.isdecimal() else ""
+    if not is_prose or _CODES.fullmatch(text) or "phrase" in key.lower():
+        return ""
+    return _MIXED.sub(MASK, masked)
 
 
 def _has(text: str, kinds: Mapping[str, Sequence[str]]) -> bool:

@@ -36,7 +36,7 @@ from rag_index.components.sources.source_tables import (
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.core.outages import asking
-from rag_index.core.settings.parts import file_columns
+from rag_index.core.settings.parts import TEXT_FORMATS, file_columns
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -139,6 +139,20 @@ class SqlSource:
             return {}
         with self._connect(patience=self._timeout) as connection:
             return {table.label: pages.count_rows(connection, table.select()) for table in self._parts.tables}
+
+    def sample(self, rows: int) -> Iterator[tuple[str, str, Sequence[Any]]]:
+        """Yield the columns of titles, texts and parts that no file is in: name, format, and values of the first rows.
+        Raises as `page`."""
+        index = self._index
+        tables = [("", self._select(), [*index.title_columns, *index.text_columns], index.format)]
+        tables += [(f"{one.label}.", one.select(), one.composer.columns, one.format) for one in self._parts.tables]
+        with self._connect() as connection:
+            for before, statement, columns, formats in tables:
+                read, found = first_rows(connection, index, statement, "what plan looks at", limit=rows)
+                for name in dict.fromkeys(columns):
+                    form = formats.get(name, "plain")
+                    if name in read and form in TEXT_FORMATS:
+                        yield f"{before}{name}", form, [row[read.index(name)] for row in found]
 
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""

@@ -1,4 +1,4 @@
-"""Text as people read it: HTML, Markdown, BBCode and JSON without their marks, and bytes as the text that they are."""
+"""Text as people read it: HTML, Markdown, BBCode, JSON and RTF without their marks, and bytes as text."""
 
 from __future__ import annotations
 
@@ -12,31 +12,16 @@ import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree
-from lxml.html.defs import tags
-
+from rag_index.components.sources.markup import BLOCK, html_text, is_html, without_data
+from rag_index.components.sources.secret_values import said_in_words
 from rag_index.core.documents.text_languages import language_of
 from rag_index.core.settings.index import is_named_like_a_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Set
+    from collections.abc import Iterator
 
     from markdown_it import MarkdownIt
 
-PARAGRAPHS = frozenset([
-    "address", "article", "aside", "blockquote", "details", "dl", "figure", "footer", "form", "h1", "h2", "h3",
-    "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul",
-])  # fmt: skip
-"""HTML elements with an empty line before and after them."""
-LINES = frozenset([
-    "br", "caption", "center", "dd", "div", "dt", "fieldset", "figcaption", "li", "option", "summary", "tbody",
-    "tfoot", "thead", "tr",
-])  # fmt: skip
-"""HTML elements that begin a line."""
-LEFT_OUT = frozenset([
-    "head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template",
-])  # fmt: skip
-CODE_TAGS = frozenset(["code", "kbd", "pre", "samp", "tt"])
 MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""
 MAX_CONTROLS = 0.01
@@ -50,6 +35,8 @@ MIN_CONFIDENCE = 0.12
 """A guess below it is none where signs beyond ASCII stand alone or in pairs, as in western Europe."""
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
+MIN_SECRET = 100
+"""A smaller number is no secret."""
 MAX_TEXT_LEVELS = 100
 """JSON of more levels, and Markdown whose lists and quotes are nested deeper, stay as they are."""
 MAGIC = {
@@ -65,34 +52,11 @@ MAGIC = {
     b"SQLite format 3": "an SQLite file",
     b"\x78\x9f\x3e\x22": "an attachment of Outlook (TNEF)",
 }
-_KNOWN = tags | {
-    "bdi", "bgsound", "data", "dialog", "frame", "listing", "main", "nobr", "noembed", "noframes", "picture", "search",
-    "slot", "template", "xmp",
-}  # fmt: skip
-"""The elements of HTML. A browser drops the names of others; here they are words of the text, as `<String>` is."""
-_COMMON = _KNOWN - {"address", "data", "label", "map", "object", "output", "source", "template", "time", "title", "var"}
-"""Elements whose marks make a text HTML: the others are more often words in angle brackets."""
-_VALUE = r"=(?:\s*+\"[^\"]*+\"|\s*+'[^']*+'|(?![\"'\s]))"
-_MARK = re.compile(
-    r"<(?:(?P<end>/?)(?P<name>[a-z][\w.:-]*+)"
-    r"(?P<more>(?:\s++(?:nowrap|disabled|checked|selected|hidden|controls|noshade|compact|allowfullscreen)\b)*+"
-    r"(?:\s++[^<>=\"']*+" + _VALUE + r"(?:[^<>=]|" + _VALUE + r")*+)?+)\s*+(?P<close>/?)>"
-    r"|(?:!doctype|!\[|\?[a-z])[^<>]*+>)?+",
-    re.IGNORECASE,
+_ANY_MARK = re.compile(
+    r"<[^<>]*+>|&#?\w++;|\]\([^()\n]*+\)|^ {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
+    re.IGNORECASE | re.MULTILINE,
 )
-"""A mark of HTML, which is more than its name only if attributes follow; or a `<` that begins none."""
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_BLOCK = re.compile(r"<(?:p|div|li|tr|h[1-6]|pre|blockquote|table)\b", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
-_STORED_MARKS = re.compile(r"\s*&(?:lt|#60|#x3c);(?=.*?&(?:lt|#60|#x3c);/)", re.IGNORECASE | re.DOTALL)
-_SHORTCODE = re.compile(
-    r"\[/?(?:(?:vc|wpb|et_pb|fusion|bt_bb|mk|nectar|tatsu)_[a-z_\d]++|elementor-template)(?:\s[^\[\]]*+)?\]"
-    r"|\[(audio|caption|embed|gallery|playlist|video)(?:\s[^\[\]=]*+=[^\[\]]*+\]|\](?=[^\[\]]*+\[/\1\]))"
-    r"|\[/(?:audio|caption|embed|gallery|playlist|video)\]"
-)
-"""The marks of WordPress and of its page builders."""
-_INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])")
-"""Invisible signs within words; but in Thai, Lao, Burmese and Khmer U+200B divides words."""
+"""What may be a mark of any format: the letters outside are those of its text."""
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3}")
 _ESCAPES = re.compile(rb"\x1b(?:\$|\([BIJ])|~\{[!-}]")
@@ -100,8 +64,6 @@ _DECLARED = re.compile(
     rb"\s*(?:<[^\0]{0,4000}?)??<(?:\?xml|meta)\b[^<>]*?\b(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE
 )
 """The charset that HTML or XML names itself."""
-_SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
-_PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 _BBCODE_NAMES = frozenset([
     "b", "i", "u", "s", "url", "img", "quote", "code", "list", "size", "color", "font", "email", "left", "right",
     "center", "spoiler", "youtube", "table", "tr", "td", "attachment", "indent", "hr", "sub", "sup", "*",
@@ -111,6 +73,7 @@ _BBCODE = re.compile(
 )
 _BBCODE_HTML = {
     "code": "<pre>", "/code": "</pre>", "quote": "<blockquote>", "/quote": "</blockquote>", "*": "<li>", "td": " | ",
+    **{name: f"<{name}>" for name in ("sub", "/sub", "sup", "/sup")},
     **dict.fromkeys(("tr", "/tr", "list", "/list", "hr", "center", "/center", "indent", "/indent"), "<br>"),
 }  # fmt: skip
 _AUTHOR = re.compile(r"=\s*(?:&quot;|[\"'])?([^\"'&]+)")
@@ -127,6 +90,28 @@ _PHP_TEXT, _PHP_OBJECT = re.compile(rb"s:(\d{1,9}):\""), re.compile(rb"[aOC]:\d+
 _SAID = re.compile(r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]")
 """Two words, one in capitals and small letters, or letters beyond ASCII."""
 
+_RTF = re.compile(
+    r"\\(?:\*\s*\\)?([a-z]{1,32})(-?\d{1,10})? ?|([{}])|((?:\\'[0-9a-f]{2}[ -\[\]-z|~]*+)++|[^\\{}\r\n]+)|\\(\W)",
+    re.IGNORECASE,
+)
+"""A control word, a brace, characters (the second byte of one may be a letter), or a control sign of RTF."""
+_RTF_FONT = re.compile(r"\\f(\d+)(?:\\(?!fcharset)[a-z]+-?\d* ?)*\\fcharset(\d+)")
+_RTF_CHARSETS = {
+    "77": "mac_roman", "128": "cp932", "129": "cp949", "134": "gbk", "136": "big5", "161": "cp1253", "162": "cp1254",
+    "177": "cp1255", "178": "cp1256", "186": "cp1257", "204": "cp1251", "222": "cp874", "238": "cp1250",
+}  # fmt: skip
+_RTF_LEFT_OUT = frozenset([
+    "bkmkstart", "bkmkend", "colortbl", "datafield", "deleted", "fldinst", "filetbl", "fonttbl", "ftnsep", "info",
+    "listtable", "mmathpict", "nonshppict", "objdata", "pict", "shprslt", "sp", "stylesheet", "tc", "v", "xe",
+])  # fmt: skip
+"""What begins text that nobody sees. Behind `\\*` all does but remarks, formulas and boxes of text."""
+_RTF_SIGNS = {
+    **dict.fromkeys(("par", "sect", "page", "line", "row", "nestrow", "header", "footer", "shptxt", "\n", "\r"), "\n"),
+    **dict.fromkeys(("tab", "emspace", "enspace", "footnote", "annotation", "~"), " "), "\\": "\\", "{": "{", "}": "}",
+    "cell": " | ", "nestcell": " | ", "emdash": "\u2014", "endash": "\u2013", "bullet": "\u2022", "lquote": "\u2018",
+    "rquote": "\u2019", "ldblquote": "\u201c", "rdblquote": "\u201d", "super": "^", "_": "-",
+}  # fmt: skip
+
 
 class NotText(ValueError):
     """A value has no text; the message says what it is instead."""
@@ -134,9 +119,9 @@ class NotText(ValueError):
 
 def read_text(value: Any, form: str = "plain") -> str:
     """Return the text of a value as people read it; "" for None, and for an object without text. `form` is one of
-    `Format`: how the text is written. With "auto" the value itself decides. Bytes are unpacked (gzip, deflate) and
-    decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the value is, or holds, bytes
-    that are no text."""
+    `Format`: how the text is written. With "auto" the value itself decides. RTF is read in any of them. Bytes are
+    unpacked (gzip, deflate) and decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the
+    value is, or holds, bytes that are no text."""
     if value is None:
         return ""
     if isinstance(value, dict | list):
@@ -145,6 +130,8 @@ def read_text(value: Any, form: str = "plain") -> str:
                 return flatten(value)
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     text = _characters(value)
+    if is_rtf(text):
+        return rtf_text(text)
     if form == "auto":
         form = find_format(text)
     readers = {"html": html_text, "markdown": markdown_text, "bbcode": bbcode_text}
@@ -156,11 +143,67 @@ def read_text(value: Any, form: str = "plain") -> str:
     return serialised_text(text) if form == "serialised" else text
 
 
+def is_rtf(text: str) -> bool:
+    """Return whether a text is RTF, by its beginning."""
+    return "{\\rtf" in text[:40] and text.lstrip("\ufeff\0 \t\r\n").startswith("{\\rtf")
+
+
+def rtf_text(text: str) -> str:
+    """Return the text of RTF without pictures and hidden text; text behind its end stays. `striprtf` takes the cube of
+    the time for links without an end, raises for bytes that a code page lacks, and leaves notes out."""
+    page = re.search(r"\\ansicpg(\d+)|\\(mac)\b", text[:1000])
+    usual = (_codec(f"cp{page[1]}") if page and page[1] else page and "mac_roman") or "cp1252"
+    fonts = {name: _RTF_CHARSETS.get(charset, usual) for name, charset in _RTF_FONT.findall(text)}
+    pieces, outer, ignored = list[str](), list[tuple[bool, str, int]](), 0
+    unseen, codec, behind = False, usual, 1
+    for token in _RTF.finditer(text):
+        word, number, brace, run, sign = token.groups()
+        word = (word or sign or "").lower()
+        if brace == "{":
+            outer.append((unseen, codec, behind))
+        elif brace:
+            unseen, codec, behind = outer.pop()
+            if not outer:
+                pieces.append(text[token.end() :])
+                break
+        elif word in _RTF_LEFT_OUT or (token[0].startswith("\\*") and word not in ("annotation", "momath", "shpinst")):
+            unseen = number != "0"
+        elif word == "uc":
+            behind = int(number or 1)
+        elif word == "f":
+            codec = fonts.get(number, usual)
+        elif not unseen and run:
+            run = re.sub(r"\\'..|.", "", run, count=ignored) if ignored else run
+            byte = re.sub(r"\\'(..)", lambda code: chr(int(code[1], 16)), run)
+            pieces.append(byte.encode("latin-1").decode(codec, "replace") if byte != run else run)
+        elif not unseen and number != "0":
+            pieces.append(chr(int(number) % 0x10000) if word == "u" and number else _RTF_SIGNS.get(word, ""))
+        ignored = behind if word == "u" else 0
+    whole = "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return "\n".join(line.strip(" ").removesuffix(" |") for line in whole.split("\n")).strip("\0\n ")
+
+
+def letters_left_out(value: Any, form: str) -> tuple[int, int]:
+    """Return how many letters a value has outside of marks, and how many of them its text in a format lacks. Bytes, RTF
+    and objects have none."""
+    if form == "auto" and isinstance(value, str):
+        form = find_format(value)
+    whole = ""
+    if form == "json" or isinstance(value, dict | list):
+        with suppress(ValueError, RecursionError, NotText):
+            whole = flatten(value if isinstance(value, dict | list) else json.loads(_characters(value)), secrets=True)
+    elif isinstance(value, str) and form != "serialised" and not is_rtf(value):
+        whole = value if form == "plain" else _ANY_MARK.sub("", value)
+    letters, read = sum(map(str.isalpha, whole)), without_data(read_text(value, form)) if whole else ""
+    return letters, max(0, letters - sum(map(str.isalpha, read)))
+
+
 def serialised_text(text: str) -> str:
     """Return what people read in an object that PHP serialised, a line each, without keys; "" for other objects."""
     found = [_scalar(one) for one in _php_texts(text.encode("utf-8", "replace"))]
     pairs = zip(["", *found], found, strict=False)
-    return "\n".join(one for key, one in pairs if _SAID.search(one) and not is_named_like_a_secret(key))
+    texts = (said_in_words(key, one) if is_named_like_a_secret(key) else one for key, one in pairs)
+    return "\n".join(one for one in texts if _SAID.search(one))
 
 
 def _php_texts(value: bytes) -> Iterator[str]:
@@ -179,11 +222,6 @@ def _php_texts(value: bytes) -> Iterator[str]:
             yield value[start:end].decode("utf-8", "replace")
 
 
-def visible(text: str) -> str:
-    """Return a text without soft hyphens and other invisible signs within words."""
-    return text if text.isascii() else _INVISIBLE.sub("", text)
-
-
 def find_format(text: str) -> str:
     """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an object. Marks that
     Markdown shows as code say nothing, and neither does what would rob a text of letters: `a[i]`, `<name>`."""
@@ -196,148 +234,26 @@ def find_format(text: str) -> str:
             return "json"
     if start.startswith(("<r>", "<t>")):
         return "bbcode"
-    is_html, is_bbcode = _is_html(text), any(mark["end"] for mark in _bbcode_marks(text))
-    if (is_html or is_bbcode) and _shows_marks(text, is_html=start.startswith("<")):
+    has_html, is_bbcode = is_html(text), any(mark["end"] for mark in _bbcode_marks(text))
+    if (has_html or is_bbcode) and _shows_marks(text, in_fences=start.startswith("<")):
         return "markdown"
     is_markdown = len(_MARKDOWN.findall(text)) >= 2
     if is_bbcode:
         return "bbcode"
     return (
-        "html" if is_html and not (is_markdown and not _BLOCK.search(text)) else "markdown" if is_markdown else "plain"
+        "html" if has_html and not (is_markdown and not BLOCK.search(text)) else "markdown" if is_markdown else "plain"
     )
 
 
-def _is_html(text: str) -> bool:
-    """Return whether a text has an entity, a mark that ends an element or has attributes, or two of blocks."""
-    if _ENTITY.search(text):
-        return True
-    blocks = 0
-    for mark in _MARK.finditer(text) if "<" in text else ():
-        name = (mark["name"] or "").lower()
-        if name in _COMMON:
-            blocks += name in PARAGRAPHS or name in LINES
-            if mark["end"] or mark["more"] or name in ("br", "hr") or blocks > 1:
-                return True
-    return False
-
-
-def _shows_marks(text: str, *, is_html: bool) -> bool:
-    """Return whether a text is Markdown with marks of another format in its code; in fences alone if it `is_html`."""
+def _shows_marks(text: str, *, in_fences: bool) -> bool:
+    """Return whether a text is Markdown with marks of another format in its code, or `in_fences` of code alone."""
     if "`" not in text and "~~~" not in text:
         return False
     blocks = _markdown().parse(text)
     code = [block for block in blocks if block.type == "fence"]
-    if not is_html:
+    if not in_fences:
         code += [one for block in blocks for one in block.children or () if one.type == "code_inline"]
     return any(sign in one.content for one in code for sign in "<[&")
-
-
-def html_text(text: str, *, lines: bool | None = None, elements: Set[str] | None = _KNOWN) -> str:
-    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is. `lines` says
-    whether line breaks count; if it does not, they do in a text without blocks. What is no mark of one of the
-    `elements` is text; None for XML, where each is."""
-    if "<" not in text:
-        if "&" not in text:
-            return text
-        if _STORED_MARKS.match(text):  # some programs store the marks as entities, too
-            text = html.unescape(text)
-    if elements is not None and "<" in text:
-        text = _only_marks(text, elements)
-    target = HtmlText(lines=not (_BLOCK.search(text) or "<br" in text.lower()) if lines is None else lines)
-    parser = etree.HTMLParser(target=target, huge_tree=True, remove_comments=True, remove_pis=True)
-    parser.feed("<div>" + text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8"))
-    return str(parser.close())
-
-
-def _only_marks(text: str, elements: Set[str]) -> str:
-    """Return HTML without comments, in which each `<` begins a mark of one of the elements, or of one that it ends."""
-    commented, end, rest = text.rpartition("-->")
-    text = _COMMENT.sub("", commented + end) + rest
-    ended = {mark["name"].lower() for mark in _MARK.finditer(text) if mark["name"] and (mark["end"] or mark["close"])}
-    elements = elements | {name for name in ended if ":" in name or "-" in name}
-
-    def checked(mark: re.Match[str]) -> str:
-        is_mark = mark["name"].lower() in elements if mark["name"] else len(mark[0]) > 1
-        return mark[0] if is_mark else html.escape(mark[0], quote=False)
-
-    return _MARK.sub(checked, text)
-
-
-class HtmlText:
-    """What lxml tells of an HTML text, as a person reads it."""
-
-    def __init__(self, *, lines: bool) -> None:
-        self._pieces: list[str] = []
-        self._heard: list[str] = []
-        self._newlines = 2
-        """The line breaks at the end of the text so far. There is none before its beginning."""
-        self._left_out = self._verbatim = self._code = 0
-        self._lines = lines
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        self._flush()
-        if tag in LEFT_OUT:
-            self._left_out += 1
-        if self._left_out:
-            return
-        self._verbatim += tag == "pre"
-        self._code += tag in CODE_TAGS
-        self._break(tag)
-        if tag == "li":
-            self._add("- ")
-        elif tag in ("td", "th") and not self._newlines:
-            self._add(" | ")
-        elif tag == "img" and (described := attributes.get("alt", "").strip()):
-            self._add(described)
-
-    def end(self, tag: str) -> None:
-        self._flush()
-        if tag in LEFT_OUT:
-            self._left_out = max(0, self._left_out - 1)
-        elif not self._left_out and tag != "br":
-            self._verbatim -= tag == "pre"
-            self._code -= tag in CODE_TAGS
-            self._break(tag)
-
-    def data(self, text: str) -> None:
-        """Add text, unless it is invisible."""
-        if not self._left_out:
-            self._heard.append(text)
-
-    def close(self) -> str:
-        self._flush()
-        text = visible("".join(self._pieces)).replace("\u00a0", " ")
-        return "\n".join(line.rstrip(" \t") for line in text.split("\n")).strip()
-
-    def _flush(self) -> None:
-        text = "".join(self._heard)
-        self._heard.clear()
-        if self._verbatim:
-            self._add(text)
-            return
-        if not self._code:
-            text = _SHORTCODE.sub("", text)
-        for number, paragraph in enumerate(_PARAGRAPH.split(text)):
-            if number:
-                self._break("p")
-            for later, line in enumerate(paragraph.split("\n") if self._lines else [paragraph]):
-                if later:
-                    self._break("br")
-                piece = _SPACE.sub(" ", line)
-                self._add(piece.lstrip() if self._newlines or self._pieces[-1:] == [" | "] else piece)
-
-    def _add(self, text: str) -> None:
-        if text == " | " and self._pieces:
-            self._pieces[-1] = self._pieces[-1].rstrip(" ")
-        if text:
-            self._pieces.append(text)
-            self._newlines = len(text) - len(text.rstrip("\n"))
-
-    def _break(self, tag: str) -> None:
-        wanted = 2 if tag in PARAGRAPHS else 1 if tag in LINES else 0
-        if self._newlines < wanted:
-            self._pieces.append("\n" * (wanted - self._newlines))
-            self._newlines = wanted
 
 
 def markdown_text(text: str) -> str:
@@ -369,7 +285,7 @@ def bbcode_text(text: str) -> str:
     if text.startswith(("<r>", "<t>")):
         text = _ELEMENTS_OF_BBCODE.sub(_element, _MARKS_OF_ELEMENTS.sub("", text))
         return html_text(text, lines=True, elements=None)
-    is_mixed, pieces, done = _is_html(text), list[str](), 0
+    is_mixed, pieces, done = is_html(text), list[str](), 0
 
     def add(part: str) -> None:
         pieces.append(part if is_mixed else part.replace("<", "&lt;"))
@@ -418,31 +334,36 @@ def _bbcode_marks(text: str) -> list[re.Match[str]]:
     return [marks[number] for number in sorted(found) if has_list or marks[number]["name"] != "*"]
 
 
-def flatten(value: Any) -> str:
-    """Return JSON as lines of key and value. Keys that are named like secrets are left out."""
-    return "\n".join(_lines("", value))
+def flatten(value: Any, *, secrets: bool = False) -> str:
+    """Return JSON as lines of key and value. What keys name as a secret is left out unless it is said in words, or all
+    `secrets` are asked for."""
+    return "\n".join(_lines("", value, None if secrets else ""))
 
 
-def _lines(name: str, value: Any, levels: int = MAX_TEXT_LEVELS) -> Iterator[str]:
+def _lines(name: str, value: Any, secret: str | None, levels: int = MAX_TEXT_LEVELS) -> Iterator[str]:
+    """Yield the lines of a value with this key, which is below a key that is named like a `secret`, if any."""
     if not levels:
         raise ValueError("too many levels")
     label = f"{name}: " if name else ""
-    if isinstance(value, dict) and _is_by_language(value):
-        for inner in value.values():
-            yield from _lines(name, inner, levels - 1)
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
+        is_one = _is_by_language(value)
         for key, inner in value.items():
-            if not is_named_like_a_secret(str(key)):
-                yield from _lines(str(key), inner, levels - 1)
+            named = str(key) if secret is not None and not is_one and is_named_like_a_secret(str(key)) else secret
+            yield from _lines(name if is_one else str(key), inner, named, levels - 1)
     elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
         for inner in value:
-            yield from _lines(name, inner, levels - 1)
-    elif isinstance(value, list):
-        texts = [text for inner in value if (text := _scalar(inner))]
-        if texts:
+            yield from _lines(name, inner, secret, levels - 1)
+    else:
+        values = value if isinstance(value, list) else [value]
+        if texts := [text for inner in values if (text := _said(name, inner, secret) if secret else _scalar(inner))]:
             yield f"{label}{', '.join(texts)}"
-    elif text := _scalar(value):
-        yield f"{label}{text}"
+
+
+def _said(name: str, value: Any, secret: str) -> str:
+    text = _scalar(value)
+    if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < MIN_SECRET):
+        return text
+    return said_in_words(secret, text, is_field=name != secret)
 
 
 def _is_by_language(value: dict[Any, Any]) -> bool:
@@ -454,7 +375,7 @@ def _is_by_language(value: dict[Any, Any]) -> bool:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
-        return html_text(value) if _is_html(value) else value.strip()
+        return html_text(value) if is_html(value) else value.strip()
     return "" if value is None else json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 
