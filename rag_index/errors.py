@@ -17,7 +17,8 @@ _COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066
 
 
 _PAGE = re.compile(r"<(!doctype html|html|head|title|body|center|h1)\b", re.IGNORECASE)
-_MARKUP = re.compile(r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_UNREAD = re.compile(r"<(?:style|script)\b", re.IGNORECASE)
+_MARK = re.compile(r"<[^<>]*>")
 
 
 def printable(text: str) -> str:
@@ -30,7 +31,8 @@ def one_line(text: object, chars: int = 300) -> str:
     half of which would be known no more, and of a page in HTML, such as a proxy's, what it says."""
     message = redacted(str(text))
     if _PAGE.search(message):
-        message = html.unescape(_MARKUP.sub(" ", message))
+        first, *others = _UNREAD.split(message)
+        message = html.unescape(_MARK.sub(" ", " ".join([first, *(f"<{one.partition('</')[2]}" for one in others)])))
     return shortened(message, chars)
 
 

@@ -36,7 +36,7 @@ FOREIGN_VARIABLES = frozenset((
     "PREFECT_SERVER_API_AUTH_STRING",
 ))  # fmt: skip
 """Secrets that libraries take from the environment by themselves."""
-_OPTION = re.compile(r"[?&]([^=&\s]+)=([^&\s#]+)")
+_OPTION = re.compile(r"[?&]([^?=&\s]+)=([^&\s#]+)")
 
 
 def is_secret(option: str) -> bool:

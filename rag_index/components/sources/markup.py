@@ -85,7 +85,7 @@ _SIMPLE = re.compile(r"[+\u2212-]?[\w.,\u221e]*[+\u2212\u2032-]?")
 """What needs no brackets in a fraction, or as an exponent."""
 _NO_SCRIPT = re.compile(r"\^(?![\w(+\u2212-])|_(?=\^)|(?<=[^\W\d_])_(?=\d)")
 """The sign for an accent, a prime, nothing at all, or a number below a letter: H2O, x1."""
-_APART = re.compile(r"\d\0\d|(?:[_^]\w+|[^\W\d_]{2})\0\w|\w\0[^\W\d_]{2}")
+_APART = re.compile(r"\d\0\d|(?:[_^]\w{1,40}|[^\W\d_]{2})\0\w|\w\0[^\W\d_]{2}")
 """Where two parts of a formula would become one number or word."""
 
 

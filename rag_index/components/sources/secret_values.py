@@ -71,7 +71,7 @@ _WORD = re.compile(r"(?<![^\s(\"'])[^\W\d_](?:[^\W\d_A-Z]*|[A-Z]*)(?=[-'\u2019.,
 _CODES = re.compile(r"\w{4}(?:[ -]\w{4}){2,}")
 _NO_TOKEN = re.compile(r"[\d.,/-]+ [^\W\d_]{1,6}\.?\Z|.*[\u0e00-\u0eff\u1000-\u17ff\u3040-\u9fff\uac00-\ud7af]{2}")
 """A quantity, or letters of languages that put no spaces between words."""
-_MIXED = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])\S{6,}")
+_PIECE = re.compile(r"\S{6,}")
 MAX_BEFORE = 60
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -106,7 +106,13 @@ def said_in_words(key: str, text: str, *, is_field: bool = False) -> str:
         return text if is_prose or words == pieces or text.isdecimal() else ""
     if not is_prose or _CODES.fullmatch(text) or "phrase" in key.lower():
         return ""
-    return _MIXED.sub(MASK, masked)
+    return _PIECE.sub(_without_token, masked)
+
+
+def _without_token(piece: re.Match[str]) -> str:
+    """Return a piece of a text, or a mask in place of one with both letters and digits."""
+    text = piece[0]
+    return MASK if re.search("[0-9]", text) and re.search("[A-Za-z]", text) else text
 
 
 def _has(text: str, kinds: Mapping[str, Sequence[str]]) -> bool:
