@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from rag_index.cli.runs import load_index_all
 from rag_index.core.settings.plugins import check_own_packages
 from rag_index.errors import SettingsError
 
@@ -20,4 +19,4 @@ def test_another_package_of_that_name_is_said(tmp_path, monkeypatch, name, form)
     for module in [module for module in sys.modules if module.split(".")[0] in ("flows", "tasks")]:
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(SettingsError, match=f"of the packages named '{name}' Python finds the one in {tmp_path}"):
-        load_index_all()
+        check_own_packages()
