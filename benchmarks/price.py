@@ -135,7 +135,7 @@ def stages(made: Desk) -> None:
         steps = stack.enter_context(closing(OneByOne(serially(settings))))
         index_pages(opened, scan, steps, record, AllDocuments())
         delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
-        publish(opened, scan.target, scan.guard, record)
+        publish(opened, scan.target, scan.guard, scan.diff, record)
         chunks = record.metrics.chunks
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
     print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")

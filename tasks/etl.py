@@ -148,13 +148,22 @@ def delete_gone(
     **options_of(PUBLISH),
 )  # fmt: skip
 def publish(
-    opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None, *, first: bool
+    opened: Opened,
+    target: Target,
+    guard: DeleteGuard,
+    diff: Diff,
+    record: RunRecord,
+    hooks: Hooks | None,
+    *,
+    first: bool,
+    all_deleted: bool,
 ) -> Published:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
 
     What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
     """
-    published = publishing.publish(opened, target, guard, record, hooks, first=first)
+    given = opened, target, guard, diff, record, hooks
+    published = publishing.publish(*given, first=first, all_deleted=all_deleted)
     get_run_logger().info("%s", published.sentence)
     note_published(opened, target, record)
     return published

@@ -368,7 +368,7 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
         for name, sample in samples.items():
             with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as begun:
                 index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
-                publish(begun.opened, begun.scan.target, begun.scan.guard, begun.record)
+                publish(begun.opened, begun.scan.target, begun.scan.guard, begun.scan.diff, begun.record)
 
 
 def without_column(index: IndexSettings, column: str) -> IndexSettings:

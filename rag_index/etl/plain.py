@@ -107,9 +107,19 @@ class Plainly(Steps):
         return deleted
 
     def publish(
-        self, opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None, *, first: bool
+        self,
+        opened: Opened,
+        target: Target,
+        guard: DeleteGuard,
+        diff: Diff,
+        record: RunRecord,
+        hooks: Hooks | None,
+        *,
+        first: bool,
+        all_deleted: bool,
     ) -> Published:
-        published = with_retries(partial(publish, opened, target, guard, record, hooks, first=first), PUBLISH)
+        given = opened, target, guard, diff, record, hooks
+        published = with_retries(partial(publish, *given, first=first, all_deleted=all_deleted), PUBLISH)
         record.log.info("%s: %s", opened.index.name, published.sentence)
         return published
 

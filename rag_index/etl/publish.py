@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import Alias
     from rag_index.etl.collection import Target
+    from rag_index.etl.diff import Diff
     from rag_index.etl.opened import Opened
 
 VERIFIED_SAMPLE = 20
@@ -139,14 +140,16 @@ def publish(
     opened: Opened,
     target: Target,
     guard: DeleteGuard,
+    diff: Diff,
     record: RunRecord,
     hooks: Hooks | None = None,
     *,
     first: bool = False,
+    all_deleted: bool = False,
 ) -> Published:
     """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Raises
     StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves. `first`
-    says that nothing was live to compare with."""
+    says that nothing was live to compare with, and `all_deleted` that the index has nothing that the source lacks."""
     ledger, store, collection, outcome, live = opened.ledger, opened.store, target.collection, record.outcome, True
     with record.stopwatch.stage("publish"):
         if target.rebuild:
@@ -159,6 +162,7 @@ def publish(
             hooks.after_run(ledger, store, collection, target.identity, record, first=first)
     if not store.embedded and store.metadata(collection.name).get(OVERTAKEN):
         outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
+    diff.complete(all_read=live, all_deleted=all_deleted)
     return Published(did, live)
 
 

@@ -235,10 +235,10 @@ class AllDocuments:
         if (rate := diff.sharder.measured) is not None:
             ledger.update_collection(collection.id, chars_per_second=rate)
         first = not (target.rebuild or scan.had_documents)
-        published = steps.publish(opened, target, guard, record, hooks, first=first)
+        all_deleted = deleted.complete
+        steps.publish(opened, target, guard, diff, record, hooks, first=first, all_deleted=all_deleted)
         for part, rows in scan.part_rows.items():
             ledger.note_size(collection.id, rows, part)
-        diff.complete(all_read=published.live, all_deleted=deleted.complete)
         erase_if_due(opened, target, steps, record)
 
 

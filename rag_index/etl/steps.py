@@ -102,7 +102,16 @@ class Steps(ABC):
 
     @abstractmethod
     def publish(
-        self, opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None, *, first: bool
+        self,
+        opened: Opened,
+        target: Target,
+        guard: DeleteGuard,
+        diff: Diff,
+        record: RunRecord,
+        hooks: Hooks | None,
+        *,
+        first: bool,
+        all_deleted: bool,
     ) -> Published:
         """Verify the collection, and let readers see a rebuilt one."""
 

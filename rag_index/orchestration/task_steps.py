@@ -146,11 +146,22 @@ class TaskSteps(Steps):
         return deleted
 
     def publish(
-        self, opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None, *, first: bool
+        self,
+        opened: Opened,
+        target: Target,
+        guard: DeleteGuard,
+        diff: Diff,
+        record: RunRecord,
+        hooks: Hooks | None,
+        *,
+        first: bool,
+        all_deleted: bool,
     ) -> Published:
         made, source = collection_asset(opened.settings, opened.index), source_asset(opened.settings, opened.index)
         task = tasks.publish.with_options(assets=[made], asset_deps=[source])
-        published: Published = self._end(task, opened, target, guard, record, hooks, first=first)
+        published: Published = self._end(
+            task, opened, target, guard, diff, record, hooks, first=first, all_deleted=all_deleted
+        )
         return published
 
     def erase(self, opened: Opened, record: RunRecord) -> str:

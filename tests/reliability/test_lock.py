@@ -173,7 +173,7 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
         delete_some(*given, gone=["3"], seen=[], named=True)
 
     def publish_all(opened, scan, record):
-        publish(opened, scan.target, scan.guard, record)
+        publish(opened, scan.target, scan.guard, scan.diff, record)
 
     for full, writes in ((False, delete), (False, delete_named), (True, publish_all)):
         with begun_run(settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
