@@ -22,7 +22,7 @@ from rag_index.core.machine.resources import (
     memory_per_worker,
 )
 from rag_index.errors import NoWorkers, TerminalError, TransientError, one_line
-from rag_index.orchestration.prefect_api import api_settings, why_no_api
+from rag_index.orchestration.prefect_api import api_settings, run_api_settings, why_no_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +189,7 @@ def run_workers(settings: Settings) -> Iterator[Workers]:
         yield workers
         return
     memory, on_servers = estimate_worker_memory(settings.embedder), settings.embedder.on_servers
-    with Workers(settings.parallel, memory, on_servers=on_servers) as new, given(_GIVEN, new):
+    with Workers(settings.parallel, memory, on_servers=on_servers) as new, given(_GIVEN, new), run_api_settings():
         yield new
 
 

@@ -37,7 +37,7 @@ def wait_for_api() -> None:
     began, told = time.monotonic(), False
     patience = 2.0 ** (1 + PREFECT_CLIENT_MAX_RETRIES.value())  # the sum of their delays
     with impatient(), get_client(sync_client=True) as client:
-        while _is_away(error := client.api_healthcheck()) and time.monotonic() - began < patience:
+        while is_away(error := client.api_healthcheck()) and time.monotonic() - began < patience:
             if not told:
                 get_run_logger().warning("Prefect's server does not answer (%s): the run waits for it", error)
                 told = True
@@ -46,7 +46,8 @@ def wait_for_api() -> None:
         get_run_logger().info("the run has waited %.0f s for Prefect's server", time.monotonic() - began)
 
 
-def _is_away(error: Exception | None) -> bool:
+def is_away(error: Exception | None) -> bool:
+    """Return whether an error of Prefect's client says that its server is away, or cannot do its work now."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -69,6 +70,19 @@ def impatient() -> SettingsContext:
         made = (context.settings, context.settings.copy_with_update(updates))
         _IMPATIENT.set(made)
     return SettingsContext(profile=context.profile, settings=made[1])
+
+
+def run_api_settings() -> SettingsContext:
+    """Return Prefect's settings for the time of a run, whose clients wait for a server that answers 500 or 504 as they
+    do after 502 and 503. No task asks for the server's version, as the flow has: each worker process would as its first
+    task begins, and the task would fail if the server is away just then."""
+    from prefect.context import SettingsContext, get_settings_context
+    from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED
+
+    context = get_settings_context()
+    codes = {*PREFECT_CLIENT_RETRY_EXTRA_CODES.value(), 500, 504}
+    updates: Any = {PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False, PREFECT_CLIENT_RETRY_EXTRA_CODES: codes}
+    return SettingsContext(profile=context.profile, settings=context.settings.copy_with_update(updates))
 
 
 def api_settings() -> dict[str, Any]:

@@ -50,7 +50,7 @@ from rag_index.core.reports.progress import Progress, open_display
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
-from rag_index.orchestration.prefect_api import RunFailed, impatient, result_of, wait_for_api
+from rag_index.orchestration.prefect_api import RunFailed, impatient, is_away, result_of, wait_for_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,9 +344,9 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
             run_id = state.state_details.flow_run_id
             get_run_logger().info("%s: %s (flow run %s)", arguments[0], state.message or state.name, run_id)
             return state
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             tries_left -= 1
-            if not tries_left:
+            if not (tries_left and is_away(error)):
                 raise
             get_run_logger().warning("Prefect's server went away (%s); the index is run again", error)
 

@@ -2,17 +2,19 @@
 
 import socket
 import socketserver
+import sqlite3
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from rag_index.components.stores import server
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
+from tests.live.qdrant import STORES, project_on
 from tests.project import Project
 from tests.waiting import when
 
@@ -117,14 +119,22 @@ def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_f
 
 
 class Relay(socketserver.BaseRequestHandler):
-    """A connection to Prefect's server, of which one answer to a flow run that is Completed is lost."""
+    """A connection to Prefect's server. One answer to a flow run that is Completed is lost; while the server is `away`,
+    there are none."""
 
     reports = loses = False
 
     def handle(self):
+        if self.server.away.is_set():
+            return
         with socket.create_connection(self.server.to) as server:
             threading.Thread(target=self.answer, args=(server,), daemon=True).start()
-            while data := self.request.recv(65536):
+            while not self.server.away.is_set() and (data := self.request.recv(65536)):
+                passes = not (self.server.statuses and data.startswith(self.server.refused))
+                if (status := 200 if passes else self.server.statuses.pop()) != 200:
+                    answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    self.request.sendall(answer.encode())
+                    return
                 self.reports = b"/set_state" in data or self.reports
                 if self.reports and b'"COMPLETED"' in data:
                     self.loses = self.server.lost == self.server.number
@@ -139,21 +149,61 @@ class Relay(socketserver.BaseRequestHandler):
 
 
 @contextmanager
-def losing_answer(url, number):
-    """Give the URL of Prefect's server at which the answer to the `number`th end of a flow run, from 0, is lost."""
+def relayed(url, number=None):
+    """Give a relay to Prefect's server, and its URL, at which the answer to the `number`th end of a flow run, from 0,
+    is lost."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as relay:
         relay.to, relay.number, relay.lost = (urlsplit(url).hostname, urlsplit(url).port), number, 0
-        relay.daemon_threads = True
+        relay.daemon_threads, relay.away, relay.refused, relay.statuses = True, threading.Event(), (), []
         threading.Thread(target=relay.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{relay.server_address[1]}/api"
+        yield relay, f"http://127.0.0.1:{relay.server_address[1]}/api"
         relay.shutdown()
-        assert relay.lost > number + 1, "it was not reported again"
 
 
 @pytest.mark.long
 def test_an_index_whose_end_is_reported_twice_is_not_failed(tmp_path, prefect_server):
     """Prefect's server gives the state back without the outcome if it has it already."""
     project = Project(tmp_path / "project").fill(20)
-    with losing_answer(prefect_server, 0) as url, temporary_settings({PREFECT_API_URL: url}):
+    with relayed(prefect_server, 0) as (relay, url), temporary_settings({PREFECT_API_URL: url}):
         report = project.index(serial=True)
+    assert relay.lost > 1, "it was reported again"
     assert (report.state, report.sentence()) == ("completed", "1 index: 20 documents indexed")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_server_of_prefect_that_answers_as_broken_is_away_too(tmp_path, prefect_server, retries):
+    """It answers so as the run of an index begins, which is tried again by Prefect's client, and then by ours."""
+    project = Project(tmp_path / "project").fill(20)
+    with relayed(prefect_server) as (relay, url):
+        relay.refused, relay.statuses = b"POST /api/flow_runs/ ", [500, 503, 200]  # the last is for the whole run
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: retries}):
+            report = project.index(serial=True)
+    assert not relay.statuses
+    assert (report.state, report.sentence()) == ("completed", "1 index: 20 documents indexed")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", STORES)
+def test_workers_that_begin_while_prefects_server_is_away_do_their_work(tmp_path, prefect_server, fake, store):
+    """Each would ask the server's version as its first task begins. The run waits for the server at its end."""
+
+    def make(at: str) -> Project:
+        return Project(tmp_path / "project", extra=f"{fake.settings}{at}").fill(40)
+
+    with (
+        project_on(store, make) as project,
+        relayed(prefect_server) as (relay, url),
+        temporary_settings({PREFECT_API_URL: url}),
+        when(fake.embeds, relay.away.set),  # the one text of the start
+        when(lambda: relay.away.is_set() and has_ended(project), relay.away.clear),
+    ):
+        report = project.index(workers=2, shard_documents=10)
+        assert (report.state, report.sentence()[:29]) == ("completed", "1 index: 40 documents indexed")
+        assert len(project.texts()) == 40
+
+
+def has_ended(project: Project) -> bool:
+    """Return whether the ledger knows how the run ended, which Prefect is told afterwards."""
+    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
+        return not db.execute("SELECT 1 FROM rag_index_runs WHERE state = 'running'").fetchall()
