@@ -159,7 +159,7 @@ def failed(context: cli.Context, names: tuple[str, ...], as_json: bool) -> None:
     rows = [("index", "document", "kind", "tries", "last tried", "reason")]
     alike: dict[Any, list[FailedDocument]] = {}
     for one in documents:
-        alike.setdefault((one.index, one.kind, frozenset(kinds_of(one.reason))), []).append(one)
+        alike.setdefault((one.index, one.kind, frozenset(kinds_of(one.reason, one.kind))), []).append(one)
     for some in alike.values():
         shown = some if len(some) <= MAX_ALIKE else some[:1]
         for one in shown:

@@ -222,11 +222,12 @@ class Failure:
 _QUOTED = re.compile(r"'[^']*+'")
 
 
-def kinds_of(reason: str) -> dict[str, str]:
-    """Return what a reason says, by what many reasons of its kind have in common: no names in quotes and no numbers."""
+def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
+    """Return what a reason says, by what many reasons of its kind have in common: no names in quotes and no numbers.
+    Only a document that lacks something may have several reasons, one for each part of it."""
     return {
         " ".join("…" if any(map(str.isdigit, word)) else word for word in _QUOTED.sub("…", said).split()): said
-        for said in reason.split("; ")
+        for said in (reason.split("; ") if kind == "incomplete" else [reason])
     }
 
 

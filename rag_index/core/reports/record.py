@@ -71,7 +71,7 @@ class RunRecord:
         # logs outlive an erasure, so that keys are for debugging alone
         key = document_id(failure.key)
         self.log.debug("%s: document %s %s: %s", self.index, key, failure.kind, failure.reason)
-        for like, said in kinds_of(failure.reason).items():
+        for like, said in kinds_of(failure.reason, failure.kind).items():
             kind = failure.kind, like
             if kind in self._reasons or len(self._reasons) < MAX_REASONS:
                 self._reasons[kind] += 1
