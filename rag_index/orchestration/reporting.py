@@ -254,7 +254,9 @@ SUBFLOW_TRIES = 3
 
 
 def _repeats_no_state(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], RunFailed | CancelledRun | UnfinishedRun))
+    if record.exc_info and isinstance(record.exc_info[1], RunFailed | CancelledRun | UnfinishedRun):
+        return False
+    return not str(record.msg).startswith("Failed to write result")  # there is no storage, as `OWN_END` says
 
 
 def end_with_state() -> None:

@@ -63,6 +63,7 @@ def stoppable() -> Iterator[FlowStop]:
         raise
     except BaseException:
         if not _end(stop, top or stop):
+            end_with_state()
             raise
     else:
         if top is None:  # a part of it was cancelled
