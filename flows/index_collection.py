@@ -20,6 +20,7 @@ from rag_index.orchestration.launch import hooks_of
 from rag_index.orchestration.reporting import (
     OWN_END,
     current_run,
+    end_died,
     end_state,
     failed_rows,
     flow_run_id,
@@ -60,6 +61,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 captured_logs(record.progress.note_later),
                 closing(TaskSteps(settings, record, workers)) as steps,
             ):
+                end_died(opened.lease)
                 target = execute(opened, steps, record, hooks=hooks, checks=checks)
                 failed = failed_rows(opened, target)
             state = end_state(settings, record, target, failed, whole)

@@ -37,7 +37,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun, PrefectException, UnfinishedRun
 from prefect.logging import get_logger, get_run_logger
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from rag_index.care.index_status import try_to_write_metrics
 from rag_index.components.ledger import Ledger
@@ -67,6 +67,8 @@ logger = get_logger("rag_index.artifacts")
 
 Row: TypeAlias = dict[str, Any]
 
+UNANSWERED = (httpx.HTTPError, PrefectException, OSError)
+"""What a client of Prefect raises if its server does not answer, or refuses."""
 UPDATE_SECONDS = 2.0
 TURN_SECONDS = 2.0
 MAX_FAILED = 500
@@ -142,7 +144,7 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     try:
         with impatient():
             return call(*arguments, **named)
-    except (httpx.HTTPError, PrefectException, OSError) as error:
+    except UNANSWERED as error:
         logger.warning("an artifact could not be sent to the Prefect server: %s", error)
         return None
 
@@ -156,8 +158,9 @@ def only_run(settings: Settings) -> Iterator[None]:
     with ExitStack() as stack:
         ledger, run = stack.enter_context(closing(Ledger(settings.ledger_url))), flow_run_id()
         name = f"{settings.project} index-all"  # of no alias, because of the space
-        with IndexLease(ledger, f"{name} next", run) as next_one:
-            _wait_for_turn(stack, IndexLease(ledger, name, run), next_one)
+        with IndexLease(ledger, f"{name} next", run, "the next run of all indexes waits in") as next_one:
+            end_died(next_one)
+            _wait_for_turn(stack, IndexLease(ledger, name, run, "all indexes are being written by"), next_one)
         yield
 
 
@@ -165,7 +168,7 @@ def _wait_for_turn(stack: ExitStack, lease: IndexLease, next_one: IndexLease) ->
     said = False
     while True:
         try:
-            stack.enter_context(lease)
+            end_died(stack.enter_context(lease))
             return
         except IndexLocked as error:
             if not said:
@@ -272,8 +275,21 @@ def end_suspended() -> None:
     if not (context and context.flow_run and context.flow_run.parent_task_run_id):
         return
     said = "suspended with the run that it is a part of; resumed, that goes on in another part"
-    with suppress(httpx.HTTPError, PrefectException, OSError), impatient(), get_client(sync_client=True) as client:
+    with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(flow_run_id()), Cancelled(message=said), force=True)
+
+
+def end_died(lease: IndexLease) -> None:
+    """Mark the flow run that died with this lease as Crashed, if Prefect takes it for one that runs. Nobody else does
+    so if the process of a part of a run was killed, or the whole machine."""
+    if lease.died is None:
+        return
+    said = "its process died; what was committed is kept, and a later run continues from there"
+    with suppress(ValueError, *UNANSWERED), impatient(), get_client(sync_client=True) as client:
+        run_id = UUID(lease.died)  # another id is that of no flow run
+        state = client.read_flow_run(run_id).state
+        if state is not None and (state.is_running() or state.is_cancelling()):
+            client.set_flow_run_state(run_id, Crashed(message=said), force=True)
 
 
 def flow_run_id() -> str:

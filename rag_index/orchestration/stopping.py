@@ -12,23 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import httpx
 from prefect import get_client, runtime
-from prefect.exceptions import Pause, PrefectException
+from prefect.exceptions import Pause
 from prefect.logging import get_logger
 from prefect.states import Cancelled
 
 from rag_index.core.machine import given, in_thread
 from rag_index.errors import RagIndexError
 from rag_index.orchestration.prefect_api import impatient
-from rag_index.orchestration.reporting import end_suspended, end_with_state, failed_state
+from rag_index.orchestration.reporting import UNANSWERED, end_suspended, end_with_state, failed_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prefect.client.schemas.objects import State
 
-UNANSWERED = (httpx.HTTPError, PrefectException, OSError)
 POLL_SECONDS = 3.0
 CLEAN_UP_SECONDS = 10.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"

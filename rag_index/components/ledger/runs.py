@@ -140,13 +140,17 @@ class IndexLease:
     the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited for,
     except by a batch, which comes again: runs that were late all begin at one moment."""
 
-    def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
+    def __init__(self, ledger: Ledger, name: str, run_id: str, held: str = "") -> None:
+        """`held` begins the sentence that names the holder, by default "index NAME is being written by"."""
         self._ledger = ledger
         self._name = name
+        self._held = held or f"index {name} is being written by"
         self.run_id = run_id
         self._stop = threading.Event()
         self._lost = False
         self.epoch = 0
+        self.died: str | None = None
+        """The id of the run that died while it held the lease, just before this one."""
 
     def __enter__(self) -> IndexLease:
         """Take the lease, once a batch or a check-up that holds it has ended."""
@@ -193,8 +197,7 @@ class IndexLease:
         if row is not None and row["run_id"] is not None and self._holder_lives(row, now):
             since = dt.datetime.fromtimestamp(row["since"], tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             raise IndexLocked(
-                f"index {self._name} is being written by process {row['pid']} on {row['host']} since {since}: "
-                "wait until it is done, or stop it"
+                f"{self._held} process {row['pid']} on {row['host']} since {since}: wait until it is done, or stop it"
             )
         epoch, renewed_at = (row["epoch"], row["renewed_at"]) if row is not None else (0, 0.0)
         unchanged = (leases.c.epoch == epoch) & (leases.c.renewed_at == renewed_at)
@@ -206,7 +209,8 @@ class IndexLease:
             insert = insert_for(connection.dialect)(leases).values(name=self._name, **mine)
             take = insert.on_conflict_do_update(index_elements=["name"], set_=mine, where=unchanged)
             if connection.execute(take, execution_options={"preserve_rowcount": True}).rowcount != 1:
-                raise IndexLocked(f"index {self._name} has just been taken by another run: wait until it is done")
+                raise IndexLocked(f"{self._held} another run, which has just begun: wait until it is done")
+        self.died = row["run_id"] if row is not None and row["run_id"] != self.run_id else None
         return int(epoch) + 1
 
     def _holder_lives(self, row: dict[str, Any], now: float) -> bool:
