@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Worker
 
-    from rag_index.core.reports.progress import Progress
+    from rag_index.core.reports.record import RunRecord
 
 TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
 STATUS_SECONDS = 1.0
@@ -59,16 +59,27 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
 
 class Liveness:
-    """Shows in the progress of a run what its workers tell, and ends the run if there are none for long."""
+    """Shows in the progress of a run what its workers tell, counts those that die, and ends the run if there are none
+    for long."""
 
-    def __init__(self, client: Client, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client, self._progress, self._clock = client, progress, clock
+    def __init__(self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._record, self._clock = client, record, clock
+        self._progress = progress = record.progress
         self._checked = self._seen = clock()
         self.threads = 0
         """How many threads the workers had at the last check."""
         client.register_plugin(RunPlugin())
         client.subscribe_topic(LOG_TOPIC, lambda event: progress.note_later(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
+        client.subscribe_topic("all", self._note_death)
+
+    def _note_death(self, event: Any) -> None:
+        said = event[1]
+        if isinstance(said, dict) and said.get("action") == "remove-worker" and not said["expected"]:
+            self._record.metrics.workers_died += 1
+            self._record.log.warning(
+                "a worker process died (killed, out of memory, or a crash); what it had is embedded again"
+            )
 
     def _receive(self, event: Any) -> None:
         status = dict(event[1])

@@ -211,7 +211,7 @@ class TaskSteps(Steps):
         else:
             from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
 
-            self._liveness, self.started = Liveness(self._client, self._record.progress), True
+            self._liveness, self.started = Liveness(self._client, self._record), True
         return self._client
 
     def _embed_here(self, why: str) -> None:  # late is better than not at all

@@ -5,7 +5,8 @@ from distributed import Client, LocalCluster
 from qdrant_client import models
 
 from rag_index.core.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
-from rag_index.core.reports.progress import LOGGERS, Progress
+from rag_index.core.reports.progress import LOGGERS
+from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import StoreSettings
 from rag_index.errors import IndexLocked, TransientError
 from rag_index.etl.commit import WorkerDestination
@@ -56,8 +57,8 @@ def warn() -> None:
 
 def test_the_run_hears_what_a_worker_logs_until_the_workers_are_gone(client, monkeypatch) -> None:
     monkeypatch.setattr(liveness, "WORKERS_CHECK_SECONDS", 0.0)
-    progress, now = Progress("notes"), [0.0]
-    alive = Liveness(client, progress, clock=lambda: now[0])
+    record, now = RunRecord("notes"), [0.0]
+    progress, alive = record.progress, Liveness(client, record, clock=lambda: now[0])
     client.submit(warn, pure=False).result(60)
     eventually(lambda: progress.note == "the server asks for a pause")
     alive.tick()

@@ -46,6 +46,8 @@ class RunMetrics:
     documents: int = 0
     seconds: float = 0.0
     workers: int = 1
+    workers_died: int = 0
+    """Dask workers that died while the run used them, for whatever reason."""
     stages: dict[str, float] = field(default_factory=dict)
     work: ShardStats = field(default_factory=ShardStats)
     """The sum over all shards, that is, over all workers."""
@@ -244,6 +246,8 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
     times = metrics["utilisation"] * metrics["workers"] if metrics["workers"] > 1 else 0.0
     quicker = f", {times:.1f} times one process" if times else ""
     yield f"workers ({metrics['workers']}) busy {busy}{quicker}{memory}"
+    if died := metrics["workers_died"]:
+        yield f"{count_of(died, 'death')} of worker processes, and what they had was embedded again"
     yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
     yield f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
     read, sent, vectors = (size_text(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
