@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
@@ -101,8 +101,7 @@ def embed_shard(job: EmbedJob) -> EmbeddedShard:
         embedded = embed(job)
     except MemoryError:
         return _no_memory(job.shard)  # type: ignore[return-value]
-    _log_embedded(job, embedded)
-    return embedded
+    return _log_embedded(job, embedded)  # type: ignore[return-value]
 
 
 @task(name="embed alone", task_run_name="embed {job.shard.index} {job.shard.number} alone", **options_of(EMBED))
@@ -115,8 +114,7 @@ def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
         embedded = answer(child.submit(embed, job, limited=True), job)
     except ProcessDied as error:
         return Crashed(message=str(error))  # type: ignore[return-value]
-    _log_embedded(job, embedded)
-    return embedded
+    return _log_embedded(job, embedded)  # type: ignore[return-value]
 
 
 @task(name="upsert", task_run_name="upsert {embedded.index} {embedded.number}", **options_of(UPSERT))
@@ -193,10 +191,15 @@ def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:
     return Crashed(message=str(process_died(shard, NO_MEMORY)))
 
 
-def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> None:
+def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> EmbeddedShard | State[EmbeddedShard]:
+    """Return what a task ends with: a state with a name of its own if documents failed, so that it is seen in the graph
+    and in the list of tasks."""
     stats, failed = embedded.stats, sum(failure.kind == "failed" for failure in embedded.failures)
     get_run_logger().info(
         "%s of pages %s: %d texts embedded, %d duplicates, %d reused, %s failed, in %.1f s",
         count_of(len(job.shard.documents), "document"), ", ".join(map(str, job.shard.pages)) or "-",
         stats.texts, stats.repeated, stats.reused, count_of(failed, "document"), stats.seconds,
     )  # fmt: skip
+    if not failed:
+        return embedded
+    return Completed(name="Partial", message=f"{count_of(failed, 'document')} failed", data=embedded)
