@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from prefect import get_client
 from prefect.client.schemas.objects import StateDetails
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
-from prefect.states import Completed, Crashed
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Completed, Crashed
 
 from rag_index.core.machine import in_thread, with_retries
 from rag_index.core.machine.executors import Process
@@ -25,6 +25,7 @@ from rag_index.etl.embed import close_process_embedder, embed, process_died, pro
 from rag_index.etl.steps import Steps
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
+from rag_index.orchestration.reporting import UNANSWERED
 from tasks import etl as tasks
 from tasks.assets import collection_asset, source_asset
 from tasks.policies import error_of, options_of
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
 
+NOT_BEGUN = "not begun, since nothing was embedded"
+NOT_BEGUN_SECONDS = 5.0
+
 
 class TaskSteps(Steps):
     """Carries out the steps of one run as tasks of its flow run.
@@ -73,6 +77,7 @@ class TaskSteps(Steps):
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
         self._ended: list[State[Any]] = []
+        self._not_begun: list[UUID] = []
         self._liveness: Liveness | None = None
         self._client: Client | None = None
         self._to: Destination | None = None
@@ -190,10 +195,26 @@ class TaskSteps(Steps):
         return {"child": self._alone.told or ProcessState()}
 
     def close(self) -> None:
+        if self._not_begun:
+            self._end_not_begun()
         if self._to is not None:
             self._to.close()
         self._alone.shutdown()
         close_process_embedder()
+
+    def _end_not_begun(self) -> None:
+        """End the upserts of what was not embedded, which Prefect would show as pending for ever. They are known to its
+        server a moment after they were refused."""
+        deadline = time.monotonic() + NOT_BEGUN_SECONDS
+        with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
+            while self._not_begun:
+                try:
+                    client.set_task_run_state(self._not_begun[-1], Cancelled(message=NOT_BEGUN), force=True)
+                    self._not_begun.pop()
+                except ObjectNotFound:
+                    if time.monotonic() > deadline:
+                        return
+                    time.sleep(0.2)
 
     # Shards
 
@@ -273,7 +294,8 @@ class TaskSteps(Steps):
         def settle() -> None:
             try:
                 state = upserted.wrapped_future.result()
-                if not state.is_completed() and error_of(state) is None:  # it could not begin
+                if state.is_pending():  # nothing was embedded
+                    self._not_begun.append(upserted.task_run_id)
                     _result(embedded.wrapped_future.result())
                 written.set_result(_result(state))
                 self._written.append(_bare(state))
@@ -293,7 +315,7 @@ class TaskSteps(Steps):
 
         if isinstance(error, KilledWorker):
             died = process_died(job.shard, "the worker died (out of memory, or a crash)")
-            with suppress(httpx.HTTPError, PrefectException), impatient(), get_client(sync_client=True) as client:
+            with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
                 client.set_task_run_state(embed_run, Crashed(message=str(died)), force=True)
             return died
         if isinstance(error, RagIndexError) or not isinstance(error, Exception):

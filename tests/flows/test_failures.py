@@ -4,17 +4,24 @@ import datetime as dt
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from prefect import get_client
+from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
+from prefect.states import Running
 
+from flows.index_all import index_all
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.orchestration.cluster import Workers
+from rag_index.orchestration.task_steps import NOT_BEGUN
+from tests.dask_workers import workers_among
+from tests.fakes.qdrant import FakeQdrant
 from tests.live.qdrant import STORES, project_on
 from tests.ports import free_port
 from tests.project import Project
@@ -160,12 +167,90 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, pr
     report = project.index(shard_documents=20, workers=2)
     assert (report.state, report.indexes[0].failed) == ("partial", 1)
     assert len(project.texts()) == 79
-    with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
-    runs = [run for run in runs if run.state.is_crashed() and run.start_time and run.start_time > began]
+    runs = [run for run in task_runs_since(began) if run.state.is_crashed()]
     crashed = [run.state.message for run in runs]
     assert any(said.startswith("the worker died (out of memory, or a crash) under shard ") for said in crashed), crashed
     assert any(run.name.endswith(" alone") for run in runs), "nor is a part of it only Failed"
     for said in crashed:
         assert "`rag-index failed notes` lists" in said
         assert "\n" not in said
+
+
+def task_runs_since(began: dt.datetime) -> list[TaskRun]:
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
+    return [run for run in runs if run.start_time and run.start_time > began]
+
+
+@pytest.mark.long
+def test_a_worker_that_was_killed_once_is_told_and_counted(project, prefect_server, fake, caplog):
+    """Dask gives its shards to another one, without a word."""
+    fake.seconds_per_text = 0.1
+
+    def kill_one() -> None:
+        workers_among(psutil.Process().children(recursive=True))[0].kill()
+
+    with when(lambda: len(fake.embeds()) > 4, kill_one):  # the first text is the check at the start
+        report = project.index(shard_documents=10, workers=2)
+    assert report.state == "completed", report.sentence()
+    assert len(project.texts()) == 80
+    assert caplog.text.count("a worker process died (killed, out of memory, or a crash)") == 1
+    [run] = project.json("report")["runs"]
+    assert run["metrics"]["workers_died"] == 1
+    assert "1 death of worker processes" in project.cli("report").stdout
+
+
+def test_a_task_that_had_failed_documents_has_a_state_of_its_own(project, prefect_server, fake):
+    project.execute("UPDATE note SET body = 'POISON' WHERE id = 7")
+    fake.fault("status", code=400, marker="POISON")
+    began = dt.datetime.now(dt.UTC)
+    assert project.index(serial=True, shard_documents=20).indexes[0].failed == 1
+    embeds = lambda: [run for run in task_runs_since(began) if run.name.startswith("embed")]  # noqa: E731
+    eventually(lambda: len(embeds()) == 4, "the server knows all tasks", every=0.25)
+    named = [(run.state.name, run.state.message) for run in embeds() if run.state.name != "Completed"]
+    assert named == [("Partial", "1 document failed")]
+
+
+def test_a_flow_run_that_died_is_marked_by_the_next_one(project, prefect_server):
+    """Prefect takes a part of a run for one that runs for ever, if its process was killed."""
+    settings = project.settings
+    names = (settings.alias("notes"), f"{settings.project} index-all", f"{settings.project} index-all next")
+    with get_client(sync_client=True) as client, closing(Ledger(settings.ledger_url)) as ledger:
+        died = [client.create_flow_run(index_all, state=Running()).id for _ in names]
+        for name, run in zip(names, died, strict=True):
+            lease = IndexLease(ledger, name, str(run)).__enter__()
+            lease._stop.set()
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql("UPDATE rag_index_leases SET process_started = 0, renewed_at = 0")
+        assert project.index(serial=True).state == "completed"
+        states = [client.read_flow_run(run).state for run in died]
+    assert [state.name for state in states] == ["Crashed"] * 3
+    assert states[0].message.startswith("its process died; what was committed is kept")
+
+
+def test_an_unexpected_error_is_all_that_a_run_says_of_its_end(project, prefect_server, monkeypatch, caplog):
+    """Prefect writes what a flow raises to a storage, of which there is none."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("rag_index.etl.run.choose", broken)
+    report = project.index(serial=True)
+    assert "a mistake of ours" in report.sentence()
+    assert "Failed to write result" not in caplog.text
+
+
+@pytest.mark.long
+def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake):
+    with FakeQdrant() as qdrant:
+        store = f'[store]\nurl = "{qdrant.url}"\n'
+        project = Project(tmp_path / "project", extra=f"{fake.settings}wait_for_recovery = 0.2\n{store}").fill(80)
+        began = dt.datetime.now(dt.UTC)
+        with when(lambda: fake.embeds()[1:], fake.stop_listening):
+            report = project.index(shard_documents=10, workers=2)
+    assert report.state == "failed"
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
+    upserts = [run.state for run in runs if run.name.startswith("upsert") and run.expected_start_time > began]
+    assert {state.message for state in upserts if state.is_cancelled()} == {NOT_BEGUN}
+    assert not any(state.is_pending() for state in upserts), upserts
