@@ -1,9 +1,11 @@
 """Progress of a run: correct numbers, lines at regular intervals, a bar that leaves the terminal as it was."""
 
 import io
+import os
 import re
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -249,3 +251,18 @@ def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")
     progress.set_process("flow", ProcessState())
     assert progress.sentence() == "notes: waiting for the database, the embedder and Qdrant"
+
+
+def test_a_display_whose_reader_is_gone_ends_no_run_and_hides_no_other(clock):
+    progress, shown = Progress("notes", clock=clock), io.StringIO()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as broken:  # noqa: PTH123 - it is a file descriptor
+        progress.displays = [Lines(broken, clock=clock), Lines(shown, clock=clock)]
+        progress.start(2)
+        clock.now += 10
+        progress.advance(2)
+        progress.finish("notes: done")
+        with suppress(BrokenPipeError):
+            broken.close()
+    assert shown.getvalue().splitlines()[-1] == "notes: done"

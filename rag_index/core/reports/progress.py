@@ -148,15 +148,21 @@ class Progress:
                 self._recent.popleft()
             if force or now - self._updated >= self._interval:
                 self._updated = now
-                for display in self.displays:
-                    display.show(self)
+                self._display(lambda display: display.show(self))
 
     def finish(self, sentence: str) -> None:
         """Finish all displays with this sentence."""
         with self._updating:
-            for display in self.displays:
-                display.finish(self, sentence)
+            self._display(lambda display: display.finish(self, sentence))
             self.displays = []
+
+    def _display(self, call: Callable[[Display], None]) -> None:
+        """Call each display. One that nobody can read any more, such as a pipe whose reader was killed, is left out."""
+        for display in tuple(self.displays):
+            try:
+                call(display)
+            except OSError:
+                self.displays.remove(display)
 
     @property
     def reached(self) -> float:
