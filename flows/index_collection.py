@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -59,6 +59,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 run_workers(settings) as workers,
                 open_index(settings, index, options, run_id=flow_run_id()) as opened,
                 captured_logs(record.progress.note_later),
+                whole.says_outages_of(record.progress) if whole else nullcontext(),
                 closing(TaskSteps(settings, record, workers)) as steps,
             ):
                 end_died(opened.lease)

@@ -22,6 +22,7 @@ import uuid
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -46,7 +47,7 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import given
 from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
-from rag_index.core.reports.progress import Progress, open_display
+from rag_index.core.reports.progress import Progress, open_display, said_outages
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
@@ -185,7 +186,8 @@ class WholeRun(ArtifactDisplay):
         """`wait` is how long the run may wait for a service at the start."""
         super().__init__(project, "all")
         self._project, self._indexes, self.checks = project, indexes, ServiceChecks(wait)
-        self._done = 0
+        self._done, self._reached = 0, 0.0
+        self._log = get_run_logger() if FlowRunContext.get() else logger
         self.failed: list[Row] = []
         self.outcomes: dict[str, IndexOutcome] = {}
         self.update(0.0, f"0 of {indexes} indexes")  # it belongs to the flow run over all of them
@@ -201,6 +203,10 @@ class WholeRun(ArtifactDisplay):
             return
         self._done += 1
         self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
+
+    def says_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
+        """Say in the log of this run, too, who does not answer to the run of an index."""
+        return said_outages(partial(self._log.warning, "%s: %s", progress.index), look=lambda: progress.outages)
 
     def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
         """Return the outcome that a subflow's state carries; if it crashed, what its state says. After an answer of

@@ -32,6 +32,8 @@ SHOWN_AFTER = 2.0
 which may be that of a cron job."""
 LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 INTERVAL_SECONDS = 1.0
+REPEAT_SECONDS = 60.0
+"""Time after which it is said again that a service does not answer."""
 NARROW = 60
 """A terminal of fewer columns has no room for the noun."""
 
@@ -452,16 +454,19 @@ def watched_processes(
 
 @contextmanager
 def said_outages(say: Callable[[str], object], *, look: Callable[[], Iterable[Outage]] = outages) -> Iterator[None]:
-    """Say who does not answer, once an outage, for the time of the block. A thread looks once a second."""
+    """Say who does not answer, at once and then each minute, for the time of the block. A thread looks once a
+    second."""
     ended = threading.Event()
 
     def watch() -> None:
-        known: set[str] = set()
+        next_time: dict[str, float] = {}
         while not ended.wait(INTERVAL_SECONDS):
             now = {outage.service: outage for outage in look()}
-            for service in now.keys() - known:
-                say(now[service].sentence())
-            known = set(now)
+            next_time = {service: next_time.get(service, 0.0) for service in now}
+            for service, outage in now.items():
+                if next_time[service] <= time.monotonic():
+                    next_time[service] = time.monotonic() + REPEAT_SECONDS
+                    say(outage.sentence())
 
     context = copy_context()  # displays talk to Prefect, which finds the run in the context
     threading.Thread(target=context.run, args=(watch,), daemon=True, name="outages").start()
