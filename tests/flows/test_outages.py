@@ -1,5 +1,7 @@
 """A service that does not answer: the progress says so within seconds, and the run ends in words where it ends."""
 
+import logging
+import re
 import socket
 import socketserver
 import sqlite3
@@ -8,6 +10,11 @@ from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from rag_index.components.stores import server
@@ -53,6 +60,42 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
     assert report.state == "completed", report.sentence()
     assert_no_eta(shown)
     assert len(project.texts()) == 80
+
+
+def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_lasts(
+    project, prefect_server, fake, caplog, monkeypatch
+):
+    monkeypatch.setattr("rag_index.core.reports.progress.REPEAT_SECONDS", 0.0)
+    fake.seconds_per_text = 0.05
+
+    def said() -> list[str]:
+        records = [one for one in caplog.records if getattr(one, "flow_name", "") == "index-all"]
+        return [one.message for one in records if one.levelno == logging.WARNING and silent(fake) in one.message]
+
+    with when(lambda: fake.embeds()[3:], fake.stop_listening), when(lambda: len(said()) > 1, fake.listen):
+        report = project.index(serial=True, shard_documents=10)
+    assert report.state == "completed", report.sentence()
+    assert said()[0].startswith(f"notes: {silent(fake)}")
+
+
+def test_the_progress_of_a_run_that_failed_says_what_is_kept(tmp_path, prefect_server, fake):
+    project = Project(tmp_path / "project", extra=f"{fake.settings}wait_for_recovery = 0.2\n").fill(80)
+    fake.seconds_per_text = 0.05
+    with when(lambda: any("Note 40" in text for one in fake.embeds() for text in one.texts), fake.stop_listening):
+        assert project.index(serial=True, shard_documents=10).state == "failed"
+    with get_client(sync_client=True) as client:
+        found = {key: read_artifact(client, f"test-{key}-progress") for key in ("notes", "all")}
+    said = re.fullmatch(r"failed; (\d+) of 80 documents are done and kept", found["notes"].description)
+    assert said, found["notes"].description
+    kept = 100 * int(said[1]) / 80
+    assert kept < 100
+    assert [one.data for one in found.values()] == [kept, kept]
+
+
+def read_artifact(client: SyncPrefectClient, key: str) -> Artifact:
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    [found] = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC, limit=1)
+    return found
 
 
 @pytest.mark.long

@@ -153,7 +153,9 @@ class Progress:
                 self._display(lambda display: display.show(self))
 
     def finish(self, sentence: str) -> None:
-        """Finish all displays with this sentence."""
+        """Finish all displays with this sentence. What was embedded and not committed counts no more."""
+        with self._noting:
+            self._embedded.clear()
         with self._updating:
             self._display(lambda display: display.finish(self, sentence))
             self.displays = []
