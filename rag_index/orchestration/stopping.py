@@ -3,6 +3,7 @@ sends SIGTERM. A run also looks at its own state: it may have no worker, or one 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from uuid import UUID
 from prefect import get_client, runtime
 from prefect.exceptions import Pause
 from prefect.logging import get_logger
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.states import Cancelled
 
 from rag_index.core.machine import given, in_thread
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prefect.client.schemas.objects import State
+    from rich.console import Console
 
 POLL_SECONDS = 3.0
 CLEAN_UP_SECONDS = 10.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
@@ -53,6 +56,7 @@ def stoppable() -> Iterator[FlowStop]:
     stop = FlowStop(top.run_id if top else str(runtime.flow_run.id))
     if top is None and threading.current_thread() is threading.main_thread():
         in_thread(partial(_watch, stop), "cancellation")
+        _end_with_output()
     try:
         with given(_TOP, top or stop):
             yield stop
@@ -77,6 +81,20 @@ def failing(stop: FlowStop) -> Iterator[None]:
         yield
     except RagIndexError as error:
         stop.state = failed_state(str(error))
+
+
+def _end_with_output() -> None:
+    """End this process as by SIGTERM once nobody reads what it logs, since the worker that started it was killed. Rich
+    would raise SystemExit in whichever thread logs, and in one of Dask's that closes its loop."""
+
+    def end(console: Console) -> None:
+        console.quiet = True
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.console.on_broken_pipe = partial(end, handler.console)  # type: ignore[method-assign]
 
 
 def _end(stop: FlowStop, top: FlowStop) -> bool:

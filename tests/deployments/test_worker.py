@@ -7,6 +7,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 
 import psutil
@@ -22,6 +23,8 @@ from tests.project import Project
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
+
+ABORTED = "Execution was aborted by a termination signal."
 
 
 @pytest.fixture
@@ -325,6 +328,26 @@ def test_a_run_whose_process_alone_was_killed_is_reported(deployed, fake, worker
     eventually(lambda: deployed.run(run)["state_name"] == "Crashed", "the run is marked as crashed", every=0.25)
 
 
+def test_a_run_whose_worker_was_killed_ends_with_one_sentence(deployed, project, fake, start):
+    """What it writes goes to the worker, so that a pipe breaks in whichever of its threads logs next."""
+    fake.seconds_per_text = 0.1
+    run = start("index-all", state={"type": "PENDING"}, workers=2, shard_documents=10)
+    command = [sys.executable, "-m", "prefect.engine"]
+    environment = deployed.environment | {"PREFECT__FLOW_RUN_ID": run}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=environment, cwd=project.folder, **output) as flow:
+        for _ in flow.stdout:
+            if committed(project):
+                break
+        below = psutil.Process(flow.pid).children(recursive=True)
+        flow.stdout.close()
+        assert flow.wait(120)
+    eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
+    ended = deployed.wait_for_end(run)
+    assert (ended["state_name"], ended["state"]["message"]) == ("Crashed", ABORTED)
+    assert not [line for line in errors_of(deployed, run) if "IOLoop" in line or "BrokenPipe" in line]
+
+
 def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resumed(
     deployed, project, fake, worker, start
 ):
@@ -338,6 +361,9 @@ def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resum
     (part,) = [one for one in deployed.runs() if one["name"] == "index notes" and one["state_name"] == "Cancelled"
                and "suspended with the run" in one["state"]["message"]]  # fmt: skip
     assert not errors_of(deployed, run, part["id"])
+    for name in ("notes", "all"):
+        said = deployed.artifacts()[f"test-{name}-progress"]["description"]
+        assert re.search(r"stopped; \d+ of 240 documents are done and kept", said)
     assert finished <= len(project.texts()) < 240
     fake.seconds_per_text = 0
     deployed.post(f"/flow_runs/{run}/resume")
