@@ -71,15 +71,23 @@ class Liveness:
         client.register_plugin(RunPlugin())
         client.subscribe_topic(LOG_TOPIC, lambda event: progress.note_later(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
-        client.subscribe_topic("all", self._note_death)
+        self._deaths = frozenset(self._find_deaths())  # of earlier indexes
 
-    def _note_death(self, event: Any) -> None:
-        said = event[1]
-        if isinstance(said, dict) and said.get("action") == "remove-worker" and not said["expected"]:
+    def _find_deaths(self) -> list[tuple[float, str]]:
+        """Return the time and address of each worker that is gone though nobody asked it to go."""
+        events = self._client.get_events("all")  # asked for: a subscription would bring those of the cluster's end
+        removed = [(at, said) for at, said in events if said.get("action") == "remove-worker" and not said["expected"]]
+        return [(at, said["worker"]) for at, said in removed]
+
+    def note_deaths(self) -> None:
+        """Log and count the workers that have died since the last call. Raises OSError without a connection."""
+        found = frozenset(self._find_deaths())
+        for _ in found - self._deaths:
             self._record.metrics.workers_died += 1
             self._record.log.warning(
                 "a worker process died (killed, out of memory, or a crash); what it had is embedded again"
             )
+        self._deaths = found
 
     def _receive(self, event: Any) -> None:
         status = dict(event[1])
@@ -97,6 +105,7 @@ class Liveness:
         self._checked = now
         try:
             found = self._client.nthreads()
+            self.note_deaths()
         except OSError:  # a lost connection cancels what is in flight, which ends the waiting
             self._seen = now
             return

@@ -147,6 +147,9 @@ class TaskSteps(Steps):
     def delete_gone(
         self, opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
     ) -> Deleted:
+        if self._liveness is not None:
+            with suppress(OSError):
+                self._liveness.note_deaths()  # all shards are done
         deleted: Deleted = self._end(tasks.delete_gone, opened, target, guard, committer, diff, record)
         return deleted
 
