@@ -186,7 +186,7 @@ class WholeRun(ArtifactDisplay):
         """`wait` is how long the run may wait for a service at the start."""
         super().__init__(project, "all")
         self._project, self._indexes, self.checks = project, indexes, ServiceChecks(wait)
-        self._done, self._reached = 0, 0.0
+        self._done = 0
         self._log = get_run_logger() if FlowRunContext.get() else logger
         self.failed: list[Row] = []
         self.outcomes: dict[str, IndexOutcome] = {}
@@ -198,11 +198,10 @@ class WholeRun(ArtifactDisplay):
         self.update(self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}")
 
     def finish(self, progress: Progress, sentence: str) -> None:
-        """Take note that an index is done, or of what is kept of it, if its run failed or was stopped."""
-        failed = progress.index in self.outcomes and self.outcomes[progress.index].state == "failed"
+        """Take note that an index is done, or of what is kept of it, if its run was stopped."""
         self._done += not progress.stopped
-        self._reached += progress.percent() if failed or progress.stopped else 100.0
-        self.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
+        kept = progress.percent() if progress.stopped else 0.0
+        self.update(self._percent(kept), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
 
     def says_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
         """Say in the log of this run, too, who does not answer to the run of an index."""
@@ -236,7 +235,7 @@ class WholeRun(ArtifactDisplay):
         self.update(self._percent(0.0), said, force=True)
 
     def _percent(self, of_current: float) -> float:
-        return min(100.0, (self._reached + of_current) / max(1, self._indexes))
+        return min(100.0, (100.0 * self._done + of_current) / max(1, self._indexes))
 
 
 _CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
@@ -343,14 +342,13 @@ def end_state(
     the run has closed all that it held open, so that no index waits for Prefect's server."""
     outcome, project, name = record.outcome, settings.project, record.index
     wait_for_api()
-    if whole is not None:
-        whole.outcomes[name] = outcome
     kept = f"; {record.progress.kept()}" if outcome.state == "failed" else ""
     record.progress.finish(f"{outcome.sentence(reason=False)}{kept}")
     if target is not None:
         _failed_table(failed, project=project, index=name)
     if whole is not None:
         whole.failed += [{"index": name, **row} for row in failed]
+        whole.outcomes[name] = outcome
     _run_report(project, record, target)
     if (verdict := outcome.gate) is not None:
         rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE_ROWS]]
