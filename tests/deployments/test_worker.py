@@ -129,7 +129,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     browser.picture("artifacts.png")
     for name, height, shown in (
         ("failed", 600, ("2 documents of notes could not be indexed", "17", "cannot embed this", "retry-failed notes")),
-        ("report", None, ("notes: partial", "workers (1) busy", "Where the time went")),
+        ("report", None, ("notes: partial", "workers (2) busy", "Where the time went")),
         ("progress", None, ("240 documents: 238 new, 2 failed",)),
     ):
         browser.open(f"{deployed.url}/artifacts/artifact/{deployed.artifacts()[f'test-notes-{name}']['latest_id']}")
