@@ -533,10 +533,10 @@ class FanOut:
         """Return what was found in time, by index; the others get an error."""
         seconds = min(asked.question.deadline.seconds, asked.question.index_seconds)
         remedy = "search again in a moment, or allow more time ([retrieve] index_timeout)"
-        late = SearchTimedOut(f"still {during} after {seconds:g} s; {remedy}")
         settled = {}
         for index in indexes:
-            result = found.get(index, late)
+            late = index not in found
+            result = SearchTimedOut(f"still {during} after {seconds:g} s; {remedy}") if late else found[index]
             if isinstance(result, Exception):
                 asked.fail(index, result)
             else:
