@@ -128,7 +128,7 @@ def _server_message(exc: UnexpectedResponse) -> str:
     try:
         words = str(json.loads(exc.content)["status"]["error"])
     except (ValueError, KeyError, TypeError):
-        words = re.sub(r"<[^<>]*>", " ", exc.content.decode(errors="replace"))
+        words = exc.content.decode(errors="replace")
     return errors.one_line(words) or exc.reason_phrase or "no reason given"
 
 
