@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from rag_index.etl.diff import Diff
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
-    from rag_index.etl.publish import Hooks, Published
+    from rag_index.etl.publish import Hooks
 
 
 @task(name="check source", task_run_name="check source", **options_of(CHECK))
@@ -155,16 +155,16 @@ def publish(
     *,
     first: bool,
     all_deleted: bool,
-) -> Published:
+) -> str:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
 
     What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
     """
     given = opened, target, guard, diff, record, hooks
-    published = publishing.publish(*given, first=first, all_deleted=all_deleted)
-    get_run_logger().info("%s", published.sentence)
+    said = publishing.publish(*given, first=first, all_deleted=all_deleted)
+    get_run_logger().info("%s", said)
     note_published(opened, target, record)
-    return published
+    return said
 
 
 @task(name="erase", task_run_name="erase", **options_of(ERASE))

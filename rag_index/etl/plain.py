@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rag_index.etl.diff import Diff
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
-    from rag_index.etl.publish import Hooks, Published
+    from rag_index.etl.publish import Hooks
 
 logger = logging.getLogger("rag_index.indexing")
 
@@ -117,11 +117,11 @@ class Plainly(Steps):
         *,
         first: bool,
         all_deleted: bool,
-    ) -> Published:
+    ) -> str:
         given = opened, target, guard, diff, record, hooks
-        published = with_retries(partial(publish, *given, first=first, all_deleted=all_deleted), PUBLISH)
-        record.log.info("%s: %s", opened.index.name, published.sentence)
-        return published
+        said = with_retries(partial(publish, *given, first=first, all_deleted=all_deleted), PUBLISH)
+        record.log.info("%s: %s", opened.index.name, said)
+        return said
 
     def erase(self, opened: Opened, record: RunRecord) -> str:
         said = with_retries(partial(erase_after, opened, record), ERASE)

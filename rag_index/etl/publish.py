@@ -7,7 +7,6 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
-import attrs
 import numpy as np
 
 from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
@@ -127,15 +126,6 @@ class Hooks(Protocol):
         """Ask at the end of a run over all documents. `first` says that nothing was live to compare with."""
 
 
-@attrs.frozen
-class Published:
-    """What publishing did, in a sentence."""
-
-    sentence: str
-    live: bool
-    """Whether readers have what was read: a gate or a guard may have kept a rebuilt collection from them."""
-
-
 def publish(
     opened: Opened,
     target: Target,
@@ -146,9 +136,9 @@ def publish(
     *,
     first: bool = False,
     all_deleted: bool = False,
-) -> Published:
-    """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Raises
-    StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves. `first`
+) -> str:
+    """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Returns
+    what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves. `first`
     says that nothing was live to compare with, and `all_deleted` that the index has nothing that the source lacks."""
     ledger, store, collection, outcome, live = opened.ledger, opened.store, target.collection, record.outcome, True
     with record.stopwatch.stage("publish"):
@@ -163,7 +153,7 @@ def publish(
     if not store.embedded and store.metadata(collection.name).get(OVERTAKEN):
         outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
     diff.complete(all_read=live, all_deleted=all_deleted)
-    return Published(did, live)
+    return did
 
 
 def _publish_rebuilt(

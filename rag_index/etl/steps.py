@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rag_index.etl.diff import Diff
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
-    from rag_index.etl.publish import Hooks, Published
+    from rag_index.etl.publish import Hooks
 
 WAITED_FOR = (EmbedderUnavailable, StoreUnavailable)
 """Embedder and store wait for their servers in each call: they know which request failed, and what pause it needs."""
@@ -112,7 +112,7 @@ class Steps(ABC):
         *,
         first: bool,
         all_deleted: bool,
-    ) -> Published:
+    ) -> str:
         """Verify the collection, and let readers see a rebuilt one."""
 
     @abstractmethod

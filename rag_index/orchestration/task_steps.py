@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from rag_index.etl.diff import Diff
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
-    from rag_index.etl.publish import Hooks, Published
+    from rag_index.etl.publish import Hooks
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
 
@@ -164,13 +164,11 @@ class TaskSteps(Steps):
         *,
         first: bool,
         all_deleted: bool,
-    ) -> Published:
+    ) -> str:
         made, source = collection_asset(opened.settings, opened.index), source_asset(opened.settings, opened.index)
         task = tasks.publish.with_options(assets=[made], asset_deps=[source])
-        published: Published = self._end(
-            task, opened, target, guard, diff, record, hooks, first=first, all_deleted=all_deleted
-        )
-        return published
+        given = opened, target, guard, diff, record, hooks
+        return str(self._end(task, *given, first=first, all_deleted=all_deleted))
 
     def erase(self, opened: Opened, record: RunRecord) -> str:
         return str(self._end(tasks.erase, opened, record))
