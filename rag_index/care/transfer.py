@@ -44,8 +44,7 @@ from rag_index.core.files import DISK_FULL, replacement, unwritable
 from rag_index.core.reports.progress import counted
 from rag_index.core.settings.sections import StoreSettings
 from rag_index.errors import RagIndexError, SettingsError, StoreError, StoreMismatch, TerminalError
-from rag_index.etl.collection import live_collection, verify_counts
-from rag_index.etl.ownership import require_own
+from rag_index.etl.collection import live_collection, require_own, verify_counts
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store

@@ -1,5 +1,9 @@
 """Which collection a run writes to, and whether it is the one that the ledger knows. The alias alone says which
-collection is live. A first collection is live from the start; a rebuild makes a new one beside it."""
+collection is live. A first collection is live from the start; a rebuild makes a new one beside it.
+
+Two projects may need one alias (`settings.alias`), and what is another's is never written, moved or dropped. A
+collection says in its metadata whose it is (`stores.OWNER`). One without that says it by the ids of its points, which
+are made with the name of the index."""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,13 +27,12 @@ from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
-from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
-from rag_index.etl.ownership import require_own
-from rag_index.etl.reconcile import reconcile
+from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.etl.reconcile import reconcile, typed_key
 from rag_index.etl.tombstones import restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders.bm25 import Bm25Model
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Alias
     from rag_index.etl.opened import Opened
 
+SAMPLED_POINTS = 100
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -73,6 +78,34 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
             "`rag-index doctor` looks closer, `rag-index rebuild --allow-loss` starts afresh"
         )
     return collection
+
+
+def require_own(ledger: Ledger, store: Store, alias: Alias) -> None:
+    """Raise StoreMismatch if a collection that was made for an alias, or that the alias or the ledger leads to, is of
+    another project and index. Call it before an index is written, moved or dropped."""
+    led_to = {collection.name for collection in ledger.collections(alias)} | {store.aliases().get(alias)}
+    for name, metadata in store.collections().items():
+        made_for = metadata.get("alias")
+        if made_for == alias or (name in led_to and not made_for):
+            stores.check_owner(alias, name, metadata.get(stores.OWNER) or _owner_by_points(store, name, alias))
+
+
+def _owner_by_points(store: Store, name: str, alias: Alias) -> Mapping[str, str] | None:
+    """Return the owner of a collection that does not name it; None if no point tells, and the ledger decides."""
+    try:
+        points = list(islice(store.scroll(name, page=SAMPLED_POINTS), SAMPLED_POINTS))
+    except StoreError:
+        return None
+    owners = list(_possible_owners(alias))
+    return next((owner for point in points for owner in owners if typed_key(point, owner["index"])), None)
+
+
+def _possible_owners(alias: Alias) -> Iterator[Mapping[str, str]]:
+    """Yield all pairs of project and index whose names make an alias, its own first."""
+    yield alias.owner
+    words = alias.split("_")
+    for count in range(1, len(words)):
+        yield {"project": "_".join(words[:count]), "index": "_".join(words[count:])}
 
 
 def next_name(ledger: Ledger, store: StoreNames, alias: str) -> str:

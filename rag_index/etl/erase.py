@@ -52,9 +52,8 @@ from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import counted
 from rag_index.errors import SettingsError, StoreError, UnknownIndex
-from rag_index.etl.collection import live_collection, next_name, take_name, verify_counts
+from rag_index.etl.collection import live_collection, next_name, require_own, take_name, verify_counts
 from rag_index.etl.commit import committing, delete_chunks
-from rag_index.etl.ownership import require_own
 from rag_index.etl.reconcile import pages
 from rag_index.etl.tombstones import keep_out, restore
 

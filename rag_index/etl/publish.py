@@ -16,10 +16,9 @@ from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.core.documents.keys import point_id
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.etl.collection import verify_counts
+from rag_index.etl.collection import require_own, verify_counts
 from rag_index.etl.commit import carry_access
 from rag_index.etl.delete_guard import DeleteGuard, hidden
-from rag_index.etl.ownership import require_own
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger

@@ -13,7 +13,7 @@ from rag_index.components.sources.policies import REMEDY
 from rag_index.components.stores import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN, find_live
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import StoreMismatch
-from rag_index.etl.ownership import require_own
+from rag_index.etl.collection import require_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
