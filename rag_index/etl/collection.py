@@ -11,8 +11,7 @@ import logging
 import re
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ from rag_index.etl.reconcile import reconcile, typed_key
 from rag_index.etl.tombstones import restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders.bm25 import Bm25Model
@@ -145,78 +144,76 @@ def check_fits(
     collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
 ) -> None:
     """Raise FingerprintChanged if the settings would not make the vectors and chunks that the collection has."""
-    if reason := _mismatch(collection, identity, chunker, bm25):
+    if reason := mismatch(collection, identity, chunker, bm25):
         otherwise = "" if collection.outdated else ", or restore the settings"
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`{otherwise}")
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class CollectionMaker:
     """Chooses the collection of a run, and makes it if there is none."""
 
-    ledger: Ledger
-    store: Store
-    alias: Alias
+    opened: Opened
     identity: EmbedderIdentity
     chunker: Chunker
-    bm25: Bm25Model | None = None
-    index: str = ""
-    scopes: Callable[[], Sequence[str]] = tuple
-    """Returns those of the index's tombstones, which a new collection gets."""
+    bm25: Bm25Model | None
+    """What makes the words of its chunks, if they have any."""
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none. Raises
         FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`."""
-        live = live_collection(self.ledger, self.store, self.alias)
-        self._restore_tombstones((self.store.find(live.name) if live else None) or {})
+        ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
+        live = live_collection(ledger, store, alias)
+        self._restore_tombstones((store.find(live.name) if live else None) or {})
         is_new = live is None
         if live is None:
-            unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
+            unfinished = [c for c in ledger.collections(alias) if self._fits(c)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
-            self.store.point_alias(self.alias, live.name)
+            store.point_alias(alias, live.name)
         if is_new or live.state == "building":  # the last publishing died in the middle
-            self.ledger.update_collection(live.id, state="ready")
-        check_fits(live, self.identity, self.chunker, self.bm25, index=self.index or self.alias)
+            ledger.update_collection(live.id, state="ready")
+        check_fits(live, self.identity, self.chunker, self.bm25, index=self.opened.index.name)
         return live
 
-    def beside(self, *, allow_loss: bool = False) -> Collection:
+    def beside(self) -> Collection:
         """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones. It
         gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
         `allow_loss`: another machine may keep it up to date."""
-        found = stores.find_live(self.store, self.alias)
+        ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
+        found = stores.find_live(store, alias)
         live = found and found.name
-        metadata = (self.store.find(live) if live else None) or {}
+        metadata = (store.find(live) if live else None) or {}
         self._restore_tombstones(metadata)
-        if live is not None and not allow_loss:
-            known = self.ledger.collection(live)
+        if live is not None and not self.opened.options.allow_loss:
+            known = ledger.collection(live)
             if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
                 raise StoreMismatch(
-                    f"{live} is live as {self.alias}, and ledger {self.ledger.redacted_url} did not make it: another "
+                    f"{live} is live as {alias}, and ledger {ledger.redacted_url} did not make it: another "
                     "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
-                    f"`rag-index rebuild {self.index or self.alias} --allow-loss` takes its place"
+                    f"`rag-index rebuild {self.opened.index.name} --allow-loss` takes its place"
                 )
         # a live one that is building: its publishing died in the middle
-        building = [c for c in self.ledger.collections(self.alias) if c.state == "building" and c.name != live]
-        fitting = [c for c in building if self.fits(c) and self._is_whole(c)][-1:]
+        building = [c for c in ledger.collections(alias) if c.state == "building" and c.name != live]
+        fitting = [c for c in building if self._fits(c) and self._is_whole(c)][-1:]
         for collection in building:
             if collection not in fitting:
-                self.store.drop(collection.name)
-                self.ledger.drop_collection(collection.id)
+                store.drop(collection.name)
+                ledger.drop_collection(collection.id)
         return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
 
     def _restore_tombstones(self, metadata: Mapping[str, Any]) -> None:
         if metadata.get(stores.KEPT_OUT):
-            restore(self.ledger, self.scopes(), metadata)
+            restore(self.opened.ledger, scopes(self.opened.settings, self.opened.index), metadata)
 
-    def fits(self, collection: Collection) -> bool:
-        """Return whether the settings would make the vectors and chunks that the collection has."""
-        return not _mismatch(collection, self.identity, self.chunker, self.bm25)
+    def _fits(self, collection: Collection) -> bool:
+        return not mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
-        require_own(self.ledger, self.store, self.alias)
-        return self.ledger.add_collection(
-            alias=self.alias,
-            name=next_name(self.ledger, self.store, self.alias),
+        ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
+        require_own(ledger, store, alias)
+        return ledger.add_collection(
+            alias=alias,
+            name=next_name(ledger, store, alias),
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self.identity.fingerprint,
             embedder=str(self.identity),
@@ -226,28 +223,30 @@ class CollectionMaker:
         )
 
     def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
-        metadata = self.store.find(collection.name)
+        opened, store = self.opened, self.opened.store
+        metadata = store.find(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
                 f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
                 f"or {stores.RENAME}"
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
-        made[stores.SEAL] = ((self.store.find(like) if like else None) or {}).get(stores.SEAL, collection.store_id)
-        made[stores.OWNER] = self.alias.owner
+        made[stores.SEAL] = ((store.find(like) if like else None) or {}).get(stores.SEAL, collection.store_id)
+        made[stores.OWNER] = opened.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
-        if out := self.ledger.tombstones(self.scopes()):
+        if out := opened.ledger.tombstones(scopes(opened.settings, opened.index)):
             made[stores.KEPT_OUT] = sorted(out)
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
-        self.store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
+        store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
         return collection
 
     def _is_whole(self, collection: Collection) -> bool:
-        metadata = self.store.find(collection.name)
+        ledger, store = self.opened.ledger, self.opened.store
+        metadata = store.find(collection.name)
         if metadata is None or metadata.get("store_id") != collection.store_id or metadata.get(stores.OVERTAKEN):
             return False
-        return not self.ledger.different_commits(collection, self.store.commit_mark(collection.name))
+        return not ledger.different_commits(collection, store.commit_mark(collection.name))
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
@@ -255,7 +254,8 @@ def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
     return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"index-{INDEX_VERSION}"])
 
 
-def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
+def mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
+    """Return why the settings would not make the vectors and chunks that the collection has; "" if they would."""
     if collection.outdated:
         return collection.outdated
     chunking = _chunking(chunker, bm25)
@@ -290,10 +290,9 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     if not opened.single:
         require_own(ledger, store, opened.alias)
     live, identity = opened.alias in store.aliases(), recognised(identity, ledger, store, opened.alias)
-    bm25, erased = bm25_model(index), partial(scopes, settings, index)
-    maker = CollectionMaker(ledger, store, opened.alias, identity, chunker, bm25, index.name, erased)
+    maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and (live or bool(ledger.collections(opened.alias)))
-    collection = maker.beside(allow_loss=opened.options.allow_loss) if rebuild else maker.current()
+    collection = maker.beside() if rebuild else maker.current()
     if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)
     if not opened.single and collection.written_by != (written_by := scan_settings(settings, index)):

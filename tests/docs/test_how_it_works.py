@@ -9,13 +9,14 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import Bm25Model
 from rag_index.components.hosts import host_pool
-from rag_index.components.ledger import Ledger, runs, tables
+from rag_index.components.ledger import runs, tables
 from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.etl import delete_guard, diff, publish
 from rag_index.etl.collection import CollectionMaker
 from rag_index.etl.commit import batches
+from rag_index.etl.opened import RunOptions, open_index
 from tests.docs.pages import code, page, section, table
 from tests.project import Project
 
@@ -33,14 +34,10 @@ def test_the_payload_of_a_point_is_as_documented():
 
 def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     settings = Project(tmp_path / "project").settings
-    ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
-    collection = CollectionMaker(
-        ledger, store, settings.alias("notes"), identity, TextChunker(100, 10), bm25=Bm25Model("english")
-    ).current()
-    metadata = store.collections()[collection.name]
-    store.close()
-    ledger.close()
+    with open_index(settings, "notes", RunOptions(), run_id="documented") as opened:
+        collection = CollectionMaker(opened, identity, TextChunker(100, 10), Bm25Model("english")).current()
+        metadata = opened.store.collections()[collection.name]
     (documented,) = re.findall(r"^A collection has .*metadata.*", section(PAGE, "## Keys and points"), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", documented)) == metadata.keys()
     assert collection.name == "test_notes__1"

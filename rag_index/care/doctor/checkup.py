@@ -27,7 +27,7 @@ from rag_index.components.stores import REST_REMEDY, on_server, open_store
 from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
-from rag_index.etl.collection import CollectionMaker, recognised
+from rag_index.etl.collection import mismatch, recognised
 from rag_index.etl.delete_guard import held_back
 from rag_index.etl.reconcile import Scratch, compare_points
 from rag_index.etl.tombstones import without_erased
@@ -97,7 +97,7 @@ class Checkup:
 
     def _fits(self, chunker: Chunker, identity: EmbedderIdentity, collection: Collection) -> bool:
         places = (self.resources.ledger, self.resources.store, self.alias)
-        return CollectionMaker(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
+        return not mismatch(collection, recognised(identity, *places), chunker, bm25_model(self.index))
 
     def diagnose(self) -> Diagnosis:
         """Return all findings and advice. Raises transient errors, and what a ledger raises."""
