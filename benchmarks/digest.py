@@ -113,8 +113,8 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
     kind = DigestSource if digests else SqlSource
     with closing(kind(url, INDEX, timeout=3600)) as source:
         outcome = IndexOutcome("n")
-        guard = DeleteGuard(ledger, collection, 0.2)
-        guard.note_size()
+        before = ledger.count_documents(collection)
+        ledger.note_size(collection.id, before.whole)
         ledger.begin_scan("a")
         state = ScanState(settings_of(url, digests=digests), INDEX, source, ledger, collection.id, full=first)
         source.count()
@@ -130,10 +130,12 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
                 ledger.mark_pending(collection.id, [row[0] for row in new])
                 ledger.record(collection.id, [(*row, 1) for row in new])
             read, changed = read + len(documents), changed + len(new)
-        if ledger.find_gone(collection.id) or guard.hold_back():
+        if ledger.find_gone(collection.id) or DeleteGuard(ledger, collection, 0.2, before=before).hold_back():
             sys.exit("the scan would delete documents, although the source has all of them")
         ledger.forget_unseen_failures(collection.id)
-        guard.finish()
+        with ledger.transaction():
+            ledger.release(collection.id)
+            ledger.note_whole(collection.id)
         ledger.totals(collection.id)
         if digests:
             state.complete()

@@ -48,11 +48,12 @@ from rag_index.core.reports.metrics import Stopwatch
 from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import load_settings
 from rag_index.etl.changed import serially
-from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.deletes import delete_gone
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, begin, index_pages
+from rag_index.etl.run import AllDocuments, index_pages
+from rag_index.etl.scan import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,8 +135,8 @@ def stages(made: Desk) -> None:
         before = dict(watch.seconds)
         steps = stack.enter_context(closing(OneByOne(serially(settings))))
         index_pages(opened, scan, steps, record, AllDocuments())
-        delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
-        publish(opened, scan.target, scan.guard, scan.diff, record)
+        delete_gone(opened, scan, record)
+        publish(opened, scan, record)
         chunks = record.metrics.chunks
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
     print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")

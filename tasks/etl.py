@@ -23,7 +23,7 @@ from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied
-from rag_index.etl import checks, delete_guard
+from rag_index.etl import deletes
 from rag_index.etl import publish as publishing
 from rag_index.etl.embed import NO_MEMORY, embed, process_died
 from rag_index.etl.erase import erase_after
@@ -43,13 +43,12 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import EmbedderSettings
-    from rag_index.etl.collection import Target
-    from rag_index.etl.commit import Committer, Destination, WorkerDestination
-    from rag_index.etl.delete_guard import Deleted, DeleteGuard
-    from rag_index.etl.diff import Diff
+    from rag_index.etl.commit import Destination, WorkerDestination
+    from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
+    from rag_index.etl.scan import Scan
 
 
 @task(name="check source", task_run_name="check source", **options_of(CHECK))
@@ -61,13 +60,13 @@ def check_source(source: Source) -> None:
 @task(name="check store", task_run_name="check store", **options_of(CHECK))
 def check_store(opened: Opened) -> None:
     """Check that Qdrant answers."""
-    checks.ask_store(opened, waits=True)
+    opened.store.collections()
 
 
 @task(name="check parts", task_run_name="check parts", **options_of(CHECK))
 def check_parts(opened: Opened) -> dict[str, int]:
     """Count the rows of each part: if too many are lost, nothing is written."""
-    return delete_guard.count_parts_of(opened)
+    return deletes.count_parts_of(opened)
 
 
 @task(name="check context", task_run_name="check context", **options_of(CHECK))
@@ -132,11 +131,9 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
 
 
 @task(name="delete gone", task_run_name="delete gone", **options_of(DELETE))
-def delete_gone(
-    opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
-) -> Deleted:
+def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     """Delete what the source no longer has, unless the delete guard holds it back."""
-    deleted = delete_guard.delete_gone(opened, target, guard, committer, diff, record)
+    deleted = deletes.delete_gone(opened, scan, record)
     get_run_logger().info("%s", deleted.sentence)
     return deleted
 
@@ -145,25 +142,14 @@ def delete_gone(
     "qdrant://alias", by="rag-index", name="verify and publish", task_run_name="verify and publish",
     **options_of(PUBLISH),
 )  # fmt: skip
-def publish(
-    opened: Opened,
-    target: Target,
-    guard: DeleteGuard,
-    diff: Diff,
-    record: RunRecord,
-    hooks: Hooks | None,
-    *,
-    first: bool,
-    all_deleted: bool,
-) -> str:
+def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
 
     What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
     """
-    given = opened, target, guard, diff, record, hooks
-    said = publishing.publish(*given, first=first, all_deleted=all_deleted)
+    said = publishing.publish(opened, scan, record, hooks, all_deleted=all_deleted)
     get_run_logger().info("%s", said)
-    note_published(opened, target, record)
+    note_published(opened, scan.target, record)
     return said
 
 
@@ -176,12 +162,12 @@ def erase(opened: Opened, record: RunRecord) -> str:
 
 
 @task(name="build search index", task_run_name="build search index", **options_of(SEARCH_INDEX))
-def build_search_index(opened: Opened, target: Target, record: RunRecord) -> str:
+def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
     """Build the search index (HNSW) of a large embedded collection. The run is complete already.
 
     It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
     """
-    said = publishing.build_search_index(opened, target, record)
+    said = publishing.build_search_index(opened, name, record)
     get_run_logger().info("%s", said)
     return said
 

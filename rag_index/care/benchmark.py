@@ -35,7 +35,8 @@ from rag_index.etl.embed import EmbedJob
 from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, Scan, begin, index_pages
+from rag_index.etl.run import AllDocuments, index_pages
+from rag_index.etl.scan import Scan, begin
 from rag_index.search.evaluation.golden import GoldenQuery
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ QUERIES, DOCUMENTS = 200, 5000
 def known_items(settings: Settings, names: Sequence[str], column: str) -> Iterator[tuple[Settings, list[GoldenQuery]]]:
     """Index samples of these indexes without the column; give settings with which they are searched, and the queries.
     The real store and ledger are not opened. One process embeds. Raises SettingsError or SourceError if an index has no
-    such column, or nothing else than it to search, and what `pipeline.index_pages` raises."""
+    such column, or nothing else than it to search, and what `run.index_pages` raises."""
     indexes = [without_column(settings.index(name), column) for name in names]
     changed = settings.model_copy(update={"indexes": indexes})
     samples = {index.name: read_sample(changed, index, DOCUMENTS) for index in indexes}
@@ -368,7 +369,7 @@ def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
         for name, sample in samples.items():
             with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as begun:
                 index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
-                publish(begun.opened, begun.scan.target, begun.scan.guard, begun.scan.diff, begun.record)
+                publish(begun.opened, begun.scan, begun.record)
 
 
 def without_column(index: IndexSettings, column: str) -> IndexSettings:

@@ -17,7 +17,7 @@ from rag_index.components.sources import Source, all_pages, has_digests, open_so
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.secret_values import MASK, looks_secret
-from rag_index.components.sources.sql import SqlSource
+from rag_index.components.sources.sql import SqlSource, policy_digest
 from rag_index.components.sources.text import letters_left_out
 from rag_index.components.stores import commit_marks, open_names
 from rag_index.core.documents.batches import (
@@ -38,7 +38,7 @@ from rag_index.core.reports.outcome import Counts, count_of
 from rag_index.core.settings.index import split_languages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
-from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies, policy_digest
+from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies
 from rag_index.etl.diff import diff
 from rag_index.etl.tombstones import without_erased
 

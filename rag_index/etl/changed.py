@@ -21,18 +21,20 @@ from rag_index.components.sources.source_tables import look_up_columns
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import find_live
 from rag_index.components.stores.protocol import Condition
-from rag_index.core.documents.batches import RESERVED_KEY
+from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
 from rag_index.core.documents.keys import decode_key, document_id, key_parts, possible_keys
 from rag_index.core.machine import collect_seldom, with_retries
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
-from rag_index.etl.delete_guard import count_parts_of, delete_some
+from rag_index.etl.delete_guard import DeleteGuard
+from rag_index.etl.deletes import count_parts_of, delete_some
 from rag_index.etl.key_types import require_same_types
 from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
-from rag_index.etl.run import AllDocuments, Scan, begin, erase_if_due, execute
+from rag_index.etl.run import AllDocuments, erase_if_due, execute
+from rag_index.etl.scan import Scan, begin
 from rag_index.etl.steps import DELETE, PUBLISH
 from rag_index.etl.tombstones import let_in, without_erased
 
@@ -126,8 +128,9 @@ class NamedDocuments(AllDocuments):
     def __init__(self, kept: _Kept, ids: Sequence[str]) -> None:
         self._kept = kept
         self._ids = ids
-        self.page: SourcePage
+        self.page = SourcePage(DocumentBatch.empty(), None)
         self._gone: list[str] = []
+        self._seen: list[str] = []
 
     def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
         """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
@@ -166,9 +169,8 @@ class NamedDocuments(AllDocuments):
 
     def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
         """Delete those of the documents that the source no longer has, and verify the store."""
-        given = opened, scan.target, scan.guard, scan.committer, scan.diff, record
-        delete = partial(delete_some, *given, gone=self._gone, seen=self._seen, named=self.named)
-        with_retries(delete, DELETE)
+        delete = partial(delete_some, opened, scan, record)
+        with_retries(partial(delete, gone=self._gone, seen=self._seen, named=self.named), DELETE)
         if (rate := scan.diff.sharder.measured) is not None:
             opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)
         self.publish(opened, scan, record)
@@ -208,7 +210,7 @@ class _Batch(NamedDocuments):
             self._ids = list(dict.fromkeys([*self._ids, *source.same_ids(self._ids)]))
         if not self.changes or (scan := super().begin(opened, steps, record, checks)) is None:
             return None
-        if index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
+        if index.parts and DeleteGuard.of(opened, scan).may_lose_parts(self.page.documents.keys):
             count_parts_of(opened)
         return scan
 

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.stores import open_reader
 from rag_index.core.machine import Policy
 from rag_index.core.settings.index import SQL
 from rag_index.errors import EmbedderUnavailable, TransientError
@@ -111,12 +109,3 @@ def questions(opened: Opened, steps: Steps) -> list[Question]:
         service = ("context", index.context.model, *(index.context.hosts or []))
         asked.append(Question("context", partial(steps.check_context, opened, servers), service))
     return [*asked, Question("embedder", partial(steps.check_embedder, settings.embedder, servers), kept=True)]
-
-
-def ask_store(opened: Opened, *, waits: bool) -> None:
-    """Ask the store for its collections. The store of a run waits some seconds for a server by itself."""
-    if waits or opened.store.embedded:
-        opened.store.collections()
-        return
-    with closing(open_reader(opened.settings.store, patience=0.0)) as store:
-        store.aliases()

@@ -46,13 +46,15 @@ UPSERT_POINTS = 1000
 AT_A_TIME = 500
 
 
+@attrs.define(eq=False)
 class Destination:
     """The collection that a run writes to. A server's has an epoch, by which it refuses workers of earlier runs."""
 
-    def __init__(self, store: Store, collection: str, epoch: int | None) -> None:
-        self.store, self.collection, self.epoch = store, collection, epoch
-        self._turn = threading.Lock()
-        self._error: BaseException | None = None
+    store: Store
+    collection: str
+    epoch: int | None
+    _turn: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _error: BaseException | None = attrs.field(default=None, init=False)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -240,27 +242,17 @@ def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
     return CommitMark(last.number + 1, now.isoformat(timespec="microseconds"))
 
 
+@attrs.define(eq=False)
 class Committer:
     """Everything that one run writes to a collection: documents become pending, then their points, then the rows."""
 
-    def __init__(
-        self,
-        index: str,
-        ledger: Ledger,
-        store: Store,
-        collection: Collection,
-        *,
-        lease: IndexLease | None = None,
-        epoch: int | None = None,
-    ) -> None:
-        self.destination = Destination(store, collection.name, epoch)
-        self.index = index
-        self._lease = lease
-        self.ledger = ledger
-        self.store = store
-        self.collection = collection
-        self._before: dict[str, Known | None] = {}
-        self._has_begun = False
+    index: str
+    ledger: Ledger
+    store: Store
+    collection: Collection
+    _lease: IndexLease | None = None
+    _before: dict[str, Known | None] = attrs.field(factory=dict, init=False)
+    _has_begun: bool = attrs.field(default=False, init=False)
 
     def begin(self, shard: Shard) -> None:
         """Mark the documents of a shard as about to be written, and remember what the ledger had of them before."""

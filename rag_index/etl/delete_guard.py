@@ -6,27 +6,22 @@ nothing is written at all."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import attrs
 
 from rag_index.components.ledger import Collection, Counts, Ledger
 from rag_index.components.ledger.scans import DAYS, HOURS
-from rag_index.components.sources.sql import SqlSource
-from rag_index.core.reports.outcome import count_of
+from rag_index.components.sources.sql import SqlSource, policy_digest
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.components.sources import Source
-    from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import IndexSettings
-    from rag_index.etl.collection import Target
-    from rag_index.etl.commit import Committer
-    from rag_index.etl.diff import Diff
     from rag_index.etl.opened import Opened
+    from rag_index.etl.scan import Scan
 
 UNGUARDED_DELETES = 100
 """Up to this many deletions, or lost rows of a part, are never guarded."""
@@ -89,47 +84,39 @@ def _too_many(lost: int, documents: int, share: float) -> bool:
     return lost > UNGUARDED_DELETES and lost > share * documents
 
 
+@attrs.frozen
 class DeleteGuard:
-    """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""
+    """The delete guard of a scan into `collection`."""
 
-    def __init__(
-        self, ledger: Ledger, collection: Collection, share: float, *, hidden: str = "", policies: str = ""
-    ) -> None:
-        """`policies` is the digest of the policies by which the database showed rows when the run began."""
-        self._ledger, self._collection, self.share, self.policies = ledger, collection, share, policies
-        self.hidden = hidden
-        """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
+    ledger: Ledger
+    collection: Collection
+    share: float
+    hidden: str = ""
+    """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
+    before: Counts | None = None
+    """The documents that the collection had before the scan; by default those that it has now."""
 
-    @cached_property
-    def _before(self) -> Counts:
-        return self._ledger.count_documents(self._collection)
-
-    @cached_property
-    def _sizes(self) -> dict[str, int]:
-        return self._ledger.largest_sizes(self._collection.id)
-
-    @property
-    def any_documents(self) -> bool:
-        """Whether the index had documents with points before the scan."""
-        return self._before.all > 0
-
-    def note_size(self) -> None:
-        """Record how large the index is now, so that later runs notice if it shrinks little by little."""
-        self._ledger.note_size(self._collection.id, self._before.whole)
+    @classmethod
+    def of(cls, opened: Opened, scan: Scan) -> DeleteGuard:
+        """Return the guard of a run, for the collection that it writes to."""
+        ledger, collection, share = opened.ledger, scan.target.collection, opened.settings.run.delete_guard
+        return cls(ledger, collection, share, hidden_now(opened, scan), scan.before)
 
     def may_lose_parts(self, keys: Sequence[str]) -> bool:
         """Return whether the loss of these documents' chunks may make `count_parts` raise."""
         largest = self.parts.values()
-        chunks = sum(row.chunks for row in self._ledger.known(self._collection.id, keys).values()) if largest else 0
+        chunks = sum(row.chunks for row in self.ledger.known(self.collection.id, keys).values()) if largest else 0
         return any(_too_many(chunks, rows, self.share) for rows in largest)
 
     @property
     def parts(self) -> dict[str, int]:
         """The most rows that each part had."""
-        return {part: rows for part, rows in self._sizes.items() if part}
+        return {part: rows for part, rows in self.ledger.largest_sizes(self.collection.id).items() if part}
 
     def _loss(self, deletions: Counts) -> Loss:
-        return Loss(deletions, self._before, max(self._before.whole, self._sizes.get("", 0)))
+        before = self.before or self.ledger.count_documents(self.collection)
+        largest = self.ledger.largest_sizes(self.collection.id).get("", 0)
+        return Loss(deletions, before, max(before.whole, largest))
 
     def _refused(self, lost: str, then: str) -> str:
         """Return why the `lost` documents are not deleted, and what happens `then`; "" if nothing is lost."""
@@ -137,7 +124,7 @@ class DeleteGuard:
 
     def foresee(self, index: str) -> tuple[int, str]:
         """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
-        loss = self._loss(self._ledger.count_deletions(self._collection))
+        loss = self._loss(self.ledger.count_deletions(self.collection))
         if self.hidden and loss.since_shown.deletions.all:
             return loss.deletions.all, f"the run would hold back {loss.deletions.all:,} documents: {self.hidden}"
         if lost := loss.sentence(self.share):
@@ -147,12 +134,12 @@ class DeleteGuard:
 
     def hold_back(self) -> str:
         """Hold back what the scan would delete if it is too much, and return the reason; "" if it is not."""
-        loss = self._loss(self._ledger.count_deletions(self._collection))
+        loss = self._loss(self.ledger.count_deletions(self.collection))
         hidden = self._hidden_sentence(loss.since_shown.deletions.all)
         if refused := hidden or self._refused(loss.sentence(self.share), f"nothing was deleted: {ALLOW_REMEDY}"):
-            with self._ledger.transaction():
-                self._ledger.release(self._collection.id)
-                self._ledger.hold_back(self._collection, whole=not hidden and loss.is_of_whole(self.share))
+            with self.ledger.transaction():
+                self.ledger.release(self.collection.id)
+                self.ledger.hold_back(self.collection, whole=not hidden and loss.is_of_whole(self.share))
         return refused
 
     def _hidden_sentence(self, lost: int) -> str:
@@ -162,19 +149,20 @@ class DeleteGuard:
     def hold_back_batch(self) -> tuple[int, str]:
         """Hold back what a batch would delete if it is too much; return how many documents that are, and why. What the
         batches of a day delete counts together, or many small ones would be a way around the guard."""
-        cid, share = self._collection.id, self.share
-        deletions = self._ledger.count_deletions(self._collection, held=False)
+        cid, share = self.collection.id, self.share
+        deletions = self.ledger.count_deletions(self.collection, held=False)
         if not deletions.all:
             return 0, ""
-        earlier = self._ledger.count_batch_deletions(cid)
-        lost, together = self._loss(deletions).sentence(share), earlier + deletions.all
-        if not lost and _too_many(together, self._before.all + earlier, share):
+        earlier = self.ledger.count_batch_deletions(cid)
+        loss, together = self._loss(deletions), earlier + deletions.all
+        lost = loss.sentence(share)
+        if not lost and _too_many(together, loss.before.all + earlier, share):
             lost = f"{deletions.all:,} documents ({together:,} with those deleted in the last {HOURS} hours)"
         hidden = self._hidden_sentence(deletions.all)
         if not (lost or hidden):
-            self._ledger.note_batch_deletions(cid, deletions.all)
+            self.ledger.note_batch_deletions(cid, deletions.all)
             return 0, ""
-        self._ledger.hold_back(self._collection)
+        self.ledger.hold_back(self.collection)
         remedy = "if the source is right, `rag-index index` with --allow-deletes deletes them"
         return deletions.all, hidden or self._refused(lost, f"they are held back: {remedy}")
 
@@ -182,24 +170,17 @@ class DeleteGuard:
         """Hold nothing back, because a person allowed it or because no search reads the collection yet. A person who
         was shown what is held back allowed that. What was lost since is held back in its place if it is too much, and
         the reason is returned; else ""."""
-        if self._ledger.count_held(self._collection.id):
-            since = self._loss(self._ledger.count_deletions(self._collection)).since_shown.sentence(self.share)
+        if self.ledger.count_held(self.collection.id):
+            since = self._loss(self.ledger.count_deletions(self.collection)).since_shown.sentence(self.share)
             if since:
-                self._ledger.hold_back_others(self._collection)
+                self.ledger.hold_back_others(self.collection)
                 return self._refused(since, f"what was held back before is deleted, and nothing else: {ALLOW_REMEDY}")
-        self._ledger.release_all(self._collection.id)
+        self.ledger.release_all(self.collection.id)
         return ""
-
-    def finish(self) -> int:
-        """Record that all was deleted but what is still held back, and return how many documents that is."""
-        with self._ledger.transaction():
-            self._ledger.release(self._collection.id)
-            self._ledger.note_whole(self._collection.id)
-        return self._ledger.count_held(self._collection.id)
 
     def replacement_refused(self, rebuilt: Collection) -> str:
         """Return why `rebuilt` cannot replace the collection, if it lacks too much of it, or what is held back."""
-        loss, share = self._loss(self._ledger.count_unmatched(self._collection, rebuilt)), self.share
+        loss, share = self._loss(self.ledger.count_unmatched(self.collection, rebuilt)), self.share
         lost, count = loss.sentence(share), loss.deletions.all if self.hidden else loss.deletions.held
         if not lost and not count:
             return ""
@@ -211,16 +192,15 @@ class DeleteGuard:
         )
 
 
-def policy_digest(source: Source) -> str:
-    """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
-    policies = source.row_policies() if isinstance(source, SqlSource) else None
-    return policies.digest if policies and policies.tables else ""
-
-
 def hidden_by_policies(ledger: Ledger, alias: str, *digests: str) -> str:
     """Return why what an index lacks may only be hidden, if one of the digests is not that of its last run."""
     known = ledger.defined(alias, "policies")
     return "" if {*digests} == {known} else "row level security, or the role that reads, changed since the last run"
+
+
+def hidden_now(opened: Opened, scan: Scan) -> str:
+    """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
+    return hidden_by_policies(opened.ledger, opened.alias, scan.policies, policy_digest(opened.source))
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
@@ -238,90 +218,3 @@ def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None)
                 f"written: if the source is right, `rag-index index {index.name} --allow-deletes` goes on"
             )
     return rows
-
-
-@attrs.frozen
-class Deleted:
-    """What a run deleted, in a sentence."""
-
-    sentence: str
-    complete: bool = False
-    """Whether nothing is left in the index that the source no longer has."""
-
-
-def count_parts_of(opened: Opened) -> dict[str, int]:
-    """Count the rows of each part. Raises as `count_parts`, unless a person allowed the loss."""
-    live = None if opened.options.allow_deletes else opened.live
-    hidden = hidden_by_policies(opened.ledger, opened.alias, policy_digest(opened.source)) if live else ""
-    guard = DeleteGuard(opened.ledger, live, opened.settings.run.delete_guard, hidden=hidden) if live else None
-    return count_parts(opened.source, opened.index, guard)
-
-
-def delete_gone(
-    opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
-) -> Deleted:
-    """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses. Call it
-    after the last page, when the whole source was seen. Returns what it did, or why not."""
-    ledger, cid, source = opened.ledger, target.collection.id, opened.source
-    with record.stopwatch.stage("delete"):
-        opened.lease.check()
-        if ledger.find_gone(cid) and isinstance(source, SqlSource):
-            for keys in source.keys_now():
-                ledger.see(keys, page=0)
-            ledger.find_gone(cid)
-        guard.hidden, refused = hidden(opened, guard), ""
-        if target.rebuild or opened.options.allow_deletes:
-            refused = guard.allow()
-        elif refused := guard.hold_back():
-            record.outcome.hold_back(ledger.count_held(cid), refused)
-            ledger.define(opened.alias, guard.policies, "policies")
-            return Deleted(refused)
-        _delete_lost(opened, target, committer, diff, record)
-        if not target.rebuild:
-            ledger.define(opened.alias, guard.policies, "policies")
-        ledger.forget_unseen_failures(cid)
-        held = guard.finish()
-        record.outcome.hold_back(held, refused or held_back(held, opened.index.name))
-        complete = not ledger.count_emptied()  # those must be read again
-    return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
-
-
-def delete_some(
-    opened: Opened,
-    target: Target,
-    guard: DeleteGuard,
-    committer: Committer,
-    diff: Diff,
-    record: RunRecord,
-    *,
-    gone: Sequence[str],
-    seen: Sequence[str],
-    named: bool,
-) -> str:
-    """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
-    `named` documents may be deleted without the guard: the caller listed them. A batch of changes is guarded, and all
-    batches of a day count together."""
-    ledger, cid = opened.ledger, target.collection.id
-    with record.stopwatch.stage("delete"):
-        opened.lease.check()
-        ledger.note_gone(gone)
-        ledger.release(cid, [*seen, *gone], even_lost=named)
-        if not named:
-            guard.hidden = hidden(opened, guard)
-            record.outcome.hold_back(*guard.hold_back_batch())
-        _delete_lost(opened, target, committer, diff, record)
-    return f"{count_of(record.outcome.deleted, 'document')} deleted"
-
-
-def hidden(opened: Opened, guard: DeleteGuard) -> str:
-    """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
-    return hidden_by_policies(opened.ledger, opened.alias, guard.policies, policy_digest(opened.source))
-
-
-def _delete_lost(opened: Opened, target: Target, committer: Committer, diff: Diff, record: RunRecord) -> None:
-    cid = target.collection.id
-    if not opened.ledger.lost(cid):
-        return
-    for deleted in committer.delete_lost(note=diff.note_deleted):
-        record.outcome.deleted += deleted
-    opened.ledger.fail(cid, diff.excluded)  # deleting their points took them off the list

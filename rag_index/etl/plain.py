@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import BrokenExecutor
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,13 @@ import attrs
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
+from rag_index.components.stores import open_reader
 from rag_index.core.machine import Policy, in_thread, with_retries
 from rag_index.core.machine.executors import Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.etl.checks import ask_store
-from rag_index.etl.delete_guard import count_parts_of, delete_gone
+from rag_index.etl.deletes import count_parts_of, delete_gone
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died, process_state
 from rag_index.etl.erase import erase_after
 from rag_index.etl.publish import build_search_index, publish
@@ -33,13 +34,12 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import EmbedderSettings, Settings
-    from rag_index.etl.collection import Target
-    from rag_index.etl.commit import Committer, Destination
-    from rag_index.etl.delete_guard import Deleted, DeleteGuard
-    from rag_index.etl.diff import Diff
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
+    from rag_index.etl.scan import Scan
 
 logger = logging.getLogger("rag_index.indexing")
 
@@ -65,7 +65,7 @@ class Plainly(Steps):
         with_retries(source.check, policy)
 
     def check_store(self, opened: Opened, policy: Policy) -> None:
-        with_retries(partial(ask_store, opened, waits=self.waits), policy)
+        with_retries(partial(_ask_store, opened, waits=self.waits), policy)
 
     def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
         return with_retries(partial(count_parts_of, opened), policy)
@@ -99,39 +99,22 @@ class Plainly(Steps):
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
         return _upsert(self._embed(self._alone, job)(), to)
 
-    def delete_gone(
-        self, opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
-    ) -> Deleted:
-        deleted = with_retries(partial(delete_gone, opened, target, guard, committer, diff, record), DELETE)
+    def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
+        deleted = with_retries(partial(delete_gone, opened, scan, record), DELETE)
         record.log.info("%s: %s", opened.index.name, deleted.sentence)
         return deleted
 
-    def publish(
-        self,
-        opened: Opened,
-        target: Target,
-        guard: DeleteGuard,
-        diff: Diff,
-        record: RunRecord,
-        hooks: Hooks | None,
-        *,
-        first: bool,
-        all_deleted: bool,
-    ) -> str:
-        given = opened, target, guard, diff, record, hooks
-        said = with_retries(partial(publish, *given, first=first, all_deleted=all_deleted), PUBLISH)
+    def publish(self, opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> None:
+        said = with_retries(partial(publish, opened, scan, record, hooks, all_deleted=all_deleted), PUBLISH)
         record.log.info("%s: %s", opened.index.name, said)
-        return said
 
-    def erase(self, opened: Opened, record: RunRecord) -> str:
+    def erase(self, opened: Opened, record: RunRecord) -> None:
         said = with_retries(partial(erase_after, opened, record), ERASE)
         record.log.info("%s: %s", opened.index.name, said)
-        return said
 
-    def build_search_index(self, opened: Opened, target: Target, record: RunRecord) -> str:
-        said = with_retries(partial(build_search_index, opened, target, record), SEARCH_INDEX)
+    def build_search_index(self, opened: Opened, name: str, record: RunRecord) -> None:
+        said = with_retries(partial(build_search_index, opened, name, record), SEARCH_INDEX)
         record.log.info("%s: %s", opened.index.name, said)
-        return said
 
     def warm_up(self, job: EmbedJob) -> None:
         if not self._here:
@@ -161,6 +144,15 @@ class Plainly(Steps):
         submit = partial(executor.submit, call)
         futures = [submit()]
         return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), EMBED)
+
+
+def _ask_store(opened: Opened, *, waits: bool) -> None:
+    """Ask the store for its collections. The store of a run waits some seconds for a server by itself."""
+    if waits or opened.store.embedded:
+        opened.store.collections()
+        return
+    with closing(open_reader(opened.settings.store, patience=0.0)) as store:
+        store.aliases()
 
 
 def _upsert(shard: EmbeddedShard, to: Destination) -> WrittenShard:

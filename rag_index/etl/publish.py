@@ -18,21 +18,19 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.etl.collection import require_own, verify_counts
 from rag_index.etl.commit import carry_access
-from rag_index.etl.delete_guard import DeleteGuard, hidden
+from rag_index.etl.delete_guard import DeleteGuard, hidden_now
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import Alias
     from rag_index.etl.collection import Target
-    from rag_index.etl.diff import Diff
     from rag_index.etl.opened import Opened
+    from rag_index.etl.scan import Scan
 
 VERIFIED_SAMPLE = 20
 EQUAL_SCORE = 1e-4
 """Scores this close count as equal: exact duplicates find each other."""
-AUTO_MB = 256
-"""Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 
 
 def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> str:
@@ -126,47 +124,39 @@ class Hooks(Protocol):
 
 
 def publish(
-    opened: Opened,
-    target: Target,
-    guard: DeleteGuard,
-    diff: Diff,
-    record: RunRecord,
-    hooks: Hooks | None = None,
-    *,
-    first: bool = False,
-    all_deleted: bool = False,
+    opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None = None, *, all_deleted: bool = False
 ) -> str:
     """Verify the collection of a run; let readers see a rebuilt one, and drop those beyond `keep_previous`. Returns
-    what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves. `first`
-    says that nothing was live to compare with, and `all_deleted` that the index has nothing that the source lacks."""
-    ledger, store, collection, outcome, live = opened.ledger, opened.store, target.collection, record.outcome, True
+    what it did. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
+    `all_deleted` says that the index has nothing that the source lacks."""
+    ledger, store, target, outcome, live = opened.ledger, opened.store, scan.target, record.outcome, True
+    collection = target.collection
     with record.stopwatch.stage("publish"):
         if target.rebuild:
-            if live := _publish_rebuilt(opened, target, guard, record, hooks):
-                ledger.define(opened.alias, guard.policies, "policies")
+            if live := _publish_rebuilt(opened, scan, record, hooks):
+                ledger.define(opened.alias, scan.policies, "policies")
             did = f"{outcome.verified}; {collection.name} is {'' if live else 'not '}live now"
         else:
             did = counted(opened, target)
         if hooks is not None:
+            first = not (target.rebuild or scan.before.all)
             hooks.after_run(ledger, store, collection, target.identity, record, first=first)
     if not store.embedded and store.metadata(collection.name).get(OVERTAKEN):
         outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
-    diff.complete(all_read=live, all_deleted=all_deleted)
+    scan.diff.complete(all_read=live, all_deleted=all_deleted)
     return did
 
 
-def _publish_rebuilt(
-    opened: Opened, target: Target, guard: DeleteGuard, record: RunRecord, hooks: Hooks | None
-) -> bool:
+def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None) -> bool:
     """Move the alias to the rebuilt collection, unless a guard refuses; say so in the outcome, and return whether."""
-    ledger, store, settings, outcome, collection = (
-        opened.ledger, opened.store, opened.settings, record.outcome, target.collection,
-    )  # fmt: skip
-    with closing(open_embedder(settings.embedder, expected=target.identity)) as embedder:
+    ledger, store, settings, outcome = opened.ledger, opened.store, opened.settings, record.outcome
+    collection = scan.target.collection
+    with closing(open_embedder(settings.embedder, expected=scan.target.identity)) as embedder:
         outcome.verified = verify_sample(ledger, store, opened.index.name, collection, embedder)
-    live, share = None if opened.options.allow_deletes else opened.live, settings.run.delete_guard
-    former = DeleteGuard(ledger, live, share, hidden=hidden(opened, guard)) if live else None
-    refused = former.replacement_refused(collection) if former else ""
+    refused = ""
+    if live := None if opened.options.allow_deletes else opened.live:
+        former = DeleteGuard(ledger, live, settings.run.delete_guard, hidden_now(opened, scan))
+        refused = former.replacement_refused(collection)
     too_many = outcome.failed > settings.run.tolerate_failed * max(1, outcome.documents)
     if too_many and not refused:
         refused = (
@@ -181,16 +171,16 @@ def _publish_rebuilt(
         outcome.hold(refused)
         return False
     opened.lease.check()  # the gate may have taken long
-    if former and live:  # the next runs know how large the former collection was
-        former.note_size()
+    if live:  # the next runs know how large the former collection was
+        ledger.note_size(live.id, ledger.count_documents(live).whole)
         ledger.copy_sizes(live.id, collection.id)
     publish_collection(ledger, store, collection, keep=settings.store.keep_previous)
     return True
 
 
-def build_search_index(opened: Opened, target: Target, record: RunRecord) -> str:
-    """Build the search index of a run's collection, and say so. A failure costs searches time alone: it is logged."""
-    name, began = target.collection.name, time.monotonic()
+def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
+    """Build the search index of a collection, and say so. A failure costs searches time alone: it is logged."""
+    began = time.monotonic()
     record.progress.say("building the search index")
     try:
         with record.stopwatch.stage("search index"):
@@ -200,11 +190,3 @@ def build_search_index(opened: Opened, target: Target, record: RunRecord) -> str
         failed = f"the search index of {name} was not built ({error}); searches scan until the next run builds it"
         record.log.warning("%s", failed)
         return failed
-
-
-def search_index_due(store: Store, collection: str, dimension: int) -> bool:
-    """Return whether a run should build the search index. Only an embedded collection with more than 256 MB of vectors
-    needs it: smaller ones are scanned in milliseconds, and a server builds by itself."""
-    if not store.embedded or store.indexed(collection):
-        return False
-    return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024

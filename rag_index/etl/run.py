@@ -2,19 +2,17 @@
 
     read > compare > embed > upsert > commit, page by page;  then delete > verify > publish
 
-`execute` is the run, and `index` its steps in the order in which anything is written. Any death is harmless by that
-order: documents are marked pending in the ledger, points are upserted and made durable, stale chunks are deleted, and
-the ledger's rows come last. Where the steps are carried out (here, in children, as tasks of Prefect on Dask workers) is
-given to it: see `etl.steps`.
+`execute` is the run. `index_pages` is its first line: the scan compares, and the window embeds, upserts and commits.
+Any death is harmless by the order of writes: documents are marked pending in the ledger, points are upserted and made
+durable, stale chunks are deleted, and the ledger's rows come last. Where the steps are carried out (here, in children,
+as tasks of Prefect on Dask workers) is given to it: see `etl.steps`.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
-
-import attrs
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import prefix_warning
@@ -22,53 +20,34 @@ from rag_index.components.ledger.runs import BATCH
 from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import FLOW, watched_processes
-from rag_index.errors import RagIndexError, SourceUnavailable
+from rag_index.errors import RagIndexError
 from rag_index.etl.checks import ServiceChecks, questions
-from rag_index.etl.collection import Target, choose
-from rag_index.etl.commit import Committer
-from rag_index.etl.delete_guard import DeleteGuard, policy_digest
-from rag_index.etl.diff import Diff
 from rag_index.etl.embed import process_state
 from rag_index.etl.erase import erasure_due
-from rag_index.etl.publish import search_index_due
-from rag_index.etl.sharding import MEAN_CHARS
-from rag_index.etl.window import NOT_WRITABLE, Jobs, Window
+from rag_index.etl.scan import Scan, begin
+from rag_index.etl.window import NOT_WRITABLE, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.sources import SourcePage
-    from rag_index.core.documents.batches import Shard, WrittenShard
+    from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.progress import ProcessState
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import Settings
+    from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import Steps
 
 FIRST_PAGE_ROWS = 2000
 ROW_CHARS = 500
-MUCH_SECONDS = 10.0
-"""What is much work for one process: some 50,000 texts of a few sentences for the local embedder."""
 DAY = 86_400.0
+AUTO_MB = 256
+"""Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 logger = logging.getLogger("rag_index.indexing")
-
-
-@attrs.frozen
-class Scan:
-    """What a run compares the source with, and writes by."""
-
-    target: Target
-    guard: DeleteGuard
-    committer: Committer
-    diff: Diff
-    had_documents: bool
-    """Whether the collection had documents with points before the run."""
-    part_rows: dict[str, int] = attrs.Factory(dict)
-    """How many rows each part has in the source."""
 
 
 def execute(
@@ -96,7 +75,8 @@ def execute(
     try:
         with watched_processes(record.progress, record.logger, states) if record.logger else nullcontext():
             if scan := documents.begin(opened, steps, record, checks):
-                index(opened, scan, steps, record, documents, hooks)
+                index_pages(opened, scan, steps, record, documents)
+                documents.end(opened, scan, steps, record, hooks)
     except RagIndexError as error:
         if record.logger:
             record.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
@@ -109,90 +89,31 @@ def execute(
         raise
     _finish(opened, record)
     if scan and not opened.single:
-        target = attrs.evolve(scan.target, collection=_written(opened, scan.target))
-        if search_index_due(opened.store, target.collection.name, target.collection.dimension):
-            steps.build_search_index(opened, target, record)  # the run is complete: searches scan meanwhile
+        written = _written(opened, scan.target)
+        if search_index_due(opened.store, written.name, written.dimension):
+            steps.build_search_index(opened, written.name, record)  # the run is complete: searches scan meanwhile
     return scan.target if scan else None
-
-
-def index(
-    opened: Opened, scan: Scan, steps: Steps, record: RunRecord, documents: AllDocuments, hooks: Hooks | None = None
-) -> None:
-    """Read > compare > embed > upsert > commit, page by page; then delete > verify > publish."""
-    index_pages(opened, scan, steps, record, documents)
-    documents.end(opened, scan, steps, record, hooks)
 
 
 def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, documents: AllDocuments) -> None:
     """Embed, upsert and commit everything in the pages of a run that changed. While shards are embedded and written,
     the next pages are read. What is under way when the pages or a shard raise is committed before. Raises as these, and
     as `Committer.commit`."""
-    jobs = Jobs.of(opened, scan.target, had_documents=scan.had_documents)
-    window = Window(steps, jobs, scan.committer.destination, record)
-    if not scan.had_documents:
+    window = Window(opened, scan, steps, record)
+    if not scan.before.all:
         steps.start()  # while the first page is read and compared
     try:
         for page in documents.pages(opened, steps, record):
             for shard in scan.diff.shards(page):
-                _push(scan, window, record, shard)
+                window.push(shard)  # waits while the window is full
         for shard in scan.diff.sharder.rest():
-            _push(scan, window, record, shard)
+            window.push(shard)
     except NOT_WRITABLE:
         raise
     except Exception:
-        _commit(scan, record, window.rest())
+        window.finish()
         raise
-    _commit(scan, record, window.rest())
-
-
-def _push(scan: Scan, window: Window, record: RunRecord, shard: Shard) -> None:
-    record.note_first_shard()
-    scan.committer.begin(shard)  # pending, before anything may write it
-    _commit(scan, record, window.push(shard))  # waits while the window is full
-
-
-def _commit(scan: Scan, record: RunRecord, shards: Iterable[WrittenShard]) -> None:
-    """Commit shards whose points are in the store: delete their stale chunks, then write the ledger's rows. Raises
-    IndexLocked where another run has taken the index over, and what store and ledger raise."""
-    for written in shards:
-        with record.stopwatch.stage("commit"):
-            new = scan.committer.commit(written)
-        record.add(written, new=new, dimension=scan.target.collection.dimension)
-        scan.diff.sharder.observe(written.stats.chars, written.stats.seconds)
-
-
-def begin(
-    opened: Opened,
-    record: RunRecord,
-    identity: EmbedderIdentity,
-    chunker: Chunker,
-    *,
-    workers: int = 1,
-    documents: int | None = None,
-    part_rows: dict[str, int] | None = None,
-) -> Scan:
-    """Choose the collection, bring it and the ledger together, and begin to compare. Raises as `collection.choose`.
-    `workers` is how many processes embed; `documents` the expected total, if the caller knows it."""
-    record.metrics.workers = workers
-    if documents is None:
-        documents = 0
-        with suppress(SourceUnavailable):  # the run retries for longer
-            documents = opened.source.count()
-    ledger, share = opened.ledger, opened.settings.run.delete_guard
-    target = choose(opened, record, identity, chunker)
-    guard = DeleteGuard(ledger, target.collection, share, policies=policy_digest(opened.source))
-    had_documents = guard.any_documents
-    if not opened.single:
-        guard.note_size()
-    to = opened.index.name, ledger, opened.store, target.collection
-    committer = Committer(*to, lease=opened.lease, epoch=target.epoch)
-    diff = Diff(opened, target, committer, record)
-    record.progress.start(documents)
-    if not had_documents and documents * MEAN_CHARS >= MUCH_SECONDS * diff.sharder.chars_per_second:
-        embedder = opened.settings.embedder
-        diff.sharder.begin_small(embedder.usual_request[1] if embedder.on_servers else 0)
-    record.stopwatch.count_rest("start")
-    return Scan(target, guard, committer, diff, had_documents, part_rows or {})
+    window.finish()
 
 
 class AllDocuments:
@@ -228,18 +149,14 @@ class AllDocuments:
 
     def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
         """Delete what the source no longer has, publish what was written, and erase what the settings say."""
-        ledger, collection, target, guard, diff = (
-            opened.ledger, scan.target.collection, scan.target, scan.guard, scan.diff,
-        )  # fmt: skip
-        deleted = steps.delete_gone(opened, target, guard, scan.committer, diff, record)
-        if (rate := diff.sharder.measured) is not None:
-            ledger.update_collection(collection.id, chars_per_second=rate)
-        first = not (target.rebuild or scan.had_documents)
-        all_deleted = deleted.complete
-        steps.publish(opened, target, guard, diff, record, hooks, first=first, all_deleted=all_deleted)
+        ledger, cid = opened.ledger, scan.target.collection.id
+        deleted = steps.delete_gone(opened, scan, record)
+        if (rate := scan.diff.sharder.measured) is not None:
+            ledger.update_collection(cid, chars_per_second=rate)
+        steps.publish(opened, scan, record, hooks, all_deleted=deleted.complete)
         for part, rows in scan.part_rows.items():
-            ledger.note_size(collection.id, rows, part)
-        erase_if_due(opened, target, steps, record)
+            ledger.note_size(cid, rows, part)
+        erase_if_due(opened, scan.target, steps, record)
 
 
 def erase_if_due(opened: Opened, target: Target, steps: Steps, record: RunRecord) -> None:
@@ -252,6 +169,14 @@ def _written(opened: Opened, target: Target) -> Collection:
     """Return the collection of a run, under the name that an erasure may have given it."""
     ours = (one for one in opened.ledger.collections(opened.alias) if one.id == target.collection.id)
     return next(ours, target.collection)
+
+
+def search_index_due(store: Store, collection: str, dimension: int) -> bool:
+    """Return whether a run should build the search index. Only an embedded collection with more than 256 MB of vectors
+    needs it: smaller ones are scanned in milliseconds, and a server builds by itself."""
+    if not store.embedded or store.indexed(collection):
+        return False
+    return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024
 
 
 def _finish(opened: Opened, record: RunRecord) -> None:

@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from rag_index.core.reports.progress import ProcessState
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import EmbedderSettings
-    from rag_index.etl.collection import Target
-    from rag_index.etl.commit import Committer, Destination
-    from rag_index.etl.delete_guard import Deleted, DeleteGuard
-    from rag_index.etl.diff import Diff
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
+    from rag_index.etl.scan import Scan
 
 WAITED_FOR = (EmbedderUnavailable, StoreUnavailable)
 """Embedder and store wait for their servers in each call: they know which request failed, and what pause it needs."""
@@ -95,32 +94,19 @@ class Steps(ABC):
         """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
 
     @abstractmethod
-    def delete_gone(
-        self, opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
-    ) -> Deleted:
+    def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
         """Delete what the source no longer has."""
 
     @abstractmethod
-    def publish(
-        self,
-        opened: Opened,
-        target: Target,
-        guard: DeleteGuard,
-        diff: Diff,
-        record: RunRecord,
-        hooks: Hooks | None,
-        *,
-        first: bool,
-        all_deleted: bool,
-    ) -> str:
+    def publish(self, opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> None:
         """Verify the collection, and let readers see a rebuilt one."""
 
     @abstractmethod
-    def erase(self, opened: Opened, record: RunRecord) -> str:
+    def erase(self, opened: Opened, record: RunRecord) -> None:
         """Erase what was deleted or changed from the files of the store."""
 
     @abstractmethod
-    def build_search_index(self, opened: Opened, target: Target, record: RunRecord) -> str:
+    def build_search_index(self, opened: Opened, name: str, record: RunRecord) -> None:
         """Build the search index of a large embedded collection."""
 
     def start(self) -> None:  # noqa: B027 - many have nothing to do

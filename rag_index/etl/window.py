@@ -1,4 +1,4 @@
-"""The window of a run: its shards under way, and the limit of how many are embedded and written at a time.
+"""The window of a run: its shards from pending to committed, and how many are embedded and written at a time.
 
 Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
 others are done, and suspects at once. Suspects were pending when a run died, or are listed as failed. The run's own
@@ -31,7 +31,7 @@ from rag_index.errors import (
     StoreError,
     StoreUnavailable,
 )
-from rag_index.etl.commit import CHUNK_HASH, chunk_hash
+from rag_index.etl.commit import CHUNK_HASH, Destination, chunk_hash
 from rag_index.etl.embed import EmbedJob
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import EmbedderSettings
-    from rag_index.etl.collection import Target
-    from rag_index.etl.commit import Destination
     from rag_index.etl.opened import Opened
+    from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
 
 TICK_SECONDS = 1.0
@@ -70,9 +69,9 @@ class Jobs:
     reuse: VectorReuse | None
 
     @classmethod
-    def of(cls, opened: Opened, target: Target, *, had_documents: bool) -> Jobs:
+    def of(cls, opened: Opened, scan: Scan) -> Jobs:
         """Return what makes the jobs of a run."""
-        reuse = reusable(opened, target, had_documents=had_documents)
+        target, reuse = scan.target, reusable(opened, scan)
         return cls(target.chunker, opened.settings.embedder, target.identity, bm25_model(opened.index), reuse)
 
     def job(self, shard: Shard, workers: int) -> EmbedJob:
@@ -85,34 +84,37 @@ class Jobs:
 class Window:
     """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker`."""
 
-    def __init__(self, steps: Steps, jobs: Jobs, to: Destination, record: RunRecord) -> None:
-        self._steps, self._jobs, self._to, self._record = steps, jobs, to, record
+    def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
+        self._scan, self._steps, self._jobs, self._record = scan, steps, Jobs.of(opened, scan), record
+        self._to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
         self._died: list[Shard] = []
         self._error: RagIndexError | None = None
         self._ticked = time.monotonic()
 
-    def push(self, shard: Shard) -> Iterator[WrittenShard]:
-        """Begin to embed and write a shard, and yield shards that are done until there is room for the next one. If
-        there was room, it is one shard at most: the caller needs time for each, and workers must not run out of work.
-        When a shard fails, the others under way are still yielded; then the first error is raised. What a store raises
-        is raised at once."""
+    def push(self, shard: Shard) -> None:
+        """Begin to embed and write a shard, and commit shards that are done until there is room for the next one. If
+        there was room, it is one shard at most: a commit takes time, and workers must not run out of work. When a shard
+        fails, the others under way are still committed; then the first error is raised. What a store raises is raised
+        at once, as is IndexLocked where another run has taken the index over."""
+        self._record.note_first_shard()
+        self._scan.committer.begin(shard)  # pending, before anything may write it
         if shard.suspect:
             with self._record.stopwatch.stage("embed"):
-                yield from in_parts(shard, self._write_alone)
+                self._write_in_parts(shard)
             return
         self._submit(shard)
-        yield from self._down_to(self._steps.shards_per_worker * self._steps.workers - 1)
+        self._down_to(self._steps.shards_per_worker * self._steps.workers - 1)
         if not self._done.empty():
-            yield from self._next()
+            self._next()
 
-    def rest(self) -> Iterator[WrittenShard]:
-        """Wait for all shards under way, and yield them; then try those whose process died. Raises as `push`."""
-        yield from self._down_to(0)
+    def finish(self) -> None:
+        """Wait for all shards under way, and commit them; then try those whose process died. Raises as `push`."""
+        self._down_to(0)
         died, self._died = self._died, []
         for shard in died:
-            yield from in_parts(shard, self._write_alone)
+            self._write_in_parts(shard)
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
@@ -124,14 +126,14 @@ class Window:
         future.add_done_callback(self._done.put)
         self._note_under_way()
 
-    def _down_to(self, most: int) -> Iterator[WrittenShard]:
+    def _down_to(self, most: int) -> None:
         while len(self._under_way) > (0 if self._error else max(0, most)):
-            yield from self._next()
+            self._next()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    def _next(self) -> Iterator[WrittenShard]:
+    def _next(self) -> None:
         if (future := self._wait()) is None:
             return
         shard = self._under_way.pop(future)
@@ -148,7 +150,7 @@ class Window:
             self._error = self._error or error
         else:
             self._tick()
-            yield written
+            self._commit(written)
 
     def _wait(self) -> Future[WrittenShard] | None:
         try:
@@ -163,6 +165,18 @@ class Window:
         if (now := time.monotonic()) - self._ticked >= TICK_SECONDS:
             self._ticked = now
             self._steps.tick()
+
+    def _commit(self, written: WrittenShard) -> None:
+        """Delete the stale chunks of a shard whose points are in the store, then write the ledger's rows."""
+        scan = self._scan
+        with self._record.stopwatch.stage("commit"):
+            new = scan.committer.commit(written)
+        self._record.add(written, new=new, dimension=scan.target.collection.dimension)
+        scan.diff.sharder.observe(written.stats.chars, written.stats.seconds)
+
+    def _write_in_parts(self, shard: Shard) -> None:
+        for written in in_parts(shard, self._write_alone):
+            self._commit(written)
 
     def _write_alone(self, shard: Shard) -> WrittenShard:
         self._record.progress.begin_shard(shard.number)
@@ -241,16 +255,22 @@ class VectorReuse:
         return vectors
 
 
-def reusable(opened: Opened, target: Target, *, had_documents: bool) -> VectorReuse | None:
+def reusable(opened: Opened, scan: Scan) -> VectorReuse | None:
     """Return the lookup for a run, None if its texts can have no vector yet. A rebuild takes those of the live
     collection, if the same embedder made it; all others take those of their own. Source code, parts and files are found
     under another key, too: files are renamed, and parts move."""
-    ledger, store, index, identity = opened.ledger, opened.store, opened.index, target.identity
+    ledger, store, index, target, identity = (
+        opened.ledger,
+        opened.store,
+        opened.index,
+        scan.target,
+        scan.target.identity,
+    )
     if target.rebuild and (live := opened.live) is not None:
         made_by = EmbedderIdentity.from_metadata(store.metadata(live.name).get("embedder_identity"))
         if made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # in no vector
             return VectorReuse(index.name, ledger, store, live)
-    if not had_documents:
+    if not scan.before.all:
         return None
     moved = index.kind == CODE or bool(index.parts) or index.has_files
     return VectorReuse(index.name, ledger, store, target.collection, own=True, moved=moved)

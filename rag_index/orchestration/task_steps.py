@@ -7,7 +7,7 @@ import time
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import get_client
 from prefect.client.schemas.objects import StateDetails
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     from rag_index.core.machine import Policy
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import EmbedderSettings, Settings
-    from rag_index.etl.collection import Target
-    from rag_index.etl.commit import Committer, Destination
-    from rag_index.etl.delete_guard import Deleted, DeleteGuard
-    from rag_index.etl.diff import Diff
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
+    from rag_index.etl.scan import Scan
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
 
+T = TypeVar("T")
 NOT_BEGUN = "not begun, since nothing was embedded"
 NOT_BEGUN_SECONDS = 5.0
 
@@ -96,16 +96,13 @@ class TaskSteps(Steps):
         _run(tasks.check_store, policy, opened)
 
     def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
-        found: dict[str, int] = _run(tasks.check_parts, policy, opened)
-        return found
+        return _run(tasks.check_parts, policy, opened)
 
     def check_context(self, opened: Opened, policy: Policy) -> Chunker:
-        found: Chunker = _run(tasks.check_context, policy, opened)
-        return found
+        return _run(tasks.check_context, policy, opened)
 
     def check_embedder(self, embedder: EmbedderSettings, policy: Policy) -> EmbedderIdentity:
-        found: EmbedderIdentity = _run(tasks.check_embedder, policy, embedder)
-        return found
+        return _run(tasks.check_embedder, policy, embedder)
 
     # Page by page
 
@@ -144,42 +141,27 @@ class TaskSteps(Steps):
 
     # After the last page
 
-    def delete_gone(
-        self, opened: Opened, target: Target, guard: DeleteGuard, committer: Committer, diff: Diff, record: RunRecord
-    ) -> Deleted:
+    def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
         if self._liveness is not None:
             with suppress(OSError):
                 self._liveness.note_deaths()  # all shards are done
-        deleted: Deleted = self._end(tasks.delete_gone, opened, target, guard, committer, diff, record)
-        return deleted
+        return self._end(tasks.delete_gone, opened, scan, record)
 
-    def publish(
-        self,
-        opened: Opened,
-        target: Target,
-        guard: DeleteGuard,
-        diff: Diff,
-        record: RunRecord,
-        hooks: Hooks | None,
-        *,
-        first: bool,
-        all_deleted: bool,
-    ) -> str:
+    def publish(self, opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> None:
         made, source = collection_asset(opened.settings, opened.index), source_asset(opened.settings, opened.index)
         task = tasks.publish.with_options(assets=[made], asset_deps=[source])
-        given = opened, target, guard, diff, record, hooks
-        return str(self._end(task, *given, first=first, all_deleted=all_deleted))
+        self._end(task, opened, scan, record, hooks, all_deleted=all_deleted)
 
-    def erase(self, opened: Opened, record: RunRecord) -> str:
-        return str(self._end(tasks.erase, opened, record))
+    def erase(self, opened: Opened, record: RunRecord) -> None:
+        self._end(tasks.erase, opened, record)
 
-    def build_search_index(self, opened: Opened, target: Target, record: RunRecord) -> str:
-        return str(self._end(tasks.build_search_index, opened, target, record))
+    def build_search_index(self, opened: Opened, name: str, record: RunRecord) -> None:
+        self._end(tasks.build_search_index, opened, name, record)
 
-    def _end(self, task: Task[..., Any], *given: Any, **named: Any) -> Any:
+    def _end(self, task: Task[..., T], *given: Any, **named: Any) -> T:
         """Run a task after the one before, and after all that was written."""
         state = task(*given, **named, wait_for=self._ended or self._written, return_state=True)
-        found = _result(state)
+        found: T = _result(state)
         self._ended = [_bare(state)]
         return found
 
@@ -336,9 +318,10 @@ def flow_client() -> Client:
     return client
 
 
-def _run(task: Task[..., Any], policy: Policy, *given: Any) -> Any:
+def _run(task: Task[..., T], policy: Policy, *given: Any) -> T:
     asked: Any = task.with_options(**options_of(policy))
-    return _result(asked(*given, return_state=True))
+    found: T = _result(asked(*given, return_state=True))
+    return found
 
 
 def _bare(state: State[Any]) -> State[Any]:

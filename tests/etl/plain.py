@@ -14,10 +14,11 @@ from rag_index.components.ledger import Ledger
 from rag_index.core.reports.record import RunRecord
 from rag_index.etl import opened as opened_module
 from rag_index.etl.changed import BatchIndexer, serially
-from rag_index.etl.delete_guard import count_parts_of
+from rag_index.etl.deletes import count_parts_of
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, begin, execute
+from rag_index.etl.run import AllDocuments, execute
+from rag_index.etl.scan import begin
 from rag_index.search.evaluation.gate import SearchHooks
 from tests.project import run_here
 

@@ -9,10 +9,10 @@ from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.server import ServerStore
-from rag_index.etl import publish as publish_module
+from rag_index.etl import run as run_module
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import make_searchable
-from rag_index.etl.publish import search_index_due
+from rag_index.etl.run import search_index_due
 from tests.etl.plain import run_plain
 from tests.project import Project
 
@@ -72,7 +72,7 @@ def test_a_run_is_complete_before_it_builds_the_search_index_and_single_document
         with closing(Ledger(project.settings.ledger_url)) as ledger:
             seen.append(ledger.last_run("test_notes").state)
 
-    monkeypatch.setattr(publish_module, "AUTO_MB", 0)
+    monkeypatch.setattr(run_module, "AUTO_MB", 0)
     monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
     monkeypatch.setattr(EdgeStore, "optimize", note_state)
     assert project.run().state == "completed"

@@ -234,7 +234,7 @@ def test_an_unexpected_error_is_all_that_a_run_says_of_its_end(project, prefect_
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("rag_index.etl.run.choose", broken)
+    monkeypatch.setattr("rag_index.etl.scan.choose", broken)
     report = project.index(serial=True)
     assert "a mistake of ours" in report.sentence()
     assert "Failed to write result" not in caplog.text

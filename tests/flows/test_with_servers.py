@@ -13,7 +13,7 @@ from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, Emb
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit as commit_module
 from rag_index.etl.commit import write_shard
-from rag_index.etl.delete_guard import delete_gone
+from rag_index.etl.deletes import delete_gone
 from rag_index.etl.opened import RunOptions
 from rag_index.etl.run import AllDocuments, index_pages
 from tests.etl.plain import begun_run
@@ -158,7 +158,7 @@ def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_s
 
         monkeypatch.setattr(commit_module, "delete_chunks", stands_still)
         with pytest.raises(IndexLocked, match="another took over"):
-            delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
+            delete_gone(opened, scan, record)
     monkeypatch.undo()
     assert "7" not in project.texts()
     project.execute("INSERT INTO note SELECT * FROM kept")

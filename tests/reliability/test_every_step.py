@@ -22,7 +22,8 @@ from rag_index.etl.changed import serially
 from rag_index.etl.diff import MAX_TRIES
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, begin, execute
+from rag_index.etl.run import AllDocuments, execute
+from rag_index.etl.scan import begin
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import project_in

@@ -15,7 +15,8 @@ from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit as commit_module
-from rag_index.etl.delete_guard import delete_gone, delete_some
+from rag_index.etl.commit import Committer
+from rag_index.etl.deletes import delete_gone, delete_some
 from rag_index.etl.opened import RunOptions
 from rag_index.etl.publish import publish
 from rag_index.etl.run import AllDocuments, index_pages
@@ -166,14 +167,13 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     settings = project.settings
 
     def delete(opened, scan, record):
-        delete_gone(opened, scan.target, scan.guard, scan.committer, scan.diff, record)
+        delete_gone(opened, scan, record)
 
     def delete_named(opened, scan, record):
-        given = opened, scan.target, scan.guard, scan.committer, scan.diff, record
-        delete_some(*given, gone=["3"], seen=[], named=True)
+        delete_some(opened, scan, record, gone=["3"], seen=[], named=True)
 
     def publish_all(opened, scan, record):
-        publish(opened, scan.target, scan.guard, scan.diff, record)
+        publish(opened, scan, record)
 
     for full, writes in ((False, delete), (False, delete_named), (True, publish_all)):
         with begun_run(settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
@@ -203,7 +203,7 @@ def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypa
         if when == "documents become pending":
             stands_still()
         elif when == "it has written points":
-            after(monkeypatch, scan.committer, "begin", stands_still)
+            after(monkeypatch, Committer, "begin", stands_still)
         else:
             scan.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
             after(monkeypatch, opened.store, "set_commit_mark", stands_still)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
+    from rag_index.components.sources import Source
     from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
@@ -486,3 +487,8 @@ class SqlSource:
 
     def _errors_as_ours(self) -> AbstractContextManager[None]:
         return engine.errors_as_ours(self._url, f"index {self._index.name}")
+
+
+def policy_digest(source: Source) -> str:
+    """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
+    return source.row_policies().digest if isinstance(source, SqlSource) else ""

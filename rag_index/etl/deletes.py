@@ -1,0 +1,90 @@
+"""Deletes: what the source no longer has leaves the index, unless the delete guard holds it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from rag_index.components.sources.sql import SqlSource, policy_digest
+from rag_index.core.reports.outcome import count_of
+from rag_index.etl.delete_guard import DeleteGuard, count_parts, held_back, hidden_by_policies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.scan import Scan
+
+
+@attrs.frozen
+class Deleted:
+    """What a run deleted, in a sentence."""
+
+    sentence: str
+    complete: bool = False
+    """Whether nothing is left in the index that the source no longer has."""
+
+
+def count_parts_of(opened: Opened) -> dict[str, int]:
+    """Count the rows of each part. Raises as `count_parts`, unless a person allowed the loss."""
+    live = None if opened.options.allow_deletes else opened.live
+    hidden = hidden_by_policies(opened.ledger, opened.alias, policy_digest(opened.source)) if live else ""
+    guard = DeleteGuard(opened.ledger, live, opened.settings.run.delete_guard, hidden) if live else None
+    return count_parts(opened.source, opened.index, guard)
+
+
+def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
+    """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses. Call it
+    after the last page, when the whole source was seen. Returns what it did, or why not."""
+    ledger, source, collection = opened.ledger, opened.source, scan.target.collection
+    cid = collection.id
+    with record.stopwatch.stage("delete"):
+        opened.lease.check()
+        if ledger.find_gone(cid) and isinstance(source, SqlSource):
+            for keys in source.keys_now():
+                ledger.see(keys, page=0)
+            ledger.find_gone(cid)
+        refused = ""
+        if scan.target.rebuild or opened.options.allow_deletes:
+            refused = DeleteGuard.of(opened, scan).allow()
+        elif ledger.count_deletions(collection).all and (refused := DeleteGuard.of(opened, scan).hold_back()):
+            record.outcome.hold_back(ledger.count_held(cid), refused)
+            ledger.define(opened.alias, scan.policies, "policies")
+            return Deleted(refused)
+        if ledger.lost(cid):
+            _delete_lost(opened, scan, record)
+        if not scan.target.rebuild:
+            ledger.define(opened.alias, scan.policies, "policies")
+        ledger.forget_unseen_failures(cid)
+        with ledger.transaction():  # all is deleted but what is still held back
+            ledger.release(cid)
+            ledger.note_whole(cid)
+        if held := ledger.count_held(cid):
+            record.outcome.hold_back(held, refused or held_back(held, opened.index.name))
+        complete = not ledger.count_emptied()  # those must be read again
+    return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
+
+
+def delete_some(
+    opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str], seen: Sequence[str], named: bool
+) -> None:
+    """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
+    `named` documents may be deleted without the guard: the caller listed them. A batch of changes is guarded, and all
+    batches of a day count together."""
+    ledger, cid = opened.ledger, scan.target.collection.id
+    with record.stopwatch.stage("delete"):
+        opened.lease.check()
+        ledger.note_gone(gone)
+        ledger.release(cid, [*seen, *gone], even_lost=named)
+        if not named:
+            record.outcome.hold_back(*DeleteGuard.of(opened, scan).hold_back_batch())
+        if ledger.lost(cid):
+            _delete_lost(opened, scan, record)
+
+
+def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:
+    for deleted in scan.committer.delete_lost(note=scan.diff.note_deleted):
+        record.outcome.deleted += deleted
+    opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)  # deleting their points took them off the list
