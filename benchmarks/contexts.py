@@ -59,9 +59,7 @@ def serve(seconds: float, address: Any, finished: Any) -> None:
 
 
 def make_chunker(url: str, concurrency: int, folder: Path) -> ContextChunker:
-    servers = EmbedderSettings(
-        kind="ollama", hosts=[url], model=MODEL, timeout=60, requests_in_flight=concurrency, wait_for_recovery=0
-    )
+    servers = EmbedderSettings(kind="ollama", hosts=[url], model=MODEL, timeout=60, requests_in_flight=concurrency)
     recipe = Recipe(FakeOllama.digest, DEFAULT_PROMPT, 300, 4096)
     Ledger(make_url(ledger := f"sqlite:///{folder / 'ledger.db'}")).close()
     return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(ledger), False)

@@ -51,7 +51,7 @@ def index_all(
             with (
                 only_run(settings),
                 run_workers(settings),
-                whole_run(settings.project, len(chosen), settings.run.wait) as whole,
+                whole_run(settings.project, len(chosen), settings.run.wait or settings.run.wait_for_recovery) as whole,
             ):
                 for index in chosen:
                     with tags(settings.project, index.name):

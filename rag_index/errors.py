@@ -66,6 +66,18 @@ class RagIndexError(Exception):
 class TransientError(RagIndexError):
     """An error for which another try, after a pause, may succeed."""
 
+    since: float | None = None
+    """When its service failed first, by the machine's clock; None if nobody knows."""
+    deadline: float | None = None
+    """Until when it is tried again, by the machine's clock; None if nobody has said."""
+    retry_after: float | None = None
+    """The pause that the service has asked for, in seconds."""
+
+    @property
+    def pause(self) -> float:
+        """Return the seconds before which another try is useless."""
+        return self.retry_after or 0.0
+
 
 class SourceUnavailable(TransientError):
     """The error of a source database that does not answer."""
@@ -188,6 +200,10 @@ class RerankerError(TerminalError):
 
 class ProcessDied(TerminalError):
     """A process died while it embedded a shard: one of the documents may be the cause."""
+
+
+class ShardHalved(TerminalError):
+    """The error of a shard under which its service went away twice, or that took too long: its halves come next."""
 
 
 class RequestTooLarge(TerminalError):

@@ -1,4 +1,4 @@
-"""The tasks of a run: each is a policy (retries, delays, a time limit where it ends something) around one call.
+"""The tasks of a run: each is a policy (how often it is tried, after which delays, and when no more) around one call.
 
     check > fetch > embed > upsert > delete gone > verify and publish > erase
 
@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Crashed
+from prefect.states import Cancelled, Completed, Crashed
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
+from rag_index.core.recovery import DELAYS, RETRIES, waiting
 from rag_index.core.reports.outcome import count_of
-from rag_index.errors import ProcessDied
+from rag_index.errors import ProcessDied, ShardHalved
 from rag_index.etl import deletes
 from rag_index.etl import publish as publishing
 from rag_index.etl.embed import NO_MEMORY, embed, process_died
 from rag_index.etl.erase import erase_after
-from rag_index.etl.plain import answer
-from rag_index.etl.steps import CHECK, DELETE, EMBED, ERASE, FETCH, PUBLISH, SEARCH_INDEX, UPSERT
+from rag_index.etl.plain import answer, ask_store
 from tasks.assets import note_published
-from tasks.policies import options_of
+from tasks.policies import UNCACHED, may_be_tried
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -39,10 +39,9 @@ if TYPE_CHECKING:
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import Source, SourcePage
+    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import EmbedderSettings
     from rag_index.etl.commit import Destination, WorkerDestination
     from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
@@ -51,59 +50,93 @@ if TYPE_CHECKING:
     from rag_index.etl.scan import Scan
 
 
-@task(name="check source", task_run_name="check source", **options_of(CHECK))
-def check_source(source: Source) -> None:
-    """Check that the source can be read, and that the tables and columns of the settings exist there."""
-    source.check()
+@task(
+    name="check source", task_run_name="check source",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
+def check_source(opened: Opened, wait: float) -> None:
+    """Check that the source can be read, and that the tables and columns of the settings exist there. All checks are
+    tried again for `wait` seconds after the service failed first."""
+    with waiting(wait):
+        opened.source.check()
 
 
-@task(name="check store", task_run_name="check store", **options_of(CHECK))
-def check_store(opened: Opened) -> None:
+@task(
+    name="check store", task_run_name="check store",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
+def check_store(opened: Opened, wait: float) -> None:
     """Check that Qdrant answers."""
-    opened.store.collections()
+    with waiting(wait):
+        ask_store(opened)
 
 
-@task(name="check parts", task_run_name="check parts", **options_of(CHECK))
-def check_parts(opened: Opened) -> dict[str, int]:
+@task(
+    name="check parts", task_run_name="check parts",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
+def check_parts(opened: Opened, wait: float) -> dict[str, int]:
     """Count the rows of each part: if too many are lost, nothing is written."""
-    return deletes.count_parts_of(opened)
+    with waiting(wait):
+        return deletes.count_parts_of(opened)
 
 
-@task(name="check context", task_run_name="check context", **options_of(CHECK))
-def check_context(opened: Opened) -> Chunker:
+@task(
+    name="check context", task_run_name="check context",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
+def check_context(opened: Opened, wait: float) -> Chunker:
     """Check the model that writes contexts of chunks, and return the chunker that has it."""
-    return open_chunker(opened.settings, opened.index)
+    with waiting(wait):
+        return open_chunker(opened.settings, opened.index)
 
 
-@task(name="check embedder", task_run_name="check embedder", **options_of(CHECK))
-def check_embedder(embedder: EmbedderSettings) -> EmbedderIdentity:
+@task(
+    name="check embedder", task_run_name="check embedder",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
+def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
     """Embed one text, and return the model, its digest and its dimension."""
-    return identify(embedder)
+    with waiting(wait):
+        return identify(opened.settings.embedder)
 
 
-@task(name="fetch", task_run_name="fetch {index} {page}", **options_of(FETCH))
-def fetch_page(source: Source, index: str, page: int, cursor: Any, rows: int) -> SourcePage:
-    """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones."""
-    read = source.page(cursor, rows)
+@task(
+    name="fetch", task_run_name="fetch {opened.index.name} {page}",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
+def fetch_page(opened: Opened, page: int, cursor: Any, rows: int) -> SourcePage:
+    """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones, and begins
+    with a new connection. A query ends after `[source] timeout`."""
+    with waiting(opened.settings.run.wait_for_recovery):
+        read = opened.source.page(cursor, rows)
     get_run_logger().info("%s read", count_of(len(read.documents), "document"))
     return read
 
 
-@task(name="embed", task_run_name="embed {job.shard.index} {job.shard.number}", **options_of(EMBED))
+@task(
+    name="embed", task_run_name="embed {job.shard.index} {job.shard.number}",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
 def embed_shard(job: EmbedJob) -> EmbeddedShard:
     """Chunk and embed the documents of a shard, on a Dask worker.
 
-    Requests to servers have a time limit. If all servers are down, the task waits for `[embedder] wait_for_recovery`. A
-    worker that hangs ends itself.
+    A request ends after `[embedder] timeout`, and a worker that hangs ends itself (`Shard.limit`). A further try begins
+    with the health check: Ollama's version, its model, a plain text.
     """
     try:
         embedded = embed(job)
     except MemoryError:
         return _no_memory(job.shard)  # type: ignore[return-value]
+    except ShardHalved as error:
+        return Cancelled(name="Halved", message=str(error), data=error)  # type: ignore[return-value]
     return _log_embedded(job, embedded)  # type: ignore[return-value]
 
 
-@task(name="embed alone", task_run_name="embed {job.shard.index} {job.shard.number} alone", **options_of(EMBED))
+@task(
+    name="embed alone", task_run_name="embed {job.shard.index} {job.shard.number} alone",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
 def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
@@ -116,52 +149,66 @@ def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     return _log_embedded(job, embedded)  # type: ignore[return-value]
 
 
-@task(name="upsert", task_run_name="upsert {embedded.index} {embedded.number}", **options_of(UPSERT))
+@task(
+    name="upsert", task_run_name="upsert {embedded.index} {embedded.number}",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
 def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -> WrittenShard:
     """Write the points of a shard to Qdrant, and return what the ledger needs once they are durable.
 
-    If the store is a server, the worker that embedded the shard writes it; otherwise the flow's process does.
+    If the store is a server, the worker that embedded the shard writes it; otherwise the flow's process does. A request
+    ends after `[store] timeout`. A further try begins with the health check: Qdrant's `/readyz`.
     """
     try:
-        written = to.write(embedded)
+        with waiting(to.wait):
+            written = to.write(embedded)
     except MemoryError:
         return _no_memory(embedded)  # type: ignore[return-value]
     get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
     return written
 
 
-@task(name="delete gone", task_run_name="delete gone", **options_of(DELETE))
+@task(
+    name="delete gone", task_run_name="delete gone",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
 def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     """Delete what the source no longer has, unless the delete guard holds it back."""
-    deleted = deletes.delete_gone(opened, scan, record)
+    with waiting(opened.settings.run.wait_for_recovery):
+        deleted = deletes.delete_gone(opened, scan, record)
     get_run_logger().info("%s", deleted.sentence)
     return deleted
 
 
 @materialize(
     "qdrant://alias", by="rag-index", name="verify and publish", task_run_name="verify and publish",
-    **options_of(PUBLISH),
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
 
     What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
     """
-    said = publishing.publish(opened, scan, record, hooks, all_deleted=all_deleted)
+    with waiting(opened.settings.run.wait_for_recovery):
+        said = publishing.publish(opened, scan, record, hooks, all_deleted=all_deleted)
     get_run_logger().info("%s", said)
     note_published(opened, scan.target, record)
     return said
 
 
-@task(name="erase", task_run_name="erase", **options_of(ERASE))
+@task(
+    name="erase", task_run_name="erase",
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+)  # fmt: skip
 def erase(opened: Opened, record: RunRecord) -> str:
     """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
-    said = erase_after(opened, record)
+    with waiting(opened.settings.run.wait_for_recovery):
+        said = erase_after(opened, record)
     get_run_logger().info("%s", said)
     return said
 
 
-@task(name="build search index", task_run_name="build search index", **options_of(SEARCH_INDEX))
+@task(name="build search index", task_run_name="build search index", retries=0, **UNCACHED)
 def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
     """Build the search index (HNSW) of a large embedded collection. The run is complete already.
 

@@ -122,5 +122,5 @@ def test_an_outage_goes_on_between_the_tries_of_a_task_until_one_succeeds(calls,
 
 def test_an_outage_that_nobody_waits_for_any_more_is_forgotten(calls, clock):
     give_up(calls, clock)
-    clock.now += 20
+    clock.now += 25
     assert services(calls) == []

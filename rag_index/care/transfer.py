@@ -60,7 +60,7 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
     is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet) and SettingsError if
     the file cannot be written."""
     index = settings.index(name)
-    with closing(open_reader(settings.store, wait=settings.run.wait)) as store:
+    with closing(open_reader(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store:
         live = find_live(store, settings.alias(index.name))
         if live is None:
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
@@ -215,7 +215,8 @@ def move(settings: Settings, target: StoreSettings, names: Sequence[str] | None 
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         old, new = (
-            stack.enter_context(closing(open_store(s, wait=settings.run.wait))) for s in (settings.store, target)
+            stack.enter_context(closing(open_store(s, wait=settings.run.wait, patience=settings.run.wait_for_recovery)))
+            for s in (settings.store, target)
         )
         live = old.aliases()
         empty = [index.name for index in settings.named(names) if settings.alias(index.name) not in live]

@@ -270,7 +270,9 @@ def erase(
     settings = context.settings(wait=wait)
     index, alias, proved = settings.index(name), settings.alias(name), None
     with closing(Ledger(settings.ledger_url)) as ledger, IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease:
-        with closing(open_store(settings.store, wait=settings.run.wait)) as store:
+        with closing(
+            open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
+        ) as store:
             erased = erase(settings, index, ledger, store, lease, ids, witness)
         if witness is not None and erased is not None:
             proved = witness.prove(settings, ledger, erased)
@@ -399,7 +401,7 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, str(uuid.uuid4())),
-        closing(open_store(settings.store, wait=settings.run.wait)) as store,
+        closing(open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store,
     ):
         before, live, returned = roll_back(ledger, store, alias, name, access=access)
     came = f", with {returned:,} that {before} no longer had" if returned else ""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag_index.errors import TransientError
 from rag_index.redaction import redacted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
-GIVEN_UP_SECONDS = 15.0
+GIVEN_UP_SECONDS = 20.0
 """Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
 
 
@@ -37,14 +38,12 @@ class Outage:
     """The last error of the service; empty if it is silent."""
     answered: bool = False
     """Whether the last error is an answer of the service, such as one that asks for a pause."""
-    limit: float = 0.0
-    """Seconds for which the caller waits at most; 0 if that is unknown."""
 
-    def sentence(self) -> str:
-        """Return who is waited for, since when, and why."""
-        since = time.strftime("%H:%M:%S", time.localtime(self.since))
-        limit = f"{self.limit:.0f} s" if self.limit < 120 else f"{self.limit / 60:.0f} min"
-        since = f"since {since}{f', for at most {limit}' if self.limit else ''}"
+    def sentence(self, wait: float = 0.0) -> str:
+        """Return who is waited for, since when, for how many seconds at most (0 if nobody knows), and why."""
+        since = f"since {time.strftime('%H:%M:%S', time.localtime(self.since))}"
+        if wait:
+            since += f", for at most {f'{wait:.0f} s' if wait < 120 else f'{wait / 60:.0f} min'}"
         if self.answered:
             return f"waiting for {self.service} {since}: {self.reason}"
         return f"{self.service} does not answer, waiting {since}{f': {self.reason}' if self.reason else ''}"
@@ -64,24 +63,26 @@ AT_WORK = "it is still at work on a request"
 class Call:
     """A call that is under way."""
 
-    def __init__(self, service: str, patience: float, clock: Callable[[], float], limit: float = 0.0) -> None:
-        self._service, self._limit = service, limit
+    def __init__(self, service: str, patience: float, clock: Callable[[], float]) -> None:
+        self._service = service
         self._clock = clock
         self._patience = patience
         self._silent_since, self._since = clock(), time.time()
-        self._reason, self._answered, self._failed = "", False, False
+        self._reason, self._answered = "", False
+        self.failed_at: float | None = None
+        """When the service failed first, by the machine's clock (`time.time`); None if it has answered since."""
 
     def resume(self, earlier: Call) -> None:
         """Continue the outage of an earlier call, which gave up."""
         self._silent_since, self._since = earlier._silent_since, earlier._since
-        self._reason, self._answered, self._failed = earlier._reason, earlier._answered, earlier._failed
+        self._reason, self._answered, self.failed_at = earlier._reason, earlier._answered, earlier.failed_at
 
     def answered(self, patience: float | None = None) -> None:
         """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
         if patience is not None:
             self._patience = patience
         self._silent_since, self._since = self._clock(), time.time()
-        self._reason, self._answered, self._failed = "", False, False
+        self._reason, self._answered, self.failed_at = "", False, None
 
     @property
     def quiet(self) -> bool:
@@ -95,14 +96,15 @@ class Call:
 
     def failed(self, reason: object, *, answered: bool = False) -> None:
         """Take note of the service's last error, and of whether it is an answer."""
-        self._reason, self._answered, self._failed = redacted(str(reason)), answered, True
+        self._reason, self._answered = redacted(str(reason)), answered
+        self.failed_at = self.failed_at or time.time()
 
-    def outage(self) -> Outage | None:
-        """Return the outage that this call has met, if it has waited for long enough."""
-        patience = min(self._patience, SILENCE_SECONDS) if self._failed else self._patience
-        if self._clock() - self._silent_since < patience:
+    def outage(self, now: float | None = None) -> Outage | None:
+        """Return the outage that this call has met, if it has waited for long enough by `now`."""
+        patience = min(self._patience, SILENCE_SECONDS) if self.failed_at else self._patience
+        if (self._clock() if now is None else now) - self._silent_since < patience:
             return None
-        return Outage(self._service, self._since, self._reason, self._answered, self._limit)
+        return Outage(self._service, self._since, self._reason, self._answered)
 
 
 class Calls:
@@ -114,18 +116,22 @@ class Calls:
         self._given_up: dict[str, tuple[float, Call]] = {}
 
     @contextmanager
-    def asking(self, service: str, *, patience: float = SILENCE_SECONDS, limit: float = 0.0) -> Iterator[Call]:
-        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds. `limit`
-        is how long the caller waits for it at most, in seconds; 0 if it does not know. An outage in which the block
-        raises goes on, and the next block for this service continues it."""
-        call = Call(service, patience, self._clock, limit)
+    def asking(self, service: str, *, patience: float = SILENCE_SECONDS) -> Iterator[Call]:
+        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds. An outage
+        in which the block raises goes on, and the next block for this service continues it. A TransientError that
+        leaves the block is told since when the service fails."""
+        call = Call(service, patience, self._clock)
         if (earlier := self._paused().get(service)) is not None:
-            call.resume(earlier)
+            call.resume(earlier[1])
         self._under_way[id(call)] = call
         try:
             yield call
-        except Exception:
-            if call.outage() is not None:
+        except Exception as error:
+            if isinstance(error, TransientError):
+                if call.failed_at is None:
+                    call.failed(error)
+                error.since = call.failed_at
+            if call.failed_at is not None:
                 self._given_up[service] = (self._clock(), call)
             raise
         else:
@@ -135,12 +141,13 @@ class Calls:
 
     def outages(self) -> tuple[Outage, ...]:
         """Return the services that do not answer now, each once, the longest silent first."""
-        calls = [*list(self._under_way.values()), *self._paused().values()]
-        return tuple(longest_first(outage for call in calls if (outage := call.outage()) is not None))
+        under_way = [call.outage() for call in list(self._under_way.values())]
+        paused = [call.outage(at) for at, call in self._paused().values()]
+        return tuple(longest_first(outage for outage in (*under_way, *paused) if outage is not None))
 
-    def _paused(self) -> dict[str, Call]:
+    def _paused(self) -> dict[str, tuple[float, Call]]:
         now = self._clock()
-        return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < GIVEN_UP_SECONDS}
+        return {service: ended for service, ended in list(self._given_up.items()) if now - ended[0] < GIVEN_UP_SECONDS}
 
 
 _CALLS = Calls()

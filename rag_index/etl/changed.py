@@ -24,7 +24,8 @@ from rag_index.components.stores.protocol import Condition
 from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
 from rag_index.core.documents.keys import decode_key, document_id, key_parts, possible_keys
-from rag_index.core.machine import collect_seldom, with_retries
+from rag_index.core.machine import collect_seldom
+from rag_index.core.recovery import with_retries
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import IndexLocked, RagIndexError, SettingsError, SettingsReplaced, StoreBusy, StoreRestored
 from rag_index.etl.delete_guard import DeleteGuard
@@ -35,7 +36,6 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
 from rag_index.etl.run import AllDocuments, erase_if_due, execute
 from rag_index.etl.scan import Scan, begin
-from rag_index.etl.steps import DELETE, PUBLISH
 from rag_index.etl.tombstones import let_in, without_erased
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class _Kept:
     embedder that is down fails after `wait` seconds."""
 
     def __init__(self, settings: Settings, *, wait: float, clock: Callable[[], float] = time.monotonic) -> None:
-        embedder = settings.embedder.model_copy(update={"wait_for_recovery": wait})
-        self.settings, self._clock = settings.model_copy(update={"embedder": embedder}), clock
+        run = settings.run.model_copy(update={"wait_for_recovery": wait})
+        self.settings, self._clock = settings.model_copy(update={"run": run}), clock
         self._ledger: Ledger | None = None
         self._sources: dict[str, Source] = {}
         self._chunkers: dict[str, Chunker] = {}
@@ -169,8 +169,8 @@ class NamedDocuments(AllDocuments):
 
     def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
         """Delete those of the documents that the source no longer has, and verify the store."""
-        delete = partial(delete_some, opened, scan, record)
-        with_retries(partial(delete, gone=self._gone, seen=self._seen, named=self.named), DELETE)
+        delete = partial(delete_some, opened, scan, record, gone=self._gone, seen=self._seen, named=self.named)
+        with_retries(delete, opened.settings.run.wait_for_recovery)
         if (rate := scan.diff.sharder.measured) is not None:
             opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)
         self.publish(opened, scan, record)
@@ -180,7 +180,7 @@ class NamedDocuments(AllDocuments):
     def publish(self, opened: Opened, scan: Scan, record: RunRecord) -> None:
         """Verify that the store holds what the ledger says."""
         with record.stopwatch.stage("publish"):
-            with_retries(partial(counted, opened, scan.target), PUBLISH)
+            with_retries(partial(counted, opened, scan.target), opened.settings.run.wait_for_recovery)
 
 
 class _Batch(NamedDocuments):

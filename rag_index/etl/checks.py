@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.core.machine import Policy
 from rag_index.core.settings.index import SQL
 from rag_index.errors import EmbedderUnavailable, TransientError
 
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
     from rag_index.etl.steps import Steps
 
-ASK_AGAIN_SECONDS = 5.0
-QUICK_SECONDS = 15.0
-"""How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
+LOCKED_SECONDS = 5.0
+"""How long a source is asked again by a run that is not to wait for services."""
 MIN_PATIENCE = 30.0
 """The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
@@ -32,7 +30,7 @@ class Question:
     service: str
     """As people see it: source, store, embedder, …"""
     ask: Callable[[], Any]
-    """Asks it, as often as its policy says: a method of `Steps`."""
+    """Asks it, as often as may help: a method of `Steps`."""
     key: Hashable = ""
     """Tells services of one kind apart, such as the sources of several indexes. By default there is only one."""
     kept: bool = False
@@ -86,26 +84,20 @@ class ServiceChecks:
         self._answers.clear()
 
 
-def patience(wait: float, min_retries: int = 1) -> Policy:
-    """Return the policy of asking a service in a run that may wait this many seconds for it."""
-    return Policy(min_retries + int(wait / ASK_AGAIN_SECONDS), ASK_AGAIN_SECONDS, max(wait, QUICK_SECONDS))
-
-
 def questions(opened: Opened, steps: Steps) -> list[Question]:
-    """Return what a run asks its services, each with the policy of a run that may wait `[run] wait` seconds."""
-    settings, index = opened.settings, opened.index
-    wait, briefly = patience(settings.run.wait), patience(settings.run.wait, 0)
-    servers = wait if steps.waits else briefly  # a locked source may be free in a moment
+    """Return what a run asks its services. A source is asked again for a moment in any case: it may be locked."""
+    index, wait = opened.index, steps.wait
+    source = max(wait, LOCKED_SECONDS)
     source_key = "" if index.kind == SQL else ("source", index.name)
     asked = [
-        Question("source", partial(steps.check_source, opened.source, wait), source_key),
-        Question("store", partial(steps.check_store, opened, briefly)),
+        Question("source", partial(steps.check_source, opened, source), source_key),
+        Question("store", partial(steps.check_store, opened, wait)),
     ]
     if index.parts:
-        asked.append(Question("parts", partial(steps.check_parts, opened, wait), ("parts", index.name)))
+        asked.append(Question("parts", partial(steps.check_parts, opened, source), ("parts", index.name)))
     if steps.check_workers is not None:
         asked.append(Question("workers", partial(steps.check_workers, wait)))
     if index.context is not None:
         service = ("context", index.context.model, *(index.context.hosts or []))
-        asked.append(Question("context", partial(steps.check_context, opened, servers), service))
-    return [*asked, Question("embedder", partial(steps.check_embedder, settings.embedder, servers), kept=True)]
+        asked.append(Question("context", partial(steps.check_context, opened, wait), service))
+    return [*asked, Question("embedder", partial(steps.check_embedder, opened, wait), kept=True)]

@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
@@ -53,6 +53,7 @@ class Destination:
     store: Store
     collection: str
     epoch: int | None
+    wait: ClassVar[float] = 0.0  # its connection waits
     _turn: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
 
@@ -87,6 +88,8 @@ class WorkerDestination:
     settings: StoreSettings
     collection: str
     epoch: int
+    wait: float = 0.0
+    """For how many seconds a write is tried again after the server failed first."""
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
         """Upsert a shard by this process's connection. Raises as `write_shard`: IndexLocked, if the collection belongs

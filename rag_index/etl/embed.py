@@ -29,8 +29,17 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import collect_seldom, end_process_after
 from rag_index.core.machine.resources import peak_memory
 from rag_index.core.outages import outages
+from rag_index.core.recovery import PATIENCE, waiting
 from rag_index.core.reports.progress import ProcessState, shard_name
-from rag_index.errors import BadVectors, ProcessDied, RagIndexError, TextTooLong
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    ProcessDied,
+    RagIndexError,
+    RateLimited,
+    ShardHalved,
+    TextTooLong,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +59,10 @@ CODE_NAMES = ("name", "qualified_name", "path")
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
+HALVED_DOWNS = 2
+"""After a service went away so often under a shard, its halves are embedded, so that most documents advance."""
+HALVED_SECONDS = 60.0
+"""A shard that took longer, and failed, is tried again in halves."""
 REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
 
 
@@ -79,6 +92,8 @@ class EmbedJob:
     identity: EmbedderIdentity
     bm25: Bm25Model | None = None
     workers: int = 1
+    wait: float = 0.0
+    """For how many seconds the shard is tried again after a service failed first."""
     known: dict[str, NDArray[np.float32]] = attrs.Factory(dict)
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
@@ -118,6 +133,16 @@ class EmbedJob:
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 
 
+@dataclass(slots=True)
+class Tried:
+    """What earlier tries of a shard in this process met."""
+
+    downs: int = 0
+    """How often a service went away while it had texts of the shard."""
+    seconds: float = 0.0
+    """The longest try."""
+
+
 def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
     """Return the error of a process that died under a shard. It says where the document at fault will be listed."""
     documents, listed = len(shard.documents), f"`rag-index failed {shard.index}` lists"
@@ -136,6 +161,8 @@ class _Process:
     store: tuple[StoreSettings, Store] | None = None
     counts: ClassVar[dict[str, ShardCount]] = {}
     """What is embedded of the shards under way, by `shard_name`."""
+    tried: ClassVar[dict[tuple[str, str, int], Tried]] = {}
+    """The shards whose last try failed, by index, first key and number of documents."""
     worker: int | None = None
     """The number of this process among the workers of a run; None in every other process."""
 
@@ -166,10 +193,10 @@ def process_embedder(
 
 
 def process_store(settings: StoreSettings) -> Store:
-    """Return this process's connection to a server, opened on first use."""
+    """Return this process's connection to a server, opened on first use. It is the task that waits for the server."""
     with _Process.turn:
         if _Process.store is None or _Process.store[0] != settings:
-            _Process.store = settings, open_store(settings)
+            _Process.store = settings, open_store(settings, patience=PATIENCE)
         return _Process.store[1]
 
 
@@ -194,7 +221,7 @@ def counted_shard(shard: Shard, stats: RequestStats) -> Iterator[ShardCount]:
     try:
         yield count
     finally:
-        del _Process.counts[name]
+        _Process.counts.pop(name, None)  # both halves of a shard have its name
 
 
 def _close_embedder() -> None:
@@ -204,12 +231,36 @@ def _close_embedder() -> None:
 
 
 def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None) -> EmbeddedShard:
-    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`. A
-    `limited` process, such as every worker, ends itself if it takes longer than the shard's `limit`: its shard is then
-    tried alone."""
+    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`, and
+    ShardHalved if earlier tries have shown that it is too much. A `limited` process, such as every worker, ends itself
+    if it takes longer than the shard's `limit`: its shard is then tried alone."""
     limited = is_worker() if limited is None else limited
-    with end_process_after(job.shard.limit if limited else None), collect_seldom():
-        return job.embed(process_embedder(job.embedder, job.identity, job.workers, home))
+    documents = job.shard.documents
+    name = job.shard.index, documents.keys[0] if len(documents) else "", len(documents)
+    if (tried := _Process.tried.get(name)) and len(documents) > 1:
+        _require_few(job.shard, tried)
+    embedder, began = process_embedder(job.embedder, job.identity, job.workers, home), time.monotonic()
+    before = embedder.stats.requests
+    try:
+        with waiting(job.wait), end_process_after(job.shard.limit if limited else None), collect_seldom():
+            embedded = job.embed(embedder)
+    except EmbedderUnavailable as error:
+        tried = _Process.tried.setdefault(name, Tried())
+        tried.downs += embedder.stats.requests > before and not isinstance(error, RateLimited)
+        tried.seconds = max(tried.seconds, time.monotonic() - began)
+        raise
+    _Process.tried.pop(name, None)
+    return embedded
+
+
+def _require_few(shard: Shard, tried: Tried) -> None:
+    """Raise ShardHalved if a shard was too much for its service."""
+    if tried.downs < HALVED_DOWNS and tried.seconds < HALVED_SECONDS:
+        return
+    why = f"its service went away {tried.downs} times" if tried.downs >= HALVED_DOWNS else "a try took over a minute"
+    raise ShardHalved(
+        f"shard {shard.number} of {shard.index} is embedded in halves ({len(shard.documents):,} documents): {why}"
+    )
 
 
 def _embed(

@@ -381,7 +381,7 @@ def drop_index(settings: Settings, name: str) -> list[str]:
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, f"drop-{uuid.uuid4()}"),
-        closing(open_store(settings.store, wait=settings.run.wait)) as store,
+        closing(open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store,
     ):
         require_own(ledger, store, alias)
         stored = _stored(ledger, store, alias)

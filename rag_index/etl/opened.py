@@ -106,7 +106,9 @@ def open_index(
         _require_current(settings, index)
         batch = run_id.startswith(BATCH)
         wait = 0.0 if batch else settings.run.wait
-        store: Any = stack.enter_context(closing(open_store(settings.store, wait=wait, writes=batch)))
+        store: Any = stack.enter_context(
+            closing(open_store(settings.store, wait=wait, writes=batch, patience=settings.run.wait_for_recovery))
+        )
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         ledger.note_store(settings.alias(name), location(settings.store))
         yield Opened(settings, index, options, run_id, source, ledger, lease, store, single)

@@ -13,16 +13,17 @@ import attrs
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.stores import open_reader
-from rag_index.core.machine import Policy, in_thread, with_retries
+from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
+from rag_index.core.recovery import with_retries
 from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.deletes import count_parts_of, delete_gone
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died, process_state
 from rag_index.etl.erase import erase_after
 from rag_index.etl.publish import build_search_index, publish
-from rag_index.etl.steps import DELETE, EMBED, ERASE, FETCH, PUBLISH, SEARCH_INDEX, UPSERT, Steps
+from rag_index.etl.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import Source, SourcePage
+    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import EmbedderSettings, Settings
+    from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
@@ -51,7 +52,7 @@ class Plainly(Steps):
     def __init__(self, settings: Settings, *, embed_here: Callable[[EmbedJob], EmbeddedShard] = embed) -> None:
         """`embed_here` embeds in this process, by default as in any other."""
         self._embed_here = embed_here
-        self.waits = settings.run.wait > 0
+        self.wait, self._recovery = settings.run.wait, settings.run.wait_for_recovery
         count = 0 if settings.parallel.serial else worker_count(settings)
         self._here = not count
         self.workers = max(1, count)
@@ -61,23 +62,23 @@ class Plainly(Steps):
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
         self._alone = Process(self._memory, process_state)
 
-    def check_source(self, source: Source, policy: Policy) -> None:
-        with_retries(source.check, policy)
+    def check_source(self, opened: Opened, wait: float) -> None:
+        with_retries(opened.source.check, wait)
 
-    def check_store(self, opened: Opened, policy: Policy) -> None:
-        with_retries(partial(_ask_store, opened, waits=self.waits), policy)
+    def check_store(self, opened: Opened, wait: float) -> None:
+        with_retries(partial(ask_store, opened), wait)
 
-    def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
-        return with_retries(partial(count_parts_of, opened), policy)
+    def check_parts(self, opened: Opened, wait: float) -> dict[str, int]:
+        return with_retries(partial(count_parts_of, opened), wait)
 
-    def check_context(self, opened: Opened, policy: Policy) -> Chunker:
-        return with_retries(partial(open_chunker, opened.settings, opened.index), policy)
+    def check_context(self, opened: Opened, wait: float) -> Chunker:
+        return with_retries(partial(open_chunker, opened.settings, opened.index), wait)
 
-    def check_embedder(self, embedder: EmbedderSettings, policy: Policy) -> EmbedderIdentity:
-        return with_retries(partial(identify, embedder), policy)
+    def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
+        return with_retries(partial(identify, opened.settings.embedder), wait)
 
-    def fetch(self, source: Source, index: str, number: int, cursor: object, rows: int) -> SourcePage:
-        return with_retries(partial(source.page, cursor, rows), FETCH)
+    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
+        return with_retries(partial(opened.source.page, cursor, rows), self._recovery)
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         if self._shards and not (self._here or self.started):
@@ -92,28 +93,28 @@ class Plainly(Steps):
                 shard = embedded()
             finally:
                 self._under_way[executor] -= 1
-            return _upsert(shard, to)
+            return self._upsert(shard, to)
 
         return in_thread(done, "upsert")
 
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
-        return _upsert(self._embed(self._alone, job)(), to)
+        return self._upsert(self._embed(self._alone, job)(), to)
 
     def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
-        deleted = with_retries(partial(delete_gone, opened, scan, record), DELETE)
+        deleted = with_retries(partial(delete_gone, opened, scan, record), self._recovery)
         record.log.info("%s: %s", opened.index.name, deleted.sentence)
         return deleted
 
     def publish(self, opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> None:
-        said = with_retries(partial(publish, opened, scan, record, hooks, all_deleted=all_deleted), PUBLISH)
+        said = with_retries(partial(publish, opened, scan, record, hooks, all_deleted=all_deleted), self._recovery)
         record.log.info("%s: %s", opened.index.name, said)
 
     def erase(self, opened: Opened, record: RunRecord) -> None:
-        said = with_retries(partial(erase_after, opened, record), ERASE)
+        said = with_retries(partial(erase_after, opened, record), self._recovery)
         record.log.info("%s: %s", opened.index.name, said)
 
     def build_search_index(self, opened: Opened, name: str, record: RunRecord) -> None:
-        said = with_retries(partial(build_search_index, opened, name, record), SEARCH_INDEX)
+        said = build_search_index(opened, name, record)
         record.log.info("%s: %s", opened.index.name, said)
 
     def warm_up(self, job: EmbedJob) -> None:
@@ -143,21 +144,20 @@ class Plainly(Steps):
         call = partial(embed, job, home=home, limited=True) if apart else partial(self._embed_here, job)
         submit = partial(executor.submit, call)
         futures = [submit()]
-        return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), EMBED)
+        return partial(with_retries, lambda: answer(futures.pop() if futures else submit(), job), self._recovery)
+
+    def _upsert(self, shard: EmbeddedShard, to: Destination) -> WrittenShard:
+        with to.turn():
+            return with_retries(partial(to.write, shard), self._recovery)
 
 
-def _ask_store(opened: Opened, *, waits: bool) -> None:
-    """Ask the store for its collections. The store of a run waits some seconds for a server by itself."""
-    if waits or opened.store.embedded:
+def ask_store(opened: Opened) -> None:
+    """Ask the store for its collections, once: the step that does it waits for a server that is away."""
+    if opened.store.embedded:
         opened.store.collections()
         return
     with closing(open_reader(opened.settings.store, patience=0.0)) as store:
         store.aliases()
-
-
-def _upsert(shard: EmbeddedShard, to: Destination) -> WrittenShard:
-    with to.turn():
-        return with_retries(partial(to.write, shard), UPSERT)
 
 
 def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:

@@ -11,6 +11,7 @@ as tasks of Prefect on Dask workers) is given to it: see `etl.steps`.
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from rag_index.components.ledger.runs import BATCH
 from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import FLOW, watched_processes
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.checks import ServiceChecks, questions
 from rag_index.etl.embed import process_state
 from rag_index.etl.erase import erasure_due
@@ -72,6 +73,7 @@ def execute(
     def states() -> dict[str, ProcessState]:
         return {FLOW: process_state(), **steps.states()}
 
+    record.progress.wait = opened.settings.run.wait_for_recovery
     try:
         with watched_processes(record.progress, record.logger, states) if record.logger else nullcontext():
             if scan := documents.begin(opened, steps, record, checks):
@@ -120,7 +122,7 @@ class AllDocuments:
     """All documents of an index. Runs over some documents override every step."""
 
     def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
-        """Check the services, wait `[run] wait` seconds for those that are down, and begin the run. Returns None if
+        """Check the services, wait for those that are down, and begin the run. Returns None if
         there is nothing to do."""
         answers = checks.ask(questions(opened, steps))
         identity: EmbedderIdentity = answers["embedder"]
@@ -139,7 +141,7 @@ class AllDocuments:
         while True:
             number += 1
             with record.stopwatch.stage("fetch"):
-                page = steps.fetch(opened.source, opened.index.name, number, cursor, min(rows, max_rows))
+                page = steps.fetch(opened, number, cursor, min(rows, max_rows))
             yield page
             cursor = page.cursor
             if cursor is None:
@@ -196,6 +198,8 @@ def _fail(opened: Opened, record: RunRecord, error: BaseException) -> None:
     outcome, progress = record.outcome, record.progress
     outcome.error_class = name = type(error).__name__
     reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
+    if isinstance(error, TransientError) and error.since is not None and time.time() - error.since >= 1:
+        reason += f" (waited for it since {time.strftime('%H:%M:%S', time.localtime(error.since))})"
     if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
         kept, progress.stopped = progress.kept(), True
         reason = f"stopped; {kept}, and the next run continues from there"

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.core.documents.batches import DocumentBatch, Shard
+from rag_index.core.recovery import PATIENCE
 from rag_index.core.settings.index import CODE
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_s
     embedder = settings.embedder
     seconds = SPARE_SECONDS + TIMES_SLOWER * chars / max(1.0, chars_per_second)
     if embedder.on_servers:
-        seconds += REQUESTS_IN_A_ROW * embedder.timeout + embedder.wait_for_recovery
+        seconds += REQUESTS_IN_A_ROW * embedder.timeout + PATIENCE
     if index.context is not None:
-        seconds += REQUESTS_IN_A_ROW * index.context.timeout + embedder.wait_for_recovery
+        seconds += REQUESTS_IN_A_ROW * index.context.timeout + PATIENCE
     return seconds
 
 

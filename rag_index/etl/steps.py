@@ -1,5 +1,5 @@
-"""The steps of a run: how often each is tried, where it is carried out, and what the run's caller may ask in between.
-`etl.run` says in which order. `etl.plain` carries them out in this process and its children, and
+"""The steps of a run: where each is carried out, and what the run's caller may ask in between. `core.recovery` says how
+often each is tried, and `etl.run` in which order. `etl.plain` carries them out in this process and its children, and
 `orchestration.task_steps` as tasks of Prefect on Dask workers."""
 
 from __future__ import annotations
@@ -7,41 +7,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from rag_index.core.machine import Policy
-from rag_index.errors import EmbedderUnavailable, StoreUnavailable
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import Source, SourcePage
+    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
     from rag_index.core.reports.progress import ProcessState
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import EmbedderSettings
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
-
-WAITED_FOR = (EmbedderUnavailable, StoreUnavailable)
-"""Embedder and store wait for their servers in each call: they know which request failed, and what pause it needs."""
-
-CHECK = Policy()
-FETCH = Policy()
-EMBED = Policy(retries=1, waits_for=WAITED_FOR)
-"""A request ends after `[embedder] timeout`, and the step waits for servers that are down (`wait_for_recovery`)."""
-UPSERT = Policy(retries=0)
-"""A request ends after `[store] timeout`, and each is tried again for two minutes if the server does not answer."""
-DELETE = Policy(waits_for=WAITED_FOR)
-PUBLISH = Policy(waits_for=WAITED_FOR)
-ERASE = Policy(waits_for=WAITED_FOR)
-SEARCH_INDEX = Policy(retries=0)
-"""Qdrant builds it in one call, which nothing interrupts. The run is complete already."""
 
 
 class Steps(ABC):
@@ -52,36 +33,37 @@ class Steps(ABC):
     shards_per_worker = 3
     """How many shards are under way for each process that embeds: one that it embeds, one that is written, one that
     waits. A process that asks servers embeds two of them at a time."""
-    waits = True
-    """Whether services that do not answer at the start are asked again. A command does so if it is told to."""
+    wait = 0.0
+    """For how many seconds services that do not answer at the start are asked again."""
     started = False
     """Whether what embeds several shards was started."""
 
     @abstractmethod
-    def check_source(self, source: Source, policy: Policy) -> None:
-        """Check that the source can be read, and that all that the settings name exists there."""
+    def check_source(self, opened: Opened, wait: float) -> None:
+        """Check that the source can be read, and that all that the settings name exists there. Each check
+        is tried again for `wait` seconds."""
 
     @abstractmethod
-    def check_store(self, opened: Opened, policy: Policy) -> None:
+    def check_store(self, opened: Opened, wait: float) -> None:
         """Check that the store answers."""
 
     @abstractmethod
-    def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
+    def check_parts(self, opened: Opened, wait: float) -> dict[str, int]:
         """Return how many rows each part has. Raises SourceError if it lost too many."""
 
     @abstractmethod
-    def check_context(self, opened: Opened, policy: Policy) -> Chunker:
+    def check_context(self, opened: Opened, wait: float) -> Chunker:
         """Check the model that writes contexts, and return the chunker that has it."""
 
     @abstractmethod
-    def check_embedder(self, embedder: EmbedderSettings, policy: Policy) -> EmbedderIdentity:
+    def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
         """Embed one text, and return the embedder's identity."""
 
-    check_workers: Callable[[Policy], int] | None = None
+    check_workers: Callable[[float], int] | None = None
     """What counts the workers of a cluster that others have started, and checks that they can be used."""
 
     @abstractmethod
-    def fetch(self, source: Source, index: str, number: int, cursor: object, rows: int) -> SourcePage:
+    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         """Read the page of this number from the source. A retry reads the same rows again, which is harmless."""
 
     @abstractmethod

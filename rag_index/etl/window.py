@@ -1,7 +1,7 @@
 """The window of a run: its shards from pending to committed, and how many are embedded and written at a time.
 
 Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
-others are done, and suspects at once. Suspects were pending when a run died, or are listed as failed. The run's own
+others are done, and suspects likewise. Suspects were pending when a run died, or are listed as failed. The run's own
 process never embeds them, whatever the settings. A shard that kills its child is tried in parts until the document is
 found, which is then listed as failed.
 """
@@ -28,6 +28,7 @@ from rag_index.errors import (
     LedgerUnavailable,
     ProcessDied,
     RagIndexError,
+    ShardHalved,
     StoreError,
     StoreUnavailable,
 )
@@ -67,18 +68,20 @@ class Jobs:
     identity: EmbedderIdentity
     bm25: Bm25Model | None
     reuse: VectorReuse | None
+    wait: float
 
     @classmethod
     def of(cls, opened: Opened, scan: Scan) -> Jobs:
         """Return what makes the jobs of a run."""
-        target, reuse = scan.target, reusable(opened, scan)
-        return cls(target.chunker, opened.settings.embedder, target.identity, bm25_model(opened.index), reuse)
+        target, reuse, settings = scan.target, reusable(opened, scan), opened.settings
+        bm25, wait = bm25_model(opened.index), settings.run.wait_for_recovery
+        return cls(target.chunker, settings.embedder, target.identity, bm25, reuse, wait)
 
     def job(self, shard: Shard, workers: int) -> EmbedJob:
         """Return the job of a shard, one of whose `workers` will embed it."""
         documents = shard.documents
         known = self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
-        return EmbedJob(shard, self.chunker, self.embedder, self.identity, self.bm25, workers, known)
+        return EmbedJob(shard, self.chunker, self.embedder, self.identity, self.bm25, workers, self.wait, known)
 
 
 class Window:
@@ -89,7 +92,7 @@ class Window:
         self._to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
-        self._died: list[Shard] = []
+        self._alone: list[Shard] = []
         self._error: RagIndexError | None = None
         self._ticked = time.monotonic()
 
@@ -97,12 +100,11 @@ class Window:
         """Begin to embed and write a shard, and commit shards that are done until there is room for the next one. If
         there was room, it is one shard at most: a commit takes time, and workers must not run out of work. When a shard
         fails, the others under way are still committed; then the first error is raised. What a store raises is raised
-        at once, as is IndexLocked where another run has taken the index over."""
+        at once, as is IndexLocked where another run has taken the index over. Suspects wait for the others."""
         self._record.note_first_shard()
         self._scan.committer.begin(shard)  # pending, before anything may write it
         if shard.suspect:
-            with self._record.stopwatch.stage("embed"):
-                self._write_in_parts(shard)
+            self._alone.append(shard)
             return
         self._submit(shard)
         self._down_to(self._steps.shards_per_worker * self._steps.workers - 1)
@@ -110,11 +112,13 @@ class Window:
             self._next()
 
     def finish(self) -> None:
-        """Wait for all shards under way, and commit them; then try those whose process died. Raises as `push`."""
+        """Wait for all shards under way, and commit them; then try suspects, and those whose process died. Raises as
+        `push`."""
         self._down_to(0)
-        died, self._died = self._died, []
-        for shard in died:
-            self._write_in_parts(shard)
+        suspects, self._alone = self._alone, []
+        with self._record.stopwatch.stage("embed"):
+            for shard in suspects:
+                self._write_in_parts(shard)
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
@@ -142,8 +146,12 @@ class Window:
             written = future.result()
         except ProcessDied as error:
             self._record.log.warning("%s", error)
-            self._died.append(shard)
+            self._alone.append(shard)
             self._record.progress.begin_shard(shard.number)
+        except ShardHalved as error:
+            self._record.log.warning("%s", error)
+            for half in parts(shard, 2):
+                self._submit(half)
         except NOT_WRITABLE:
             raise
         except RagIndexError as error:
@@ -189,19 +197,25 @@ class Window:
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:
     """Write a suspect alone, split it if it kills its process again, and yield what is written. `write_alone` raises
     ProcessDied if the process of its shard dies. A single document that does that is listed as failed."""
-    documents, count = suspect.documents, len(suspect.documents)
+    documents = suspect.documents
     try:
         yield write_alone(suspect)
-    except ProcessDied:
-        if count == 1:
+    except (ProcessDied, ShardHalved):
+        if len(documents) == 1:
             failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
             yield WrittenShard(suspect.number, [], [], [], [], failures, ShardStats())
             return
-        size = -(-count // SPLIT_PARTS)
-        for first in range(0, count, size):
-            part = documents.take(list(range(first, min(first + size, count))))
-            shard = replace(suspect, documents=part, chars=sum(map(len, part.texts)))
+        for shard in parts(suspect, SPLIT_PARTS):
             yield from in_parts(shard, write_alone)
+
+
+def parts(shard: Shard, most: int) -> Iterator[Shard]:
+    """Yield a shard as at most so many, of about equally many documents."""
+    documents, count = shard.documents, len(shard.documents)
+    size = -(-count // most)
+    for first in range(0, count, size):
+        part = documents.take(list(range(first, min(first + size, count))))
+        yield replace(shard, documents=part, chars=sum(map(len, part.texts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,8 @@ class WholeRun(ArtifactDisplay):
 
     def says_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
         """Say in the log of this run, too, who does not answer to the run of an index."""
-        return said_outages(partial(self._log.warning, "%s: %s", progress.index), look=lambda: progress.outages)
+        say = partial(self._log.warning, "%s: %s", progress.index)
+        return said_outages(say, look=lambda: progress.outages, wait=progress.wait)
 
     def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
         """Return the outcome that a subflow's state carries; if it crashed, what its state says. After an answer of

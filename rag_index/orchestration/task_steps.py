@@ -15,9 +15,10 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed
 
-from rag_index.core.machine import in_thread, with_retries
+from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Process
 from rag_index.core.machine.resources import memory_per_worker
+from rag_index.core.recovery import with_retries
 from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.commit import WorkerDestination
@@ -28,7 +29,7 @@ from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.reporting import UNANSWERED
 from tasks import etl as tasks
 from tasks.assets import collection_asset, source_asset
-from tasks.policies import error_of, options_of
+from tasks.policies import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,11 +42,10 @@ if TYPE_CHECKING:
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import Source, SourcePage
+    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.machine import Policy
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import EmbedderSettings, Settings
+    from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
@@ -70,6 +70,7 @@ class TaskSteps(Steps):
     def __init__(self, settings: Settings, record: RunRecord, workers: Workers) -> None:
         self._settings, self._record, self._workers = settings, record, workers
         self._here = settings.parallel.serial
+        self.wait = settings.run.wait or settings.run.wait_for_recovery
         self.workers = 1 if self._here else workers.count
         if settings.parallel.address and not self._here:
             self.check_workers = self._check_workers
@@ -84,30 +85,33 @@ class TaskSteps(Steps):
 
     # At the start
 
-    def _check_workers(self, policy: Policy) -> int:
+    def _check_workers(self, wait: float) -> int:
         with suppress(NoWorkers):  # the first shard says so
-            self.workers = max(1, with_retries(partial(count_workers, self._settings.parallel), policy))
+            self.workers = max(1, with_retries(partial(count_workers, self._settings.parallel), wait))
         return self.workers
 
-    def check_source(self, source: Source, policy: Policy) -> None:
-        _run(tasks.check_source, policy, source)
+    def check_source(self, opened: Opened, wait: float) -> None:
+        _result(tasks.check_source(opened, wait, return_state=True))
 
-    def check_store(self, opened: Opened, policy: Policy) -> None:
-        _run(tasks.check_store, policy, opened)
+    def check_store(self, opened: Opened, wait: float) -> None:
+        _result(tasks.check_store(opened, wait, return_state=True))
 
-    def check_parts(self, opened: Opened, policy: Policy) -> dict[str, int]:
-        return _run(tasks.check_parts, policy, opened)
+    def check_parts(self, opened: Opened, wait: float) -> dict[str, int]:
+        found: dict[str, int] = _result(tasks.check_parts(opened, wait, return_state=True))
+        return found
 
-    def check_context(self, opened: Opened, policy: Policy) -> Chunker:
-        return _run(tasks.check_context, policy, opened)
+    def check_context(self, opened: Opened, wait: float) -> Chunker:
+        found: Chunker = _result(tasks.check_context(opened, wait, return_state=True))
+        return found
 
-    def check_embedder(self, embedder: EmbedderSettings, policy: Policy) -> EmbedderIdentity:
-        return _run(tasks.check_embedder, policy, embedder)
+    def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
+        found: EmbedderIdentity = _result(tasks.check_embedder(opened, wait, return_state=True))
+        return found
 
     # Page by page
 
-    def fetch(self, source: Source, index: str, number: int, cursor: object, rows: int) -> SourcePage:
-        state = tasks.fetch_page(source, index, number, cursor, rows, return_state=True)
+    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
+        state = tasks.fetch_page(opened, number, cursor, rows, return_state=True)
         page: SourcePage = _result(state)
         self._fetched[number] = _bare(state)
         return page
@@ -238,7 +242,7 @@ class TaskSteps(Steps):
             self._to = to
             write = partial(upsert, embedded, to, return_state=True)
             return in_thread(partial(self._upsert_here, job, write, embedded, to), "upsert")
-        there = WorkerDestination(self._settings.store, to.collection, to.epoch)
+        there = WorkerDestination(self._settings.store, to.collection, to.epoch, self._settings.run.wait_for_recovery)
         return self._follow(job, embedded, upsert.submit(embedded, there))
 
     def _upsert(self, embedded: State[Any], to: Destination) -> WrittenShard:
@@ -316,12 +320,6 @@ def flow_client() -> Client:
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
     client: Client = runner.client
     return client
-
-
-def _run(task: Task[..., T], policy: Policy, *given: Any) -> T:
-    asked: Any = task.with_options(**options_of(policy))
-    found: T = _result(asked(*given, return_state=True))
-    return found
 
 
 def _bare(state: State[Any]) -> State[Any]:

@@ -5,7 +5,7 @@ import pytest
 from rag_index.care import effective_settings
 from rag_index.core.machine.resources import Machine
 from rag_index.core.settings import SECTIONS, IndexSettings
-from rag_index.core.settings.parts import tables_of
+from rag_index.core.settings.parts import keys_of, tables_of
 from tests.project import SETTINGS, Project
 
 SECRET = "hunter2-correct-horse"
@@ -21,13 +21,13 @@ def by_key(values) -> dict:
 
 
 def test_each_value_names_its_origin(project):
-    answer = project.json("config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT="2")
+    answer = project.json("config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT_FOR_RECOVERY="2")
     found = by_key(answer["settings"])
     assert answer["file"] == str(project.config)
     for key, value, source in (
         ("parallel.shard_documents", 3, "rag-index.toml"),
         ("run.delete_guard", 0.5, "RAG_INDEX_RUN__DELETE_GUARD"),
-        ("run.wait", 2, "RAG_INDEX_RUN__WAIT"),
+        ("run.wait_for_recovery", 2, "RAG_INDEX_RUN__WAIT_FOR_RECOVERY"),
         ("embedder.kind", "local", "default"),
     ):
         assert (found[key]["value"], found[key]["source"]) == (value, source)
@@ -39,7 +39,7 @@ def test_every_key_of_every_table_is_listed(project, monkeypatch):
     assert {key.split(".")[0] for key in keys} == {"project", "data", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():
         tables = tables_of(model)
-        assert {f"{section}.{name}" for name in model.model_fields.keys() - tables.keys()} <= keys
+        assert {f"{section}.{name}" for name in keys_of(model).keys() - tables.keys()} <= keys
         assert {f"{section}.{table}.{name}" for table, inner in tables.items() for name in inner.model_fields} <= keys
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
 

@@ -32,7 +32,7 @@ def project(request, tmp_path, fake):
     """240 notes; a parameter is one of `STORES`."""
 
     def make(store: str) -> Project:
-        return Project(tmp_path / "project", extra=f"{fake.settings}wait_for_recovery = 5\n{store}").fill(240)
+        return Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 5\n{store}").fill(240)
 
     with project_on(getattr(request, "param", "embedded"), make) as project:
         yield project

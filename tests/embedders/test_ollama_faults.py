@@ -36,7 +36,7 @@ POISON = "poison in this one"
 @pytest.fixture
 def embedder(server, make_embedder):
     """Return an embedder that has embedded once, so that a fault for the next request hits a batch."""
-    embedder = make_embedder(server, wait_for_recovery=200.0, clock=FAST)
+    embedder = make_embedder(server, patience=200.0, clock=FAST)
     embedder.embed_documents(["warm up"])
     server.clear()
     return embedder
@@ -152,19 +152,19 @@ def test_an_answer_that_drips_times_out_too(server, make_embedder):
 
 
 def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make_embedder):
-    embedder = make_embedder(server, wait_for_recovery=0.5)
+    embedder = make_embedder(server, patience=0.5)
     server.stop_listening()
     began = time.monotonic()
-    with pytest.raises(EmbedderUnavailable, match=rf"within 0\.5 s: {server.url} accepts no connection"):
+    with pytest.raises(EmbedderUnavailable, match=rf"no host could be used: {server.url} accepts no connection"):
         embedder.embed_documents(TEXTS)
     assert time.monotonic() - began > 0.5
-    for call in (embedder.identity, lambda: make_embedder(server, wait_for_recovery=600.0).embed_query("no wait")):
+    for call in (embedder.identity, lambda: make_embedder(server, patience=600.0).embed_query("no wait")):
         with pytest.raises(EmbedderUnavailable):
             call()
 
 
 def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_embedder, caplog):
-    embedder = make_embedder(server, wait_for_recovery=100.0)
+    embedder = make_embedder(server, patience=100.0)
     server.fault("hang", times=1, marker="text 49")
     with (
         caplog.at_level("WARNING", logger="rag_index.embedders"),
@@ -172,7 +172,7 @@ def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_em
             lambda: any("text 49 " in text for request in server.embeds() for text in request.texts),
             server.stop_listening,
         ),
-        when(lambda: "waiting at most 100 s" in caplog.text, server.listen),
+        when(lambda: "no host accepts texts" in caplog.text, server.listen),
     ):
         assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert "accepts texts again" in caplog.text
@@ -183,7 +183,7 @@ def test_a_server_that_computes_for_long_is_told_from_one_that_is_silent(
     server, make_embedder, monkeypatch, path, said
 ):
     monkeypatch.setattr("rag_index.components.hosts.host_pool.MIN_SILENCE", 1.0)
-    embedder = make_embedder(server, wait_for_recovery=100.0)
+    embedder = make_embedder(server, patience=100.0)
     embedder.embed_documents(["warm up"])
     server.fault("hang", path=path)
     told = when(
@@ -205,7 +205,7 @@ def test_429_pauses_as_long_as_it_asks_and_continues(server, embedder):
 def test_a_pause_longer_than_the_patience_is_raised_at_once(server, make_embedder):
     server.fault("status", code=429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimited) as raised:
-        make_embedder(server, wait_for_recovery=5.0).embed_documents(TEXTS)
+        make_embedder(server, patience=5.0).embed_documents(TEXTS)
     assert 3500 < raised.value.retry_after <= 3600
 
 

@@ -78,7 +78,7 @@ def test_the_servers_own_limit_of_texts_is_learnt(server, make):
 
 @pytest.mark.parametrize("kind", ["html", "null", "nan", "unnumbered"])
 def test_a_passing_fault_costs_no_text(server, make, kind):
-    embedder = make(server, wait_for_recovery=30.0)
+    embedder = make(server, patience=30.0)
     embedder.embed_documents(["warm up"])
     server.fault(kind, times=2, marker="text 3")
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)

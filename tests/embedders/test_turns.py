@@ -31,7 +31,7 @@ def test_the_next_call_sends_its_first_texts_while_the_last_ones_of_another_are_
 
 
 def test_a_fault_in_one_call_costs_the_others_nothing(server, make_embedder):
-    embedder = make_embedder(server, batch_texts=4, wait_for_recovery=30.0)
+    embedder = make_embedder(server, batch_texts=4, patience=30.0)
     embedder.embed_documents(["warm up"])
     server.fault("status", code=400, words="refused", marker="text 7 of call 1")
     server.fault("reset", times=3)

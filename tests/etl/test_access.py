@@ -199,7 +199,7 @@ def test_pairs_that_change_alone_are_found_with_changed_since(project):
 
 @pytest.fixture
 def hosted(tmp_path, fake) -> Project:
-    project = make_project(tmp_path / "project", COLUMN, fake.settings + "wait_for_recovery = 5\n")
+    project = make_project(tmp_path / "project", COLUMN, fake.settings + "[run]\nwait_for_recovery = 5\n")
     run_plain(project)
     return project
 

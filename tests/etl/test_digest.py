@@ -189,9 +189,9 @@ def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_
 def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
     for module in (diff, scan_state):
         monkeypatch.setattr(module, "MAX_TRIES", 2)
-    project = with_digests(Project(tmp_path / "p", extra=fake.settings + "wait_for_recovery = 5\n").fill(50))
+    project = with_digests(Project(tmp_path / "p", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(50))
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
-    project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
+    project.write_settings(project.config.read_text().replace("[run]", "[run]\ntolerate_failed = 0.5"))
     fake.fault("status", code=400, marker="POISON")
     for _ in range(2):
         assert project.run().indexes[0].failed == 2

@@ -175,12 +175,12 @@ def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, er
         embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
 
 
-OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\nwait_for_recovery = 1000\n'
+OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\n'
 
 
 @pytest.mark.parametrize(
     ("extra", "chars", "seconds"),
-    [("", 0, 600), ("", 100_000, 600 + 30 * 1000), (OLLAMA, 0, 600 + 4 * 100 + 1000)],
+    [("", 0, 600), ("", 100_000, 600 + 30 * 1000), (OLLAMA, 0, 600 + 4 * 100 + 10)],
     ids=["default", "a large shard of a slow embedder", "what a server may be waited for"],
 )
 def test_a_limit_is_longer_than_all_that_a_shard_may_wait_for(tmp_path, extra, chars, seconds):

@@ -25,10 +25,11 @@ def make_embedder():
     """Return a function that opens an embedder of fake servers, by default without waiting for recovery."""
     made = []
 
-    def make(*servers, kind="ollama", expected=None, clock=None, **settings):
-        given = {"model": servers[0].model, "timeout": 30.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
+    def make(*servers, kind="ollama", expected=None, clock=None, patience=0.0, **settings):
+        given = {"model": servers[0].model, "timeout": 30.0, "batch_texts": 16} | settings
         hosts = [server.url + "/v1" * (kind == "openai") for server in servers]
-        made.append(ServerEmbedder(EmbedderSettings(kind=kind, hosts=hosts, **given), expected=expected, clock=clock))
+        settings = EmbedderSettings(kind=kind, hosts=hosts, **given)
+        made.append(ServerEmbedder(settings, expected=expected, clock=clock, patience=patience))
         return made[-1]
 
     yield make

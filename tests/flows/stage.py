@@ -36,7 +36,7 @@ class Stage:
 
     def make(self, name: str, more: str = "") -> Project:
         """Return another project with forty notes; `more` is TOML that goes before the indexes."""
-        waits = "wait_for_recovery = 0.2\nbatch_texts = 8\n[parallel]\nshard_documents = 10\n"
+        waits = "batch_texts = 8\n[parallel]\nshard_documents = 10\n[run]\nwait_for_recovery = 0.2\n"
         return Project(self.folder / name, extra=self.fake.settings + waits + more).fill(DOCUMENTS)
 
     def set(self, old: str, new: str) -> None:

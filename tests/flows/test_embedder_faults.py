@@ -24,7 +24,7 @@ PASSING = {
 
 @pytest.mark.long
 def test_faults_of_all_kinds_in_one_run_lose_nothing(tmp_path, fake):
-    settings = fake.settings + "batch_texts = 8\nwait_for_recovery = 30\ntimeout = 2\n"
+    settings = fake.settings + "batch_texts = 8\ntimeout = 2\n[run]\nwait_for_recovery = 30\n"
     project = Project(tmp_path / "project", extra=settings).fill(60)
     tickets = (1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47)  # wrong vectors come in separate requests
     faults = sorted(PASSING.values(), key=lambda fault: fault[0] in ROW_FAULTS)

@@ -34,7 +34,7 @@ def project(request, tmp_path, fake) -> Iterator[Project]:
     """80 notes; a parameter is one of `STORES`."""
 
     def make(store: str) -> Project:
-        return Project(tmp_path / "project", extra=f"{fake.settings}wait_for_recovery = 5\n{store}").fill(80)
+        return Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 5\n{store}").fill(80)
 
     with project_on(getattr(request, "param", "embedded"), make) as project:
         yield project
@@ -244,7 +244,9 @@ def test_an_unexpected_error_is_all_that_a_run_says_of_its_end(project, prefect_
 def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake):
     with FakeQdrant() as qdrant:
         store = f'[store]\nurl = "{qdrant.url}"\n'
-        project = Project(tmp_path / "project", extra=f"{fake.settings}wait_for_recovery = 0.2\n{store}").fill(80)
+        project = Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 0.2\n{store}").fill(
+            80
+        )
         began = dt.datetime.now(dt.UTC)
         with when(lambda: fake.embeds()[1:], fake.stop_listening):
             report = project.index(shard_documents=10, workers=2)

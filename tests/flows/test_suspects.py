@@ -33,7 +33,7 @@ KILLED = -9
 @pytest.fixture
 def project(tmp_path, fake) -> Project:
     """200 notes are indexed; then one that kills and a good one are added."""
-    project = Project(tmp_path / "project", extra=fake.settings + "wait_for_recovery = 5\n").fill(200)
+    project = Project(tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(200)
     assert project.run().state == "completed"
     project.execute("INSERT INTO note (id, title, body) VALUES (900, 'bad', 'KILLS'), (901, 'good', 'harmless')")
     fake.fault("kill_client", marker="KILLS")

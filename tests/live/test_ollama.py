@@ -34,7 +34,7 @@ def settings_for(*servers, **given):
     model = "tiny-embed"
     if isinstance(servers[-1], str):
         *servers, model = servers
-    given = {"wait_for_recovery": 5.0, "num_thread": 1, "batch_texts": 16} | given
+    given = {"num_thread": 1, "batch_texts": 16} | given
     return EmbedderSettings(kind="ollama", model=model, hosts=[server.url for server in servers], **given)
 
 
@@ -102,7 +102,7 @@ def own_server(ollama_program, tmp_path):
 
 
 def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
-    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    embedder = ServerEmbedder(settings_for(own_server), patience=60.0)
     expected = embedder.embed_documents(TEXTS)
 
     def kill_runner():
@@ -128,7 +128,7 @@ def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
 
 def test_its_v1_route_gives_the_same_vectors(ollama_server, ollama_model, embedder):
     """The model is known by a vector there; a model that is missing and shorter vectors are as documented."""
-    server = {"kind": "openai", "hosts": [ollama_server.url], "batch_texts": 16, "wait_for_recovery": 5.0}
+    server = {"kind": "openai", "hosts": [ollama_server.url], "batch_texts": 16}
     with closing(open_embedder(EmbedderSettings(model=ollama_model, **server))) as other:
         assert other.identity().same_model(other.identity())
         assert other.identity().dimension == 64

@@ -18,7 +18,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.search.desk import PATIENT, Desk
 
 MODEL = "nomic-embed-text"
-SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30"
+SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30"
 """Each test's retriever gives the embedded store up for the next."""
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
 

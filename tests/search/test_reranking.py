@@ -55,7 +55,7 @@ class Shortest:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:
-    extra = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 60\n[run]\nwait = 30"
+    extra = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 60"
     return Desk(tmp_path_factory.mktemp("desk"), extra=extra, template=template).fill()
 
 
@@ -94,7 +94,7 @@ def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever
 
 def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk, fused) -> None:
     reranker = Shortest()
-    settings = load_settings(desk.config, retrieve={"rerank_top": 2})
+    settings = load_settings(desk.config, retrieve={"rerank_top": 2}, run={"wait": 30})
     with Retriever(settings, open_reranker=lambda: reranker) as retriever:
         result = retriever.search_sync(QUERY, limit=5)
     assert len(reranker.read) == 2

@@ -329,7 +329,7 @@ MISTAKES = [
     (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
     ("[paralell]\nworkers = 2\n" + VALID, "unknown key 'paralell', did you mean 'parallel'?"),
     ("[parallel]\nworkrs = 2\n" + VALID, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
-    ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait"),
+    ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait_for"),
     (VALID + "depends_on = [{tabel = 'c'}]\n", "'tabel' in index comments: depends_on[0], did you mean 'table'?"),
     ("path = 'x'\n" + VALID, "unknown key 'path'; the path of the store is a key of [store]"),
     ("source = 's3cret'\n" + INDEX, "[source] should be a table of keys"),
@@ -446,7 +446,7 @@ def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
 def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")
-    monkeypatch.setenv("rag_index_run__wait", "3")
+    monkeypatch.setenv("rag_index_run__wait_for_recovery", "3")
     monkeypatch.setenv("RAG_INDEX_TEST_SOMETHING", "x")
     monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "")
     monkeypatch.setenv("RAG_INDEX_STORE__URL", "")
@@ -456,7 +456,7 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
         "[embedder]\nkind = 'ollama'\nmodel = 'nomic-embed-text'\n" + VALID
     )
     assert settings.project == "2024"
-    assert (settings.parallel.workers, settings.parallel.worker_memory, settings.run.wait) == (2, 900, 3.0)
+    assert (settings.parallel.workers, settings.parallel.worker_memory, settings.run.wait_for_recovery) == (2, 900, 3.0)
     assert settings.store.server == ServerSettings(grpc_port=5)
     assert (settings.store.url, settings.store.api_key) == (None, None)
     assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
@@ -474,7 +474,11 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
         ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number, or should be 'auto', not 'two'"),
         ("RAG_INDEX_PARALLEL__WORKERS", "2 GB", "should be a whole number without a unit, or "),
-        ("RAG_INDEX_RUN__WAIT", "5m", "RUN__WAIT should be a number without a unit, not '5m'"),
+        (
+            "RAG_INDEX_RUN__WAIT_FOR_RECOVERY",
+            "5m",
+            "RUN__WAIT_FOR_RECOVERY should be a number without a unit, not '5m'",
+        ),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
     ],
@@ -494,7 +498,7 @@ OPENAI = "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://e'\napi_key_en
 def test_what_surrounds_a_secret_or_any_variable_is_stripped(load, monkeypatch, around):
     values = {
         "RAG_INDEX_STORE__API_KEY": "a key", "RAG_INDEX_STORE__URL": "http://h:6333", "EMBEDDER_KEY": "sk-1",
-        "RAG_INDEX_SOURCE__URL": "postgresql://ann:pw@h/d", "RAG_INDEX_RUN__WAIT": "4",
+        "RAG_INDEX_SOURCE__URL": "postgresql://ann:pw@h/d", "RAG_INDEX_RUN__WAIT_FOR_RECOVERY": "4",
         "RAG_INDEX_SOURCE__CHANGES": "wal",
     }  # fmt: skip
     for name, value in values.items():
@@ -502,7 +506,7 @@ def test_what_surrounds_a_secret_or_any_variable_is_stripped(load, monkeypatch, 
     settings = load(OPENAI)
     assert (settings.store.secret_api_key(), settings.store.url) == ("a key", "http://h:6333")
     assert settings.embedder.api_key.get_secret_value() == "sk-1"
-    assert (settings.source_url.database, settings.run.wait, settings.source.changes) == ("d", 4, "wal")
+    assert (settings.source_url.database, settings.run.wait_for_recovery, settings.source.changes) == ("d", 4, "wal")
 
 
 def test_a_key_of_the_file_is_stripped_and_the_space_of_a_prefix_stays(load, monkeypatch):

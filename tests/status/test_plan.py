@@ -68,7 +68,7 @@ def test_what_is_left_out_of_texts_is_said_by_column(project, form, body, said):
 
 def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     with FakeOllama() as server:
-        project = Project(tmp_path / "project", extra=f"{server.settings}wait_for_recovery = 1\n").fill(1)
+        project = Project(tmp_path / "project", extra=f"{server.settings}").fill(1)
         server.stop_listening()
         said = project.cli("plan").stdout
         server.listen()

@@ -250,7 +250,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
     """Open ledger and store, then ask the embedder for its identity: the order in which a run does it."""
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        closing(open_store(settings.store, wait=settings.run.wait)) as store,
+        closing(open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store,
     ):
         identity, unanswered = None, ""
         try:

@@ -145,7 +145,7 @@ def identify(settings: EmbedderSettings) -> EmbedderIdentity:
 
     Raises as `Embedder.identity`.
     """
-    with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": 0.0}))) as embedder:
+    with closing(open_embedder(settings)) as embedder:
         return embedder.identity()
 
 

@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from rag_index.components.hosts.retries import ALONE_LIMIT, AskedHosts, HostCalls, Request
+from rag_index.components.hosts.retries import ALONE_LIMIT, SUSPECT_TRIES, AskedHosts, HostCalls, Request
+from rag_index.core.documents.canonical import hash_bytes
 from rag_index.core.documents.vectors import broken_reason
 from rag_index.errors import (
     BadVectors,
@@ -23,7 +24,7 @@ from rag_index.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -125,15 +126,38 @@ class Dispatch(HostCalls[Batch]):
         Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
         ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used."""
         given, self._all_sent = [Text(text) for text in texts], all_sent
-        self._texts.extend(sorted(sendable(given), key=self._length, reverse=True))
+        ordered = sorted(sendable(given), key=self._length, reverse=True)
+        failed = {one for one in ordered if self._name(one) in self._failed} if self._failed else set()
+        self._texts.extend(one for one in ordered if one not in failed)
+        self._suspects.extend(self._suspected(failed))
         await self._run_to_end()
         return [one.entry for one in given if one.entry is not None]
+
+    def _name(self, text: Text) -> bytes:
+        return hash_bytes((self._prefix + text.text).encode())
+
+    def _names(self, batch: Batch) -> list[bytes]:
+        return [self._name(one) for one in batch.texts]
+
+    def _suspected(self, texts: Iterable[Text]) -> Iterator[Batch]:
+        """Yield the halves of requests that failed in earlier calls, as far as these texts were in them."""
+        together: dict[int, tuple[Request, list[Text]]] = {}
+        for one in texts:
+            past = self._failed[self._name(one)]
+            together.setdefault(id(past), (past, []))[1].append(one)
+        for past, some in sorted(together.values(), key=lambda one: one[0].tries):
+            middle = -(-len(some) // 2)
+            for half in filter(None, (some[:middle], some[middle:])):
+                yield Batch(half, tries=past.tries, failed_at=past.failed_at, error=past.error)
 
     def _length(self, text: Text) -> int:
         return len(self._prefix) + len(text.text)
 
     def _is_unfinished(self) -> bool:
         return bool(self._texts or self._unconfirmed) or super()._is_unfinished()
+
+    def _others_wait(self) -> bool:
+        return bool(self._texts) or super()._others_wait()
 
     def _check_hosts(self, now: float) -> None:
         """Also compare the models once every text has its vector."""
@@ -182,7 +206,7 @@ class Dispatch(HostCalls[Batch]):
             texts = take_batch(self._texts, self._length, share, most_chars)
             self._waiting.append(Batch(texts))
             super()._send_what_fits(now)
-        if not (self._texts or self._waiting):
+        if not (self._texts or self._waiting or self._suspects):
             self._all_sent()
 
     def _send_to(self, batch: Batch, host: Host, now: float) -> None:
@@ -199,13 +223,11 @@ class Dispatch(HostCalls[Batch]):
         return batch.tries >= (ALONE_LIMIT if batch.single else self.fault_tries)
 
     def _requeue_halves(self, batch: Batch, tries: int = 0) -> None:
-        """Send the halves of a batch, with `tries` as their number of failures. One of a single text starts at 0, since
-        hosts that fail in turn may hit one batch several times by chance."""
+        """Send the halves of a batch, with `tries` as their number of failures."""
         middle = len(batch.texts) // 2
         for texts in (batch.texts[middle:], batch.texts[:middle]):
-            half = Batch(texts, error=batch.error, failed_at=batch.failed_at)
-            half.tries = tries if len(texts) > 1 else 0
-            self._waiting.appendleft(half)
+            half = Batch(texts, tries=tries, error=batch.error, failed_at=batch.failed_at)
+            (self._suspects.append if tries >= SUSPECT_TRIES else self._waiting.appendleft)(half)
 
     def _refused(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
@@ -233,6 +255,7 @@ class Dispatch(HostCalls[Batch]):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
                 one.settle(vector)
+                self._forget(Batch([one]))
                 self._stats.texts += 1
                 self._unconfirmed.setdefault(host, []).append(one)
             else:
@@ -250,8 +273,10 @@ class Dispatch(HostCalls[Batch]):
     def _blame(self, batch: Batch, host: Host) -> None:
         """Halve a batch that is at fault, since the host is well, or give its only text its error."""
         error = batch.error
+        if batch.single:
+            self._forget(batch)
         if not batch.single:
-            self._requeue_halves(batch, tries=self.fault_tries - 1)
+            self._requeue_halves(batch, tries=batch.tries)
         elif isinstance(error, EmbedderUnavailable):
             batch.texts[0].settle(TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)"))
         elif error is not None:
@@ -312,7 +337,7 @@ class QueryStream(Dispatch):
             await asyncio.gather(self._serving, return_exceptions=True)
 
     def _all_queries(self) -> list[Text]:
-        batches = [*self._waiting, *self._on_trial]
+        batches = [*self._waiting, *self._suspects, *self._on_trial]
         sent = [query for queries in self._under_way for query in queries]
         return [*self._texts, *sent, *(query for batch in batches for query in batch.texts)]
 
@@ -331,7 +356,7 @@ class QueryStream(Dispatch):
                 error = next(filter(None, answers), exc)
                 for query in self._all_queries():
                     query.settle(error)
-                for queue in (self._texts, self._waiting, self._on_trial):
+                for queue in (self._texts, self._waiting, self._suspects, self._on_trial):
                     queue.clear()
                 if not isinstance(exc, RateLimited):
                     self._pool = self._new_pool()

@@ -26,6 +26,7 @@ from rag_index.components.hosts.endpoint import (
 from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.components.hosts.retries import AskedHosts
 from rag_index.core.machine.executors import EventLoopThread
+from rag_index.core.recovery import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,8 @@ log = logging.getLogger("rag_index.embedders")
 
 class ServerEmbedder:
     """An Embedder that calls servers, each with a fixed number of requests at a time (`hosts.host_pool`).
+
+    `patience` is for how many seconds a call waits where no host answers, by default a try's.
 
     `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
     began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
@@ -58,8 +61,9 @@ class ServerEmbedder:
         workers: int = 1,
         expected: EmbedderIdentity | None = None,
         clock: Clock | None = None,
+        patience: float | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._patience = settings, PATIENCE if patience is None else patience
         self._endpoints: list[Endpoint] = [
             OpenAIEndpoint(url, settings)
             if settings.kind == "openai"
@@ -96,7 +100,8 @@ class ServerEmbedder:
         return EmbedderIdentity.of(self._settings, model, report.digest, report.dimension or 0)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Wait up to `wait_for_recovery` seconds for a host if all are down, then raise with the reason of each."""
+        """Wait up to `patience` seconds for a host if all are down, then raise with the reason of each. A later call
+        goes on from there: hosts are tried out first, and texts that failed come last."""
         given, stats, came = self._settings, self.stats, time.perf_counter()
         asked = replace(self._hosts, stats=stats)
 
@@ -105,7 +110,7 @@ class ServerEmbedder:
             with ExitStack() as turn:
                 turn.callback(self._turn.release)
                 stats.waited_seconds += time.perf_counter() - came
-                dispatch = Dispatch(asked, given, given.document_prefix, patience=given.wait_for_recovery)
+                dispatch = Dispatch(asked, given, given.document_prefix, patience=self._patience)
                 return await dispatch.run(texts, all_sent=turn.close)
 
         return self._loop.run(run())

@@ -202,6 +202,12 @@ class Pool:
     def learn_silence(self, seconds: float) -> None:
         self._slowest = max(seconds, 0.9 * self._slowest)
 
+    def ask_again(self, now: float) -> None:
+        """Let hosts that all rest be tried out now, but for the pauses that they asked for: a call begins."""
+        for host in self.hosts if self.all_resting_since is not None else ():
+            if not host.rate_limits:
+                host.not_before = min(host.not_before, now)
+
     def in_use(self, now: float) -> list[Host]:
         """Return the hosts that get work now: those of the share that do not rest, or else all that do not rest."""
         return [host for host in self.own if not host.resting(now)] or [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rag_index import errors
 from rag_index.components.hosts.endpoint import Endpoint, KnownModel, noticing_work
-from rag_index.components.hosts.host_pool import MAX_FAILURES, Clock, Host, Pool, RequestStats
+from rag_index.components.hosts.host_pool import Clock, Host, Pool, RequestStats
 from rag_index.core.outages import Call, asking
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ TRIAL_FAILURES = 3
 ALONE_LIMIT = 10
 """Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
 that kills the whole server would be sent for ever."""
+SUSPECT_TRIES = 2
+"""Failures of a request after which all others go first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,12 +53,15 @@ class Request:
 
 @dataclass(slots=True)
 class AskedHosts:
-    """The hosts that calls share, the model that these must have, and the counts of requests since the beginning."""
+    """The hosts that calls share, the model that these must have, what failed there, and the counts of requests since
+    the beginning."""
 
     pool: Pool
     model: KnownModel
     stats: RequestStats = field(default_factory=RequestStats)
     clock: Clock = field(default_factory=Clock)
+    failed: dict[bytes, Request] = field(default_factory=dict)
+    """The last request that failed with a text, by the text's name: a call that is made again goes on from there."""
 
 
 Req = TypeVar("Req", bound=Request)
@@ -70,9 +75,11 @@ class HostCalls(ABC, Generic[Req]):
 
     def __init__(self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float) -> None:
         self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
-        self._patience = patience
-        self._waiting: deque[Req] = deque(requests)
+        self._failed, self._patience = asked.failed, patience
+        self._waiting: deque[Req] = deque(sorted(requests, key=lambda request: request.tries))
         self._on_trial: list[Req] = []
+        self._suspects: deque[Req] = deque()
+        """Requests that failed twice: all others go first."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.Future[None] | None = None
         self._in_flight = 0
@@ -95,6 +102,10 @@ class HostCalls(ABC, Generic[Req]):
     def _blame(self, request: Req, host: Host) -> None:
         """Deal with a request that is at fault, since the host is well."""
 
+    def _names(self, request: Req) -> Iterable[bytes]:
+        """Return what tells the texts of a request from others, in the calls of this process."""
+        return ()
+
     def _is_suspect(self, request: Req) -> bool:
         """Return whether a request failed so often that it is at fault if any host answers a plain request now."""
         return request.tries >= ALONE_LIMIT
@@ -107,10 +118,8 @@ class HostCalls(ABC, Generic[Req]):
         """Run until all requests are sent and answered, and say meanwhile whom the process waits for. Raises
         EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host answers
         but cannot be used."""
-        # A request and probes may use up their time before all hosts rest, and the patience begins.
-        longest = (1 + MAX_FAILURES) * max(host.endpoint.timeout for host in self._pool.hosts)
-        limit = self._patience and self._patience + longest
-        with asking(self._pool.name, patience=self._pool.usual_silence, limit=limit) as self._call:
+        self._pool.ask_again(self._clock.now())
+        with asking(self._pool.name, patience=self._pool.usual_silence) as self._call:
             async with noticing_work(self._call, self._asked):
                 await self._work()
 
@@ -129,6 +138,7 @@ class HostCalls(ABC, Generic[Req]):
                 self._check_hosts(now)
                 self._continue_trials(now)
                 self._send_what_fits(now)
+                self._send_suspect(now)
                 if self._is_unfinished():
                     await self._wait_for_event(now)
         finally:
@@ -139,7 +149,11 @@ class HostCalls(ABC, Generic[Req]):
             self._pool.wakers.remove(self.wake)
 
     def _is_unfinished(self) -> bool:
-        return bool(self._waiting or self._on_trial or self._in_flight)
+        return bool(self._waiting or self._suspects or self._on_trial or self._in_flight)
+
+    def _others_wait(self) -> bool:
+        """Return whether there are requests that have not failed twice."""
+        return bool(self._waiting)
 
     async def _wait_for_event(self, now: float) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to give up."""
@@ -165,6 +179,13 @@ class HostCalls(ABC, Generic[Req]):
                 return
             self._waiting.popleft()
             self._send_to(request, host, now)
+
+    def _send_suspect(self, now: float) -> None:
+        """Send a request that failed twice, if nothing else is to be sent."""
+        if not self._suspects or self._others_wait() or self._in_flight:
+            return
+        if (host := self._pool.pick(now, alone=True, avoid=self._suspects[0].host)) is not None:
+            self._send_to(self._suspects.popleft(), host, now)
 
     def _send_to(self, request: Req, host: Host, now: float) -> None:
         """Send a request to a host, unless it failed so often that this host's being well proves it at fault."""
@@ -233,13 +254,30 @@ class HostCalls(ABC, Generic[Req]):
             request.trial_failures, request.host = request.trial_failures + 1 if again else 1, host
         request.error, request.failed_at = error, self._clock.now()
         self._stats.retries += 1
+        if self._patience:
+            self._failed.update(dict.fromkeys(self._names(request), request))
+        if request.tries == SUSPECT_TRIES:
+            log.warning("a request failed twice, so all others go first: %s", error)
         if request.single and request.tries >= ROAMING_TRIES:
             self._on_trial.append(request)
         else:
+            self._put_back(request)
+
+    def _put_back(self, request: Req) -> None:
+        if request.tries >= SUSPECT_TRIES:
+            self._suspects.append(request)
+        else:
             self._waiting.appendleft(request)
+
+    def _forget(self, request: Req) -> None:
+        """Forget the failures of a request that has its answer."""
+        for name in self._names(request) if self._failed else ():
+            self._failed.pop(name, None)
 
     def _continue_trials(self, now: float) -> None:
         """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
+        if self._others_wait():
+            return
         trials, self._on_trial = self._on_trial, []
         for request in trials:
             host = request.host
@@ -247,7 +285,7 @@ class HostCalls(ABC, Generic[Req]):
                 request.trial_failures = 0
             if host is None or not request.trial_failures or host not in self._pool.in_use(now):
                 request.trial_failures = 0
-                self._waiting.appendleft(request)
+                self._put_back(request)
             elif request.trial_failures >= TRIAL_FAILURES and host.admitted_at is not None:
                 self._blame(request, host)
             elif host.free_slots(now) and not host.in_flight:
@@ -275,8 +313,11 @@ class HostCalls(ABC, Generic[Req]):
             self._pool.wake()
 
     async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
-        """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well."""
+        """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well. One that
+        was silent is asked first whether it answers at all, which costs little."""
         try:
+            if isinstance(host.error, errors.RequestTimedOut) and not await host.endpoint.is_alive():
+                raise errors.RequestTimedOut(f"{host.url} is silent, also when it is asked for nothing but an answer")
             await (self._model.try_out if plain else self._model.compare)(host.endpoint)
         except (errors.EmbedderUnavailable, errors.BadVectors) as exc:
             self._host_failed(host, exc, started)
@@ -323,14 +364,13 @@ class HostCalls(ABC, Generic[Req]):
                 return None
             pool.all_resting_since = now
             if self._patience:
-                log.warning("no host accepts texts, waiting at most %g s: %s", self._patience, reasons)
+                log.warning("no host accepts texts: %s", reasons)
         if any(host.being_probed for host in pool.hosts):
             return None
         until = pool.all_resting_since + self._patience
         if now < until and any(host.not_before <= until or host.down for host in pool.hosts):
             return until
-        waited = f" within {self._patience:g} s" if self._patience else ""
-        message = f"no host could be used{waited}: {reasons}"
+        message = f"no host could be used: {reasons}"
         if all(isinstance(host.error, errors.BadVectors) for host in pool.hosts):
             raise errors.BadVectors(message)
         if all(isinstance(host.error, errors.RateLimited) for host in pool.hosts):

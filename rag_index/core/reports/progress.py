@@ -74,6 +74,8 @@ class Progress:
         self.note = ""
         self.stopped = False
         """Whether a person stopped the run, so that its end is not that of the index."""
+        self.wait = 0.0
+        """For how many seconds a service that does not answer is waited for; 0 if nobody knows."""
         self.displays: list[Display] = []
         self._workers = self._busy = self._queued = 0
         self._processes: dict[str, ProcessState] = {}
@@ -237,7 +239,7 @@ class Progress:
         return f"{self.failed:,} failed" if self.failed else ""
 
     def _note(self) -> str:
-        return "; ".join(outage.sentence() for outage in self.outages) or self.note
+        return "; ".join(outage.sentence(self.wait) for outage in self.outages) or self.note
 
     def _left(self) -> str:
         eta = self.eta  # another thread may change what it is computed of
@@ -450,14 +452,16 @@ def watched_processes(
         progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
         return progress.outages
 
-    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look):
+    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look, wait=progress.wait):
         yield
 
 
 @contextmanager
-def said_outages(say: Callable[[str], object], *, look: Callable[[], Iterable[Outage]] = outages) -> Iterator[None]:
-    """Say who does not answer, at once and then each minute, for the time of the block. A thread looks once a
-    second."""
+def said_outages(
+    say: Callable[[str], object], *, look: Callable[[], Iterable[Outage]] = outages, wait: float = 0.0
+) -> Iterator[None]:
+    """Say who does not answer, at once and then each minute, for the time of the block, and for how many seconds it is
+    waited for. A thread looks once a second."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -468,7 +472,7 @@ def said_outages(say: Callable[[str], object], *, look: Callable[[], Iterable[Ou
             for service, outage in now.items():
                 if next_time[service] <= time.monotonic():
                     next_time[service] = time.monotonic() + REPEAT_SECONDS
-                    say(outage.sentence())
+                    say(outage.sentence(wait))
 
     context = copy_context()  # displays talk to Prefect, which finds the run in the context
     threading.Thread(target=context.run, args=(watch,), daemon=True, name="outages").start()

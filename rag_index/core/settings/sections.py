@@ -139,8 +139,6 @@ class EmbedderSettings(Section):
     """Where sentence-transformers models run, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
     keep_alive: str = "30m"
     """How long Ollama keeps the model loaded, and the one that writes contexts."""
-    wait_for_recovery: Number = Field(default=600.0, ge=0)
-    """How long a run waits for a server that goes down while it is embedding, in seconds."""
     options: dict[str, Any] = Field(default={})
     """Options for the [plug-in](plugins.md)."""
 
@@ -285,8 +283,11 @@ class RunSettings(Section):
     guard](how-it-works.md#the-delete-guard) holds deletions back."""
     tolerate_failed: Share = 0.0
     """The share of documents that may fail while the run still counts as completed."""
-    wait: Number = Field(default=0.0, ge=0)
-    """How long a run waits at its start for services that are down, or for an embedded store in use, in seconds."""
+    wait_for_recovery: Number = Field(default=600.0, ge=0)
+    """How long a run waits for a source, an embedder or a store that does not answer, in seconds since it failed first.
+    A command waits at its start only if `--wait` says so."""
+    wait: Number = Field(default=0.0, ge=0, exclude=True)
+    """How long a command waits at its start, and for an embedded store in use: `--wait`."""
     keep_days: Number = Field(default=90.0, ge=1)
     """How long the history is kept, in days, at least 1: runs, and contexts that no document needs. Each run deletes
     [older ones](operations.md#what-is-pruned)."""

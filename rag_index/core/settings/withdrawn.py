@@ -14,6 +14,8 @@ logger = logging.getLogger("rag_index.settings")
 
 WITHDRAWN: dict[tuple[str, ...], str] = {
     ("run", "max_cost"): "the limit that the provider of the embeddings offers bounds what a run costs",
+    ("embedder", "wait_for_recovery"): "`[run] wait_for_recovery` says how long a run waits for any of its services",
+    ("run", "wait"): "a flow waits for `[run] wait_for_recovery` seconds, and a command for as long as `--wait` says",
     ("embedder", "price"): "`rag-index plan` says how many characters a run embeds",
     ("store", "server", "bulk"): "a first collection is live from its first commit, and Qdrant indexes what arrives",
 }

@@ -135,8 +135,7 @@ def _embedded(
     if len(texts) < SAMPLED_TEXTS // 4:
         return [], [], {}
     own, strange = _queries(random.Random(SAMPLED_TEXTS), texts)  # noqa: S311 - the same each time
-    patience = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
-    with closing(open_embedder(patience, expected=identity)) as embedder:
+    with closing(open_embedder(settings.embedder, expected=identity)) as embedder:
         entries = dict(zip([*own, *strange], embedder.embed_queries([*own, *strange]), strict=True))
     for entry in entries.values():
         if isinstance(entry, RagIndexError) and not isinstance(entry, (BadVectors, TextRefused, TextTooLong)):

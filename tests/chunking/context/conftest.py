@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from rag_index.components.chunking.context import ContextChunker
+from rag_index.components.chunking.context import ContextChunker, writer
 from rag_index.components.chunking.context.writer import DEFAULT_PROMPT, Recipe, close_process_writer
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.ledger import Ledger
@@ -38,16 +38,18 @@ def servers_of(*servers, **given):
     """Return servers that write contexts. They are waited for only if `given` says so."""
     usual = {
         "hosts": [server.url for server in servers], "model": "fake-talk", "timeout": 5.0, "requests_in_flight": 10,
-        "wait_for_recovery": 0.0,
     }  # fmt: skip
     return EmbedderSettings(kind="ollama", **(usual | given))
 
 
 @pytest.fixture
-def make_chunker(url):
+def make_chunker(url, monkeypatch):
     """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
-    def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
+    def make(
+        *servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, patience=0.0, **given
+    ):
+        monkeypatch.setattr(writer, "PATIENCE", patience)
         asked = servers_of(*servers, **given)
         recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
         ledger = SecretStr(url.render_as_string(hide_password=False))

@@ -24,7 +24,7 @@ def project(tmp_path, fake) -> Project:
 
 def enable_contexts(project, fake, extra=""):
     table = f'[indexes.context]\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n{extra}\n'
-    project.write_settings(SETTINGS.format(extra="[embedder]\nwait_for_recovery = 5\n") + table)
+    project.write_settings(SETTINGS.format(extra="[run]\nwait_for_recovery = 5\n") + table)
 
 
 def lengthen_notes(project, sentences) -> None:

@@ -28,7 +28,7 @@ def saying(ollama_server, tmp_path_factory):
 
 
 def patient(server, model):
-    return servers_of(server, model=model, timeout=60.0, requests_in_flight=4, wait_for_recovery=30.0)
+    return servers_of(server, model=model, timeout=60.0, requests_in_flight=4)
 
 
 def chunker_of(servers, folder, *, chars=40):

@@ -74,7 +74,7 @@ MARKED = {"path": "/api/generate", "marker": "number 001 of a text.\n</passage"}
 def test_a_chunk_that_a_server_fails_at_costs_no_other_context(server, make_chunker, fault, reason):
     kind, options = fault
     server.fault(kind, **MARKED, **options)
-    (document,) = make_chunker(server, timeout=1.0, wait_for_recovery=20.0).chunk(page(numbered(6)))
+    (document,) = make_chunker(server, timeout=1.0, patience=20.0).chunk(page(numbered(6)))
     assert [bool(context) for context in document.contexts] == [True, False, True, True, True, True]
     assert reason in document.incomplete
 
@@ -94,7 +94,7 @@ def test_a_server_that_answers_everything_but_questions_counts_as_down(server, m
     """A wedged server still says which models it has. No chunk is blamed for it."""
     server.fault("hang", path="/api/generate", seconds=3)
     with pytest.raises(EmbedderUnavailable, match=r"gave no answer within 0\.3 s"):
-        make_chunker(server, timeout=0.3, wait_for_recovery=2.0).chunk(page(numbered(3)))
+        make_chunker(server, timeout=0.3, patience=2.0).chunk(page(numbered(3)))
 
 
 def test_another_model_under_the_same_name_is_refused(server, make_chunker):

@@ -46,13 +46,11 @@ def chunker_of(settings):
 
 
 def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server):
-    embedder = (
-        f'[embedder]\nkind = "ollama"\nmodel = "e"\nnum_thread = 3\nhosts = ["{server.url}"]\nwait_for_recovery = 7'
-    )
+    embedder = f'[embedder]\nkind = "ollama"\nmodel = "e"\nnum_thread = 3\nhosts = ["{server.url}"]'
     chunker = chunker_of(write(project, server, embedder=embedder))
     assert isinstance(chunker, ContextChunker)
     servers = chunker.servers
-    assert (servers.hosts, servers.num_thread, servers.wait_for_recovery) == ([server.url], 3, 7.0)
+    assert (servers.hosts, servers.num_thread) == ([server.url], 3)
     with FakeOllama(model="fake-talk") as other:
         chunker = chunker_of(write(project, server, embedder=embedder, table=f'hosts = ["{other.url}"]'))
         assert chunker.servers.hosts == [other.url]

@@ -52,7 +52,6 @@ class ContextChunker:
             keep_alive=embedder.keep_alive,
             requests_in_flight=context.concurrency,
             num_thread=embedder.num_thread,
-            wait_for_recovery=embedder.wait_for_recovery,
         )
         model = check_model(servers, context.num_ctx)
         num_ctx = context_tokens(model, context.num_ctx)

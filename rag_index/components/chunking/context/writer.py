@@ -36,6 +36,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.core.database import is_file
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.machine.executors import EventLoopThread
+from rag_index.core.recovery import PATIENCE
 from rag_index.core.settings.sections import CHUNK, DOCUMENT
 from rag_index.errors import EmbedderError, LedgerError, RagIndexError, TextRefused, TextTooLong
 
@@ -317,7 +318,7 @@ class ContextRequests(HostCalls[ContextRequest]):
     arrives."""
 
     def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
-        super().__init__(writer.hosts, requests=requests, patience=writer.servers.wait_for_recovery)
+        super().__init__(writer.hosts, requests=requests, patience=PATIENCE)
         self._recipe, self._cache = writer.recipe, writer.cache
 
     async def run(self) -> None:
@@ -325,6 +326,9 @@ class ContextRequests(HostCalls[ContextRequest]):
         within `patience` seconds, and ModelMissing, ModelChanged or EmbedderError if a host answers but cannot be
         used."""
         await self._run_to_end()
+
+    def _names(self, request: ContextRequest) -> list[bytes]:
+        return [b"".join(request.key)]
 
     async def _ask(self, request: ContextRequest, host: Host) -> Answer:
         retry = request.answers > 0
@@ -349,6 +353,7 @@ class ContextRequests(HostCalls[ContextRequest]):
     def _accept(self, request: ContextRequest, host: Host, answer: Answer, started: float) -> None:
         """Use the answer, unless the server's count shows that the question did not fit or the answer is unusable."""
         host.record_success()
+        self._forget(request)
         self._host_answered(host, started)
         available = self._recipe.question_tokens
         if answer.prompt_tokens is not None and answer.prompt_tokens > available:
@@ -410,7 +415,7 @@ class ContextWriter:
                 for passage in passages(text, chunks):
                     key = document, hash_text(passage.chunk)
                     if key[1] not in known[document]:
-                        requests.setdefault(key, ContextRequest(passage, self.recipe.question_tokens, key))
+                        requests.setdefault(key, self._request(passage, key))
             if requests:
                 self._loop.run(ContextRequests(self, list(requests.values())).run())
         found = []
@@ -420,6 +425,13 @@ class ContextWriter:
             contexts = [one.context if one else known[document][chunk] for chunk, one in zip(hashes, sent, strict=True)]
             found.append(DocumentContexts(contexts, [one.reason if one else "" for one in sent], sent.count(None)))
         return found
+
+    def _request(self, passage: Passage, key: tuple[bytes, bytes]) -> ContextRequest:
+        """Return the request of a chunk, with its failures in earlier calls."""
+        request, past = ContextRequest(passage, self.recipe.question_tokens, key), self.hosts.failed.get(b"".join(key))
+        if past is not None:
+            request.tries, request.failed_at, request.error = past.tries, past.failed_at, past.error
+        return request
 
     def close(self) -> None:
         with self._lock:

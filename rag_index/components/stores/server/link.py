@@ -152,6 +152,10 @@ class Link:
         given = urlsplit(self.url)
         self._ports = [given.port] if given.port else [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
         self._client: QdrantClient | None = None
+        self._away = False
+        """Whether the last request found the server away: the next one asks first whether it is ready."""
+        self._paused: tuple[float, str] = -math.inf, ""
+        """Until when the server has asked for a pause, by the clock, and in which words."""
         self._closed, self._mutex = False, threading.Lock()
         self.version, self.fallback = MIN_VERSION, ""
         """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
@@ -159,13 +163,16 @@ class Link:
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
         deadline, pause = self.clock() + self.patience, MIN_PAUSE
-        with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE, limit=self.patience) as call:
+        with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
                 try:
+                    self._require_no_pause()
                     return self._try(ask)
                 except errors.StoreUnavailable as exc:
                     call.failed(_reason(exc, self.url), answered=SILENT.fullmatch(str(exc)) is None)
                     asked = exc.retry_after or 0.0
+                    if asked:
+                        self._paused = max(self._paused, (self.clock() + asked, str(exc)))
                     wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
                     if self.clock() + wait > deadline:
                         raise
@@ -186,24 +193,49 @@ class Link:
         if client is not None:
             client.close()
 
+    def _require_no_pause(self) -> None:
+        """Raise StoreUnavailable as long as the server has asked for a pause."""
+        until, words = self._paused
+        if (left := until - self.clock()) > 0:
+            raise errors.StoreUnavailable(words, left)
+
     def _try(self, ask: Callable[[QdrantClient], T]) -> T:
         try:
             with self._mutex:
                 if self._closed:
                     raise errors.StoreError(f"the connection to Qdrant at {self.url} is closed")
                 client = self._client = self._client or self._connect()
-            return ask(client)
+            if self._away:
+                self._check_ready()
+            found = ask(client)
+            self._away = False
+            return found
         except FOREIGN as exc:
             error = translate(exc, self.url)
+            self._away = isinstance(error, errors.StoreUnavailable)
             error.__cause__ = RuntimeError(f"{type(exc).__name__}: {exc}")  # Dask pickles it, and cannot the other
         raise error
+
+    def _check_ready(self) -> None:
+        """Ask a server that was away whether it is ready, which costs little while it is not. Raises one of `FOREIGN`
+        then. What is before a server may not know the route."""
+        with closing(self._new_client(self._port, timeout=PROBE_SECONDS)) as probe:
+            try:
+                probe.http.service_api.readyz()
+            except json.JSONDecodeError:  # "all shards are ready", in plain words
+                return
+            except UnexpectedResponse as exc:
+                if (exc.status_code or 0) >= 500:
+                    raise
 
     def _connect(self) -> QdrantClient:
         """Return a client of the first port that answers. If none does, raises an error that names them."""
         faults: dict[str, list[str]] = {}
         for port in self._ports:
             try:
-                return self._connect_to(port)
+                client = self._connect_to(port)
+                self._port = port
+                return client
             except FOREIGN as exc:
                 fault = translate(exc, self.url)
                 if len(self._ports) == 1 or isinstance(fault, errors.StoreRefused):

@@ -1,0 +1,125 @@
+"""What a run does while a service is away: a step that may be repeated is tried again, from a look whether the service
+is back, until so long after its first failure; and what a text that ends its server costs."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from rag_index.components.embedders import servers
+from rag_index.core import recovery
+from rag_index.core.recovery import may_try_again, waiting, with_retries
+from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+AWAY = 1.0
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pauses of a tenth of a second, and tries that end before a server of these tests is back."""
+    monkeypatch.setattr(recovery, "DELAYS", [0.1])
+    monkeypatch.setattr(servers, "PATIENCE", 0.5)
+
+
+@contextmanager
+def ended_by(fake: FakeOllama, marker: str):
+    """Let a text with this marker end the server, which is back after a while; give the moments when it did."""
+    ended, deaths = threading.Event(), []
+    fake.fault("hang", marker=marker)
+
+    def deadly() -> None:
+        while not ended.is_set():
+            if sum(marker in text for one in fake.embeds() for text in one.texts) > len(deaths):
+                deaths.append(len(fake.embeds()))
+                fake.stop_listening()
+                time.sleep(AWAY)
+                fake.listen()
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=deadly)
+    thread.start()
+    try:
+        yield deaths
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.long
+def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_document(tmp_path, fake, quick, caplog):
+    project = Project(tmp_path / "project", extra=fake.settings + "batch_texts = 16\n").fill(60)
+    project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
+    with ended_by(fake, "KILLS") as deaths:
+        report = project.run(shard_documents=30)
+    [outcome] = report.indexes
+    assert (outcome.state, outcome.new, outcome.failed) == ("partial", 59, 1), outcome
+    assert 2 < len(deaths) <= 12, deaths
+    [failed] = project.json("failed")["failed"]
+    assert failed["document_id"] == "7"
+    assert "each time this text is sent" in failed["reason"]
+    assert "so all others go first" in caplog.text
+    assert "is embedded in halves" in caplog.text
+
+
+def test_a_server_that_restarts_once_costs_no_document_and_no_halves(tmp_path, fake, quick, caplog):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(30)
+    fake.fault("hang", marker="Note", times=1)
+    restarted = threading.Thread(target=restart_under_text, args=(fake,))
+    restarted.start()
+    assert project.run().state == "completed"
+    restarted.join()
+    assert "in halves" not in caplog.text
+    assert len(project.texts()) == 30
+
+
+def restart_under_text(fake: FakeOllama) -> None:
+    while not any("Note" in text for one in fake.embeds() for text in one.texts):
+        time.sleep(0.01)
+    fake.stop_listening()
+    time.sleep(AWAY)
+    fake.listen()
+
+
+def failing(times: int, error: Exception):
+    """Return a step that fails so often, and the list of its tries."""
+    tries: list[float] = []
+
+    def step() -> str:
+        tries.append(time.time())
+        if len(tries) <= times:
+            raise error
+        return "done"
+
+    return step, tries
+
+
+def test_a_step_is_tried_again_until_so_long_after_the_first_failure(quick):
+    step, tries = failing(3, StoreUnavailable("away"))
+    assert with_retries(step, 60) == "done"
+    assert len(tries) == 4
+    late = StoreUnavailable("away")
+    late.since = time.time() - 61
+    step, tries = failing(3, late)
+    with pytest.raises(StoreUnavailable):
+        with_retries(step, 60)
+    assert len(tries) == 1, "it was away for longer before this try"
+
+
+@pytest.mark.parametrize(("error", "tries"), [(TerminalError("wrong"), 1), (SourceTimedOut("took all of its time"), 2)])
+def test_what_another_try_cannot_help_is_not_tried_for_long(quick, error, tries):
+    step, made = failing(99, error)
+    with pytest.raises(type(error)):
+        with_retries(step, 60)
+    assert len(made) == tries
+
+
+def test_a_pause_longer_than_the_time_left_is_not_waited_for():
+    error = StoreUnavailable("asks for a pause", 120)
+    with pytest.raises(StoreUnavailable), waiting(60):
+        raise error
+    assert not may_try_again(error, 1)
+    error.retry_after = 30
+    assert may_try_again(error, 1)
