@@ -12,7 +12,7 @@ import pytest
 from tests.docs.pages import ROOT, blocks, page, table
 
 EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("*/README.md")}
-ELSEWHERE = {"langchain"}
+ELSEWHERE = {"langchain", "haystack"}
 """Examples that need another environment: tests/frameworks has it."""
 LONG = {"agent", "shop", "source-tree", "tickets", "web"}
 

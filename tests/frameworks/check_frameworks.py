@@ -6,7 +6,6 @@ import sys
 from rag_index import Retriever
 from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError, StoreUnavailable
-from rag_index.search import ALL_GROUPS
 from rag_index.search.frameworks import Service, found_in
 from tests.service.live import Live
 
@@ -87,52 +86,7 @@ def check_llama_index(config: str) -> None:
         assert refused(lambda: RagIndexRetriever(retriever, indexes=["unknown"]).retrieve(QUERY))
 
 
-def check_haystack(config: str) -> None:
-    from haystack import Pipeline
-
-    from rag_index.search.frameworks.haystack import RagIndexRetriever
-
-    pipeline = Pipeline()
-    pipeline.add_component("found", RagIndexRetriever(config, **OPTIONS))
-    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["rag_index.search.frameworks.haystack"])
-    for one in (pipeline, again):
-        documents = one.run({"found": {"query": QUERY}})["found"]["documents"]
-        assert [document.id for document in documents] == BEST
-        assert documents[0].meta["priority"] == "high"
-        assert documents[0].score == documents[0].meta["score"]
-    few = pipeline.run({"found": {"query": QUERY, "filters": {"priority": "low"}, "top_k": 1}})
-    assert [document.id for document in few["found"]["documents"]] == ["comments/2"]
-    same = {"field": "meta.priority", "operator": "==", "value": "low"}
-    both = {"operator": "AND", "conditions": [same, {"field": "number", "operator": ">", "value": 1}]}
-    for filters in (same, both):
-        found = pipeline.run({"found": {"query": QUERY, "filters": filters}})["found"]
-        assert [document.id for document in found["documents"]] == ["comments/2"]
-        assert (found["errors"], found["nothing_fits"]) == ({}, False)
-    either = {"operator": "OR", "conditions": [same, same]}
-    assert refused(lambda: RagIndexRetriever(config).run(QUERY, filters=either))
-    everybody = Pipeline()
-    everybody.add_component("found", RagIndexRetriever(config, groups=ALL_GROUPS))
-    saved = Pipeline.loads(everybody.dumps(), allowed_modules=["rag_index.search.frameworks.haystack"])
-    assert saved.get_component("found")._options == {"groups": ALL_GROUPS}
-    with Live(load_settings(config)) as live:
-        there = RagIndexRetriever(url=live.url, **OPTIONS)
-        assert [document.id for document in there.run(QUERY)["documents"]] == BEST
-    beside = Pipeline()
-    component = RagIndexRetriever(config, **OPTIONS)
-    beside.add_component("found", component)
-    answer = asyncio.run(beside.run_async({"found": {"query": QUERY}}))
-    assert [document.id for document in answer["found"]["documents"]] == BEST
-    for one in (pipeline, again):
-        one.get_component("found").close()
-    component.close()
-
-
 if __name__ == "__main__":
-    checks = {
-        "service": check_service,
-        "langchain": check_langchain,
-        "llama_index": check_llama_index,
-        "haystack": check_haystack,
-    }
+    checks = {"service": check_service, "langchain": check_langchain, "llama_index": check_llama_index}
     checks[sys.argv[1]](sys.argv[2])
     print("OK")

@@ -33,7 +33,7 @@ def desk(tmp_path_factory):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("framework", ["service", "langchain", "llama_index", "haystack"])
+@pytest.mark.parametrize("framework", ["service", "langchain", "llama_index"])
 def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
     check = ROOT / "tests" / "frameworks" / "check_frameworks.py"
     command = [python, check, framework, desk.settings.path]
@@ -43,5 +43,6 @@ def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_the_example_for_langchain_writes_a_prompt(python, tmp_path):
-    run_example("langchain", tmp_path, python.parent)
+@pytest.mark.parametrize("name", ["langchain", "haystack"])
+def test_the_example_for_a_framework_writes_a_prompt(python, tmp_path, name):
+    run_example(name, tmp_path, python.parent)

@@ -1,4 +1,4 @@
-"""Retrievers for other frameworks: LangChain, LlamaIndex and Haystack. Each module needs its framework installed.
+"""Retrievers for other frameworks: LangChain and LlamaIndex. Each module needs its framework installed.
 
 All take a `Retriever`, which the caller closes, or a `Service`, and options: the arguments of `Retriever.search`.
 """
