@@ -2,14 +2,10 @@
 
     python benchmarks/retrieval.py parallel [--repeat 20]            five indexes of 100 ms each, at once and in turn
     python benchmarks/retrieval.py overhead [--repeat 300]           fan-out, fusion and metrics beyond embed and store
-    python benchmarks/retrieval.py queries [--count 20] [--repeat 5]
-                                                                     different queries at once on 1, 2 and 4 hosts
     python benchmarks/retrieval.py desk [--documents 20000] [--queries 1000] [--folder DIR]
                                                                      five embedded collections: scanned, then with HNSW
     python benchmarks/retrieval.py one [--documents 66700] [--queries 213] [--folder DIR]
-                                                                     one index: wall, CPU of both processes, stages
-    python benchmarks/retrieval.py callers [--documents 20000] [--callers 50] [--seconds 60] [--folder DIR]
-                                                                     queries embedded together, and one at a time
+                                                                     one index: wall, CPU, stages
     python benchmarks/retrieval.py known-item [--documents 1000] [--model wordllama|minilm]
 
 `desk --documents 214072` is the whole service desk. With `--folder`, existing indexes in the folder are used again.
@@ -24,25 +20,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.searches.callers import callers
 from benchmarks.searches.fan_out import overhead, parallel
 from benchmarks.searches.known_items import known_item
 from benchmarks.searches.one_index import one
-from benchmarks.searches.queries import queries
 from benchmarks.searches.service_desk import desk
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, run in (("parallel", parallel), ("overhead", overhead), ("desk", desk), ("callers", callers)):
+    for name, run in (("parallel", parallel), ("overhead", overhead), ("desk", desk)):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("--repeat", type=int, default=20 if name == "parallel" else 300)
         command.add_argument("--documents", type=int, default=20_000)
         command.add_argument("--queries", type=int, default=1000)
-        command.add_argument("--callers", type=int, default=50)
-        command.add_argument("--seconds", type=float, default=60)
         command.add_argument("--folder", type=Path)
     command = commands.add_parser("one")
     command.set_defaults(run=one)
@@ -53,10 +45,6 @@ def main() -> None:
     command.set_defaults(run=known_item)
     command.add_argument("--documents", type=int, default=1000)
     command.add_argument("--model", choices=["wordllama", "minilm"], default="wordllama")
-    command = commands.add_parser("queries")
-    command.set_defaults(run=queries)
-    command.add_argument("--count", type=int, default=20)
-    command.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -35,7 +35,7 @@ from rag_index.errors import (
 from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_key, scorings, with_texts
 from rag_index.search.live_collections import LiveCollection, LiveCollections
-from rag_index.search.query_model import QueryVectors
+from rag_index.search.query_model import EMBED_LANE, EMBED_REQUESTS, QueryVectors
 from rag_index.search.question import MAX_HITS, NAMED_LIFT, NAMING, Asked, IndexAnswer, Question, idf_of, together
 from rag_index.search.rare_names import add_named, rare_names
 from rag_index.search.relevance import UNCOUNTED, rank
@@ -88,6 +88,7 @@ class FanOut:
         self._live = LiveCollections(settings, pinned=collections)
         share = max(1, REQUESTS // max(1, len(settings.indexes)))
         widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS_LANE: 2}
+        widths[EMBED_LANE] = EMBED_REQUESTS
         idle = retrieve.idle_seconds if self._embedded else None
         self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
         self._synonyms = Synonyms(settings) if retrieve.synonyms else None

@@ -1,10 +1,11 @@
-"""The vectors of queries: the models that make them, the queries that wait, and what errors mean."""
+"""The vectors of queries: the models that make them, and what their errors mean."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from cachetools import LRUCache
 from prometheus_client import CollectorRegistry, Counter
 
 from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.components.embedders.dispatch import Query
 from rag_index.core.documents.vectors import broken_reason
 from rag_index.core.machine import in_thread
 from rag_index.errors import (
@@ -27,7 +27,7 @@ from rag_index.errors import (
 from rag_index.search.concurrency import CLOSED, StoreThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,8 +37,21 @@ if TYPE_CHECKING:
 
 KEPT_VECTORS = 4000
 """Vectors of queries that are kept: an evaluation asks its queries of one collection after the other."""
-MAX_BATCH_QUERIES = 32
-"""Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
+EMBED_LANE, EMBED_REQUESTS = "embed", 32
+"""The lane of threads for queries that servers embed, and how many are under way. A model in the process has one."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A query that is embedded, or was, and how many callers wait for it."""
+
+    future: Future[NDArray[np.float32]]
+    waiters: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was given up, or got an error."""
+        return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
 
 
 class QueryVectors:
@@ -63,13 +76,13 @@ class QueryVectors:
         self._made = Counter("rag_index_query_embeds", "Query vectors that had to be embedded.", registry=registry)
         self._lock = threading.Lock()
         self._models: dict[str, QueryModel] = {}
-        self._queries: LRUCache[tuple[str, str], LiveQuery] = LRUCache(KEPT_VECTORS)
-        self._awaited: set[LiveQuery] = set()
+        self._flights: LRUCache[tuple[str, str], Flight] = LRUCache(KEPT_VECTORS)
         self._closed = False
 
     def loaded(self, live: LiveCollection) -> bool:
         """Return whether the model that made a collection need not be loaded into this process first."""
-        return self._model(live.fingerprint).loaded(live)
+        with self._lock:
+            return self._model(live).loaded
 
     async def get(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
         """Return the vector of a query for a live collection: float32, of shape (dimension,), and read-only.
@@ -77,110 +90,104 @@ class QueryVectors:
         Raises FingerprintChanged if the model that made the collection is not available; EmbedderUnavailable or
         EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector.
         """
-        model, key = self._model(live.fingerprint), (live.fingerprint, text)
         with self._lock:
-            query = known = self._queries.get(key)
-            if query is None or query.failed:
-                query = LiveQuery(text, live=live, settings=self._settings)
-                self._queries[key] = query
-            query.waiters += 1
-            self._awaited.add(query)
+            flight = self._flights.get(key := (live.fingerprint, text))
+            if flight is None or flight.failed:
+                flight = self._flights[key] = self._begin(live, text)
+            flight.waiters += 1
         self._asked.inc()
-        if query is not known:
-            self._made.inc()
-            model.queue.append(query)
-            try:
-                self._threads.submit(f"embed {live.fingerprint}", model.embed_queue)
-            except StoreError:
-                query.settle(EmbedderUnavailable(CLOSED))
         try:
-            return await asyncio.shield(asyncio.wrap_future(query.future))
+            return await asyncio.shield(asyncio.wrap_future(flight.future))
         except asyncio.CancelledError:
-            if self._closed and query.future.cancelled():
+            if self._closed and flight.future.cancelled():
                 raise EmbedderUnavailable(CLOSED) from None
             raise
         finally:
             with self._lock:
-                query.waiters -= 1
-                if not query.waiters:
-                    query.future.cancel()
-                    self._awaited.discard(query)
+                flight.waiters -= 1
+                if not flight.waiters:
+                    flight.future.cancel()  # it does nothing once the query is being embedded
 
     def close(self) -> None:
         """Close all embedders. Callers that wait for a vector get EmbedderUnavailable."""
         with self._lock:
             self._closed = True
-            for query in self._awaited:
-                query.future.cancel()
             models, self._models = self._models, {}
         for model in models.values():
             model.close()
 
-    def _model(self, fingerprint: str) -> QueryModel:
-        with self._lock:
-            if self._closed:
-                raise EmbedderUnavailable(CLOSED)
-            if fingerprint not in self._models:
-                self._models[fingerprint] = QueryModel(self._settings, self._opener)
-            return self._models[fingerprint]
+    def _begin(self, live: LiveCollection, text: str) -> Flight:
+        model = self._model(live)
+        self._made.inc()
+        lane = EMBED_LANE if model.on_servers else f"{EMBED_LANE} {live.fingerprint}"
+        try:
+            return Flight(self._threads.submit(lane, model.embed, live, text))
+        except StoreError:
+            raise EmbedderUnavailable(CLOSED) from None
+
+    def _model(self, live: LiveCollection) -> QueryModel:
+        if self._closed:
+            raise EmbedderUnavailable(CLOSED)
+        if live.fingerprint not in self._models:
+            self._models[live.fingerprint] = QueryModel(self._settings, live.identity, self._opener)
+        return self._models[live.fingerprint]
 
 
 class QueryModel:
-    """One model's embedder, which the first query opens.
+    """One model's embedder, which the first query opens. One in the process is called by one thread at a time.
 
-    An embedder on servers takes the queries as they come (`take_queries`). One in the process need not be thread-safe,
-    so one thread at a time calls it, with all queries that wait by then. An embedder that cannot be reached, or whose
-    model has changed, is asked afresh for the next query. So it recovers by itself.
+    An embedder that cannot be reached, or whose model has changed, is asked afresh for the next query. So it recovers
+    by itself.
     """
 
-    def __init__(self, settings: EmbedderSettings, opener: Callable[..., Embedder]) -> None:
-        self._settings, self._opener = settings, opener
+    def __init__(self, settings: EmbedderSettings, identity: EmbedderIdentity, opener: Callable[..., Embedder]) -> None:
+        recorded = ["kind", "document_prefix", "query_prefix"]
+        self._differs = _differs(settings, identity)
+        if self._differs:  # else the settings know the folder too, or who made it
+            recorded.append("model")
+        self._named = settings.model
+        self._settings = settings.model_copy(update={name: getattr(identity, name) for name in recorded})
+        self.on_servers = self._settings.on_servers  # then several threads may ask for vectors
+        self._identity, self._opener = identity, opener
         self._embedder: Embedder | None = None
         self._turn, self._closed = threading.Lock(), False
-        self.queue: deque[LiveQuery] = deque()
 
-    def loaded(self, live: LiveCollection) -> bool:
-        """Return whether the embedder is open, or is on servers."""
-        return self._embedder is not None or self._settings_for(live).on_servers
+    @property
+    def loaded(self) -> bool:
+        """Whether the embedder is open, or is on servers."""
+        return self._embedder is not None or self.on_servers
 
     def close(self) -> None:
-        """Close the embedder after the calls under way, without waiting for them."""
+        """Close the embedder without waiting: one in the process once its call ends, one on servers at once."""
         self._closed = True
         in_thread(self._close_embedder, "rag-index-close")
 
-    # In threads, one at a time
-
-    def embed_queue(self) -> None:
-        """Embed the queries that wait, or some of them if there are many; none if an earlier call took them."""
-        waiting = [self.queue.popleft() for _ in range(min(MAX_BATCH_QUERIES, len(self.queue)))]
-        queries = [query for query in waiting if query.wanted]
-        if not queries:
-            return
-        try:
+    def embed(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
+        """Return the vector of a query, read-only. Raises as `QueryVectors.get`."""
+        with self._errors(live):
             with self._turn:
-                embedder = self._opened(queries[0].live)
-                if take := getattr(embedder, "take_queries", None):
-                    take(queries)
-                    return
-                entries = embedder.embed_queries([query.text for query in queries])
-            for query, entry in zip(queries, entries, strict=True):
-                query.settle(entry)
-        except Exception as exc:  # noqa: BLE001 - those who wait get it
-            for query in queries:
-                query.settle(exc)
+                embedder = self._opened(live)
+                entry = None if self.on_servers else embedder.embed_queries([text])[0]
+            entry = embedder.embed_queries([text])[0] if entry is None else entry
+            if isinstance(entry, Exception):
+                raise entry
+        if reason := broken_reason(entry, self._identity.dimension):
+            raise BadVectors(f"the embedder returned {reason} for the query; {_held(live)}")
+        vector = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
+        vector.setflags(write=False)
+        return vector
 
     def _opened(self, live: LiveCollection) -> Embedder:
         if self._closed:
             raise EmbedderUnavailable(CLOSED)
         if self._embedder is None:
-            embedder = self._opener(self._settings_for(live), expected=live.identity)
-            # one on servers compares the model of each itself, and does not wait for a server that hangs
-            if not hasattr(embedder, "take_queries"):
+            embedder = self._opener(self._settings, expected=self._identity)
+            if not self.on_servers:  # it compares the model of each itself, and does not wait for one that hangs
                 try:
                     found = embedder.identity()
                     if found.fingerprint != live.fingerprint:
                         raise FingerprintChanged(
-                            f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
+                            f"{_held(live)}, settings say {found}: "
                             "put the settings back, or rebuild the index with `rag-index rebuild INDEX`"
                         )
                 except BaseException:
@@ -192,52 +199,28 @@ class QueryModel:
     def _close_embedder(self) -> None:
         with self._turn:
             embedder, self._embedder = self._embedder, None
-            if embedder is not None:
-                embedder.close()
+        if embedder is not None:
+            embedder.close()
 
-    def _settings_for(self, live: LiveCollection) -> EmbedderSettings:
-        recorded = ["kind", "document_prefix", "query_prefix"]
-        if _differs(self._settings, live.identity):  # else the settings know the folder too, or who made it
-            recorded.append("model")
-        return self._settings.model_copy(update={name: getattr(live.identity, name) for name in recorded})
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class LiveQuery(Query):
-    """A query for a live collection, whose errors name the collection and the remedy."""
-
-    live: LiveCollection
-    settings: EmbedderSettings
-    waiters: int = 0
-
-    @property
-    def failed(self) -> bool:
-        """Whether it was given up, or got an error."""
-        return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
-
-    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
-        """Give the query its vector, if it fits the collection, or its error."""
-        held = f"{self.live.collection} holds vectors of {self.live.embedder}"
+    @contextmanager
+    def _errors(self, live: LiveCollection) -> Iterator[None]:
+        """Have errors of the block name the collection and the remedy, if the model is why."""
         remedy = "rebuild the index with `rag-index rebuild INDEX`"
-        settled: NDArray[np.float32] | Exception = entry
-        if not isinstance(entry, Exception):
-            if reason := broken_reason(entry, self.live.identity.dimension):
-                settled = BadVectors(f"the embedder returned {reason} for the query; {held}")
-            else:
-                settled = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
-                settled.setflags(write=False)
-        elif isinstance(entry, ModelChanged | ModelMissing):
-            gone = f"and that model is no longer available ({entry}): put it back, or {remedy}"
-            settled = FingerprintChanged(f"{held}, {gone}")
-            settled.__cause__ = entry
-        elif (
-            isinstance(entry, EmbedderUnavailable)
-            and not isinstance(entry, RateLimited)
-            and _differs(self.settings, self.live.identity)
-        ):
-            settled = EmbedderUnavailable(f"{entry} ({held}, settings say {self.settings.model}: {remedy})")
-            settled.__cause__ = entry
-        Query.settle(self, settled)
+        try:
+            yield
+        except CancelledError:
+            raise EmbedderUnavailable(CLOSED) from None
+        except (ModelChanged, ModelMissing) as exc:
+            gone = f"and that model is no longer available ({exc}): put it back, or {remedy}"
+            raise FingerprintChanged(f"{_held(live)}, {gone}") from exc
+        except EmbedderUnavailable as exc:
+            if isinstance(exc, RateLimited) or not self._differs:
+                raise
+            raise EmbedderUnavailable(f"{exc} ({_held(live)}, settings say {self._named}: {remedy})") from exc
+
+
+def _held(live: LiveCollection) -> str:
+    return f"{live.collection} holds vectors of {live.embedder}"
 
 
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:

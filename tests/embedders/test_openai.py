@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from rag_index.components.embedders import open_embedder
-from rag_index.components.embedders.dispatch import Query
 from rag_index.components.hosts.clients import embeddings_address
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelMissing
@@ -39,10 +38,7 @@ def test_vectors_belong_to_their_texts_whatever_their_order_is(server, make):
     embedder = make(server)
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert_own_vectors([embedder.embed_query("q")], ["q"])
-    queries = [Query(text) for text in TEXTS]
-    embedder.take_queries(given := [*queries])
-    given.clear()
-    assert_own_vectors([query.future.result(30) for query in queries], TEXTS)
+    assert_own_vectors(embedder.embed_queries(TEXTS), TEXTS)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import psutil
 import pytest
 
 from rag_index.components.embedders import identify, open_embedder
-from rag_index.components.embedders.dispatch import Query
 from rag_index.components.embedders.servers import ServerEmbedder
 from rag_index.core.settings import EmbedderSettings
 from rag_index.core.settings.parts import known_prompts
@@ -72,12 +71,10 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(embedder):
 
 
 def test_queries_together_have_the_vectors_of_single_ones_and_only_a_bad_one_fails(embedder):
-    queries, long = [Query(text) for text in TEXTS], Query("word " * 5000)
-    embedder.take_queries([*queries[:30], long, *queries[30:]])
-    with pytest.raises(TextTooLong):
-        long.future.result(120)
-    for query in queries:
-        assert np.abs(query.future.result(120) - embedder.embed_query(query.text)).max() < 1e-6
+    found = embedder.embed_queries([*TEXTS[:30], "word " * 5000, *TEXTS[30:]])
+    assert isinstance(found.pop(30), TextTooLong)
+    for text, vector in zip(TEXTS, found, strict=True):
+        assert np.abs(vector - embedder.embed_query(text)).max() < 1e-6
 
 
 def test_only_the_text_that_is_too_long_fails(embedder):

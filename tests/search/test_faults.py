@@ -140,9 +140,9 @@ def test_what_the_store_has_in_place_of_a_collection(ollama_desk, ollama):
 
 
 def test_a_slow_or_wrong_embedder_fails_searches_in_time_until_it_is_well(ollama_desk, ollama):
-    def fail(message: str, kind: type[RagIndexError] = RagIndexError, **options) -> None:
+    def fail(message: str, kind: type[RagIndexError] = RagIndexError, query: str = "printer", **options) -> None:
         with pytest.raises(kind, match=message):
-            retriever.search_sync("printer", **options)
+            retriever.search_sync(query, **options)
 
     with ollama_desk.retriever() as retriever:
         retriever.search_sync("warm")
@@ -151,7 +151,7 @@ def test_a_slow_or_wrong_embedder_fails_searches_in_time_until_it_is_well(ollama
         ollama.seconds_per_text = 0
         for fault in ("dimension", "nan"):
             ollama.fault(fault)
-            fail(r"dimensions instead of|not finite|zeros", timeout=60)
+            fail(r"dimensions instead of|not finite|zeros", query=f"printer {fault}", timeout=60)
             ollama.clear()
         assert documents(retriever.search_sync("printer", timeout=60)) == ALL
     before = ollama.digest

@@ -1,4 +1,4 @@
-"""Vectors of queries: made once, together by one thread, and kept; one bad query fails alone."""
+"""Vectors of queries: made once, by one thread where the model is in the process, and kept."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, S
 from rag_index.errors import EmbedderUnavailable
 from rag_index.search.concurrency import StoreThreads
 from rag_index.search.live_collections import LiveCollection
-from rag_index.search.query_model import MAX_BATCH_QUERIES, LiveQuery, QueryVectors
+from rag_index.search.query_model import QueryVectors
 from tests.waiting import eventually
 
 TEXTS = [f"printer {number}" for number in range(20)]
@@ -34,11 +34,11 @@ def live(local):
 
 @dataclass
 class Gated:
-    """A model that works once its gate is open, and notes which queries it got together."""
+    """A model that works once its gate is open, and notes which queries it got."""
 
     inner: LocalEmbedder
     gate: threading.Event = field(default_factory=threading.Event)
-    arrays: list[list[str]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     busy: bool = False
 
     def identity(self):
@@ -47,7 +47,7 @@ class Gated:
     def embed_queries(self, texts):
         assert not self.busy, "two threads in a model that is not thread-safe"
         self.busy = True
-        self.arrays.append(list(texts))
+        self.asked += texts
         self.gate.wait(60)
         self.busy = False
         return self.inner.embed_queries(texts)
@@ -82,26 +82,25 @@ def counted(vectors, what):
 async def started(vectors, model, live, texts):
     """Ask for a first vector, and for others once the model works on that; return the tasks, and open the gate."""
     tasks = [asyncio.create_task(vectors.get(live, "first"))]
-    await asyncio.to_thread(eventually, lambda: model.arrays)
+    await asyncio.to_thread(eventually, lambda: model.asked)
     tasks += [asyncio.create_task(vectors.get(live, text)) for text in texts]
     await asyncio.to_thread(eventually, lambda: counted(vectors, "vectors") == len(tasks))
     return tasks
 
 
-def test_queries_that_wait_are_embedded_together_in_bounded_arrays_with_the_vectors_of_single_ones(opened, local, live):
+def test_each_query_has_its_own_vector_by_one_thread(opened, local, live):
     model = Gated(local)
-    texts = [f"printer {number}" for number in range(MAX_BATCH_QUERIES + 1)]
 
     async def main():
-        tasks = await started(opened(model), model, live, texts)
+        tasks = await started(opened(model), model, live, TEXTS)
         model.gate.set()
         return await asyncio.gather(*tasks)
 
-    for text, vector in zip(["first", *texts], asyncio.run(main()), strict=True):
+    for text, vector in zip(["first", *TEXTS], asyncio.run(main()), strict=True):
         assert np.array_equal(vector, local.embed_query(text))
         with pytest.raises(ValueError, match="read-only"):
             vector[0] = 1
-    assert model.arrays == [["first"], texts[:MAX_BATCH_QUERIES], texts[MAX_BATCH_QUERIES:]]
+    assert model.asked == ["first", *TEXTS]
 
 
 def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(opened, local, live):
@@ -121,7 +120,7 @@ def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(op
         assert (counted(vectors, "vectors"), counted(vectors, "embeds")) == (8, 4)
 
     asyncio.run(main())
-    assert model.arrays == [["first"], ["same"], ["given up"]]
+    assert model.asked == ["first", "same", "given up"]
 
 
 def test_a_query_that_comes_after_the_end_opens_no_model(opened, local, live):
@@ -132,8 +131,8 @@ def test_a_query_that_comes_after_the_end_opens_no_model(opened, local, live):
     [used] = vectors._models.values()
     vectors.close()
     used._opener = made.append
-    late = LiveQuery("late", live=live, settings=vectors._settings)
-    used.queue.append(late)
-    used.embed_queue()
-    assert isinstance(late.future.exception(), EmbedderUnavailable)
+    with pytest.raises(EmbedderUnavailable, match="closed"):
+        asyncio.run(vectors.get(live, "late"))
+    with pytest.raises(EmbedderUnavailable, match="closed"):
+        used.embed(live, "late")
     assert not made

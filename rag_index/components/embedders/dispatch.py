@@ -1,13 +1,10 @@
-"""Texts on their way to the hosts of a pool: they are sent in batches, and each failure is found out about. Queries
-come one by one: those that wait when a host becomes free go there in one request."""
+"""Texts on their way to the hosts of a pool: they are sent in batches, and each failure is found out about."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.components.hosts.retries import ALONE_LIMIT, SUSPECT_TRIES, AskedHosts, HostCalls, Request
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
 
 MIN_TEXTS = 16
 """The smallest share of texts: with fewer, none are kept back for a host that is busy."""
-SAME_MOMENT = 0.001
-"""Seconds that a query waits for others. Callers who ask at once are not served one at a time by the first hosts."""
-CLOSING_POLL = 0.05
 
 T = TypeVar("T")
 log = logging.getLogger("rag_index.embedders")
@@ -283,103 +277,58 @@ class Dispatch(HostCalls[Batch]):
             batch.texts[0].settle(error)
 
 
-@dataclass(slots=True, eq=False)
-class Query(Text):
-    """A text without its prefix, and the future of its vector. Cancel the future if the vector is no longer wanted."""
+class QueryDispatch(Dispatch):
+    """One call to embed queries, for a caller who waits. Calls share a pool, and each has requests of its own.
 
-    future: Future[NDArray[np.float32]] = field(default_factory=Future)
+    It treats queries as `Dispatch` treats the texts of documents, except that nothing is repeated for long:
 
-    @property
-    def wanted(self) -> bool:
-        return not self.future.done()
-
-    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
-        """Give the query its vector or its error, unless it has one, or no caller waits. One thread may do this."""
-        if self.future.done() or not self.future.set_running_or_notify_cancel():
-            return
-        if isinstance(entry, Exception):
-            self.future.set_exception(entry)
-        else:
-            self.future.set_result(entry)
-
-
-class QueryStream(Dispatch):
-    """The queries that wait, and the hosts that embed them. All methods must be called on one event loop.
-
-    It treats queries as `Dispatch` treats the texts of documents, except that they come one by one:
-
-    - A query without a waiting caller is not sent, and not sent again.
     - A host with another model gets no queries, as long as another host is well.
-    - If no host can be used, every query says why, and the next one tries all of them afresh: the pauses between tries
-      suit runs, which can wait. Only a pause that the hosts asked for is kept.
+    - If no host can be used, the call says why at once. `run` raises what a host has answered, if one has.
     """
 
     fault_tries = 1
 
-    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, new_pool: Callable[[], Pool]) -> None:
-        super().__init__(replace(asked, pool=new_pool()), settings, settings.query_prefix, patience=0.0)
-        self._new_pool = new_pool
-        self._under_way: list[Sequence[Text]] = []
-        """The queries of each request that a host has not answered yet."""
-        self._serving: asyncio.Task[None] | None = None
+    def __init__(self, asked: AskedHosts, settings: EmbedderSettings) -> None:
+        super().__init__(asked, settings, settings.query_prefix, patience=0.0)
 
-    def add(self, queries: Sequence[Query]) -> None:
-        """Start embedding these queries, with those that come at the same moment, as soon as a host is free."""
-        self._texts.extend(sendable(queries))
-        asyncio.get_running_loop().call_later(SAME_MOMENT, self._go_on)
-
-    async def close(self) -> None:
-        """Wait until no caller waits for a query, and end the requests under way."""
-        while any(query.wanted for query in self._all_queries()):
-            await asyncio.sleep(CLOSING_POLL)
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
-
-    def _all_queries(self) -> list[Text]:
-        batches = [*self._waiting, *self._suspects, *self._on_trial]
-        sent = [query for queries in self._under_way for query in queries]
-        return [*self._texts, *sent, *(query for batch in batches for query in batch.texts)]
-
-    def _go_on(self) -> None:
-        if self._serving is None or self._serving.done():
-            self._serving = asyncio.get_running_loop().create_task(self._serve())
-        else:
-            self.wake()
-
-    async def _serve(self) -> None:
-        while self._is_unfinished():
-            try:
-                await self._work()
-            except Exception as exc:  # noqa: BLE001 - whoever waits has it, or what a host answered, which knows best
-                answers = [one.error for one in self._pool.hosts if not isinstance(one.error, EmbedderUnavailable)]
-                error = next(filter(None, answers), exc)
-                for query in self._all_queries():
-                    query.settle(error)
-                for queue in (self._texts, self._waiting, self._suspects, self._on_trial):
-                    queue.clear()
-                if not isinstance(exc, RateLimited):
-                    self._pool = self._new_pool()
-
-    def _send_what_fits(self, now: float) -> None:
-        self._texts = deque(query for query in self._texts if query.wanted)
-        super()._send_what_fits(now)
-
-    async def _send(self, batch: Batch, host: Host, started: float) -> None:
-        queries = batch.texts
-        self._under_way.append(queries)
+    async def _run_to_end(self) -> None:
+        """Run without saying whom this process waits for: only runs say that."""
         try:
-            await super()._send(batch, host, started)
-        except Exception as exc:  # noqa: BLE001 - whoever waits has it
-            for query in queries:
-                query.settle(exc)
-        finally:
-            self._under_way.remove(queries)
+            await self._work()
+        except RagIndexError as exc:
+            answers = (one.error for one in self._pool.hosts if not isinstance(one.error, EmbedderUnavailable))
+            raise next(filter(None, answers), exc) from None
+
+    def _is_unfinished(self) -> bool:
+        """Return whether a query has no vector: the model is compared before, and not once more for each query."""
+        return bool(self._texts) or super(Dispatch, self)._is_unfinished()
 
     def _timed_out(self, batch: Batch, host: Host, started: float) -> None:
-        """Change nothing: a host gets one request at a time, and must not get fewer queries as long as it is used."""
+        """Change nothing: a host must not get fewer queries as long as it is used."""
 
     def _unusable(self, host: Host, error: RagIndexError, started: float) -> None:
         if not host.down:
             log.warning("queries are embedded without %s: %s", host.url, error)
         host.record_failure(error, started, self._clock, at_once=True)
+
+
+class Queries:
+    """The calls to embed queries, which share a pool of hosts. All must be made on one event loop."""
+
+    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, new_pool: Callable[[], Pool]) -> None:
+        self._asked, self._settings, self._new_pool = replace(asked, pool=new_pool()), settings, new_pool
+
+    async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Return one entry per query, in order: its vector, or TextTooLong, TextRefused or BadVectors.
+
+        If no host can be used, the next call tries all of them afresh: the pauses between tries suit runs, which can
+        wait. Only a pause that the hosts asked for is kept. Raises EmbedderUnavailable, RateLimited, ModelMissing,
+        ModelChanged or EmbedderError then.
+        """
+        asked = self._asked
+        try:
+            return await QueryDispatch(asked, self._settings).run(texts)
+        except RagIndexError as exc:
+            if self._asked is asked and not isinstance(exc, RateLimited):
+                self._asked = replace(asked, pool=self._new_pool())
+            raise

@@ -9,10 +9,10 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.embedders.dispatch import Dispatch, Query, QueryStream
+from rag_index.components.embedders.dispatch import Dispatch, Queries
 from rag_index.components.hosts.clients import OllamaEndpoint, OpenAIEndpoint
 from rag_index.components.hosts.endpoint import (
     Endpoint,
@@ -80,8 +80,8 @@ class ServerEmbedder:
         self._hosts = AskedHosts(self._pool, self._model, clock=clock or Clock())
         self._loop = EventLoopThread("rag-index-embedder")
         self._turn = asyncio.Lock()
-        new_pool = partial(Pool, self._endpoints, home=0, workers=1, in_flight=1)
-        self._queries = QueryStream(self._hosts, settings, new_pool)
+        new_pool = partial(Pool, self._endpoints, home=0, workers=1, in_flight=in_flight)
+        self._queries = Queries(self._hosts, settings, new_pool)
 
     @property
     def stats(self) -> RequestStats:
@@ -117,34 +117,25 @@ class ServerEmbedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Do not wait for hosts that are down."""
-        vector: NDArray[np.float32] = self._loop.run(self._take_all([text]))[0]
-        return vector
+        [entry] = self.embed_queries([text])
+        if isinstance(entry, Exception):
+            raise entry
+        return entry
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        return self._loop.run(self._take_all(texts, return_exceptions=True))
-
-    def take_queries(self, queries: Sequence[Query]) -> None:
-        """Start embedding queries, together with others that wait, and return at once. Any thread may call this. A
-        server gets a query once its model was compared with the expected one. Each query gets its vector or its own
-        error: TextTooLong, TextRefused or BadVectors if the text is the reason, and EmbedderUnavailable, RateLimited,
-        ModelMissing, ModelChanged or EmbedderError if no server can be used."""
-        self._loop.call_soon(self._queries.add, tuple(queries))  # the caller may change the list meanwhile
+        """Embed queries beside those of other threads. A server gets one once its model was compared with the expected
+        one."""
+        return self._loop.run(self._queries.embed(texts))
 
     def close(self) -> None:
-        """Close the connections and end the thread, after the queries under way."""
+        """Close the connections and end the thread. Queries under way raise concurrent.futures.CancelledError."""
         if self._loop.running:
             self._loop.run(self._close_endpoints())
             self._loop.stop()
-
-    async def _take_all(self, texts: Sequence[str], **options: bool) -> list[Any]:
-        queries = [Query(text) for text in texts]
-        self._queries.add(queries)
-        return await asyncio.gather(*(asyncio.wrap_future(query.future) for query in queries), **options)
 
     async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
         return (await plain_vector(endpoint, self._settings.model)).size
 
     async def _close_endpoints(self) -> None:
-        await self._queries.close()
         for endpoint in self._endpoints:
             await endpoint.close()

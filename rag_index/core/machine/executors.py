@@ -141,11 +141,6 @@ class EventLoopThread:
         finally:
             future.cancel()
 
-    def call_soon(self, function: Callable[..., object], *args: object) -> None:
-        """Have the thread call the function, and return at once."""
-        with self._starting:
-            self._started().call_soon_threadsafe(function, *args)
-
     def stop(self) -> None:
         """Cancel the coroutines that still run, and end the thread; the next `run` starts another."""
         with self._starting:
