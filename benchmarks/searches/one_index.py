@@ -41,13 +41,6 @@ def make(folder: Path, documents: int) -> None:
     program(folder / "rag-index.toml", "index-all", "--json")
 
 
-def children() -> float:
-    """Return the CPU seconds of the child processes, in all their threads."""
-    found = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
-    threads = [thread for some in found for child in some for thread in Path("/proc", child, "task").glob("*")]
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
-
-
 def one(arguments: argparse.Namespace) -> None:
     """Print medians of single searches, with recency and synonyms off and on."""
     queries = [query for query, _ in summaries(None).queries][: WARM_UP + arguments.queries]
@@ -62,7 +55,7 @@ def one(arguments: argparse.Namespace) -> None:
 
 def measure(retriever: Retriever, queries: list[str], what: str) -> None:
     """Search with one query after the other, and print the medians."""
-    clocks, stages = (time.perf_counter, time.process_time, children), defaultdict[str, list[float]](list)
+    clocks, stages = (time.perf_counter, time.process_time), defaultdict[str, list[float]](list)
     spent: list[list[float]] = []
     for number, query in enumerate(queries):
         before = [clock() for clock in clocks]
@@ -71,6 +64,6 @@ def measure(retriever: Retriever, queries: list[str], what: str) -> None:
             spent.append([clock() - began for clock, began in zip(clocks, before, strict=True)])
             for stage, milliseconds in found.timings_ms.items():
                 stages[stage].append(milliseconds)
-    wall, own, child = (1000 * median(some) for some in zip(*spent, strict=True))
-    line(what, f"{wall:.1f} ms, CPU {own:.1f} ms here and {child:.1f} ms in the child")
+    wall, cpu = (1000 * median(some) for some in zip(*spent, strict=True))
+    line(what, f"{wall:.1f} ms, CPU {cpu:.1f} ms")
     line("  stages", ", ".join(f"{name} {median(some):.1f}" for name, some in stages.items()))

@@ -1,8 +1,7 @@
 """One question to several indexes, step by step: which collections are live, how often they have its words, its vector,
 the search itself, and the payloads of the best candidates.
 
-An index that fails or is too slow gets an error, and the others go on. An embedded store is asked about one index after
-another in one thread, since a search uses one of its processes; a server is asked about all at once.
+An index that fails or is too slow gets an error, and the others go on: all are asked at once.
 """
 
 from __future__ import annotations
@@ -63,8 +62,8 @@ READ_SHARE = 0.2
 MAX_POINTS, MAX_OF_PHRASE, POINTS_GROWTH = 10_000, 2000, 4
 """Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
 REQUESTS = 32
-"""Requests to the store at a time, over all searches. On a server, each index has its share, and one at least."""
-STORE, ALIASES, WORDS_LANE = "the store", "the aliases", "words"
+"""Requests to the store at a time, over all searches. Each index has its share, and one at least."""
+ALIASES, WORDS_LANE = "the aliases", "words"
 """Lanes of threads besides those of the indexes; those for words compute in this process."""
 
 
@@ -87,8 +86,9 @@ class FanOut:
         self._recency = {index.name: index.recency for index in settings.indexes}
         self._live = LiveCollections(settings, pinned=collections)
         share = max(1, REQUESTS // max(1, len(settings.indexes)))
-        widths = {index.name: share for index in settings.indexes} | {STORE: REQUESTS, ALIASES: 2, WORDS_LANE: 2}
-        widths[EMBED_LANE] = EMBED_REQUESTS
+        widths = {index.name: share for index in settings.indexes} | {
+            ALIASES: 2, WORDS_LANE: 2, EMBED_LANE: EMBED_REQUESTS,
+        }  # fmt: skip
         idle = retrieve.idle_seconds if self._embedded else None
         self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
         self._synonyms = Synonyms(settings) if retrieve.synonyms else None
@@ -190,7 +190,7 @@ class FanOut:
         unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
         if unknown:
             until = min(began + question.index_seconds, _before_reading(deadline)) + self._wait
-            loaded = await self._each(question, unknown, self._load, until, apart=True)
+            loaded = await self._each(question, unknown, self._load, until)
             live |= self._settled(asked, unknown, loaded, "being opened")
             deadline.at += time.monotonic() - began if self._wait else 0.0
         for index, collection in live.items():
@@ -235,7 +235,7 @@ class FanOut:
 
     def _asking(self, asked: Asked) -> float:
         """Return for how long the embedder, indexes and the database were asked."""
-        asked.searched = (sum if self._embedded else max)([0.0, *[one.seconds for one in asked.answers.values()]])
+        asked.searched = max([0.0, *[one.seconds for one in asked.answers.values()]])
         return asked.seconds["embed"] + asked.seconds["access"] + asked.searched
 
     async def _understand(self, asked: Asked) -> None:
@@ -406,7 +406,7 @@ class FanOut:
             return self._access.permitted(answer.index, question.caller, _documents_to_ask(answer), limit)
 
         asking = {answer.index: answer for answer in answers}
-        permitted = await self._each(asked.question, asking, ask, until, apart=True) if asking else {}
+        permitted = await self._each(asked.question, asking, ask, until) if asking else {}
         asked.seconds["access"] += time.perf_counter() - began if asking else 0.0
         for index, keys in self._settled(asked, asking, permitted, "waiting for its database").items():
             answer = asking[index]
@@ -491,42 +491,26 @@ class FanOut:
         targets: Mapping[str, X],
         call: Callable[[StoreReader, X], T],
         until: float,
-        *,
-        apart: bool = False,
     ) -> dict[str, T | Exception]:
         """Return what a call returns or raises for the target of each index, if it is done `until` a monotonic time.
 
-        Each index has its own time within that. Of an embedded store, all calls are made in one thread, and its
-        processes set that limit, unless the calls are to be made `apart`.
+        Each index has its own time within that, and a thread of its own.
         """
         found: dict[str, T | Exception] = {}
-        groups: dict[str, Sequence[str]] = {STORE: list(targets)}
-        if apart or not self._embedded:
-            groups = {index: [index] for index in targets}
-            until = min(until, time.monotonic() + question.index_seconds + self._wait)
+        seconds = question.index_seconds + self._wait
+        until = min(until, time.monotonic() + seconds)
 
-        def work(indexes: Sequence[str]) -> None:
-            for index in indexes:
-                try:
-                    if time.monotonic() < until:
-                        found[index] = self._threads.ask(call, targets[index])
-                except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
-                    found[index] = exc
-
-        async def turn(name: str, indexes: Sequence[str]) -> None:
+        async def turn(index: str, target: X) -> None:
             try:
-                limit, patience = Deadline(until - time.monotonic(), until), question.index_seconds + self._wait
-                await self._threads.run(name, limit, work, indexes, patience=patience)
-            except SearchBusy as exc:
-                found.update(dict.fromkeys(indexes, exc))
+                limit = Deadline(until - time.monotonic(), until)
+                found[index] = await self._threads.run(index, limit, self._threads.ask, call, target, patience=seconds)
             except SearchTimedOut:
                 pass  # what there is not is late
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+                found[index] = exc
 
-        try:
-            await _all(turn(*one) for one in groups.items())
-        finally:
-            until = -math.inf  # the rest is not needed any more
-        return found.copy()
+        await _all(turn(*one) for one in targets.items())
+        return found
 
     def _settled(
         self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = "being searched"

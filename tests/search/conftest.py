@@ -1,18 +1,14 @@
 """The stores that searches are tested on: embedded, a fake server over HTTP, and the real server at QDRANT_URL."""
 
 import os
-import time
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from rag_index.components.stores import open_store
-from rag_index.components.stores.edge import collection_reader as processes
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.search.desk import PATIENT, Desk
@@ -21,36 +17,6 @@ MODEL = "nomic-embed-text"
 SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30"
 """Each test's retriever gives the embedded store up for the next."""
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
-
-
-@pytest.fixture(scope="package", autouse=True)
-def kept_processes() -> Iterator[None]:
-    """Let the processes that search an embedded store live on for other readers: starting one takes longer than most
-    tests of searches. Their number is another only within this package, since other tests count children."""
-    spare, start, close = defaultdict(list), processes._Process, processes.SearchProcesses.close
-
-    def begin(timeout: float) -> processes._Process:
-        while spare[timeout]:
-            if (kept := spare[timeout].pop()).alive:
-                kept.slow_at = time.monotonic()
-                return kept
-        return start(timeout)
-
-    def end(own: processes.SearchProcesses) -> None:
-        with own._changed:
-            own._closed = True
-            kept = [one for one in own._idle if one.alive]
-            own._processes = [one for one in own._processes if one not in kept]
-            spare[own._timeout] += kept
-            own._idle.clear()
-        close(own)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "_Process", begin)
-        patch.setattr(processes.SearchProcesses, "close", end)
-        yield
-    for one in chain.from_iterable(spare.values()):
-        one.kill()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 import subprocess
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from urllib.parse import urlsplit
@@ -108,39 +108,6 @@ def test_a_thousand_open_connections_do_not_stop_the_others(desk):
         eventually(lambda: len(process.net_connections()) > 1000, "all are open")
         assert all(ask().status_code == 200 for _ in range(5))
         assert process.memory_info().rss - before < 100_000_000
-
-
-@pytest.mark.long
-def test_a_search_that_never_comes_back_holds_up_nothing(tmp_path, template):
-    limits = (
-        "[retrieve]\nindex_timeout = 20\ntimeout = 20"  # time enough for another process to start on a busy machine
-    )
-    desk = Desk(tmp_path / "desk", names=("comments",), template=template, extra=limits).fill()
-    with serving(desk) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
-        by_meaning = {"query": "printer", "indexes": "comments", "dense_weight": 1}
-        ask = partial(client.get, "/search", params=by_meaning, timeout=60)
-        assert ask().status_code == 200
-        hung: set[psutil.Process] = set()
-        late = None
-        while late is None or late.status_code == 200:  # else what hangs is asked by the service itself, at its start
-            running = set(psutil.Process(process.pid).children()) - hung
-            for child in running:
-                child.suspend()  # as if a disk did not answer
-            hung |= running
-            answers = as_completed([threads.submit(ask), threads.submit(ask)])
-            assert next(answers).result().status_code == 200
-            assert client.get("/healthz", timeout=15).status_code == 200
-            late = next(answers).result()
-        assert "still being searched after 20 s" in problem(late, 504)["detail"]
-        eventually(lambda: not any(child.is_running() for child in hung), "they are ended")
-        for one in psutil.Process(process.pid).children():
-            one.suspend()
-        stuck = threads.submit(ask)
-        eventually(lambda: client.get("/healthz", timeout=15).status_code == 200)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        stuck.exception()
-    assert not any(child.is_running() for child in hung)
 
 
 @pytest.mark.long

@@ -108,12 +108,11 @@ def open_reader(
 ) -> StoreReader:
     """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
     `wait` is how long that process may take to let go of a collection. A request to a server may take `timeout` seconds
-    (default: as the settings say), and is retried for `patience` seconds (default: as for `open_store`). An embedded
-    store with a `timeout` is read in other processes, because nothing else can end a call."""
+    (default: as the settings say), and is retried for `patience` seconds (default: as for `open_store`)."""
     if settings.url is None:
         from rag_index.components.stores.edge.reader import EdgeReader
 
-        return EdgeReader(settings.path, wait=wait, timeout=timeout)
+        return EdgeReader(settings.path, wait=wait)
     return _open_server(settings, timeout=timeout, patience=patience)
 
 

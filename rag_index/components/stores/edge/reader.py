@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.components.stores.edge.collection_reader import CollectionReader, EdgeReads, SearchProcesses
+from rag_index.components.stores.edge.collection_reader import CollectionReader, EdgeReads
 from rag_index.components.stores.edge.folder import (
     LOCK_POLL,
     UNFLUSHED,
@@ -76,15 +76,12 @@ class View:
 
 class EdgeReader(EdgeReads):
     """A store for a process that searches while others may write. Safe to use from several threads. If a process writes
-    a collection in place, and does not let readers in within `wait` seconds (10 at least), a search raises StoreBusy.
-    With a `timeout`, each call is made in another process, and raises SearchTimedOut after that many seconds. Without
-    one, a call may take any time, and blocks this process meanwhile."""
+    a collection in place, and does not let readers in within `wait` seconds (10 at least), searches raise StoreBusy."""
 
-    def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:
+    def __init__(self, path: Path, *, wait: float = 0.0) -> None:
         EdgeStore(path).close()  # it completes what a killed writer wrote, and deletes what dead readers left
         super().__init__(path)
         self._wait = max(wait, WRITE_SECONDS)
-        self._processes = None if timeout is None else SearchProcesses(timeout)
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
         self._loading: dict[str, Future[None]] = {}
@@ -97,8 +94,6 @@ class EdgeReader(EdgeReads):
             self._closed.set()
             views = list(self._views.values())
             self._views.clear()
-        if self._processes:
-            self._processes.close()
         for view in views:
             view.close()
 
@@ -182,8 +177,7 @@ class EdgeReader(EdgeReads):
         """Return a view; None if a process writes the folder, or the collection has changed meanwhile."""
         folder, path = self._catalog.folder(entry.folder), self._path / "readers" / uuid.uuid4().hex
         own, shared = FileLock(path), FileLock(folder)
-        make = self._processes.reader if self._processes else CollectionReader
-        collection = make(name, path, entry.dimension, sparse=entry.sparse)
+        collection = CollectionReader(name, path, entry.dimension, sparse=entry.sparse)
         view = View(entry, path, (own, shared), collection, last_writer(self._path, name))
         with ExitStack() as stack, engine_errors(name, folder):
             stack.callback(view.close)
