@@ -97,11 +97,11 @@ def test_a_large_symbol_is_split_at_its_inner_symbols() -> None:
     assert_whole(text, one)
     payloads = [decode_payload(payload) for payload in one.payloads]
     assert [(each["kind"], each.get("qualified_name", "")) for each in payloads] == [
-        ("text", ""), ("class", "Large"), ("constant", "Large.size"),
+        ("text", ""), ("class", "Large"),
         *(("method", f"Large.method_{n}") for n in range(4)),
     ]  # fmt: skip
-    assert payloads[3]["lines"] == [9, 10]
-    assert payloads[3]["parent"] == "Large"
+    assert payloads[2]["lines"] == [9, 10]
+    assert payloads[2]["parent"] == "Large"
 
 
 def test_a_large_function_is_split_at_lines_and_a_long_line_inside() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rag_index.components.chunking.code.symbols import CODE_LANGUAGES, Deadline, open_parser, parse, symbols_of
+from rag_index.components.chunking.code.symbols import CODE_LANGUAGES, Deadline, open_grammar, parse, symbols_of
 from rag_index.errors import TerminalError
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 
@@ -95,7 +95,7 @@ def test_what_the_parser_reads_in_parts_is_the_file() -> None:
     """Characters of several bytes lie across the ends of what the parser is given at a time."""
     for shift in range(8):
         text = ("#" * shift + "\n" + "größer = 'ä€😀'\n" * 400).encode()
-        tree = open_parser("python").parse(text)
+        tree = open_grammar("python").parser.parse(text)
         assert str(parse(text, CODE_LANGUAGES["python"], Deadline(20)).root_node) == str(tree.root_node)
         assert len(symbols_of(text, "python", seconds=20)) == 400
 

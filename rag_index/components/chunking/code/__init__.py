@@ -1,9 +1,7 @@
 """Chunks of source code, split at symbols. Files are parsed where their chunks are embedded: on the workers.
 
-    definitions -> symbols -> the chunker here
-
-The grammars come from tree-sitter's own packages (the extra `code`). Their queries for tags find names alone, and not
-all that is meant here: constants, enums, owners, what a macro hides. So each type of node has a reader of its own.
+The grammars, and the queries that say what defines a symbol, come from tree-sitter's own packages (the extra `code`).
+What these queries leave out, such as enums of TypeScript, is beside each language in `symbols`.
 """
 
 from __future__ import annotations

@@ -7,20 +7,17 @@ import itertools
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from importlib import import_module
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from rag_index.components.chunking.code import definitions
-from rag_index.components.chunking.code.definitions import Named, Place, first_child
 from rag_index.core.extras import install_command
 from rag_index.errors import SettingsError, TerminalError
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser, Point, Tree
-
-    from rag_index.components.chunking.code.definitions import Reader
+    from tree_sitter import Node, Parser, Point, Query, Tree
 
 TEXT = "text"
 """The language of files that the settings include although no grammar is known for them."""
@@ -28,75 +25,94 @@ TEXT = "text"
 C_HEADER = ".h"
 """The suffix that C and C++ share."""
 
-_JS_LOCAL = frozenset({
-    "function_declaration", "generator_function_declaration", "function_expression", "generator_function",
-    "arrow_function", "method_definition", "class_static_block", "if_statement", "for_statement", "for_in_statement",
-    "while_statement", "do_statement", "try_statement", "switch_statement",
-})  # fmt: skip
 _JS_WRAPPERS = frozenset({
     "export_statement", "lexical_declaration", "variable_declaration", "expression_statement", "ambient_declaration",
 })  # fmt: skip
-_C_WRAPPERS = frozenset({"declaration", "field_declaration", "template_declaration"})
+_C_WRAPPERS = frozenset({
+    "declaration", "field_declaration", "template_declaration", "function_definition", "pointer_declarator",
+    "reference_declarator", "init_declarator",
+})  # fmt: skip
 _LINE_AND_BLOCK = frozenset({"line_comment", "block_comment"})
+_TYPESCRIPT = """
+(enum_declaration name: (identifier) @name) @definition.enum
+(type_alias_declaration name: (type_identifier) @name) @definition.type
+"""
+_C = """
+[(preproc_def name: (_) @name value: (_)) (preproc_function_def name: (_) @name)] @definition.macro
+(union_specifier name: (type_identifier) @name body: (_)) @definition.class
+"""
+_CPP = """
+(namespace_definition name: (_) @name) @definition.module
+(struct_specifier name: [(template_type) (qualified_identifier)] @name body: (_)) @definition.class
+(class_specifier name: [(template_type) (qualified_identifier)] @name body: (_)) @definition.class
+(function_declarator declarator: [(qualified_identifier) (operator_name) (destructor_name)] @name) @definition.function
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """A language: the package of its grammar, what defines a symbol in it, and what belongs to a definition."""
+    """A language: the package of its grammar, and what belongs to a definition in it."""
 
     name: str
     package: str
     suffixes: tuple[str, ...]
-    definitions: Mapping[str, Reader] = field(repr=False)
-    """What reads the symbols of each type of node that may define some."""
-    grammar_function: str = "language"
-    """The package's function that returns the grammar."""
+    queries: str = field(default="", repr=False)
+    """What defines a symbol beside what the grammar's own query for tags says. It comes first."""
+    grammar: str = ""
+    """Which grammar of the package it is, if there are several."""
     comments: frozenset[str] = frozenset({"comment"})
     """The types of nodes that belong to the symbol right after them."""
     wrappers: frozenset[str] = frozenset()
     """The types of nodes that belong to the one definition within them."""
     local: frozenset[str] = frozenset()
-    """The types of nodes in which constants, variables and prototypes are local, and are no symbols."""
+    """The types of nodes in which what looks like a function is none."""
     separator: str = "."
 
 
 _ALL = (
     Language(
-        "python", "tree_sitter_python", (".py", ".pyi", ".pyw"), definitions.PYTHON,
-        wrappers=frozenset({"decorated_definition"}),
+        "python", "tree_sitter_python", (".py", ".pyi", ".pyw"),
+        wrappers=frozenset({"decorated_definition", "expression_statement"}),
+    ),
+    Language("javascript", "tree_sitter_javascript", (".js", ".mjs", ".cjs", ".jsx"), wrappers=_JS_WRAPPERS),
+    Language(
+        "typescript", "tree_sitter_typescript", (".ts", ".mts", ".cts"), _TYPESCRIPT, "typescript",
+        wrappers=_JS_WRAPPERS,
+    ),
+    Language("tsx", "tree_sitter_typescript", (".tsx",), _TYPESCRIPT, "tsx", wrappers=_JS_WRAPPERS),
+    Language(
+        "go", "tree_sitter_go", (".go",), """
+        (method_elem name: (field_identifier) @name) @definition.method
+        (type_alias name: (type_identifier) @name) @definition.type
+        """, wrappers=frozenset({"type_declaration"}),
     ),
     Language(
-        "javascript", "tree_sitter_javascript", (".js", ".mjs", ".cjs", ".jsx"), definitions.JAVASCRIPT,
-        wrappers=_JS_WRAPPERS, local=_JS_LOCAL,
+        "rust", "tree_sitter_rust", (".rs",), """
+        (impl_item type: (_) @name) @definition.implementation
+        (function_signature_item name: (identifier) @name) @definition.function
+        """, separator="::", comments=_LINE_AND_BLOCK | {"attribute_item"},
     ),
     Language(
-        "typescript", "tree_sitter_typescript", (".ts", ".mts", ".cts"), definitions.JAVASCRIPT,
-        grammar_function="language_typescript", wrappers=_JS_WRAPPERS, local=_JS_LOCAL,
+        "java", "tree_sitter_java", (".java",), """
+        (enum_declaration name: (identifier) @name) @definition.enum
+        (record_declaration name: (identifier) @name) @definition.class
+        (constructor_declaration name: (identifier) @name) @definition.method
+        """, comments=_LINE_AND_BLOCK,
     ),
     Language(
-        "tsx", "tree_sitter_typescript", (".tsx",), definitions.JAVASCRIPT,
-        grammar_function="language_tsx", wrappers=_JS_WRAPPERS, local=_JS_LOCAL,
-    ),
-    Language(
-        "go", "tree_sitter_go", (".go",), definitions.GO, local=frozenset({"block"}),
-        wrappers=frozenset({"type_declaration", "const_declaration", "var_declaration", "var_spec_list"}),
-    ),
-    Language(
-        "rust", "tree_sitter_rust", (".rs",), definitions.RUST, local=frozenset({"block"}), separator="::",
-        comments=_LINE_AND_BLOCK | {"attribute_item"},
-    ),
-    Language("java", "tree_sitter_java", (".java",), definitions.JAVA, comments=_LINE_AND_BLOCK),
-    Language(
-        "c", "tree_sitter_c", (".c", C_HEADER), definitions.C, wrappers=_C_WRAPPERS,
-        local=frozenset({"compound_statement"}),
+        "c", "tree_sitter_c", (".c", C_HEADER), _C, wrappers=_C_WRAPPERS,
+        local=frozenset({"compound_statement", "parameter_list"}),
     ),
     Language(
         "cpp", "tree_sitter_cpp", (".cc", ".cpp", ".cxx", ".c++", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".tpp"),
-        definitions.CPP, wrappers=_C_WRAPPERS, local=frozenset({"compound_statement"}), separator="::",
+        _C + _CPP, wrappers=_C_WRAPPERS, local=frozenset({"compound_statement", "parameter_list"}), separator="::",
     ),
     Language(
-        "ruby", "tree_sitter_ruby", (".rb", ".rake", ".gemspec"), definitions.RUBY, separator="::",
-        local=frozenset({"method", "singleton_method", "block", "do_block", "lambda"}),
+        "ruby", "tree_sitter_ruby", (".rb", ".rake", ".gemspec"), """
+        (assignment left: (constant) @name) @definition.constant
+        (class name: (scope_resolution) @name) @definition.class
+        (module name: (scope_resolution) @name) @definition.module
+        """, separator="::",
     ),
 )  # fmt: skip
 CODE_LANGUAGES = {language.name: language for language in _ALL}
@@ -112,24 +128,47 @@ def language_of(path: str, overrides: Mapping[str, str] | None = None) -> str:
 def require_grammars() -> None:
     """Check that tree-sitter and all grammars are installed. Raises SettingsError, which says how to install them."""
     for name in CODE_LANGUAGES:
-        open_parser(name)
+        open_grammar(name)
+
+
+class Grammar(NamedTuple):
+    """What reads a language: its parser, the query for its tags, and the types of nodes that this begins with."""
+
+    parser: Parser
+    tags: Query
+    types: Set[str]
 
 
 @functools.cache
-def open_parser(name: str) -> Parser:
-    """Return the parser of a language, made on first use. Raises SettingsError if its package is not installed."""
+def open_grammar(name: str) -> Grammar:
+    """Return the grammar of a language, made on first use. Raises SettingsError if a package is not installed."""
     language = CODE_LANGUAGES[name]
     try:
         import tree_sitter
 
         package = import_module(language.package)
+        tags = [package.TAGS_QUERY]
+        if language.grammar:  # TypeScript's query says what it has beside JavaScript
+            tags.append(import_module("tree_sitter_javascript").TAGS_QUERY)
     except ImportError as exc:
         raise SettingsError(
             f"an index of source code needs {exc.name}, which is not installed: {install_command('code')}"
         ) from exc
-    return tree_sitter.Parser(tree_sitter.Language(getattr(package, language.grammar_function)()))
+    grammar = tree_sitter.Language(getattr(package, f"language_{language.grammar}".rstrip("_"))())
+    text = _DOC.sub("", "\n".join([language.queries, *tags]))
+    query, types = tree_sitter.Query(grammar, text), set[str]()
+    for number in range(query.pattern_count):
+        pattern = text.encode()[query.start_byte_for_pattern(number) : query.end_byte_for_pattern(number)].decode()
+        if "@definition" in pattern:
+            types.update(re.findall(r"\((\w+)\s", pattern))
+        else:
+            query.disable_pattern(number)
+    return Grammar(tree_sitter.Parser(grammar), query, types)
 
 
+_DOC = re.compile(r'\(comment\)\* @doc\s*\.|\(#[\w!?-]+(?:\s+(?:@[\w.]+|"(?:[^"\\]|\\.)*"|\w+))*\s*\)')
+"""What the queries say of comments, of which they take all before a symbol, and of texts: py-tree-sitter 0.26 crashes
+where a file is given to the parser in parts."""
 READ_BYTES = 1024
 """Bytes that the parser is given at a time."""
 
@@ -146,6 +185,14 @@ MAX_SYMBOLS_WITHIN = 40
 """Symbols that are nested deeper belong to the symbols around them."""
 TYPE_KINDS = {"class", "interface", "implementation", "enum", "type"}
 """Kinds of symbols whose functions are methods."""
+_C_TYPES = {"struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "declaration"}
+"""Nodes that define a type if they have a body, and else name one."""
+_NAMELESS = {"type_definition", "preproc_def", "preproc_function_def", "assignment"}
+"""Definitions whose name is not part of the qualified names of what is within them."""
+_KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
+"""What damaged text may show in the place of a function's name."""
+_ARGUMENTS, _SQUARE = re.compile(r"(?<!operator)<.*>", re.S), re.compile(r"\[.*\]", re.S)
+"""The arguments of a template, and of a generic type in Go."""
 LOOK_BACK_BYTES = 400
 """How far before a symbol its comment may end."""
 _BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
@@ -156,34 +203,6 @@ _buffer = functools.cache(bytearray)
 """Returns the buffer of a size through which the parser reads, overwritten by each file: py-tree-sitter 0.26.1 keeps
 what it was given for ever, so that each process grew by all that it parsed."""
 _QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
-_NAME = rb"[A-Z_][A-Z0-9_]{2,}"
-_CALL = rb"(?:[ \t]*\([^()\n]*\))?"
-_GAP = rb"[ \t\r\n]+"
-_HIDDEN = (
-    # class EXPORT Name : Base {
-    re.compile(
-        rb"\b(?:class|struct|union)((?:" + _GAP + _NAME + _CALL + rb")+)" + _GAP + rb"(?!final\b)[A-Za-z_][\w:]*"
-        rb"\s*(?:<[^<>{};]*>\s*)?(?:final\s*)?(?=:[^:]|\{)"
-    ),
-    # void lock() LOCKS_EXCLUDED(mutex);
-    re.compile(rb"\)\s*(?:(?:const|noexcept|override|final)\s*)*(" + _NAME + _CALL + rb")\s*(?=[;{:=])"),
-    # extern EXPORT INLINE const Type *function(…
-    re.compile(
-        rb"^[ \t]*(?:(?:extern|static|inline|virtual|friend|explicit)[ \t]+)*"
-        rb"((?:" + _NAME + _CALL + _GAP + rb"){1,4})"
-        rb"(?:[A-Za-z_][\w:]*(?:<[^<>;{}()]*>)?[ \t\r\n*&]+){1,6}[A-Za-z_~][\w:]*[ \t]*\(",
-        re.M,
-    ),
-    # BEGIN_WARNINGS(4251), and the same without parentheses before what no type may precede
-    re.compile(rb"^[ \t]*(" + _NAME + rb"[ \t]*\([^()\n]*\))[ \t]*\r?$(?=\s*(?:[A-Za-z_~}/]|\Z))", re.M),
-    re.compile(
-        rb"^[ \t]*(" + _NAME + rb")[ \t]*\r?$"
-        rb"(?=\s*(?:}|\Z|(?:class|namespace|struct|template|public|private|protected|using|typedef|enum|extern)\b))",
-        re.M,
-    ),
-)
-_DIRECTIVE = re.compile(rb"(^[ \t]*#(?:[^\\\n]|\\\r?\n|\\.)*)", re.M)
-_VISIBLE = re.compile(rb"[^\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +223,11 @@ class Deadline:
 class Definition(NamedTuple):
     """A symbol where it is defined."""
 
-    named: Named
+    kind: str
+    name: str
+    owner: str
+    """The type or namespace that the definition itself names as its owner."""
+    node: Node
     whole: Node
     """The node of the symbol, or the declaration around it."""
     start: int
@@ -212,29 +235,12 @@ class Definition(NamedTuple):
     end: int
 
 
-def _without_macros(data: bytes, deadline: Deadline) -> bytes:
-    """Return a file of C with spaces in place of macros that the grammar does not expect; directives stay as they
-    are."""
-    parts = _DIRECTIVE.split(data)
-    for number in range(0, len(parts), 2):
-        for pattern in _HIDDEN:
-            deadline.check()
-            parts[number] = pattern.sub(_hide, parts[number])
-    return b"".join(parts)
-
-
-def _hide(match: re.Match[bytes]) -> bytes:
-    start, end = match.start(1) - match.start(), match.end(1) - match.start()
-    return match[0][:start] + _VISIBLE.sub(b" ", match[1]) + match[0][end:]
-
-
 def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
     """Return the syntax tree of a file. Raises TerminalError at the deadline, and SettingsError without its grammar."""
-    parser = open_parser(language.name)
-    source = _without_macros(data, deadline) if language.name in {"c", "cpp"} else data
+    parser = open_grammar(language.name).parser
 
     def read(offset: int, _: Point) -> bytearray:
-        part = source[offset : offset + READ_BYTES]
+        part = data[offset : offset + READ_BYTES]
         buffer = _buffer(len(part))
         buffer[:] = part
         return buffer
@@ -272,7 +278,7 @@ class _Scope(NamedTuple):
     end: int
     prefix: str
     """What qualified names begin with."""
-    is_type: bool
+    kind: str
 
 
 def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
@@ -290,6 +296,9 @@ class _SymbolReader:
         self._data = data
         self._language = language
         self._deadline = deadline
+        self._grammar = open_grammar(language.name)
+        self._tags: dict[int, tuple[str, Node]] = {}
+        """The kind and the name of each node that defines a symbol, by its id."""
         self._around: list[Node] = []
         """The nodes around the current one."""
         self._local: list[bool] = [False]
@@ -303,6 +312,10 @@ class _SymbolReader:
 
     def walk(self, tree: Tree) -> None:
         """Find the definitions and the comments of a file."""
+        from tree_sitter import QueryCursor
+
+        query = QueryCursor(self._grammar.tags)
+        query.set_max_start_depth(0)  # it is asked of each node: of the whole tree, it takes hours for some files
         cursor = tree.walk()
         for visited in itertools.count(1):
             if not visited % NODES_PER_LOOK:
@@ -310,6 +323,8 @@ class _SymbolReader:
             node = cursor.node
             if node is None:
                 return
+            if node.type in self._grammar.types:
+                self._tag(query.matches(node))
             self._visit(node)
             if cursor.goto_first_child():
                 self._around.append(node)
@@ -321,21 +336,27 @@ class _SymbolReader:
                 self._around.pop()
                 self._local.pop()
 
+    def _tag(self, matches: Sequence[tuple[int, Mapping[str, Sequence[Node]]]]) -> None:
+        for _, captured in sorted(matches, key=itemgetter(0)):
+            for kind, [node, *_] in captured.items():
+                if kind.startswith("definition.") and "name" in captured:
+                    self._tags.setdefault(node.id, (kind.removeprefix("definition."), captured["name"][0]))
+
     def _visit(self, node: Node) -> None:
-        kind = node.type
-        if (reader := self._language.definitions.get(kind)) is not None and node.is_named:
-            for one in reader(node, Place(self._data, self._around, self._local[-1])):
-                if one.name:  # damaged code may have none
-                    self._add(one)
-        elif kind in self._language.comments:
+        if node.id in self._tags:
+            self._add(node, *self._tags[node.id])
+        elif node.type in self._language.comments:
             column = node.start_point.column
             if column <= MAX_INDENTATION and not self._data[node.start_byte - column : node.start_byte].strip():
                 self._comments[node.end_byte] = node.start_byte
 
-    def _add(self, named: Named) -> None:
-        node = whole = outer = named.node  # the declaration around it, without and with its decorators and `export`
-        around = self._around if not self._around or node != self._around[-1] else self._around[:-1]
-        for wrapper in reversed(around):
+    def _add(self, node: Node, kind: str, named: Node) -> None:
+        names_a_type = node.type in _C_TYPES and node.child_by_field_name("body") is None
+        if names_a_type or (self._local[-1] and kind == "function"):
+            return
+        owner, _, name = self._name(node, named).rpartition("::")
+        whole = outer = node  # the declaration around it, without and with its decorators and `export`
+        for wrapper in reversed(self._around):
             if wrapper.type not in self._language.wrappers or not self._is_lonely(wrapper):
                 break
             outer = wrapper
@@ -344,14 +365,26 @@ class _SymbolReader:
         if place in self._found:  # `struct a {…} b = …` holds two definitions
             whole = outer = node
             place = (node.start_byte, node.end_byte)
-        self._found.setdefault(place, Definition(named, whole, outer.start_byte, outer.end_byte))
+        definition = Definition(kind, name, owner, node, whole, outer.start_byte, outer.end_byte)
+        if name and name not in _KEYWORDS:  # damaged code may have such names
+            self._found.setdefault(place, definition)
 
     def _is_lonely(self, wrapper: Node) -> bool:
         """Return whether a wrapper holds one definition; `var a = …, b = …` holds several, and so may `type (…)`."""
         if wrapper.id not in self._lonely:
-            types = [*self._language.definitions, *self._language.wrappers]
+            types = self._grammar.types | self._language.wrappers
             self._lonely[wrapper.id] = sum(child.type in types for child in wrapper.named_children) <= 1
         return self._lonely[wrapper.id]
+
+    def _name(self, node: Node, named: Node) -> str:
+        """Return the name of a symbol, after what the definition says that it belongs to."""
+        name = _ARGUMENTS.sub("", self._text(named.start_byte, named.end_byte))
+        if node.type == "impl_item":  # `impl fmt::Display for &'a Table`
+            return "".join(name.split()[-1:]).strip("&*").rpartition("::")[2]
+        if (receiver := node.child_by_field_name("receiver")) is not None:  # `func (q *Queue) Push()`
+            words = re.findall(r"\w+", _SQUARE.sub("", self._text(receiver.start_byte, receiver.end_byte)))
+            return "::".join([*words[-1:], name])
+        return " ".join(name.strip("\"'`:").split())
 
     def symbols(self) -> list[Symbol]:
         symbols: list[Symbol] = []
@@ -365,24 +398,26 @@ class _SymbolReader:
                 earliest = max(earliest, scopes.pop().end)
             if len(scopes) == MAX_SYMBOLS_WITHIN or (scopes and definition.end > scopes[-1].end):
                 continue
-            outer = scopes[-1] if scopes else _Scope(len(self._data), "", is_type=False)
+            outer = scopes[-1] if scopes else _Scope(len(self._data), "", "")
             start = self._start_with_comments(definition.start, earliest)
             symbol = self._symbol(definition, start, outer)
             symbols.append(symbol)
-            inner = _Scope(symbol.end, symbol.qualified_name, symbol.kind in TYPE_KINDS)
-            scopes.append(inner if definition.named.encloses else outer._replace(end=symbol.end))
+            inner = _Scope(symbol.end, symbol.qualified_name, symbol.kind)
+            scopes.append(outer._replace(end=symbol.end) if definition.node.type in _NAMELESS else inner)
             earliest = max(earliest, definition.start)
         return symbols
 
     def _symbol(self, definition: Definition, start: int, outer: _Scope) -> Symbol:
-        named, separator = definition.named, self._language.separator
-        parent = "" if named.is_global else separator.join(filter(None, [outer.prefix, named.owner]))
-        in_type = outer.is_type or bool(named.owner)
+        kind, separator = definition.kind, self._language.separator
+        owner = definition.owner.strip(":").replace("::", separator)
+        parent = "" if kind == "macro" else separator.join(filter(None, [outer.prefix, owner]))
+        if kind in {"function", "method"} and (outer.kind or owner):  # grammars differ in what they call a method
+            kind = "method" if outer.kind in TYPE_KINDS or owner else "function"
         body = _find_body(definition)
         return Symbol(
-            kind="method" if named.kind == "function" and in_type else named.kind,
-            name=named.name,
-            qualified_name=separator.join(filter(None, [parent, named.name])),
+            kind=kind,
+            name=definition.name,
+            qualified_name=separator.join(filter(None, [parent, definition.name])),
             signature=self._signature(definition, body),
             parent=parent,
             docstring=self._docstring(body, start, definition.start),
@@ -396,15 +431,17 @@ class _SymbolReader:
         end = body.start_byte if body is not None and body.start_byte > start else definition.whole.end_byte
         comment = bisect_right(self._comment_starts, start)
         end = min([end, *self._comment_starts[comment : comment + 1]])
-        if body is None and definition.named.kind not in {"function", "method"}:
+        if body is None and definition.kind not in {"function", "method"}:
             end = start + len(self._data[start:end].partition(b"\n")[0])
         return _shorten(_OPENING.sub("", self._text(start, end)))
 
     def _docstring(self, body: Node | None, start: int, definition_start: int) -> str:
-        first = first_child(body) if self._language.name == "python" and body is not None else None
-        if first is not None:
-            inner = first_child(first) if first.type == "expression_statement" else first
-            if inner is not None and inner.type == "string":
+        if self._language.name == "python" and body is not None and body.named_child_count:
+            first = body.named_children[0]
+            inner = (
+                first.named_children[0] if first.type == "expression_statement" and first.named_child_count else first
+            )
+            if inner.type == "string":
                 text = self._text(inner.start_byte, inner.end_byte)
                 quote = _QUOTE.match(text)
                 return _shorten(_first_paragraph(text[quote.end() :].removesuffix(quote[1]) if quote else text))
@@ -429,7 +466,7 @@ class _SymbolReader:
 
 
 def _find_body(definition: Definition) -> Node | None:
-    for node in (definition.named.node, definition.whole):
+    for node in (definition.node, definition.whole):
         fields = [node.child_by_field_name(field) for field in ("value", "right", "type")]
         for inner in (node, *fields, *(node.named_children if node.type == "template_declaration" else ())):
             body: Node | None = inner.child_by_field_name("body") if inner is not None else None
