@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from rag_index.care.benchmark import Bench, BenchmarkReport, Way, open_bench
+from rag_index.care.benchmark import Bench, BenchmarkReport, open_bench
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
@@ -23,9 +23,8 @@ def benchmark(
     index: str | None = None,
     sample_size: Annotated[int, Field(ge=1)] = 1000,
     workers: list[Annotated[int, Field(ge=1)]] | None = None,
-    change: str | None = None,
 ) -> State[BenchmarkReport]:
-    """Compare a serial script with each number of workers, or each value of a setting, on a sample of an index.
+    """Compare a serial script with each number of workers on a sample of an index.
 
         prefect deployment run benchmark/benchmark -p index=comments -p sample_size=5000
 
@@ -34,36 +33,29 @@ def benchmark(
         index: The index to sample; by default the first.
         sample_size: How many documents to embed each time.
         workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
-        change: A setting and the values to try, such as embedder.num_thread=1,2, each in one process.
     """
     with stoppable() as stop, failing(stop):
         settings = run_settings(config)
         with open_bench(settings, index, sample_size) as bench:
-            ways = bench.ways(workers, change)
-            benchmark_serially(bench)
-            for way in ways:
-                benchmark_way(way.name, bench, way)
+            bench.run_serially(flow_run_id())
+            for count in bench.worker_counts(workers):
+                benchmark_workers(count, bench)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
-@flow(name="benchmark-serial", flow_run_name="benchmark one process", validate_parameters=False, **OWN_END)
-def benchmark_serially(bench: Bench) -> None:
-    """Embed and write the sample one text after another, in this process, as a plain script does."""
-    bench.run_serially(flow_run_id())
-
-
 @flow(
-    name="benchmark-way",
-    flow_run_name="benchmark {name}",
+    name="benchmark-workers",
+    flow_run_name="benchmark {workers} workers",
     task_runner=task_runner(),
     validate_parameters=False,
     **OWN_END,
 )
-def benchmark_way(name: str, bench: Bench, way: Way) -> None:
+def benchmark_workers(workers: int, bench: Bench) -> None:
     """Embed and write the sample as a run does. The workers are ready before the clock starts."""
+    settings = bench.with_workers(workers)
     with (
-        run_workers(way.settings) as given,
-        bench.begun(way, flow_run_id()) as begun,
-        closing(TaskSteps(way.settings, begun.record, given)) as steps,
+        run_workers(settings) as given,
+        bench.begun(settings, flow_run_id(), workers) as begun,
+        closing(TaskSteps(settings, begun.record, given)) as steps,
     ):
-        bench.measure(way, begun, steps)
+        bench.measure(workers, begun, steps)

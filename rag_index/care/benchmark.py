@@ -26,7 +26,7 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import cpu_count, worker_count
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.record import RunRecord
-from rag_index.core.settings import LedgerSettings, Settings, load_settings
+from rag_index.core.settings import LedgerSettings, Settings
 from rag_index.core.settings.index import SQL
 from rag_index.core.settings.parts import Secret, split_name
 from rag_index.errors import SettingsError
@@ -44,16 +44,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings import IndexSettings
     from rag_index.etl.steps import Steps
 
-CHANGEABLE = ("embedder", "parallel", "store")
-"""The tables of the settings file that decide how fast a sample is embedded and written."""
-MIN_RECALL = 0.999
-COMPARED_NEIGHBOURS = 10
-MAX_COMPARED = 500
-EQUAL_SIMILARITY = 1e-5
-"""Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
+EQUAL = 1e-4
+"""Two vectors of a text that differ by less in each component are the same: a batch may change their last bits."""
 
 
 @dataclass(slots=True)
@@ -62,36 +57,22 @@ class Measured:
 
     name: str
     workers: int
-    documents: int
     chunks: int
     seconds: float
     """Wall seconds from the first document to the last vector in the store, without start-up."""
     stages: dict[str, float]
+    """The share of each stage in all busy seconds, 0 to 1."""
+    documents_per_second: float
     speed_up: float = 1.0
-    parity: Parity | None = None
+    same_ids: bool = True
+    """Whether it made the same points as the serial way."""
+    largest_difference: float = 0.0
+    """Between the two vectors of a point, in any component, over the points that both ways made."""
 
     @property
-    def rate(self) -> float:
-        """Documents per second."""
-        return self.documents / self.seconds if self.seconds else 0.0
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """The share of each stage in all busy seconds, 0 to 1."""
-        busy = sum(self.stages.values())
-        return {name: seconds / busy if busy else 0.0 for name, seconds in self.stages.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return {
-            "name": self.name,
-            "workers": self.workers,
-            "seconds": round(self.seconds, 3),
-            "documents_per_second": round(self.rate, 2),
-            "speed_up": round(self.speed_up, 3),
-            "stages": {name: round(share, 4) for name, share in self.shares.items()},
-            **(asdict(self.parity) if self.parity else {}),
-        }
+    def in_parity(self) -> bool:
+        """Whether it made the same ids and vectors as the serial way."""
+        return self.same_ids and self.largest_difference < EQUAL
 
 
 @dataclass(slots=True)
@@ -105,82 +86,23 @@ class BenchmarkReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        serial, *parallel = [one.to_json() for one in self.measured]
-        head = {"index": self.index, "documents": self.documents, "chunks": self.measured[0].chunks}
-        return head | {"embedder": self.embedder, "serial": serial, "parallel": parallel}
+        serial, *parallel = map(asdict, self.measured)
+        head = {"index": self.index, "documents": self.documents, "embedder": self.embedder}
+        return head | {"serial": serial, "parallel": parallel}
 
     @property
     def in_parity(self) -> bool:
-        """Whether every way made the same ids, and vectors that find the same neighbours."""
-        found = [one.parity for one in self.measured if one.parity]
-        return all(one.same_ids and one.recall >= MIN_RECALL for one in found)
+        """Whether every way made the same ids and vectors."""
+        return all(one.in_parity for one in self.measured)
 
     def sentence(self) -> str:
         """Return the best way in one line."""
-        best = max(self.measured, key=lambda one: one.rate)
-        same = "the same ids and neighbours" if self.in_parity else "NOT the same ids and neighbours: see the table"
+        best = max(self.measured, key=lambda one: one.documents_per_second)
+        same = "the same points" if self.in_parity else "NOT the same points: see the table"
         return (
-            f"{self.index}: {self.documents:,} documents, best with {best.name}: {best.rate:,.1f} documents/s, "
-            f"{best.speed_up:.2f} times the serial way; {same}"
+            f"{self.index}: {self.documents:,} documents, best with {best.name}: {best.documents_per_second:,.1f} "
+            f"documents/s, {best.speed_up:.2f} times the serial way; {same}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """Point ids, and unit vectors of shape (len(ids), dimension), float32."""
-
-    ids: list[str]
-    matrix: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """The result of comparing two sets of points."""
-
-    same_ids: bool
-    largest_difference: float
-    """Between the two vectors of a point, in any component, over the points that are in both sets."""
-    recall: float
-    """Share of the ten nearest neighbours in the second set that are as near in the first, 0 to 1."""
-
-
-def parity(first: Vectors, second: Vectors) -> Parity:
-    """Compare two sets of points, in any order."""
-    rows = {point: row for row, point in enumerate(second.ids)}
-    shared = [(row, rows[point]) for row, point in enumerate(first.ids) if point in rows]
-    same = len(shared) == len(first.ids) == len(second.ids)
-    if not shared:
-        return Parity(same, 0.0, 1.0 if same else 0.0)
-    one = first.matrix[[row for row, _ in shared]]
-    other = second.matrix[[row for _, row in shared]]
-    if one.shape != other.shape:
-        return Parity(same, float("inf"), 0.0)
-    return Parity(same, float(np.abs(one - other).max()), _recall(one, other))
-
-
-def _recall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the share of neighbours found by `other` that are no further away, by `one`, than its tenth neighbour."""
-    count = min(COMPARED_NEIGHBOURS, len(one) - 1)
-    if count < 1:
-        return 1.0
-    hits = total = 0
-    for row in range(0, len(one), max(1, len(one) // MAX_COMPARED)):
-        expected, actual = one @ one[row], other @ other[row]
-        expected[row] = actual[row] = -np.inf
-        limit = np.partition(expected, -count)[-count]
-        nearest = np.argpartition(actual, -count)[-count:]
-        hits += int((expected[nearest] >= limit - EQUAL_SIMILARITY).sum())
-        total += count
-    return hits / total
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to embed the sample: the settings that decide it, and its name in the report."""
-
-    name: str
-    settings: Settings
-    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +121,9 @@ class Bench:
         self.settings, self.folder = settings, folder
         self.index = settings.index(name) if name else settings.indexes[0]
         self.sample = read_sample(settings, self.index, size)
-        self.report = BenchmarkReport(self.index.name, len(self.sample.documents), "")
-        self._identity: EmbedderIdentity | None = None
-        self._serial: Vectors | None = None
+        self._identity = identify(settings.embedder)
+        self.report = BenchmarkReport(self.index.name, len(self.sample.documents), str(self._identity))
+        self._serial: dict[str, NDArray[np.float32]] = {}
         self._chars_per_second: float | None = None
 
     def worker_counts(self, given: Sequence[int] | None) -> list[int]:
@@ -214,28 +136,18 @@ class Bench:
         limit = max(1, limit)
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
-    def ways(self, workers: Sequence[int] | None, change: str | None = None) -> list[Way]:
-        """Return what is compared with the serial script: numbers of workers, or the values of a setting. `change` is
-        such as "embedder.num_thread=1,2": each value is tried in one process, or with each number of workers if these
-        are given. Raises SettingsError if it cannot be read, or if a value is not allowed."""
-        if change is None:
-            return [Way(count_of(n, "worker"), self._with_workers(n), n) for n in self.worker_counts(workers)]
-        ways = []
-        for name, settings in changed_settings(self.settings, change):
-            ways += [
-                Way(f"{name}, {count_of(n, 'worker')}", self._with_workers(n, settings), n) for n in workers or ()
-            ] or [Way(name, serially(settings))]
-        return ways
+    def with_workers(self, workers: int) -> Settings:
+        """Return the settings of a run with so many workers."""
+        changed = {"workers": workers, "serial": False, "address": None}
+        return self.settings.model_copy(update={"parallel": self.settings.parallel.model_copy(update=changed)})
 
     def run_serially(self, run_id: str) -> None:
         """Embed the sample one text after another in this process, as the usual script does, and measure it."""
-        given, serial = self.settings.embedder, Way("serial", serially(self.settings))
-        identity = self._identity = identify(given)
-        self.report.embedder = str(identity)
+        given, settings = self.settings.embedder, serially(self.settings)
         script = {"hosts": given.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
         with (
-            self.begun(serial, run_id) as begun,
-            closing(open_embedder(given.model_copy(update=script), expected=identity)) as embedder,
+            self.begun(settings, run_id) as begun,
+            closing(open_embedder(given.model_copy(update=script), expected=self._identity)) as embedder,
         ):
 
             def one_by_one(texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
@@ -243,76 +155,49 @@ class Bench:
 
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
-            with closing(Plainly(serial.settings, embed_here=lambda job: job.embed(usual))) as steps:
+            with closing(Plainly(settings, embed_here=lambda job: job.embed(usual))) as steps:
                 self._measure(begun, "serial", steps)
 
-    def measure(self, way: Way, begun: BegunRun, steps: Steps) -> None:
+    def measure(self, workers: int, begun: BegunRun, steps: Steps) -> None:
         """Embed and write the sample as a run does, and measure it, once all workers have their model."""
-        one = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""])
-        nothing, embedder = Shard(self.index.name, 0, one, 0), way.settings.embedder
-        target = begun.scan.target
-        steps.warm_up(EmbedJob(nothing, target.chunker, embedder, target.identity, workers=way.workers))
-        self._measure(begun, way.name, steps)
+        one, target = DocumentBatch(["0"], ["start up"], [b"{}"], [b""], [b""]), begun.scan.target
+        nothing = Shard(self.index.name, 0, one, 0)
+        steps.warm_up(EmbedJob(nothing, target.chunker, self.settings.embedder, target.identity, workers=workers))
+        self._measure(begun, count_of(workers, "worker"), steps)
 
     @contextmanager
-    def begun(self, way: Way, run_id: str) -> Iterator[BegunRun]:
-        """Begin a run of the sample in this way, in a folder of its own."""
+    def begun(self, settings: Settings, run_id: str, workers: int = 1) -> Iterator[BegunRun]:
+        """Begin a run of the sample with these settings, in a folder of its own."""
         folder = self.folder / str(len(self.report.measured))
         folder.mkdir(parents=True, exist_ok=True)
-        settings, same = settings_in(folder, way.settings), way.settings.embedder == self.settings.embedder
-        identity = self._identity if same and self._identity else identify(way.settings.embedder)
-        with sample_run(settings, self.index.name, self.sample, identity, run_id, workers=way.workers) as begun:
+        own, name = settings_in(folder, settings), self.index.name
+        with sample_run(own, name, self.sample, self._identity, run_id, workers=workers) as begun:
             if self._chars_per_second is not None:
                 begun.scan.diff.sharder.chars_per_second = self._chars_per_second
             yield begun
 
     def _measure(self, begun: BegunRun, name: str, steps: Steps) -> None:
-        started, target = time.perf_counter(), begun.scan.target
+        started = time.perf_counter()
         index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
-        points = list(begun.opened.store.scroll(target.collection.name, vectors=True))
-        metrics = begun.record.metrics
-        matrix = np.array([point.vector for point in points], dtype=np.float32)
-        vectors = Vectors([point.id for point in points], matrix)
+        points = begun.opened.store.scroll(begun.scan.target.collection.name, vectors=True)
+        vectors = {point.id: np.asarray(point.vector, dtype=np.float32) for point in points}
+        metrics, documents, serial = begun.record.metrics, self.report.documents, self._serial or vectors
         stages = {
             "fetch": self.sample.seconds,
             "chunk": max(0.0, metrics.work.seconds - metrics.work.embed_seconds),
             "embed": metrics.work.embed_seconds,
             "upsert": metrics.write_seconds,
         }
-        counts = (metrics.workers, self.report.documents, len(points))
-        one = Measured(name, *counts, seconds, stages)
-        if self._serial is None:
-            self._serial = vectors
-            self._chars_per_second = metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
-        else:
-            if target.identity == self._identity:  # another model's vectors are not comparable
-                one.parity = parity(self._serial, vectors)
-            one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
+        shares = {stage: round(spent / max(1e-9, sum(stages.values())), 4) for stage, spent in stages.items()}
+        one = Measured(name, metrics.workers, len(vectors), seconds, shares, documents / max(1e-9, seconds))
+        one.speed_up = self.report.measured[0].seconds / max(1e-9, seconds) if self.report.measured else 1.0
+        one.same_ids = vectors.keys() == serial.keys()
+        differences = (np.abs(vectors[point] - serial[point]).max() for point in vectors.keys() & serial.keys())
+        one.largest_difference = float(max(differences, default=0.0))
+        self._serial = serial
+        self._chars_per_second = self._chars_per_second or metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
         self.report.measured.append(one)
-
-    def _with_workers(self, workers: int, settings: Settings | None = None) -> Settings:
-        settings, changed = settings or self.settings, {"workers": workers, "serial": False, "address": None}
-        return settings.model_copy(update={"parallel": settings.parallel.model_copy(update=changed)})
-
-
-def changed_settings(settings: Settings, change: str) -> list[tuple[str, Settings]]:
-    """Return the settings with each value of a key, such as "embedder.num_thread=1,2", and a name for each. Values are
-    written as in JSON (`null` is the default of many keys), or as text without commas. Raises SettingsError."""
-    place, _, text = change.partition("=")
-    section, _, key = place.strip().partition(".")
-    if section not in CHANGEABLE or not key or not text:
-        tables = ", ".join(f"[{one}]" for one in CHANGEABLE)
-        raise SettingsError(
-            f"{change!r} is not a setting to compare; write a key of {tables} and its values: embedder.num_thread=1,2"
-        )
-    try:
-        values = json.loads(f"[{text}]")
-    except ValueError:
-        values = [value.strip() for value in text.split(",")]
-    return [
-        (f"{key} = {json.dumps(value)}", load_settings(settings.path, **{section: {key: value}})) for value in values
-    ]
 
 
 def settings_in(folder: Path, settings: Settings) -> Settings:

@@ -462,23 +462,15 @@ def _finding_lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
         yield f"{count_of(left, 'finding')}." if left else "Nothing found."
 
 
-@command(example="benchmark --sample-size 2000 --set embedder.num_thread=null,1")
+@command(example="benchmark --sample-size 2000")
 @click.option("--index", "name", metavar="INDEX", help="The index to sample [the first].")
 @click.option(
     "--sample-size", type=POSITIVE, default=1000, show_default=True, help="How many documents to embed each time."
 )
 @repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
-@click.option("--set", "change", metavar="TABLE.KEY=V1,V2", help="Try values of a setting [in one process].")
 @json_option
-def benchmark(
-    context: Context,
-    name: str | None,
-    sample_size: int,
-    workers: tuple[int, ...],
-    change: str | None,
-    as_json: bool,
-) -> int:
-    """Compare a serial script with parallel runs or other settings.
+def benchmark(context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], as_json: bool) -> int:
+    """Compare a serial script with parallel runs.
 
     Real collections are not touched.
     """
@@ -486,7 +478,7 @@ def benchmark(
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    report = benchmark_plainly(settings, index=index, sample_size=sample_size, workers=list(workers), change=change)
+    report = benchmark_plainly(settings, index=index, sample_size=sample_size, workers=list(workers))
     if as_json:
         print_json(report.to_json())
     else:
@@ -495,18 +487,12 @@ def benchmark(
 
 
 def _print_benchmark(report: BenchmarkReport) -> None:
-    say(f"{report.documents:,} documents of {report.index}, {report.measured[0].chunks:,} chunks, {report.embedder}")
-    stages = list(report.measured[0].stages)
-    rows = [("", "seconds", "documents/s", "speed-up", *stages)]
+    serial = report.measured[0]
+    say(f"{report.documents:,} documents of {report.index}, {serial.chunks:,} chunks, {report.embedder}")
+    rows = [("", "seconds", "documents/s", "speed-up", *serial.stages, "points")]
     for one in report.measured:
-        shares = [f"{one.shares[name]:.0%}" for name in stages]
-        rows.append((one.name, f"{one.seconds:.2f}", f"{one.rate:,.1f}", f"{one.speed_up:.2f}", *shares))
+        shares = [f"{share:.0%}" for share in one.stages.values()]
+        same = "the same" if one.in_parity else "OTHERS"
+        figures = f"{one.seconds:.2f}", f"{one.documents_per_second:,.1f}", f"{one.speed_up:.2f}"
+        rows.append((one.name, *figures, *shares, same))
     print_table(rows)
-    for one in report.measured:
-        if one.parity:
-            same = "same ids" if one.parity.same_ids else "DIFFERENT ids"
-            say(
-                f"{one.name} compared with serial: {same}, "
-                f"largest difference {one.parity.largest_difference:.1e}, "
-                f"recall of 10 neighbours {one.parity.recall:.4f}"
-            )

@@ -56,18 +56,16 @@ def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: R
     return report
 
 
-def benchmark_plainly(
-    settings: Settings, *, index: str, sample_size: int, workers: list[int], change: str | None
-) -> BenchmarkReport:
-    """Compare the serial way with each number of workers, or value of a setting, as the flow `benchmark` does."""
+def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, workers: list[int]) -> BenchmarkReport:
+    """Compare the serial way with each number of workers, as the flow `benchmark` does."""
     from rag_index.care.benchmark import open_bench
 
     with terminable(), open_bench(settings, index, sample_size) as bench:
-        ways, run_id = bench.ways(workers, change), str(uuid.uuid4())
-        bench.run_serially(run_id)
-        for way in ways:
-            with bench.begun(way, run_id) as begun, closing(Plainly(way.settings)) as steps:
-                bench.measure(way, begun, steps)
+        bench.run_serially(run_id := str(uuid.uuid4()))
+        for count in bench.worker_counts(workers):
+            own = bench.with_workers(count)
+            with bench.begun(own, run_id, count) as begun, closing(Plainly(own)) as steps:
+                bench.measure(count, begun, steps)
     return bench.report
 
 

@@ -429,9 +429,8 @@ def benchmark_state(report: BenchmarkReport, *, project: str) -> State[Benchmark
     wait_for_api()
     rows = []
     for one in report.measured:
-        row = one.to_json()
-        stages = row.pop("stages")
-        rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()})
+        row = asdict(one)
+        rows.append(row | {name: f"{share:.0%}" for name, share in row.pop("stages").items()})
     _table(report.sentence(), rows, project, report.index, "benchmark")
     if not report.in_parity:
         return failed_state(report.sentence(), report, tag="disagrees")

@@ -164,7 +164,7 @@ _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help"
 FASTER_OLLAMA = (
     "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
     '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
-    "`rag-index benchmark --set embedder.num_thread=null,1` measures threads"
+    "`rag-index benchmark`, with and without `num_thread = 1`, measures threads"
 )
 
 
