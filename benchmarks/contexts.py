@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.components.chunking.context import ContextChunker
-from rag_index.components.chunking.context.writer import DEFAULT_PROMPT, Recipe
+from rag_index.components.chunking.context.writer import Recipe
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import DocumentBatch
@@ -60,9 +60,9 @@ def serve(seconds: float, address: Any, finished: Any) -> None:
 
 def make_chunker(url: str, concurrency: int, folder: Path) -> ContextChunker:
     servers = EmbedderSettings(kind="ollama", hosts=[url], model=MODEL, timeout=60, requests_in_flight=concurrency)
-    recipe = Recipe(FakeOllama.digest, DEFAULT_PROMPT, 300, 4096)
+    recipe = Recipe(FakeOllama.digest, 4096)
     Ledger(make_url(ledger := f"sqlite:///{folder / 'ledger.db'}")).close()
-    return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(ledger), False)
+    return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(ledger))
 
 
 def measure(chunker: ContextChunker, given: argparse.Namespace) -> None:

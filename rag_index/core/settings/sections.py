@@ -6,7 +6,7 @@ import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
@@ -43,8 +43,6 @@ WATCH_DATABASES = {"wal": ["postgresql"], "queue": [*WATCH_QUEUES]}
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
 """The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
-DOCUMENT, CHUNK = "{document}", "{chunk}"
-"""Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
 
 
 class ServerSettings(Section):
@@ -296,33 +294,15 @@ class RunSettings(Section):
     (`.prom`)."""
 
 
-def _check_prompt(prompt: str) -> str:
-    if any(prompt.count(name) != 1 for name in (DOCUMENT, CHUNK)):
-        raise ValueError(f"should contain {DOCUMENT} and {CHUNK} exactly once each")
-    return prompt
-
-
 class ContextSettings(Section):
     """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the document."""
+
+    timeout: ClassVar[float] = 120.0  # the seconds that one question may take
 
     model: str = Field(min_length=1)
     """The name of a generating model on the Ollama servers, such as `llama3.2`."""
     hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
     """The Ollama servers. Not set: those of `[embedder]`, or `http://127.0.0.1:11434` if it is of another kind."""
-    concurrency: PositiveInt = 10
-    """How many contexts a worker asks for at once, over all hosts. An overloaded server gets fewer."""
-    max_chars: Int = Field(default=300, ge=20)
-    """The maximum length of a context, at least 20 characters. Longer contexts are cut after the last sentence that
-    fits."""
-    prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
-    """The question, with `{document}` and `{chunk}` once each. Not set: [the default](sources.md#the-prompt)."""
-    timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one question, in seconds."""
-    required: bool = False
-    """Whether a document fails if one of its chunks gets no context. Otherwise it is listed as incomplete."""
-    num_ctx: Int = Field(default=8192, ge=1024)
-    """The maximum length of question and answer, at least 1024 tokens; less if the model takes less. If a document does
-    not fit, the model sees the part around the chunk."""
 
 
 class GateSettings(Section):

@@ -18,6 +18,12 @@ WITHDRAWN: dict[tuple[str, ...], str] = {
     ("run", "wait"): "a flow waits for `[run] wait_for_recovery` seconds, and a command for as long as `--wait` says",
     ("embedder", "price"): "`rag-index plan` says how many characters a run embeds",
     ("store", "server", "bulk"): "a first collection is live from its first commit, and Qdrant indexes what arrives",
+    ("indexes", "context", "concurrency"): "a worker asks for 10 contexts at once, and an overloaded server for fewer",
+    ("indexes", "context", "max_chars"): "a context has at most 300 characters",
+    ("indexes", "context", "prompt"): "there is one prompt, and contexts of another one are written again by a rebuild",
+    ("indexes", "context", "timeout"): "a question may take 120 seconds",
+    ("indexes", "context", "required"): "a document whose chunks lack contexts is listed as incomplete",
+    ("indexes", "context", "num_ctx"): "question and answer have 8,192 tokens, or fewer if the model takes fewer",
 }
 """What decides it now, by the place of each setting that is gone."""
 
@@ -43,18 +49,22 @@ def name_of(place: tuple[str, ...]) -> str:
 
 
 def _is_in(values: Any, place: tuple[str, ...]) -> bool:
-    for part in place:
-        if not isinstance(values, dict) or part not in values:
-            return False
-        values = values[part]
-    return True
+    """Return whether a setting is given; one of an index, whether any of the indexes has it."""
+    if not place:
+        return True
+    if isinstance(values, list):
+        return any(_is_in(one, place) for one in values)
+    return isinstance(values, dict) and place[0] in values and _is_in(values[place[0]], place[1:])
 
 
-def _without(values: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
-    first, *rest = place
-    if not rest:
-        return {key: value for key, value in values.items() if key != first}
-    return {**values, first: _without(values[first], tuple(rest))}
+def _without(values: Any, place: tuple[str, ...]) -> Any:
+    if isinstance(values, list):
+        return [_without(one, place) for one in values]
+    if not isinstance(values, dict) or place[0] not in values:
+        return values
+    if len(place) == 1:
+        return {key: value for key, value in values.items() if key != place[0]}
+    return {**values, place[0]: _without(values[place[0]], place[1:])}
 
 
 @cache

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from rag_index.components.chunking.context import ContextChunker, writer
-from rag_index.components.chunking.context.writer import DEFAULT_PROMPT, Recipe, close_process_writer
+from rag_index.components.chunking.context.writer import Recipe, close_process_writer
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import DocumentBatch
@@ -46,14 +46,11 @@ def servers_of(*servers, **given):
 def make_chunker(url, monkeypatch):
     """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
-    def make(
-        *servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, patience=0.0, **given
-    ):
+    def make(*servers, num_ctx=4096, patience=0.0, **given):
         monkeypatch.setattr(writer, "PATIENCE", patience)
-        asked = servers_of(*servers, **given)
-        recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
         ledger = SecretStr(url.render_as_string(hide_password=False))
-        return ContextChunker(TextChunker(chars, 0), asked, recipe, ledger, required)
+        recipe = Recipe(servers[0].digest, num_ctx)
+        return ContextChunker(TextChunker(40, 0), servers_of(*servers, **given), recipe, ledger)
 
     return make
 

@@ -10,8 +10,8 @@ from rag_index.components.chunking.context.writer import extract_context
 from rag_index.components.hosts.clients import Answer
 
 
-def extract(text, max_chars=60, ended=True):
-    return extract_context(Answer(text, ended, None), max_chars)
+def extract(text, ended=True):
+    return extract_context(Answer(text, ended, None))
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,13 @@ def test_a_short_answer_is_used_whole(text, context):
 
 
 def test_the_finished_sentences_of_a_long_answer_that_fit_are_used():
-    text = "It is about printers. It says what to do. And then it goes on for far too long, as models do."
+    text = (
+        "It is about printers. It says what to do. And then it goes on for far too long, as models do, " + "word " * 50
+    )
     assert extract(text) == ("It is about printers. It says what to do.", "")
-    assert extract(text, 40) == ("It is about printers.", "")
-    assert extract("プリンタの文書です。紙がない。" + "長い" * 50) == ("プリンタの文書です。紙がない。", "")
-    assert extract("a" * 60) == ("a" * 60, "")
-    assert extract("a" * 61)[0] == ""
+    assert extract("プリンタの文書です。紙がない。" + "長い" * 150) == ("プリンタの文書です。紙がない。", "")
+    assert extract("a" * 300) == ("a" * 300, "")
+    assert extract("a" * 301)[0] == ""
     assert extract("It is about printers. It says", ended=False) == ("It is about printers.", "")
 
 
@@ -45,7 +46,7 @@ def test_the_finished_sentences_of_a_long_answer_that_fit_are_used():
         ("", "empty"),
         (" \n\x07\u200b", "empty"),
         ("<think>Hm", "does not come to an answer"),
-        ("long " * 20, "too long (no sentence ends within max_chars, 60)"),
+        ("long " * 70, "too long (no sentence ends within 300 characters)"),
         ("\ufffd\ufffd abc", "not text"),
         ("abc \ud800", "not text"),
         ("$%&/()=?! a", "not text"),
@@ -57,10 +58,10 @@ def test_an_unusable_answer_gives_a_reason(text, reason):
     assert reason in why
 
 
-@given(st.text(max_size=400), st.integers(20, 300), st.booleans())
-def test_a_context_is_one_line_of_max_chars_without_control_characters(text, max_chars, ended):
-    context, why = extract_context(Answer(text, ended, None), max_chars)
+@given(st.text(max_size=700), st.booleans())
+def test_a_context_is_one_line_of_300_characters_without_control_characters(text, ended):
+    context, why = extract_context(Answer(text, ended, None))
     assert bool(context) != bool(why)
-    assert len(context) <= max_chars
+    assert len(context) <= 300
     assert context == " ".join(context.split())
     assert not any(unicodedata.category(sign)[0] == "C" and sign not in "\u200c\u200d" for sign in context)

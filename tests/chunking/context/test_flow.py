@@ -22,8 +22,8 @@ def project(tmp_path, fake) -> Project:
     return project
 
 
-def enable_contexts(project, fake, extra=""):
-    table = f'[indexes.context]\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n{extra}\n'
+def enable_contexts(project, fake):
+    table = f'[indexes.context]\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
     project.write_settings(SETTINGS.format(extra="[run]\nwait_for_recovery = 5\n") + table)
 
 
@@ -66,7 +66,7 @@ def test_contexts_are_written_once_cached_and_counted(project, fake):
     assert "of 20 sampled found themselves" in rebuilt.verified
     assert fake.generates() == []
 
-    enable_contexts(project, fake, "max_chars = 100")
+    fake.digest = "d9" * 32
     refused = project.run().indexes[0]
     assert refused.state == "failed"
     assert "was chunked as" in refused.message

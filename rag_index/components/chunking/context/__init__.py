@@ -7,38 +7,32 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rag_index.components.chunking.context.writer import (
-    DEFAULT_PROMPT,
-    DocumentContexts,
-    Recipe,
-    check_model,
-    context_tokens,
-    process_writer,
-)
+from rag_index.components.chunking.context.writer import DocumentContexts, Recipe, check_model, process_writer
 from rag_index.core.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
 from rag_index.core.settings import EmbedderSettings, Settings
 from rag_index.core.settings.parts import Secret
-from rag_index.errors import RagIndexError, TerminalError
 
 if TYPE_CHECKING:
     from rag_index.components.chunking import Chunker
     from rag_index.core.settings.sections import ContextSettings
+    from rag_index.errors import RagIndexError
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
+CONCURRENCY = 10
+"""Contexts that a worker asks for at once, over all hosts. An overloaded server gets fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextChunker:
     """The chunks of `inner`, with a context for each chunk of a document that has several. A chunk without a usable
-    context is embedded without one, and its document is incomplete; with `required`, the document fails instead. The
-    connections belong to the process that does the chunking."""
+    context is embedded without one, and its document is incomplete. The connections belong to the process that does the
+    chunking."""
 
     inner: Chunker
     servers: EmbedderSettings
     recipe: Recipe
     ledger: Secret
     """The URL of the ledger, which keeps contexts."""
-    required: bool
 
     @classmethod
     def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
@@ -50,14 +44,11 @@ class ContextChunker:
             model=context.model,
             timeout=context.timeout,
             keep_alive=embedder.keep_alive,
-            requests_in_flight=context.concurrency,
+            requests_in_flight=CONCURRENCY,
             num_thread=embedder.num_thread,
         )
-        model = check_model(servers, context.num_ctx)
-        num_ctx = context_tokens(model, context.num_ctx)
-        recipe = Recipe(model.digest, context.prompt or DEFAULT_PROMPT, context.max_chars, num_ctx)
         ledger = settings.ledger_url.render_as_string(hide_password=False)
-        return cls(inner, servers, recipe, Secret(ledger), context.required)
+        return cls(inner, servers, check_model(servers), Secret(ledger))
 
     @property
     def fingerprint(self) -> str:
@@ -82,14 +73,12 @@ class ContextChunker:
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         return self.inner.split_chunk(document, number)
 
-    def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument | RagIndexError:
+    def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument:
         missing = Counter(filter(None, written.reasons))
         message = ""
         if missing:
             reasons = "; ".join(reason for reason, _ in missing.most_common(3))
             message = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
-            if self.required:
-                return TerminalError(message)
         inner_contexts = document.contexts or [""] * len(document.chunks)
         contexts = ["\n".join(filter(None, pair)) for pair in zip(written.contexts, inner_contexts, strict=True)]
         made = len(document.chunks) - written.cached - missing.total()
