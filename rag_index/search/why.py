@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
 from rag_index.components.ledger import Ledger
@@ -30,7 +30,7 @@ from rag_index.search.soft_match import nearest_word
 from rag_index.search.spelling import spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from rag_index.components.ledger import Collection
     from rag_index.components.sources import SourcePage
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from rag_index.search.access import AccessRules
     from rag_index.search.fan_out import FanOut
     from rag_index.search.live_collections import LiveCollection
-    from rag_index.search.retriever import Retriever
+    from rag_index.search.results import Document, SearchResult
 
+T = TypeVar("T")
 MAX_CHUNKS = 300
 """Chunks of the document that are looked at."""
 
@@ -56,11 +57,9 @@ class Why(Answered):
             not_in_store, filter, access, query, collapsed, column or rank.
         message: The reason as a sentence.
         remedy: What to do about it, "" if there is nothing.
-        rank: Its place in the search, from 1; 0 if that is not known.
-        score: Its score.
+        rank: Its place in the search, from 1; 0 if that is not known. It has the `score`.
         threshold: The score of the last document that the search returns.
-        matched: The words of the query that it has.
-        missing: Those that it does not have.
+        matched, missing: The words of the query that it has, and those that it does not have.
         alike: For words that it does not have, those in it that are written or mean nearly the same.
     """
 
@@ -82,7 +81,9 @@ class Inquiry:
     """The walk for one document. `told` says whether the asker may learn of documents that the caller may not see."""
 
     settings: Settings
-    retriever: Retriever
+    search: Callable[..., Awaitable[SearchResult]]
+    document: Callable[..., Awaitable[Document]]
+    """Those of the retriever."""
     fan_out: FanOut
     access: AccessRules
     query: str
@@ -93,6 +94,12 @@ class Inquiry:
     texts: list[str] = field(default_factory=list)
     """Those of the document's chunks."""
 
+    @property
+    def encoder(self) -> Bm25Encoder:
+        """What finds words, in any form."""
+        index = self.settings.index(self.index)
+        return Bm25Encoder(bm25_model(index) or Bm25Model(index.language))
+
     async def answer(self) -> Why:
         """Return the first reason. Raises as `Retriever.search`."""
         question, names = make_question(self.settings, self.query, self.options)
@@ -102,8 +109,8 @@ class Inquiry:
         try:
             self.told = self.told or await self._is_open()
             if not self.told:
-                await self.retriever.document(self.index, self.document_id, groups=question.caller)
-            hits = (await self.retriever.search(self.query, **self.options)).hits
+                await self.document(self.index, self.document_id, groups=question.caller)
+            hits = (await self.search(self.query, **self.options)).hits
         except DocumentNotFound:
             return self._why("unknown", "There is no such document for you.", "With all rights, you would learn why.")
         except (StoreError, SearchFailed) as error:  # the index may be empty, or closed to the caller
@@ -112,22 +119,19 @@ class Inquiry:
             return self._why("found", "The search finds it.", rank=hits.index(own) + 1, score=own.score)
         why = await asyncio.to_thread(self._before_the_store) if self.told else None
         if why is None:
-            deadline = Deadline.after(self.settings.retrieve.timeout)
-            read = partial(self._in_the_store, question)
-            why = await self.fan_out.read(self.index, deadline, read, {})
+            why = await self._read(partial(self._in_the_store, question))
         if why is None and failure:
             raise failure
         return why or await self._in_the_ranking(hits)
 
     async def _is_open(self) -> bool:
         """Return whether nothing of the index is kept from anybody, as settings and collection say."""
-
-        def read(_: StoreReader, live: LiveCollection) -> bool:
-            return not self.access.restricts(live, NOBODY)
-
         with suppress(StoreError):  # it is empty
-            return await self.fan_out.read(self.index, Deadline.after(self.settings.retrieve.timeout), read, {})
+            return not await self._read(lambda _, live: self.access.restricts(live, NOBODY))
         return self.settings.index(self.index).access is None
+
+    async def _read(self, call: Callable[[StoreReader, LiveCollection], T]) -> T:
+        return await self.fan_out.read(self.index, Deadline.after(self.settings.retrieve.timeout), call, {})
 
     def _why(self, reason: str, message: str, remedy: str = "", **more: Any) -> Why:
         return Why(self.index, self.document_id, reason, message, remedy, **more)
@@ -188,14 +192,13 @@ class Inquiry:
 
     def _not_indexed(self, ledger: Ledger, page: SourcePage, run: str, *, changed: bool) -> Why:
         index, alias = self.settings.index(self.index), self.settings.alias(self.index)
-        reached, waiting = ledger.reached().get(alias), ledger.waiting_changes(alias, MAX_HITS)
+        reached = ledger.reached().get(alias)
         at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="seconds") if reached else ""
         time = value_of(decode_payload(page.documents.payloads[0]), index.changed_since or "")
         said = "Its row has changed since it was indexed" if changed else "Its row is not indexed yet"
         said += f" ({index.changed_since}: {time})" if time else ""
         said += f"; the index is complete up to {reached.position or at}." if reached else "; no run was complete."
-        waits = any(one.document_id == self.document_id for one in waiting)
-        return self._why("not_indexed", said, "The watch is about to index it." if waits else f"`{run}` indexes it.")
+        return self._why("not_indexed", said, f"A watch is about to index it, or `{run}` does.")
 
     def _in_the_store(self, question: Question, store: StoreReader, live: LiveCollection) -> Why | None:
         """Return why the chunks of the document are no candidates."""
@@ -231,14 +234,10 @@ class Inquiry:
 
     async def _in_the_ranking(self, first: Sequence[SearchHit]) -> Why:
         """Return why the document is not among the first, although it is a candidate."""
-        loose: SearchOptions = {
-            **self.options,
-            "limit": MAX_HITS,
-            "min_relevance": None,
-            "collapse": None,
-            "order": None,
-        }
-        every, by = (await self.retriever.search(self.query, **loose)).hits, self.options.get("collapse")
+        loose = SearchOptions(
+            **{**self.options, "limit": MAX_HITS, "min_relevance": None, "collapse": None, "order": None}
+        )
+        every, by = (await self.search(self.query, **loose)).hits, self.options.get("collapse")
         own, limit = self._own(every), self.options.get("limit", DEFAULT_LIMIT)
         more: dict[str, Any] = {"threshold": first[-1].score if len(first) >= limit else 0.0}
         if own:
@@ -262,28 +261,24 @@ class Inquiry:
 
     def _compared(self) -> tuple[list[str], dict[str, Any]]:
         """Return which words of the query the document lacks, and what is known of all of them."""
-        encoder = self._encoder()
-        words = encoder.words(self.query)
-        matched = encoder.matched(words, ["\n".join(self.texts)])[0]
+        matched = self.encoder.matched(words := self.encoder.words(self.query), ["\n".join(self.texts)])[0]
         missing = [word for word in words if word not in matched]
         own = {one.lower(): one for one in re.findall(r"[^\W\d_]+", " ".join(self.texts))}
-        alike = {word: next((own[one] for one in spellings(word.lower()) if one in own), "") for word in missing}
-        alike = {word: one or own.get(nearest_word(word.lower(), list(own)), "") for word, one in alike.items()}
-        known = {word: one for word, one in alike.items() if one}
-        return missing, {"matched": tuple(matched), "missing": tuple(missing), "alike": known}
+        typed = {word: next((one for one in spellings(word.lower()) if one in own), "") for word in missing}
+        near = {word: one or nearest_word(word.lower(), list(own)) for word, one in typed.items()}
+        alike = {word: own[one] for word, one in near.items() if one in own}
+        return missing, {"matched": tuple(matched), "missing": tuple(missing), "alike": alike}
 
     def _columns_with(self, missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the columns of the row that are not searched and have some of these words."""
-        index, encoder = self.settings.index(self.index), self._encoder()
-        if index.kind != SQL:
+        if (index := self.settings.index(self.index)).kind != SQL:
             return {}
         from rag_index.components.sources.hidden import RowFinder
 
-        row, words = RowFinder(self.settings, index, self.document_id).whole_row(), encoder.words(" ".join(missing))
+        row, words = (
+            RowFinder(self.settings, index, self.document_id).whole_row(),
+            self.encoder.words(" ".join(missing)),
+        )
         names = [name for name in row if name not in (*index.title_columns, *index.text_columns, *index.key_columns)]
-        found = encoder.matched(words, [str(row[name]) for name in names])
+        found = self.encoder.matched(words, [str(row[name]) for name in names])
         return {name: some for name, some in zip(names, found, strict=True) if some}
-
-    def _encoder(self) -> Bm25Encoder:
-        index = self.settings.index(self.index)
-        return Bm25Encoder(bm25_model(index) or Bm25Model(index.language))
