@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings.sections import ServeSettings
 
+KEPT_DAYS = 30
 COMMONEST = 10
 MIN_NUMBER = 5
 """Digits of a key that is looked for in queries: a shorter number may mean anything."""
@@ -104,4 +105,4 @@ class QueryLog:
 
 def query_log(settings: ServeSettings) -> QueryLog | None:
     """Return the log that the settings name, if they name one."""
-    return None if settings.query_log is None else QueryLog(settings.query_log, settings.query_log_days)
+    return None if settings.query_log is None else QueryLog(settings.query_log, KEPT_DAYS)

@@ -61,6 +61,8 @@ READ_SHARE = 0.2
 """The share of the time that is kept to read what was found, should an index take all the rest."""
 MAX_POINTS, MAX_OF_PHRASE, POINTS_GROWTH = 10_000, 2000, 4
 """Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
+IDLE_SECONDS = 300.0
+"""How long after the last search an embedded store is closed; ten if a run wants to write."""
 REQUESTS = 32
 """Requests to the store at a time, over all searches. Each index has its share, and one at least."""
 ALIASES, WORDS_LANE = "the aliases", "words"
@@ -89,7 +91,7 @@ class FanOut:
         widths = {index.name: share for index in settings.indexes} | {
             ALIASES: 2, WORDS_LANE: 2, EMBED_LANE: EMBED_REQUESTS,
         }  # fmt: skip
-        idle = retrieve.idle_seconds if self._embedded else None
+        idle = IDLE_SECONDS if self._embedded else None
         self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
         self._synonyms = Synonyms(settings) if retrieve.synonyms else None
         self._vectors = QueryVectors(settings, registry, self._threads, opener=open_embedder)

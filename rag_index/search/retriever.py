@@ -71,6 +71,8 @@ logger = logging.getLogger(__name__)
 
 BOTH_WEIGHT = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
+RERANK_TOP = 50
+"""How many of the best documents a reranker reads."""
 REREAD_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
 UNFILLED = {
@@ -120,7 +122,7 @@ class Retriever:
 
     One object serves any number of callers at once: `search` in any event loop, `search_sync` in any thread. Store
     and models are opened when they are first needed. An embedded store may be written by another process at any time.
-    It is closed after `[retrieve] idle_seconds` without a search, and the next search opens it again. `close` (or the
+    It is closed after five minutes without a search, and the next search opens it again. `close` (or the
     end of the `with` block) closes everything.
     """
 
@@ -164,7 +166,7 @@ class Retriever:
             collections=collections,
         )
         opener = open_reranker or reranker_opener(settings)
-        self._reranking = Reranking(opener, settings.retrieve.rerank_top) if opener else None
+        self._reranking = Reranking(opener, RERANK_TOP) if opener else None
         self._background = EventLoopThread("rag-index-search")
         # of another store, or of other collections than the live ones, the ledger says nothing
         self._positions = None if open_store or collections else Positions(settings)

@@ -1,5 +1,5 @@
 """Fixtures of the tests of commands."""
 
-from tests.search.conftest import kept_processes
+from tests.search.conftest import short_idle
 
-__all__ = ["kept_processes"]
+__all__ = ["short_idle"]

@@ -14,7 +14,7 @@ NAMES = "printer network password invoice keyboard server monitor license update
 def desk(tmp_path_factory):
     """Two indexes whose documents are found by codes, and a golden file for them."""
     folder = tmp_path_factory.mktemp("desk")
-    desk = Desk(folder, names=("comments", "titles"), extra="[retrieve]\nidle_seconds = 0.05 # short\n")
+    desk = Desk(folder, names=("comments", "titles"), extra="[retrieve]\ntimeout = 10 # short\n")
     texts = {
         index: [(n, f"The {NAMES[n % 10]} {index} reports error E-{first + n} and stops") for n in range(40)]
         for index, first in {"comments": 4100, "titles": 7100}.items()

@@ -45,16 +45,16 @@ def project(qdrant, tmp_path):
 class Failing(Plainly):
     """Steps whose source fails after the first page."""
 
-    def fetch(self, source, index, number, cursor, rows):
+    def fetch(self, opened, number, cursor, rows):
         if cursor is not None:
             raise TerminalError("the source is gone")
-        return super().fetch(source, index, number, cursor, 20)
+        return super().fetch(opened, number, cursor, 20)
 
 
 class Broken(Plainly):
     """Steps with an error that is not ours, as one of Prefect's client would be."""
 
-    def fetch(self, source, index, number, cursor, rows):
+    def fetch(self, opened, number, cursor, rows):
         raise ConnectionError("the server went away")
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.search.conftest import kept_processes
+from tests.search.conftest import short_idle
 from tests.search.desk import Desk
 
-__all__ = ["kept_processes"]
+__all__ = ["short_idle"]
 
 TOPICS = "printer network password invoice keyboard server monitor license update backup".split()
 
@@ -18,5 +18,5 @@ def codes(kind, offset):
 @pytest.fixture(scope="package")
 def codes_desk(tmp_path_factory):
     """Two indexes of 60 documents that are found by their codes, and hardly by their meaning."""
-    desk = Desk(tmp_path_factory.mktemp("codes"), names=("comments", "titles"), extra="[retrieve]\nidle_seconds = 0.05")
+    desk = Desk(tmp_path_factory.mktemp("codes"), names=("comments", "titles"))
     return desk.fill({"comments": codes("upstairs", 4100), "titles": codes("downstairs", 7100)})

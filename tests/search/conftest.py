@@ -9,14 +9,22 @@ from pathlib import Path
 import pytest
 
 from rag_index.components.stores import open_store
+from rag_index.search import fan_out
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.search.desk import PATIENT, Desk
 
 MODEL = "nomic-embed-text"
-SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30"
-"""Each test's retriever gives the embedded store up for the next."""
+SHARED = "[retrieve]\nindex_timeout = 30\ntimeout = 30"
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def short_idle() -> Iterator[None]:
+    """Let each test's retriever give the embedded store up for the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fan_out, "IDLE_SECONDS", 0.05)
+        yield
 
 
 @pytest.fixture(scope="session")

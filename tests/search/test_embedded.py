@@ -10,7 +10,7 @@ from rag_index.components.stores import open_store
 from rag_index.components.stores.edge import edge_collection
 from rag_index.components.stores.edge import reader as edge_reader
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
-from rag_index.search import Retriever, concurrency
+from rag_index.search import Retriever, concurrency, fan_out
 from tests.search.desk import found
 from tests.stores.edge_process import writer
 from tests.waiting import eventually
@@ -49,9 +49,12 @@ def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_i
             assert eventually(lambda: answers(retriever) == 7)
 
 
-def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_one_that_closes_does_so_at_once(embedded):
+def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_one_that_closes_does_so_at_once(
+    embedded, monkeypatch
+):
     readers = embedded.settings.store.path / "readers"
-    with embedded.retriever(retrieve={"idle_seconds": 1.0}) as retriever:
+    monkeypatch.setattr(fan_out, "IDLE_SECONDS", 1.0)
+    with embedded.retriever() as retriever:
         for _ in range(2):
             assert len(retriever.search_sync("printer").hits) == 7
             assert list(readers.iterdir())

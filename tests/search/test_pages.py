@@ -8,6 +8,7 @@ import pytest
 from rag_index import Retriever
 from rag_index.core.documents.groups import access_part
 from rag_index.errors import SettingsError
+from rag_index.search import retriever as retriever_module
 from rag_index.search.retriever import FURTHER
 from tests.search.desk import PATIENT, Desk, found
 
@@ -88,7 +89,7 @@ def test_indexes_that_take_turns_do_so_on_each_page(tmp_path) -> None:
         assert [index for index, _ in every[:60]] == ["comments", "titles"] * 30
 
 
-def test_the_reranker_reads_the_same_documents_for_each_page(tmp_path) -> None:
+def test_the_reranker_reads_the_same_documents_for_each_page(tmp_path, monkeypatch) -> None:
     read = []
 
     class ByLength:
@@ -99,7 +100,8 @@ def test_the_reranker_reads_the_same_documents_for_each_page(tmp_path) -> None:
         def close(self):
             pass
 
-    desk = Desk(tmp_path, names=("titles",), extra=f"{PATIENT}\nrerank_top = 16").fill({"titles": MANY["titles"]})
+    desk = Desk(tmp_path, names=("titles",), extra=PATIENT).fill({"titles": MANY["titles"]})
+    monkeypatch.setattr(retriever_module, "RERANK_TOP", 16)
     with Retriever(desk.settings, open_reranker=ByLength) as retriever:
         every = walk(retriever, 9)
         assert len(every) == 60

@@ -13,8 +13,8 @@ import pytest
 
 from rag_index import Retriever
 from rag_index.core.extras import install_command
-from rag_index.core.settings import load_settings
 from rag_index.errors import RerankerError, SettingsError
+from rag_index.search import retriever as retriever_module
 from rag_index.search.frameworks import found_in
 from rag_index.search.rerankers import RerankServer
 from rag_index.search.service.mcp_tools import search_text
@@ -55,7 +55,7 @@ class Shortest:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:
-    extra = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 60"
+    extra = "[retrieve]\nindex_timeout = 30\ntimeout = 60"
     return Desk(tmp_path_factory.mktemp("desk"), extra=extra, template=template).fill()
 
 
@@ -92,10 +92,10 @@ def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever
     assert reranker.threads == {"rag-index-rerank_0"}
 
 
-def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk, fused) -> None:
+def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk, fused, monkeypatch) -> None:
     reranker = Shortest()
-    settings = load_settings(desk.config, retrieve={"rerank_top": 2}, run={"wait": 30})
-    with Retriever(settings, open_reranker=lambda: reranker) as retriever:
+    monkeypatch.setattr(retriever_module, "RERANK_TOP", 2)
+    with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
         result = retriever.search_sync(QUERY, limit=5)
     assert len(reranker.read) == 2
     assert set(found(result)[:2]) == set(found(fused)[:2])
@@ -284,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
 def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_fusion(desk, fused, path):
     with RerankingServer(path) as server:
-        retrieve = {"reranker": f"{server.url}/#a-model", "idle_seconds": 0.05}
+        retrieve = {"reranker": f"{server.url}/#a-model"}
         with desk.retriever(retrieve=retrieve) as retriever:
             result = retriever.search_sync(QUERY, limit=5)
             assert (result.reranked, result.rerank_error) == (True, "")

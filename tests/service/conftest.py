@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.search.conftest import kept_processes, ollama, ollama_desk, ollama_template, served, template  # noqa: F401
+from tests.search.conftest import ollama, ollama_desk, ollama_template, served, template  # noqa: F401
 from tests.search.desk import Desk
 from tests.service.live import Live
 

@@ -10,7 +10,7 @@ from rag_index.search.service.tokens import TokenRegister
 Headers = list[tuple[bytes, bytes]]
 
 
-def guarded(answer: Callable[[dict], Coroutine], **serve) -> Guard:
+def guarded(answer: Callable[[dict], Coroutine], *, max_requests: int = 256, max_body: int = 1000, **serve) -> Guard:
     """Return a guard in front of an application that answers whatever a coroutine returns for the scope, or raises."""
 
     async def app(scope, receive, send):
@@ -19,7 +19,8 @@ def guarded(answer: Callable[[dict], Coroutine], **serve) -> Guard:
         await send({"type": "http.response.body", "body": b""})
 
     settings = ServeSettings(**serve)
-    return Guard(app, serve=settings, tokens=TokenRegister(settings), metrics=HttpMetrics())
+    limits = {"max_requests": max_requests, "max_body": max_body}
+    return Guard(app, serve=settings, tokens=TokenRegister(settings), metrics=HttpMetrics(), **limits)
 
 
 async def ask(

@@ -109,6 +109,6 @@ def test_whatever_becomes_of_requests_their_places_are_free_again(ends):
         assert await asyncio.gather(*asked) == [200] * PLACES
 
     together = asyncio.Event()
-    guard = guarded(answer, max_requests=PLACES, max_body_bytes=100)
+    guard = guarded(answer, max_requests=PLACES, max_body=100)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(main())

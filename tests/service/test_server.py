@@ -74,7 +74,7 @@ def test_it_lets_a_request_end_before_it_stops(served, qdrant):
 @pytest.mark.long
 def test_a_request_that_does_not_end_is_given_up_when_the_service_stops(desk):
     asked = b'{"query": "printer", "after": "2099-01-01T00:00:00Z", "timeout": 3600}'
-    with serving(desk, RAG_INDEX_SERVE__TIMEOUT="3600") as (process, url):
+    with serving(desk) as (process, url):
         assert httpx.get(f"{url}/search", params={"query": "printer"}, timeout=60).status_code == 200
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
             head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"

@@ -348,10 +348,6 @@ class RetrieveSettings(Section):
     """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
     `http://gpu:8080`, a CrossEncoder of sentence-transformers (a folder, or a name on the model hub), or a
     [plug-in](plugins.md)."""
-    rerank_top: PositiveInt = Field(default=50, le=1000)
-    """How many of the best documents the reranker reads, at most 1,000."""
-    idle_seconds: Number = Field(default=300.0, gt=0)
-    """The time without a search after which an embedded store is closed, in seconds; ten if a run wants to write."""
 
 
 def _check_origin(value: str) -> str:
@@ -402,19 +398,9 @@ class ServeSettings(Section):
     """The host names under which the service is reached, such as that of a reverse proxy. It refuses any other."""
     cors: list[Origin] = Field(default=[])
     """The origins of other web pages that may ask from a browser, such as `https://intranet.example.com`."""
-    timeout: Number = Field(default=30.0, gt=0)
-    """The time limit of a request, in seconds."""
-    max_body_bytes: Int = Field(default=100_000, gt=0)
-    """The maximum size of a request's body, in bytes."""
-    max_requests: Int = Field(default=256, ge=1)
-    """How many requests are answered at the same time. More get status 503."""
-    log_queries: bool = False
-    """Whether the log contains the queries."""
     query_log: Path | None = None
     """The file that keeps [what was asked](service.md#what-was-asked), a JSON object a line. Not set: nothing is
     kept."""
-    query_log_days: Int = Field(default=30, ge=1)
-    """How long an entry of `query_log` is kept, in days."""
 
     @model_validator(mode="after")
     def _check_sign_on(self) -> ServeSettings:

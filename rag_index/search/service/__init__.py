@@ -80,8 +80,6 @@ class SearchService:
         `options` are those of `Retriever.search`, without the groups. Raises what that raises: SettingsError for what
         the caller got wrong.
         """
-        if self.settings.serve.log_queries:
-            logger.info("%s searches for %r", caller.name or "a caller", query)
         found = await self.retriever.search(query, groups=caller, **options)
         like, indexes = options.get("like"), options.get("indexes")
         await self._note(

@@ -47,7 +47,9 @@ SECURITY_HEADERS = (
 logger = logging.getLogger(__name__)
 CANCEL_SECONDS = 1.0
 PROBE_PATHS = ("/healthz", "/readyz")
-MAX_HEADER_BYTES = 16_384
+MAX_HEADER_BYTES, MAX_BODY_BYTES = 16_384, 100_000
+REQUEST_SECONDS, MAX_REQUESTS = 30.0, 256
+"""How long a request may take, reading its body included, and how many are answered at a time."""
 CLIENT_GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -165,7 +167,7 @@ class Exchange:
             size += len(parts[-1])
             if not message.get("more_body", False) and size <= self._max_body:
                 return b"".join(parts)
-        raise RequestTooLarge(f"the body is larger than the {self._max_body:,} bytes of [serve] max_body_bytes")
+        raise RequestTooLarge(f"the body is larger than the {self._max_body:,} bytes that are allowed")
 
     async def send(self, message: Message) -> None:
         """Send a part of the response, with the headers that every response has."""
@@ -199,10 +201,20 @@ class Exchange:
 class Guard:
     """An ASGI application in front of another."""
 
-    def __init__(self, app: ASGIApp, *, serve: ServeSettings, tokens: TokenRegister, metrics: HttpMetrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        serve: ServeSettings,
+        tokens: TokenRegister,
+        metrics: HttpMetrics,
+        max_requests: int = 0,
+        max_body: int = 0,
+    ) -> None:
         self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
+        max_requests, self._max_body = max_requests or MAX_REQUESTS, max_body or MAX_BODY_BYTES
         self._hosts = allowed_hosts(serve, tokens)
-        self._places, self._probes = Places(serve.max_requests), Places(serve.max_requests)
+        self._places, self._probes = Places(max_requests), Places(max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, count it, and write a line about it to the log."""
@@ -210,7 +222,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, send, max_body=self._serve.max_body_bytes, metrics=self._metrics)
+        exchange = Exchange(scope, send, max_body=self._max_body, metrics=self._metrics)
         try:
             await self._answer(exchange, receive)
         finally:
@@ -218,7 +230,7 @@ class Guard:
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
         try:
-            async with asyncio.timeout(self._serve.timeout):
+            async with asyncio.timeout(REQUEST_SECONDS):
                 refusal = exchange.malformed or await self._refusal(exchange)
                 if refusal is not None:
                     await exchange.refuse(refusal, receive)
@@ -233,7 +245,7 @@ class Guard:
                     with places.take(exchange.who):
                         await self._answer_until_gone(exchange, body, receive)
         except TimeoutError:
-            detail = f"the request took longer than {self._serve.timeout:g} s, which [serve] timeout allows"
+            detail = f"the request took longer than {REQUEST_SECONDS:g} s"
             await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
         except asyncio.CancelledError:  # by the server, which has waited long enough for its end
             await exchange.refuse(problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops"), receive)
@@ -306,7 +318,6 @@ class Guard:
             await exchange.refuse(problem_of(error), receive)
             return
         place = traceback.extract_tb(error.__traceback__)[-1]
-        told = f": {error}" if self._serve.log_queries else ""
-        logger.error("unexpected %s in %s line %s%s", type(error).__name__, place.filename, place.lineno, told)
+        logger.error("unexpected %s in %s line %s", type(error).__name__, place.filename, place.lineno)
         detail = "an unexpected error; the log of the service has its place"
         await exchange.refuse(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail), receive)
