@@ -116,8 +116,8 @@ class SmallSteps(Plainly):
     def __init__(self, settings, embedder):
         super().__init__(serially(settings), embed_here=lambda job: job.embed(embedder))
 
-    def fetch(self, source, index, number, cursor, rows):
-        return super().fetch(source, index, number, cursor, 25)
+    def fetch(self, opened, number, cursor, rows):
+        return super().fetch(opened, number, cursor, 25)
 
 
 def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):

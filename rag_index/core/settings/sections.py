@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.core.database import database_url
 from rag_index.core.settings.parts import (
@@ -284,7 +285,7 @@ class RunSettings(Section):
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a source, an embedder or a store that does not answer, in seconds since it failed first.
     A command waits at its start only if `--wait` says so."""
-    wait: Number = Field(default=0.0, ge=0, exclude=True)
+    wait: SkipJsonSchema[Number] = Field(default=0.0, ge=0, exclude=True)
     """How long a command waits at its start, and for an embedded store in use: `--wait`."""
     keep_days: Number = Field(default=90.0, ge=1)
     """How long the history is kept, in days, at least 1: runs, and contexts that no document needs. Each run deletes
