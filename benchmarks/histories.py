@@ -1,11 +1,11 @@
-"""Hold every answer that claims a position against what had been committed by then, for as long as one wishes.
+"""Hold every answer that claims a time against what had been committed by then, for as long as one wishes.
 
-    python benchmarks/histories.py [--ways sqlite-queue postgresql-wal] [--seconds 600] [--writers 50] [--searchers 4]
+    python benchmarks/histories.py [--ways sqlite postgresql] [--seconds 600] [--writers 50] [--searchers 4]
                                    [--rate 2] [--kill 60] [--qdrant URL]
 
 Writers change tickets and customers of a service desk, with joins, changes of keys, deletes and transactions that are
 rolled back, `--rate` transactions a second each. The watch is killed every `--kill` seconds. Half of the searches
-demand the position of a commit that has just returned. It prints a line of JSON for each way, and ends with 1 if an
+demand the time of a commit that has just returned. It prints a line of JSON for each way, and ends with 1 if an
 answer was wrong: something is missing, older than claimed, deleted before, or was never committed.
 """
 
@@ -26,7 +26,7 @@ from tests.reliability.chaos.trial import Trial
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check what answers claim.")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["sqlite-queue", "postgresql-wal"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["sqlite", "postgresql"])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--writers", type=int, default=50)
     parser.add_argument("--searchers", type=int, default=4)

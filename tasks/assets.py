@@ -56,7 +56,6 @@ def note_published(opened: Opened, target: Target, record: RunRecord) -> None:
                 "collection": target.collection.name, "documents": outcome.documents, "new": outcome.new,
                 "changed": outcome.changed, "deleted": outcome.deleted, "failed": outcome.failed,
                 "as_of": dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat() if reached else None,
-                "position": reached.position or None if reached else None,
             },
         )  # fmt: skip
 

@@ -216,7 +216,7 @@ def sample_run(
     source: Any = sample
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        open_index(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger)) as opened,
+        open_index(settings, name, RunOptions(), run_id=run_id, keep=(source, ledger, None)) as opened,
     ):
         chunker, record = open_chunker(settings, opened.index), RunRecord(name)
         yield BegunRun(opened, begin(opened, record, identity, chunker, workers=workers), record)

@@ -11,11 +11,11 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from rag_index.components.ledger import Ledger, MissedDocument, RunRecord, WatchRecord, unwanted_indexes
+from rag_index.components.ledger import Ledger, RunRecord, unwanted_indexes
 from rag_index.components.ledger.runs import holder, lease_name, run_state
 from rag_index.components.stores import commit_marks, count_indexed, live_aliases
 from rag_index.core.files import unwritable
-from rag_index.core.reports.outcome import State, missed_sentence
+from rag_index.core.reports.outcome import State
 from rag_index.errors import RagIndexError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import FailureKind
     from rag_index.core.settings import IndexSettings, Settings
 
-WATCH_STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
+WATCH_STATES = ("running", "waiting", "backing off", "failing", "stopped", "killed")
 """The states of a watch. A watch that was `killed` has not said that it ended."""
 
 
@@ -55,7 +55,7 @@ class IndexStatus:
     restored: str = ""
     """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
     as_of: dict[str, Any] | None = None
-    """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
+    """By when the index is complete: `at` (ISO, UTC) and `known_by`."""
     erasable: int = 0
     """Documents deleted or changed since the last erasure, whose texts the store's files may keep."""
     erasable_since: str | None = None
@@ -106,7 +106,7 @@ def _index_status(
     if reached is not None and reached.collection == collection.name:
         ahead = reached.at > ledger.clock()
         how = "a clock that was ahead" if ahead else reached.how
-        as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": how}
+        as_of = {"at": iso_time(reached.at), "known_by": how}
     erasable = ledger.pending_erasures(alias)
     return IndexStatus(
         index.name,
@@ -147,30 +147,12 @@ def run_reports(
 
 
 def _run_report(name: str, run: RunRecord, ledger: Ledger) -> dict[str, Any]:
-    report = {
+    return {
         "run": run.id,
         "started": iso_time(run.started_at),
         "ended": iso_time(run.ended_at) if run.ended_at else None,
         "state": run_state(ledger, run),
         **run.report,
-    }
-    documents = [one for one in ledger.missed(run.alias) if one.run_id == run.id]
-    if missed := missed_report(name, documents, ledger.watch(run.alias)):
-        report["missed"] = missed | {"ids": [one.document_id for one in documents]}
-    return report
-
-
-def missed_report(name: str, documents: Sequence[MissedDocument], watch: WatchRecord | None) -> dict[str, Any] | None:
-    """Return what is to be said about documents that the watch missed and a run mended; None if there are none."""
-    if not documents or watch is None:
-        return None
-    ids = [one.document_id for one in documents]
-    return {
-        "documents": len(documents),
-        "not_examined": watch.unkept,
-        "expected": bool(watch.blind),
-        "found": iso_time(max(one.found_at for one in documents)),
-        "message": missed_sentence(name, ids, watch.blind, unkept=watch.unkept),
     }
 
 
@@ -180,28 +162,19 @@ def iso_time(seconds: float) -> str:
 
 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
-    """Return how the watch of an index is; None if it was never watched. `seconds_behind` counts from the earliest
-    change that waits, that failed, or that the delete guard holds back. If there is none, it counts from the last
-    catching up if no watch runs now, or if changes are not received."""
+    """Return how the watch of an index is; None if it was never watched. `seconds_behind` is the age of the index: it
+    has every change that was committed before."""
     alias = settings.alias(index.name)
-    record = ledger.watch(alias)
+    record, reached = ledger.watch(alias), ledger.reached().get(alias)
     if record is None:
         return None
     lives = holder(ledger, lease_name(settings.project)) is not None
-    ready = [one.id for one in ledger.collections(alias) if one.state == "ready"]
-    waiting = [ledger.waiting_since(alias), *map(ledger.gaps_since, ready[-1:])]
-    since = min(filter(None, waiting), default=None)
-    if since is None and not (lives and record.state in ("running", "catching up", "waiting")):
-        since = record.caught_up_at
     return {
         "index": index.name,
         "state": record.state if lives or record.state == "stopped" else "killed",
         "message": record.message,
-        "changes_waiting": ledger.count_waiting(alias),
-        "seconds_behind": 0.0 if since is None else round(abs(ledger.clock() - since), 3),
+        "seconds_behind": round(abs(ledger.clock() - (reached.at if reached else record.since)), 3),
         "last_applied": iso_time(record.applied_at) if record.applied_at else None,
-        "caught_up": iso_time(record.caught_up_at) if record.caught_up_at else None,
-        "missed": missed_report(index.name, ledger.missed(alias), record),
     }
 
 
@@ -280,9 +253,7 @@ def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[s
 
 
 def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
-    index, missed = {"index": watch["index"]}, watch["missed"]
-    values = {name: watch[name] for name in ("seconds_behind", "changes_waiting")}
-    values["documents_missed"] = missed["documents"] if missed is not None and not missed["expected"] else 0
+    index, values = {"index": watch["index"]}, {"seconds_behind": watch["seconds_behind"]}
     if watch["last_applied"]:
         values["last_applied_timestamp_seconds"] = _timestamp(watch["last_applied"])
     for name, value in values.items():

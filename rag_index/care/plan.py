@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify, prefix_warning
 from rag_index.components.embedders.bm25 import bm25_model
-from rag_index.components.ledger import Collection, Ledger
+from rag_index.components.ledger import Collection, FailedDocument, Ledger
 from rag_index.components.sources import Source, all_pages, has_digests, open_source
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
@@ -314,7 +314,8 @@ def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_i
     """Count what is to be done with the documents of a page, and return those that have to be embedded. The ledger's
     temporary tables have those that lose their points."""
     keys = documents.keys
-    changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
+    is_due = partial(FailedDocument.is_due, now=ledger.clock(), watched=False)
+    changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys), is_due=is_due)
     ledger.note_emptied(changes.emptied)
     plan.new += changes.new
     plan.changed += len(changes.to_embed) - changes.new

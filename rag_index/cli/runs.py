@@ -35,10 +35,9 @@ from rag_index.cli import (
 )
 from rag_index.core.files import read_written, unwritable
 from rag_index.core.reports.outcome import RunReport, count_of
-from rag_index.errors import SettingsError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor import Diagnosis
@@ -160,18 +159,9 @@ def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
 @command(endless_without="once", example="watch")
 @names_argument
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
-@click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
-def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:
-    """Follow changes of the source and index them within seconds."""
-    settings = context.settings()
-    if setup:
-        from rag_index.watch.changes.opening import setup_script
-
-        if names:
-            raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
-        script = setup_script(settings)
-        click.echo(printable(script) if sys.stdout.isatty() else script, nl=False)
-        return 0
+def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
+    """Index what has changed within seconds, until it is stopped."""
+    context.settings()
     # What the watch says is printed, and warnings of ours.
     ours = logging.getLogger("rag_index")
     log_to_terminal(ours)
@@ -191,8 +181,8 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     return 0 if caught_up else 1
 
 
-def _say_watched(names: list[str]) -> None:
-    say(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
+def _say_watched(names: Sequence[str]) -> None:
+    say(f"Watching {', '.join(names)}; Ctrl-C ends it at the next commit.", err=True)
 
 
 @command(example="drop comments --yes", kept="stopped; the same command deletes what is left")

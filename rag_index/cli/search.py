@@ -82,7 +82,7 @@ explain_option = click.option("--explain", is_flag=True, help="Show timings, ran
 @click.option(
     "--dense-weight", type=SHARE_TYPE, metavar="A", help="Weight of meaning against words: 1 for meaning alone."
 )
-@click.option("--after", metavar="POSITION", help="Wait until each index is complete up to this position or time.")
+@click.option("--after", metavar="TIME", help="Wait until each index is complete up to this time.")
 @click.option("--max-age", metavar="AGE", help='Wait until no index is older than this, such as "10 s".')
 @click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
@@ -197,7 +197,7 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
         print_json({"citations": [one.to_json() for one in found]})
     for one in [] if as_json else found:
         since = f" since {one.since}" if one.since else ""
-        at = one.as_of.position or one.as_of.at
+        at = one.as_of.at
         say(f"{one.citation}: {one.state}{since}{f', as of {at}' if at else ''}")
         if one.text:
             say(f"       now: {shortened(one.text, SNIPPET)}")

@@ -113,16 +113,11 @@ def _remarks(one: IndexStatus) -> Iterator[str]:
         yield f"{one.index}: {one.restored}"
     ended = run if run and run["state"] != "failed" else None
     if as_of and not (ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]):  # the table says it
-        position = f" (position {as_of['position']})" if as_of["position"] else ""
-        yield f"{one.index}: complete up to {as_of['at']}{position}, known by {as_of['known_by']}"
+        yield f"{one.index}: complete up to {as_of['at']}, known by {as_of['known_by']}"
     if watch:
-        count = watch["changes_waiting"]
-        waiting = f", {count:,} change{'s wait' if count != 1 else ' waits'}" if count else ""
-        behind = f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 1 else ""
+        behind = f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 60 else ""
         why = f": {watch['message']}" if watch["message"] else ""
-        yield f"{one.index}: watch {watch['state']}{waiting}{behind}{why}"
-        if watch["missed"]:
-            yield watch["missed"]["message"]
+        yield f"{one.index}: watch {watch['state']}{behind}{why}"
     if one.erasable:
         texts = f"{one.erasable:,} deleted or changed document{'s' if one.erasable > 1 else ''}"
         yield f"{one.index}: the store's files may keep texts of {texts} since {one.erasable_since}"

@@ -30,7 +30,7 @@ from rag_index.errors import IndexLocked, PointsRefused, RagIndexError, StoreMis
 from rag_index.etl.embed import process_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from rag_index.components.ledger.runs import IndexLease
@@ -348,16 +348,14 @@ class Committer:
                 self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
                 self.ledger.note_erasable(self.collection.id, [row[0] for row in rows])
 
-    def delete_lost(self, *, note: Callable[[list[str]], None]) -> Iterator[int]:
+    def delete_lost(self) -> Iterator[int]:
         """Delete what the ledger has as gone, and the points of what it has as emptied; yield how many had points.
-        `note` is told which documents of a batch are gone before anything of it is deleted. Raises as the store and the
-        ledger do; what was deleted by then is committed."""
+        Raises as the store and the ledger do; what was deleted by then is committed."""
         cid, name = self.collection.id, self.collection.name
         while lost := self.ledger.lost(cid):
             keys = [key for key, _, _ in lost]
             gone = [key for key, text_hash, _ in lost if text_hash is None]
             emptied = [(key, text, payload or b"", 0) for key, text, payload in lost if text is not None]
-            note(gone)
             known = self.ledger.known(cid, keys)
             self.mark_pending(keys)
             delete_chunks(self.store, name, self.index, ((key, 0, known.get(key)) for key in keys))

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from rag_index.components.ledger import Collection, Counts, Ledger
-from rag_index.components.ledger.scans import DAYS, HOURS
+from rag_index.components.ledger.scans import DAYS
 from rag_index.components.sources.sql import SqlSource, policy_digest
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rag_index.components.sources import Source
     from rag_index.core.settings import IndexSettings
     from rag_index.etl.opened import Opened
@@ -102,12 +100,6 @@ class DeleteGuard:
         ledger, collection, share = opened.ledger, scan.target.collection, opened.settings.run.delete_guard
         return cls(ledger, collection, share, hidden_now(opened, scan), scan.before)
 
-    def may_lose_parts(self, keys: Sequence[str]) -> bool:
-        """Return whether the loss of these documents' chunks may make `count_parts` raise."""
-        largest = self.parts.values()
-        chunks = sum(row.chunks for row in self.ledger.known(self.collection.id, keys).values()) if largest else 0
-        return any(_too_many(chunks, rows, self.share) for rows in largest)
-
     @property
     def parts(self) -> dict[str, int]:
         """The most rows that each part had."""
@@ -145,26 +137,6 @@ class DeleteGuard:
     def _hidden_sentence(self, lost: int) -> str:
         remedy = "if they are to go, run again with --allow-deletes"
         return f"{lost:,} documents would be deleted, but {self.hidden}; {remedy}" if self.hidden and lost else ""
-
-    def hold_back_batch(self) -> tuple[int, str]:
-        """Hold back what a batch would delete if it is too much; return how many documents that are, and why. What the
-        batches of a day delete counts together, or many small ones would be a way around the guard."""
-        cid, share = self.collection.id, self.share
-        deletions = self.ledger.count_deletions(self.collection, held=False)
-        if not deletions.all:
-            return 0, ""
-        earlier = self.ledger.count_batch_deletions(cid)
-        loss, together = self._loss(deletions), earlier + deletions.all
-        lost = loss.sentence(share)
-        if not lost and _too_many(together, loss.before.all + earlier, share):
-            lost = f"{deletions.all:,} documents ({together:,} with those deleted in the last {HOURS} hours)"
-        hidden = self._hidden_sentence(deletions.all)
-        if not (lost or hidden):
-            self.ledger.note_batch_deletions(cid, deletions.all)
-            return 0, ""
-        self.ledger.hold_back(self.collection)
-        remedy = "if the source is right, `rag-index index` with --allow-deletes deletes them"
-        return deletions.all, hidden or self._refused(lost, f"they are held back: {remedy}")
 
     def allow(self) -> str:
         """Hold nothing back, because a person allowed it or because no search reads the collection yet. A person who

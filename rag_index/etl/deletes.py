@@ -67,24 +67,19 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
 
-def delete_some(
-    opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str], seen: Sequence[str], named: bool
-) -> None:
-    """Delete documents that the source no longer has, and the points of emptied ones, in a run of some documents.
-    `named` documents may be deleted without the guard: the caller listed them. A batch of changes is guarded, and all
-    batches of a day count together."""
+def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str], seen: Sequence[str]) -> None:
+    """Delete documents that a person named and that the source no longer has, and the points of emptied ones. They need
+    no guard."""
     ledger, cid = opened.ledger, scan.target.collection.id
     with record.stopwatch.stage("delete"):
         opened.lease.check()
         ledger.note_gone(gone)
-        ledger.release(cid, [*seen, *gone], even_lost=named)
-        if not named:
-            record.outcome.hold_back(*DeleteGuard.of(opened, scan).hold_back_batch())
+        ledger.release(cid, [*seen, *gone], even_lost=True)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
 
 
 def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:
-    for deleted in scan.committer.delete_lost(note=scan.diff.note_deleted):
+    for deleted in scan.committer.delete_lost():
         record.outcome.deleted += deleted
     opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)  # deleting their points took them off the list

@@ -1,20 +1,13 @@
-"""The diff: a page of the source compared with what the ledger knows, and which documents need not be read at all. A
-`Comparison` collects changes that a full run found and the watch has not delivered. Only changes of the source count. A
-document that is embedded again because the settings changed, or because it failed, is no news; neither is one whose
-write was interrupted, which the interrupted run has noted."""
+"""The diff: a page of the source compared with what the ledger knows, and which documents need not be read at all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.sources import SourcePage, scan_settings
 from rag_index.components.sources.attachments import with_files
-from rag_index.components.sources.scan_state import MAX_TRIES, ScanState
+from rag_index.components.sources.scan_state import ScanState
 from rag_index.core.documents.canonical import byte_count, decode_payload
-from rag_index.core.documents.keys import document_id
-from rag_index.core.settings.index import CODE
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.etl.commit import outdated_groups, update_payloads
 from rag_index.etl.key_types import require_same_types
@@ -22,9 +15,10 @@ from rag_index.etl.sharding import Sharder
 from rag_index.etl.tombstones import without_erased
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.components.ledger import Collection, FailedDocument, Known
+    from rag_index.components.ledger import FailedDocument, Known
+    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import DocumentBatch, Failure, Shard
     from rag_index.core.reports.record import RunRecord
     from rag_index.etl.collection import Target
@@ -56,10 +50,15 @@ class PageDiff:
 
 
 def diff(
-    page: DocumentBatch, known: Mapping[str, Known], failed: Mapping[str, FailedDocument], *, retry: bool = False
+    page: DocumentBatch,
+    known: Mapping[str, Known],
+    failed: Mapping[str, FailedDocument],
+    *,
+    retry: bool = False,
+    is_due: Callable[[FailedDocument], bool] = lambda failed: True,
 ) -> PageDiff:
-    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes. With `retry`, failed
-    documents are tried however often they were tried, and incomplete ones are embedded again."""
+    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes. A failed one is tried
+    again if it `is_due`. With `retry` all are, and incomplete ones are embedded again."""
     embed: list[int] = []
     payload: list[int] = []
     emptied: list[tuple[str, bytes, bytes]] = []
@@ -72,7 +71,7 @@ def diff(
         row, failure = known.get(key), failed.get(key)
         same_text = row is not None and row.text_hash == text_hash and not row.pending
         incomplete = failure is not None and failure.kind == "incomplete"
-        tried = failure is not None and failure.tries >= MAX_TRIES and failure.text_hash == text_hash
+        tried = failure is not None and failure.text_hash == text_hash and not is_due(failure)
         if same_text and retry and incomplete:
             embed.append(i)
         elif row is not None and same_text and row.payload_hash == payload_hash:
@@ -131,11 +130,11 @@ class Diff:
         self._collection, self._cid = collection, collection.id
         self._retry = opened.options.retry_failed or target.rebuild
         ledger.begin_scan(opened.alias)
-        self._comparison = Comparison(opened, collection, rebuild=target.rebuild)
-        full = target.rebuild or (self._comparison.must_read_all and not opened.single)
+        self._began = ledger.clock() if opened.looked_at is None else opened.looked_at
         self._state = ScanState(
             settings, index, opened.source, ledger, collection.id,
-            full=full, retry=opened.options.retry_failed, single=opened.single,
+            full=target.rebuild, retry=opened.options.retry_failed, single=opened.single,
+            watched=opened.looked_at is not None,
         )  # fmt: skip
         self._any_failures = ledger.count_failures(collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
@@ -160,19 +159,15 @@ class Diff:
         for documents in with_files(to_embed) if to_embed.files else [to_embed]:
             yield from self.sharder.add(documents, self._state.pages)
 
-    def note_deleted(self, keys: list[str]) -> None:
-        """Record documents that the source no longer has, before they are deleted."""
-        self._comparison.note_deleted(keys)
-
     def complete(self, *, all_read: bool, all_deleted: bool) -> None:
         """End the comparison of a run that has committed everything, so that the next run may rely on it. With
         `all_read`, readers have what was read: a rebuilt collection may not have been published. With `all_deleted`,
         nothing is left in the index that the source no longer has."""
         if all_deleted:
             self._state.complete()
-        if all_read:
-            read_all = self._state.read_all or self._opened.index.kind == CODE
-            self._comparison.complete(read_all=read_all, all_deleted=all_deleted)
+        if all_read and all_deleted and not self._opened.single:
+            how = "run" if self._opened.looked_at is None else "watch"
+            self._opened.ledger.complete_scan(self._opened.alias, self._cid, began=self._began, how=how)
 
     def _compare(self, page: SourcePage) -> DocumentBatch:
         opened, cid, documents, outcome = self._opened, self._cid, page.documents, self._record.outcome
@@ -183,8 +178,7 @@ class Diff:
         failed = ledger.failures(cid, documents.keys) if self._any_failures else {}
         self.sharder.suspects.update(key for key, row in known.items() if row.pending)
         self.sharder.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
-        changes = diff(documents, known, failed, retry=self._retry)
-        self._comparison.note_page(changes, known, failed)
+        changes = diff(documents, known, failed, retry=self._retry, is_due=self._state.is_due)
         if opened.index.access is not None:  # points of documents that are not up to date soon get their groups now
             known_too = {**known, **ledger.known(cid, list(page.groups))}
             if outdated := outdated_groups(page, known_too, set(changes.payload_only.keys)):
@@ -227,65 +221,3 @@ class Diff:
             ledger.record(cid, changes.newly_empty)
             if changes.recovered:
                 ledger.clear_failures(cid, changes.recovered)
-
-
-class Comparison:
-    """The comparison of one scan with what the watch has given."""
-
-    def __init__(self, opened: Opened, collection: Collection, *, rebuild: bool) -> None:
-        """Begin it. Call this before the first page: what arrives later may be seen."""
-        ledger, alias = opened.ledger, opened.alias
-        self._ledger, self._alias, self._run_id, self._cid = ledger, alias, opened.run_id, collection.id
-        watch = ledger.watch(alias)
-        self.must_read_all = watch is not None and watch.full_number is not None
-        """Whether it is unknown what changed, so that rows which `changed_since` would leave unread count."""
-        self._inbox_number = 0 if watch is None else watch.last_number
-        self._began = ledger.clock()
-        self._settings = ""
-        """The hash of what decides about the content of a document; "" if no watch ran when the scan began."""
-        self.judged = False
-        """Whether everything that is found changed had to come by the watch."""
-        if watch is not None:
-            self._settings = f"{collection.id} {scan_settings(opened.settings, opened.index)}"
-            if opened.single:
-                ledger.note_settings(alias, self._settings)
-            elif not (rebuild or opened.options.allow_deletes):  # what was held back is nothing new
-                self.judged = ledger.begin_comparison(alias, self._settings)
-
-    def note_page(self, page: PageDiff, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
-        """Record the documents of a page that differ from the ledger, before anything is written."""
-        if not self.judged:
-            return
-        found: dict[str, str] = {}
-        some = (page.to_embed, page.payload_only)
-        columns = (zip(batch.keys, batch.text_hashes, batch.payload_hashes, strict=True) for batch in some)
-        empty = (row[:3] for row in page.newly_empty)
-        for key, text_hash, payload_hash in chain(*columns, page.emptied, empty):
-            row, failure = known.get(key), failed.get(key)
-            if row is not None and (row.pending or (row.text_hash, row.payload_hash) == (text_hash, payload_hash)):
-                continue
-            if failure is None or failure.text_hash != text_hash:
-                found[key] = "new" if row is None else "changed"
-        self._note(found)
-
-    def note_deleted(self, keys: Sequence[str]) -> None:
-        """Record documents that the source no longer has, before they are deleted."""
-        if self.judged:
-            known = self._ledger.known(self._cid, keys)
-            self._note({key: "deleted" for key, row in known.items() if not row.pending})
-
-    def complete(self, *, read_all: bool, all_deleted: bool) -> None:
-        """End the comparison: the watch need not read again what had arrived when the scan began, if it read all. If
-        the delete guard refused deletions, the next scan finds them once more, and the watch gives them no more."""
-        number, began = self._inbox_number, self._began
-        with self._ledger.transaction():
-            if read_all:
-                self._ledger.clear_changes(self._alias, number, compared=self._settings if all_deleted else "")
-            if all_deleted:
-                self._ledger.complete_scan(self._alias, self._cid, number=number, began=began, read_all=read_all)
-        self._ledger.forget_missed(self._alias, self._run_id)
-
-    def _note(self, found: dict[str, str]) -> None:
-        held = self._ledger.held_of(self._cid, list(found)) if found else ()  # a batch read them, and was refused
-        if changes := [(document_id(key), change) for key, change in found.items() if key not in held]:
-            self._ledger.note_mended(self._alias, self._run_id, self._inbox_number, changes)

@@ -145,7 +145,6 @@ class Witness:
         proof = {
             "index": erased.index,
             "erased": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ledger.clock())),
-            "position": (reached and reached.position) or None,
             "complete_at": reached and time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(reached.at)),
             "documents": sorted(one.hexdigest() for one in hashes),
             "not_looked_for": len(pending.hashes) - len(hashes),
@@ -253,7 +252,7 @@ def erase(
         if kept.id != former.id:
             ledger.drop_collection(kept.id)
     ledger.prune_contexts(math.inf)
-    _forget_names(index, ledger, lease, alias, ids, list(known))
+    ledger.forget_names(alias, ids, list(known))
     _forget_queries(settings, index, ledger, former.id, ids)
     ledger.empty_log()
     documents, held = len(ledger.pending_erasures(alias).hashes), ledger.count_held(former.id)
@@ -286,16 +285,6 @@ def _delete(
     with committing(ledger, store, live):
         keep_out(ledger, settings, index, list(known))
         ledger.forget(live.id, list(known), named=True)
-
-
-def _forget_names(
-    index: IndexSettings, ledger: Ledger, lease: IndexLease, alias: str, ids: Sequence[str], keys: Sequence[str]
-) -> None:
-    """Remove the ids of erased documents from the ledger, also of those that earlier runs deleted."""
-    hashes = {*ledger.pending_erasures(alias).hashes}
-    deleted = ledger.mended_deletions(alias, but=lease.run_id)
-    gone = [one for one in deleted if hashes & {*map(key_hash, possible_document_keys(index.key_columns, one))}]
-    ledger.forget_names(alias, ids, keys, gone)
 
 
 def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, live: int, ids: Sequence[str]) -> None:

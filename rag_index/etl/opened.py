@@ -12,7 +12,7 @@ import attrs
 from pydantic import ConfigDict, Field
 
 from rag_index.components.ledger import Collection, Ledger
-from rag_index.components.ledger.runs import BATCH, IndexLease
+from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
 from rag_index.components.stores import location, open_store
 from rag_index.core.settings import Alias, IndexSettings, Settings, load_settings
@@ -65,6 +65,8 @@ class Opened:
     store: Store
     single: bool = False
     """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
+    looked_at: float | None = None
+    """When a watch last looked whether the source was written, before it began this run; None for any other run."""
 
     alias: Alias = attrs.field(init=False)
     """The alias by which readers find the index."""
@@ -87,9 +89,11 @@ def open_index(
     *,
     run_id: str,
     single: bool = False,
-    keep: tuple[Source, Ledger] | None = None,
+    keep: tuple[Source, Ledger, Store | None] | None = None,
+    looked_at: float | None = None,
 ) -> Iterator[Opened]:
-    """Open all that a run needs. What the caller wants to `keep` is used, and left open.
+    """Open all that a run needs. What the caller wants to `keep` is used, and left open; a watch keeps its store only
+    if it is a server's.
 
         with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
 
@@ -97,21 +101,19 @@ def open_index(
     StoreBusy."""
     index = settings.index(name)
     with ExitStack() as stack:
+        store: Any = None
         if keep is None:
             source: Any = stack.enter_context(closing(open_source(settings, index)))
             ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
         else:
-            source, ledger = keep
+            source, ledger, store = keep
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
-        batch = run_id.startswith(BATCH)
-        wait = 0.0 if batch else settings.run.wait
-        store: Any = stack.enter_context(
-            closing(open_store(settings.store, wait=wait, writes=batch, patience=settings.run.wait_for_recovery))
-        )
+        wait, patience = settings.run.wait, settings.run.wait_for_recovery
+        store = store or stack.enter_context(closing(open_store(settings.store, wait=wait, patience=patience)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         ledger.note_store(settings.alias(name), location(settings.store))
-        yield Opened(settings, index, options, run_id, source, ledger, lease, store, single)
+        yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at)
 
 
 def _require_current(settings: Settings, index: IndexSettings) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import prefix_warning
-from rag_index.components.ledger.runs import BATCH
+from rag_index.components.ledger.runs import WATCH
 from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import FLOW, watched_processes
@@ -49,6 +49,10 @@ DAY = 86_400.0
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 logger = logging.getLogger("rag_index.indexing")
+
+
+class RunPaused(Exception):
+    """Raised by `AllDocuments.go_on`: the run ends here. What it did is committed, and another run goes on from it."""
 
 
 def execute(
@@ -86,11 +90,13 @@ def execute(
         record.error = error
         _fail(opened, record, error)
         return scan.target if scan else None
+    except RunPaused:
+        record.paused = True
     except BaseException as error:
         _fail(opened, record, error)
         raise
     _finish(opened, record)
-    if scan and not opened.single:
+    if scan and not (opened.single or record.paused):
         written = _written(opened, scan.target)
         if search_index_due(opened.store, written.name, written.dimension):
             steps.build_search_index(opened, written.name, record)  # the run is complete: searches scan meanwhile
@@ -107,8 +113,10 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
     try:
         for page in documents.pages(opened, steps, record):
             for shard in scan.diff.shards(page):
+                documents.go_on()
                 window.push(shard)  # waits while the window is full
         for shard in scan.diff.sharder.rest():
+            documents.go_on()
             window.push(shard)
     except NOT_WRITABLE:
         raise
@@ -148,6 +156,9 @@ class AllDocuments:
                 return
             mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
             rows = max(1, min(rows * 4, max_rows, int(PAGE_CHARS / mean)))
+
+    def go_on(self) -> None:
+        """Return at once: another shard is about to begin. RunPaused ends the run before that."""
 
     def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
         """Delete what the source no longer has, publish what was written, and erase what the settings say."""
@@ -189,7 +200,7 @@ def _finish(opened: Opened, record: RunRecord) -> None:
         outcome.hold(f"{failed} failed: `rag-index failed {index}` lists them")
     outcome.say(outcome.missing_contexts)
     _record_end(opened, record)
-    if not opened.run_id.startswith(BATCH):  # these are too many and too small for it
+    if not opened.run_id.startswith(WATCH):  # there are too many of these
         prune(opened.settings, opened.ledger)
 
 

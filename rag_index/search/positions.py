@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger, Reached, Totals
 from rag_index.components.ledger.runs import run_state
-from rag_index.components.ledger.tables import PositionKind, includes, parse_position
 from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, open_names
-from rag_index.core.settings.index import SQL
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.search.concurrency import CLOSED, only_waiting
 from rag_index.search.results import NOTHING_KNOWN, AsOf
@@ -61,7 +59,6 @@ class Known:
     reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
     """The last positions, the newest last."""
     last_runs: Mapping[str, str] = field(default_factory=dict)
-    not_seen: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     live: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, Totals] = field(default_factory=dict)
@@ -94,44 +91,37 @@ class Known:
             return replace(NOTHING_KNOWN, last_run=run)
         at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if (age := time.time() - reached.at) < 0:
-            return AsOf(reached.position or None, not_seen=f"how old this is: {at} is {CLOCK_AHEAD}", last_run=run)
-        behind = round(age, 3)
-        not_seen = self.not_seen.get(index, "") if reached.how != "run" else ""
-        return AsOf(reached.position or None, at, behind, reached.how, not_seen, run)
+            return AsOf(not_seen=f"how old this is: {at} is {CLOCK_AHEAD}", last_run=run)
+        return AsOf(at, round(age, 3), reached.how, last_run=run)
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The demand of a search that its indexes have reached `after`, and are at most `max_age` seconds old."""
+    """The demand of a search that its indexes are complete by the time `after`, and at most `max_age` seconds old."""
 
-    settings: Settings
     after: str
-    kind: PositionKind | None
-    number: float
+    at: float
     max_age: float | None
 
     @classmethod
-    def of(cls, settings: Settings, after: str | None, max_age: float | str | None) -> Demand | None:
+    def of(cls, after: str | None, max_age: float | str | None) -> Demand | None:
         """Return what the options of a search demand, None if nothing. Raises SettingsError."""
         if after is None and max_age is None:
             return None
-        kind: PositionKind | None = None
-        number = 0.0
+        at = 0.0
         if after is not None:
-            with suppress(ValueError):
-                kind, number = parse_position(after)
-            source = settings.source
-            log = source.changes == "wal" or settings.source_url.get_backend_name() == "postgresql"
-            own = {"wal": "log position", "queue": "log position" if log else "number"}.get(source.changes, "time")
-            if kind not in (own, "time"):
-                example = {"log position": "0/16B3748", "number": "4711@1764080000.123"}.get(own)
-                forms = f"a {own} of its source, such as {example}, or a time" if example else "a time"
-                raise SettingsError(f"after = {after!r}: it has to be {forms}, such as 2026-11-22T10:15:00Z")
-        return cls(settings, after or "", kind, number, None if max_age is None else _seconds(max_age))
+            try:
+                time = dt.datetime.fromisoformat(after.strip())
+                at = time.timestamp() if time.tzinfo is not None else math.inf
+            except ValueError:
+                at = math.inf
+            if at == math.inf:
+                raise SettingsError(f"after = {after!r}: it has to be a time with its zone, as in 2026-11-22T10:15:00Z")
+        return cls(after or "", at, None if max_age is None else _seconds(max_age))
 
     def unmet(self, claims: Mapping[str, Reached | None], known: Known, seconds: float) -> IndexBehind | None:
         """Return the error of the first index that is not where it should be within these seconds, None if all are."""
-        late = [index for index, reached in claims.items() if not self._is_met(index, reached)]
+        late = [index for index, reached in claims.items() if not self._is_met(reached)]
         if not late:
             return None
         as_of = known.as_of(late[0], claims[late[0]])
@@ -139,22 +129,18 @@ class Demand:
         if as_of.not_seen and as_of.at is None:
             state = f"it is unknown {as_of.not_seen}"
         if as_of.at is not None:
-            place, age = as_of.position or as_of.at, as_of.seconds_behind
-            state = f"it is at {place}, {age:g} s behind, as its {as_of.known_by} says"
+            state = f"it is at {as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by} says"
         wanted = [f"reached {self.after}"] if self.after else []
         wanted += [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
         message = f"index {late[0]} has not {' and '.join(wanted)} within {seconds:g} s: {state}"
         return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: asdict(as_of)})
 
-    def _is_met(self, index: str, reached: Reached | None) -> bool:
-        """Return whether a position is enough. An index of another source has no place in the log."""
+    def _is_met(self, reached: Reached | None) -> bool:
+        """Return whether a position is enough."""
         age = math.inf if reached is None else time.time() - reached.at
         if age < 0:  # its clock was ahead, so the age is unknown
             age = math.inf
-        if self.kind == "time" and (reached is None or age == math.inf or reached.at < self.number):
-            return False
-        in_log = self.kind in ("log position", "number") and self.settings.index(index).kind == SQL
-        if in_log and not (reached and reached.position and includes(reached.position, self.after)):
+        if self.after and (reached is None or age == math.inf or reached.at < self.at):
             return False
         return self.max_age is None or age <= self.max_age
 
@@ -280,7 +266,7 @@ class Positions:
             history = self._history.setdefault(index, deque(maxlen=KEPT_POSITIONS))
             reached = known.get(alias)
             last = history[-1] if history else None
-            if last and (reached is None or reached.at < last.at or (last.position and not reached.position)):
+            if last and (reached is None or reached.at < last.at):
                 history.clear()  # the ledger was restored, or forgot it
             if reached is not None and (not history or history[-1] != reached):
                 history.append(reached)
@@ -288,7 +274,7 @@ class Positions:
         self._known = replace(self._known, reached=newest)
 
     def _check(self, ledger: Ledger | None) -> RagIndexError | None:
-        """Look at the last runs and watches, and at the store; count what is in it if a caller asked.
+        """Look at the last runs, and at the store; count what is in it if a caller asked.
 
         Return what is wrong with the store, for the answers of searches.
         """
@@ -296,9 +282,7 @@ class Positions:
         if ledger is not None:
             runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
             states = {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
-            watches = {index: ledger.watch(alias) for index, alias in self._aliases.items()}
-            blind = {index: watch.blind for index, watch in watches.items() if watch is not None}
-            self._known = known = replace(known, last_runs=states, not_seen=blind)
+            self._known = known = replace(known, last_runs=states)
         try:
             there = live_aliases(settings.store, settings.aliases)
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}

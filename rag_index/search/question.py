@@ -83,8 +83,8 @@ class SearchOptions(TypedDict, total=False):
     rerank: bool | None
     """False leaves the reranker out."""
     after: str | None
-    """A position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search waits,
-    within the time limit, until each index has everything that was committed by then."""
+    """A time with its zone, by the clock of the database: the search waits, within the time limit, until each index
+    has everything that was committed by then."""
     max_age: float | str | None
     """How many seconds an index may be behind, or a text such as "10 s"."""
     min_relevance: float | None

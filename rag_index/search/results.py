@@ -45,13 +45,12 @@ EXPLAINED = {"explained": True}
 class AsOf:
     """What an answer of an index is true of: everything that its source had committed by then is in the index.
 
-    `at` is that time (ISO, UTC). `position` is the place in the source's log, or the number of its queue, None if it
-    has neither. `known_by` is `wal`, `queue`, `poll`, `files`, or `run` for the start of the last complete run.
-    `not_seen` says what this way cannot see; "" if nothing. `last_run` is the state of the newest run: running,
-    completed, partial, failed or, if its process died, interrupted. What is not known is None.
+    `at` is that time (ISO, UTC). `known_by` is `watch`, which has found since that nothing was written, or `run` for
+    the start of the last complete run. `not_seen` says why the age is not known; "" if it is. `last_run` is the state
+    of the newest run: running, completed, partial, failed or, if its process died, interrupted. What is not known is
+    None.
     """
 
-    position: str | None = None
     at: str | None = None
     seconds_behind: float | None = None
     known_by: str | None = None
@@ -108,7 +107,7 @@ class Citation:
     """A chunk of a document as an index held it: `text_hash` is of the document's whole text, in hexadecimal digits.
 
     The `seal` tells it from one that was never given: it cannot be made without what the index keeps for it. `at` is
-    the position or the time up to which the index was complete, "" if that is not known.
+    the time by which the index was complete, "" if that is not known. Earlier versions had a place in a log there.
     """
 
     index: str
@@ -125,7 +124,7 @@ class Citation:
         `key` is what its collection seals citations with.
         """
         chunk = found.chunk if isinstance(found, SearchHit) else found.chunks[0].chunk
-        at = as_of.position or as_of.at or ""
+        at = as_of.at or ""
         made = cls(found.index, found.document_id, chunk, found.text_hash[:CITED_HASH_CHARS], "", at)
         return replace(made, seal=made._seal(key))
 

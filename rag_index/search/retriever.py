@@ -222,7 +222,7 @@ class Retriever:
         depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
         wanted = None if sifted else max(end, top)
         question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted, payloads=False)
-        demand = Demand.of(self._settings, options.get("after"), options.get("max_age"))
+        demand = Demand.of(options.get("after"), options.get("max_age"))
         asked, as_of = await self._demanded(question, names, demand)
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         sieve = Sieve(question.model, min_relevance, collapse, order)

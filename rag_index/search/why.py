@@ -197,8 +197,8 @@ class Inquiry:
         time = value_of(decode_payload(page.documents.payloads[0]), index.changed_since or "")
         said = "Its row has changed since it was indexed" if changed else "Its row is not indexed yet"
         said += f" ({index.changed_since}: {time})" if time else ""
-        said += f"; the index is complete up to {reached.position or at}." if reached else "; no run was complete."
-        return self._why("not_indexed", said, f"A watch is about to index it, or `{run}` does.")
+        said += f"; the index is complete up to {at}." if reached else "; no run was complete."
+        return self._why("not_indexed", said, f"`{run}` indexes it.")
 
     def _in_the_store(self, question: Question, store: StoreReader, live: LiveCollection) -> Why | None:
         """Return why the chunks of the document are no candidates."""

@@ -7,7 +7,7 @@ import threading
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.components.sources.engine import open_writable
+from rag_index.components.sources.engine import open_read_only
 from rag_index.core import database
 from rag_index.core.database import first_line, set_pragmas
 from rag_index.core.extras import install_command
@@ -37,7 +37,7 @@ def other(tmp_path):
 )
 def test_an_unknown_database_names_what_to_install_or_to_write(url, said):
     with pytest.raises(SettingsError, match=re.escape(said)) as caught:
-        open_writable(make_url(url))
+        open_read_only(make_url(url))
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -198,7 +198,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             )
         settings = Project(tmp_path / "settings")
         settings.write_settings(
-            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\nchanges = "queue"\n'
+            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\n'
             f'[embedder]\nkind = "ollama"\nmodel = "{ollama.model}"\n'
             '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = ["title", "body"]\npayload = ["author"]\n'
         )
@@ -298,11 +298,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         assert len(asked.get(f"{url}/search", params={"query": "note"}).json()["hits"]) == 10
         with postgres.connect(ledger_db) as connection:
             assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
-        setup = subprocess.run(
-            ["rag-index", "watch", "--setup"], env=environment("watch"), capture_output=True, text=True, check=True
-        )
         with postgres.connect(source_db) as connection:
-            connection.execute(setup.stdout)
             connection.execute("INSERT INTO note VALUES (61, 'Note 61', 'body', 'a', 1)")
         watch = start("watch")
         with postgres.connect(ledger_db) as connection:

@@ -21,7 +21,6 @@ WATCHED = """
 data = "/var/lib/rag-index/watched"
 [source]
 url = "sqlite:////etc/rag-index/watched.db"
-changes = "poll"
 [[indexes]]
 name = "notes"
 table = "note"

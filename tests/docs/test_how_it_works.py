@@ -13,7 +13,7 @@ from rag_index.components.ledger import runs, tables
 from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
-from rag_index.etl import delete_guard, diff, publish
+from rag_index.etl import delete_guard, publish
 from rag_index.etl.collection import CollectionMaker
 from rag_index.etl.commit import batches
 from rag_index.etl.opened import RunOptions, open_index
@@ -49,7 +49,7 @@ def test_the_tables_of_the_ledger_begin_as_documented():
 
 
 NUMBERS = [
-    ("how-it-works", f"at most {diff.MAX_TRIES} times with the same text"),
+    ("how-it-works", "for five nights with the same text"),
     ("how-it-works", f"a lease of {runs.LEASE_SECONDS:.0f} s, which the run renews every {runs.RENEW_SECONDS:.0f} s"),
     ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -13,19 +14,20 @@ from rag_index.components.embedders import identify
 from rag_index.components.ledger import Ledger
 from rag_index.core.reports.record import RunRecord
 from rag_index.etl import opened as opened_module
-from rag_index.etl.changed import BatchIndexer, serially
+from rag_index.etl.changed import serially
 from rag_index.etl.deletes import count_parts_of
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
 from rag_index.search.evaluation.gate import SearchHooks
+from rag_index.watch.runs import KeptRuns
 from tests.project import run_here
 
 if TYPE_CHECKING:
     from rag_index.core.reports.outcome import IndexOutcome
     from rag_index.core.settings import Settings
-    from rag_index.etl.changed import Applied
+    from rag_index.watch.runs import RunEnd
     from tests.project import Project
 
 NIGHT = 86_400.0
@@ -107,10 +109,10 @@ class Documents(AllDocuments):
         super().end(opened, scan, steps, record, hooks)
 
 
-def batch(project: Project) -> Applied:
-    """Index what waits in the inbox, as a process of its own does."""
-    with closing(BatchIndexer(project.settings)) as indexer:
-        return indexer.index("notes")
+def watched_run(project: Project) -> RunEnd:
+    """Carry out one run as a watch does."""
+    with closing(KeptRuns(project.settings, "notes", lambda: False)) as runs:
+        return runs.run(time.time())
 
 
 def counts(outcome: IndexOutcome) -> dict:

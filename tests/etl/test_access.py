@@ -10,11 +10,11 @@ import pytest
 from rag_index.care.doctor import examine
 from rag_index.care.index_status import failed
 from rag_index.care.plan import plan_runs
-from rag_index.components.ledger import Ledger
+from rag_index.components.ledger import Ledger, tables
 from rag_index.core.documents.batches import CommitMark, PointBatch
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import point_id
-from rag_index.etl import delete_guard, diff
+from rag_index.etl import delete_guard
 from rag_index.etl.changed import index_documents
 from rag_index.etl.commit import Committer
 from tests.etl.plain import printed, run_plain
@@ -205,7 +205,6 @@ def hosted(tmp_path, fake) -> Project:
 
 
 def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_embedded(hosted, fake, monkeypatch):
-    monkeypatch.setattr(diff, "MAX_TRIES", 2)
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 10")
     grant(hosted, 10, "board")
@@ -215,6 +214,7 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     assert doctor_finds(hosted) == []
     run_plain(hosted)
     grant(hosted, 10)
+    monkeypatch.setattr(tables, "FIVE_NIGHTS", 0.0)
     run_plain(hosted)
     assert groups(hosted)["10"] == []
     assert {one.document_id: one.tries for one in failed(hosted.settings, hosted.settings.indexes)} == {"10": 2}

@@ -1,5 +1,7 @@
 """What is to be done with a page: each document in one group, and the one that its history asks for."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from rag_index.components.ledger import FailedDocument, Known
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.canonical import hash_bytes, hash_text
-from rag_index.etl.diff import MAX_TRIES, diff
+from rag_index.etl.diff import diff
 
 KEY, TEXT, PAYLOAD = "1", "a text", b'{"a":1}'
 SAME = Known(hash_text(TEXT), hash_bytes(PAYLOAD), 2, 0)
@@ -67,22 +69,38 @@ def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
     assert group_of(diff(page_of((KEY, text, PAYLOAD)), known, {})) == group
 
 
+def few(failed):
+    return failed.tries < 9
+
+
+@pytest.mark.parametrize("tries", [1, 2, 11, 30])
+def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_after_five_nights(tries):
+    failed = replace(failed_of(tries=tries), first_at=0.0, last_at=1000.0)
+    wait = {1: 60, 2: 120, 11: 61_440, 30: 86_400}[tries]
+    assert not failed.is_due(999.0 + wait, watched=True)
+    assert failed.is_due(1000.0 + wait, watched=True)
+    assert failed.is_due(1001.0, watched=False), "a night tries all"
+    assert failed.is_due(4 * 86_400.0, watched=False), "the fifth night"
+    assert not failed.is_due(5 * 86_400.0, watched=False)
+    assert not failed.is_due(5 * 86_400.0, watched=True)
+
+
 @pytest.mark.parametrize(
     ("row", "failure", "retry", "group"),
     [
-        (None, failed_of(tries=MAX_TRIES - 1), False, "new"),
-        (None, failed_of(tries=MAX_TRIES), False, "given up"),
+        (None, failed_of(tries=1), False, "new"),
+        (None, failed_of(tries=9), False, "given up"),
         (None, failed_of(tries=50), True, "new"),
-        (OTHER_TEXT, failed_of(tries=MAX_TRIES), False, "given up"),
+        (OTHER_TEXT, failed_of(tries=9), False, "given up"),
         (OTHER_TEXT, failed_of("an older text", tries=99), False, "changed"),
         (SAME._replace(pending=1), failed_of(tries=99), False, "changed"),
         (OTHER_PAYLOAD, failed_of("an older text", tries=99), False, "payload"),
         (SAME, failed_of("an older text", tries=99), False, "unchanged"),
     ],
 )
-def test_a_failed_document_is_tried_so_often_unless_a_person_asks_for_more(row, failure, retry, group):
+def test_a_failed_document_is_tried_if_it_is_due_or_a_person_asks_for_more(row, failure, retry, group):
     known = {KEY: row} if row else {}
-    assert group_of(diff(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure}, retry=retry)) == group
+    assert group_of(diff(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure}, retry=retry, is_due=few)) == group
 
 
 def test_a_failed_document_whose_text_went_back_is_failed_no_more():
@@ -101,7 +119,7 @@ rows = st.builds(
     st.integers(0, 2),
     st.integers(0, 1),
 )
-failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1, MAX_TRIES]))
+failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1, 9]))
 
 
 @settings(deadline=None)

@@ -8,10 +8,9 @@ import pytest
 
 from rag_index.care.doctor import repair
 from rag_index.care.plan import plan_runs
-from rag_index.components.sources import scan_state
+from rag_index.components.ledger import tables
 from rag_index.components.sources.digest import DigestSource
 from rag_index.core.documents.keys import encode_key
-from rag_index.etl import diff
 from rag_index.etl.changed import index_documents
 from tests.etl.plain import counts, run_plain
 from tests.project import Project
@@ -187,8 +186,6 @@ def test_a_source_that_loses_and_regains_everything_and_digests_that_are_turned_
 
 
 def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
-    for module in (diff, scan_state):
-        monkeypatch.setattr(module, "MAX_TRIES", 2)
     project = with_digests(Project(tmp_path / "p", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(50))
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
     project.write_settings(project.config.read_text().replace("[run]", "[run]\ntolerate_failed = 0.5"))
@@ -196,6 +193,7 @@ def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, row
     for _ in range(2):
         assert project.run().indexes[0].failed == 2
     rows_read.clear()
+    monkeypatch.setattr(tables, "FIVE_NIGHTS", 0.0)
     given_up = project.run().indexes[0]
     assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
     again = project.run(retry_failed=True).indexes[0]

@@ -1,11 +1,9 @@
 """A migration that changes the type of a key: no document is found twice, and nothing is embedded that was embedded."""
 
-from contextlib import closing
-
 import pytest
 
-from rag_index.components.ledger import Ledger
-from rag_index.etl.changed import BatchIndexer, index_documents
+from rag_index.etl.changed import index_documents
+from tests.etl.plain import watched_run
 from tests.project import Project
 
 DOCUMENTS = 12
@@ -67,18 +65,13 @@ def test_a_composite_key_names_the_column_that_changed(tmp_path):
     assert "(id is text and was integer)" in project.run().indexes[0].message
 
 
-def test_single_documents_and_batches_are_refused_too(tmp_path):
+def test_single_documents_and_runs_of_a_watch_are_refused_too(tmp_path):
     project = project_of(tmp_path, "n")
     project.run()
     migrate(project, "'' || n", count=DOCUMENTS + 1)
     before = project.points().keys()
     assert "id is text and was integer" in index_documents(project.settings, "notes", ["3", "13"]).message
-    with closing(BatchIndexer(project.settings)) as indexer:
-        ledger = indexer.opened("notes")[1]
-        ledger.put_changes([(project.settings.alias("notes"), "3", 0.0)])
-        assert "id is text and was integer" in str(indexer.index("notes").error)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        assert ledger.waiting_changes(project.settings.alias("notes"), 9), "it waits until the rebuild"
+    assert "id is text and was integer" in str(watched_run(project).error)
     assert project.points().keys() == before
 
 

@@ -1,13 +1,12 @@
 """Two projects whose names make one alias, in one store: nothing of the first is touched by a command of the second."""
 
 import pickle
-from contextlib import closing
 
 import pytest
 
 from rag_index.components.stores import OWNER
 from rag_index.core.settings import Alias
-from rag_index.etl.changed import BatchIndexer
+from tests.etl.plain import watched_run
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project, run_here
 
@@ -103,13 +102,9 @@ def test_an_alias_that_is_lost_is_not_free(first, second, tmp_path):
     assert content(first)[0][ALIAS] == f"{ALIAS}__2"
 
 
-def test_a_batch_of_a_watch_is_refused(first, second):
+def test_a_run_of_a_watch_is_refused(first, second):
     before = content(first)
-    with closing(BatchIndexer(second.settings)) as indexer:
-        ledger = indexer.opened("notes")[1]
-        ledger.put_changes([(second.settings.alias("notes"), "3", 0.0)])
-        applied = indexer.index("notes")
-    assert REFUSED in str(applied.error)
+    assert REFUSED in str(watched_run(second).error)
     assert content(first) == before
 
 

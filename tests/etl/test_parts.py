@@ -10,7 +10,7 @@ from rag_index.errors import SourceError
 from rag_index.etl.changed import index_documents
 from rag_index.search import Retriever
 from rag_index.search.access import ALL_GROUPS
-from tests.etl.plain import Died, Nights, batch, run_plain
+from tests.etl.plain import Died, Nights, run_plain
 from tests.project import Project
 
 SETTINGS = """\
@@ -210,22 +210,6 @@ def test_many_small_losses_of_parts_are_one_loss_also_after_a_rebuild(project):
     project.execute("DELETE FROM remark WHERE id > 700")
     with pytest.raises(SourceError, match="part remark has 329 rows where it had 453"):
         run_plain(project, clock=clock)
-
-
-def test_a_batch_of_a_watch_overwrites_no_documents_that_lost_their_parts(project, ledger):
-    fill(project)
-    run_plain(project)
-    before = project.texts()
-    project.execute("CREATE TABLE kept AS SELECT * FROM remark")
-    project.execute("DELETE FROM remark WHERE ticket_id BETWEEN 100 AND 150")
-    ledger.put_changes([("test_notes", str(number), 1.0) for number in range(100, 151)])
-    for allowed in (False, True):
-        if allowed:
-            project.execute("INSERT OR IGNORE INTO remark SELECT * FROM kept")
-        applied = batch(project)
-        assert ledger.count_waiting("test_notes") == (0 if allowed else 51)
-        assert (applied.error is None) == allowed
-        assert project.texts() == before
 
 
 LANGUAGES = """\

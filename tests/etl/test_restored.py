@@ -17,7 +17,7 @@ from rag_index.errors import StoreRestored
 from rag_index.etl import commit
 from rag_index.etl.changed import index_documents
 from rag_index.etl.reconcile import Scratch
-from tests.etl.plain import Died, batch, die, run_plain
+from tests.etl.plain import Died, die, run_plain
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
 from tests.twin import LEDGER, POINTS, STORE, back_up, restore
@@ -151,13 +151,9 @@ def test_a_run_that_commits_between_two_looks_is_no_difference(ledger):
     assert ledger.find_restored({"notes": "test_notes__1"}, lambda _: looks.pop()) == {}
 
 
-def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale, ledger):
+def test_single_documents_leave_it_to_a_run_over_all(stale):
     refused = index_documents(stale.settings, "notes", ["5"])
     assert (refused.state, OLDER in refused.message) == ("failed", True)
-    ledger.put_changes([("test_notes", "5", 0.0)])
-    assert isinstance(batch(stale).error, StoreRestored)
-    record = ledger.watch("test_notes")
-    assert (record.full_number is not None, ledger.count_waiting("test_notes")) == (True, 1)
     assert OLDER in run_plain(stale).message
     assert_right(stale)
 

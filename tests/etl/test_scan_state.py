@@ -61,14 +61,3 @@ def test_an_ordinary_night_leaves_the_rhythm_of_the_full_comparison_alone(projec
         with closing(sqlite3.connect(project.folder / ".rag-index/ledger.db")) as db, db:
             db.execute("UPDATE rag_index_scan_states SET full_at = full_at - ? * 86400", (days,))
         assert figures(project) == found
-
-
-def test_what_waits_for_a_watch_still_waits_unless_the_run_reads_everything(project, ledger):
-    project.execute("UPDATE note SET title = 'without a new time' WHERE id <= 10")
-    ledger.put_changes([("test_notes", str(number), 0.0) for number in range(1, 11)])
-    assert figures(project) == {"unchanged": 100}
-    assert ledger.count_waiting("test_notes") == 10
-    ledger.need_full_scan("test_notes")
-    assert figures(project) == {"changed": 10, "unchanged": 90}
-    assert (ledger.watch("test_notes").full_number, ledger.count_waiting("test_notes")) == (None, 0)
-    assert figures(project) == {"unchanged": 100}

@@ -36,21 +36,6 @@ def test_the_largest_size_of_a_day_counts_for_so_many_days_and_is_then_forgotten
     assert largest() == 300
 
 
-def test_deletions_of_batches_count_for_a_day(ledger, clock, collection):
-    ledger.note_batch_deletions(collection.id, 10)
-    clock.now += 23 * 3600
-    ledger.note_batch_deletions(collection.id, 5)
-    ledger.note_batch_deletions(collection.id, 5)
-    assert ledger.count_batch_deletions(collection.id) == 20
-    clock.now += 2 * 3600
-    assert ledger.count_batch_deletions(collection.id) == 10
-    clock.now -= 100 * DAY  # the clock was set back
-    ledger.note_batch_deletions(collection.id, 1)
-    assert ledger.count_batch_deletions(collection.id) == 1
-    ledger.release_all(collection.id)
-    assert ledger.count_batch_deletions(collection.id) == 0
-
-
 def test_what_is_gone_is_held_back_since_the_first_time_and_released(ledger, clock, collection):
     def held_since():
         with ledger.transaction() as connection:

@@ -39,17 +39,13 @@ def test_no_name_of_an_erased_document_stays(each_ledger, collection):
     each_ledger.start_run("run", ALIAS, host="h", pid=1)
     report = {"lost": [MAIL, "7"], "documents": 7, MAIL: "a key stays"}
     each_ledger.finish_run("run", state="failed", message=f"document {MAIL} of 7", report=report)
-    each_ledger.put_changes([(ALIAS, one, 1.0) for one in (MAIL, "7", "8", "9")])
-    each_ledger.note_mended(ALIAS, "run", 0, [(one, "deleted") for one in (MAIL, "7", "8", "9")])
     with closing(Ledger(each_ledger._url)) as killed:
         killed.begin_scan(ALIAS)
         killed.see([f'"{MAIL}"'], page=1)
-        each_ledger.forget_names(ALIAS, [MAIL, "7"], [f'"{MAIL}"'], ["8"])
+        each_ledger.forget_names(ALIAS, [MAIL, "7"], [f'"{MAIL}"'])
         temporary = each_ledger.engine.dialect.name == "sqlite"  # so a kill ends them
         with nullcontext() if temporary else pytest.raises(LedgerError, match="lost what this run has seen"):
             killed.check_scan(killed._scan)
-    assert [one.document_id for one in each_ledger.waiting_changes(ALIAS, 9)] == ["8", "9"], "8 may be back"
-    assert each_ledger.mended_deletions(ALIAS, but="") == ["9"]
     run = each_ledger.last_run(ALIAS)
     assert run.report[MAIL] == "a key stays"
     assert (run.message, run.report["lost"], run.report["documents"]) == (
@@ -64,7 +60,7 @@ def test_a_report_stays_one_whatever_an_erased_document_is_called(each_ledger, n
     each_ledger.start_run("run", ALIAS, host="h", pid=1)
     report = {"index": "notes", "state": "failed", "seconds": 0.613, "verified": True, "gate": {"lost": ["a", name]}}
     each_ledger.finish_run("run", state="failed", message=f"document {name} of 4", report=report)
-    each_ledger.forget_names(ALIAS, [name], [], [])
+    each_ledger.forget_names(ALIAS, [name], [])
     run = each_ledger.last_run(ALIAS)
     assert run.message == "document (erased) of 4"
     assert run.report == {**report, "gate": {"lost": ["a", "(erased)"]}}

@@ -1,4 +1,4 @@
-"""PostgreSQL behind a pooler that gives each transaction another session: the ledger, the source and the queue."""
+"""PostgreSQL behind a pooler that gives each transaction another session: the ledger, the source and its hint."""
 
 from contextlib import closing
 
@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import scan_metadata, scans
 from rag_index.components.sources.engine import errors_as_ours, open_read_only
+from rag_index.components.sources.hints import Hints, Moved
 from rag_index.core.documents.canonical import hash_text
 from rag_index.errors import LedgerError, LedgerUnavailable, SourceError
 from rag_index.etl.reconcile import Orphan, PointTally, Scratch
-from tests.changes.databases import TICKET, Followed
 from tests.ledger.conftest import add
 from tests.live.pooler import pooler
 from tests.project import Project
@@ -209,17 +209,17 @@ def test_runs_read_and_write_all_that_is_there(tmp_path, name, url, postgres):
         assert left(ledger) == {}
 
 
-def test_a_queue_loses_no_change(name, url, postgres, tmp_path):
-    followed = Followed(url, "queue", tmp_path)
-    with closing(followed), postgres.connect(name) as connection:
-        connection.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text)")
-        feed = followed.set_up(TICKET)
-        for number in range(20):
-            connection.execute(f"INSERT INTO ticket VALUES ({number}, 'a'), ({100 + number}, 'b')")
-            received = feed.rows(100)
-            assert [change.values for change in received.changes] == [(number,), (100 + number,)]
-            assert not received.overflow
-            feed.acknowledge(received)
+def test_a_hint_sees_each_commit(tmp_path, name, url, postgres):
+    project = Project(tmp_path / "project")
+    project.write_settings(TABLES.format(url=url.render_as_string(hide_password=False)))
+    settings = project.settings
+    with closing(Hints(settings, settings.indexes)) as hints, postgres.connect(name) as connection:
+        connection.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text, level float8)")
+        for number in range(10):
+            before = hints.look()["tickets"]
+            assert not hints.blind
+            connection.execute(f"INSERT INTO ticket VALUES ({number}, 'a', 1)")
+            assert hints.moved("tickets", before, hints.look()["tickets"]) != Moved.NO
 
 
 def test_a_pooler_that_has_no_transactions_is_refused_by_name(postgres, name):

@@ -2,18 +2,16 @@
 
 import random
 import shutil
-import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from rag_index.components.embedders import Embedder
-from rag_index.components.ledger import Ledger
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
 from rag_index.etl import delete_guard
 from rag_index.etl.changed import index_documents
-from tests.etl.plain import batch
+from tests.etl.plain import watched_run
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import Death, Died, copied, failed, live_points, run_once, with_digests
@@ -65,14 +63,12 @@ class Nights:
             restore(self.project, self.random.choice(self._backups[-4:]), part)
 
     def index_some(self) -> None:
-        """Index a few documents, as somebody who names them or as a watch does."""
+        """Index a few documents, as somebody who names them, or all as a watch does."""
         some = [str(self.random.randint(1, IDS)) for _ in range(2)]
         settings = self.project.settings
         if self.random.random() < 0.5:
-            with closing(Ledger(settings.ledger_url)) as ledger:
-                ledger.put_changes([(settings.alias("notes"), one, time.time()) for one in some])
-            applied = batch(self.project)
-            assert applied.error is None or isinstance(applied.error, StoreRestored | StoreMismatch), applied
+            end = watched_run(self.project)
+            assert end.error is None or isinstance(end.error, StoreRestored | StoreMismatch), end
             return
         for one in some:
             with suppress(SettingsError):  # neither source nor index may have it

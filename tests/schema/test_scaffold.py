@@ -206,7 +206,7 @@ def test_tables_that_the_documentation_shows_can_be_pasted_in(desk):
     pasted = text.replace("\n[[indexes]]", "".join(f"\n[{name}]" for name in tables) + "\n[[indexes]]", 1)
     assert [index.name for index in load(pasted, desk).indexes] == [i.name for i in load(text, desk).indexes]
     with pytest.raises(SettingsError, match=r"Cannot declare \('source',\) twice \(at line \d+, column 8\)"):
-        load(text + '[source]\nchanges = "queue"\n', desk)
+        load(text + "[source]\ntimeout = 5\n", desk)
 
 
 def test_a_password_is_left_to_the_environment(desk):

@@ -9,7 +9,6 @@ from contextlib import closing
 import pytest
 
 from rag_index.components.ledger import Ledger, Reached
-from rag_index.components.ledger.tables import Position
 from rag_index.components.stores.edge import reader as reader_module
 from rag_index.errors import IndexBehind, SettingsError, StoreError, StoreMismatch, StoreUnavailable
 from rag_index.search import Retriever, positions
@@ -76,19 +75,19 @@ def test_an_answer_claims_no_commit_that_came_after_its_search(tmp_path, qdrant)
 
 def test_a_position_is_claimed_for_the_collection_that_was_searched_alone():
     """While a rebuilt one is published, a process may still search the one before."""
-    reached = [Reached("a", f"a__{number}", 0, 0, float(number), str(number), "queue") for number in (1, 2)]
+    reached = [Reached("a", f"a__{number}", 0, float(number), "watch") for number in (1, 2)]
     known = Known({"notes": reached})
     for number in (1, 2):
         live = LiveCollection("notes", f"a__{number}", "", "", None)
-        assert known.claim("notes", live, None).position == str(number)
+        assert known.claim("notes", live, None).at == float(number)
     assert known.claim("notes", LiveCollection("notes", "a__3", "", "", None), None) is None
 
 
 def test_a_demand_that_is_not_met_or_cannot_be_meant_is_refused(project):
     with Retriever(project.settings) as retriever:
         for demand, said in (
-            ({"after": "0/16B3748"}, "after = '0/16B3748': it has to be a time, such as"),
-            ({"after": "soon"}, "after = 'soon': it has to be a time, such as"),
+            ({"after": "0/16B3748"}, "after = '0/16B3748': it has to be a time with its zone"),
+            ({"after": "soon"}, "after = 'soon': it has to be a time with its zone"),
             ({"max_age": "a while"}, "max_age = 'a while': give seconds, or a text such as '10 s'"),
         ):
             with pytest.raises(SettingsError, match=said):
@@ -114,20 +113,13 @@ def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypa
         retriever.search_sync("printer")
 
 
-@pytest.mark.parametrize("forget", ["drop_position", "need_full_scan"])
-def test_a_living_reader_forgets_the_positions_that_its_ledger_has_forgotten(project, monkeypatch, forget):
-    """Such as after a restore: numbers of a new queue, or of another log, mean something else."""
+def test_a_living_reader_forgets_what_its_ledger_has_forgotten(project, monkeypatch):
+    """Such as after a restore."""
     monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.0)
     with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
-
-        def places():
-            known = retriever.run(retriever.checked())
-            return [one.position for one in known.reached.get("notes", ())]
-
-        ledger.note_position("test_notes", Position(time.time(), "4711", "queue"))
-        assert places()[-1] == "4711"
-        getattr(ledger, forget)("test_notes")
-        assert "4711" not in places()
+        assert retriever.run(retriever.checked()).reached["notes"]
+        ledger.drop_position("test_notes")
+        assert not retriever.run(retriever.checked()).reached["notes"]
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -166,7 +158,7 @@ def test_a_wait_asks_a_store_that_is_down_no_more_often_than_one_that_nobody_wai
 
 
 def test_a_position_of_a_clock_that_was_ahead_is_young_enough_for_nobody(project):
-    demand = positions.Demand.of(project.settings, None, 60)
+    demand = positions.Demand.of(None, 60)
     for ahead, met in ((3600, False), (-10, True), (-3600, False)):
-        reached = Reached("test_notes", "test_notes__1", 1, None, time.time() + ahead, "", "run")
+        reached = Reached("test_notes", "test_notes__1", 1, time.time() + ahead, "run")
         assert (demand.unmet({"notes": reached}, positions.Known(), 1.0) is None) is met

@@ -15,9 +15,9 @@ from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError
 from rag_index.etl.tombstones import keep_out
 from rag_index.search import Caller, Retriever
-from tests.changes.databases import new_database
 from tests.forked_program import run_program
 from tests.live.mariadb import mariadb
+from tests.live.sessions import new_database
 
 __all__ = ["mariadb"]
 

@@ -322,7 +322,6 @@ def test_an_index_of_source_code_needs_no_database(load):
 
 # Mistakes in the file
 
-DEPENDS = "{table = 'c', key = 'id', column = 'x'}"
 MISTAKES = [
     ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
     ("", "[[indexes]] is missing: each names a table, its key and its text"),
@@ -330,7 +329,6 @@ MISTAKES = [
     ("[paralell]\nworkers = 2\n" + VALID, "unknown key 'paralell', did you mean 'parallel'?"),
     ("[parallel]\nworkrs = 2\n" + VALID, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
     ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait_for"),
-    (VALID + "depends_on = [{tabel = 'c'}]\n", "'tabel' in index comments: depends_on[0], did you mean 'table'?"),
     ("path = 'x'\n" + VALID, "unknown key 'path'; the path of the store is a key of [store]"),
     ("source = 's3cret'\n" + INDEX, "[source] should be a table of keys"),
     (VALID + "parts = 3\n", "index comments: parts should be a list of tables; begin each with [[indexes.parts]]"),
@@ -354,13 +352,11 @@ MISTAKES = [
     ),
     ("[parallel]\naddress = 'tls://h:1'\n" + VALID, "a tls:// address needs tls_ca_file, tls_cert and tls_key"),
     ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
-    (SOURCE + "changes = 'wal'\n" + INDEX, 'changes = "wal" does not work with sqlite; set it to "que'),
     (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
     (VALID.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
     (VALID.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
     (VALID.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
     (VALID.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
-    (VALID + f"depends_on = [{DEPENDS}, {DEPENDS}]\n", "depends_on has table 'c' with column 'x' twice; remove one"),
     (VALID + "chunk_overlap = 600\n", "chunk_overlap 600 is more than half of chunk_chars 1000; lower it"),
     (VALID + "payload = ['_rag']\n", "index comments: payload column _rag is reserved"),
     (VALID + "language = 'klingon'\n", "'klingon' is not a known language; use none or one or several of arabic"),
@@ -426,16 +422,21 @@ def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monke
 def test_a_setting_that_is_gone_is_ignored_and_told_once_what_decides_it_now(load, monkeypatch, caplog, place):
     withdrawn._say.cache_clear()
     table, key = ".".join(place[:-1]), place[-1]
-    valid = f'{VALID}[{table}]\nmodel = "m"\n' if table == "indexes.context" else f"{VALID}[{table}]\n"
+    tables = {
+        "source": SOURCE + f"{key} = 1\n" + INDEX, "indexes": f"{VALID}{key} = 1\n",
+        "indexes.context": f'{VALID}[{table}]\nmodel = "m"\n{key} = 1\n',
+    }  # fmt: skip
+    valid = f'{VALID}[{table}]\nmodel = "m"\n' if table == "indexes.context" else VALID
     for _ in range(2):
-        settings = load(f"{valid}{key} = 1\n")
+        settings = load(tables.get(table, f"{VALID}[{table}]\n{key} = 1\n"))
     assert settings.model_dump() == load(valid).model_dump()
     told = [one for one in caplog.messages if one.startswith("rag-index.toml")]
-    assert told == [f"rag-index.toml: [{table}] {key} is gone, and ignored: {WITHDRAWN[place]}"]
+    name = f"[[{table}]] {key}" if table == "indexes" else f"[{table}] {key}"
+    assert told == [f"rag-index.toml: {name} is gone, and ignored: {WITHDRAWN[place]}"]
     variable = f"RAG_INDEX_{'__'.join(place).upper()}"
     monkeypatch.setenv(variable, "1")
     assert load(valid).model_dump() == settings.model_dump()
-    assert f"{variable}: [{table}] {key} is gone, and ignored: {WITHDRAWN[place]}" in caplog.messages
+    assert f"{variable}: {name} is gone, and ignored: {WITHDRAWN[place]}" in caplog.messages
 
 
 def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
@@ -499,14 +500,13 @@ def test_what_surrounds_a_secret_or_any_variable_is_stripped(load, monkeypatch, 
     values = {
         "RAG_INDEX_STORE__API_KEY": "a key", "RAG_INDEX_STORE__URL": "http://h:6333", "EMBEDDER_KEY": "sk-1",
         "RAG_INDEX_SOURCE__URL": "postgresql://ann:pw@h/d", "RAG_INDEX_RUN__WAIT_FOR_RECOVERY": "4",
-        "RAG_INDEX_SOURCE__CHANGES": "wal",
     }  # fmt: skip
     for name, value in values.items():
         monkeypatch.setenv(name, around.format(value))
     settings = load(OPENAI)
     assert (settings.store.secret_api_key(), settings.store.url) == ("a key", "http://h:6333")
     assert settings.embedder.api_key.get_secret_value() == "sk-1"
-    assert (settings.source_url.database, settings.run.wait_for_recovery, settings.source.changes) == ("d", 4, "wal")
+    assert (settings.source_url.database, settings.run.wait_for_recovery) == ("d", 4)
 
 
 def test_a_key_of_the_file_is_stripped_and_the_space_of_a_prefix_stays(load, monkeypatch):

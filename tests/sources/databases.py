@@ -7,7 +7,7 @@ from functools import cached_property
 from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.settings import IndexSettings
-from tests.changes.databases import Session, new_database
+from tests.live.sessions import Session, new_database
 
 KINDS = ["sqlite", "postgresql", "mariadb"]
 

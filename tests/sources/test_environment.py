@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from rag_index.components.sources.changed_rows import ChangedSource
 from rag_index.errors import SourceUnavailable
-from tests.changes.databases import Session
+from tests.live.sessions import Session
 from tests.project import Project
 from tests.sources.databases import read
 from tests.sources.databases import read_since as read_since_watermark

@@ -1,5 +1,6 @@
 """`rag-index plan`: it says what the next run does, also where that run fails or holds something back."""
 
+import time
 from contextlib import closing
 
 import pytest
@@ -120,8 +121,8 @@ def test_a_document_that_failed_too_often_is_no_work(project):
     project.execute("INSERT INTO note VALUES (3, NULL, 'a text that fails', 'kim', 1)")
     ledger = Ledger(project.settings.ledger_url)
     failure = Failure(encode_key((3,)), "why", hash_text("a text that fails"))
-    for _ in range(5):
-        ledger.fail(ledger.collections("test_notes")[0].id, [failure])
+    ledger.clock = lambda: time.time() - 5 * 86_400
+    ledger.fail(ledger.collections("test_notes")[0].id, [failure])
     ledger.close()
     (plan,) = project.json("plan")["indexes"]
     assert counts(plan) == {"documents": 3, "unchanged": 2, "failed": 1}

@@ -1,347 +1,421 @@
-"""A watch indexes what changed, lets other runs come in between, and loses nothing whatever is down."""
+"""A watch is the run, repeated: what changed is found, nothing is claimed too early, and no index holds another up."""
 
-import sqlite3
-import threading
+import datetime as dt
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from unittest import mock
 
 import pytest
+import sqlalchemy as sa
 
 from rag_index.components.ledger import Ledger
-from rag_index.components.ledger.runs import IndexLease
-from rag_index.core.reports.outcome import IndexOutcome
-from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
-from rag_index.etl import run as pipeline
-from rag_index.etl.changed import Applied, BatchIndexer
-from rag_index.watch import PlainRunner, collector, loop
-from rag_index.watch.changes import Received
-from rag_index.watch.loop import Stop
-from tests.etl.plain import run_plain
-from tests.project import Project
-from tests.waiting import GENEROUS, eventually
-from tests.watch.feeds import EndedRun, ListFeed, is_watched, watch_of, watched
+from rag_index.components.ledger.runs import CHECK_UP, WATCH, IndexLease, lease_name
+from rag_index.components.ledger.tables import runs as history
+from rag_index.components.sources.hints import Hints, Moved
+from rag_index.components.stores import open_reader
+from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError
+from rag_index.etl.opened import RunOptions, open_index
+from rag_index.search import Retriever
+from rag_index.watch import loop, runs
+from rag_index.watch.runs import KeptRuns
+from tests.etl.plain import run_plain, watched_run
+from tests.live.sessions import Session
+from tests.project import SETTINGS, Project
+from tests.waiting import eventually, when
+from tests.watch.following import ALIAS, following
 
-ALIAS = "test_notes"
-SECOND = '[[indexes]]\nname = "titles"\ntable = "note"\nkey = "id"\ntext = "title"\n'
+OTHER = """
+[[indexes]]
+name = "others"
+table = "other"
+key = "id"
+text = "body"
+"""
 
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    project = Project(tmp_path / "project").fill(30)
+    return Project(tmp_path / "project", extra="digest = true").fill(30)
+
+
+def texts(project, index="notes"):
+    """Return the first text of each document, as a reader finds it beside the watch."""
+    with suppress(StoreError), closing(open_reader(project.settings.store, wait=10)) as reader:
+        points = [point.payload["_rag"] for point in reader.scroll(project.settings.alias(index))]
+        return {ours["document_id"]: ours["text"] for ours in points if ours["chunk"] == 0}
+    return {}
+
+
+def shown(project, document):
+    return texts(project).get(str(document))
+
+
+def test_what_changes_is_found_and_an_index_is_complete_by_each_look_that_finds_nothing(project):
+    with following(project) as watch:
+        watch.settled()
+        before = watch.at()
+        eventually(lambda: watch.at() > before)
+        project.fill(1, first=31)
+        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+        project.execute("UPDATE note SET author = 'somebody else' WHERE id = 6")
+        project.execute("UPDATE note SET title = '', body = NULL WHERE id = 7")
+        project.execute("DELETE FROM note WHERE id = 8")
+        written = time.time()
+        eventually(lambda: watch.at() > written)
+    found = texts(project)
+    assert (found["5"], "7" in found, "8" in found, "31" in found) == ("Note 5\nthe pump is mended", False, False, True)
+    assert run_plain(project).nothing_to_do
+
+
+def test_a_watch_is_one_row_of_history_however_many_runs_it_makes(project, ledger):
+    with following(project) as watch:
+        for number in range(3):
+            watch.settled()
+            project.execute("UPDATE note SET body = ? WHERE id = 5", f"version {number}")
+            written = time.time()
+            eventually(lambda written=written: watch.at() > written)
+    assert [row.id for row in ledger._select(sa.select(history))] == [f"{WATCH}{ALIAS}"]
+    assert ledger.last_run(ALIAS).state == "completed"
     run_plain(project)
-    return project
+    assert ledger.last_run(ALIAS).id != f"{WATCH}{ALIAS}", "a run of a watch does not hide how the night went"
 
 
-@pytest.fixture
-def feed() -> ListFeed:
-    return ListFeed()
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch):
-    for name in ("LOOK_SECONDS", "FIRST_BATCH_PAUSE", "MAX_BATCH_PAUSE"):
-        monkeypatch.setattr(loop, name, 0.05)
-    monkeypatch.setattr(collector, "MAX_RECEIVE_PAUSE", 0.05)
-
-
-def change(project, feed, number, text):
-    project.execute("UPDATE note SET body = ? WHERE id = ?", text, number)
-    feed.give(str(number))
-
-
-def applied(ledger):
-    return ledger.count_waiting(ALIAS) == 0 and ledger.watch(ALIAS).applied_at is not None
-
-
-def hash_of(project, number):
-    """Return what the ledger has of a document, which says when it has changed there."""
-    with closing(sqlite3.connect(project.settings.ledger_url.database)) as db:
-        return db.execute("SELECT text_hash FROM rag_index_documents WHERE key = ?", (str(number),)).fetchone()
-
-
-def test_changes_are_indexed_while_the_watch_runs(project, feed):
-    before = hash_of(project, 5)
-    with watched(project, feed) as ledger:
-        change(project, feed, 5, "the pump is mended")
-        eventually(lambda: hash_of(project, 5) != before)
-        eventually(lambda: applied(ledger) and ledger.watch(ALIAS).state == "running")
-        assert is_watched(ledger, "test")
-        again = hash_of(project, 5)
-        change(project, feed, 5, "the valve is mended")
-        eventually(lambda: hash_of(project, 5) != again)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        assert (ledger.watch(ALIAS).state, is_watched(ledger, "test")) == ("stopped", False)
-    assert project.texts()["5"] == ["Note 5\nthe valve is mended"]
-
-
-def test_a_project_is_watched_by_one_process_at_a_time(project, feed):
-    with watched(project, feed) as ledger:
-        eventually(lambda: is_watched(ledger, "test"))
-        with pytest.raises(IndexLocked, match="watched already"):
-            watch_of(project, feed, ledger, PlainRunner(project.settings), Stop()).run()
-
-
-def test_while_another_run_holds_the_index_changes_are_collected_and_then_indexed(project, feed):
-    before = hash_of(project, 5)
-    with closing(Ledger(project.settings.ledger_url)) as other, IndexLease(other, ALIAS, "nightly"):
-        with watched(project, feed) as ledger:
-            change(project, feed, 5, "the pump is mended")
-            eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "waiting")
-            assert "is being written by" in ledger.watch(ALIAS).message
-            assert feed.backlog() == 0  # the source need not keep it
-        assert hash_of(project, 5) == before
-    with watched(project, feed):
-        eventually(lambda: hash_of(project, 5) != before)
-
-
-@pytest.mark.parametrize(
-    ("error", "state"),
-    [
-        (EmbedderUnavailable("http://gpu:11434 does not answer"), "backing off"),
-        (FingerprintChanged("run `rag-index rebuild notes`"), "failing"),
-    ],
-)
-def test_a_fault_is_said_and_the_batch_is_tried_again_until_it_is_over(project, feed, error, state):
-    wrong, whole = threading.Event(), pipeline.index_pages
-    wrong.set()
-
-    def index_pages(*args):
-        if wrong.is_set():
-            raise error
-        return whole(*args)
-
-    before = hash_of(project, 5)
-    with mock.patch.object(pipeline, "index_pages", index_pages), watched(project, feed) as ledger:
-        change(project, feed, 5, "the pump is mended")
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == state)
-        assert str(error) in ledger.watch(ALIAS).message
-        assert (ledger.count_waiting(ALIAS), feed.backlog()) == (1, 0)
-        wrong.clear()
-        eventually(lambda: hash_of(project, 5) != before)
-        eventually(lambda: ledger.watch(ALIAS).state == "running")
-
-
-def test_a_source_that_is_down_is_waited_for_and_said_and_keeps_no_other_from_being_followed(project, feed):
-    project.write_settings(project.config.read_text() + SECOND)
-    project.run("titles")
-    down = ListFeed("titles")
-    down.error = SourceUnavailable("source sqlite does not answer")
-    with watched(project, {"titles": down, "notes": feed}) as ledger:
-        eventually(lambda: ledger.watch("test_titles") and ledger.watch("test_titles").state == "backing off")
-        assert ledger.watch("test_titles").message == "changes cannot be received: source sqlite does not answer"
-        change(project, feed, 5, "the pump is mended")
-        eventually(lambda: applied(ledger))
-        down.give("5", index="titles")
-        down.error = None
-        eventually(lambda: ledger.watch("test_titles").applied_at)
-
-
-def whole_runs(project, begun, **end):
-    """Return a runner whose ordinary runs are noted, and do what a complete run does to the inbox.
-
-    That of an index in `end` goes on until its event is set.
-    """
-
-    def begin_run(name):
-        begun.append(name)
-        with closing(Ledger(project.settings.ledger_url)) as own:
-            own.clear_changes(f"test_{name}", own.watch(f"test_{name}").last_number)
-        return EndedRun(Applied(IndexOutcome(name)), end.get(name))
-
-    return mock.Mock(begin_run=begin_run, index_changes=mock.Mock(side_effect=AssertionError("a batch was begun")))
-
-
-def test_a_burst_is_batches_however_large_and_a_single_change_is_in_the_next_of_them(project, feed):
-    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 40\nburst_documents = 50\n")
-    project.fill(170, first=31)
-    run_plain(project)
-    project.execute("UPDATE note SET body = 'all are mended'")
-    batches, index = [], BatchIndexer.index
-
-    def note_batch(self, name):
-        before = hash_of(project, 5)
-        found = index(self, name)
-        batches.append(found.outcome.changed)
-        if len(batches) == 2:
-            change(project, feed, 5, "the pump is mended")
-            eventually(lambda: feed.backlog() == 0)
-        assert len(batches) != 3 or hash_of(project, 5) != before
-        return found
-
-    feed.give(*(str(number) for number in range(200, 0, -1)))
-    whole = mock.patch.object(PlainRunner, "begin_run", side_effect=AssertionError("an ordinary run took over"))
-    with whole, mock.patch.object(BatchIndexer, "index", note_batch), watched(project, feed) as ledger:
-        eventually(lambda: len(batches) > 3 and applied(ledger))
-    assert max(batches) == 40
-    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
-
-
-def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed, caplog):
-    feed.overflow, begun = ["notes"], []
-    caplog.set_level("INFO")
-    with watched(project, feed, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).full_number is not None)
-    assert feed.overflow == []  # it is in the ledger now
-    caplog.clear()
-    with watched(project, feed, runner=whole_runs(project, begun)):
-        eventually(lambda: begun)
-    assert "comparing everything once, since this watch is new" in caplog.text
-
-
-def test_what_arrives_while_a_watch_looks_at_the_inbox_is_not_claimed_as_done(project, feed):
-    feed.overflow, count, receive = ["notes"], Ledger.count_waiting, feed.receive
-    looked, empty = threading.Event(), threading.Event()
-    feed.receive = lambda limit: looked.wait(GENEROUS) and receive(limit)
-    feed.wait = lambda seconds: empty.set() or time.sleep(0.01)
-
-    def late(self, alias):
-        found = count(self, alias)
-        looked.set()
-        assert empty.wait(GENEROUS), "the feed has not given all"
-        return found
-
-    held = mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))
-    with mock.patch.object(Ledger, "count_waiting", late), watched(project, feed, runner=held) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "waiting")
-        assert ledger.watch(ALIAS).caught_up_at is None
-
-
-def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed, caplog):
-    project, begun = Project(tmp_path / "new").fill(3), []
-    caplog.set_level("INFO")
-    feed.give("1")
-    with watched(project, feed, runner=whole_runs(project, begun)):
-        eventually(lambda: begun)
-    assert "nothing is indexed yet" in caplog.text
-
-
-@pytest.mark.parametrize("step", ["put_changes", "acknowledge"])
-def test_a_death_while_changes_are_received_loses_none(project, feed, step):
-    class Died(BaseException):
+def test_a_project_is_watched_by_one_process_at_a_time(project, ledger):
+    already = pytest.raises(IndexLocked, match="project test is watched already, by process")
+    with IndexLease(ledger, lease_name("test"), "watch"), already, following(project):
         pass
 
-    dying = threading.Event()
 
-    def die(*args):
-        dying.set()
-        raise Died
-
-    where = Ledger if step == "put_changes" else ListFeed
-    before = hash_of(project, 5)
-    change(project, feed, 5, "the pump is mended")
-    with pytest.raises(Died), mock.patch.object(where, step, die), watched(project, feed) as ledger:
-        eventually(lambda: dying.is_set() and not is_watched(ledger, "test") and feed.backlog() == 1)
-    with watched(project, feed):
-        eventually(lambda: hash_of(project, 5) != before)
+def test_once_ends_when_nothing_is_left(project):
+    assert project.cli("watch", "--once").returncode == 0
+    project.execute("UPDATE note SET body = ? WHERE id = 5", b"\x01")  # no text
+    assert project.cli("watch", "--once").returncode == 1
+    assert len(project.texts()) == 30
 
 
-class SlowFeed(ListFeed):
-    """A feed that first gives nothing, and has more: it has read past what is not ours. It counts what it is asked."""
-
-    empty = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-
-    def receive(self, limit: int) -> Received:
-        self.asked.append("receive")
-        if self.empty:
-            self.empty -= 1
-            return Received((), 0, more=True)
-        return super().receive(limit)
-
-    def wait(self, seconds: float) -> None:
-        self.asked.append("wait")
-        super().wait(seconds)
-
-
-def test_once_ends_when_everything_is_indexed(project):
-    feed, stop = SlowFeed(), Stop()
-    change(project, feed, 5, "the pump is mended")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
-        assert watch_of(project, feed, ledger, runner, stop).run(once=True)
-        assert ledger.count_waiting(ALIAS) == 0
-        assert feed.asked[:4] == ["receive"] * 4, "a feed that has more is asked for it at once"
-        change(project, feed, 6, "the pump is mended")
-        feed.error = SourceUnavailable("it is down")
-        assert not watch_of(project, feed, ledger, runner, stop).run(once=True)
-    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+SHOWING = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+digest = true
+[[indexes]]
+name = "notes"
+table = "note"
+key = "id"
+text = "{title}: {body} for {who.name}"
+access = "SELECT note_id, team FROM reader"
+[indexes.joins.who]
+table = "person"
+on = {id = "priority"}
+[[indexes.parts]]
+table = "remark"
+on = "note_id"
+text = "said"
+[[indexes]]
+name = "words"
+table = "word"
+key = "rowid"
+text = "body"
+"""
 
 
-def test_a_feed_that_always_has_changes_may_rest_between_two_readings(project):
-    """Many readings of a few rows would take the processor from the batch that is being indexed."""
-    feed = SlowFeed()
-    feed.empty, feed.wait = 0, lambda seconds: feed.asked.append("wait") or feed.give(f"k{len(feed.asked) % 10}")
-    with watched(project, feed):
-        eventually(lambda: len(feed.asked) > 8)
-    assert not [one for one, before in zip(feed.asked[1:], feed.asked, strict=False) if one == before == "receive"]
+def test_rows_of_other_tables_rights_and_full_text_tables_are_followed(project):
+    for statement in (
+        "CREATE TABLE person (id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO person VALUES (0, 'Ann'), (1, 'Bo')",
+        "CREATE TABLE remark (note_id INTEGER, said TEXT)", "INSERT INTO remark VALUES (5, 'first')",
+        "CREATE TABLE reader (note_id INTEGER, team TEXT)", "INSERT INTO reader SELECT id, 'staff' FROM note",
+        "CREATE VIRTUAL TABLE word USING fts5 (body)", "INSERT INTO word VALUES ('one')",
+    ):  # fmt: skip
+        project.execute(statement)
+    project.write_settings(SHOWING)
+    with following(project) as watch:
+        for alias in (ALIAS, "test_words"):
+            watch.settled(alias)
+        project.execute("UPDATE person SET name = 'Cleo' WHERE id = 0")
+        eventually(lambda: "Cleo" in shown(project, 3), every=0.1)
+        project.execute("UPDATE remark SET said = 'second'")
+        project.execute("UPDATE reader SET team = 'board' WHERE note_id = 6")
+        project.execute("UPDATE word SET body = 'two'")
+        written = time.time()
+        eventually(lambda: min(watch.at(), watch.at("test_words")) > written)
+    assert project.texts("words") == {"1": ["two"]}
+    assert project.texts()["5"][-1].endswith("second")
+    groups = {payload["_rag"]["document_id"]: payload["_rag"]["groups"] for payload, _ in project.points().values()}
+    assert (groups["6"], groups["7"]) == (["board"], ["staff"])
 
 
-def test_a_run_takes_what_waited_when_it_began_out_of_the_inbox_if_it_reads_all(project):
-    project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
-    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
+# A hint that is broken is noticed: each of these tests fails for one of the ways to break it
+
+
+def never_moved(self, name, before, now):
+    return Moved.NO
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "always nothing"])
+def test_a_change_after_a_complete_run_is_found_unless_the_hint_says_nothing(project, monkeypatch, broken):
+    if broken:
+        monkeypatch.setattr(Hints, "moved", never_moved)
+    with following(project) as watch:
+        watch.settled()
+        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+        if not broken:
+            eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
+        watch.looked(5)
+    assert (shown(project, 5) == "Note 5\nthe pump is mended") is not broken
+
+
+class Meanwhile:
+    """Runs of an index during which a test writes, after the run has read the row."""
+
+    def __init__(self, monkeypatch, project):
+        whole, self.done = KeptRuns.run, 0
+
+        def run(runs, looked_at):
+            end = whole(runs, looked_at)
+            self.done += 1
+            if self.done == 1:
+                project.execute("UPDATE note SET body = 'written meanwhile' WHERE id = 5")
+            return end
+
+        monkeypatch.setattr(KeptRuns, "run", run)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "taken after the read"])
+def test_what_is_written_while_a_run_reads_is_found_unless_the_look_comes_after_it(project, monkeypatch, broken):
+    Meanwhile(monkeypatch, project)
+    if broken:
+        settle = loop.Watch._settle
+
+        def late(self, index):
+            index.looked = self.hints.look()[index.name]
+            return settle(self, index)
+
+        monkeypatch.setattr(loop.Watch, "_settle", late)
+        monkeypatch.setattr(loop.Watch, "_claim", lambda *_: None)  # which the ledger refuses, so that a run comes
+    with following(project) as watch:
+        if not broken:
+            eventually(lambda: shown(project, 5) == "Note 5\nwritten meanwhile", every=0.1)
+        watch.settled()
+        watch.looked(5)
+    assert (shown(project, 5) == "Note 5\nwritten meanwhile") is not broken
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "kept after a failed run"])
+def test_what_a_failed_run_did_not_write_is_found_unless_its_look_is_kept(tmp_path, fake, monkeypatch, broken):
+    project = Project(tmp_path / "project", extra=f"digest = true\n{fake.settings}").fill(30)
+    if broken:
+        back_off = loop.Watch._back_off
+
+        def keep(self, index, error):
+            found = back_off(self, index, error)
+            index.seen = index.looked
+            return found
+
+        monkeypatch.setattr(loop.Watch, "_back_off", keep)
+    with following(project) as watch:
+        watch.settled()
+        if broken:  # else the next claim is refused by the ledger, and a run comes
+            monkeypatch.setattr(loop.Watch, "_claim", lambda *_: None)
+        fake.stop_listening()
+        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+        eventually(lambda: watch.record().state == "backing off", watch.record)
+        fake.listen()
+        if not broken:
+            eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
+        watch.looked(50)
+    assert (shown(project, 5) == "Note 5\nthe pump is mended") is not broken
+
+
+# Failures, bursts, and what one index does to another
+
+
+def test_a_failed_document_is_tried_by_time_and_at_once_if_its_text_changed(project, ledger):
+    project.execute("UPDATE note SET body = ? WHERE id = 5", b"\x01")
+    end = watched_run(project)
+    assert (end.outcome.failed, end.complete, end.claims) == (1, True, False)
+    assert 50 < end.next_try - ledger.clock() <= 60
+    [collection] = ledger.collections(ALIAS)
+    project.execute("UPDATE note SET body = 'mended' WHERE id = 5")
+    end = watched_run(project)
+    assert (end.outcome.failed, end.next_try, end.claims) == (0, None, True)
+    assert not ledger.failures(collection.id)
+
+
+def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, monkeypatch):
     run_plain(project)
-    see = Ledger.see
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        ledger.begin_watch(ALIAS)
-        ledger.put_changes([(ALIAS, "5", 1.0)])
-        run_plain(project)  # a row of another table may have changed, which `changed_since` does not tell
-        assert ledger.count_waiting(ALIAS) == 1
-        ledger.need_full_scan(ALIAS)  # it reads all rows in full
-
-        def arrive(self, *args, **kwargs):
-            ledger.put_changes([(ALIAS, "6", 2.0)])
-            return see(self, *args, **kwargs)
-
-        with mock.patch.object(Ledger, "see", arrive):
-            run_plain(project)
-        assert [one.document_id for one in ledger.waiting_changes(ALIAS, 10)] == ["6"]
-        assert ledger.watch(ALIAS).full_number is None
+    monkeypatch.setattr(runs, "EMBED_SECONDS", 0.0)
+    project.write_settings(
+        project.config.read_text().replace("[[indexes]]", "[parallel]\nshard_documents = 5\n[[indexes]]")
+    )
+    project.execute("UPDATE note SET body = body || ' again'")
+    ends = []
+    with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
+        while not ends or not ends[-1].complete:
+            ends.append(kept.run(time.time()))
+            assert len(ends) < 20
+    assert len(ends) > 2
+    assert sum(end.outcome.changed for end in ends) == 30
+    assert all(chunks[-1].endswith("again") for chunks in project.texts().values())
 
 
-def test_a_run_notes_all_that_the_watch_should_have_brought(project):
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        ledger.begin_watch(ALIAS)
+def test_a_first_run_is_not_cut(project, monkeypatch):
+    monkeypatch.setattr(runs, "EMBED_SECONDS", 0.0)
+    project.write_settings(
+        project.config.read_text().replace("[[indexes]]", "[parallel]\nshard_documents = 5\n[[indexes]]")
+    )
+    end = watched_run(project)
+    assert (end.complete, end.outcome.new) == (True, 30)
+
+
+def test_an_index_that_is_another_one_each_time_is_left_to_the_night(project, caplog):
+    query = "SELECT id, title, body, author, priority, random() AS seen FROM note"
+    text = project.config.read_text().replace('table = "note"', f'query = "{query}"')
+    project.write_settings(text.replace('"priority"]', '"priority", "seen"]'))
+    with following(project) as watch:
+        number = 0
+        while watch.record() is None or watch.record().state != "failing":
+            number += 1
+            project.execute("UPDATE note SET body = ? WHERE id = 5", f"version {number}")
+            watch.looked(2)
+            assert number < 2000
+        assert "column seen is another one each time that it is read" in watch.record().message
+
+
+def test_a_long_run_of_one_index_holds_no_other_up(tmp_path, postgres):
+    project = Project(tmp_path / "project")
+    with postgres.database() as name:
+        url = postgres.url(name)
+        session = Session(url)
+        for table in ("note", "other"):
+            session.run(f"CREATE TABLE {table} (id int PRIMARY KEY, title text, body text, author text, priority int)")
+            session.run(f"INSERT INTO {table} VALUES (1, 'one', 'first', 'a', 1)")
+        text = SETTINGS.replace("sqlite:///source.db", url.render_as_string(hide_password=False))
+        project.write_settings(text.format(extra="digest = true") + OTHER)
+        holding = Session(url)
+        holding.run("BEGIN")
+        holding.run("LOCK TABLE note IN ACCESS EXCLUSIVE MODE")
+        with following(project) as watch:
+            watch.settled("test_others")
+            session.run("UPDATE other SET body = 'second'")
+            eventually(lambda: texts(project, "others") == {"1": "second"}, every=0.2)
+            assert not watch.at(), "the other run still waits for its table"
+            holding.run("COMMIT")
+            watch.settled()
+        left = session.run("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
+        assert (left, session.run("SELECT count(*) FROM pg_replication_slots")) == ([(0,)], [(0,)])
+        session.close()
+        holding.close()
+
+
+def test_what_is_wrong_with_one_index_stops_no_other_and_is_tried_again(project):
+    project.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, body TEXT)")
+    project.execute("INSERT INTO other VALUES (1, 'first')")
+    project.write_settings(project.config.read_text() + OTHER)
+    with following(project) as watch:
+        watch.settled()
+        watch.settled("test_others")
+        project.execute("ALTER TABLE other RENAME TO gone")
+        eventually(lambda: watch.record("test_others").state == "failing", lambda: watch.record("test_others"))
+        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+        eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
+        project.execute("ALTER TABLE gone RENAME TO other")
+        project.execute("UPDATE other SET body = 'second'")
+        eventually(lambda: texts(project, "others") == {"1": "second"}, every=0.1)
+
+
+def test_a_watch_waits_for_another_run_and_another_run_for_a_watch(project, ledger):
+    run_plain(project)
+    lease = IndexLease(ledger, ALIAS, "a night")
+    with following(project) as watch:
+        watch.settled()
+        with lease:
+            project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+            eventually(lambda: watch.record().state == "waiting", watch.record)
+        eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
+
+
+@pytest.mark.parametrize("holder", [f"{WATCH}{ALIAS}", f"{CHECK_UP}1"])
+def test_a_run_waits_for_a_run_of_a_watch_or_a_check_up_to_end(project, ledger, holder):
+    with closing(Ledger(project.settings.ledger_url)) as other:
+        lease = IndexLease(other, ALIAS, holder)
+        lease.__enter__()
+        asked = []
+        row = Ledger.transaction
+
+        def count(self):
+            asked.append(self)
+            return row(self)
+
+        with (
+            mock.patch.object(Ledger, "transaction", count),
+            when(lambda: len(asked) > 10, lambda: lease.__exit__(None, None, None)),
+            IndexLease(ledger, ALIAS, "a run"),
+        ):
+            pass
+
+
+def test_what_another_process_forgot_is_not_claimed(project, ledger):
+    with following(project) as watch:
+        watch.settled()
+        ledger.drop_position(ALIAS)  # as a repair does
+        watch.settled()  # since a run comes, although nothing was written
+
+
+def test_a_search_waits_for_what_was_just_committed(project):
+    with following(project) as watch, Retriever.from_settings(project.settings) as retriever:
+        watch.settled()
+        project.execute("UPDATE note SET body = 'a green frog sits' WHERE id = 5")
+        committed = dt.datetime.now(dt.UTC).isoformat()
+        result = retriever.search_sync("green frog", after=committed, timeout=200)
+        assert result.hits[0].document_id == "5"
+        assert (result.as_of["notes"].known_by, result.as_of["notes"].not_seen) == ("watch", "")
+        assert retriever.search_sync("green frog", max_age="30 s", timeout=200).as_of["notes"].seconds_behind <= 30
+        with pytest.raises(SettingsError, match="it has to be a time with its zone"):
+            retriever.search_sync("green frog", after="0/16B3748")
+
+
+# Settings
+
+HIDING = SETTINGS.format(extra="digest = true").replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
+"""Notes whose number leaves 1 when divided by three are hidden."""
+
+
+def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
+    old = project.settings
+    run_plain(project)
+    project.write_settings(HIDING)
+    with pytest.raises(SettingsReplaced, match=r"rag-index.toml has changed since this run read it"):
+        open_index(old, "notes", RunOptions(), run_id="late").__enter__()
+
+
+def test_a_watch_goes_on_with_changed_settings_and_has_all_written_by_them(project):
+    text = project.config.read_text()
+    with following(project) as watch:
+        watch.settled()
+        project.write_settings("[[[")
+        project.execute("UPDATE note SET body = 'changed' WHERE id < 7")
+        eventually(lambda: watch.record().state == "failing", watch.record)
+        assert watch.at() < time.time()
+        project.write_settings(HIDING)
+        [collection] = watch.ledger.collections(ALIAS)
+        eventually(lambda: watch.ledger.totals(collection.id).documents == 20, watch.record)
+        project.write_settings(text)
+        eventually(lambda: watch.ledger.totals(collection.id).documents == 30)  # though nothing changes in the source
+        project.write_settings(HIDING)
+        eventually(lambda: watch.ledger.totals(collection.id).documents == 20)
+    found = texts(project)
+    assert ("4" in found, found["5"]) == (False, "Note 5\nchanged")
+
+
+def test_a_watch_with_an_older_file_than_the_last_run_waits_and_says_so(project):
+    """As on a second machine, whose file nobody has changed."""
+    other = project.folder / "other.toml"
+    other.write_text(project.config.read_text())
+    with following(project, other) as watch:
+        watch.settled()
+        project.write_settings(HIDING)
         run_plain(project)
-        assert ledger.last_mended(ALIAS) is None
-        project.fill(1, first=99)
-        project.execute("UPDATE note SET title = '', body = '' WHERE id = 1")
-        project.execute("UPDATE note SET body = 'another text' WHERE id = 2")
-        project.execute("UPDATE note SET author = 'somebody else' WHERE id = 3")
-        project.execute("DELETE FROM note WHERE id = 4")
-        run_plain(project)
-        number, _ = ledger.last_mended(ALIAS)
-        assert sorted(ledger.unexplained(ALIAS, number)) == ["1", "2", "3", "4", "99"]
-
-
-def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_afterwards(project, feed, monkeypatch):
-    """Each check asks for the comparison again: a run that comes in between does not see what changes after it."""
-    monkeypatch.setattr(collector, "FEED_CHECK_SECONDS", 0.05)
-    runs: list[str] = []
-    with watched(project, feed, runner=whole_runs(project, runs)) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
-        feed.problems = {"notes": SettingsError("table note has no triggers")}
-        eventually(lambda: ledger.watch(ALIAS).state == "failing")
-        assert ledger.watch(ALIAS).message == "changes cannot be received: table note has no triggers"
-        ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)  # as a nightly run does
-        eventually(lambda: ledger.watch(ALIAS).full_number is not None)
-        feed.problems["notes"] = SourceUnavailable("it is down")  # which says nothing about the triggers
-        assert (ledger.watch(ALIAS).state, runs) == ("failing", [])
-        feed.problems = {}
-        eventually(lambda: runs == ["notes"] and ledger.watch(ALIAS).state == "running")
-        assert ledger.watch(ALIAS).full_number is None
-
-
-def test_what_arrives_wakes_the_watch_and_one_that_looks_seldom_ends_soon(project, feed, monkeypatch):
-    """Otherwise it looks at the inbox only now and then."""
-    monkeypatch.setattr(loop, "NOTE_SECONDS", 100_000.0)
-    project.write_settings(project.config.read_text() + "[watch]\npoll_seconds = 3600\n")
-    with watched(project, feed) as ledger:
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
-        change(project, feed, 5, "the pump is mended")
-        eventually(lambda: ledger.watch(ALIAS).applied_at)
-        noted = eventually(lambda: (one := ledger.watch(ALIAS)).caught_up_at > one.applied_at and one.caught_up_at)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        assert ledger.watch(ALIAS).caught_up_at > noted, "also at its end, or `seconds_behind` begins too early"
+        project.execute("UPDATE note SET body = 'changed' WHERE id = 4")
+        eventually(lambda: "was last written by other settings" in watch.record().message, watch.record)
+        assert watch.record().state == "waiting"
+    assert "4" not in project.texts()

@@ -21,6 +21,7 @@ from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.components.ledger.runs import CHECK_UP, IndexLease
 from rag_index.components.sources import Source, all_pages, open_source
+from rag_index.components.sources.left_behind import left_behind
 from rag_index.components.sources.policies import RowPolicies
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import REST_REMEDY, on_server, open_store
@@ -32,7 +33,6 @@ from rag_index.etl.delete_guard import held_back
 from rag_index.etl.reconcile import Scratch, compare_points
 from rag_index.etl.tombstones import without_erased
 from rag_index.search.evaluation.gate import check_gate
-from rag_index.watch.changes.opening import feed_health
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -238,10 +238,8 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         if error := resources.embedder_error:
             messages.append(f"the embedder does not answer, so settings and vectors were not compared: {error}")
         diagnosis.advice += [Advice(None, message) for message in messages]
-        health = feed_health(settings, resources.ledger)  # the log or the queue by which a watch learns of changes
-        diagnosis.findings += [finding(None, "broken_feed", problem) for problem in health.broken]
+        diagnosis.findings += [finding(None, "left_behind", sentence) for sentence in left_behind(settings)]
         diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
-        diagnosis.advice += [Advice(None, warning) for warning in health.warnings]
     return diagnosis
 
 

@@ -48,7 +48,7 @@ REMEDIES = {
     "embeds again",
     "rolled_back": "restore the settings, or run `rag-index rebuild {index}`; --repair leaves that to you",
     "unreadable_source": "correct it; until then the index stays as it is",
-    "broken_feed": "until then changes are found by the next run, or `rag-index index` now",
+    "left_behind": "the owner of the tables runs this SQL",
     "ignored_policies": f"{REMEDY}; a policy for this role that shows all rows says that it is meant",
     "unusable_gate": "correct it, or remove the table; until then a rebuild ends at its start",
     "restored": "{reconciled}; so does `rag-index doctor --repair`",

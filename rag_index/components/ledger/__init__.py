@@ -8,45 +8,42 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger.documents import DocumentRows
-from rag_index.components.ledger.inbox import InboxRows
 from rag_index.components.ledger.runs import RunRows
 from rag_index.components.ledger.tables import (
     Collection,
     Counts,
     FailedDocument,
     Known,
-    MissedDocument,
     Reached,
     RunRecord,
     Totals,
-    WaitingChange,
-    WaitingLookUp,
     WatchRecord,
     metadata,
     scans,
 )
+from rag_index.components.ledger.watches import WatchRows
 
 if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark
     from rag_index.core.settings import Settings
 
 __all__ = [
-    "Collection", "Counts", "FailedDocument", "Known", "Ledger", "MissedDocument", "Reached", "RunRecord",
-    "Totals", "WaitingChange", "WaitingLookUp", "WatchRecord", "reconciled_by", "unwanted_indexes",
+    "Collection", "Counts", "FailedDocument", "Known", "Ledger", "Reached", "RunRecord", "Totals", "WatchRecord",
+    "reconciled_by", "unwanted_indexes",
 ]  # fmt: skip
 
 
-class Ledger(DocumentRows, RunRows, InboxRows):
+class Ledger(DocumentRows, RunRows, WatchRows):
     """One connection to the ledger's database, which threads of a process may share. Its methods raise
     LedgerUnavailable if another try may help, and LedgerError if not."""
 
     def write_by(self, collection: Collection, settings: str, *, new: bool) -> None:
-        """Record by which other settings a collection is written from now on. Unless it is `new`, what a watch said of
-        it is forgotten until a complete scan has ended: it may hold documents by both."""
+        """Record by which other settings a collection is written from now on. Unless it is `new`, it may hold documents
+        by both, so that by when it was complete is forgotten until a scan is."""
         with self.transaction():
             self.update_collection(collection.id, written_by=settings)
-            if not new and self.watch(collection.alias) is not None:
-                self.need_full_scan(collection.alias)
+            if not new:
+                self.drop_position(collection.alias)
 
     def forget_index(self, alias: str) -> None:
         """Delete everything about an index but its lease, by which late writes of dead runs are told apart."""

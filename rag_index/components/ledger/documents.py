@@ -277,6 +277,11 @@ class DocumentRows(ScanRows):
             statement = statement.where(self._is_in(f.key, keys))
         return {row[0]: FailedDocument(*row) for row in self._select(statement)}
 
+    def next_try(self, collection_id: int, now: float) -> float | None:
+        """Return when a watch has to try the next failed document again; None if there is none."""
+        failed = (one for one in self.failures(collection_id).values() if one.kind == "failed")
+        return min((one.next_try for one in failed if one.is_due(now, watched=False)), default=None)
+
     def count_failures(self, collection_id: int, kind: FailureKind | None = None) -> int:
         """Count the listed documents of a collection, of one kind or of all kinds."""
         of_kind: Any = sa.true() if kind is None else f.kind == kind

@@ -22,9 +22,7 @@ from rag_index.components.ledger.tables import (
     collections,
     failed_documents,
     file_hashes,
-    inbox,
     leases,
-    mended,
     runs,
     scans,
 )
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
 
     from rag_index.components.ledger import Ledger
 
-BATCH = "watch-"
-"""Prefix of the id of a watch's batches; the alias follows. The ledger keeps the last batch of each index alone."""
+WATCH = "watch-"
+"""Prefix of the id of a watch's runs; the alias follows. They are one row of an index's history, however many."""
 
 CHECK_UP = "doctor-"
 """Prefix of what holds the lease of an index during a check-up."""
@@ -48,10 +46,8 @@ SINGLE = "id-"
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
-SHORT_HOLDERS = (BATCH, CHECK_UP)
-"""How the ids of holders begin that keep a lease for a short time."""
-SHORT_SECONDS = 300.0
-"""How long these are waited for."""
+SHORT_HOLDERS = (WATCH, CHECK_UP)
+"""How the ids of holders begin that others wait for."""
 SHORT_POLL = 0.02
 
 MAX_COUNT = 6
@@ -83,11 +79,12 @@ class RunRows(LedgerConnection):
         self._write(runs.update().where(runs.c.id == run_id).values(**values))
 
     def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
-        """Return the newest run of an index over all its documents, which is no batch of a watch. With `run_id`, return
-        the newest run of any kind whose id begins with it."""
-        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else _is_whole(runs.c.id)
-        statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.number.desc()).limit(1)
-        found = self._first(statement)
+        """Return the newest run of an index over all its documents; one of a watch, if there is no other. With
+        `run_id`, return the newest run of any kind whose id begins with it."""
+        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else ~runs.c.id.startswith(SINGLE)
+        order = [] if run_id else [runs.c.id.startswith(WATCH)]
+        statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(*order, runs.c.number.desc())
+        found = self._first(statement.limit(1))
         return RunRecord(**{**found._mapping, "report": json.loads(found.report)}) if found else None
 
     def prune(self, before: float) -> int:
@@ -97,21 +94,18 @@ class RunRows(LedgerConnection):
         other: Any = runs.alias()
         newer = sa.exists().where(other.c.alias == r.alias, other.c.number > r.number, _is_whole(other.c.id))
         holds = r.id.in_(sa.select(leases.c.run_id).where(leases.c.run_id.is_not(None)))
-        old = (r.started_at < before) & ~r.id.startswith(BATCH) & (newer | r.id.startswith(SINGLE)) & ~holds
+        old = (r.started_at < before) & ~r.id.startswith(WATCH) & (newer | r.id.startswith(SINGLE)) & ~holds
         unknown = f.collection_id.not_in(sa.select(collections.c.id))
         with self.transaction():
             return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
 
-    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str], deleted: Sequence[str]) -> None:
-        """Delete the ids and keys of erased documents from what the ledger notes beside its documents. Those that runs
-        have `deleted` stay in the inbox: the source may have them again."""
-        names = [name for name in (*ids, *deleted) if len(name) > MAX_COUNT or not name.isdigit()]
+    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str]) -> None:
+        """Delete the ids and keys of erased documents from what the ledger notes beside its documents."""
+        names = [name for name in ids if len(name) > MAX_COUNT or not name.isdigit()]
         words = [re.escape(one) for name in names for one in {name, json.dumps(name)[1:-1]}]
         name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
         ours = sa.select(runs.c.id, runs.c.message, runs.c.report).where(runs.c.alias == alias)
         with self.transaction():
-            for table, some in ((inbox, ids), (mended, [*ids, *deleted])):
-                self._write(table.delete().where(table.c.alias == alias, self._is_in(table.c.document_id, some)))
             if not self._is_sqlite:  # elsewhere these rows are temporary
                 killed = (scans.c.alias == alias) & scans.c.number.not_in(self._scans)
                 self.forget_scans(killed)
@@ -132,13 +126,13 @@ def _without(names: re.Pattern[str], value: Any) -> Any:
 
 
 def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    return ~run_id.startswith(SINGLE) & ~run_id.startswith(BATCH)
+    return ~run_id.startswith(SINGLE) & ~run_id.startswith(WATCH)
 
 
 class IndexLease:
     """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder. Entering
-    the block raises IndexLocked if another run holds the lease. A batch of a watch and a check-up are waited for,
-    except by a batch, which comes again: runs that were late all begin at one moment."""
+    the block raises IndexLocked if another run holds the lease. A run of a watch and a check-up are waited for as long
+    as they live, except by a run of a watch, which comes again."""
 
     def __init__(self, ledger: Ledger, name: str, run_id: str, held: str = "") -> None:
         """`held` begins the sentence that names the holder, by default "index NAME is being written by"."""
@@ -153,14 +147,15 @@ class IndexLease:
         """The id of the run that died while it held the lease, just before this one."""
 
     def __enter__(self) -> IndexLease:
-        """Take the lease, once a batch or a check-up that holds it has ended."""
-        deadline = time.monotonic() + SHORT_SECONDS
+        """Take the lease, once a run of a watch or a check-up that holds it has ended."""
         while not self.epoch:
             try:
                 self.epoch = self._acquire()
             except IndexLocked:
-                held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
-                if not held.startswith(SHORT_HOLDERS) or self.run_id.startswith(BATCH) or time.monotonic() > deadline:
+                row = _read_row(self._ledger, self._name) or {}
+                held = str(row.get("run_id") or WATCH)  # it may be free by now
+                renewed = not row.get("run_id") or abs(self._ledger.clock() - row["renewed_at"]) <= LEASE_SECONDS
+                if not (held.startswith(SHORT_HOLDERS) and renewed) or self.run_id.startswith(WATCH):
                     raise
                 time.sleep(SHORT_POLL)
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)

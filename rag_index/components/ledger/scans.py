@@ -4,7 +4,7 @@ temporary ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,8 +17,8 @@ from rag_index.components.ledger.tables import (
     PENDING,
     Collection,
     Counts,
+    FailedDocument,
     ScanRecord,
-    batch_deletions,
     buckets,
     documents,
     failed_documents,
@@ -33,9 +33,6 @@ d, f, b = documents.c, failed_documents.c, buckets.c
 DAYS = 30
 """Days for which sizes are kept: what an index lost in this time is one loss."""
 DAY = 86_400
-HOUR = 3_600
-HOURS = 24
-"""Hours in which deletions by the batches of a watch count together."""
 
 GONE = lost.c.text_hash.is_(None)
 
@@ -156,17 +153,20 @@ class ScanRows(LedgerConnection):
         """Delete all digests of a collection, so that the next scan reads everything."""
         self._write(buckets.delete().where(b.collection_id == collection_id))
 
-    def unfinished_buckets(self, collection_id: int, *, max_tries: int | None) -> set[int]:
-        """Return the buckets with documents that are pending, or failed and have to be tried again. Failed documents
-        are tried again if they were tried less than `max_tries` times; None: all that are listed."""
+    def unfinished_buckets(self, collection_id: int, is_due: Callable[[FailedDocument], bool] | None) -> set[int]:
+        """Return the buckets with documents that are pending, or failed and have to be tried again: those of which
+        `is_due` says so; None: all that are listed."""
         pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
         bucket = sa.func.coalesce(f.bucket, d.bucket)
         same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
-        failed = sa.select(bucket).select_from(failed_documents.outerjoin(documents, same))
-        failed = failed.where(f.collection_id == collection_id)
-        if max_tries is not None:
-            failed = failed.where(f.tries < max_tries, f.kind == "failed")
-        return {*self._column(pending), *self._column(failed)} - {None}
+        columns = (f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind)
+        failed = sa.select(bucket, *columns).select_from(failed_documents.outerjoin(documents, same))
+        found = [
+            (place, FailedDocument(*row))
+            for place, *row in self._select(failed.where(f.collection_id == collection_id))
+        ]
+        due = [place for place, one in found if is_due is None or (one.kind == "failed" and is_due(one))]
+        return {*self._column(pending), *due} - {None}
 
     def leave_unread(self, numbers: Iterable[int]) -> None:
         """Let the documents of these buckets count as seen by the scan."""
@@ -279,7 +279,7 @@ class ScanRows(LedgerConnection):
 
     def hold_back_others(self, collection: Collection) -> None:
         """Hold back what is gone or emptied and nothing else held back before; hold that back no longer. Forget earlier
-        sizes and deletions, as `release_all` does."""
+        sizes, as `release_all` does."""
         other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
         lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
         with self.transaction():
@@ -295,31 +295,15 @@ class ScanRows(LedgerConnection):
         self._write(documents.update().where(self._is_in_index(collection_id), HELD, which).values(held_at=None))
 
     def release_all(self, collection_id: int) -> None:
-        """Hold nothing back any longer, and forget earlier sizes and deletions: a person allowed it."""
+        """Hold nothing back any longer, and forget earlier sizes: a person allowed it."""
         with self.transaction():
             self.release(collection_id, even_lost=True)
             self._forget_losses(collection_id)
 
     def _forget_losses(self, collection_id: int) -> None:
-        for table in (sizes, batch_deletions):
-            self._write(table.delete().where(table.c.collection_id == collection_id))
+        self._write(sizes.delete().where(sizes.c.collection_id == collection_id))
 
     # What was deleted, and how large collections were
-
-    def note_batch_deletions(self, collection_id: int, count: int) -> None:
-        """Add to what batches have deleted in this hour; forget what is no longer counted."""
-        now, b = int(self.clock() // HOUR), batch_deletions.c
-        outdated = (b.collection_id == collection_id) & ~b.hour.between(now - HOURS, now)
-        with self.transaction():
-            self._write(batch_deletions.delete().where(outdated))
-            keys, sum_ = {"collection_id": collection_id, "hour": now}, {"documents": b.documents + count}
-            self._put_row(batch_deletions, keys, {"documents": count}, sum_)
-
-    def count_batch_deletions(self, collection_id: int) -> int:
-        """Count what batches have deleted in this hour and the `HOURS` before it."""
-        now, b = int(self.clock() // HOUR), batch_deletions.c
-        recent = (b.collection_id == collection_id) & b.hour.between(now - HOURS, now)
-        return int(self._value(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
 
     def note_size(self, collection_id: int, count: int, part: str = "") -> None:
         """Record that the collection has `count` documents today, or the source rows of a part of them. Sizes older
@@ -341,13 +325,12 @@ class ScanRows(LedgerConnection):
         return dict(self._select(largest.group_by(s.part)))
 
     def copy_sizes(self, collection_id: int, other_id: int) -> None:
-        """Give another collection the sizes of this one, which it replaces, and what batches deleted from it."""
+        """Give another collection the sizes of this one, which it replaces."""
         with self.transaction():
             self._forget_losses(other_id)
-            for table in (sizes, batch_deletions):
-                others = [column for column in table.c if column.name != "collection_id"]
-                rows = sa.select(sa.literal(other_id), *others).where(table.c.collection_id == collection_id)
-                self._write(self._insert(table).from_select(["collection_id", *[one.name for one in others]], rows))
+            others = [column for column in sizes.c if column.name != "collection_id"]
+            rows = sa.select(sa.literal(other_id), *others).where(sizes.c.collection_id == collection_id)
+            self._write(self._insert(sizes).from_select(["collection_id", *[one.name for one in others]], rows))
 
 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:

@@ -3,7 +3,6 @@ None is never. All names of tables begin with `rag_index_`, so that a ledger may
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 from itertools import chain
@@ -125,43 +124,10 @@ sizes = _table(
     filled(documents=Integer),
 )
 
-batch_deletions = _table("batch_deletions", primary(collection_id=Integer, hour=Integer), filled(documents=Integer))
-
-inbox = _table(
-    "inbox",
-    primary(alias=Text, document_id=Text),
-    filled(number=BigInteger, changed_at=Float),
-    filled("0", first_number=BigInteger),
-)
-sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
-sa.Index("rag_index_inbox_first_numbers", inbox.c.alias, inbox.c.first_number)
-
-look_ups = _table(
-    "look_ups",
-    primary(alias=Text, column_name=Text, value=Text),
-    filled(number=BigInteger, changed_at=Float),
-    filled("0", first_number=BigInteger),
-)
-
-milestones = _table("milestones", primary(alias=Text, number=BigInteger), filled(at=Float, position=Text, how=Text))
-
-positions = _table(
-    "positions",
-    primary(alias=Text),
-    filled(collection_id=Integer, commits=Integer),
-    optional(number=BigInteger),
-    filled(at=Float, position=Text, how=Text),
-)
+positions = _table("positions", primary(alias=Text), filled(collection_id=Integer, commits=Integer, at=Float, how=Text))
 
 watches = _table(
-    "watches",
-    primary(alias=Text),
-    filled(since=Float, last_number=BigInteger),
-    optional(full_number=BigInteger),
-    filled(state=Text, message=Text),
-    optional(caught_up_at=Float, applied_at=Float),
-    filled("", blind=Text, compared=Text),
-    filled("0", unkept=Integer, looked_up=BigInteger),
+    "watches", primary(alias=Text), filled(since=Float, state=Text, message=Text), optional(applied_at=Float)
 )
 
 erasures = _table(
@@ -180,14 +146,8 @@ contexts = _table(
     rowid=False,
 )
 
-slots = _table("slots", primary(name=Text), filled(position=Text))
-
-mended = _table(
-    "mended",
-    primary(alias=Text, document_id=Text),
-    filled(change=Text, run_id=Text, begun=BigInteger, number=BigInteger, found_at=Float),
-    optional(missed_at=Float),
-)
+definitions = _table("definitions", primary(name=Text), filled(text=Text))
+"""What the policies of an index were, and where it was written, by what it is and the alias."""
 
 scans = _table("scans", [sa.Column("number", Integer, primary_key=True, autoincrement=True)], filled(alias=Text))
 
@@ -221,7 +181,7 @@ not_empty = scan_table("not_empty", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
-LEDGER_VERSION = 19
+LEDGER_VERSION = 20
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
@@ -261,12 +221,9 @@ def version_of(connection: Connection) -> int | None:
     return int(connection.scalar(sa.select(sa.func.max(schema_version.c.version))) or 1)
 
 
-PositionKind = Literal["log position", "number", "time"]
-"""A place in PostgreSQL's log (`0/16B3748`), a number of a queue (`4711`, or with its time `4711@1764080000.123`), or a
-time (ISO 8601)."""
-PAGE, SEGMENT = 8192, 1 << 20
-"""The size of a page of PostgreSQL's log, and of its smallest segment, whose first page has a longer header."""
-PAGE_HEADER, LONG_HEADER = 24, 40
+FIRST_RETRY, DAY = 60.0, 86_400.0
+FIVE_NIGHTS = 4.5 * DAY
+"""From the first night, in which a document failed, until after the fifth."""
 
 
 class Known(NamedTuple):
@@ -303,89 +260,18 @@ class ScanRecord(NamedTuple):
     full_at: float
 
 
-class WaitingChange(NamedTuple):
-    """A document of the inbox, which has to be read again. `number` grows each time that it arrives."""
-
-    document_id: str
-    number: int
-
-
-class WaitingLookUp(NamedTuple):
-    """Documents to be looked up by a value that they have, or had, in a column (see `changes.DocumentChange`)."""
-
-    column: str
-    value: str
-    number: int
-    """Grows each time that the same look-up arrives."""
-    changed_at: float
-    first_number: int
-    """The number of the first arrival that is not indexed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a source was seen: every change that was committed before `at`, or up to `text`, is known. A text can be
-    compared with others (`parse_position`), and a time with the moment at which the source was looked at."""
-
-    at: float
-    """Seconds since 1970 by the clock of the process that looked, just before it looked."""
-    text: str = ""
-    """The place in the log or the number; "" where the source has neither."""
-    how: str = "run"
-    """How it is known: `wal`, `queue`, `poll`, `files` or `run`."""
-
-
-def parse_position(text: str) -> tuple[PositionKind, float]:
-    """Return what kind of position a text is, and a number that grows with it. Raises ValueError."""
-    given = text.strip()
-    high, slash, low = given.partition("/")
-    if slash:
-        number = int(high, 16) << 32 | int(low, 16)
-        # at the start of a page, the server names the place after the header, before anything is written there
-        header = LONG_HEADER if number % SEGMENT == LONG_HEADER else PAGE_HEADER
-        return "log position", number - header if number % PAGE == header else number
-    row, _, changed_at = given.partition("@")
-    if row.isascii() and row.isdigit():
-        float(changed_at or 0)
-        return "number", int(row)
-    time = dt.datetime.fromisoformat(given)
-    if time.tzinfo is None:
-        raise ValueError("a time needs its zone")
-    return "time", time.timestamp()
-
-
-def includes(position: str, other: str) -> bool:
-    """Return whether a place or a number is not before another of its kind. The time of a number has to be included
-    too: after the source was put back to an older copy, numbers come again."""
-    if parse_position(position)[1] < parse_position(other)[1]:
-        return False
-    times = [float(one.partition("@")[2] or 0) for one in (position, other)]
-    return times[0] >= times[1]
-
-
 class Reached(NamedTuple):
-    """Up to where an index is complete: everything that its source had committed by then is found by a search."""
+    """By when an index was complete: everything that its source had committed by then is found by a search."""
 
     alias: str
     collection: str
     """The name of the collection that this is true of, and of no other of the index."""
     commits: int
     """The number of the commit that a reader of this collection has to see."""
-    number: int | None
-    """Arrivals in the inbox up to this number are indexed; None if only runs say what is complete."""
     at: float
-    position: str
-    """The place in the source's log, or the number of its queue; "" if there is none."""
+    """Seconds since 1970. A watch takes the earlier one of its clock and that of the database."""
     how: str
-
-
-class MissedDocument(NamedTuple):
-    """A document that a run mended although its change (`new`, `changed`, `deleted`) had to come by the watch."""
-
-    document_id: str
-    change: str
-    run_id: str
-    found_at: float
+    """Who knows it: `watch`, or `run` where nothing watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,23 +280,11 @@ class WatchRecord:
 
     alias: str
     since: float
-    """Since when the watch has followed the index without a gap."""
-    last_number: int
-    full_number: int | None
-    """A complete scan that begins at this number or later is needed, since it is unknown what changed; or None."""
     state: str
-    """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`; `message` says why."""
+    """`running`, `waiting`, `backing off`, `failing` or `stopped`; `message` says why."""
     message: str
-    caught_up_at: float | None
-    """When every change that was known was last in the index."""
     applied_at: float | None
-    blind: str
-    """What the watch cannot see of this index; "" if it has to see every change."""
-    compared: str
-    """The hash of the settings with which all documents were last compared; "" if the next scan cannot rely on it."""
-    unkept: int
-    """How many documents the last scan found changed beyond `inbox.MAX_KEPT`."""
-    looked_up: int
+    """When it last wrote something to the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +350,15 @@ class FailedDocument:
     first_at: float
     last_at: float
     kind: FailureKind = "failed"
+
+    @property
+    def next_try(self) -> float:
+        """When a watch tries it again: after a minute, then after twice as long, up to a day."""
+        return self.last_at + min(DAY, FIRST_RETRY * 2.0 ** min(self.tries - 1, 20))
+
+    def is_due(self, now: float, *, watched: bool) -> bool:
+        """Return whether a run by itself tries the same text again. After five nights none does."""
+        return now < self.first_at + FIVE_NIGHTS and (not watched or now >= self.next_try)
 
 
 @dataclass(frozen=True, slots=True)

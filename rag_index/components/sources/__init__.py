@@ -59,8 +59,7 @@ class Source(Protocol):
 
     A source that can return single documents (`index --id`) also has `documents(ids)`. It returns the documents with
     these ids (the form that people see), as far as they exist, as a page without a cursor. It raises as `page`, and
-    SettingsError if a text cannot be an id. One that can tell what changed has `open_feed()`, which returns a
-    `watch.changes.ChangeFeed` of its index; the source stays open until that is closed.
+    SettingsError if a text cannot be an id.
     """
 
     def check(self) -> None:

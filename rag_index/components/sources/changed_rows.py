@@ -30,7 +30,7 @@ from attrs import evolve
 
 from rag_index.components.sources.pages import stream_rows
 from rag_index.components.sources.source_tables import untyped
-from rag_index.components.sources.sql import Cursor, SqlSource
+from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.groups import access_stamp, groups_in
 from rag_index.core.documents.keys import encode_key
@@ -123,15 +123,6 @@ class ChangedSource(SqlSource):
                 if (unit := _unit(time)) is not None:
                     time = dt.datetime.fromtimestamp(float(time) / unit, dt.UTC)
                 yield encode_key(row[:-1]), time
-
-    def access_stamps(self, cursor: Any, rows: int) -> tuple[dict[str, str], Any]:
-        """Return stamps of the groups of at most `rows` documents after `cursor` by key, and the next cursor, or None.
-        Raises SourceUnavailable or SourceError."""
-        with self._connect() as connection:
-            statement = self._in_order(connection, self._select_keys(), cursor).limit(rows + 1)
-            found, following = self._fetch(connection, statement, rows)
-            stamps = self._stamps(connection, found)
-        return stamps, None if following is None else Cursor(tuple(found[-1][: len(self._keys)]))
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         return self._with_stamps(super().documents(ids))

@@ -93,12 +93,6 @@ class CodeSource:
                 self._read_file(page, encode_key([file.path]), file, listing.listed_at)
         return page
 
-    def stamps(self) -> tuple[dict[str, str], set[str]]:
-        """Return the stamp of each file by typed key, and the folders that are unreadable. Folders are paths from the
-        root with / at the end. Raises SourceUnavailable."""
-        listing = self._list()
-        return {encode_key([file.path]): file.stamp for file in listing.files}, set(listing.unreadable_folders)
-
     def close(self) -> None:
         self._listing = None
 

@@ -54,7 +54,7 @@ MYSQL_SETTINGS = {
 def open_read_only(url: URL) -> Engine:
     """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in read-only transactions.
     Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist."""
-    engine, given = open_writable(url, mode="ro"), str(dict(url.query)).lower()
+    engine, given = _open(url), str(dict(url.query)).lower()
     if url.get_backend_name() == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
         pairs = [f"('{name}', '{value}')" for name, value in POSTGRESQL_SETTINGS.items() if name.lower() not in given]
@@ -82,16 +82,14 @@ def _set_for_transaction(pairs: str, connection: Connection) -> None:
     )
 
 
-def open_writable(url: URL, *, mode: str = "rw") -> Engine:
-    """Return an engine that may write, for the table in which triggers note changes; it creates no file. `mode` is that
-    of a SQLite file. Raises SettingsError, as `open_read_only` does."""
+def _open(url: URL) -> Engine:
     file = Path(str(url.database)).absolute() if database.is_file(url) else None
     if file is not None:
         if not file.is_file():
             beside = [one.name for one in file.parent.glob("*") if one.is_file()] if file.parent.is_dir() else []
             near = database.did_you_mean(file.name, beside)
             raise SettingsError(f"source: there is no file {url.database}; {near or 'correct [source] url'}")
-        url = url.set(database=file.as_uri(), query={**url.query, "mode": mode, "uri": "true"})  # with ? and # quoted
+        url = url.set(database=file.as_uri(), query={**url.query, "mode": "ro", "uri": "true"})  # with ? and # quoted
     backend = url.get_backend_name()
     try:
         # a file is opened each time: it may have been replaced by another of its name
@@ -103,7 +101,7 @@ def open_writable(url: URL, *, mode: str = "rw") -> Engine:
         raise SettingsError(
             f"source: the driver refuses the URL {database.redacted_url(url)}: {database.first_line(error, url)}"
         ) from error
-    if file is not None and mode == "ro":
+    if file is not None:
         event.listen(engine, "do_connect", partial(_open_unchanging, file))
     if engine.dialect.is_async:
         raise SettingsError(

@@ -34,7 +34,7 @@ from rag_index.core.documents.batches import TextPart
 from rag_index.core.documents.canonical import plain_decimal
 from rag_index.core.documents.groups import groups_of
 from rag_index.core.documents.keys import document_id, encode_key
-from rag_index.core.settings.parts import TEXT_FORMATS, PartSettings, file_columns, split_name
+from rag_index.core.settings.parts import TEXT_FORMATS, PartSettings, file_columns
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ MAX_PARAMETERS = 30_000
 class PartRows:
     """Reads the rows of one table of parts, and adds them to documents."""
 
-    def __init__(
-        self, part: PartSettings, index: IndexSettings, files: FileReader | None = None, *, filtered: bool = True
-    ) -> None:
+    def __init__(self, part: PartSettings, index: IndexSettings, files: FileReader | None = None) -> None:
         """Read the rows of a part; `files` takes its files."""
         self._part = part
         self.label = part.label
@@ -64,7 +62,7 @@ class PartRows:
         """The columns of the part that are compared."""
         self.of_document = [column for _, column in pairs]
         """The columns of the document that have the same values."""
-        self.rows: FromClause = part_from(part, index, filtered=filtered)
+        self.rows: FromClause = part_from(part, index)
         named = [name.removeprefix(f"{part.label}.") for name in index.not_secret]
         self.format = part.format
         self.composer = Composer(part.text, part.format, not_secret=named)
@@ -187,31 +185,6 @@ class PartsReader:
             if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
                 some = [[str(value) if type(value) is int else value for value in one] for one in some]
             yield statement.where(equals_any(columns, some, connection.dialect.name))
-
-
-def owners_of(
-    connection: Connection, part: PartSettings, index: IndexSettings, column: str, values: Sequence[Any]
-) -> Iterator[Row]:
-    """Yield which documents have, or may have had, a row of a part with one of these values in a column. These are
-    values of the columns of documents that `part.pairs` names, and may occur several times. Where the row may be
-    deleted, and a join says which document it belonged to, the row of the join is asked as well. Raises the driver's
-    errors."""
-    table = PartRows(part, index, filtered=False)
-    places = [split_name(name, part.joins) for name in table.on]
-    asked = [(table.rows, column, table.on)]
-    [join, *others] = {join for join, _ in places}
-    if join is not None and not others:
-        settings, names = part.joins[join], [name for _, name in places]
-        for own, other in settings.pairs:
-            if other == column:
-                columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
-                joined: FromClause = sa.table(settings.table, *columns, schema=settings.db_schema)
-                asked.append((joined, own, names))
-    for rows, name, wanted in asked:
-        known = [rows.c[one].is_not(None) for one in wanted]
-        for some in batches(values):
-            condition = equals_any([rows.c[name]], [[value] for value in some])
-            yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
 
 
 class _Owners:

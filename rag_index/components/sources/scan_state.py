@@ -11,15 +11,13 @@ from rag_index.components.sources.sql import not_unique
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rag_index.components.ledger import Ledger
+    from rag_index.components.ledger import FailedDocument, Ledger
     from rag_index.core.documents.batches import Failure
     from rag_index.core.reports.outcome import Counts
     from rag_index.core.settings import IndexSettings, Settings
 
 FULL_SCAN_SECONDS = 7 * 86_400
 """How often everything is read although digests, `changed_since` or kind `code` would allow less."""
-MAX_TRIES = 5
-"""Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
 
 
 class ScanState:
@@ -43,8 +41,10 @@ class ScanState:
         full: bool,
         retry: bool = False,
         single: bool = False,
+        watched: bool = False,
     ) -> None:
         self._index, self._ledger, self._cid, self._retry = index, ledger, collection_id, retry
+        self._watched = watched
         self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
         before = ledger.scan_state(collection_id)
         self._is_outdated = before is not None and before.settings != self._settings
@@ -70,9 +70,13 @@ class ScanState:
         """Whether the source reads every document, as far as this state decides it."""
         return self.watermark is None
 
+    def is_due(self, failed: FailedDocument) -> bool:
+        """Return whether this run tries a failed document again although its text is the same."""
+        return failed.is_due(self._ledger.clock(), watched=self._watched)
+
     def digests(self) -> dict[int, str]:
         """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
-        unfinished = self._ledger.unfinished_buckets(self._cid, max_tries=None if self._retry else MAX_TRIES)
+        unfinished = self._ledger.unfinished_buckets(self._cid, None if self._retry else self.is_due)
         return {bucket: found for bucket, found in self._ledger.digests(self._cid).items() if bucket not in unfinished}
 
     def set_watermark(self, watermark: str) -> None:
@@ -82,7 +86,7 @@ class ScanState:
     def must_read(self, keys: Sequence[str]) -> bool:
         """Return whether one of these documents is not committed in its current state, or has to be tried again."""
         known, failed = self._ledger.known(self._cid, keys), self._ledger.failures(self._cid, keys)
-        if any((one.kind == "failed" and one.tries < MAX_TRIES) or self._retry for one in failed.values()):
+        if any(self._retry or (one.kind == "failed" and self.is_due(one)) for one in failed.values()):
             return True
         return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 T = TypeVar("T")
-OF_PART = ": "
-"""What stands between the name of a part and one of its columns, where documents are looked up by the latter."""
 ROWS = "_rows"
 """The rows of the table itself beside those that are joined, none of which has such a name."""
 Needed = dict[str | None, tuple[str, ...]]
@@ -72,15 +70,11 @@ class SourceTable:
     where: tuple[str, ...]
     place: str
     """What the settings call it, for a message: "", "join customer", "part remark"."""
-    keys: tuple[str, ...] = ()
-    """Columns that lead from a changed row to its documents: those that make the id, or one that is looked up."""
-    look_up: str | None = None
-    """What the value of that column is looked up in; None if the values make the id."""
 
 
 def document_columns(index: IndexSettings) -> list[str]:
     """Return all columns of documents that the settings of an index name, those of joins as `NAME.column`."""
-    return _unique([*_content_columns(index), index.changed_since, *[entry.column for entry in index.depends_on]])
+    return _unique([*_content_columns(index), index.changed_since])
 
 
 def _content_columns(index: IndexSettings) -> list[str]:
@@ -92,13 +86,6 @@ def _content_columns(index: IndexSettings) -> list[str]:
 def own_columns(index: IndexSettings) -> tuple[str, ...]:
     """Return the columns of its own table or query that an index needs."""
     return _needed(document_columns(index), index.joins)[None]
-
-
-def used_columns(index: IndexSettings, table: SourceTable) -> set[str]:
-    """Return the columns of a table whose change matters, without those of conditions."""
-    if table.place:
-        return set(table.columns)
-    return {*_needed(_content_columns(index), index.joins)[None], *filter(None, [index.newest])}
 
 
 def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
@@ -126,48 +113,9 @@ def _tables(rows: IndexSettings | PartSettings, columns: Iterable[str], place: s
 
 def source_tables(index: IndexSettings) -> list[SourceTable]:
     """Return the tables that an index declares, its own first; a query is none of them."""
-    key = index.key_columns
     own, *joined = _document_tables(index)
-    found = [replace(own, keys=tuple(key))] if index.table is not None else []
-    found += [_join_route(*one, key) for one in zip(index.joins.values(), joined, strict=True)]
-    for part in index.parts:
-        table, *joined = _part_tables(part, key)
-        of_part = f"{part.label}{OF_PART}"
-        found.append(_part_route(part, table, key))
-        found += [_join_route(*one, key, of_part) for one in zip(part.joins.values(), joined, strict=True)]
-    return found
-
-
-def _join_route(join: JoinSettings, table: SourceTable, key: list[str], of_part: str = "") -> SourceTable:
-    own, other = join.pairs[0]
-    return replace(table, keys=(own,), look_up=None if [f"{of_part}{other}"] == key else f"{of_part}{other}")
-
-
-def look_up_columns(index: IndexSettings) -> set[str]:
-    """Return what documents may be looked up by: columns of documents, and those of parts (`PART: COLUMN`)."""
-    return {
-        *filter(None, [table.look_up for table in source_tables(index)]),
-        *[entry.column for entry in index.depends_on],
-    }
-
-
-def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> SourceTable:
-    pairs = part.pairs(key)
-    by_column = {column: own for own, column in pairs}
-    joins = [split_name(own, part.joins)[0] for own, _ in pairs]
-    if joins[0] is not None:
-        first = _first_on(part, joins[0])
-        return replace(table, keys=(first,), look_up=f"{part.label}{OF_PART}{first}")
-    if by_column.keys() == set(key) and not any(joins):
-        return replace(table, keys=tuple(by_column[name] for name in key))
-    return replace(table, keys=(pairs[0][0],), look_up=pairs[0][1])
-
-
-def _first_on(part: PartSettings, join: str) -> str:
-    """Return the column of the table of a part itself that decides which row of a join it has."""
-    other = part.joins[join].pairs[0][1]
-    before, _ = split_name(other, part.joins)
-    return other if before is None else _first_on(part, before)
+    parts = [table for part in index.parts for table in _part_tables(part, index.key_columns)]
+    return [*([own] if index.table is not None else []), *joined, *parts]
 
 
 def relation(schema: str | None, table: str) -> str:
@@ -182,9 +130,6 @@ def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Ite
         yield relation(section.get("schema"), section["table"])
     for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
         yield from relations_read(inner, doubtful=doubtful)
-    for entry in section.get("depends_on") or ():
-        schema, _, table = entry["table"].rpartition(".")
-        yield relation(schema, table)
     for key in ("query", "access", "where"):
         query = str(section.get(key) or "")
         yield from tables_named(query)
@@ -240,8 +185,8 @@ def as_known(name: str, names: Sequence[str]) -> str | None:
     return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
 
 
-def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause:
-    """Return the rows of documents. If not `filtered`, those that conditions and joins leave out are there, too."""
+def documents_from(index: IndexSettings) -> FromClause:
+    """Return the rows of documents."""
     name = ROWS if index.joins else "documents"
     if index.query is not None:
         base = query_from(index, name)
@@ -253,8 +198,8 @@ def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause
             later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
             later = later.where(*same, newer.c[index.newest] > newest)
             conditions = [newest.is_not(None), ~sa.exists(later), *conditions]
-        base = _rows(table, conditions if filtered else [], name)
-    return _with_joins(base, document_columns(index), index.joins, index.name, "documents", filtered=filtered)
+        base = _rows(table, conditions, name)
+    return _with_joins(base, document_columns(index), index.joins, index.name, "documents")
 
 
 def query_from(index: IndexSettings, name: str = "documents") -> FromClause:
@@ -263,13 +208,13 @@ def query_from(index: IndexSettings, name: str = "documents") -> FromClause:
     return query.columns(*map(sa.column, own_columns(index))).subquery(name)
 
 
-def part_from(part: PartSettings, index: IndexSettings, *, filtered: bool = True) -> FromClause:
-    """Return the rows of a part. If not `filtered`, those that conditions and joins leave out are there, too."""
+def part_from(part: PartSettings, index: IndexSettings) -> FromClause:
+    """Return the rows of a part."""
     own, *_ = _part_tables(part, index.key_columns)
-    conditions = _conditions(part.where if filtered else None, index.name)
+    conditions = _conditions(part.where, index.name)
     base = _rows(_table(own), conditions, ROWS if part.joins else part.label)
     columns = _part_columns(part, index.key_columns)
-    return _with_joins(base, columns, part.joins, index.name, part.label, filtered=filtered)
+    return _with_joins(base, columns, part.joins, index.name, part.label)
 
 
 def _table(table: SourceTable) -> sa.TableClause:
@@ -287,7 +232,7 @@ def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:
 
 
 def _with_joins(
-    base: FromClause, columns: list[str], joins: Mapping[str, JoinSettings], index: str, name: str, *, filtered: bool
+    base: FromClause, columns: list[str], joins: Mapping[str, JoinSettings], index: str, name: str
 ) -> FromClause:
     if not joins:
         return base
@@ -301,9 +246,9 @@ def _with_joins(
     needed = _needed(columns, joins)
     for join_name, join in joins.items():
         table = sa.table(join.table, *map(sa.column, needed[join_name]), schema=join.db_schema)
-        rows = _rows(table, _conditions(join.where if filtered else None, index), join_name)
+        rows = _rows(table, _conditions(join.where, index), join_name)
         condition = sa.and_(*[rows.c[own] == column(other) for own, other in join.pairs])
-        joined = joined.join(rows, condition, isouter=not (join.required and filtered))
+        joined = joined.join(rows, condition, isouter=not join.required)
         froms[join_name] = rows
     return sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
 

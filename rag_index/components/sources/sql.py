@@ -17,12 +17,11 @@ from attrs import evolve
 
 from rag_index.components.sources import SourcePage, engine, pages
 from rag_index.components.sources.attachments import start_of
-from rag_index.components.sources.part_reader import AccessReader, PartsReader, owners_of
+from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.row_file import RowFile
 from rag_index.components.sources.source_tables import (
     CHECKED_ROWS,
-    OF_PART,
     batches,
     check_columns,
     documents_from,
@@ -198,41 +197,6 @@ class SqlSource:
             values = self._key_values(connection, [key_parts(given, index.key_columns)])
             same = equals_any([rows.c[name] for name in index.key_columns], values, connection.dialect.name)
             return dict(next(iter(connection.execute(every.where(same)).mappings()), {}))
-
-    def same_ids(self, ids: Sequence[str]) -> Iterator[str]:
-        """Yield the ids of the documents whose keys the database takes for these: for most collations, "A" for "a"."""
-        keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
-        with self._connect() as connection:
-            for some in batches(ids):
-                values = self._key_values(connection, [key_parts(given, self._index.key_columns) for given in some])
-                if any(isinstance(part, str) for value in values for part in value):
-                    same = keys.where(equals_any(self._keys, values, connection.dialect.name))
-                    yield from (document_id(encode_key(row)) for row in pages.stream_rows(connection, same))
-
-    def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
-        """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
-        Documents that conditions leave out are among them: a change may have done that. The keys are fetched as they
-        are consumed. Raises SourceUnavailable or SourceError."""
-        label, of_part, name = column.partition(OF_PART)
-        part = next((one for one in self._index.parts if of_part and one.label == label), None)
-        rows = documents_from(self._index, filtered=False)
-        key = self._index.key_columns
-        with self._connect() as connection:
-            if part is None:
-                wanted = rows.c[column]
-            else:
-                columns = [of_document for _, of_document in part.pairs(key)]
-                owners = owners_of(connection, part, self._index, name, values)
-                if set(columns) == set(key):
-                    order = [columns.index(one) for one in key]
-                    yield from (encode_key([found[place] for place in order]) for found in owners)
-                    return
-                wanted, values = rows.c[columns[0]], list(dict.fromkeys(found[0] for found in owners))
-            keys = [rows.c[one] for one in key]
-            for some in batches(values):
-                condition = equals_any([wanted], [[value] for value in some])
-                statement = sa.select(*keys).where(condition, *[one.is_not(None) for one in keys])
-                yield from map(encode_key, pages.stream_rows(connection, statement))
 
     def close(self) -> None:
         self._remove_copy()

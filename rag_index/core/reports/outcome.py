@@ -1,4 +1,4 @@
-"""The outcome of a run: one per index, their sum, and both as sentences; what a gate found, and a watch missed."""
+"""The outcome of a run: one per index, their sum, and both as sentences; what a gate found."""
 
 from __future__ import annotations
 
@@ -313,21 +313,6 @@ class IndexOutcome(Counts):
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun in the singular or the plural."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
-def missed_sentence(name: str, ids: Sequence[str], blind: str, *, unkept: int = 0) -> str:
-    """Return what a person should know about documents that the watch missed, and what to do. `blind` is what the watch
-    cannot see, `unkept` how many more documents the run found changed than are kept."""
-    s = "s" if len(ids) > 1 else ""
-    first = ", ".join(ids[:FIRST_IDS]) + (", …" if len(ids) > FIRST_IDS else "")
-    more = f" (and {unkept:,} more changes were not examined)" if unkept else ""
-    told = f"index {name}: a run had to mend {len(ids):,} document{s} that the watch missed: {first}{more}"
-    if blind:
-        return f"{told}. That is expected: {blind}"
-    return (
-        f"{told}. The index is right again. See `rag-index doctor` and `rag-index report`: a trigger or a publication "
-        "may be incomplete or was switched off, or depends_on does not list a table or column that the documents show"
-    )
 
 
 def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:

@@ -42,6 +42,8 @@ class RunRecord:
     metrics: RunMetrics = attrs.field(factory=RunMetrics, init=False)
     error: RagIndexError | None = attrs.field(default=None, init=False)
     """The error of ours that ended the run."""
+    paused: bool = attrs.field(default=False, init=False)
+    """Whether the run has left something to another one, which is to come soon."""
     _started: float = attrs.field(factory=time.monotonic, init=False)
     _reasons: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """The documents of each kind that could not be indexed completely, by what their reasons have in common."""

@@ -33,7 +33,6 @@ from rag_index.core.settings.parts import (
 )
 from rag_index.core.settings.sections import (
     ContextSettings,  # noqa: TC001 - pydantic looks it up
-    DependsOn,  # noqa: TC001 - pydantic looks it up
     GateSettings,  # noqa: TC001 - pydantic looks it up
     RecencySettings,  # noqa: TC001 - pydantic looks it up
 )
@@ -51,7 +50,7 @@ LANGUAGES = (
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "access",
-    "access_separator", "depends_on", "not_secret", "where", "newest", "title", "link",
+    "access_separator", "not_secret", "where", "newest", "title", "link",
     "format", "files", "joins", "parts", "language_column",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes"}
@@ -154,12 +153,7 @@ class IndexSettings(Section):
     changed_since: str | None = None
     """The column with the time of a row's last change. A run then reads only rows that changed since the last complete
     run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest`, use
-    [digests](operations.md#large-tables-digest): a run reads everything all the same, and a watch that polls sees
-    changes of this table alone."""
-    depends_on: list[DependsOn] = Field(default=[])
-    """The tables whose rows the documents show, for a [watch](sources.md#rows-of-other-tables): `[{table = "customer",
-    key = "id", column = "customer_id"}]`. `column` of the index's table or query holds the value of `key`. With a
-    `query` or a view, list each table that it reads; `table` may be `schema.table`."""
+    [digests](operations.md#large-tables-digest): a run reads everything all the same."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
@@ -259,9 +253,6 @@ class IndexSettings(Section):
         self._check_declaration()
         if RESERVED in self.payload:
             raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
-        for number, entry in enumerate(self.depends_on):
-            if entry in self.depends_on[:number]:
-                raise ValueError(f"depends_on has table {entry.table!r} with column {entry.column!r} twice; remove one")
 
     def _check_declaration(self) -> None:
         for key in ("text", "title"):

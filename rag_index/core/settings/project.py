@@ -38,7 +38,6 @@ from rag_index.core.settings.sections import (
     ServeSettings,
     SourceSettings,
     StoreSettings,
-    WatchSettings,
 )
 from rag_index.core.settings.withdrawn import WITHDRAWN, say_variable_is_withdrawn, without_withdrawn
 from rag_index.errors import SettingsError, UnknownIndex
@@ -93,7 +92,6 @@ class Settings(BaseModel):
     run: RunSettings = RunSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     serve: ServeSettings = ServeSettings()
-    watch: WatchSettings = WatchSettings()
     indexes: list[IndexSettings] = Field(min_length=1)
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
     """The file that these settings come from."""

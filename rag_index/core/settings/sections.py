@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
-from rag_index.core.database import database_url
 from rag_index.core.settings.parts import (
     ApiKey,
     Auto,
@@ -32,15 +31,6 @@ from rag_index.core.settings.plugins import EMBEDDERS, installed
 from rag_index.redaction import is_secret
 
 Port = Annotated[Int, Field(ge=0, le=65_535)]
-WATCH_QUEUES = {
-    "postgresql": "postgres:PostgresQueue",
-    "mariadb": "mariadb:MariadbQueue",
-    "mysql": "mariadb:MariadbQueue",
-    "sqlite": "sqlite:SqliteQueue",
-}
-"""The databases whose triggers can note changes, each with its feed in `rag_index.watch.changes.queues`."""
-WATCH_DATABASES = {"wal": ["postgresql"], "queue": [*WATCH_QUEUES]}
-"""The databases in which each way to see changes works."""
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
 """The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
@@ -72,9 +62,6 @@ class SourceSettings(Section):
     """The maximum number of rows of one query. A page also ends at about 4 million characters."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
-    changes: Literal["wal", "queue", "poll"] = "poll"
-    """How a [watch](watching.md) learns of changes. `wal`: from PostgreSQL's write-ahead log. `queue`: from a table
-    that triggers fill. `poll`: by repeated queries (`changed_since`)."""
     digest: bool = False
     """Whether the database computes [digests of its rows](operations.md#large-tables-digest), so that a run reads only
     rows near a change. PostgreSQL, MariaDB, MySQL and SQLite can."""
@@ -83,16 +70,6 @@ class SourceSettings(Section):
     caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
     """The database settings that policies read, each with the claim of the caller that it gets: `{"app.tenant" =
     "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
-
-    @model_validator(mode="after")
-    def _check_changes(self) -> SourceSettings:
-        if self.url is None or self.changes not in WATCH_DATABASES:
-            return self
-        kind = database_url(self.url.get_secret_value(), Path()).get_backend_name()
-        if kind not in WATCH_DATABASES[self.changes]:
-            possible = [way for way, databases in WATCH_DATABASES.items() if kind in databases] or ["poll"]
-            raise ValueError(f'changes = "{self.changes}" does not work with {kind}; set it to "{possible[0]}"')
-        return self
 
 
 USUAL_TEXTS, USUAL_CHARS = 64, 16_000
@@ -412,25 +389,3 @@ class ServeSettings(Section):
         if bool(self.proxy) != bool(self.proxy_groups):
             raise ValueError("proxy and proxy_groups need each other: whose header counts, and which")
         return self
-
-
-class DependsOn(Section):
-    """An entry of `[[indexes]] depends_on`: a table whose rows the documents of the index show."""
-
-    table: str = Field(min_length=1)
-    """The table whose changes are followed; `schema.table` where it is not in the default schema."""
-    key: str = Field(min_length=1)
-    """The column of that table whose value tells which documents show a row."""
-    column: str = Field(min_length=1)
-    """The column of the index's `table` or `query` that holds the same value."""
-
-
-class WatchSettings(Section):
-    """`[watch]`: how `rag-index watch` follows changes."""
-
-    poll_seconds: Number = Field(default=2.0, gt=0)
-    """The time between two looks at the source, in seconds, if nothing wakes the watch earlier."""
-    batch_documents: PositiveInt = 5_000
-    """The maximum number of documents in a batch. A batch has fewer if they take longer than two seconds."""
-    burst_documents: PositiveInt = 100_000
-    """How many documents one change, such as a large transaction, may concern before an ordinary run takes over."""

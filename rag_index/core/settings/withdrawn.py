@@ -17,6 +17,11 @@ WITHDRAWN: dict[tuple[str, ...], str] = {
     ("embedder", "wait_for_recovery"): "`[run] wait_for_recovery` says how long a run waits for any of its services",
     ("run", "wait"): "a flow waits for `[run] wait_for_recovery` seconds, and a command for as long as `--wait` says",
     ("embedder", "price"): "`rag-index plan` says how many characters a run embeds",
+    ("source", "changes"): "a watch needs no set-up: it asks the database whether anything was written",
+    ("watch", "poll_seconds"): "a watch looks each second",
+    ("watch", "batch_documents"): "a run of a watch embeds for 30 seconds, and then looks again",
+    ("watch", "burst_documents"): "a run of a watch embeds for 30 seconds, and then looks again",
+    ("indexes", "depends_on"): "a run finds changed rows of other tables by itself",
     ("store", "server", "bulk"): "a first collection is live from its first commit, and Qdrant indexes what arrives",
     ("retrieve", "rerank_top"): "a reranker reads the best 50 documents",
     ("retrieve", "idle_seconds"): "an embedded store is closed after five minutes without a search",
@@ -42,7 +47,8 @@ def without_withdrawn(values: Mapping[str, Any], file: str) -> dict[str, Any]:
         if _is_in(kept, place):
             kept = _without(kept, place)
             _say(f"{file}: {name_of(place)} is gone, and ignored: {instead}")
-    return kept
+    tables = {place[0] for place in WITHDRAWN}
+    return {name: value for name, value in kept.items() if value != {} or name not in tables}  # the table may be gone
 
 
 def say_variable_is_withdrawn(variable: str, place: tuple[str, ...]) -> None:
@@ -52,15 +58,16 @@ def say_variable_is_withdrawn(variable: str, place: tuple[str, ...]) -> None:
 
 def name_of(place: tuple[str, ...]) -> str:
     """Return what a person calls a place, such as `[run] max_cost`."""
-    return f"[{'.'.join(place[:-1])}] {place[-1]}"
+    table = ".".join(place[:-1])
+    return f"[[{table}]] {place[-1]}" if table == "indexes" else f"[{table}] {place[-1]}"
 
 
 def _is_in(values: Any, place: tuple[str, ...]) -> bool:
     """Return whether a setting is given; one of an index, whether any of the indexes has it."""
-    if not place:
-        return True
     if isinstance(values, list):
         return any(_is_in(one, place) for one in values)
+    if not place:
+        return True
     return isinstance(values, dict) and place[0] in values and _is_in(values[place[0]], place[1:])
 
 

@@ -63,7 +63,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (413, "The body is too large."),
         (422, "A parameter is missing, unknown or out of bounds."),
         (503, "Nothing could be searched; the detail says why."),
-        (504, "The time limit of the request or of every index has passed, also to reach a demanded position."),
+        (504, "The time limit of the request or of every index has passed, also to become as new as demanded."),
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {

@@ -87,8 +87,10 @@ class SearchArguments(Asked):
     """A field in whose order the documents that fit are returned; after a minus the newest or greatest first."""
     exact: bool = False
     """Whether to search for the words as they are, without correcting typing errors."""
-    after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])
-    """A position or time that the indexes must have reached; the search waits for it."""
+    after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(
+        default=None, examples=["2026-11-22T10:15:00Z"]
+    )
+    """A time by which the indexes must be complete; the search waits for it."""
     max_age: Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | SkipJsonSchema[None] = Field(
         default=None, examples=["10 s"]
     )

@@ -11,30 +11,31 @@ from sqlalchemy.engine import make_url
 
 from rag_index.components.stores import open_reader
 from rag_index.core.settings import load_settings
-from rag_index.watch.changes.opening import setup_for
-from rag_index.watch.changes.rows import plan_tables
-from tests.changes.databases import Session
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
+from tests.live.sessions import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import URL
 
-WAYS = ("postgresql-wal", "postgresql-queue", "sqlite-queue", "mariadb-queue", "postgresql-wal-server")
-"""Database, how its changes are known, and whether the store is a server of its own."""
+WAYS = ("postgresql", "sqlite", "mariadb", "postgresql-server")
+"""The database, and whether the store is a server of its own."""
+NOW = {
+    "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+    "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",
+    "mariadb": "SELECT unix_timestamp(now(6))",
+}
+"""The time of each database, in seconds since 1970."""
 SETTINGS = """\
 project = "chaos"
 [source]
 url = "{url}"
-changes = "{changes}"
+digest = true
 [run]
 delete_guard = 1.0
-[watch]
-poll_seconds = 0.2
-batch_documents = {batch}
 {services}
 [[indexes]]
 name = "tickets"
@@ -42,8 +43,6 @@ query = "SELECT t.id, t.body, t.state, t.customer_id, c.name FROM ticket t JOIN 
 key = "id"
 text = "{{name}}: {{body}} of ticket {{id_text}}"
 payload = ["customer_id", "state"]
-depends_on = [{{table = "ticket", key = "id", column = "id"}},
-              {{table = "customer", key = "id", column = "customer_id"}}]
 [[indexes]]
 name = "customers"
 table = "customer"
@@ -55,9 +54,7 @@ text = "name"
 class Desk:
     """Tickets that show their customers."""
 
-    def __init__(
-        self, folder: Path, url: URL, changes: str, *, services: str = "", tickets: int = 1000, batch: int = 200
-    ) -> None:
+    def __init__(self, folder: Path, url: URL, *, services: str = "", tickets: int = 1000) -> None:
         self.folder = folder
         self.url = url
         self.tickets = tickets
@@ -65,17 +62,11 @@ class Desk:
         self.begin = {"sqlite": "BEGIN IMMEDIATE"}.get(url.get_backend_name(), "BEGIN")
         self.config = folder / "rag-index.toml"
         shown = url.render_as_string(hide_password=False)
-        text = SETTINGS.format(url=shown, changes=changes, services=services, batch=batch)
+        text = SETTINGS.format(url=shown, services=services)
         cast = "CAST(t.id AS CHAR(12))" if url.get_backend_name() == "mariadb" else "CAST(t.id AS TEXT)"
         self.config.write_text(text.replace("SELECT t.id,", f"SELECT t.id, {cast} AS id_text,"))
         self._fill()
-        settings = load_settings(self.config)
-        plan = plan_tables(settings, settings.indexes)
-        with closing(self.session()) as session:
-            setup = setup_for(settings.source_url, changes, plan.tables, settings.project)
-            for step in setup.steps:
-                session.run(step.sql)
-        self.position = setup.position
+        self.now = NOW[url.get_backend_name()]
 
     def session(self) -> Session:
         return Session(self.url)
@@ -147,10 +138,10 @@ class Missing(Exception):
 
 
 def open_desk(
-    stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = "", batch: int = 200
+    stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = ""
 ) -> tuple[Desk, dict[str, Any]]:
     """Return a desk, and what of it a trial may kill."""
-    database, changes, *store = way.split("-")
+    database, *store = way.split("-")
     what: dict[str, Any] = {}
     if store:
         what["qdrant"] = stack.enter_context(FakeQdrant())
@@ -163,12 +154,11 @@ def open_desk(
         programs = find_postgres()
         if isinstance(programs, str):
             raise Missing(programs)
-        logical = ("wal_level=logical", "max_slot_wal_keep_size=1GB")
-        what["server"] = stack.enter_context(PostgresServer(programs, *logical))
+        what["server"] = stack.enter_context(PostgresServer(programs))
         url = what["server"].url(stack.enter_context(what["server"].database()))
     else:
         found = find_mariadb()
         if isinstance(found, str):
             raise Missing(found)
         url = stack.enter_context(MariadbServer(*found)).url  # it loses commits when it is killed: that is not tried
-    return Desk(folder, url, changes, services=services, tickets=tickets, batch=batch), what
+    return Desk(folder, url, services=services, tickets=tickets), what

@@ -1,10 +1,11 @@
 """A trial: writers, a watch, searchers, and kills at random, until the index shows what the source has.
 
-Every answer that claims a position is held against what had been committed by then.
+Every answer that claims a time is held against what had been committed by then.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import statistics
 import subprocess
@@ -12,11 +13,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.ledger import Ledger
-from rag_index.components.ledger.tables import parse_position
 from rag_index.core.settings import load_settings
 from rag_index.errors import RagIndexError
 from rag_index.search import Retriever
@@ -24,7 +23,6 @@ from tests.reliability.chaos.desk import Desk, crash
 from tests.reliability.chaos.watcher import whole_run
 from tests.reliability.chaos.writers import Writer, judge
 from tests.reliability.victim import kill_qdrant
-from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.fakes.qdrant import FakeQdrant
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 STALL_SECONDS = 60.0
 """A watch that has made no progress for so long has lost something."""
 AFTER = 0.5
-"""The share of searches that demand the last position of a writer."""
+"""The share of searches that demand the last commit of a writer."""
 WAIT = 3600
 """Seconds a search waits at most: however busy the machine is, it is answered once the watch has come so far."""
 
@@ -89,9 +87,8 @@ class Trial:
                     thread.join(1)
             self._search_for_all()
             differences = self._catch_up()
-            missed = {} if differences else self._judged()
         mended = {} if differences else self._nightly()
-        return self._found(time.monotonic() - began) | {"differences": differences, "missed": missed, "mended": mended}
+        return self._found(time.monotonic() - began) | {"differences": differences, "mended": mended}
 
     def _progress(self, end: float, seconds: float) -> float:
         """Return how much of the trial is over. Raises what ended a writer."""
@@ -110,7 +107,6 @@ class Trial:
         return {
             "seconds": round(seconds, 1), "operations": sums.pop("done"), **sums, **kills,
             "embedded": sum(texts.values()), "embedded_twice": sum(texts.values()) - len(texts),
-            "allowed_twice": sum(kills.values()) * self._settings.watch.batch_documents,
             "nights": self._counts["nights"], "found_first": self._counts["found_first"],
             "searches": self._counts["searches"], "claimed": self._counts["claimed"],
             "waited_s": {"count": len(self._waited), "p50": round(cuts[49], 3), "p95": round(cuts[94], 3)},
@@ -129,30 +125,31 @@ class Trial:
         with self._retriever() as retriever:
             while not self._stop.is_set():
                 writer = chance.choice(self._writers)
-                self._ask(retriever, writer, writer.last_position if chance.random() < AFTER else "")
+                self._ask(retriever, writer, writer.committed_at if chance.random() < AFTER else 0.0)
 
     def _search_for_all(self) -> None:
         if self._searchers:
             with self._retriever() as retriever:
                 for writer in self._writers:
-                    self._ask(retriever, writer, writer.last_position)
+                    self._ask(retriever, writer, writer.committed_at)
 
-    def _ask(self, retriever: Retriever, writer: Writer, after: str) -> None:
+    def _ask(self, retriever: Retriever, writer: Writer, after: float) -> None:
         """Search for all of a writer, and judge the answer."""
         began, wrong, errors, claim = time.monotonic(), [], [], None
         try:
             result = retriever.search_sync(
                 "ticket", indexes=["tickets"], filter={"customer_id": writer.customers}, limit=1000,
-                after=after or None, timeout=WAIT,
+                after=dt.datetime.fromtimestamp(after, dt.UTC).isoformat() if after else None, timeout=WAIT,
             )  # fmt: skip
-            claim = result.as_of["tickets"].position
+            at = result.as_of["tickets"].at
+            claim = dt.datetime.fromisoformat(at).timestamp() if at else None
         except RagIndexError as error:
             errors = [] if self._qdrant is not None else [str(error)]  # it is killed, too
         else:
             if claim is not None:
                 shown = {hit.document_id: _shown(hit.text, hit.payload) for hit in result.hits}
-                wrong = judge(list(writer.moments), parse_position(claim)[1], shown)
-            if after and (claim is None or parse_position(claim) < parse_position(after)):
+                wrong = judge(list(writer.moments), claim, shown)
+            if after and (claim is None or claim < after - 0.001):  # milliseconds are shown
                 wrong.append(f"{after} was demanded, {claim} is claimed")
         with self._lock:
             self._counts.update(searches=1, claimed=claim is not None)
@@ -187,19 +184,6 @@ class Trial:
             elif time.monotonic() > deadline:
                 return now
             time.sleep(0.5)
-
-    def _judged(self) -> dict[str, list[str]]:
-        """Return what the watch missed, once it has judged everything that the runs found first."""
-        aliases = {index.name: self._settings.alias(index.name) for index in self._settings.indexes}
-        with closing(Ledger(self._settings.ledger_url)) as ledger:
-
-            def open_ones() -> dict[str, list[str]]:
-                last = {name: ledger.last_mended(alias) for name, alias in aliases.items()}
-                return {name: ledger.unexplained(aliases[name], at[0]) for name, at in last.items() if at}
-
-            eventually(lambda: not open_ones(), open_ones)
-            found = {name: [one.document_id for one in ledger.missed(alias)] for name, alias in aliases.items()}
-            return {name: ids for name, ids in found.items() if ids}
 
     # The watch, and kills
 

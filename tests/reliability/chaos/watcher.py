@@ -1,4 +1,4 @@
-"""A watch in a process of its own, without Prefect, which writes down each text that it embeds.
+"""A watch in a process of its own, which writes down each text that it embeds.
 
 python -m tests.reliability.chaos.watcher SETTINGS TEXTS
 """
@@ -7,45 +7,27 @@ import logging
 import sys
 import uuid
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import Settings, load_settings
-from rag_index.errors import RagIndexError
-from rag_index.etl.changed import Applied, serially
+from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
-from rag_index.watch import PlainRunner, loop, open_watch
+from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
-from tests.watch.feeds import EndedRun
-
-
-class Runner(PlainRunner):
-    """The runner of a watch without Prefect, whose ordinary runs are in this process too: they start at once."""
-
-    def begin_run(self, name: str) -> EndedRun:
-        self.close()
-        try:
-            return EndedRun(Applied(whole_run(self._settings, name)))
-        except RagIndexError as error:
-            return EndedRun(Applied(None, error))
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings = load_settings(Path(sys.argv[1]))
     note_embedded(Path(sys.argv[2]))
-    loop.SETTLE_SECONDS, loop.NOTE_SECONDS = 2.0, 1.0  # what runs found first is judged sooner
     stop = Stop()
-    with (
-        closing(Runner(settings)) as runner,
-        stopped_by_signals(stop),
-        open_watch(settings, None, runner, stop) as watch,
-    ):
-        watch.run()
+    with stopped_by_signals(stop):
+        follow(partial(load_settings, Path(sys.argv[1])), None, stop)
 
 
 def whole_run(settings: Settings, name: str, documents: AllDocuments | None = None):

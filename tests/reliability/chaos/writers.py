@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.ledger.tables import parse_position
-
 if TYPE_CHECKING:
     from tests.reliability.chaos.desk import Desk
 
@@ -34,10 +32,10 @@ Shown = dict[str, tuple[str, Any, Any]]
 
 @dataclass
 class Moment:
-    """What a writer's tickets are after a transaction; `position` is None until its commit has returned."""
+    """What a writer's tickets are after a transaction; `at` is the database's time when its commit has returned."""
 
     shown: Shown
-    position: float | None = None
+    at: float | None = None
 
 
 class Writer(threading.Thread):
@@ -63,7 +61,7 @@ class Writer(threading.Thread):
         self.moments = [Moment(self._shown(), 0.0)]
         """What was committed; if it `keeps` none for searchers, the last alone."""
         self.done = self.rolled_back = self.transactions = 0
-        self.last_position = ""
+        self.committed_at = 0.0
         self.failure: BaseException | None = None
 
     @property
@@ -99,8 +97,7 @@ class Writer(threading.Thread):
                     tried = not rolls_back
                     session.run("ROLLBACK" if rolls_back else "COMMIT")
                 if not rolls_back:
-                    self.last_position = str(session.run(self._desk.position)[0][0])
-                    self.moments[-1].position = parse_position(self.last_position)[1]
+                    self.committed_at = self.moments[-1].at = float(session.run(self._desk.now)[0][0])
                 break
             except Exception:  # a deadlock, a lock that was waited for too long, a killed server
                 self._disconnect()
@@ -165,18 +162,18 @@ class Writer(threading.Thread):
         }
 
 
-def judge(moments: list[Moment], position: float, found: Shown) -> list[str]:
-    """Return what is wrong with what an answer shows of a writer's tickets, if it claims this position.
+def judge(moments: list[Moment], at: float, found: Shown) -> list[str]:
+    """Return what is wrong with what an answer shows of a writer's tickets, if it claims this time.
 
-    It has to show, for each of them, the state at that position or a later one that was begun before the answer came.
+    It has to show, for each of them, the state at that time or a later one that was begun before the answer came.
     So nothing that was there is missing, nothing is older than claimed, nothing that was deleted before is shown, and
     nothing that was rolled back ever.
     """
-    last = max(number for number, one in enumerate(moments) if one.position is not None and one.position <= position)
+    last = max(number for number, one in enumerate(moments) if one.at is not None and one.at <= at)
     allowed = [one.shown for one in moments[last:]]
     wrong = []
     for one in sorted({*found, *allowed[0]}):
         states = [shown.get(one) for shown in allowed]
         if found.get(one) not in states:
-            wrong.append(f"ticket {one} is {found.get(one)}, at {position:.0f} it was {states[0]}")
+            wrong.append(f"ticket {one} is {found.get(one)}, at {at:.0f} it was {states[0]}")
     return wrong

@@ -1,0 +1,235 @@
+"""The ordinary runs of one index, in a process that stays: what a run is slow to open is kept for the next one. A run
+looks again after it has embedded for a while, and ends at its next commit if the watch is to end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import WATCH
+from rag_index.components.sources import Source, open_source, scan_settings
+from rag_index.components.sources.hints import restless_column
+from rag_index.components.sources.sql import SqlSource
+from rag_index.components.stores import open_store
+from rag_index.core.machine import collect_seldom
+from rag_index.core.reports.record import RunRecord
+from rag_index.errors import RagIndexError, SettingsReplaced
+from rag_index.etl.embed import embed
+from rag_index.etl.opened import RunOptions, open_index
+from rag_index.etl.plain import Plainly
+from rag_index.etl.run import AllDocuments, RunPaused, execute
+
+if TYPE_CHECKING:
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.components.sources import SourcePage
+    from rag_index.components.stores.protocol import Store
+    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.core.reports.outcome import IndexOutcome
+    from rag_index.core.reports.record import RunRecord as Record
+    from rag_index.core.settings import Settings
+    from rag_index.etl.checks import ServiceChecks
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.embed import EmbedJob
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.scan import Scan
+    from rag_index.etl.steps import Steps
+
+EMBED_SECONDS = 30.0
+"""After so much embedding a run ends, and the next one looks what has changed meanwhile."""
+BELIEVED_SECONDS = 30.0
+"""How long what a service said is believed: a server may get another model at any time."""
+PAID_STAGES = ("embed", "wait", "submit", "commit", "workers")
+"""The stages that grow with what has changed. The others are the price of a run."""
+_embedding = threading.Lock()
+
+
+def _embed_in_turn(job: EmbedJob) -> EmbeddedShard:
+    """Embed a shard in this process, whose embedder serves one index at a time."""
+    with _embedding:
+        return embed(job)
+
+
+class KeptSteps(Plainly):
+    """The steps of the runs of one index in a watch."""
+
+    def __init__(self, settings: Settings, stopped: Callable[[], bool]) -> None:
+        super().__init__(settings, embed_here=_embed_in_turn)
+        self._stopped = stopped
+        self._answers: dict[str, tuple[float, Any]] = {}
+        self.may_pause = False
+        self._since: float | None = None
+
+    def begin(self) -> None:
+        """Begin another run."""
+        self.may_pause, self._since = False, None
+
+    def go_on(self) -> None:
+        """Raise RunPaused if the run has embedded for a while, or the watch is to end."""
+        now = time.monotonic()
+        if self._stopped() or (self.may_pause and self._since is not None and now - self._since >= EMBED_SECONDS):
+            raise RunPaused
+
+    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
+        self.go_on()
+        return super().fetch(opened, number, cursor, rows)
+
+    def write(self, job: EmbedJob, to: Destination) -> Any:
+        self._since = self._since or time.monotonic()
+        return super().write(job, to)
+
+    def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
+        self._since = self._since or time.monotonic()
+        return super().write_alone(job, to)
+
+    def check_source(self, opened: Opened, wait: float) -> None:
+        self._believed("source", lambda: super(KeptSteps, self).check_source(opened, wait))
+
+    def check_store(self, opened: Opened, wait: float) -> None:
+        pass  # the run asks it at once
+
+    def check_context(self, opened: Opened, wait: float) -> Chunker:
+        chunker: Chunker = self._believed("context", lambda: super(KeptSteps, self).check_context(opened, wait))
+        return chunker
+
+    def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
+        ask = super().check_embedder
+        identity: EmbedderIdentity = self._believed("embedder", lambda: ask(opened, wait))
+        return identity
+
+    def close(self) -> None:
+        with _embedding:
+            super().close()
+
+    def _believed(self, service: str, ask: Callable[[], Any]) -> Any:
+        known, now = self._answers.get(service), time.monotonic()
+        if known is None or now - known[0] >= BELIEVED_SECONDS:
+            known = self._answers[service] = now, ask()
+        return known[1]
+
+
+class _Documents(AllDocuments):
+    """All documents of an index that is watched. What was never whole is made so without a pause."""
+
+    def __init__(self, steps: KeptSteps) -> None:
+        self._steps = steps
+
+    def begin(self, opened: Opened, steps: Steps, record: Record, checks: ServiceChecks) -> Scan | None:
+        scan = super().begin(opened, steps, record, checks)
+        self._steps.may_pause = scan is not None and scan.target.collection.whole_in > 0
+        return scan
+
+    def go_on(self) -> None:
+        self._steps.go_on()
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run of a watch ended."""
+
+    outcome: IndexOutcome
+    error: RagIndexError | None
+    paused: bool
+    price: float
+    """The seconds that it took besides what grows with the changes."""
+    next_try: float | None = None
+    """When a document that failed is to be tried again; None if none is."""
+    claims: bool = False
+    """Whether the index is complete by the look before the run: no document has failed or is held back."""
+    restless: str = ""
+    """The column that is another one each time that it is read, if it makes most of the index another one."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has read and written everything."""
+        return self.error is None and not self.paused
+
+
+class KeptRuns:
+    """The runs of one index, and what stays open between them. For one thread at a time."""
+
+    def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool]) -> None:
+        self.alias = settings.alias(name)
+        embedder = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
+        run = settings.run.model_copy(update={"wait": 0.0})
+        store = settings.store.model_copy(update={"erase": False})  # it is done by night
+        self._settings = settings.model_copy(update={"embedder": embedder, "run": run, "store": store})
+        self._name, self._stopped = name, stopped
+        self._source: Source | None = None
+        self._ledger: Ledger | None = None
+        self._store: Store | None = None
+        self._steps: KeptSteps | None = None
+        self._wrote = False
+        self._changed_most = 0
+        """How many runs one after the other have changed most of the index."""
+
+    def run(self, looked_at: float) -> RunEnd:
+        """Carry out the ordinary run of the index, after a look at its source at that time."""
+        began, record, next_try, claims = time.monotonic(), RunRecord(self._name), None, False
+        error: RagIndexError | None = None
+        try:
+            given, run_id, keep = (self._settings, self._name, RunOptions()), f"{WATCH}{self.alias}", self._open()
+            opening = open_index(*given, run_id=run_id, keep=keep, looked_at=looked_at)
+            with collect_seldom(), opening as opened:
+                self._require_own(opened)
+                steps = self._kept_steps()
+                target = execute(opened, steps, record, documents=_Documents(steps))
+                error, self._wrote = record.error, self._wrote or record.error is None
+                if error is None and target is not None:
+                    next_try = opened.ledger.next_try(target.collection.id, opened.ledger.clock())
+                    reached = opened.ledger.reached().get(self.alias)
+                    claims = reached is not None and reached.at >= looked_at
+        except RagIndexError as raised:
+            error = raised
+        if error is not None:
+            self.close()  # a connection may be broken
+        elif self._steps is not None and self._steps.started:  # processes that embed are not kept
+            self._steps.close()
+            self._steps = None
+        restless = self._restless(record.outcome) if error is None else ""
+        paid = sum(record.stopwatch.seconds[stage] for stage in PAID_STAGES)
+        price = max(0.0, time.monotonic() - began - paid)
+        return RunEnd(record.outcome, error, record.paused, price, next_try, claims, restless)
+
+    def _restless(self, outcome: IndexOutcome) -> str:
+        changed = outcome.changed + outcome.payload_only
+        self._changed_most = self._changed_most + 1 if 2 * changed > outcome.documents else 0
+        if self._changed_most < 2 or not isinstance(self._source, SqlSource):
+            return ""
+        return restless_column(self._settings, self._settings.index(self._name))
+
+    def close(self) -> None:
+        """Close everything. The next run opens it again."""
+        opened = (self._source, self._store, self._steps, self._ledger)
+        self._source = self._store = self._steps = self._ledger = None
+        for one in opened:
+            with suppress(Exception):
+                if one is not None:
+                    one.close()
+
+    def _open(self) -> tuple[Source, Ledger, Store | None]:
+        settings = self._settings
+        self._ledger = self._ledger or Ledger(settings.ledger_url)
+        self._source = self._source or open_source(settings, settings.index(self._name))
+        if settings.store.url is not None:  # the embedded one is closed after each run, so that others may write
+            self._store = self._store or open_store(settings.store)
+        return self._source, self._ledger, self._store
+
+    def _kept_steps(self) -> KeptSteps:
+        self._steps = self._steps or KeptSteps(self._settings, self._stopped)
+        self._steps.begin()
+        return self._steps
+
+    def _require_own(self, opened: Opened) -> None:
+        """Raise SettingsReplaced if others write the index by other settings than this watch has written it by."""
+        live, settings = opened.live, self._settings
+        if self._wrote and live and live.written_by != scan_settings(settings, opened.index):
+            raise SettingsReplaced(
+                f"index {self._name} was last written by other settings than this watch has; `rag-index index "
+                f"{self._name}` with those of {settings.path} lets it go on"
+            )

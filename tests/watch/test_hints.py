@@ -1,0 +1,301 @@
+"""What a hint says: "nothing" never, if a reader sees anything else than at the look before."""
+
+import os
+import random
+import shutil
+import threading
+import time
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import URL
+
+from rag_index.components.sources import hints as hints_module
+from rag_index.components.sources.hints import Hints, Moved
+from rag_index.components.sources.left_behind import left_behind, object_name
+from rag_index.core.settings import load_settings
+from tests.live.mariadb import mariadb
+from tests.live.postgres import PostgresServer, find_postgres
+from tests.live.sessions import Session, new_database
+from tests.waiting import eventually
+
+__all__ = ["mariadb"]
+SETTINGS = """\
+project = "desk"
+[source]
+url = "{url}"
+[[indexes]]
+name = "tickets"
+table = "ticket"
+key = "id"
+text = "body"
+"""
+BEGIN = {"sqlite": "BEGIN IMMEDIATE"}
+SEED = random.SystemRandom().randrange(1_000_000)
+
+
+class Desk:
+    """A database with tickets, and the hint of it."""
+
+    def __init__(self, url, folder):
+        self.url, self.folder, self.kind = url, folder, url.get_backend_name()
+        self.config = folder / "rag-index.toml"
+        self.config.write_text(SETTINGS.format(url=url.render_as_string(hide_password=False)))
+        self.run(
+            "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(200))",
+            "CREATE TABLE other (id integer PRIMARY KEY, body varchar(200))",
+            "INSERT INTO ticket VALUES (1, 'first'), (2, 'first')",
+        )
+        self.settings = load_settings(self.config)
+        self.hints = Hints(self.settings, self.settings.indexes)
+
+    def session(self):
+        return closing(Session(self.url))
+
+    def run(self, *statements):
+        with self.session() as session:
+            for statement in statements:
+                session.run(statement)
+
+    def rows(self):
+        with self.session() as session:
+            return sorted(map(tuple, session.run("SELECT id, body FROM ticket")))
+
+    def look(self):
+        return self.hints.look()["tickets"]
+
+    def moved(self, before):
+        return self.hints.moved("tickets", before, self.look())
+
+    def quiet(self):
+        """Return a look that the next one equals: what a server does by itself after a start has ended."""
+        return eventually(lambda: (one := self.look()) and self.moved(one) == Moved.NO and one)
+
+
+@contextmanager
+def opened(kind, request, tmp_path):
+    if kind == "postgresql":
+        programs = find_postgres()
+        if isinstance(programs, str):
+            pytest.skip(programs)
+        with PostgresServer(programs, "max_prepared_transactions=5") as server, server.database() as name:
+            desk = Desk(server.url(name), tmp_path)
+            yield desk
+            desk.hints.close()
+        return
+    with new_database(kind, request, tmp_path, "hinted") as url:
+        desk = Desk(url, tmp_path)
+        yield desk
+        desk.hints.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def desk(request, tmp_path):
+    with opened(request.param, request, tmp_path) as found:
+        yield found
+
+
+def test_what_is_committed_is_seen_also_late_and_what_is_rolled_back_costs_no_more_than_a_run(desk):
+    before = desk.quiet()
+    desk.run("UPDATE ticket SET body = 'second' WHERE id = 1")
+    assert desk.moved(before) != Moved.NO
+    with desk.session() as late:
+        late.run(BEGIN.get(desk.kind, "BEGIN"))
+        late.run("UPDATE ticket SET body = 'third' WHERE id = 1")
+        before = desk.quiet()
+        late.run("COMMIT")
+        assert desk.moved(before) != Moved.NO
+    assert (1, "third") in desk.rows()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM ticket WHERE id = 2", "UPDATE ticket SET id = 7 WHERE id = 2", "ALTER TABLE ticket RENAME TO gone"],
+)
+def test_a_deletion_a_change_of_a_key_and_a_rename_are_seen(desk, statement):
+    before = desk.quiet()
+    desk.run(statement)
+    assert desk.moved(before) != Moved.NO
+
+
+def test_a_truncated_table_is_seen(desk):
+    before = desk.quiet()
+    desk.run("DELETE FROM ticket" if desk.kind == "sqlite" else "TRUNCATE TABLE ticket")
+    assert desk.moved(before) != Moved.NO
+
+
+def test_two_phases_are_seen_when_the_second_has_ended(desk):
+    if desk.kind == "sqlite":
+        pytest.skip("SQLite has no such commits")
+    with desk.session() as session:
+        xa = desk.kind == "mariadb"
+        session.run("XA START 'one'" if xa else "BEGIN")
+        session.run("UPDATE ticket SET body = 'prepared' WHERE id = 1")
+        for statement in ["XA END 'one'", "XA PREPARE 'one'"] if xa else ["PREPARE TRANSACTION 'one'"]:
+            session.run(statement)
+        before = desk.quiet()
+        assert (1, "first") in desk.rows()
+        session.run("XA COMMIT 'one'" if xa else "COMMIT PREPARED 'one'")
+    assert desk.moved(before) != Moved.NO
+    assert (1, "prepared") in desk.rows()
+
+
+def test_writes_to_other_tables_begin_no_run_at_once(desk):
+    if desk.kind == "sqlite":
+        pytest.skip("SQLite tells nothing of single tables")
+    eventually(lambda: desk.look().tables == desk.look().tables, every=0.2)  # times of whole seconds, and late counters
+    before = desk.quiet()
+    desk.run("INSERT INTO other VALUES (1, 'nothing of ours')")
+    assert desk.moved(before) == Moved.PERHAPS
+
+
+def test_rows_of_inheriting_tables_and_of_partitions_count_as_those_of_the_table(request, tmp_path):
+    with opened("postgresql", request, tmp_path) as desk:
+        desk.run("CREATE TABLE urgent () INHERITS (ticket)")
+        before = desk.quiet()
+        desk.run("INSERT INTO urgent VALUES (9, 'inherited')")
+        assert desk.moved(before) != Moved.NO
+        eventually(lambda: desk.moved(before) == Moved.YES, every=0.2)
+
+
+def test_another_file_of_the_same_name_counts_as_written(request, tmp_path):
+    with opened("sqlite", request, tmp_path) as desk:
+        before = desk.quiet()
+        file = desk.url.database
+        shutil.copy(file, f"{file}.new")
+        Path(f"{file}.new").replace(file)
+        assert desk.moved(before) == Moved.YES
+        before = desk.quiet()
+        desk.run("UPDATE ticket SET body = 'in the new file' WHERE id = 1")
+        assert desk.moved(before) == Moved.YES
+
+
+def test_a_database_that_restarts_counts_as_written(request, tmp_path):
+    programs = find_postgres()
+    if isinstance(programs, str):
+        pytest.skip(programs)
+    from tests.reliability.chaos.desk import crash
+
+    with PostgresServer(programs) as server, server.database() as name:
+        desk = Desk(server.url(name), tmp_path)
+        before = desk.quiet()
+        crash(server)
+        assert desk.moved(before) == Moved.YES
+        before = desk.quiet()
+        desk.run("UPDATE ticket SET body = 'after the restart' WHERE id = 1")
+        assert desk.moved(before) != Moved.NO
+        desk.hints.close()
+
+
+class Random(threading.Thread):
+    """Transactions at random: some late, some rolled back."""
+
+    def __init__(self, desk, number, count):
+        super().__init__(daemon=True)
+        self._desk, self._chance, self._count, self._number = desk, random.Random(f"{SEED} {number}"), count, number
+
+    def run(self):
+        chance, done = self._chance, 0
+        with self._desk.session() as session:
+            while done < self._count:
+                try:
+                    session.run(BEGIN.get(self._desk.kind, "BEGIN"))
+                    for _ in range(chance.choice([1, 1, 3])):
+                        number = 10 + 10 * chance.randrange(20) + self._number
+                        what = chance.choice(
+                            ["DELETE FROM ticket WHERE id = {0}", "INSERT INTO ticket VALUES ({0}, '{1}')"]
+                        )
+                        session.run(f"DELETE FROM ticket WHERE id = {number}")
+                        session.run(what.format(number, chance.random()))
+                    threading.Event().wait(chance.choice([0, 0, 0.002, 0.02]))
+                    session.run("ROLLBACK" if chance.random() < 0.2 else "COMMIT")
+                    done += 1
+                except Exception:  # a lock, a deadlock
+                    with suppress(Exception):
+                        session.run("ROLLBACK")
+
+
+def test_nothing_is_said_of_no_random_transaction(desk):
+    """A reader that reads again only when the hint says so has what the database has."""
+    print(f"seed {SEED}")
+    writers = [Random(desk, number, 40) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    seen, known, wrong = None, None, []
+    while any(writer.is_alive() for writer in writers) or seen is None:
+        look = desk.look()
+        if seen is None or desk.hints.moved("tickets", seen, look) != Moved.NO:
+            seen, known = look, desk.rows()
+            continue
+        now = desk.rows()
+        if now != known and desk.moved(seen) == Moved.NO:
+            wrong.append((known, now))
+    assert not wrong
+    assert desk.moved(seen) != Moved.NO or desk.rows() == known
+
+
+# Folders, and what has no hint
+
+
+def test_files_are_seen_by_their_listing_and_a_file_that_may_change_within_its_time_counts_as_written(tmp_path):
+    (tmp_path / "code").mkdir()
+    file = tmp_path / "code" / "pump.py"
+    file.write_text("def pump(): pass")
+    config = tmp_path / "rag-index.toml"
+    config.write_text('[[indexes]]\nname = "code"\nkind = "code"\nroot = "code"\n')
+    settings = load_settings(config)
+    with closing(Hints(settings, settings.indexes)) as hints:
+        before = hints.look()["code"]
+        assert hints.moved("code", before, eventually(lambda: changed(hints, before))) == Moved.YES, "it is too recent"
+        old = time.time() - 60
+        os.utime(file, (old, old))
+        eventually(lambda: hints.moved("code", hints.look()["code"], hints.look()["code"]) == Moved.NO)
+        before = eventually(lambda: settled(hints))
+        (tmp_path / "code" / "valve.py").write_text("def valve(): pass")
+        assert eventually(lambda: hints.moved("code", before, hints.look()["code"])) == Moved.YES
+
+
+def changed(hints, before):
+    return (look := hints.look()["code"]).folder is not before.folder and look
+
+
+def settled(hints):
+    look = hints.look()["code"]
+    later = eventually(lambda: changed(hints, look))
+    return later if later.folder == look.folder else None
+
+
+def test_a_database_without_a_hint_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.delitem(hints_module.DATABASES, "sqlite")
+    Session(url := URL.create("sqlite", database=str(tmp_path / "desk.db"))).close()
+    desk = Desk(url, tmp_path)
+    assert desk.hints.blind == {"tickets": "its database does not tell when it was last written"}
+
+
+# What an earlier version had set up
+
+
+def test_what_was_set_up_is_named_until_its_sql_has_removed_it(desk):
+    assert not [*left_behind(desk.settings)]
+    name = object_name("desk")
+    if desk.kind == "postgresql":
+        desk.run(
+            "CREATE SCHEMA rag_index", f"CREATE TABLE rag_index.{name} (source text)", f"CREATE PUBLICATION {name}",
+            "CREATE FUNCTION rag_index.noting() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN INSERT INTO rag_index.{name} (source) VALUES ('ticket'); RETURN NULL; END $$",
+            "CREATE TRIGGER noting AFTER INSERT ON ticket FOR EACH ROW EXECUTE FUNCTION rag_index.noting()",
+        )  # fmt: skip
+    elif desk.kind == "mariadb":
+        put = f"INSERT INTO `{desk.url.database}`.{name} (source) VALUES ('ticket')"
+        desk.run(
+            f"CREATE TABLE {name} (source text)", f"CREATE TRIGGER noting AFTER INSERT ON ticket FOR EACH ROW {put}"
+        )
+    else:
+        put = f"INSERT INTO {name} (source) VALUES ('ticket')"
+        desk.run(f"CREATE TABLE {name} (source)", f"CREATE TRIGGER noting AFTER INSERT ON ticket BEGIN {put}; END")
+    [said] = left_behind(desk.settings)
+    assert f"queue {'rag_index.' if desk.kind == 'postgresql' else ''}{name}" in said
+    desk.run(*(one for one in said.partition("removes it with: ")[2].split("; ") if one))
+    assert not [*left_behind(desk.settings)]
+    desk.run("INSERT INTO ticket VALUES (100, 'nothing notes this')")
