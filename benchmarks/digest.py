@@ -103,9 +103,9 @@ def pages(source: SqlSource) -> Iterator[Any]:
             return
 
 
-def settings_of(url: URL, *, digests: bool) -> Any:
+def settings_of(url: URL) -> Any:
     """Return what a scan asks of the settings."""
-    return SimpleNamespace(source=SimpleNamespace(digest=digests), source_url=url)
+    return SimpleNamespace(source_url=url)
 
 
 def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, first: bool = False) -> tuple[int, int]:
@@ -116,7 +116,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
         before = ledger.count_documents(collection)
         ledger.note_size(collection.id, before.whole)
         ledger.begin_scan("a")
-        state = ScanState(settings_of(url, digests=digests), INDEX, source, ledger, collection.id, full=first)
+        state = ScanState(settings_of(url), INDEX, source, ledger, collection.id, full=first)
         source.count()
         read = changed = 0
         for page in pages(source):
@@ -129,6 +129,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
             if new:
                 ledger.mark_pending(collection.id, [row[0] for row in new])
                 ledger.record(collection.id, [(*row, 1) for row in new])
+            state.commit()
             read, changed = read + len(documents), changed + len(new)
         if ledger.find_gone(collection.id) or DeleteGuard(ledger, collection, 0.2, before=before).hold_back():
             sys.exit("the scan would delete documents, although the source has all of them")
@@ -145,7 +146,7 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
 def query(url: URL, ledger: Ledger, collection: Collection) -> None:
     """Ask the database for the digests, and do nothing with them."""
     with closing(DigestSource(url, INDEX, timeout=3600)) as source:
-        ScanState(settings_of(url, digests=True), INDEX, source, ledger, collection.id, full=True)
+        ScanState(settings_of(url), INDEX, source, ledger, collection.id, full=True)
         source.count()
         statement, engine = source.digest_statement(), open_read_only(url)
         with engine.connect() as connection:

@@ -10,7 +10,7 @@ commands are measured: their seconds, and the peak of their private memory (RssA
 
 The first run prints a line for each tenth of the documents: documents/s, the CPU seconds of all processes of the run
 for each document (which hardly depend on what else the machine does), and the private memory of each process. Then
-follow the bytes of the ledger for each document, and runs in which nothing changed, with `[source] digest` too. Ten
+follow the bytes of the ledger for each document, and runs in which nothing changed. Ten
 million documents take an hour or more, and 60 GB of disk with `--store embedded`. SIGTERM ends the first run, and
 prints the tenth that was under way. With several numbers of documents, each is measured with a source, a ledger and a
 store of its own, and at the end stands the memory of each command with the last number over that with the first. The
@@ -215,11 +215,6 @@ def measure(
     print(f"  ledger     {ledger_bytes(folder, server, ledger_database) / documents:8.0f} bytes a document", flush=True)
 
     peaks["unchanged"] = unchanged("unchanged", config)
-    settings = config.read_text()
-    config.write_text(settings.replace("[source]\n", "[source]\ndigest = true\n"))
-    unchanged("unchanged, everything read for the first digests", config)
-    peaks["unchanged, with digests"] = unchanged("unchanged, with digests", config)
-    config.write_text(settings)
     if given.store == "embedded":
         [shard] = (folder / ".rag-index" / "qdrant" / "collections").iterdir()
         peaks["engine alone"] = measured("engine alone", [sys.executable, "-c", ENGINE, str(shard)])

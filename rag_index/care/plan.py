@@ -13,7 +13,7 @@ from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify, prefix_warning
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import Collection, FailedDocument, Ledger
-from rag_index.components.sources import Source, all_pages, has_digests, open_source
+from rag_index.components.sources import Source, all_pages, open_source
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.secret_values import MASK, looks_secret
@@ -35,7 +35,7 @@ from rag_index.core.documents.groups import document_part
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import worker_count
 from rag_index.core.reports.outcome import Counts, count_of
-from rag_index.core.settings.index import split_languages
+from rag_index.core.settings.index import SQL, split_languages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies
@@ -290,7 +290,7 @@ def _compare(
     count_parts(source, index, guard)
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan(settings.alias(index.name))
-    full = not has_digests(settings, index)  # what digests leave unread is unchanged beyond doubt
+    full = index.kind != SQL  # what digests leave unread is unchanged beyond doubt
     state = ScanState(settings, index, source, ledger, collection_id, full=full)
     languages: Counter[str] = Counter()
     for whole in all_pages(source, settings.source.page_rows):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.ledger import FailedDocument, Known
     from rag_index.components.sources import SourcePage
-    from rag_index.core.documents.batches import DocumentBatch, Failure, Shard
+    from rag_index.core.documents.batches import DocumentBatch, Failure, Shard, WrittenShard
     from rag_index.core.reports.record import RunRecord
     from rag_index.etl.collection import Target
     from rag_index.etl.commit import Committer
@@ -156,8 +156,13 @@ class Diff:
             page = without_erased(opened.ledger, opened.settings, opened.index, page)
         with self._record.stopwatch.stage("diff"):
             to_embed = self._compare(page)
+            self._state.commit()
         for documents in with_files(to_embed) if to_embed.files else [to_embed]:
             yield from self.sharder.add(documents, self._state.pages)
+
+    def note_written(self, written: WrittenShard) -> None:
+        """Commit the buckets of which all documents are written now, once those of this shard are committed."""
+        self._state.commit([*written.keys, *(failure.key for failure in written.failures)])
 
     def complete(self, *, all_read: bool, all_deleted: bool) -> None:
         """End the comparison of a run that has committed everything, so that the next run may rely on it. With
@@ -185,6 +190,7 @@ class Diff:
                 updated = update_payloads(committer, outdated, known_too, alone=False)
                 known.update(ledger.known(cid, sorted(updated & known.keys())))
         self._settle(changes)
+        self._state.place(page, [row[0] for row in changes.newly_empty])
         payloads = dict(zip(changes.payload_only.keys, changes.payload_only.payloads, strict=True))
         updated = update_payloads(committer, payloads, known) if payloads else set()
         damaged = [row for row, key in enumerate(payloads) if key not in updated]
@@ -193,6 +199,7 @@ class Diff:
         outcome.failed += changes.given_up
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
+        self._state.expect(page, [*to_embed.keys, *(row[0] for row in changes.emptied)])
         self.chars += sum(map(len, to_embed.texts))
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))

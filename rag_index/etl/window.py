@@ -179,6 +179,7 @@ class Window:
         scan = self._scan
         with self._record.stopwatch.stage("commit"):
             new = scan.committer.commit(written)
+            scan.diff.note_written(written)
         self._record.add(written, new=new, dimension=scan.target.collection.dimension)
         scan.diff.sharder.observe(written.stats.chars, written.stats.seconds)
 

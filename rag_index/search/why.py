@@ -16,7 +16,6 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.erased import kept_out
 from rag_index.components.sources import open_source
 from rag_index.components.stores import live_aliases
-from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.settings.index import SQL
 from rag_index.core.settings.parts import GROUPS_FIELD
@@ -191,12 +190,10 @@ class Inquiry:
         return self._not_indexed(ledger, page, run, changed=bool(known and known.chunks and not known.pending))
 
     def _not_indexed(self, ledger: Ledger, page: SourcePage, run: str, *, changed: bool) -> Why:
-        index, alias = self.settings.index(self.index), self.settings.alias(self.index)
+        alias = self.settings.alias(self.index)
         reached = ledger.reached().get(alias)
         at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="seconds") if reached else ""
-        time = value_of(decode_payload(page.documents.payloads[0]), index.changed_since or "")
         said = "Its row has changed since it was indexed" if changed else "Its row is not indexed yet"
-        said += f" ({index.changed_since}: {time})" if time else ""
         said += f"; the index is complete up to {at}." if reached else "; no run was complete."
         return self._why("not_indexed", said, f"`{run}` indexes it.")
 

@@ -26,7 +26,6 @@ name = "notes"
 table = "note"
 key = "id"
 text = "body"
-changed_since = "changed"
 """
 WRONG = re.compile("UserWarning|Permission denied|Read-only file system|Traceback")
 

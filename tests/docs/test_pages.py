@@ -14,8 +14,7 @@ PRODUCT = ("rag_index", "flows", "tasks", "tests")
 FOLDERS = r"rag_index|tasks|flows|tests|benchmarks|docs|deployments|\.ci"
 WORDS = {
     "chunk", "commit", "delete guard", "document", "epoch", "finding", "fingerprint", "lease", "ledger", "live",
-    "pending", "poison", "publish", "remedy", "shard", "stamp", "watermark",
-}  # fmt: skip
+    "pending", "poison", "publish", "remedy", "shard", "stamp", }  # fmt: skip
 
 
 @cache

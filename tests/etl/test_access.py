@@ -184,9 +184,8 @@ def test_an_index_gets_access_later_and_loses_it_again(tmp_path):
 
 
 @pytest.mark.parametrize("clean", [PAIRS], indirect=True)
-def test_pairs_that_change_alone_are_found_with_changed_since(project):
-    project.write_settings(project.config.read_text() + 'changed_since = "at"\n')
-    project.execute("UPDATE note SET at = date('now', '-2 days') WHERE id = 30")
+def test_pairs_that_change_alone_are_found_with_digests(project, monkeypatch):
+    monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
     run_plain(project)
     grant(project, 5, "board")
     outcome = run_plain(project)

@@ -165,17 +165,14 @@ def test_emptied_texts_are_held_back_until_they_have_text_again(project, clock):
     assert ids(project) == RIGHT
 
 
-def test_emptied_texts_that_are_held_back_are_read_again_with_changed_since(project, clock):
+def test_emptied_texts_that_are_held_back_are_read_again_with_digests(project, clock, monkeypatch):
     """A row that stays unread is no sign that its text is back."""
-    project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2020-01-01'")
-    project.write_settings(project.config.read_text() + 'changed_since = "at"\n')
+    monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
     run_plain(project, clock=clock)
-    project.execute("UPDATE note SET title = '', body = NULL, at = '2023-01-01' WHERE id > 100")
-    project.execute("UPDATE note SET at = '2023-03-01' WHERE id = 1")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id > 100")
     for _ in range(3):
         assert run_plain(project, clock=clock).held_back == 200
-    project.execute("UPDATE note SET title = 'back', at = '2023-04-01' WHERE id > 105")
-    project.execute("UPDATE note SET at = '2023-06-01' WHERE id = 1")
+    project.execute("UPDATE note SET title = 'back' WHERE id > 105")
     for _ in range(2):
         assert run_plain(project, clock=clock).held_back == 5
     assert ids(project) == RIGHT

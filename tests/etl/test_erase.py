@@ -282,7 +282,7 @@ def test_the_key_of_an_erased_person_is_in_clear_nowhere(tmp_path):
         db.executescript("CREATE TABLE person (mail TEXT PRIMARY KEY, body TEXT, at TEXT)")
         people = [(f"p{i}@example.org", f"Person {i} likes the printer", "2024-05-01 10:00:00") for i in range(9)]
         db.executemany("INSERT INTO person VALUES (?, ?, ?)", [*people, (MAIL, "She mends it", "2024-05-02 10:00:00")])
-    index = '[[indexes]]\nname = "people"\ntable = "person"\nkey = "mail"\ntext = "body"\nchanged_since = "at"\n'
+    index = '[[indexes]]\nname = "people"\ntable = "person"\nkey = "mail"\ntext = "body"\n'
     project.write_settings(project.config.read_text().partition("[[indexes]]")[0] + index)
     project.run()
     run_here(project.config, "index", "people", "--id", MAIL)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from rag_index.components.ledger import Known, Ledger, Totals
-from rag_index.components.ledger.tables import metadata
+from rag_index.components.ledger.tables import ScanRecord, metadata
 from rag_index.core.database import interrupts_deferred
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
@@ -29,13 +29,13 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
     for number in (1, 2):
         made = add(ledger, f"a{number}__1")
         ledger.record(made.id, [("1", b"t", b"p", 1)])
-        ledger.record_scan(made.id, "w", settings="s", full_at=1.0)
+        ledger.record_scan(made.id, ScanRecord("w", "s", 1.0))
         ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
         ledger.note_size(made.id, 1)
         ledger.begin_scan("p_notes")
         ledger.complete_scan(made.alias, made.id, began=1.0, how="run")
         ledger.fail(made.id, [Failure("2", "why", b"t")])
-        ledger.record_digests(made.id, {1: "1:00"}, unread=())
+        ledger.open_buckets(made.id, [1])
 
     def rows() -> set[int]:
         with ledger.transaction() as connection:
@@ -136,14 +136,40 @@ def test_a_document_that_is_written_forgets_the_digest_that_another_process_reco
             writer.mark_pending(1, ["1"])
             writer.record(1, [("1", b"t", b"p", 1)])
         other.see(["1", "2"], page=1, buckets=[7, 8])
-        other.record_digests(1, {7: "1:00", 8: "1:00"}, unread=())
+        other.place(1, ["1"])
+        assert other.commit_buckets(1, {7: "1:00", 8: "1:00"}) == set()
         assert each_ledger.digests(1) == {7: "1:00", 8: "1:00"}
         each_ledger.begin_scan("p_former")
         each_ledger.mark_pending(1, ["1"])
-        assert other.digests(1) == {8: "1:00"}
-        other.record_digests(1, {7: "1:00"}, unread=[8])
+        assert other.digests(1) == {7: "", 8: "1:00"}
+        other.commit_buckets(1, {7: "1:00"})
         other.forget(1, ["1"])
+        assert each_ledger.digests(1) == {7: "", 8: "1:00"}
+        other.forget_empty_buckets(1)
         assert each_ledger.digests(1) == {8: "1:00"}
+
+
+def test_a_bucket_with_a_document_that_the_scan_did_not_see_is_not_committed(each_ledger):
+    each_ledger.begin_scan("p_notes")
+    each_ledger.record(1, [(key, b"t", b"p", 1) for key in "12"])
+    each_ledger.see(["1", "2"], page=1, buckets=[7, 8])
+    each_ledger.place(1, ["1", "2"])
+    each_ledger.begin_scan("p_notes")
+    each_ledger.see(["1"], page=1, buckets=[7])
+    assert each_ledger.commit_buckets(1, {7: "1:00", 8: "1:00"}) == {8}
+    assert each_ledger.digests(1) == {7: "1:00"}
+
+
+def test_of_a_scan_that_reads_some_buckets_only_their_documents_may_be_gone(each_ledger):
+    each_ledger.begin_scan("p_notes")
+    each_ledger.record(1, [(key, b"t", b"p", 1) for key in "1234"])
+    each_ledger.see(["1", "2", "3"], page=1, buckets=[7, 7, 8])
+    each_ledger.place(1, ["1", "2", "3"])
+    each_ledger.begin_scan("p_notes")
+    each_ledger.read_only([7])
+    each_ledger.see(["1"], page=1, buckets=[7])
+    assert each_ledger.find_gone(1) == 2
+    assert sorted(key for key, *_ in each_ledger.lost(1)) == ["2", "4"], "of 4 it is not known where it was"
 
 
 def test_what_few_documents_have_is_found_by_a_small_index(ledger):
@@ -154,7 +180,7 @@ def test_what_few_documents_have_is_found_by_a_small_index(ledger):
         asked.append((statement, parameters))
 
     ledger.begin_scan("p_notes")
-    ledger.leave_unread([1])
+    ledger.read_only([1])
     asked.clear()
     ledger.pending_keys(1)
     ledger.unfinished_buckets(1, None)

@@ -82,7 +82,7 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     other.begin_scan("p_b")
     assert one.see(["1", "2"], page=1, buckets=[1, 1]) == []
     assert other.see(["2", "3", "4"], page=1, buckets=[2, 2, 2]) == []
-    other.leave_unread([1])
+    other.read_only([2])
     other.note_emptied([("2", B, B)])
     assert (one.count_emptied(), other.count_emptied()) == (0, 1)
     assert one.keys_of_texts(ids[0], [A]) == ["1"]
@@ -90,7 +90,8 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert (one.find_gone(ids[0]), other.find_gone(ids[1])) == (2, 1)
     assert sorted(key for key, *_ in one.lost(ids[0])) == ["3", "4"]
     assert sorted(key for key, *_ in other.lost(ids[1])) == ["1", "2"]
-    one.record_digests(ids[0], {1: "1:00"}, unread=[])
+    one.place(ids[0], ["1", "2"])
+    assert one.commit_buckets(ids[0], {1: "1:00"}) == set()
     one.forget_lost(["1", "3", "4"])
     assert len(other.lost(ids[1])) == 2
     other.forget_lost(["1"])
@@ -100,13 +101,13 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert one.see(["1"], page=2) == ["1"]
     assert one.find_gone(ids[0]) == 2
     one.begin_scan("p_a")
-    other.leave_unread([1])
-    one.leave_unread([7])
-    assert one.find_gone(ids[0]) == 4
-    one.leave_unread([1])
-    other.see(["1"], page=1, buckets=[2])
-    one.record_digests(ids[0], {}, unread=[1])
+    other.read_only([1])
+    one.read_only([7])
     assert one.find_gone(ids[0]) == 2
+    one.read_only([1])
+    other.see(["1"], page=1, buckets=[2])
+    assert one.commit_buckets(ids[0], {1: "1:00", 7: "1:00"}) == {1}
+    assert one.find_gone(ids[0]) == 4
 
 
 def test_the_points_of_two_indexes_are_compared_at_once(two):
@@ -168,7 +169,7 @@ def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres):
     for claim in (
         lambda: ledger.find_gone(cid),
         lambda: ledger.forget_unseen_failures(cid),
-        lambda: ledger.record_digests(cid, {}, unread=[]),  # what is left to delete would count as unchanged
+        lambda: ledger.commit_buckets(cid, {1: "1:00"}),  # what is left to delete would count as unchanged
         scratch.orphan_ids,
         scratch.orphans,
         lambda: scratch.mark_wrong_as_pending(cid),

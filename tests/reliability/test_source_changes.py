@@ -11,7 +11,6 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.components.sources.changed_rows import ChangedSource
 from rag_index.components.sources.sql import SqlSource
 from tests.project import Project
 from tests.reliability.scenario import make_project
@@ -77,26 +76,13 @@ class Writer:
         db.execute("UPDATE note SET title = 'edited', body = ? WHERE id = ?", (body, i))
 
 
-def add_change_times(project: Project) -> None:
-    """Add a column with the time of a row's last change, which the database maintains; all rows are old."""
-    project.execute("ALTER TABLE note ADD COLUMN changed TEXT")
-    project.execute("UPDATE note SET changed = '2020-01-01 00:00:00'")
-    project.execute("UPDATE note SET changed = '2021-01-01 00:00:00' WHERE id = 1")
-    for event in ("INSERT", "UPDATE OF title, body"):
-        project.execute(
-            f"CREATE TRIGGER changed_by_{event[:6]} AFTER {event} ON note BEGIN "
-            "UPDATE note SET changed = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = new.id; END"
-        )
-    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("times", [False, True], ids=["rollback journal", "changed_since"])
-def test_a_run_misses_no_row_while_the_source_is_written_to(tmp_path, times):
+@pytest.mark.parametrize("digests", [False, True], ids=["rollback journal", "digests"])
+def test_a_run_misses_no_row_while_the_source_is_written_to(tmp_path, monkeypatch, digests):
     project = make_project(tmp_path / "p", DOCUMENTS, extra="page_rows = 40\n[parallel]\nshard_documents = 100")
-    if times:
+    if digests:
         project.execute("PRAGMA journal_mode = wal")
-        add_change_times(project)
+        monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
         assert project.run().state == "completed"
     earlier = defaultdict(set)
     for seed in (1, 2):
@@ -152,27 +138,6 @@ def test_a_run_waits_for_a_writer_for_longer_than_sqlite_does(tmp_path, monkeypa
     report = project.run()
     holder.join()
     assert report.state == "completed", report.sentence()
-    assert_equals_clean_index(project, tmp_path / "clean")
-
-
-@pytest.mark.long
-def test_a_row_that_is_inserted_between_the_two_steps_of_a_page_hides_no_other(tmp_path, monkeypatch):
-    """With changed_since, a page reads the keys first and the changed rows second."""
-    project = make_project(tmp_path / "p", 60)
-    add_change_times(project)
-    assert project.run().state == "completed"
-    project.execute("UPDATE note SET body = 'new' WHERE id < 60")
-    original = ChangedSource._end
-
-    def between(self, *arguments):
-        project.execute("INSERT OR IGNORE INTO note (id, title, body) VALUES (0, 'between', 'the steps')")
-        return original(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ChangedSource, "_end", between)
-        report = project.run().indexes[0]
-    assert report.deleted == 0, "row 60 existed all the time"
-    assert project.run().state == "completed"
     assert_equals_clean_index(project, tmp_path / "clean")
 
 

@@ -93,29 +93,19 @@ class KnownStamps:
     watermark: str | None = None
     stamps: dict[str, str] = field(default_factory=dict)
     following: str = ""
-    last_watermark = None
+    layout, recent = None, False
 
-    def digests(self):
-        return {}
+    def begin(self, layout, to_read):
+        """Do nothing: the scan is the only one."""
 
     def set_watermark(self, watermark):
         self.following = watermark
-
-    def must_read(self, keys):
-        return any(key not in self.stamps for key in keys)
 
     def unchanged(self, stamps):
         return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
 
     def keys_under(self, prefix):
         return [key for key in self.stamps if key.startswith(prefix)]
-
-
-def read_since(source, watermark, must_read=lambda keys: False):
-    """Let a source with `changed_since` leave rows unread, as after a scan that left this watermark."""
-    state = KnownStamps(watermark)
-    state.must_read = must_read
-    source.use_scan_state(state)
 
 
 @contextmanager

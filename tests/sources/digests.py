@@ -6,8 +6,10 @@ that a scan with digests read add up to.
 
 from contextlib import closing
 from typing import Any
+from unittest.mock import patch
 
-from rag_index.components.sources.digest import BucketDigests
+from rag_index.components.sources import digest
+from rag_index.components.sources.buckets import BucketDigests, BucketLayout
 from rag_index.core.documents.keys import document_id
 from tests.sources.databases import pages
 
@@ -16,23 +18,25 @@ class State:
     """What scans leave to the next one, as the ledger keeps it: a `ScanState` without documents that failed."""
 
     def __init__(self) -> None:
-        self.last_watermark: str | None = None
+        self.layout: BucketLayout | None = None
         self.read_everything = False
         self.known: dict[int, str] = {}
         self.documents: dict[str, tuple[int, bytes, bytes]] = {}
         """The bucket and the hashes of each document, by key."""
+        self.stamps: dict[str, str] = {}
         self.read: set[str] = set()
         """The ids that the last scan read."""
 
     @property
-    def watermark(self):
-        return None if self.read_everything else self.last_watermark
+    def recent(self):
+        return self.layout is not None and not self.read_everything
 
-    def set_watermark(self, watermark: str) -> None:
-        self.following = watermark
+    def begin(self, layout, to_read) -> None:
+        self.following, self.to_read = layout, to_read
 
-    def digests(self):
-        return self.known
+    def digests(self, is_current=None):
+        stale = [self.documents[key][0] for key, stamp in self.stamps.items() if not is_current(stamp)]
+        return self.known | dict.fromkeys(stale, "")
 
 
 def scan(source, state: State, *, rows: int = 50) -> None:
@@ -41,31 +45,36 @@ def scan(source, state: State, *, rows: int = 50) -> None:
     total = source.count()
     found = BucketDigests()
     seen: dict[str, tuple[int, bytes, bytes]] = {}
-    unread: dict[int, int] = {}
+    complete: set[int] = set()
+    unread = 0
     for page in pages(source, rows):
-        unread.update(page.unread_buckets)
+        unread += page.buckets.unread
         documents = page.documents
         for key, *hashes in zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True):
             assert key not in seen
-            seen[key] = (page.digests[key].bucket, *hashes)
+            seen[key] = (page.buckets.of[key], *hashes)
         for failure in page.unreadable:
-            seen[failure.key] = (page.digests[failure.key].bucket, b"", failure.reason.encode())
-        assert page.digests.keys() == {*documents.keys, *(failure.key for failure in page.unreadable)}
-        for bucket, *sums in page.digests.values():
-            found.add(bucket, 1, *sums)
+            seen[failure.key] = (page.buckets.of[failure.key], b"", failure.reason.encode())
+        assert page.buckets.of.keys() == {*documents.keys, *(failure.key for failure in page.unreadable)}
+        assert complete.isdisjoint(page.buckets.sums), "no row of a bucket comes after it was complete"
+        complete |= {*page.buckets.complete}
+        state.stamps |= page.stamps
+        for bucket, sums in page.buckets.sums.items():
+            found.add(bucket, *sums)
+    assert complete == found.keys()
     state.read = set(map(document_id, seen))
-    kept = {key: row for key, row in state.documents.items() if row[0] in unread}
-    assert len(kept) == sum(unread.values()), "the rows of a bucket that is the same are those that were read once"
+    read = found.keys() | state.known.keys() if state.to_read is None else state.to_read
+    kept = {key: row for key, row in state.documents.items() if row[0] not in read}
+    assert len(kept) == unread, "the rows of a bucket that is the same are those that were read once"
     assert total == len(kept) + len(seen)
     state.documents = {**kept, **seen}
-    state.known = {bucket: digest for bucket, digest in state.known.items() if bucket in unread}
-    state.known |= found.encoded()
-    state.last_watermark = state.following
+    state.known = {bucket: digest for bucket, digest in state.known.items() if bucket not in read} | found.encoded()
+    state.layout = state.following
 
 
 def rescan(database, state: State, *, rows: int = 50, **index: Any) -> set[str]:
     """Scan with digests; return the ids that were read."""
-    with closing(database.digests(**index)) as source:
+    with patch.object(digest, "MIN_ROWS", 0), closing(database.digests(**index)) as source:
         scan(source, state, rows=rows)
     return state.read
 

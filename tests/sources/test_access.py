@@ -2,10 +2,9 @@
 
 import pytest
 
-from rag_index.components.sources.changed_rows import ChangedSource
 from rag_index.core.documents.groups import groups_in
 from rag_index.errors import SettingsError, SourceError
-from tests.sources.databases import KnownStamps, pages
+from tests.sources.databases import pages
 
 PAIRS = "SELECT note_id, name FROM acl"
 
@@ -101,28 +100,6 @@ def test_a_document_that_cannot_be_read_tells_its_groups(db):
     assert [failure.key for failure in page.unreadable] == ["2"]
     assert page.groups == {"2": ["board"]}
     assert groups(page) == {"1": ["staff"]}
-
-
-@pytest.mark.parametrize("access", ["acl", PAIRS])
-def test_with_changed_since_a_page_is_read_in_full_only_where_groups_are_others(db, access):
-    rows = [(n, f"2024-01-0{1 + n // 99 * 8}") for n in range(100)]
-    db.run("INSERT INTO note VALUES (?, 'text', ?, 'staff')", rows=rows)
-    db.run("INSERT INTO acl VALUES (?, 'staff')", rows=[(n,) for n in range(100)])
-    state = KnownStamps()
-
-    def night():
-        nonlocal state
-        source = db.source(ChangedSource, access=access, changed_since="at")
-        source.use_scan_state(state)
-        found = list(pages(source, 40))
-        stamps = {key: stamp for page in found for key, stamp in page.stamps.items()}
-        state = KnownStamps(state.following, state.stamps | stamps)
-        return {key: names for page in found for key, names in groups(page).items()}
-
-    assert [len(night()) for _ in range(3)] == [100, 1, 1], "what is as late as the watermark is read again"
-    db.run("UPDATE note SET acl = 'board' WHERE id = 5", "UPDATE acl SET name = 'board' WHERE note_id = 5")
-    read = night()
-    assert (read["5"], len(read), len(night())) == (["board"], 41, 1)
 
 
 # PostgreSQL

@@ -3,12 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from rag_index.components.sources.changed_rows import ChangedSource
 from rag_index.errors import SourceUnavailable
 from tests.live.sessions import Session
 from tests.project import Project
 from tests.sources.databases import read
-from tests.sources.databases import read_since as read_since_watermark
 from tests.sources.digests import State, rescan, scan
 
 POSTGRESQL = {
@@ -137,7 +135,6 @@ def test_a_read_that_is_cut_off_is_an_error_and_nobody_takes_the_rest_for_gone(m
             8,
         ),
         (lambda: scan(desk.digests(url=cut), state), 7, 9),
-        (lambda: read_since(desk.source(ChangedSource, url=cut, table="remark", changed_since="at")), 4, 18),
     ):
         with pytest.raises(SourceUnavailable, match=CUT.format(found, there)):
             read_it()
@@ -157,11 +154,6 @@ def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, tmp_path
         found.append((report.exit_code, project.points()))
     assert [code for code, _ in found] == [0, 1]
     assert found[0][1] == found[1][1]
-
-
-def read_since(source):
-    read_since_watermark(source, '{"time": "2020-01-01T00:00:00"}')
-    return source.page(None, 100)
 
 
 def test_a_proxy_that_adds_a_limit_is_noticed_on_the_first_page(desk):

@@ -7,7 +7,6 @@ import pytest
 from rag_index.components.sources import open_source
 from rag_index.components.sources.pages import PAGE_CHARS
 from tests.project import Project
-from tests.sources.databases import read_since
 
 LONG = 100_000
 
@@ -23,12 +22,10 @@ def project(tmp_path) -> Project:
     return project
 
 
-def read(project: Project, rows: int, *, since: str | None = None) -> tuple[list[str], list[int], int]:
+def read(project: Project, rows: int) -> tuple[list[str], list[int], int]:
     """Return keys of all documents, the characters of each page, and the most bytes that were held at a time."""
     keys, sizes = [], []
     source = open_source(project.settings, project.settings.indexes[0])
-    if since is not None:
-        read_since(source, f'{{"text": "{since}"}}')
     tracemalloc.start()
     try:
         cursor = None
@@ -51,15 +48,4 @@ def test_a_page_is_bounded_by_its_characters(project, rows):
     assert keys == [str(i) for i in range(1, 801)]
     assert max(sizes) < PAGE_CHARS + 2 * LONG
     assert len(sizes) == (800 // rows + 1 if rows == 7 else 8)
-    assert peak < 3 * PAGE_CHARS
-
-
-def test_a_page_of_changed_rows_too(project):
-    project.execute("ALTER TABLE note ADD COLUMN at TEXT")
-    project.execute("UPDATE note SET at = CASE WHEN id % 2 THEN '2020-01-01' ELSE '2024-01-01' END")
-    project.write_settings(project.config.read_text() + 'changed_since = "at"\n')
-    keys, sizes, peak = read(project, 2000, since="2023-01-01")
-    assert sorted(map(int, keys)) == list(range(1, 801))
-    assert max(sizes) < PAGE_CHARS + 2 * LONG
-    assert sum(sizes) < 16_000_000, "only the changed half was read"
     assert peak < 3 * PAGE_CHARS

@@ -1,13 +1,11 @@
 """Documents of several tables, on SQLite, PostgreSQL and MariaDB: the same documents from each."""
 
-import json
 import re
 
 import pytest
 import sqlalchemy as sa
 
 from rag_index.components.chunking.text_chunker import TextChunker
-from rag_index.components.sources.changed_rows import ChangedSource
 from rag_index.components.sources.pages import LinkComposer
 from rag_index.core.documents.batches import TextLayout
 from rag_index.core.documents.canonical import decode_payload
@@ -137,16 +135,6 @@ def test_hashes_and_digests_cover_parts_and_joins(desk, change, text, payload):
     assert before["4"] == after["4"]
     assert ("1" in rescan(desk, state, rows=2, **TICKETS)) == (text or payload)
     assert rescan(desk, state, rows=2, **TICKETS) == set()
-
-
-def test_times_of_rows_tell_nothing_of_parts_so_all_is_read(desk):
-    desk.run("ALTER TABLE ticket ADD COLUMN changed_at VARCHAR(20)", "UPDATE ticket SET changed_at = '2020-01-01'")
-    state = State()
-    state.last_watermark = '{"text": "2025-01-01"}'
-    source = desk.source(ChangedSource, changed_since="changed_at", **TICKETS)
-    source.use_scan_state(state)
-    assert source.page(None, 10).unread == []
-    assert json.loads(state.following)["text"] < "2020-01-01"  # a watch that polls needs one
 
 
 def test_ids_of_several_tables_may_be_texts(desk):

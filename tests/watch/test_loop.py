@@ -35,7 +35,7 @@ text = "body"
 
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path / "project", extra="digest = true").fill(30)
+    return Project(tmp_path / "project", extra="").fill(30)
 
 
 def texts(project, index="notes"):
@@ -97,7 +97,6 @@ SHOWING = """\
 project = "test"
 [source]
 url = "sqlite:///source.db"
-digest = true
 [[indexes]]
 name = "notes"
 table = "note"
@@ -202,7 +201,7 @@ def test_what_is_written_while_a_run_reads_is_found_unless_the_look_comes_after_
 
 @pytest.mark.parametrize("broken", [False, True], ids=["as it is", "kept after a failed run"])
 def test_what_a_failed_run_did_not_write_is_found_unless_its_look_is_kept(tmp_path, fake, monkeypatch, broken):
-    project = Project(tmp_path / "project", extra=f"digest = true\n{fake.settings}").fill(30)
+    project = Project(tmp_path / "project", extra=f"{fake.settings}").fill(30)
     if broken:
         back_off = loop.Watch._back_off
 
@@ -290,7 +289,7 @@ def test_a_long_run_of_one_index_holds_no_other_up(tmp_path, postgres):
             session.run(f"CREATE TABLE {table} (id int PRIMARY KEY, title text, body text, author text, priority int)")
             session.run(f"INSERT INTO {table} VALUES (1, 'one', 'first', 'a', 1)")
         text = SETTINGS.replace("sqlite:///source.db", url.render_as_string(hide_password=False))
-        project.write_settings(text.format(extra="digest = true") + OTHER)
+        project.write_settings(text.format(extra="") + OTHER)
         holding = Session(url)
         holding.run("BEGIN")
         holding.run("LOCK TABLE note IN ACCESS EXCLUSIVE MODE")
@@ -376,7 +375,7 @@ def test_a_search_waits_for_what_was_just_committed(project):
 
 # Settings
 
-HIDING = SETTINGS.format(extra="digest = true").replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
+HIDING = SETTINGS.format(extra="").replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
 """Notes whose number leaves 1 when divided by three are hidden."""
 
 

@@ -16,7 +16,7 @@ ALIAS = "test_notes"
 
 @pytest.fixture
 def project(tmp_path, fake) -> Project:
-    extra = f"digest = true\n{fake.settings}\n[parallel]\nserial = true\nshard_documents = 10"
+    extra = f"{fake.settings}\n[parallel]\nserial = true\nshard_documents = 10"
     return Project(tmp_path / "project", extra=extra).fill(200)
 
 

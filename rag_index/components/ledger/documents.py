@@ -18,6 +18,7 @@ from rag_index.components.ledger.tables import (
     Known,
     PendingErasures,
     Totals,
+    buckets,
     collections,
     contexts,
     documents,
@@ -25,7 +26,6 @@ from rag_index.components.ledger.tables import (
     failed_documents,
     file_hashes,
     metadata,
-    seen,
     texts,
     tombstones,
 )
@@ -231,10 +231,10 @@ class DocumentRows(ScanRows):
 
     def totals(self, collection_id: int) -> Totals:
         """Count the documents of a collection and their points."""
-        done = d.pending == 0
+        done, kept = d.pending == 0, (buckets.c.documents, buckets.c.points, sa.literal(0))
         cases = ((done & (d.chunks > 0), 1), (done, d.chunks), (~done, 1))
         sums = [sa.func.coalesce(sa.func.sum(sa.case(case, else_=0)), 0) for case in cases]
-        return Totals(*map(int, self._select(sa.select(*sums).where(d.collection_id == collection_id))[0]))
+        return Totals(*self.sum_documents(collection_id, sums, kept, counted=sa.true()))
 
     def sample(self, collection_id: int, count: int) -> list[str]:
         """Return the keys of `count` random documents that have points."""
@@ -320,11 +320,19 @@ class DocumentRows(ScanRows):
         values = [(collection_id, *row) for row in rows]
         self._put_rows(file_hashes, values, update=("stamp", "text_hash", "payload_hash"))
 
-    def forget_unseen_files(self, collection_id: int) -> None:
-        """Delete the hashes of files that the scan did not see."""
+    def stamps(self, collection_id: int) -> list[tuple[int | None, str]]:
+        """Return the bucket of each document with files, and its stamp; "" if that is not committed."""
+        h, done = file_hashes.c, d.pending == 0
+        same = sa.and_(*(d[name] == h[name] for name in ("text_hash", "payload_hash")), done)
+        joined = file_hashes.join(documents, (d.collection_id == h.collection_id) & (d.key == h.key))
+        statement = sa.select(d.bucket, sa.case((same, h.stamp), else_="")).select_from(joined)
+        return [tuple(row) for row in self._select(statement.where(h.collection_id == collection_id))]
+
+    def forget_unknown_files(self, collection_id: int) -> None:
+        """Delete what is known of files whose documents the ledger does not have any more."""
         h = file_hashes.c
-        unseen = ~sa.exists().where(self._is_mine(seen), seen.c.key == h.key)
-        self._write(file_hashes.delete().where(h.collection_id == collection_id, unseen))
+        known = sa.exists().where(d.collection_id == h.collection_id, d.key == h.key)
+        self._write(file_hashes.delete().where(h.collection_id == collection_id, ~known))
 
     # Contexts, by the hashes of document and chunk, and by the recipe that decides them. Workers write each at once.
 

@@ -5,6 +5,7 @@ temporary ones."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as Some
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,7 +27,7 @@ from rag_index.components.ledger.tables import (
     scan_states,
     seen,
     sizes,
-    unread,
+    to_read,
 )
 
 d, f, b = documents.c, failed_documents.c, buckets.c
@@ -38,21 +39,22 @@ GONE = lost.c.text_hash.is_(None)
 
 
 class ScanRows(LedgerConnection):
-    """What the current scan has seen, and the state that a complete scan leaves for the next one. A source with digests
-    is divided into buckets: each has a digest, and those that did not change are left unread."""
+    """What the current scan has seen, and the state that a scan leaves for the next one. A source with digests is
+    divided into buckets: each has a digest, and those that did not change are left unread."""
 
     _scan: int | None = None
     """The number of the current scan; 0 where the tables are temporary."""
     _texts_of: int | None = None
     """The collection whose texts this scan has in its table, once it was asked for them."""
-    _any_unread = False
-    _without_digests: int | None = None
-    """The collection that is known to have no digests."""
+    _reads_some = False
+    """Whether the scan leaves buckets unread."""
+    _opened: int | None = None
+    """The collection whose buckets are known to be open, as far as the scan writes to them."""
 
     def begin_scan(self, alias: str) -> None:
-        """Begin a scan of an index. What is known of digests is forgotten: another process may have recorded some."""
-        self._scan, self._any_unread = self.new_scan(alias), False
-        self._texts_of = self._without_digests = None
+        """Begin a scan of an index."""
+        self._scan, self._reads_some = self.new_scan(alias), False
+        self._texts_of = self._opened = None
 
     def _is_mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
         return table.c.scan == self._scan
@@ -101,9 +103,15 @@ class ScanRows(LedgerConnection):
         with self.transaction():
             self.check_scan(self._scan)
             self._write(lost.delete().where(self._is_mine(lost), GONE))
-            gone = rows.where(d.collection_id == collection_id, self._is_unseen(d))
-            self._put_selected(lost, ["scan", "key"], gone)
+            for some in self._read_some() if self._reads_some else [sa.true()]:
+                gone = rows.where(d.collection_id == collection_id, some, ~self._is_seen(d))
+                self._put_selected(lost, ["scan", "key"], gone)
             return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
+
+    def _read_some(self) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions for documents of which a scan of some buckets knows whether they are gone, each of
+        which the index on buckets answers; SQLite does not look for both at once by it."""
+        return [d.bucket.is_(None), d.bucket.in_(self._read_buckets())]
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
         """Return a page of what is recorded as gone (without hashes) or emptied, and is not held back."""
@@ -121,11 +129,14 @@ class ScanRows(LedgerConnection):
             self.check_scan(self._scan)
             self._write(failed_documents.delete().where(f.collection_id == collection_id, self._is_unseen(f)))
 
+    def _is_seen(self, c: Any) -> sa.ColumnElement[bool]:
+        return sa.exists().where(self._is_mine(seen), seen.c.key == c.key)
+
     def _is_unseen(self, c: Any) -> sa.ColumnElement[bool]:
         """Return the condition for a row of a table, by its columns, that the scan neither saw nor left unread."""
-        unseen = ~sa.exists().where(self._is_mine(seen), seen.c.key == c.key)
-        if self._any_unread:
-            unseen &= sa.or_(c.bucket.is_(None), c.bucket.not_in(self._unread_buckets()))
+        unseen = ~self._is_seen(c)
+        if self._reads_some:
+            unseen &= sa.or_(c.bucket.is_(None), c.bucket.in_(self._read_buckets()))
         return unseen
 
     def scan_state(self, collection_id: int) -> ScanRecord | None:
@@ -134,10 +145,9 @@ class ScanRows(LedgerConnection):
         found = self._first(sa.select(s.watermark, s.settings, s.full_at).where(s.collection_id == collection_id))
         return ScanRecord(*found) if found else None
 
-    def record_scan(self, collection_id: int, watermark: str, *, settings: str, full_at: float) -> None:
-        """Record the state that a complete scan of a collection leaves for the next one."""
-        values = {"watermark": watermark, "settings": settings, "full_at": full_at}
-        self._put_row(scan_states, {"collection_id": collection_id}, values)
+    def record_scan(self, collection_id: int, record: ScanRecord) -> None:
+        """Record the state that a scan of a collection leaves for the next one."""
+        self._put_row(scan_states, {"collection_id": collection_id}, record._asdict())
 
     def forget_scan(self, collection_id: int) -> None:
         """Delete the state that a complete scan of a collection left, so that the next one reads everything."""
@@ -146,12 +156,37 @@ class ScanRows(LedgerConnection):
     # Buckets
 
     def digests(self, collection_id: int) -> dict[int, str]:
-        """Return the digests that the last complete scans left, by bucket."""
+        """Return the digests of committed buckets; "" for those that have to be read."""
         return dict(self._select(sa.select(b.bucket, b.digest).where(b.collection_id == collection_id)))
 
+    def begin_buckets(
+        self, collection_id: int, record: ScanRecord | None, read: Some[int] | None, *, anew: bool
+    ) -> None:
+        """Record, before anything is written, how the scan divides the rows, None for not at all, and that it reads
+        these buckets, None for all. Until they are committed, the next scan reads them, too. With `anew`, the rows were
+        divided in another way before."""
+        with self.transaction():
+            if anew:
+                self._write(buckets.delete().where(b.collection_id == collection_id))
+                for table in (documents, failed_documents):
+                    placed = (table.c.collection_id == collection_id) & table.c.bucket.is_not(None)
+                    self._write(table.update().where(placed).values(bucket=None))
+            elif read is None:
+                self.forget_digests(collection_id)
+            self.open_buckets(collection_id, read or ())
+            self.forget_scan(collection_id)
+            if record is not None:
+                self.record_scan(collection_id, record)
+        self._opened = collection_id if record is not None else None
+
+    def open_buckets(self, collection_id: int, numbers: Iterable[int]) -> None:
+        """Let the next scan read these buckets, until they are committed."""
+        rows = [(collection_id, number, "") for number in numbers]
+        self._put_rows(buckets, rows, ("collection_id", "bucket", "digest"), ["digest"])
+
     def forget_digests(self, collection_id: int) -> None:
-        """Delete all digests of a collection, so that the next scan reads everything."""
-        self._write(buckets.delete().where(b.collection_id == collection_id))
+        """Let the next scan read all buckets of a collection."""
+        self._write(buckets.update().where(b.collection_id == collection_id).values(digest=""))
 
     def unfinished_buckets(self, collection_id: int, is_due: Callable[[FailedDocument], bool] | None) -> set[int]:
         """Return the buckets with documents that are pending, or failed and have to be tried again: those of which
@@ -168,52 +203,91 @@ class ScanRows(LedgerConnection):
         due = [place for place, one in found if is_due is None or (one.kind == "failed" and is_due(one))]
         return {*self._column(pending), *due} - {None}
 
-    def leave_unread(self, numbers: Iterable[int]) -> None:
-        """Let the documents of these buckets count as seen by the scan."""
-        self._any_unread = True
-        buckets = self._elements(list(numbers), "json_array_elements_text")
-        rows = sa.select(sa.literal(self._scan, Integer), sa.cast(buckets, BigInteger))
-        self._put_selected(unread, ["scan", "bucket"], rows)
+    def read_only(self, numbers: Iterable[int]) -> None:
+        """Let the documents of all other buckets count as seen by the scan."""
+        self._reads_some = True
+        self._put_rows(to_read, [(self._scan, number) for number in numbers])
 
-    def _unread_buckets(self) -> sa.Select[Any]:
-        return sa.select(unread.c.bucket).where(self._is_mine(unread))
+    def _read_buckets(self) -> sa.Select[Any]:
+        return sa.select(to_read.c.bucket).where(self._is_mine(to_read))
 
     def count_unread(self, collection_id: int) -> tuple[int, int, int]:
         """Count the documents in unread buckets that are empty, that are listed as failed, and that are skipped."""
-        numbers = self._unread_buckets()
+        read = self._read_buckets()
         listed = (f.collection_id == collection_id) & (f.kind != "incomplete")
         is_listed = sa.exists().where(listed, f.key == d.key)
-        empty = self._count(documents, self._is_in_index(collection_id), EMPTY, d.bucket.in_(numbers), ~is_listed)
+        empty = self._count(documents, self._is_in_index(collection_id), EMPTY, d.bucket.not_in(read), ~is_listed)
         failed, skipped = (
-            self._count(failed_documents, listed, f.bucket.in_(numbers), f.kind == kind)
+            self._count(failed_documents, listed, f.bucket.not_in(read), f.kind == kind)
             for kind in ("failed", "skipped")
         )
         return empty, failed, skipped
 
-    def record_digests(self, collection_id: int, read: Mapping[int, str], *, unread: Iterable[int]) -> None:
-        """Record what a complete scan found: the digests of the buckets that it read, and where it saw each document.
-        Digests of buckets that are neither in `read` nor in `unread` are deleted: the source has none of their rows.
-        Raises LedgerError as `check_scan`: what was to be deleted would count as unchanged."""
+    def commit_buckets(self, collection_id: int, digests: Mapping[int, str]) -> set[int]:
+        """Record the digests of buckets that are indexed as they were read. Return those that were left out, because
+        they have documents that the scan did not see. Raises LedgerError as `check_scan`."""
+        failed = (f.collection_id == collection_id) & f.bucket.is_(None)
+        has_points = d.chunks > 0
+        cases = ((~self._is_seen(d), 1), (has_points, 1), (has_points, d.chunks))
+        sums = [sa.func.sum(sa.case(case, else_=0)) for case in cases]
+        counts = sa.select(d.bucket, *sums, sa.func.max(sa.case((has_points, d.added_in), else_=0)))
+        counts = counts.where(d.collection_id == collection_id, d.bucket.in_(self._numbers(digests)))
         with self.transaction():
             self.check_scan(self._scan)
-            self._place(collection_id)
-            outdated = self.digests(collection_id).keys() - set(unread)
-            delete = buckets.delete().where(b.collection_id == collection_id, b.bucket == sa.bindparam("outdated"))
-            if outdated:
-                self._execute_many(delete, ["outdated"], [(number,) for number in outdated])
-            rows = [(collection_id, number, digest) for number, digest in read.items()]
-            self._put_rows(buckets, rows, update=["digest"])
-        self._without_digests = None
+            self._write(failed_documents.update().where(failed).values(bucket=self._seen_in(f.key)))
+            found = {bucket: row for bucket, *row in self._select(counts.group_by(d.bucket))}
+            left = {bucket for bucket, row in found.items() if row[0]}
+            rows = [
+                (collection_id, number, digest, *found.get(number, (0, 0, 0, 0))[1:])
+                for number, digest in digests.items()
+                if number not in left
+            ]
+            self._put_rows(buckets, rows, update=["digest", "documents", "points", "added_in"])
+        return left
 
-    def _place(self, collection_id: int) -> None:
-        """Give each document the bucket in which the scan saw it, and none to those that are held back unseen."""
-        for table in (documents, failed_documents):
-            bucket = self._seen_in(table.c.key)
-            keys = sa.select(seen.c.key).where(self._is_mine(seen), seen.c.bucket.is_not(None))
-            moved = table.c.key.in_(keys) & table.c.bucket.is_distinct_from(bucket)
-            self._write(table.update().where(table.c.collection_id == collection_id, moved).values(bucket=bucket))
-        held = self._is_in_index(collection_id) & HELD & d.bucket.is_not(None)
-        self._write(documents.update().where(held, self._is_lost(GONE)).values(bucket=None))
+    def _numbers(self, buckets: Iterable[int]) -> sa.Select[Any]:
+        return sa.select(sa.cast(self._elements(list(buckets), "json_array_elements_text"), BigInteger))
+
+    def forget_empty_buckets(self, collection_id: int) -> None:
+        """Delete the buckets that were read and have no documents any more."""
+        left = self._column(sa.select(b.bucket).where(b.collection_id == collection_id, b.digest == ""))
+        used = set[int]()
+        for c in (d, f) if left else ():
+            ours = (c.collection_id == collection_id) & c.bucket.in_(self._numbers(left))
+            used.update(self._column(sa.select(c.bucket).where(ours).distinct()))
+        if empty := set(left) - used:
+            self._write(buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(self._numbers(empty))))
+
+    def sum_documents(
+        self,
+        collection_id: int,
+        columns: Sequence[sa.ColumnElement[Any]],
+        of_buckets: Sequence[sa.ColumnElement[Any]],
+        *where: sa.ColumnElement[bool],
+        counted: sa.ColumnElement[bool],
+    ) -> list[int]:
+        """Return sums over the documents of a collection for which all conditions hold: for buckets that were
+        `counted` when they were committed, sums of what was counted, and for other documents those of `columns`."""
+        ours = d.collection_id == collection_id
+        counted = (b.digest != "") & counted
+        kept = [sa.func.coalesce(sa.func.sum(column), 0) for column in of_buckets]
+        statement = sa.select(*kept, sa.func.count()).where(b.collection_id == collection_id, counted)
+        *sums, any_ = map(int, self._first(statement))
+        others = d.bucket.in_(sa.select(b.bucket).where(b.collection_id == collection_id, ~counted))
+        for some in [d.bucket.is_(None), others] if any_ else [sa.true()]:
+            found = self._first(sa.select(*columns).where(ours, some, *where))
+            sums = [one + int(other or 0) for one, other in zip(sums, found, strict=True)]
+        return sums
+
+    def any_unplaced(self, collection_id: int) -> bool:
+        """Return whether it is unknown of a document in which bucket it is."""
+        unplaced = sa.select(d.key).where(d.collection_id == collection_id, d.bucket.is_(None))
+        return self._value(unplaced.limit(1)) is not None
+
+    def place(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Give documents that have no bucket the one in which the scan saw them."""
+        unplaced = (d.collection_id == collection_id) & d.bucket.is_(None) & self._is_in(d.key, keys)
+        self._write(documents.update().where(unplaced).values(bucket=self._seen_in(d.key)))
 
     def _seen_in(self, key: sa.ColumnElement[str]) -> sa.ScalarSelect[Any]:
         return sa.select(seen.c.bucket).where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
@@ -225,23 +299,26 @@ class ScanRows(LedgerConnection):
         return failed if self._scan is None else sa.func.coalesce(self._seen_in(key), failed)
 
     def forget_digests_of(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Delete the digests of the buckets of these documents, because their rows are about to change."""
-        if self._without_digests == collection_id or not keys:
+        """Let the next scan read the buckets of these documents, because their rows are about to change."""
+        if self._opened == collection_id or not keys:
             return
         with self.transaction():
-            if self._value(sa.select(b.bucket).where(b.collection_id == collection_id).limit(1)) is None:
-                self._without_digests = collection_id
-                return
             for c in (d, f):  # one that failed may have no row among the documents
                 theirs = sa.select(c.bucket).where(c.collection_id == collection_id, self._is_in(c.key, keys))
-                self._write(buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(theirs)))
+                of_theirs = (b.collection_id == collection_id) & b.bucket.in_(theirs)
+                self._write(buckets.update().where(of_theirs).values(digest=""))
 
     # What the delete guard decides by (`etl.delete_guard`)
 
     def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
         """Count the documents of a collection for which all conditions hold."""
-        statement = sa.select(*_counts(documents, collection))
-        return Counts(*self._first(statement.where(d.collection_id == collection.id, d.chunks > 0, *where)))
+        columns, has_points = _counts(documents, collection), d.chunks > 0
+        if where:
+            return Counts(*self._first(sa.select(*columns).where(d.collection_id == collection.id, has_points, *where)))
+        kept, counted = [b.documents, b.documents], b.added_in <= collection.whole_in
+        every, whole = self.sum_documents(collection.id, columns[:2], kept, has_points, counted=counted)
+        held = HELD & has_points & (d.added_in <= collection.whole_in)
+        return Counts(every, whole, self._count(documents, self._is_in_index(collection.id), held))
 
     def count_deletions(self, collection: Collection, *, held: bool = True) -> Counts:
         """Count the documents that are recorded as gone or emptied; without `held`, those that are not held back."""

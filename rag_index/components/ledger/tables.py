@@ -73,6 +73,8 @@ for _name, _rows in (
     _index = f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"
     sa.event.listen(documents, "after_create", sa.DDL(_index))  # type: ignore[no-untyped-call]
 
+sa.Index("rag_index_buckets_of_documents", documents.c.collection_id, documents.c.bucket)
+
 _NO: sa.ColumnElement[int] = sa.literal_column("0")  # with bound values a query would not match an index
 _YES: sa.ColumnElement[int] = sa.literal_column("1")
 PENDING = documents.c.pending == _YES
@@ -88,7 +90,15 @@ failed_documents = _table(
     optional(bucket=BigInteger),
 )
 
-buckets = _table("buckets", primary(collection_id=Integer, bucket=BigInteger), filled(digest=Text), rowid=False)
+buckets = _table(
+    "buckets",
+    primary(collection_id=Integer, bucket=BigInteger),
+    filled(digest=Text),
+    filled("0", documents=Integer, points=Integer, added_in=Integer),
+    rowid=False,
+)
+"""Buckets of rows with the digest of what is indexed of them; "" for those that have to be read (`ScanState`). The
+numbers are those of their documents when they were committed: how many, with how many points, and the newest."""
 
 runs = _table(
     "runs",
@@ -167,8 +177,8 @@ lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, pay
 """Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones."""
 texts = scan_table("texts", primary(text_hash=LargeBinary), optional(key=Text))
 """A document of each text of one collection."""
-unread = scan_table("unread", primary(bucket=BigInteger))
-"""Buckets whose documents count as seen although they were not read."""
+to_read = scan_table("to_read", primary(bucket=BigInteger))
+"""The buckets that the scan reads. The documents of all others count as seen."""
 tallies = scan_table("tallies", primary(key=Text), filled(points=Integer, miscounted=Integer, altered=Integer))
 rebuilt = scan_table(
     "rebuilt",

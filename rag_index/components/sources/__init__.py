@@ -24,13 +24,12 @@ from rag_index.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rag_index.components.sources.digest import RowDigest
+    from rag_index.components.sources.buckets import PageBuckets
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings, Settings
 
 __all__ = [
-    "Sample", "Source", "SourcePage", "all_pages", "has_digests", "open_source", "page_of", "read_sample",
-    "scan_settings",
+    "Sample", "Source", "SourcePage", "all_pages", "open_source", "page_of", "read_sample", "scan_settings",
 ]  # fmt: skip
 
 
@@ -46,10 +45,8 @@ class SourcePage:
     """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
     stamps: dict[str, str] = attrs.Factory(dict)
     """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
-    digests: Mapping[str, RowDigest] = attrs.Factory(dict)
-    """The bucket and the digest of each row that was read, by key, of a source with digests (`sources.digest`)."""
-    unread_buckets: Mapping[int, int] = attrs.Factory(dict)
-    """Buckets that stay unread, with the number of their rows, because their digests are those of the last scan."""
+    buckets: PageBuckets | None = None
+    """The buckets of the rows that were read, of a source with digests (`sources.digest`)."""
     groups: Mapping[str, Sequence[str]] = attrs.Factory(dict)
     """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
 
@@ -99,7 +96,8 @@ def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
             yield page
 
     def size(page: SourcePage) -> int:
-        return len(page.documents) + len(page.unreadable) + len(page.unread) + sum(page.unread_buckets.values())
+        unread = len(page.unread) + (page.buckets.unread if page.buckets is not None else 0)
+        return len(page.documents) + len(page.unreadable) + unread
 
     return counted(read(), "documents read", source.count, size)
 
@@ -123,9 +121,15 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
 def scan_settings(settings: Settings, index: IndexSettings) -> str:
     """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
-    digests = "digests" if has_digests(settings, index) else ""
     decides = index.model_dump_json(exclude={"gate", "labels", "recency"})
-    return hash_text(decides + database + digests).hex()
+    return hash_text(decides + database).hex()
+
+
+def has_digests(settings: Settings, index: IndexSettings) -> bool:
+    """Return whether the database of an index computes digests of its rows."""
+    from rag_index.components.sources.digest import BACKENDS
+
+    return index.kind == SQL and settings.source_url.get_backend_name() in BACKENDS
 
 
 def open_source(settings: Settings, index: IndexSettings, *, first: int | None = None) -> Source:
@@ -134,14 +138,12 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
     Raises SettingsError if there is no source of its kind.
     """
     if index.kind == SQL:
-        from rag_index.components.sources.changed_rows import ChangedSource
         from rag_index.components.sources.digest import DigestSource
         from rag_index.components.sources.sql import SqlSource
 
         if index.files is not None:
             index = index.model_copy(update={"files": settings.folder / index.files.expanduser()})
-        changed = SqlSource if index.changed_since is None else ChangedSource
-        source = DigestSource if has_digests(settings, index) else changed
+        source = DigestSource if has_digests(settings, index) else SqlSource
         folder, timeout = settings.data, settings.source.timeout
         return source(settings.source_url, index, timeout=timeout, folder=folder, first=first)
     if index.kind == CODE:
@@ -150,15 +152,6 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
         return CodeSource(settings.root(index), index)
     found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(settings, index)
     return found
-
-
-def has_digests(settings: Settings, index: IndexSettings) -> bool:
-    """Return whether digests tell which documents of an index have to be read: `[source] digest`.
-
-    Who may see a document is in no digest if a query of its own says it; then `changed_since` tells it, or all is read.
-    Nor is the content of files that rows name.
-    """
-    return settings.source.digest and index.kind == SQL and index.access_query is None and index.files is None
 
 
 READ_FACTOR = 20

@@ -88,7 +88,20 @@ class FileReader:
             stamp = kept.stamp if kept.file.tell() else ""
         else:
             stamp = self._stamp(kept := str(kept)) if value is not None and value != "" else ""
-        return AttachedFile(part, f"{form} {INDEX_VERSION} {stamp}", partial(self._read, kept, form)) if stamp else None
+        if not stamp:
+            return None
+        name = "" if isinstance(kept, _Value) else kept
+        return AttachedFile(part, f"{form} {INDEX_VERSION} {stamp}", partial(self._read, kept, form), name)
+
+    def stamp(self, files: Iterable[AttachedFile]) -> str:
+        """Return the stamp of a document that names files, which tells `is_current` whether they changed; "" if it
+        names none."""
+        named = [(file.name, file.stamp.split(" ", 2)[2]) for file in files if file.name]
+        return json.dumps(named) if named else ""
+
+    def is_current(self, stamp: str) -> bool:
+        """Return whether the files of a document are as they were when it had this stamp."""
+        return bool(stamp) and all(self._stamp(name) == known for name, known in json.loads(stamp))
 
     def close(self) -> None:
         child, self._child = self._child, None

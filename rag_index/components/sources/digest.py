@@ -1,78 +1,71 @@
 """A SQL source whose buckets of rows have digests: only the rows of buckets that differ from the last scan are read.
 
-A row belongs to a bucket by its key alone. Keys that are whole numbers are divided into ranges, so that rows that are
-added and changed together are in few buckets; others are hashed. The digest of a row is 128 bits of a hash over its key
-and all columns that the index reads. Values of any type, NULL and empty texts differ in the form that is hashed. The
-digest of a bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each. A change
-leaves it as it was with a probability of 2^-128, unless values are made for that purpose.
-
 The database computes the digests in one pass over the rows, with read rights alone. A run then reads those buckets
 whose digest is not the one that the ledger has. So it finds every change: deletions, rows that are committed late, and
 rows without a time of change, too. A database that writes a value in another way than before (another version, another
-time zone) gives another digest: then the bucket is read for nothing, and nothing is lost.
+time zone) gives another digest: then the bucket is read for nothing, and nothing is lost. Values of any type, NULL and
+empty texts differ in the form that is hashed.
 
 The digests that the ledger gets are sums over the rows as they were read, each with its digest in the same statement.
 So they are the digests of what is in the index, whatever the source did between two queries.
 
-A row of a part counts in the bucket of its document. The columns of joins are columns of the row.
+The columns of joins are columns of the row. A row of a part, or of the query of `access`, counts in the bucket of its
+document. It has to be found for every document to which reading would add it, so it is compared in the same way.
+
+A small table is read whole, and so is one whose digests the database cannot compute, or not in time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import marshal
+import logging
 import sqlite3
-import struct
-import zlib
-from dataclasses import dataclass
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from attrs import evolve
 from sqlalchemy import event, exc
-from sqlalchemy.dialects.postgresql import BIT
+from sqlalchemy.dialects.postgresql import BIT, OID
 
 from rag_index.components.sources import SourcePage
+from rag_index.components.sources.buckets import (
+    MIN_ROWS,
+    TEXT_KEYS,
+    BucketDigests,
+    BucketLayout,
+    PageBuckets,
+    choose_layout,
+    sum_values,
+    value_bucket,
+    values_digest,
+)
 from rag_index.components.sources.pages import DocumentParts, require_all, stream_rows, valid_rows, with_any_text
 from rag_index.components.sources.sql import Cursor, SqlSource
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import encode_keys
-from rag_index.errors import SettingsError
+from rag_index.errors import SourceError, SourceTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Generator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.components.sources.pages import Row
-    from rag_index.components.sources.part_reader import PartRows
+    from rag_index.components.sources.part_reader import RowsBeside
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
-DIGEST_VERSION = 1
-"""Raise it whenever a digest is computed in another way."""
-BUCKET_ROWS = 128
-"""The rows of a bucket, which are all read if one changed. Each bucket is a row of the ledger."""
-MIN_BUCKETS, MAX_BUCKETS = 64, 65_536
-MAX_GAPS = 64
-"""Keys are hashed if they leave more numbers than this unused for each one used: ranges would be too uneven."""
-MAX_TIMES = 4
-"""The growth of a source after which it gets other buckets, when everything is read anyway."""
-TEXT_KEYS = -(1 << 40)
-"""SQLite's keys that are no numbers, although most are, lie below this. Ranges cannot have them."""
-HALF = 1 << 64
-"""A digest is two numbers below this."""
-UNPACK = struct.Struct(">QQ16x").unpack
-"""Returns the two halves of a digest, and leaves out the rest of a SHA-256."""
 BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
 """The databases whose buckets have digests, and the one that they are like."""
 WHOLE_NUMBERS = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}
 """Drivers' codes of the types of whole numbers."""
+NUMBERS = {20, 21, 23, 700, 701, 1700}
+"""PostgreSQL's types of numbers, which it compares with each other."""
 RENDERING = {
-    "postgresql": "SELECT current_setting('lc_monetary')",
+    "postgresql": "SELECT concat_ws(' ', current_setting('lc_monetary'), current_setting('TimeZone'), "
+    "current_setting('DateStyle'), current_setting('IntervalStyle'), current_setting('extra_float_digits'))",
     "mysql": "SELECT concat_ws(' ', @@version, @@time_zone, @@character_set_connection, md5('a'))",
 }
 """What the database's way to write values depends on, beside the types of the columns."""
@@ -97,115 +90,14 @@ aclitem, their arrays, domains, ranges, and composites of them. Of a record, the
 MD5_OF_A = "0cc175b9c0f1b6a831c399e269772661"
 SQLITE_ROWS = 20_000
 """Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long as it lasts."""
-MAX_LISTED = 4096
+MAX_LISTED = 65_536
 """Buckets that one query lists. If more differ, all rows are read."""
 MAX_KEPT_BUCKETS = 1 << 18
 """If the source has grown until it has more buckets, all rows are read and divided into larger ones."""
-MAX_SHARE = 0.5
+MAX_SHARE = 0.9
 """If buckets with more than this share of all rows differ, all rows are read: that needs no second look at each key."""
-
-
-class RowDigest(NamedTuple):
-    """The bucket of a row, and its digest in two halves."""
-
-    bucket: int
-    first: int
-    second: int
-
-
-class BucketDigests(dict[int, list[int]]):
-    """The number of rows, and the sums of both halves of their digests, by bucket."""
-
-    @property
-    def rows(self) -> int:
-        return sum(rows for rows, _, _ in self.values())
-
-    def add(self, bucket: int, rows: int, first: int, second: int) -> None:
-        """Add rows of a bucket to it; of parts, which are no rows of their own, none."""
-        sums = self.setdefault(bucket, [0, 0, 0])
-        sums[0], sums[1], sums[2] = sums[0] + rows, sums[1] + first, sums[2] + second
-
-    def add_part(self, bucket: int, first: int, second: int) -> None:
-        """Add the digest of parts to their bucket, unless its documents are newer than the digests."""
-        if bucket in self:
-            self.add(bucket, 0, first, second)
-
-    def encoded(self) -> dict[int, str]:
-        """Return the digest of each bucket, as the ledger keeps it."""
-        return {
-            bucket: f"{rows}:{first % HALF:016x}{second % HALF:016x}" for bucket, (rows, first, second) in self.items()
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class BucketLayout:
-    """How rows are divided into buckets. It is kept in the ledger as text."""
-
-    kind: Literal["range", "hash"]
-    size: int
-    """The keys of a range, or the number of hash buckets (a power of 2)."""
-    rendering: str
-    """What decides how the database writes values; digests that were computed with another are not comparable."""
-
-    def encode(self) -> str:
-        return json.dumps([DIGEST_VERSION, self.kind, self.size, self.rendering])
-
-    @classmethod
-    def decode(cls, text: str | None) -> BucketLayout | None:
-        """Return the layout that a scan left; None if there is none, or none of this version."""
-        try:
-            version, kind, size, rendering = json.loads(text or "")
-        except (TypeError, ValueError):
-            return None
-        return cls(kind, size, rendering) if version == DIGEST_VERSION else None
-
-    def fits(self, wanted: BucketLayout) -> bool:
-        """Return whether buckets of this layout are about like those of the layout that a source would get now."""
-        return self.kind == wanted.kind and wanted.size / MAX_TIMES <= self.size <= wanted.size * MAX_TIMES
-
-    def keys_of(self, buckets: Collection[int]) -> tuple[int, int] | None:
-        """Return two numbers between which the keys of these buckets are; None if nothing is known of them."""
-        if self.kind != "range" or min(buckets) <= TEXT_KEYS + MIN_BUCKETS:
-            return None  # databases round to zero or downwards: a range more on either side
-        ends = (min(buckets) - 1) * self.size, (max(buckets) + 2) * self.size
-        highest = HALF // 2 - 1 if max(buckets) * self.size < HALF // 2 else HALF  # of a BIGINT UNSIGNED
-        return max(ends[0], 1 - HALF // 2), min(ends[1], highest)
-
-
-def choose_layout(rows: int, lowest: Any, highest: Any, rendering: str) -> BucketLayout:
-    """Return the layout for `rows` rows with keys from `lowest` to `highest`, None unless they are whole numbers."""
-    wanted = max(MIN_BUCKETS, min(MAX_BUCKETS, rows // BUCKET_ROWS))
-    count = 1 << (wanted - 1).bit_length()
-    if lowest is not None and highest is not None and highest - lowest <= MAX_GAPS * max(rows, MIN_BUCKETS):
-        return BucketLayout("range", max(2, -(-(highest - lowest + 1) // count)), rendering)
-    return BucketLayout("hash", count, rendering)
-
-
-def value_bucket(layout: BucketLayout, key: Sequence[Any]) -> int:
-    """Return the bucket of a key as SQLite gives it."""
-    if layout.kind == "range" and isinstance(key[0], int | float) and abs(key[0]) <= HALF // 2:
-        return int(key[0] // layout.size)
-    hashed = zlib.crc32(marshal.dumps(tuple(key), 0))
-    return hashed & (layout.size - 1) if layout.kind == "hash" else TEXT_KEYS - (hashed & (MIN_BUCKETS - 1))
-
-
-def values_digest(values: Sequence[Any]) -> tuple[int, int]:
-    """Return the digest of values as SQLite gives them, in two halves. `marshal` in its version 0 writes each value
-    with its type and its length, and nothing else decides the bytes."""
-    first, second = UNPACK(hashlib.sha256(marshal.dumps(tuple(values), 0)).digest())
-    return first, second
-
-
-def sum_values(
-    layout: BucketLayout, rows: Iterable[tuple[Any, ...]], width: int
-) -> tuple[BucketDigests, tuple[Any, ...]]:
-    """Return the digests of rows as SQLite gives them, and the key of the last one. A key has `width` columns."""
-    found, row = BucketDigests(), ()
-    for row in rows:  # as `values_digest` and `add`, which would take a fifth longer if they were called for each row
-        first, second = UNPACK(hashlib.sha256(marshal.dumps(row, 0)).digest())
-        sums = found.setdefault(value_bucket(layout, row[:width]), [0, 0, 0])
-        sums[0], sums[1], sums[2] = sums[0] + 1, sums[1] + first, sums[2] + second
-    return found, row[:width]
+UNDIVIDED = BucketLayout("none", 0, "")
+logger = logging.getLogger("rag_index.source")
 
 
 class DigestSource(SqlSource):
@@ -213,76 +105,102 @@ class DigestSource(SqlSource):
 
     def __init__(self, url: URL, index: IndexSettings, **how: Any) -> None:
         super().__init__(url, index, **how)
-        backend = url.get_backend_name()
-        if backend not in BACKENDS:
-            self.close()
-            raise SettingsError(
-                f"[source] digest = true: there are no digests of {backend}, only of PostgreSQL, MariaDB, MySQL and "
-                "SQLite; leave digest out"
-            )
-        self._backend = BACKENDS[backend]
-        if backend == "sqlite":
+        self._backend = BACKENDS[url.get_backend_name()]
+        if self._backend == "sqlite":
 
             @event.listens_for(self._engine, "connect")
             def register(connection: Any, _record: object) -> None:
                 connection.create_function("rag_index_bucket", -1, lambda *key: value_bucket(self._layout, key))
+                connection.create_function(
+                    "rag_index_reads", -1, lambda *key: value_bucket(self._layout, key) in (self._to_read or ())
+                )
 
+        self._files = self._reader.files if index.files is not None else None
         self._copies_always = self._copies
         self._state: ScanState | None = None
-        self._layout = BucketLayout("hash", 1, "")
+        self._layout = UNDIVIDED
         self._rows: int | None = None
-        self._as_text: dict[PartRows | None, list[bool]] = {}
-        """Which columns of the rows (None) and of each table of parts are hashed as text."""
-        self._unread: dict[int, int] = {}
+        self._as_text: dict[RowsBeside | None, list[bool]] = {}
+        """Which columns of the rows (None) and of each table beside them are hashed as text."""
+        self._compared_as: dict[RowsBeside, list[Any]] = {}
+        """As what the columns of a document are compared with those of a table; None for as they are."""
+        self._unread = 0
         self._to_read: set[int] | None = None
         """The buckets to be read; None if all are."""
-        self._parts.digest_columns, self._parts.digest = self._part_columns, self._part_digest
+        self._open: set[int] = set()
+        """Buckets of which some rows were read."""
+        self._expected: Counter[int] | None = None
+        """How many rows of each bucket were not read yet; None if the order of the rows tells when one is complete."""
+        self._parts.digest_columns, self._parts.digest = self._columns_beside, self._digest_beside
+        if self._access is not None:
+            self._access.digest_columns, self._access.digest = self._columns_beside, self._digest_beside
 
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
-        self._state = state
-        self._rows, self._unread, self._to_read = None, {}, None
+        self._state, self._layout, self._rows = state, UNDIVIDED, None
 
     def count(self) -> int:
         return super().count() if self._state is None else self._begin(self._state)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """Return a page of rows from the buckets to be read. The first page has the buckets that stay unread."""
+        """Return a page of rows from the buckets to be read."""
         if self._state is None or cursor is not None:
             return super().page(cursor, rows)
         self._begin(self._state)
-        if self._to_read is not None and not self._to_read:
-            return SourcePage(DocumentBatch.empty(), None, unread_buckets=self._unread)
-        return evolve(super().page(cursor, rows), unread_buckets=self._unread)
+        if self._to_read is not None and not self._expected:
+            page = SourcePage(DocumentBatch.empty(), None, buckets=PageBuckets({}, BucketDigests(), ()))
+        else:
+            page = super().page(cursor, rows)
+        return page if page.buckets is None else evolve(page, buckets=evolve(page.buckets, unread=self._unread))
 
     def _begin(self, state: ScanState) -> int:
         """Find out which buckets have to be read, once for each scan, and return how many rows there are."""
         if self._rows is not None:
             return self._rows
-        with self._connect(patience=self._timeout) as connection:
-            types, rendering = self._rendering(connection)
-            before = BucketLayout.decode(state.last_watermark)
-            before = before if before is not None and before.rendering == rendering else None
-            if before is not None and state.watermark is not None:
-                self._layout = before
-                self._compare(state.digests(), self._digests(connection))
-            if self._to_read is None:
-                self._copies = self._copies_always
-                self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
-        state.set_watermark(self._layout.encode())
-        self._counted = (self._rows or 0) - sum(self._unread.values())
-        return self._rows or 0
+        self._unread, self._to_read, self._open, self._expected = 0, None, set(), None
+        self._copies = self._copies_always
+        lasting = UNDIVIDED if state.recent and state.layout == UNDIVIDED else None
+        try:
+            if lasting is None:
+                with self._connect(patience=self._timeout) as connection:
+                    self._rows = self._divide(connection, state)
+                lasting = self._layout if self._layout != UNDIVIDED else None
+        except (SourceError, SourceTimedOut) as error:
+            logger.info("%s is read whole, since the database computes no digests: %s", self._name, error)
+            self._unread, self._to_read, self._expected, self._copies = 0, None, None, self._copies_always
+            self._rows, self._layout, lasting = None, UNDIVIDED, UNDIVIDED
+        self._rows = super().count() if self._rows is None else self._rows
+        self._counted = self._rows - self._unread
+        state.begin(lasting, self._to_read)
+        return self._rows
 
-    def _compare(self, known: Mapping[int, str], found: BucketDigests) -> None:
-        """Choose the buckets to read by these digests, unless there is too much to read."""
-        differ = {bucket for bucket, digest in found.encoded().items() if known.get(bucket) != digest}
-        unread = {bucket: rows for bucket, (rows, _, _) in found.items() if bucket not in differ}
-        same = sum(unread.values())
-        if len(found) > MAX_KEPT_BUCKETS or len(differ) > MAX_LISTED or found.rows - same > MAX_SHARE * found.rows:
-            return
-        self._rows, self._to_read, self._unread = found.rows, differ, unread
-        # pages in the order of a key do not help to find hashed buckets: one pass does
-        self._copies = self._copies_always or (self._layout.kind == "hash" and self._backend != "sqlite")
+    def _divide(self, connection: Connection, state: ScanState) -> int:
+        """Choose the layout and the buckets to read, and return how many rows there are."""
+        types, rendering = self._rendering(connection)
+        before = state.layout
+        if state.recent and before is not None and before.rendering == rendering:
+            self._layout = before
+            known = state.digests(self._files.is_current if self._files is not None else None)
+            rows = self._compare(known, self._digests(connection))
+            if self._to_read is not None:
+                return rows
+        self._layout, rows = self._choose_layout(connection, types, rendering, before)
+        if self._layout != UNDIVIDED:
+            self._try_columns(connection)
+        return rows
+
+    def _compare(self, known: Mapping[int, str], found: BucketDigests) -> int:
+        """Choose the buckets to read by these digests, unless there is too much to read. Return the number of rows."""
+        encoded = found.encoded()
+        differ = {bucket for bucket, digest in encoded.items() if known.get(bucket) != digest}
+        differ |= known.keys() - encoded.keys()
+        expected = Counter({bucket: found[bucket][0] for bucket in differ if bucket in found})
+        rows, to_read = found.rows, expected.total()
+        if len(found) <= MAX_KEPT_BUCKETS and len(differ) <= MAX_LISTED and to_read <= MAX_SHARE * rows:
+            self._to_read, self._expected, self._unread = differ, expected, rows - to_read
+            # pages in the order of a key do not help to find hashed buckets: one pass does
+            self._copies = self._copies_always or (self._layout.kind == "hash" and self._backend != "sqlite")
+        return rows
 
     def _choose_layout(
         self, connection: Connection, types: Sequence[Any], rendering: str, before: BucketLayout | None
@@ -293,9 +211,46 @@ class DigestSource(SqlSource):
         ends = [sa.func.min(key), sa.func.max(key)] if whole else [sa.null(), sa.null()]
         statement = sa.select(sa.func.count(), *ends).select_from(self._from).where(*self._keys_not_null())
         rows, *found = connection.execute(statement).one()
+        if rows < MIN_ROWS:
+            return UNDIVIDED, rows
         lowest, highest = [value if isinstance(value, int) else None for value in found]
         wanted = choose_layout(rows, lowest, highest, rendering)
         return (before if before is not None and before.fits(wanted) else wanted), rows
+
+    def _try_columns(self, connection: Connection) -> None:
+        """Let the database compute some digests, which it may refuse, and count the rows of each bucket if no order of
+        the rows tells when one is complete."""
+        if self._backend != "sqlite":
+            beside = (table.select(*self._columns_beside(table)) for table in self._beside(connection))
+            for statement in (self._select_scanned(), *beside):
+                connection.execute(statement.limit(1)).fetchall()
+        if self._layout.kind == "hash" and not self._copies:
+            bucket = self._bucket().label("bucket")
+            counts = sa.select(bucket, sa.func.count()).where(*self._keys_not_null()).group_by(bucket)
+            self._expected = Counter({int(number): rows for number, rows in connection.execute(counts)})
+
+    def _completed(self, numbers: Sequence[int], *, last: bool) -> Collection[int]:
+        """Return the buckets that are complete with these rows, which are in these buckets."""
+        self._open.update(numbers)
+        if last:
+            done = set(self._open)
+        elif self._expected is not None:
+            self._expected.subtract(numbers)
+            done = {number for number in self._open.intersection(numbers) if self._expected[number] <= 0}
+        else:  # in the order of the key; of a key that is no number, nothing is known
+            done = {number for number in self._open if number != numbers[-1] and number > TEXT_KEYS}
+        self._open -= done
+        return done
+
+    def _all_rows(self) -> Generator[Row, None, None]:
+        """Yield the rows of the copy, and count those of each bucket."""
+        if self._layout == UNDIVIDED:
+            yield from super()._all_rows()
+            return
+        self._expected = expected = Counter[int]()
+        for row in super()._all_rows():
+            expected[int(row[-2])] += 1
+            yield row
 
     def _digests(self, connection: Connection) -> BucketDigests:
         if self._backend == "sqlite":
@@ -304,8 +259,8 @@ class DigestSource(SqlSource):
         for row in connection.execute(self.digest_statement(), execution_options=streamed):
             found.add(*map(int, row))
         require_all(connection, self._select(), found.rows)
-        for table in self._parts.tables:
-            rows = self._with_parts(table, self._digest_columns()[0], *self._part_columns(table))
+        for table in self._beside(connection):
+            rows = self._with_documents(table, self._bucket(), *self._columns_beside(table))
             for bucket, _, *sums in connection.execute(self._summed(rows), execution_options=streamed):
                 found.add_part(int(bucket), *map(int, sums))
         return found
@@ -331,53 +286,93 @@ class DigestSource(SqlSource):
                 numbers.append(sa.cast(part, sa.Numeric(20)))
         return sa.select(every.c.bucket, sa.func.count(), *map(sa.func.sum, numbers)).group_by(every.c.bucket)
 
-    def _digest_columns(self) -> tuple[Any, Any]:
+    def _bucket(self) -> Any:
         size, keys = self._layout.size, self._keys
-        values = list(super()._select().selected_columns)[len(keys) :]
-        whole = self._digest_of([*keys, *values], None)
+        if self._backend == "sqlite":
+            return sa.func.rag_index_bucket(*keys)
         if self._layout.kind == "range":
             by_range = _sql(f"{size}::bigint" if self._backend == "postgresql" else size)
-            return keys[0].op("/" if self._backend == "postgresql" else "DIV")(by_range), whole
+            return keys[0].op("/" if self._backend == "postgresql" else "DIV")(by_range)
         if self._backend == "postgresql":
             text = sa.cast(sa.func.row(*keys), sa.Text).collate("C")
-            return sa.func.hashtextextended(text, _sql(0)).op("&")(_sql(size - 1)), whole
+            return sa.func.hashtextextended(text, _sql(0)).op("&")(_sql(size - 1))
         joined = sa.func.concat(*[sa.func.md5(key) for key in keys])
-        return sa.func.crc32(joined).op("&")(_sql(size - 1)), whole
+        return sa.func.crc32(joined).op("&")(_sql(size - 1))
 
-    def _digest_of(self, values: Sequence[sa.ColumnElement[Any]], table: PartRows | None) -> sa.ColumnElement[Any]:
+    def _digest_columns(self) -> tuple[Any, Any]:
+        values = list(self._select().selected_columns)[len(self._keys) :]
+        return self._bucket(), self._digest_of([*self._keys, *values], None)
+
+    def _digest_of(self, values: Sequence[sa.ColumnElement[Any]], table: RowsBeside | None) -> sa.ColumnElement[Any]:
         if self._backend == "postgresql":
             as_text = zip(values, self._as_text[table], strict=True)
             sent = [sa.cast(value, sa.Text) if text else value for value, text in as_text]
             return sa.func.sha256(sa.func.record_send(sa.func.row(*sent)))
         return sa.func.md5(sa.func.concat(*[sa.func.coalesce(sa.func.md5(column), "-") for column in values]))
 
-    def _part_columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
-        if self._backend == "sqlite" or self._state is None:
-            return []
-        return [self._digest_of([table.rows.c[name] for name in table.columns], table)]
+    # Rows of other tables
 
-    def _part_digest(self, row: Row) -> tuple[int, int]:
-        if self._state is None:
+    def _beside(self, connection: Connection) -> list[RowsBeside]:
+        """Return the tables whose rows are read beside those of the documents."""
+        pairs = None if self._access is None else self._access.pairs(connection)
+        return [*self._parts.tables, *([] if pairs is None else [pairs])]
+
+    def _columns_beside(self, table: RowsBeside) -> list[sa.ColumnElement[Any]]:
+        """Return what is read of a table beside its columns."""
+        if self._backend == "sqlite" or self._layout == UNDIVIDED:
+            return []
+        return [self._digest_of(table.read_columns, table)]
+
+    def _digest_beside(self, row: Row) -> tuple[int, int]:
+        if self._layout == UNDIVIDED:
             return 0, 0
         return values_digest(row) if self._backend == "sqlite" else _read_digest(row[-1])
 
-    def _with_parts(self, table: PartRows, *columns: sa.ColumnElement[Any]) -> Select[Any]:
-        both: list[Any] = [
-            (table.rows.c[own], self._from.c[other]) for own, other in zip(table.on, table.of_document, strict=True)
-        ]
-        if self._backend == "postgresql":  # types may differ, such as a text that holds ids of several tables
-            both = [(sa.cast(own, sa.Text), sa.cast(other, sa.Text)) for own, other in both]
-        joined = self._from.join(table.rows, sa.and_(*[own == other for own, other in both]))
+    def _with_documents(self, table: RowsBeside, *columns: sa.ColumnElement[Any]) -> Select[Any]:
+        """Return the rows of a table with the documents that they are read for."""
+        both: list[Any] = []
+        compared = self._compared_as.get(table) or [None] * len(table.on)
+        for own, other, kind in zip(table.on, table.of_document, compared, strict=True):
+            value: Any = self._from.c[other]
+            if kind is not None and self._backend == "postgresql":
+                value = sa.cast(sa.cast(value, sa.Text), kind)
+            elif kind is not None:
+                charset, collation = map(_sql, kind)
+                value = sa.func.convert(value.op("USING")(charset)).op("COLLATE")(collation)
+            both.append(table.rows.c[own] == value)
+        joined = self._from.join(table.rows, sa.and_(*both))
         return sa.select(*columns).select_from(joined).where(*self._keys_not_null())
+
+    def _compare_as(self, connection: Connection, table: RowsBeside, types: Sequence[Any], own: Sequence[Any]) -> None:
+        """Find out how the columns of a document are compared with those of a table where it is read, as values: as
+        PostgreSQL reads a text as the type of the column, and as MySQL compares by the collation of the column."""
+        found: list[Any] = [None] * len(table.on)
+        for number, (name, other) in enumerate(zip(table.on, table.of_document, strict=True)):
+            if self._backend == "postgresql":
+                theirs = types[self._reader.positions[other]]
+                if theirs != own[number] and not {theirs, own[number]} <= NUMBERS:
+                    name_of = sa.select(sa.func.format_type(sa.cast(_sql(own[number]), OID), _sql(-1)))
+                    found[number] = _Named(str(connection.scalar(name_of)))
+            else:
+                column = table.rows.c[name]
+                rows = (
+                    sa.select(_sql(1).label("one")).subquery("one").outerjoin(table.rows, sa.true())
+                )  # it may be empty
+                row = sa.select(sa.func.charset(column), sa.func.collation(column)).select_from(rows).limit(1)
+                kind = connection.execute(row).one()
+                found[number] = tuple(kind) if kind[0] != "binary" else None
+        self._compared_as[table] = found
+
+    # SQLite
 
     def _digests_of_sqlite(self, connection: Connection) -> BucketDigests:
         """Return the digest of each bucket, page by page, so that writers need not wait for all of them."""
         found, cursor, rows = BucketDigests(), None, SQLITE_ROWS
         while rows == SQLITE_ROWS:
             page, last = with_any_text(connection, partial(self._sum_page, connection, cursor))
+            rows, cursor = page.rows, Cursor(last)
             for bucket, sums in page.items():
                 found.add(bucket, *sums)
-            rows, cursor = page.rows, Cursor(last)
         return found
 
     def _sum_page(self, connection: Connection, cursor: Cursor | None) -> tuple[BucketDigests, tuple[Any, ...]]:
@@ -390,65 +385,88 @@ class DigestSource(SqlSource):
                 found, last = sum_values(self._layout, valid_rows(connection, rows, width), width)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(str(statement), {}, error) from error
-        for table in self._parts.tables if found else ():
-            statement = self._with_parts(table, *self._keys, *table.read_columns).where(sa.not_(self._after(last)))
+        for table in self._beside(connection) if found else ():
+            statement = self._with_documents(table, *self._keys, *table.read_columns).where(sa.not_(self._after(last)))
             if cursor is not None:
                 statement = statement.where(self._after(cursor.key))
             for row in stream_rows(connection, statement):
                 found.add_part(value_bucket(self._layout, row[:width]), *values_digest(row[width:]))
         return found, last
 
-    def _select(self) -> Select[Any]:
-        statement = super()._select()
-        if self._state is None:
+    # What is read
+
+    def _select_scanned(self) -> Select[Any]:
+        statement = self._select()
+        if self._layout == UNDIVIDED:
             return statement
         if self._backend != "sqlite":
             statement = statement.add_columns(*self._digest_columns())
         if (numbers := self._to_read) is None:
             return statement
-        bucket = sa.func.rag_index_bucket(*self._keys) if self._backend == "sqlite" else self._digest_columns()[0]
-        listed = ", ".join(map(str, sorted(numbers)))
-        statement = statement.where(bucket.op("IN", is_comparison=True)(_sql(f"({listed})")))
+        if self._backend == "sqlite":
+            statement = statement.where(sa.func.rag_index_reads(*self._keys))
+        else:
+            listed = ", ".join(map(str, sorted(numbers)))
+            statement = statement.where(self._bucket().op("IN", is_comparison=True)(_sql(f"({listed})")))
         ends = self._layout.keys_of(numbers)  # an index on the key helps
         return statement if ends is None else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
 
-    def _groups(self, connection: Connection, rows: Sequence[Row]) -> list[list[str]] | None:
-        has_digests = self._state is not None and self._backend != "sqlite"
-        return super()._groups(connection, [row[:-2] for row in rows] if has_digests else rows)
-
-    def _read(self, rows: Sequence[Row], cursor: Any, parts: Sequence[DocumentParts]) -> SourcePage:
-        if self._state is None:
-            return super()._read(rows, cursor, parts)
-        width = len(self._keys)
-        if self._backend == "sqlite":
-            digests = [RowDigest(value_bucket(self._layout, row[:width]), *values_digest(row)) for row in rows]
-        else:
-            digests = [RowDigest(int(row[-2]), *_read_digest(row[-1])) for row in rows]
-        if self._parts.tables:
-            pairs = zip(digests, parts, strict=True)
-            digests = [RowDigest(own.bucket, *map(sum, zip(own[1:], one.digest, strict=True))) for own, one in pairs]
-        page = super()._read(rows, cursor, parts)
-        keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)) or [()] * width)
-        return evolve(page, digests=dict(zip(keys, digests, strict=True)))
+    def _read_scanned(self, rows: Sequence[Row], cursor: Any, parts: Sequence[DocumentParts]) -> SourcePage:
+        page = super()._read_scanned(rows, cursor, parts)
+        if self._layout == UNDIVIDED:
+            return page
+        if (files := self._files) is not None:
+            pairs = zip(page.documents.keys, map(files.stamp, page.documents.files), strict=True)
+            page = evolve(page, stamps={key: stamp for key, stamp in pairs if stamp})
+        width, sums, numbers = len(self._keys), BucketDigests(), list[int]()
+        for row, beside in zip(rows, parts, strict=True):
+            if self._backend == "sqlite":
+                number, (first, second) = value_bucket(self._layout, row[:width]), values_digest(row)
+            else:
+                number, (first, second) = int(row[-2]), _read_digest(row[-1])
+            sums.add(number, 1, first + beside.digest[0], second + beside.digest[1])
+            numbers.append(number)
+        keys = page.documents.keys
+        if page.unreadable:
+            keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)))
+        complete = self._completed(numbers, last=cursor is None)
+        return evolve(page, buckets=PageBuckets(dict(zip(keys, numbers, strict=True)), sums, complete))
 
     def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
-        by_table: dict[PartRows | None, list[Any]] = {}
-        for table in (None, *self._parts.tables):
-            statement = super()._select() if table is None else table.select()
+        """Return the codes of the types of all columns, and what decides how the database writes values. Raises
+        SourceError if it cannot hash them."""
+        by_table: dict[RowsBeside | None, list[Any]] = {}
+        for table in (None, *self._beside(connection)):
+            statement = self._select() if table is None else table.select()
             with connection.execute(statement.limit(0)) as result:
                 description: Any = result.cursor.description if result.cursor is not None else []
                 by_table[table] = [column[1] for column in description]
         types = [one for some in by_table.values() for one in some]
+        if self._backend == "sqlite":
+            return types, self._backend
         if self._backend == "postgresql":
             listed = f"{{{','.join(map(str, types))}}}"
             lacking = set(connection.scalars(sa.text(WITHOUT_BINARY_FORM), {"types": listed}))
             self._as_text = {table: [one in lacking for one in some] for table, some in by_table.items()}
-        if self._backend == "sqlite":
-            return types, self._backend
+        for table, own in by_table.items():
+            if table is not None:
+                self._compare_as(connection, table, by_table[None], own)
         found = str(connection.exec_driver_sql(RENDERING[self._backend]).scalar())
         if self._backend == "mysql" and not found.endswith(MD5_OF_A):
-            raise SettingsError("[source] digest = true: this database computes no MD5; leave digest out")
+            raise SourceError("this database computes no MD5")
         return types, f"{self._backend} {found} {' '.join(map(str, types))}"
+
+
+class _Named(sa.types.UserDefinedType[Any]):
+    """A type by the name that the database has for it."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
 
 
 def _sql(value: object) -> sa.ColumnElement[Any]:

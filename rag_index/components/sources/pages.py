@@ -270,6 +270,10 @@ class DocumentParts:
     groups: Sequence[str] | None = None
     """The groups that may see the document; None for an index without `access`."""
 
+    def add_digest(self, first: int, second: int) -> None:
+        """Add the digest of a row of another table."""
+        self.digest = self.digest[0] + first, self.digest[1] + second
+
 
 NO_PARTS = DocumentParts()
 

@@ -19,6 +19,7 @@ from rag_index.components.sources.pages import (
     DocumentParts,
     LinkComposer,
     PayloadMaker,
+    read_columns,
     stream_rows,
     with_any_text,
 )
@@ -50,43 +51,58 @@ MAX_PARAMETERS = 30_000
 """The values that one query compares with: databases limit them."""
 
 
-class PartRows:
+class RowsBeside:
+    """The rows of another table that belong to documents, by columns that have the same values."""
+
+    def __init__(
+        self,
+        rows: FromClause,
+        on: Sequence[str],
+        of_document: Sequence[str],
+        read_columns: Sequence[sa.ColumnElement[Any]],
+    ) -> None:
+        """`on` are the columns that are compared, the first of those that are read; `of_document` those of documents
+        with the same values."""
+        self.rows, self.on, self.of_document, self.read_columns = rows, list(on), list(of_document), list(read_columns)
+
+    def select(self, *more: sa.ColumnElement[Any]) -> Select[Any]:
+        """Return the rows, and more columns of them; none whose value to compare with is NULL."""
+        known = [self.rows.c[name].is_not(None) for name in self.on]
+        return sa.select(*self.read_columns, *more).where(*known)
+
+
+def no_columns(_table: RowsBeside) -> list[sa.ColumnElement[Any]]:
+    """Return what is read beside the columns of a table that has no digests: nothing."""
+    return []
+
+
+class PartRows(RowsBeside):
     """Reads the rows of one table of parts, and adds them to documents."""
 
     def __init__(self, part: PartSettings, index: IndexSettings, files: FileReader | None = None) -> None:
         """Read the rows of a part; `files` takes its files."""
         self._part = part
         self.label = part.label
-        pairs = part.pairs(index.key_columns)
-        self.on = [column for column, _ in pairs]
-        """The columns of the part that are compared."""
-        self.of_document = [column for _, column in pairs]
-        """The columns of the document that have the same values."""
-        self.rows: FromClause = part_from(part, index)
+        on, of_document = map(list, zip(*part.pairs(index.key_columns), strict=True))
+        rows = part_from(part, index)
         named = [name.removeprefix(f"{part.label}.") for name in index.not_secret]
         self.format = part.format
         self.composer = Composer(part.text, part.format, not_secret=named)
         self._link = LinkComposer(part.link)
         self._payload = PayloadMaker(part.payload, part.joins)
         order = [name for name, _ in part.order]
-        groups = [self.on, part.key_columns, self.composer.columns, part.payload, self._link.columns, order]
+        groups = [on, part.key_columns, self.composer.columns, part.payload, self._link.columns, order]
         self.columns = [name for group in groups for name in group]
         """The columns that are read, those of `on` first."""
         self._files = files
         file_names = file_columns(part.format)
         self.fetch_rows = 1 if file_names else FETCH_ROWS
-        self.read_columns: list[sa.ColumnElement[Any]] = [
-            start_of(self.rows.c[name]) if name in file_names else self.rows.c[name] for name in self.columns
-        ]
+        read = [start_of(rows.c[name]) if name in file_names else rows.c[name] for name in self.columns]
+        super().__init__(rows, on, of_document, read)
         ends = [sum(map(len, groups[: number + 1])) for number in range(len(groups))]
         _, self._key, self._text, self._fields, self._links, _ = (
             slice(end - len(group), end) for end, group in zip(ends, groups, strict=True)
         )
-
-    def select(self, *more: sa.ColumnElement[Any]) -> Select[Any]:
-        """Return the rows of the part, and more columns of them; none whose value to compare with is NULL."""
-        known = [self.rows.c[name].is_not(None) for name in self.on]
-        return sa.select(*self.read_columns, *more).where(*known)
 
     def order(self) -> list[sa.ColumnElement[Any]]:
         """Return the order of the rows: that of the settings within each document, with the least first, NULL last.
@@ -136,7 +152,7 @@ class PartsReader:
         """Read the parts of rows that have the columns of documents at these positions; `files` takes the files."""
         self.tables = [PartRows(part, index, files) for part in index.parts]
         self._positions = positions
-        self.digest_columns: Callable[[PartRows], list[sa.ColumnElement[Any]]] = lambda table: []
+        self.digest_columns: Callable[[RowsBeside], list[sa.ColumnElement[Any]]] = no_columns
         """What is read beside the columns of a part, for `digest`."""
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
 
@@ -167,7 +183,7 @@ class PartsReader:
                         if self.digest is not None:
                             first, second = self.digest(row)
                             for one in found:
-                                one.digest = one.digest[0] + first, one.digest[1] + second
+                                one.add_digest(first, second)
                         if chars > max_chars and len(rows) > 1:
                             return None
             return documents
@@ -242,15 +258,19 @@ class AccessReader:
     def __init__(self, index: IndexSettings) -> None:
         self._index = index
         self._width = len(index.key_columns)
-        self._pairs: FromClause | None = None
+        self._place = self._width + len(read_columns(index))
+        self._pairs: RowsBeside | None = None
+        self.digest_columns: Callable[[RowsBeside], list[sa.ColumnElement[Any]]] = no_columns
+        """What is read beside the columns of a pair, for `digest`."""
+        self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
 
     def check(self, connection: Connection, key: Row | None) -> None:
         """Check that the query of pairs runs, and that its keys can be compared with `key`, that of some document.
         Raises SettingsError if it does not, or they cannot."""
-        if self._index.access_query is None:
+        if (pairs := self.pairs(connection)) is None:
             return
-        pairs, what = self._pairs_of(connection), "the query of access"
-        _, rows = first_rows(connection, self._index, sa.select(*pairs.c), what, limit=1)
+        what = "the query of access"
+        _, rows = first_rows(connection, self._index, sa.select(*pairs.rows.c), what, limit=1)
         if key is None:
             return
         first_rows(connection, self._index, self._select(connection, pairs, [key]), what, limit=1)
@@ -261,24 +281,38 @@ class AccessReader:
                     f"{name} is {type(other).__name__} ({other!r:.40}); cast one of them in its query"
                 )
 
-    def groups(self, connection: Connection, rows: Sequence[Row]) -> list[list[str]]:
-        """Return the groups of each row of key, columns and the groups' column, if any. Raises the driver's errors."""
+    def add(self, connection: Connection, rows: Sequence[Row], documents: Sequence[DocumentParts]) -> None:
+        """Add the groups of each row of key, columns and the groups' column, if any, to its document. Raises the
+        driver's errors."""
         if self._index.asks_database:  # which is asked in each search; a caller who does not ask it sees nothing
-            return [[] for _ in rows]
-        if self._index.access_query is None:
-            return [groups_of(row[-1], self._index.access_separator) for row in rows]
-        pairs = self._pairs_of(connection)
-        keys = [row[: self._width] for row in rows]
-        found: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
-        for some in batches(keys):
-            for pair in stream_rows(connection, self._select(connection, pairs, some)):
-                found[_typed_key(pair[: self._width])].append(pair[self._width])
-        return [groups_of(found.get(_typed_key(key))) for key in keys]
+            found: list[list[Any]] = [[] for _ in rows]
+        elif (pairs := self.pairs(connection)) is None:
+            found = [groups_of(row[self._place], self._index.access_separator) for row in rows]
+        else:
+            by_key: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+            keys = [row[: self._width] for row in rows]
+            for some in batches(keys):
+                for pair in stream_rows(connection, self._select(connection, pairs, some)):
+                    by_key[_typed_key(pair[: self._width])].append(pair)
+            theirs = [by_key.get(_typed_key(key), ()) for key in keys]
+            found = [groups_of([pair[self._width] for pair in some]) for some in theirs]
+            if self.digest is not None:
+                for document, some in zip(documents, theirs, strict=True):
+                    for pair in some:
+                        document.add_digest(*self.digest(pair))
+        for document, groups in zip(documents, found, strict=True):
+            document.groups = groups
 
-    def _select(self, connection: Connection, pairs: FromClause, keys: Sequence[Row]) -> Select[Any]:
-        return sa.select(*pairs.c).where(equals_any(list(pairs.c)[: self._width], keys, connection.dialect.name))
+    def _select(self, connection: Connection, pairs: RowsBeside, keys: Sequence[Row]) -> Select[Any]:
+        columns = [pairs.rows.c[name] for name in pairs.on]
+        wanted = equals_any(columns, keys, connection.dialect.name)
+        return sa.select(*pairs.read_columns, *self.digest_columns(pairs)).where(wanted)
 
-    def _pairs_of(self, connection: Connection) -> FromClause:
+    def pairs(self, connection: Connection) -> RowsBeside | None:
+        """Return the pairs of key and group; None if no query says who may see a document. Raises SettingsError if the
+        query has other columns."""
+        if self._index.access_query is None or self._index.asks_database:
+            return None
         if self._pairs is None:
             query = single_select(str(self._index.access_query), self._index.name)
             every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query.columns().subquery("pairs"))
@@ -289,7 +323,8 @@ class AccessReader:
                     f"index {self._index.name}: the query of access gives {len(names)} columns ({', '.join(names)}); "
                     f"it should give {wanted}, each under a name of its own"
                 )
-            self._pairs = query.columns(*[sa.column(name) for name in names]).subquery("pairs")
+            rows = query.columns(*[sa.column(name) for name in names]).subquery("pairs")
+            self._pairs = RowsBeside(rows, names[:-1], self._index.key_columns, list(rows.c))
         return self._pairs
 
 

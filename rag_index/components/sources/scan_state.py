@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from rag_index.components.sources import Source, SourcePage, has_digests, scan_settings
-from rag_index.components.sources.digest import BucketDigests, BucketLayout
-from rag_index.components.sources.sql import not_unique
+from rag_index.components.ledger.tables import ScanRecord
+from rag_index.components.sources import Source, SourcePage, scan_settings
+from rag_index.components.sources.buckets import BucketDigests, BucketLayout
+from rag_index.components.sources.source_tables import not_unique
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.components.ledger import FailedDocument, Ledger
     from rag_index.core.documents.batches import Failure
@@ -17,17 +19,20 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 FULL_SCAN_SECONDS = 7 * 86_400
-"""How often everything is read although digests, `changed_since` or kind `code` would allow less."""
+"""How often everything is read although digests or stamps would allow less."""
 
 
 class ScanState:
     """The results of earlier scans, with which a source can leave unchanged documents unread.
 
-    A source that knows times of change uses the watermark. One that sees another sign of each document, such as the
-    size and time of a file, uses stamps. A source that reads everything uses neither.
+    A source whose database computes digests uses those of buckets of rows. One that sees another sign of each document,
+    such as the size and time of a file, uses stamps. A source that reads everything uses neither.
 
     Everything is read when nothing is known yet, when the settings of the index changed, for a rebuild, from another
     database, and every `FULL_SCAN_SECONDS`: that finds changes which cannot be seen without reading.
+
+    Before a scan writes anything, the ledger knows which buckets it reads. A bucket is committed when all its rows were
+    read, its documents are written, and those that it lost are deleted. So a run that dies is continued by the next.
     """
 
     def __init__(
@@ -45,50 +50,63 @@ class ScanState:
     ) -> None:
         self._index, self._ledger, self._cid, self._retry = index, ledger, collection_id, retry
         self._watched = watched
-        self._settings, self._digests = scan_settings(settings, index), has_digests(settings, index)
-        before = ledger.scan_state(collection_id)
+        self._settings, self._full_at = scan_settings(settings, index), ledger.clock()
+        self._before = before = ledger.scan_state(collection_id)
         self._is_outdated = before is not None and before.settings != self._settings
-        self._full_at = ledger.clock()
         self.watermark: str | None = None
-        """The watermark that the last complete scan set; None if everything has to be read."""
-        self.last_watermark: str | None = None
-        """The last watermark, even if everything has to be read; None if the settings of the index changed."""
+        """What the last complete scan set; None if everything has to be read."""
+        self.layout: BucketLayout | None = None
+        """The buckets of the last scan, even if everything has to be read; None if the settings changed."""
         if before is not None and not (self._is_outdated or full):
-            self.last_watermark = before.watermark
+            self.layout = BucketLayout.decode(before.watermark)
             if 0 <= self._full_at - before.full_at < FULL_SCAN_SECONDS:
                 self.watermark, self._full_at = before.watermark, before.full_at
         self._next_watermark: str | None = None
-        self._gives_stamps = False
+        self._is_divided = self._gives_stamps = False
+        self._to_read: set[int] | None = None
         self._read = BucketDigests()
-        self._unread: set[int] = set()
+        """The digests of buckets that were begun, and are not committed."""
+        self._complete: set[int] = set()
+        """Those of them whose rows were all read, as far as is known."""
+        self._committed: set[int] = set()
+        self._under_way: dict[str, int] = {}
+        """The buckets of documents that have to be written or deleted, by key."""
+        self._waiting: Counter[int] = Counter()
+        """How many documents are under way in each bucket."""
+        self._any_unplaced = False
         self.pages = 0
         if not single:
             source.use_scan_state(self)
 
     @property
-    def read_all(self) -> bool:
-        """Whether the source reads every document, as far as this state decides it."""
-        return self.watermark is None
+    def recent(self) -> bool:
+        """Whether what is known of an earlier scan can be relied on."""
+        return self.watermark is not None
 
     def is_due(self, failed: FailedDocument) -> bool:
         """Return whether this run tries a failed document again although its text is the same."""
         return failed.is_due(self._ledger.clock(), watched=self._watched)
 
-    def digests(self) -> dict[int, str]:
-        """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
+    # What a source asks and tells
+
+    def begin(self, layout: BucketLayout | None, to_read: set[int] | None) -> None:
+        """Divide the rows as the layout says, None for not at all, and read these buckets, None for all."""
+        self._next_watermark, self._to_read = layout.encode() if layout is not None else None, to_read
+        self._is_divided = True
+
+    def digests(self, is_current: Callable[[str], bool] | None = None) -> dict[int, str]:
+        """Return the digests of the buckets of the last scan; "" for those that must be read. `is_current` tells from
+        the stamp of a document whether the files that it names are as they were."""
         unfinished = self._ledger.unfinished_buckets(self._cid, None if self._retry else self.is_due)
-        return {bucket: found for bucket, found in self._ledger.digests(self._cid).items() if bucket not in unfinished}
+        found = self._ledger.digests(self._cid) | dict.fromkeys(unfinished, "")
+        if is_current is not None:
+            stamps = self._ledger.stamps(self._cid)
+            found |= {bucket: "" for bucket, stamp in stamps if bucket is not None and not is_current(stamp)}
+        return found
 
     def set_watermark(self, watermark: str) -> None:
         """Keep this watermark for the next scan, if this one reaches its end."""
         self._next_watermark = watermark
-
-    def must_read(self, keys: Sequence[str]) -> bool:
-        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
-        known, failed = self._ledger.known(self._cid, keys), self._ledger.failures(self._cid, keys)
-        if any(self._retry or (one.kind == "failed" and self.is_due(one)) for one in failed.values()):
-            return True
-        return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
 
     def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
         """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
@@ -100,6 +118,8 @@ class ScanState:
         """Return the keys of the known documents whose typed key begins with `prefix`."""
         return self._ledger.keys_under(self._cid, prefix)
 
+    # What a run tells
+
     def see(self, page: SourcePage, counts: Counts) -> tuple[int, list[Failure]]:
         """Let the scan see the documents of a page, and count them, but for those that are compared with the ledger.
 
@@ -107,8 +127,10 @@ class ScanState:
         points are recorded as to be deleted. Raises SourceError if a key occurs twice.
         """
         self.pages += 1
+        if self.pages == 1 and self._to_read is not None:
+            self._ledger.read_only(self._to_read)
         keys = [*page.documents.keys, *(failure.key for failure in page.unreadable), *page.unread]
-        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
+        buckets = [page.buckets.of[key] for key in keys] if page.buckets is not None else None
         if twice := self._ledger.see(keys, page=self.pages, buckets=buckets):
             raise not_unique(self._index, twice[0])
         unread = self._leave_unread(page, counts)
@@ -118,32 +140,77 @@ class ScanState:
         known = self._ledger.known(self._cid, list(skipped)) if skipped else {}
         excluded = [skipped[key] for key, row in known.items() if row.chunks or row.pending]
         self._ledger.note_emptied([(failure.key, b"", b"") for failure in excluded])
+        self.expect(page, [failure.key for failure in excluded])
         return unread, excluded
 
     def note(self, page: SourcePage) -> None:
-        """Keep the stamps and the digests of a page, once it was seen."""
-        if self._is_outdated and self.pages == 1:
-            self._ledger.forget_scan(self._cid)  # what is written now would stay unread under the settings before
-        if self._digests and self.pages == 1:
-            before = BucketLayout.decode(self.watermark)
-            if before is None or before != BucketLayout.decode(self._next_watermark):  # buckets may have other numbers
-                self._ledger.forget_digests(self._cid)  # a run that dies now leaves none of either kind
-        for bucket, first, second in page.digests.values():
-            self._read.add(bucket, 1, first, second)
+        """Record which buckets are read, and keep the stamps of a page, once it was seen and before it is written."""
+        if self.pages == 1:
+            self._begin_in_ledger()
+        if (buckets := page.buckets) is not None and buckets.sums:
+            again = self._committed & buckets.sums.keys()  # of which no further row was expected
+            if self._to_read is None or again:
+                self._ledger.open_buckets(self._cid, buckets.sums)
+            for bucket, sums in buckets.sums.items():
+                self._read.add(bucket, *sums)
+            self._waiting.update(again)  # one document that never comes: the next scan reads it
+            self._complete.update(buckets.complete)
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
 
+    def expect(self, page: SourcePage, keys: Iterable[str]) -> None:
+        """Keep the buckets of these documents of a page from being committed until they are written, or deleted."""
+        if page.buckets is not None:
+            found = {key: page.buckets.of[key] for key in keys}
+            self._under_way |= found
+            self._waiting.update(found.values())
+
+    def place(self, page: SourcePage, new: Sequence[str]) -> None:
+        """Give documents of a page their buckets in the ledger: `new` ones, and others that have none yet."""
+        if page.buckets is not None and (keys := list(page.buckets.of) if self._any_unplaced else new):
+            self._ledger.place(self._cid, keys)
+
+    def commit(self, keys: Iterable[str] = ()) -> None:
+        """Commit the buckets that are complete, now that these documents are written or have failed."""
+        for key in keys:
+            if (bucket := self._under_way.pop(key, None)) is not None:
+                self._waiting[bucket] -= 1
+        self._commit([bucket for bucket in self._complete if not self._waiting[bucket]])
+
     def complete(self) -> None:
         """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""
-        if (watermark := self._next_watermark) is not None:
-            with self._ledger.transaction():
-                if self._digests:
-                    self._ledger.record_digests(self._cid, self._read.encoded(), unread=self._unread)
-                self._ledger.record_scan(self._cid, watermark, settings=self._settings, full_at=self._full_at)
+        for bucket in self._under_way.values():  # what was emptied is deleted
+            self._waiting[bucket] -= 1
+        self._commit([bucket for bucket in self._read if not self._waiting[bucket]])
+        if self._is_divided:
+            self._ledger.forget_empty_buckets(self._cid)
+        elif (watermark := self._next_watermark) is not None:
+            self._ledger.record_scan(self._cid, ScanRecord(watermark, self._settings, self._full_at))
         if self._gives_stamps:
-            self._ledger.forget_unseen_files(self._cid)
+            self._ledger.forget_unknown_files(self._cid)
+
+    def _begin_in_ledger(self) -> None:
+        if not self._is_divided:
+            if self._is_outdated:  # what is written now would stay unread under the settings before
+                self._ledger.forget_scan(self._cid)
+            return
+        watermark, before = self._next_watermark, self._before
+        record = ScanRecord(watermark, self._settings, self._full_at) if watermark is not None else None
+        anew = before is not None and (record is None or before.watermark != record.watermark)
+        if record != before or self._to_read != set():
+            self._ledger.begin_buckets(self._cid, record, self._to_read, anew=anew or before is None)
+        self._any_unplaced = record is not None and self._ledger.any_unplaced(self._cid)
+
+    def _commit(self, buckets: Sequence[int]) -> None:
+        """Commit buckets, but those of which documents are left that the scan did not see. These come last."""
+        if buckets:
+            left = self._ledger.commit_buckets(self._cid, self._read.encoded(buckets))
+            self._complete.difference_update(buckets)
+            for bucket in left.symmetric_difference(buckets):
+                self._read.pop(bucket)
+                self._committed.add(bucket)
 
     def _leave_unread(self, page: SourcePage, counts: Counts) -> int:
         """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
@@ -151,10 +218,8 @@ class ScanState:
         Return how many these are.
         """
         documents, empty, failed, skipped = len(page.unread), 0, 0, 0
-        if page.unread_buckets:
-            self._unread.update(page.unread_buckets)
-            self._ledger.leave_unread(page.unread_buckets)
-            documents = sum(page.unread_buckets.values())
+        if page.buckets is not None and page.buckets.unread:
+            documents = page.buckets.unread
             empty, failed, skipped = self._ledger.count_unread(self._cid)
         elif page.unread:
             known = self._ledger.known(self._cid, page.unread)

@@ -21,8 +21,9 @@ from sqlalchemy.types import TupleType, UserDefinedType
 
 from rag_index.components.sources.pages import valid_rows, with_any_text
 from rag_index.core.database import did_you_mean, failure_of
+from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -74,11 +75,6 @@ class SourceTable:
 
 def document_columns(index: IndexSettings) -> list[str]:
     """Return all columns of documents that the settings of an index name, those of joins as `NAME.column`."""
-    return _unique([*_content_columns(index), index.changed_since])
-
-
-def _content_columns(index: IndexSettings) -> list[str]:
-    """Return the columns that decide what documents say, who sees them, and which parts and joined rows they have."""
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
     return _unique([*index.shown_columns, index.access_column, index.language_column, *on, *_on(index.joins)])
 
@@ -390,6 +386,14 @@ def untyped(value: Any) -> sa.ColumnElement[Any]:
 def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """Return the text of a column of MySQL, which is ordered and compared by its characters alone."""
     return sa.cast(column, mysql.CHAR(charset="utf8mb4")).collate("utf8mb4_bin")
+
+
+def not_unique(index: IndexSettings, key: str) -> SourceError:
+    """Return the error for a key that several rows have."""
+    return SourceError(
+        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) occurs more than "
+        "once; name a key that is unique, of several columns if necessary"
+    )
 
 
 def equals_any(

@@ -28,6 +28,7 @@ from rag_index.components.sources.source_tables import (
     equals_any,
     exact_text,
     first_rows,
+    not_unique,
     relations_read,
     single_select,
     untyped,
@@ -55,14 +56,6 @@ USUAL_SECONDS = 10.0
 _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
 """A date or a time that Python cannot hold, as drivers give it: as a text."""
 INT64 = 2**63
-
-
-def not_unique(index: IndexSettings, key: str) -> SourceError:
-    """Return the error for a key that several rows have."""
-    return SourceError(
-        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) occurs more than "
-        "once; name a key that is unique, of several columns if necessary"
-    )
 
 
 class Cursor(NamedTuple):
@@ -166,13 +159,13 @@ class SqlSource:
         if self._copies:
             return self._page_of_copy(cursor, rows)
         with self._connect() as connection:
-            statement = self._in_order(connection, self._select(), cursor).limit(rows + 1)
+            statement = self._in_order(connection, self._select_scanned(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
             parts = self._read_parts(connection, found, pages.PAGE_CHARS)
             if len(parts) < len(found):
                 found, following = found[: len(parts)], found[len(parts)]
             end = self._end(connection, cursor, found, following)
-        return self._read(found, end, parts)
+        return self._read_scanned(found, end, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         with self._connect() as connection:
@@ -209,6 +202,10 @@ class SqlSource:
         files = file_columns(self._index.format)
         columns = [start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names]
         return sa.select(*self._keys, *columns).where(*self._keys_not_null())
+
+    def _select_scanned(self) -> Select[Any]:
+        """Return the rows that a scan reads."""
+        return self._select()
 
     def _keys_not_null(self) -> list[sa.ColumnElement[bool]]:
         return [key.is_not(None) for key in self._keys]
@@ -289,10 +286,10 @@ class SqlSource:
         if self._scanned is None:
             return
         with self._connect(patience=self._timeout, snapshot=True) as connection:
-            there, read = pages.count_rows(connection, self._select()), 0
+            there, read = pages.count_rows(connection, self._select_scanned()), 0
             if there == self._scanned.rows:
                 return
-            keys = self._select().with_only_columns(*self._keys, maintain_column_froms=True)
+            keys = self._select_scanned().with_only_columns(*self._keys, maintain_column_froms=True)
             statement = self._in_order(connection, keys, None).limit(self._scanned.size)
             while found := connection.execute(statement).fetchall():
                 yield list(map(encode_key, found))
@@ -345,9 +342,6 @@ class SqlSource:
             raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
         return keys
 
-    def _groups(self, connection: Connection, rows: Sequence[Row]) -> list[list[str]] | None:
-        return None if self._access is None else self._access.groups(connection, rows)
-
     def _read(
         self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
@@ -359,6 +353,12 @@ class SqlSource:
         groups = {encode_key(row[: len(self._keys)]): one.groups or () for row, one in zip(rows, parts, strict=True)}
         return evolve(page, groups={failure.key: groups[failure.key] for failure in unreadable})
 
+    def _read_scanned(
+        self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
+    ) -> SourcePage:
+        """Return the page of rows of `_select_scanned`."""
+        return self._read(rows, cursor, parts)
+
     def _read_parts(
         self, connection: Connection, rows: Sequence[Row], max_chars: float = math.inf
     ) -> Sequence[pages.DocumentParts]:
@@ -368,8 +368,8 @@ class SqlSource:
         parts = self._parts.read(connection, rows, max_chars)
         # the next page does not ask for rows whose parts would not fit
         self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
-        for one, groups in zip(parts, self._groups(connection, rows[: len(parts)]) or (), strict=False):
-            one.groups = groups
+        if self._access is not None:
+            self._access.add(connection, rows[: len(parts)], parts)
         return parts
 
     def _fetch(
@@ -399,7 +399,7 @@ class SqlSource:
         with connected as connection:
             parts = self._read_parts(connection, found, pages.PAGE_CHARS)
         end = ends[len(parts) - 1] if parts else self._copy.size
-        page = self._read(found[: len(parts)], end if end < self._copy.size else None, parts)
+        page = self._read_scanned(found[: len(parts)], end if end < self._copy.size else None, parts)
         if page.cursor is None:
             self._remove_copy()
         return page
@@ -412,7 +412,7 @@ class SqlSource:
 
     def _all_rows(self) -> Generator[Row, None, None]:
         """Yield the rows of one transaction. Each answer of the database has the time of a query."""
-        statement, read = self._select().limit(self._first), 0
+        statement, read = self._select_scanned().limit(self._first), 0
         with (
             self._errors_as_ours(),
             asking(self._name, patience=USUAL_SECONDS) as call,

@@ -99,6 +99,8 @@ class AttachedFile(NamedTuple):
     """What changes with its content. The hash of the document's text covers it."""
     read: Callable[[], Iterator[tuple[str, str]]]
     """Yields page and text; then raises NotText if something of the file cannot be read."""
+    name: str = ""
+    """The name of a file that a row names."""
 
 
 @dataclass(frozen=True, slots=True)

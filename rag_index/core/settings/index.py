@@ -49,9 +49,9 @@ LANGUAGES = (
 )  # fmt: skip
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
-    "table", "db_schema", "query", "key", "text", "payload", "changed_since", "access",
-    "access_separator", "not_secret", "where", "newest", "title", "link",
-    "format", "files", "joins", "parts", "language_column",
+    "table", "db_schema", "query", "key", "text", "payload", "access", "access_separator",
+    "not_secret", "where", "newest", "title", "link", "format", "files",
+    "joins", "parts", "language_column",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes"}
 """Keys that belong to one kind only."""
@@ -150,10 +150,6 @@ class IndexSettings(Section):
     search](access.md#rights-that-the-database-decides), under the caller's role."""
     access_separator: str = ","
     """The separator of several groups in a text column. If it is empty, the whole text is one group."""
-    changed_since: str | None = None
-    """The column with the time of a row's last change. A run then reads only rows that changed since the last complete
-    run, and [the keys of the others](operations.md#large-tables-changed_since). With `joins`, `parts` or `newest`, use
-    [digests](operations.md#large-tables-digest): a run reads everything all the same."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])

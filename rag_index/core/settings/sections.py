@@ -62,9 +62,6 @@ class SourceSettings(Section):
     """The maximum number of rows of one query. A page also ends at about 4 million characters."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
-    digest: bool = False
-    """Whether the database computes [digests of its rows](operations.md#large-tables-digest), so that a run reads only
-    rows near a change. PostgreSQL, MariaDB, MySQL and SQLite can."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
     """The roles under which a database may [decide what a caller sees](access.md#rights-that-the-database-decides)."""
     caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rag_index.settings")
 
 WITHDRAWN: dict[tuple[str, ...], str] = {
+    ("source", "digest"): "digests are used wherever the database can compute them and the table is large enough",
+    ("indexes", "changed_since"): "the database computes digests of its rows, which find every change",
     ("run", "max_cost"): "the limit that the provider of the embeddings offers bounds what a run costs",
     ("embedder", "wait_for_recovery"): "`[run] wait_for_recovery` says how long a run waits for any of its services",
     ("run", "wait"): "a flow waits for `[run] wait_for_recovery` seconds, and a command for as long as `--wait` says",

@@ -163,8 +163,7 @@ class IndexMaker:
         key_kind = table.source.columns[table.key[0]].kind
         age = table.key[0] if key_kind == "number" or not times else [*changed, times[0].name][0]
         made = {key: settings[key] for key in ORDER if settings.get(key) or key == "payload"}
-        full = [name for name in changed if table.columns[name].filled == 1]
-        return ProposedIndex(self._name(), table.name, made, self.reasons, age, next(iter(full), ""))
+        return ProposedIndex(self._name(), table.name, made, self.reasons, age)
 
     def _name(self) -> str:
         called = words(self._table.source.name)[-len(self._table.noun) :]

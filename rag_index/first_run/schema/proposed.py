@@ -125,8 +125,6 @@ class ProposedIndex:
     """Why a key has its value, by the key; of conditions, by their SQL."""
     age: str = ""
     """The column whose greatest values the newest rows have."""
-    changed: str = ""
-    """The column with the time of a row's last change; "" if none has it for all rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,9 +162,7 @@ def _index_section(index: ProposedIndex, questions: Sequence[HiddenRows]) -> str
         if one.table in tables:
             shown = " ".join(f"--show {shlex.quote(name)}" for name in one.places)
             lines.append(_comment(f"{says([one])}. {one.question} To show them, remove the condition, or add {shown}."))
-    changed = _line("changed_since", index.changed, "if each change sets it: then runs read newer rows alone")
-    more = [f"# {changed}"] if index.changed else []
-    keys = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons, more)
+    keys = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons)
     return "".join(lines) + "\n".join([*keys, ""])
 
 
@@ -176,15 +174,12 @@ def _tables(place: Mapping[str, Any], schema: str = "") -> Iterator[str]:
         yield from _tables(one, schema)
 
 
-def _lines(
-    table: str, settings: Mapping[str, Any], reasons: Mapping[str, str], more: Sequence[str] = ()
-) -> Iterator[str]:
+def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines of a table of the settings, and of those below it: its joins and its parts."""
     yield f"[{table}]"
     for key, value in settings.items():
         if key not in ("joins", "parts"):
             yield _line(key, value, reasons.get(key) or reasons.get(str(value), ""))
-    yield from more
     inner = table.strip("[]")
     for name, join in settings.get("joins", {}).items():
         yield from _lines(f"{inner}.joins.{name}", join, reasons)

@@ -33,7 +33,6 @@ SETTINGS = """\
 project = "chaos"
 [source]
 url = "{url}"
-digest = true
 [run]
 delete_guard = 1.0
 {services}
