@@ -51,13 +51,15 @@ def said_of_try(error: BaseException | None, tries: int) -> str:
 def with_retries(call: Callable[[], T], wait: float) -> T:
     """Return what `call` returns, which is harmless to repeat. Tries it again after transient errors, for `wait`
     seconds after its service failed first."""
-    tries = 0
+    tries, first = 0, 0.0
     while True:
         tries += 1
         try:
             with waiting(wait):
                 return call()
         except TransientError as error:
+            first = first or error.since or time.time()
+            error.deadline = min(first + wait, error.deadline or first + wait)
             if not may_try_again(error, tries):
                 raise
             logger.warning("%s", said_of_try(error, tries))

@@ -116,6 +116,21 @@ def test_what_another_try_cannot_help_is_not_tried_for_long(quick, error, tries)
     assert len(made) == tries
 
 
+def test_a_service_that_does_not_say_since_when_it_fails_is_waited_for_as_long(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(recovery.time, "time", lambda: now[0])
+    monkeypatch.setattr(recovery.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    made = []
+
+    def step() -> None:
+        made.append(now[0])
+        raise StoreUnavailable("away")
+
+    with pytest.raises(StoreUnavailable):
+        with_retries(step, 20)
+    assert made == [1000, 1001, 1003, 1007, 1015, 1030]
+
+
 def test_a_pause_longer_than_the_time_left_is_not_waited_for():
     error = StoreUnavailable("asks for a pause", 120)
     with pytest.raises(StoreUnavailable), waiting(60):

@@ -45,7 +45,7 @@ def listed(project: Project) -> dict[str, str]:
 
 
 def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone(project, fake):
-    project.write_settings(project.config.read_text() + "\n[run]\ntolerate_failed = 0.025\n")
+    project.write_settings(project.config.read_text().replace("[run]\n", "[run]\ntolerate_failed = 0.025\n"))
     project.execute("UPDATE note SET body = 'POISON here' WHERE id IN (17, 40, 41)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     assert project.run().state == "partial"
