@@ -17,6 +17,7 @@ from rag_index.components.sources.hints import restless_column
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_store
 from rag_index.core.machine import collect_seldom
+from rag_index.core.recovery import PATIENCE
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import RagIndexError, SettingsReplaced
 from rag_index.etl.embed import embed
@@ -155,10 +156,9 @@ class KeptRuns:
 
     def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool]) -> None:
         self.alias = settings.alias(name)
-        embedder = settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
-        run = settings.run.model_copy(update={"wait": 0.0})
+        run = settings.run.model_copy(update={"wait": 0.0, "wait_for_recovery": PATIENCE})  # the watch backs off
         store = settings.store.model_copy(update={"erase": False})  # it is done by night
-        self._settings = settings.model_copy(update={"embedder": embedder, "run": run, "store": store})
+        self._settings = settings.model_copy(update={"run": run, "store": store})
         self._name, self._stopped = name, stopped
         self._source: Source | None = None
         self._ledger: Ledger | None = None
@@ -217,7 +217,7 @@ class KeptRuns:
         self._ledger = self._ledger or Ledger(settings.ledger_url)
         self._source = self._source or open_source(settings, settings.index(self._name))
         if settings.store.url is not None:  # the embedded one is closed after each run, so that others may write
-            self._store = self._store or open_store(settings.store)
+            self._store = self._store or open_store(settings.store, patience=PATIENCE)
         return self._source, self._ledger, self._store
 
     def _kept_steps(self) -> KeptSteps:
