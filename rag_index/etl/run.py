@@ -121,7 +121,7 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
     except NOT_WRITABLE:
         raise
     except Exception:
-        window.finish()
+        window.drain()
         raise
     window.finish()
 

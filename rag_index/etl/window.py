@@ -111,10 +111,14 @@ class Window:
         if not self._done.empty():
             self._next()
 
-    def finish(self) -> None:
-        """Wait for all shards under way, and commit them; then try suspects, and those whose process died. Raises as
-        `push`."""
+    def drain(self) -> None:
+        """Wait for all shards under way, and commit them. Raises as `push`."""
         self._down_to(0)
+
+    def finish(self) -> None:
+        """Drain the window; then try suspects, and shards whose process died, which a run that ends early leaves to
+        the next one. Raises as `push`."""
+        self.drain()
         suspects, self._alone = self._alone, []
         with self._record.stopwatch.stage("embed"):
             for shard in suspects:
