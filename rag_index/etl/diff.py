@@ -161,8 +161,10 @@ class Diff:
             yield from self.sharder.add(documents, self._state.pages)
 
     def note_written(self, written: WrittenShard) -> None:
-        """Commit the buckets of which all documents are written now, once those of this shard are committed."""
+        """Commit the buckets of which all documents are written now, once those of this shard are committed, and learn
+        how fast they were embedded."""
         self._state.commit([*written.keys, *(failure.key for failure in written.failures)])
+        self.sharder.observe(written.stats.chars, written.stats.seconds)
 
     def complete(self, *, all_read: bool, all_deleted: bool) -> None:
         """End the comparison of a run that has committed everything, so that the next run may rely on it. With

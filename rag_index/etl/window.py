@@ -183,9 +183,8 @@ class Window:
         scan = self._scan
         with self._record.stopwatch.stage("commit"):
             new = scan.committer.commit(written)
-            scan.diff.note_written(written)
         self._record.add(written, new=new, dimension=scan.target.collection.dimension)
-        scan.diff.sharder.observe(written.stats.chars, written.stats.seconds)
+        scan.diff.note_written(written)
 
     def _write_in_parts(self, shard: Shard) -> None:
         for written in in_parts(shard, self._write_alone):
