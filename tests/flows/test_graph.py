@@ -13,6 +13,7 @@ from tasks import etl as tasks
 from tests.docs.pages import README, blocks
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
+from tests.waiting import eventually
 
 PAGES = "[source]\npage_rows = 60\n"
 
@@ -88,12 +89,12 @@ def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
     assert project.run().state == "completed"
     assert project.index(full=True).state == "completed"
     live = r"^verified \d+ points of 30 documents, \d+ of \d+ sampled found themselves; test_notes__2 is live now$"
-    assert re.search(live, said(), re.MULTILINE), said()
+    eventually(lambda: re.search(live, said(), re.MULTILINE), "the log is sent in the background")
     project.execute("DELETE FROM note WHERE id = 7")
     assert project.index().state == "completed"
-    points, then = len(project.points()), said()
+    points = len(project.points())
+    erased = rf"^1 document erased: {points} points copied to test_notes__\d, and .* dropped$"
+    eventually(lambda: re.search(erased, said(), re.MULTILINE), "it was erased")
+    then = said()
     assert "\n1 document deleted\n" in then
     assert f"\n{points} points of 29 documents counted, as many as the ledger has\n" in then
-    assert re.search(
-        rf"^1 document erased: {points} points copied to test_notes__\d, and .* dropped$", then, re.MULTILINE
-    )

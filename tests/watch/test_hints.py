@@ -96,6 +96,10 @@ def desk(request, tmp_path):
         yield found
 
 
+SERVERS = pytest.mark.parametrize("desk", ["postgresql", "mariadb"], indirect=True)
+"""SQLite has no commits of two phases, and tells nothing of single tables."""
+
+
 def test_what_is_committed_is_seen_also_late_and_what_is_rolled_back_costs_no_more_than_a_run(desk):
     before = desk.quiet()
     desk.run("UPDATE ticket SET body = 'second' WHERE id = 1")
@@ -125,9 +129,8 @@ def test_a_truncated_table_is_seen(desk):
     assert desk.moved(before) != Moved.NO
 
 
+@SERVERS
 def test_two_phases_are_seen_when_the_second_has_ended(desk):
-    if desk.kind == "sqlite":
-        pytest.skip("SQLite has no such commits")
     with desk.session() as session:
         xa = desk.kind == "mariadb"
         session.run("XA START 'one'" if xa else "BEGIN")
@@ -141,9 +144,8 @@ def test_two_phases_are_seen_when_the_second_has_ended(desk):
     assert (1, "prepared") in desk.rows()
 
 
+@SERVERS
 def test_writes_to_other_tables_begin_no_run_at_once(desk):
-    if desk.kind == "sqlite":
-        pytest.skip("SQLite tells nothing of single tables")
     eventually(lambda: desk.look().tables == desk.look().tables, every=0.2)  # times of whole seconds, and late counters
     before = desk.quiet()
     desk.run("INSERT INTO other VALUES (1, 'nothing of ours')")
