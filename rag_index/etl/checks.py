@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rag_index.etl.steps import Steps
 
 LOCKED_SECONDS = 5.0
-"""How long a source is asked again by a run that is not to wait for services."""
+"""How long a source is asked again by a run that is not to wait for services, and workers that others have started by
+any run: it can do without them."""
 MIN_PATIENCE = 30.0
 """The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
@@ -96,7 +97,7 @@ def questions(opened: Opened, steps: Steps) -> list[Question]:
     if index.parts:
         asked.append(Question("parts", partial(steps.check_parts, opened, source), ("parts", index.name)))
     if steps.check_workers is not None:
-        asked.append(Question("workers", partial(steps.check_workers, wait)))
+        asked.append(Question("workers", partial(steps.check_workers, LOCKED_SECONDS)))
     if index.context is not None:
         service = ("context", index.context.model, *(index.context.hosts or []))
         asked.append(Question("context", partial(steps.check_context, opened, wait), service))
