@@ -49,6 +49,15 @@ _CPP = """
 """
 
 
+def without_arguments(name: str, opens: str, closes: str) -> str:
+    """Return a name without the arguments of a template (`<>`), or of a generic type in Go (`[]`)."""
+    first = name.find(opens)
+    if name[: max(0, first)].endswith("operator"):
+        first = name.find(opens, first + 1)
+    last = name.rfind(closes)
+    return name[:first] + name[last + 1 :] if 0 <= first < last else name
+
+
 @dataclass(frozen=True, slots=True)
 class Language:
     """A language: the package of its grammar, and what belongs to a definition in it."""
@@ -191,8 +200,6 @@ _NAMELESS = {"type_definition", "preproc_def", "preproc_function_def", "assignme
 """Definitions whose name is not part of the qualified names of what is within them."""
 _KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
 """What damaged text may show in the place of a function's name."""
-_ARGUMENTS, _SQUARE = re.compile(r"(?<!operator)<.*>", re.S), re.compile(r"\[.*\]", re.S)
-"""The arguments of a template, and of a generic type in Go."""
 LOOK_BACK_BYTES = 400
 """How far before a symbol its comment may end."""
 _BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
@@ -378,11 +385,11 @@ class _SymbolReader:
 
     def _name(self, node: Node, named: Node) -> str:
         """Return the name of a symbol, after what the definition says that it belongs to."""
-        name = _ARGUMENTS.sub("", self._text(named.start_byte, named.end_byte))
+        name = without_arguments(self._text(named.start_byte, named.end_byte), "<", ">")
         if node.type == "impl_item":  # `impl fmt::Display for &'a Table`
             return "".join(name.split()[-1:]).strip("&*").rpartition("::")[2]
         if (receiver := node.child_by_field_name("receiver")) is not None:  # `func (q *Queue) Push()`
-            words = re.findall(r"\w+", _SQUARE.sub("", self._text(receiver.start_byte, receiver.end_byte)))
+            words = re.findall(r"\w+", without_arguments(self._text(receiver.start_byte, receiver.end_byte), "[", "]"))
             return "::".join([*words[-1:], name])
         return " ".join(name.strip("\"'`:").split())
 
