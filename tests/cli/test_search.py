@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 import uuid
 from contextlib import closing
 
@@ -153,7 +154,14 @@ def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
             [*PROGRAM, "--config", str(desk.config), *command, "--wait", "60"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        eventually(psutil.Process(waiting.pid).children, "it opens the store")
+        used = psutil.Process(waiting.pid).cpu_times
+
+        def waits() -> bool:
+            before = used().user
+            time.sleep(0.5)
+            return before > 0.3 and used().user - before < 0.05
+
+        eventually(waits, "it waits for the writer")
         waiting.send_signal(signal.SIGINT)
         _, stderr = waiting.communicate(timeout=120)
         assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")

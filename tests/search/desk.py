@@ -97,7 +97,7 @@ class Desk:
         return load_settings(self.config, run={"wait": 30})
 
     def retriever(self, **sections: dict[str, Any]) -> Retriever:
-        return Retriever(load_settings(self.config, run={"wait": 30}, **sections))
+        return Retriever(load_settings(self.config, **{"run": {"wait": 30}, **sections}))
 
     def fill(self, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, go_live: bool = True) -> Desk:
         """Make collections `…__number` of these documents, by index, with the settings' embedder."""

@@ -11,7 +11,7 @@ import pytest
 from rag_index.components.ledger import Ledger, Reached
 from rag_index.components.stores.edge import reader as reader_module
 from rag_index.errors import IndexBehind, SettingsError, StoreError, StoreMismatch, StoreUnavailable
-from rag_index.search import Retriever, positions
+from rag_index.search import Retriever, fan_out, positions
 from rag_index.search.live_collections import LiveCollection
 from rag_index.search.positions import Known
 from tests.etl.plain import run_plain
@@ -27,6 +27,7 @@ def project(indexed_notes):
 def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(project, monkeypatch):
     """However soon the ledger knows of a commit: the view of this process was opened before it."""
     load, free = reader_module.EdgeReader._newest_view, threading.Event()
+    monkeypatch.setattr(fan_out, "IDLE_SECONDS", 60.0)
     with Retriever(project.settings) as retriever:
 
         def claim(**demand):

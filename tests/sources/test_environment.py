@@ -127,13 +127,6 @@ def test_a_read_that_is_cut_off_is_an_error_and_nobody_takes_the_rest_for_gone(m
         (lambda: desk.source(url=cut, parts=[remarks]).page(None, 100), 4, 18),
         (lambda: desk.source(url=cut, access=access).page(None, 100), 4, 9),
         (lambda: desk.source(url=cut).documents([str(number) for number in range(1, 10)]), 4, 9),
-        (
-            lambda: list(
-                desk.source(url=cut, payload=["author"]).keys_with("author", [f"author {n}" for n in range(9)])
-            ),
-            4,
-            8,
-        ),
         (lambda: scan(desk.digests(url=cut), state), 7, 9),
     ):
         with pytest.raises(SourceUnavailable, match=CUT.format(found, there)):
