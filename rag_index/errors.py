@@ -68,15 +68,10 @@ class TransientError(RagIndexError):
 
     since: float | None = None
     """When its service failed first, by the machine's clock; None if nobody knows."""
-    deadline: float | None = None
-    """Until when it is tried again, by the machine's clock; None if nobody has said."""
+    wait: float | None = None
+    """For how many seconds after that another try is worth it; None if nobody has said."""
     retry_after: float | None = None
     """The pause that the service has asked for, in seconds."""
-
-    @property
-    def pause(self) -> float:
-        """Return the seconds before which another try is useless."""
-        return self.retry_after or 0.0
 
 
 class SourceUnavailable(TransientError):

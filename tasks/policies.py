@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from rag_index.core.recovery import may_try_again, said_of_try
-from rag_index.errors import TransientError
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -23,12 +21,9 @@ UNCACHED: Any = {"cache_policy": NO_CACHE, "persist_result": False}
 def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Return whether a task that failed is tried again, and log who is away, why, and which try it was. Errors carry
     how long that may go on: decorators are evaluated before the settings are known."""
-    error = error_of(state)
-    if isinstance(error, TransientError) and error.since is None and error.deadline and run.start_time:
-        error.deadline += run.start_time.timestamp() - time.time()  # nobody knows when it failed first: the task began
-    again = may_try_again(error, run.run_count)
-    logger = get_run_logger()
-    (logger.warning if again else logger.error)("%s", said_of_try(error, run.run_count))
+    error, began = error_of(state), (run.start_time or state.timestamp).timestamp()
+    again, logger = may_try_again(error, run.run_count, began), get_run_logger()
+    (logger.warning if again else logger.error)("%s", said_of_try(error, run.run_count, began))
     return again
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.care.plan import CostCounter, RunCost
 from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.attachments import with_files
-from rag_index.components.stores.server import PATIENCE
+from rag_index.components.stores.server import USUAL_PATIENCE
 from rag_index.components.stores.server.link import Link
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.progress import counted
@@ -87,7 +87,7 @@ def audit(
     """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text. Raises
     SettingsError if no payload has one of these fields, and what the source and the server raise."""
     with (
-        closing(Link(url, PATIENCE, api_key=api_key, timeout=settings.store.timeout)) as link,
+        closing(Link(url, USUAL_PATIENCE, api_key=api_key, timeout=settings.store.timeout)) as link,
         closing(sqlite3.connect("")) as scratch,
     ):
         scratch.executescript(

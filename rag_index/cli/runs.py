@@ -252,7 +252,7 @@ def erase(
     """
     from rag_index.components.ledger import Ledger
     from rag_index.components.ledger.runs import IndexLease
-    from rag_index.components.stores import open_store
+    from rag_index.components.stores import open_own_store
     from rag_index.etl.erase import erase
     from rag_index.etl.tombstones import neighbours
 
@@ -260,9 +260,7 @@ def erase(
     settings = context.settings(wait=wait)
     index, alias, proved = settings.index(name), settings.alias(name), None
     with closing(Ledger(settings.ledger_url)) as ledger, IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease:
-        with closing(
-            open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
-        ) as store:
+        with closing(open_own_store(settings)) as store:
             erased = erase(settings, index, ledger, store, lease, ids, witness)
         if witness is not None and erased is not None:
             proved = witness.prove(settings, ledger, erased)
@@ -383,7 +381,7 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     """Make the index's previous collection live again."""
     from rag_index.components.ledger import Ledger
     from rag_index.components.ledger.runs import IndexLease
-    from rag_index.components.stores import open_store
+    from rag_index.components.stores import open_own_store
     from rag_index.etl.publish import roll_back
 
     settings = context.settings()
@@ -391,7 +389,7 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, str(uuid.uuid4())),
-        closing(open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store,
+        closing(open_own_store(settings)) as store,
     ):
         before, live, returned = roll_back(ledger, store, alias, name, access=access)
     came = f", with {returned:,} that {before} no longer had" if returned else ""

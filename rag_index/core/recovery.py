@@ -4,6 +4,7 @@ numbers in their decorators, and a plain run retries by the same."""
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,45 +23,49 @@ logger = logging.getLogger("rag_index.indexing")
 
 @contextmanager
 def waiting(seconds: float) -> Iterator[None]:
-    """Give a TransientError that leaves the block its deadline: so many seconds after its service failed first."""
+    """Say of a TransientError that leaves the block for how long another try is worth it."""
     try:
         yield
     except TransientError as error:
-        if error.deadline is None:
-            error.deadline = (time.time() if error.since is None else error.since) + seconds
+        error.wait = seconds if error.wait is None else error.wait
         raise
 
 
-def may_try_again(error: BaseException | None, tries: int) -> bool:
+def may_try_again(error: BaseException | None, tries: int, began: float) -> bool:
     """Return whether a step, which is harmless to repeat, is tried again after this many tries, the last of which ended
-    with `error`. A query that took all of its time gets one more try."""
+    with `error`: until so long after its service failed first, or after it `began` if nobody knows that. A query that
+    took all of its time gets one more try."""
     if not isinstance(error, TransientError) or tries > (1 if isinstance(error, SourceTimedOut) else RETRIES):
         return False
-    return error.deadline is None or time.time() + error.pause < error.deadline
+    return time.time() + (error.retry_after or 0.0) < _deadline(error, began)
 
 
-def said_of_try(error: BaseException | None, tries: int) -> str:
+def said_of_try(error: BaseException | None, tries: int, began: float) -> str:
     """Return the line that says which try failed, and what becomes of the step."""
-    if may_try_again(error, tries) and isinstance(error, TransientError):
-        until = f" until {time.strftime('%H:%M:%S', time.localtime(error.deadline))}" if error.deadline else ""
-        return f"try {tries} failed, trying again{until}: {error}"
-    kind = "waited for too long" if isinstance(error, TransientError) else "terminal"
-    return f"try {tries} failed, and is the last ({kind}): {type(error).__name__}: {error}"
+    if not isinstance(error, TransientError):
+        return f"try {tries} failed, and is the last (terminal): {type(error).__name__}: {error}"
+    if not may_try_again(error, tries, began):
+        return f"try {tries} failed, and is the last (waited for too long): {type(error).__name__}: {error}"
+    until = _deadline(error, began)
+    clock = "" if until == math.inf else f" until {time.strftime('%H:%M:%S', time.localtime(until))}"
+    return f"try {tries} failed, trying again{clock}: {error}"
 
 
 def with_retries(call: Callable[[], T], wait: float) -> T:
     """Return what `call` returns, which is harmless to repeat. Tries it again after transient errors, for `wait`
     seconds after its service failed first."""
-    tries, first = 0, 0.0
+    began, tries = time.time(), 0
     while True:
         tries += 1
         try:
             with waiting(wait):
                 return call()
         except TransientError as error:
-            first = first or error.since or time.time()
-            error.deadline = min(first + wait, error.deadline or first + wait)
-            if not may_try_again(error, tries):
+            if not may_try_again(error, tries, began):
                 raise
-            logger.warning("%s", said_of_try(error, tries))
+            logger.warning("%s", said_of_try(error, tries, began))
         time.sleep(DELAYS[min(tries, len(DELAYS)) - 1])
+
+
+def _deadline(error: TransientError, began: float) -> float:
+    return math.inf if error.wait is None else (began if error.since is None else error.since) + error.wait

@@ -39,8 +39,8 @@ from rag_index.components.stores import (
     find_live,
     location,
     open_names,
+    open_own_store,
     open_reader,
-    open_store,
 )
 from rag_index.components.stores.file_scanner import ENCODINGS, Scanned, Scanner
 from rag_index.components.stores.points import batch_of
@@ -370,7 +370,7 @@ def drop_index(settings: Settings, name: str) -> list[str]:
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, f"drop-{uuid.uuid4()}"),
-        closing(open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store,
+        closing(open_own_store(settings)) as store,
     ):
         require_own(ledger, store, alias)
         stored = _stored(ledger, store, alias)

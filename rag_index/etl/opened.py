@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
-from rag_index.components.stores import location, open_store
+from rag_index.components.stores import location, open_own_store
 from rag_index.core.settings import Alias, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsReplaced
 
@@ -36,7 +36,7 @@ class RunOptions:
     serial: bool = False
     """Whether to embed in one process, without workers."""
     wait: Annotated[float, Field(ge=0)] | None = None
-    """How long to wait for services that are down at the start, in seconds; by default as the settings say."""
+    """How long to wait for services that are down at the start, in seconds; by default `[run] wait_for_recovery`."""
     full: bool = False
     """Whether to rebuild the index beside the live collection."""
     allow_deletes: bool = False
@@ -109,8 +109,7 @@ def open_index(
             source, ledger, store = keep
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
-        wait, patience = settings.run.wait, settings.run.wait_for_recovery
-        store = store or stack.enter_context(closing(open_store(settings.store, wait=wait, patience=patience)))
+        store = store or stack.enter_context(closing(open_own_store(settings)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         ledger.note_store(settings.alias(name), location(settings.store))
         yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at)

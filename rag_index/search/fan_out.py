@@ -185,7 +185,7 @@ class FanOut:
     async def _ask(self, asked: Asked, indexes: Sequence[str], names: Mapping[str, str]) -> None:
         """Ask these indexes for candidates, and read the best of all.
 
-        A writer that is waited for may take `[run] wait`, which does not count.
+        A writer that is waited for may take as long as `--wait` says, which does not count.
         """
         question, deadline, began = asked.question, asked.question.deadline, time.monotonic()
         live = {index: self._live.cached(index, names.get(index)) for index in indexes}

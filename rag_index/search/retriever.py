@@ -176,7 +176,7 @@ class Retriever:
         """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
 
         `wait` is how many seconds to wait for a collection that another process writes in an embedded store and does
-        not let go of, by default `[run] wait`. Raises SettingsError.
+        not let go of, by default none. Raises SettingsError.
         """
         return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
 

@@ -20,7 +20,7 @@ from rag_index.components.sources import has_digests
 from rag_index.components.sources.hints import Hints, Look, Moved
 from rag_index.core.machine import in_thread
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError, SettingsReplaced, StoreBusy, TransientError
-from rag_index.watch.runs import KeptRuns, RunEnd
+from rag_index.watch.kept_runs import KeptRuns, RunEnd
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Ledger

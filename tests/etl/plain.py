@@ -21,13 +21,13 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
 from rag_index.search.evaluation.gate import SearchHooks
-from rag_index.watch.runs import KeptRuns
+from rag_index.watch.kept_runs import KeptRuns
 from tests.project import run_here
 
 if TYPE_CHECKING:
     from rag_index.core.reports.outcome import IndexOutcome
     from rag_index.core.settings import Settings
-    from rag_index.watch.runs import RunEnd
+    from rag_index.watch.kept_runs import RunEnd
     from tests.project import Project
 
 NIGHT = 86_400.0

@@ -135,6 +135,6 @@ def test_a_pause_longer_than_the_time_left_is_not_waited_for():
     error = StoreUnavailable("asks for a pause", 120)
     with pytest.raises(StoreUnavailable), waiting(60):
         raise error
-    assert not may_try_again(error, 1)
+    assert not may_try_again(error, 1, time.time())
     error.retry_after = 30
-    assert may_try_again(error, 1)
+    assert may_try_again(error, 1, time.time())

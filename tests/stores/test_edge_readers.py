@@ -12,7 +12,6 @@ import pytest
 
 from rag_index.components.stores.edge import reader as reader_module
 from rag_index.components.stores.edge.collection_reader import CollectionReader
-from rag_index.components.stores.edge.edge_collection import EdgeCollection
 from rag_index.components.stores.edge.folder import MIN_LINKED, Catalog, link_shard
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
@@ -149,27 +148,6 @@ def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(store,
         writer.set_commit_mark("c", CommitMark(8, "of nothing, or of points that the reader has already"))
     assert (reader.count("live"), reader.seen_commits("live")) == (2500, 8)
     assert eventually(lambda: len(views(store)) == 1), "the old view stays"
-    assert only_live_folder(store)
-
-
-def test_a_batch_loads_a_collection_once_beside_a_reader(store, reader, monkeypatch):
-    loaded: list[str] = []
-    load = CollectionReader._loaded
-
-    def note_load(self):
-        if self._shard is None and isinstance(self, EdgeCollection):
-            loaded.append(self.name)
-        return load(self)
-
-    monkeypatch.setattr(CollectionReader, "_loaded", note_load)
-    assert numbers(reader) == set(range(3, 1000))
-    for first in (1000, 2000):
-        with closing(EdgeStore(store, writes=True)) as writer:
-            before = writer.count("live")
-            writer.upsert("live", points(range(first, first + 1000), WIDE))
-            assert reader.count("live") == before, "the reader's files were written"
-        assert eventually(lambda before=before: reader.count("live") == before + 1000)
-    assert loaded == ["c", "c"]
     assert only_live_folder(store)
 
 

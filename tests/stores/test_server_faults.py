@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from rag_index.components.stores.server import PATIENCE as USUAL_PATIENCE
-from rag_index.components.stores.server import ServerStore
+from rag_index.components.stores.server import USUAL_PATIENCE, ServerStore
 from rag_index.core import transport
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import PointsRefused, SettingsError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable

@@ -16,8 +16,8 @@ from rag_index.components.stores import open_reader
 from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import Retriever
-from rag_index.watch import loop, runs
-from rag_index.watch.runs import KeptRuns
+from rag_index.watch import kept_runs, loop
+from rag_index.watch.kept_runs import KeptRuns
 from tests.etl.plain import run_plain, watched_run
 from tests.live.sessions import Session
 from tests.project import SETTINGS, Project
@@ -242,7 +242,7 @@ def test_a_failed_document_is_tried_by_time_and_at_once_if_its_text_changed(proj
 
 def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, monkeypatch):
     run_plain(project)
-    monkeypatch.setattr(runs, "EMBED_SECONDS", 0.0)
+    monkeypatch.setattr(kept_runs, "EMBED_SECONDS", 0.0)
     project.write_settings(
         project.config.read_text().replace("[[indexes]]", "[parallel]\nshard_documents = 5\n[[indexes]]")
     )
@@ -258,7 +258,7 @@ def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, mo
 
 
 def test_a_first_run_is_not_cut(project, monkeypatch):
-    monkeypatch.setattr(runs, "EMBED_SECONDS", 0.0)
+    monkeypatch.setattr(kept_runs, "EMBED_SECONDS", 0.0)
     project.write_settings(
         project.config.read_text().replace("[[indexes]]", "[parallel]\nshard_documents = 5\n[[indexes]]")
     )

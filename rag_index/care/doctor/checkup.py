@@ -24,7 +24,7 @@ from rag_index.components.sources import Source, all_pages, open_source
 from rag_index.components.sources.left_behind import left_behind
 from rag_index.components.sources.policies import RowPolicies
 from rag_index.components.sources.sql import SqlSource
-from rag_index.components.stores import REST_REMEDY, on_server, open_store
+from rag_index.components.stores import REST_REMEDY, on_server, open_own_store
 from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
@@ -248,7 +248,7 @@ def open_resources(settings: Settings) -> Iterator[Resources]:
     """Open ledger and store, then ask the embedder for its identity: the order in which a run does it."""
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        closing(open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store,
+        closing(open_own_store(settings)) as store,
     ):
         identity, unanswered = None, ""
         try:

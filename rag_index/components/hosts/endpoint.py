@@ -373,22 +373,24 @@ async def survey_hosts(
     raised: errors are in the reports, and a caller that can wait asks again."""
 
     async def survey(endpoint: Endpoint) -> HostReport:
-        error: RagIndexError
-        with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
-            try:
-                async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
-                    details = await endpoint.details()
-                    dimension = await use_model(endpoint, details)
-                    return HostReport(endpoint.url, details.digest, dimension, details.context_length)
-            except (TimeoutError, RequestTimedOut) as exc:
-                silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
-                error = RequestTimedOut(
-                    f"{silent}: restart {endpoint.service} there if it hangs, "
-                    f"or raise {setting} if its model takes longer to load"
-                )
-            except RagIndexError as exc:
-                error = exc
-        return HostReport(endpoint.url, error=error)
+        try:
+            with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
+                return await answer(endpoint, call)
+        except RagIndexError as exc:  # it knows now since when the server fails
+            return HostReport(endpoint.url, error=exc)
+
+    async def answer(endpoint: Endpoint, call: Call) -> HostReport:
+        try:
+            async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
+                details = await endpoint.details()
+                dimension = await use_model(endpoint, details)
+        except (TimeoutError, RequestTimedOut) as exc:
+            silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
+            raise RequestTimedOut(
+                f"{silent}: restart {endpoint.service} there if it hangs, "
+                f"or raise {setting} if its model takes longer to load"
+            ) from exc
+        return HostReport(endpoint.url, details.digest, dimension, details.context_length)
 
     return list(await asyncio.gather(*map(survey, endpoints)))
 

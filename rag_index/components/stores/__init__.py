@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store, StoreNames, StoreReader
     from rag_index.components.stores.server import ServerStore
     from rag_index.core.documents.batches import CommitMark
-    from rag_index.core.settings import Alias, StoreSettings
+    from rag_index.core.settings import Alias, Settings, StoreSettings
 
 REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
 """What to do if a server does not answer gRPC."""
@@ -90,17 +90,20 @@ def location(settings: StoreSettings) -> str:
     return settings.url or str(settings.path.absolute().resolve())
 
 
-def open_store(
-    settings: StoreSettings, *, wait: float = 0.0, writes: bool = False, patience: float | None = None
-) -> Store:
+def open_store(settings: StoreSettings, *, wait: float = 0.0, patience: float | None = None) -> Store:
     """Open the store that the settings name. Each collection of the embedded one is locked when it is first used;
-    `wait` is how long to wait for its holder. With `writes`, each is made ready to be written by then. A request to a
-    server that is away or asks for pauses is retried for `patience` seconds (default: as `server.PATIENCE` says)."""
+    `wait` is how long to wait for its holder. A request to a server that is away or asks for pauses is retried for
+    `patience` seconds (default: `server.USUAL_PATIENCE`)."""
     if settings.url is None:
         from rag_index.components.stores.edge.store import EdgeStore
 
-        return EdgeStore(settings.path, wait=wait, writes=writes)
+        return EdgeStore(settings.path, wait=wait)
     return _open_server(settings, patience=patience)
+
+
+def open_own_store(settings: Settings) -> Store:
+    """Open the store of a project as `open_store` does, with the patience of its `[run]`."""
+    return open_store(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
 
 
 def open_reader(
@@ -119,13 +122,13 @@ def open_reader(
 def _open_server(
     settings: StoreSettings, *, timeout: float | None = None, patience: float | None = None
 ) -> ServerStore:
-    from rag_index.components.stores.server import PATIENCE, ServerStore
+    from rag_index.components.stores.server import USUAL_PATIENCE, ServerStore
 
     return ServerStore(
         str(settings.url),
         api_key=settings.secret_api_key(),
         timeout=settings.timeout if timeout is None else timeout,
-        patience=PATIENCE if patience is None else patience,
+        patience=USUAL_PATIENCE if patience is None else patience,
         grpc_port=settings.server.grpc_port,
     )
 

@@ -11,10 +11,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from rag_index.core.documents.batches import LINK, RESERVED_KEY, TITLE
-from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, plain_decimal
+from rag_index.core.documents.canonical import decode_payload, encode_payload, plain_decimal
 
 GROUPS = "groups"
 """The key of the groups in our own part of a payload. A document of an index without `access` does not have it."""
@@ -69,11 +67,6 @@ def document_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: value for name, value in payload.items() if name not in left_out}
     part = document_part(payload)
     return {**plain, RESERVED_KEY: part} if part else plain
-
-
-def access_stamp(groups: Sequence[str]) -> str:
-    """Return a short text that is the same for the same groups."""
-    return hash_bytes(orjson.dumps(list(groups))).hex()
 
 
 def _texts(text: str, separator: str) -> list[Any]:

@@ -17,7 +17,6 @@ COUNTS = (
     "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
 )  # fmt: skip
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
-FIRST_IDS = 10
 SLOW_RUN_SECONDS = 60.0
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 

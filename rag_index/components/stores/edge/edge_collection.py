@@ -204,13 +204,6 @@ class EdgeCollection(CollectionReader):
                 )
             self._let_readers_in()
 
-    def move_from_readers(self) -> None:
-        """Move to a copy if a reader has a view. Before anything is read, that spares a batch to load a shard twice."""
-        with self._lock, engine_errors(self.name, self._folder):
-            if not self._copied and not self._in_place.take(wait=LET_GO_SECONDS):
-                self._move_to_copy()
-            self._in_place.release()
-
     def complete(self) -> None:
         """Complete what a killed writer wrote: loading the shard repeats what its log has. Raises StoreError."""
         with self._open_to_write():

@@ -46,12 +46,11 @@ class EdgeStore(EdgeReads, Store):
     The first use of a collection locks it until the store is closed, and raises StoreBusy if another process does not
     release it within `wait` seconds. Other processes search it meanwhile with an `EdgeReader`. Other threads can search
     while points are written; during `optimize` the calls on that one collection wait. Writes raise StoreError while
-    fewer than `min_free` bytes are free on the disk. A store that `writes` each collection that it uses makes ready for
-    that before it loads the collection.
+    fewer than `min_free` bytes are free on the disk.
     """
 
-    def __init__(self, path: Path, *, wait: float = 0.0, writes: bool = False, min_free: int = MIN_FREE) -> None:
-        self._wait, self._writes, self._min_free = wait, writes, min_free
+    def __init__(self, path: Path, *, wait: float = 0.0, min_free: int = MIN_FREE) -> None:
+        self._wait, self._min_free = wait, min_free
         self._trash = path / "trash"
         with folder_errors(path):
             for folder in (path, path / "collections", path / "writers", path / "readers", self._trash):
@@ -120,8 +119,6 @@ class EdgeStore(EdgeReads, Store):
             if name not in self._open:
                 lock = WriterLock(self._path, name, wait=max(self._wait, WRITER_PATIENCE))
                 self._open[name] = self._collection(name, lock)
-                if self._writes:
-                    self._open[name].move_from_readers()
             return self._open[name]
 
     def _collection(self, name: str, lock: WriterLock) -> EdgeCollection:

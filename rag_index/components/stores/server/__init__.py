@@ -14,7 +14,7 @@ from rag_index.components.stores.server.link import Link, names_of
 from rag_index.components.stores.server.server_collection import ServerCollection
 from rag_index.errors import StoreError
 
-PATIENCE = 120.0
+USUAL_PATIENCE = 120.0
 """Seconds for which a call waits for a store that is away, if its opener does not say otherwise: a server that restarts
 reads its collections."""
 
@@ -32,7 +32,7 @@ class ServerStore(Store):
         *,
         api_key: str | None = None,
         timeout: float = 60.0,
-        patience: float = PATIENCE,
+        patience: float = USUAL_PATIENCE,
         grpc_port: int | None = None,
     ) -> None:
         how: dict[str, Any] = {"patience": patience, "api_key": api_key, "timeout": timeout, "grpc_port": grpc_port}

@@ -152,6 +152,7 @@ class Link:
         given = urlsplit(self.url)
         self._ports = [given.port] if given.port else [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
         self._client: QdrantClient | None = None
+        self._port = self._ports[0]
         self._away = False
         """Whether the last request found the server away: the next one asks first whether it is ready."""
         self._paused: tuple[float, str] = -math.inf, ""
