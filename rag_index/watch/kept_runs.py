@@ -3,6 +3,7 @@ looks again after it has embedded for a while, and ends at its next commit if th
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from rag_index.components.stores import open_store
 from rag_index.core.machine import collect_seldom
 from rag_index.core.recovery import PATIENCE
 from rag_index.core.reports.record import RunRecord
-from rag_index.errors import RagIndexError, SettingsReplaced
+from rag_index.errors import RagIndexError, SettingsReplaced, TerminalError
 from rag_index.etl.embed import embed
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
 
+logger = logging.getLogger("rag_index.watch")
 EMBED_SECONDS = 30.0
 """After so much embedding a run ends, and the next one looks what has changed meanwhile."""
 BELIEVED_SECONDS = 30.0
@@ -186,6 +188,9 @@ class KeptRuns:
                     claims = reached is not None and reached.at >= looked_at
         except RagIndexError as raised:
             error = raised
+        except Exception as raised:  # not one of ours: the other indexes do not pay for it
+            logger.error("%s: %s: %s", self._name, type(raised).__name__, raised, exc_info=True)
+            error = TerminalError(f"{type(raised).__name__}: {raised}")
         if error is not None:
             self.close()  # a connection may be broken
         elif self._steps is not None and self._steps.started:  # processes that embed are not kept

@@ -141,8 +141,8 @@ class Watch:
             self._woken.clear()
             looks, now = self.hints.look(), time.monotonic()
             for index in self._indexes:
-                if index.under_way is not None:
-                    if index.under_way.done() and self._settle(index):
+                if (run := index.under_way) is not None:
+                    if run.done() and self._settle(index, run.result()):
                         ended.add(index.name)
                 elif not (once and index.name in ended) and self._is_due(index, looks[index.name], now):
                     self._start(index, looks[index.name], now)
@@ -154,17 +154,14 @@ class Watch:
     def _end(self) -> None:
         for index in self._indexes:
             if index.under_way is not None:
-                with suppress(RagIndexError):
-                    self._settle(index)  # which waits for its next commit
+                self._settle(index, index.under_way.result())  # waits for its next commit
             index.runs.close()
             self._note(index, "stopped", index.message if index.state in TROUBLED else "")
 
     def _is_due(self, index: _Index, look: Look, now: float) -> bool:
         if now < index.not_before:
             return False
-        if now - index.began >= index.every or time.time() >= index.retry_at:
-            return index.spendable(now) > 0
-        if index.seen is None:
+        if index.seen is None or now - index.began >= index.every or time.time() >= index.retry_at:
             return index.spendable(now) > 0
         if index.name in self.hints.blind:
             return False
@@ -191,12 +188,11 @@ class Watch:
         index.under_way = in_thread(lambda: index.runs.run(look.at), f"run of {index.name}")
         index.under_way.add_done_callback(lambda _: self._woken.set())
 
-    def _settle(self, index: _Index) -> bool:
+    def _settle(self, index: _Index, end: RunEnd) -> bool:
         """Take note of how a run ended. Return whether nothing is left to do for it now."""
-        future, index.under_way = index.under_way, None
-        end = future.result() if future is not None else None
-        if end is None or end.error is not None:
-            return end is not None and end.error is not None and self._back_off(index, end.error)
+        index.under_way = None
+        if end.error is not None:
+            return self._back_off(index, end.error)
         index.price, index.pause, index.not_before = end.price, 0.0, LONG_AGO
         index.credit -= end.price
         index.seen, index.claims = index.looked if end.complete else None, end.claims
@@ -206,8 +202,7 @@ class Watch:
         wrote = not outcome.nothing_to_do
         if wrote:
             logger.info("%s", did)
-        times = {"applied_at": self.ledger.clock()} if wrote else {}
-        self._note(index, "running", did if index.failed else "", **times)
+        self._note(index, "running", did if index.failed else "", wrote=wrote)
         if end.restless:
             index.not_before, index.failed = NEVER, True
             why = f"column {end.restless} is another one each time that it is read, so this index is left to the night"
@@ -228,13 +223,14 @@ class Watch:
         self._note(index, state, message)
         return not busy
 
-    def _note(self, index: _Index, state: str, message: str, **times: float) -> None:
-        """Record the state of an index: at once if it is another one, else every `NOTE_SECONDS`."""
-        now, same = time.monotonic(), (state, message) == (index.state, index.message) and not times
-        if same and now - index.noted_at < NOTE_SECONDS:
+    def _note(self, index: _Index, state: str, message: str, *, wrote: bool = False) -> None:
+        """Record the state of an index: at once if it is another one or a run `wrote`, else every `NOTE_SECONDS`."""
+        now, same = time.monotonic(), (state, message) == (index.state, index.message)
+        if same and not wrote and now - index.noted_at < NOTE_SECONDS:
             return
         index.state, index.message, index.noted_at = state, message, now
         with suppress(LedgerUnavailable):
+            times = {"applied_at": self.ledger.clock()} if wrote else {}
             self.ledger.update_watch(index.alias, state=state, message=message, **times)
             self.changed()
 

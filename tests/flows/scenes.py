@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index.components.sources.sql import SqlSource
-from rag_index.components.stores import server
 from rag_index.errors import SourceUnavailable
 from rag_index.search import Retriever
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
@@ -190,7 +189,6 @@ def no_text(stage: Stage, _: FakeQdrant) -> int:
 def qdrant_away(stage: Stage, qdrant: FakeQdrant) -> int:
     stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
     stage.set("shard_documents = 10", "shard_documents = 2")  # on a busy machine the stop comes some writes later
-    stage.patch.setattr(server, "PATIENCE", 0.5)
     # a shard puts its points and its commit's mark, and the mark of one goes beside the points of the next
     with when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 5, qdrant.stop):
         code = fails(stage.run(), qdrant.url.removeprefix("http://"))

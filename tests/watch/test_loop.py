@@ -12,8 +12,9 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import CHECK_UP, WATCH, IndexLease, lease_name
 from rag_index.components.ledger.tables import runs as history
 from rag_index.components.sources.hints import Hints, Moved
+from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_reader
-from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError
+from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError, TerminalError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import Retriever
 from rag_index.watch import kept_runs, loop
@@ -185,9 +186,9 @@ def test_what_is_written_while_a_run_reads_is_found_unless_the_look_comes_after_
     if broken:
         settle = loop.Watch._settle
 
-        def late(self, index):
+        def late(self, index, end):
             index.looked = self.hints.look()[index.name]
-            return settle(self, index)
+            return settle(self, index, end)
 
         monkeypatch.setattr(loop.Watch, "_settle", late)
         monkeypatch.setattr(loop.Watch, "_claim", lambda *_: None)  # which the ledger refuses, so that a run comes
@@ -238,6 +239,15 @@ def test_a_failed_document_is_tried_by_time_and_at_once_if_its_text_changed(proj
     end = watched_run(project)
     assert (end.outcome.failed, end.next_try, end.claims) == (0, None, True)
     assert not ledger.failures(collection.id)
+
+
+def test_an_error_that_is_not_ours_ends_the_run_and_no_watch(project, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlSource, "page", lambda *_: 1 / 0)
+        end = watched_run(project)
+    assert (type(end.error), end.complete) == (TerminalError, False)
+    assert "ZeroDivisionError" in str(end.error)
+    assert watched_run(project).complete
 
 
 def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -15,8 +15,6 @@ from rag_index.errors import RagIndexError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from sqlalchemy.engine import Connection
 
     from rag_index.core.settings import Settings
 
@@ -56,23 +54,20 @@ def left_behind(settings: Settings) -> Iterator[str]:
     url = settings.source_url if any(index.kind == SQL for index in settings.indexes) else None
     if url is None or (query := _QUERIES.get(url.get_backend_name())) is None:
         return
+    engine = open_read_only(url)
     try:
-        engine = open_read_only(url)
         with errors_as_ours(url, "what an earlier watch had set up"), engine.connect() as connection:
-            found = _found(connection, query, object_name(settings.project))
-        engine.dispose()
+            found = connection.execute(query, {"name": object_name(settings.project)}).all()
     except RagIndexError:
         return
+    finally:
+        engine.dispose()
     if found:
-        names, statements = (", ".join(names for names, _ in found), " ".join(f"{sql};" for _, sql in found))
+        names, statements = ", ".join(name for name, _ in found), " ".join(f"{sql};" for _, sql in found)
         yield (
             f"the source still has what an earlier version of the watch needed and nothing reads any more ({names}): "
             f"a slot fills the disk, and triggers slow each write. The owner removes it with: {statements}"
         )
-
-
-def _found(connection: Connection, query: sa.TextClause, name: str) -> list[Any]:
-    return [tuple(row) for row in connection.execute(query, {"name": name})]
 
 
 def object_name(project: str) -> str:
