@@ -31,22 +31,22 @@ def waiting(seconds: float) -> Iterator[None]:
         raise
 
 
-def may_try_again(error: BaseException | None, tries: int, began: float) -> bool:
+def may_try_again(error: BaseException | None, tries: int, first: float) -> bool:
     """Return whether a step, which is harmless to repeat, is tried again after this many tries, the last of which ended
-    with `error`: until so long after its service failed first, or after it `began` if nobody knows that. A query that
-    took all of its time gets one more try."""
+    with `error`: until so long after its service failed first, or the step did (`first`) if nobody knows that. A query
+    that took all of its time gets one more try."""
     if not isinstance(error, TransientError) or tries > (1 if isinstance(error, SourceTimedOut) else RETRIES):
         return False
-    return time.time() + (error.retry_after or 0.0) < _deadline(error, began)
+    return time.time() + (error.retry_after or 0.0) < _deadline(error, first)
 
 
-def said_of_try(error: BaseException | None, tries: int, began: float) -> str:
+def said_of_try(error: BaseException | None, tries: int, first: float) -> str:
     """Return the line that says which try failed, and what becomes of the step."""
     if not isinstance(error, TransientError):
         return f"try {tries} failed, and is the last (terminal): {type(error).__name__}: {error}"
-    if not may_try_again(error, tries, began):
+    if not may_try_again(error, tries, first):
         return f"try {tries} failed, and is the last (waited for too long): {type(error).__name__}: {error}"
-    until = _deadline(error, began)
+    until = _deadline(error, first)
     clock = "" if until == math.inf else f" until {time.strftime('%H:%M:%S', time.localtime(until))}"
     return f"try {tries} failed, trying again{clock}: {error}"
 
@@ -54,18 +54,19 @@ def said_of_try(error: BaseException | None, tries: int, began: float) -> str:
 def with_retries(call: Callable[[], T], wait: float) -> T:
     """Return what `call` returns, which is harmless to repeat. Tries it again after transient errors, for `wait`
     seconds after its service failed first."""
-    began, tries = time.time(), 0
+    first, tries = 0.0, 0
     while True:
         tries += 1
         try:
             with waiting(wait):
                 return call()
         except TransientError as error:
-            if not may_try_again(error, tries, began):
+            first = first or time.time()
+            if not may_try_again(error, tries, first):
                 raise
-            logger.warning("%s", said_of_try(error, tries, began))
+            logger.warning("%s", said_of_try(error, tries, first))
         time.sleep(DELAYS[min(tries, len(DELAYS)) - 1])
 
 
-def _deadline(error: TransientError, began: float) -> float:
-    return math.inf if error.wait is None else (began if error.since is None else error.since) + error.wait
+def _deadline(error: TransientError, first: float) -> float:
+    return math.inf if error.wait is None else (first if error.since is None else error.since) + error.wait
