@@ -224,11 +224,13 @@ class ScanRows(LedgerConnection):
         return empty, failed, skipped
 
     def commit_buckets(self, collection_id: int, digests: Mapping[int, str]) -> set[int]:
-        """Record the digests of buckets that are indexed as they were read. Return those that were left out, because
-        they have documents that the scan did not see. Raises LedgerError as `check_scan`."""
+        """Record the digests of buckets that are indexed as they were read. One with a document that is still pending,
+        such as one that cannot be read any more, stays to be read, and its documents are counted one by one. Return
+        those that were left out, because they have documents that the scan did not see. Raises LedgerError as
+        `check_scan`."""
         failed = (f.collection_id == collection_id) & f.bucket.is_(None)
         has_points = d.chunks > 0
-        cases = ((~self._is_seen(d), 1), (has_points, 1), (has_points, d.chunks))
+        cases = ((~self._is_seen(d), 1), (PENDING, 1), (has_points, 1), (has_points, d.chunks))
         sums = [sa.func.sum(sa.case(case, else_=0)) for case in cases]
         counts = sa.select(d.bucket, *sums, sa.func.max(sa.case((has_points, d.added_in), else_=0)))
         counts = counts.where(d.collection_id == collection_id, d.bucket.in_(self._numbers(digests)))
@@ -238,9 +240,10 @@ class ScanRows(LedgerConnection):
             found = {bucket: row for bucket, *row in self._select(counts.group_by(d.bucket))}
             left = {bucket for bucket, row in found.items() if row[0]}
             rows = [
-                (collection_id, number, digest, *found.get(number, (0, 0, 0, 0))[1:])
+                (collection_id, number, "" if pending else digest, *counted)
                 for number, digest in digests.items()
                 if number not in left
+                for _, pending, *counted in [found.get(number, (0, 0, 0, 0, 0))]
             ]
             self._put_rows(buckets, rows, update=["digest", "documents", "points", "added_in"])
         return left
