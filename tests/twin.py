@@ -29,7 +29,8 @@ def back_up(project: Project, folder: Path, *parts: str) -> Path:
         if source.is_dir():
             shutil.copytree(source, target, copy_function=copy_sparse)
         else:
-            shutil.copy(source, target)
+            for file in source.parent.glob(f"{source.name}*"):  # SQLite's log too, which a run that died leaves
+                shutil.copy(file, target.parent)
     return folder
 
 
@@ -41,9 +42,10 @@ def restore(project: Project, folder: Path, *parts: str) -> None:
             shutil.rmtree(target)
             shutil.copytree(source, target, copy_function=copy_sparse)
         else:
-            for file in target.parent.glob(f"{target.name}*"):  # SQLite's log too
+            for file in target.parent.glob(f"{target.name}*"):
                 file.unlink()
-            shutil.copy(source, target)
+            for file in source.parent.glob(f"{source.name}*"):
+                shutil.copy(file, target.parent)
 
 
 def copy_sparse(source: str, target: str) -> None:

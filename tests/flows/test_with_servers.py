@@ -72,7 +72,8 @@ def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(tmp_pa
 def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     """They are not in the output (even in full), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"
-    project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
+    settings = f'[store]\nurl = "{qdrant.url}"\n[run]\nwait_for_recovery = 1\n'
+    project = Project(tmp_path / "p", extra=settings).fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
 
     def flow(*options, **environment):

@@ -284,6 +284,29 @@ def test_death_while_documents_that_failed_become_readable_for_a_while(folder, e
         shutil.rmtree(victim.folder)
 
 
+@pytest.mark.long
+def test_death_while_a_document_is_written_that_then_cannot_be_read(folder, embedder):
+    """Its points are counted whatever became of it, run after run, until it can be read again."""
+    start = make_project(folder / "start", DOCUMENTS)
+    run_once(start, embedder)
+    start.execute("INSERT INTO note VALUES (61, 'New', 'A new note about the printer.', 'a', 1)")
+    whole = Death()
+    clean = copied(start, folder / "clean")
+    run_once(clean, embedder, death=whole)
+    for number in range(1, len(whole.writes) + 1):
+        victim = copied(start, folder / "victim")
+        with pytest.raises(Died):
+            run_once(victim, embedder, death=Death(number))
+        victim.execute("UPDATE note SET body = x'00ff' WHERE id = 61")
+        for _ in range(2):
+            run_once(victim, embedder)
+            assert failed(victim) == ["61"], whole.writes[:number]
+        victim.execute("UPDATE note SET body = 'A new note about the printer.' WHERE id = 61")
+        run_once(victim, embedder)
+        assert state_of(victim) == state_of(clean), whole.writes[:number]
+        shutil.rmtree(victim.folder)
+
+
 def copied(project: Project, folder: Path, *, indexed: bool = True) -> Project:
     shutil.copytree(project.folder, folder, copy_function=copy_sparse)
     if not indexed:
