@@ -100,8 +100,7 @@ def _index_status(
         return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch)
     totals = ledger.totals(collection.id)
     failed = ledger.count_failures(collection.id) - ledger.count_failures(collection.id, "skipped")
-    held = ledger.count_held(collection.id)
-    counts = (totals.documents, totals.points, indexed.get(collection.name), failed, held)
+    counts = (totals.documents, totals.points, indexed.get(collection.name), failed, collection.held)
     reached, as_of = ledger.reached().get(alias), None
     if reached is not None and reached.collection == collection.name:
         ahead = reached.at > ledger.clock()

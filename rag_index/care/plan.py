@@ -306,7 +306,7 @@ def _compare(
     plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.find_gone(collection_id)
     if guard is not None:
-        plan.held_back, reason = guard.foresee(index.name)
+        plan.held_back, reason = guard.foresee()
         plan.say(reason)
 
 

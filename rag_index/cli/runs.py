@@ -50,7 +50,7 @@ BEGINS = "Opening source, ledger and store …"
 run_options = options(
     parallel_options,
     click.option(
-        "--allow-deletes", is_flag=True, help="Delete documents that the guard held back, whatever their number."
+        "--allow-deletes", is_flag=True, help="Delete what the source no longer has, whatever the guard says."
     ),
     click.option(
         "--allow-loss",

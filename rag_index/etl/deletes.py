@@ -8,7 +8,7 @@ import attrs
 
 from rag_index.components.sources.sql import SqlSource, policy_digest
 from rag_index.core.reports.outcome import count_of
-from rag_index.etl.delete_guard import DeleteGuard, count_parts, held_back, hidden_by_policies
+from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,23 +46,20 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
             for keys in source.keys_now():
                 ledger.see(keys, page=0)
             ledger.find_gone(cid)
-        refused = ""
+        guard = DeleteGuard.of(opened, scan)
         if scan.target.rebuild or opened.options.allow_deletes:
-            refused = DeleteGuard.of(opened, scan).allow()
-        elif ledger.count_deletions(collection).all and (refused := DeleteGuard.of(opened, scan).hold_back()):
-            record.outcome.hold_back(ledger.count_held(cid), refused)
-            ledger.define(opened.alias, scan.policies, "policies")
-            return Deleted(refused)
+            guard.allow()
+        else:
+            lost, refused = guard.refuse()
+            if refused:
+                record.outcome.hold_back(lost, refused)
+                return Deleted(refused)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
         if not scan.target.rebuild:
             ledger.define(opened.alias, scan.policies, "policies")
         ledger.forget_unseen_failures(cid)
-        with ledger.transaction():  # all is deleted but what is still held back
-            ledger.release(cid)
-            ledger.note_whole(cid)
-        if held := ledger.count_held(cid):
-            record.outcome.hold_back(held, refused or held_back(held, opened.index.name))
+        ledger.note_whole(cid)
         complete = not ledger.count_emptied()  # those must be read again
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
@@ -74,7 +71,6 @@ def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence
     with record.stopwatch.stage("delete"):
         opened.lease.check()
         ledger.note_gone(gone)
-        ledger.release(cid, [*seen, *gone], even_lost=True)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
 

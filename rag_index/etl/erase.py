@@ -255,9 +255,9 @@ def erase(
     ledger.forget_names(alias, ids, list(known))
     _forget_queries(settings, index, ledger, former.id, ids)
     ledger.empty_log()
-    documents, held = len(ledger.pending_erasures(alias).hashes), ledger.count_held(former.id)
+    documents = len(ledger.pending_erasures(alias).hashes)
     seconds = round(time.perf_counter() - began, 3)
-    return Erased(index.name, name, documents, points, (former.name, *others), seconds, held)
+    return Erased(index.name, name, documents, points, (former.name, *others), seconds, former.held)
 
 
 def _known(

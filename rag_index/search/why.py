@@ -152,7 +152,7 @@ class Inquiry:
             if keys := [*page.documents.keys, *(one.key for one in page.unreadable)]:
                 return self._in_the_ledger(ledger, live, page, keys[0])
             keys = possible_document_keys(index.key_columns, self.document_id)
-            return self._not_in_the_source(held=bool(live and ledger.held_of(live.id, keys)))
+            return self._not_in_the_source(held=bool(live and live.held and ledger.known(live.id, keys)))
 
     def _not_in_the_source(self, *, held: bool) -> Why:
         index = self.settings.index(self.index)

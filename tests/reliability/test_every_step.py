@@ -41,7 +41,7 @@ WRITES = {
         "record_commit", "fail", "clear_failures", "forget_unseen_failures", "record_scan", "begin_buckets",
         "commit_buckets", "open_buckets", "place", "forget_empty_buckets", "forget_digests", "forget_digests_of",
         "start_run", "finish_run", "note_emptied", "find_gone", "forget_lost", "note_size", "copy_sizes", "hold_back",
-        "release", "release_all",
+        "note_whole", "forget_sizes",
     ),
 }  # fmt: skip
 

@@ -192,8 +192,8 @@ class Checkup:
         messages = []
         if state.live is None and not diagnosis.kinds(name) - {"ignored_policies"}:
             messages.append(f"nothing is indexed yet; run `rag-index index {name}`")
-        if state.current is not None and (held := resources.ledger.count_held(state.current.id)):
-            messages.append(held_back(held, name))
+        if state.current is not None and state.current.held:
+            messages.append(held_back(state.current.held, name))
         pending = resources.ledger.pending_erasures(self.alias)
         if pending.since is not None:
             count, since = len(pending.hashes), dt.datetime.fromtimestamp(pending.since, dt.UTC)

@@ -85,6 +85,12 @@ class DocumentRows(ScanRows):
         """Record that a collection has everything now that its source has, and nothing else."""
         self.update_collection(collection_id, whole_in=collections.c.commits)
 
+    def hold_back(self, collection: Collection, count: int) -> None:
+        """Record how many documents a run would have deleted; 0 if it was allowed to."""
+        if count or collection.held:
+            since = sa.func.coalesce(collections.c.held_since, self.clock()) if count else None
+            self.update_collection(collection.id, held=count, held_since=since)
+
     def record_commit(self, collection_id: int, mark: CommitMark) -> None:
         """Record the last commit of a collection, with the rows that it commits."""
         self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)

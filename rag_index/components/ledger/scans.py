@@ -14,7 +14,6 @@ from sqlalchemy import BigInteger, Integer
 from rag_index.components.ledger.connection import LedgerConnection
 from rag_index.components.ledger.tables import (
     EMPTY,
-    HELD,
     PENDING,
     Collection,
     Counts,
@@ -31,9 +30,8 @@ from rag_index.components.ledger.tables import (
 )
 
 d, f, b = documents.c, failed_documents.c, buckets.c
-DAYS = 30
-"""Days for which sizes are kept: what an index lost in this time is one loss."""
 DAY = 86_400
+"""What an index lost within a day is one loss."""
 
 GONE = lost.c.text_hash.is_(None)
 
@@ -114,10 +112,9 @@ class ScanRows(LedgerConnection):
         return [d.bucket.is_(None), d.bucket.in_(self._read_buckets())]
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
-        """Return a page of what is recorded as gone (without hashes) or emptied, and is not held back."""
-        held = sa.exists().where(d.collection_id == collection_id, d.key == lost.c.key, d.held_at.is_not(None))
+        """Return a page of what is recorded as gone (without hashes) or emptied."""
         columns = sa.select(lost.c.key, lost.c.text_hash, lost.c.payload_hash)
-        return [tuple(row) for row in self._select(columns.where(self._is_mine(lost), ~held).limit(limit))]
+        return [tuple(row) for row in self._select(columns.where(self._is_mine(lost)).limit(limit))]
 
     def forget_lost(self, keys: Sequence[str]) -> None:
         """Delete the records of documents whose points have been deleted."""
@@ -319,13 +316,11 @@ class ScanRows(LedgerConnection):
         if where:
             return Counts(*self._first(sa.select(*columns).where(d.collection_id == collection.id, has_points, *where)))
         kept, counted = [b.documents, b.documents], b.added_in <= collection.whole_in
-        every, whole = self.sum_documents(collection.id, columns[:2], kept, has_points, counted=counted)
-        held = HELD & has_points & (d.added_in <= collection.whole_in)
-        return Counts(every, whole, self._count(documents, self._is_in_index(collection.id), held))
+        return Counts(*self.sum_documents(collection.id, columns, kept, has_points, counted=counted))
 
-    def count_deletions(self, collection: Collection, *, held: bool = True) -> Counts:
-        """Count the documents that are recorded as gone or emptied; without `held`, those that are not held back."""
-        return self.count_documents(collection, self._is_lost(), *([] if held else [d.held_at.is_(None)]))
+    def count_deletions(self, collection: Collection) -> Counts:
+        """Count the documents that are recorded as gone or emptied."""
+        return self.count_documents(collection, self._is_lost())
 
     def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
@@ -337,88 +332,42 @@ class ScanRows(LedgerConnection):
         there = sa.func.coalesce(found.c.found, 0)
         sums = [
             sa.func.coalesce(sa.func.sum(sa.case((count > there, count - there), else_=0)), 0)
-            for count in (lost.c.all, lost.c.whole, lost.c.held)
+            for count in (lost.c.all, lost.c.whole)
         ]
         joined = lost.outerjoin(found, found.c.text_hash == lost.c.text_hash)
         return Counts(*map(int, self._select(sa.select(*sums).select_from(joined))[0]))
 
-    def held_of(self, collection_id: int, keys: Sequence[str]) -> set[str]:
-        """Return those of these documents that are held back."""
-        held = (d.collection_id == collection_id) & d.held_at.is_not(None)
-        return set(self._column(sa.select(d.key).where(held, self._is_in(d.key, keys))))
-
-    def count_held(self, collection_id: int) -> int:
-        """Count the documents that are held back."""
-        return self._count(documents, self._is_in_index(collection_id), HELD)
-
-    def hold_back(self, collection: Collection, *, whole: bool = False) -> None:
-        """Hold back what is gone or emptied (with `whole`, only of what was there when the index was last whole)."""
-        which = self._is_lost() & (d.added_in <= collection.whole_in if whole else sa.true())
-        indexed = (d.collection_id == collection.id) & (d.chunks > 0) & d.held_at.is_(None)
-        self._write(documents.update().where(indexed, which).values(held_at=self.clock()))
-
-    def hold_back_others(self, collection: Collection) -> None:
-        """Hold back what is gone or emptied and nothing else held back before; hold that back no longer. Forget earlier
-        sizes, as `release_all` does."""
-        other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
-        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
-        with self.transaction():
-            self.release(collection.id)
-            self._write(documents.update().where(lost).values(held_at=other))
-            self._forget_losses(collection.id)
-
-    def release(self, collection_id: int, keys: Sequence[str] | None = None, *, even_lost: bool = False) -> None:
-        """Hold documents back no longer that are neither gone nor emptied; of `keys` alone if these are given. With
-        `even_lost`, it does not matter what they are."""
-        which = sa.true() if keys is None else self._is_in(d.key, keys)
-        which &= sa.true() if even_lost else ~self._is_lost()
-        self._write(documents.update().where(self._is_in_index(collection_id), HELD, which).values(held_at=None))
-
-    def release_all(self, collection_id: int) -> None:
-        """Hold nothing back any longer, and forget earlier sizes: a person allowed it."""
-        with self.transaction():
-            self.release(collection_id, even_lost=True)
-            self._forget_losses(collection_id)
-
-    def _forget_losses(self, collection_id: int) -> None:
-        self._write(sizes.delete().where(sizes.c.collection_id == collection_id))
-
-    # What was deleted, and how large collections were
-
     def note_size(self, collection_id: int, count: int, part: str = "") -> None:
-        """Record that the collection has `count` documents today, or the source rows of a part of them. Sizes older
-        than `DAYS` are forgotten."""
-        today, s = int(self.clock() // DAY), sizes.c
-        outdated = (s.collection_id == collection_id) & (s.part == part) & ~s.day.between(today - DAYS + 1, today)
-        with self.transaction():
-            self._write(sizes.delete().where(outdated))
-            keys = {"collection_id": collection_id, "day": today, "part": part}
-            larger = {"documents": sa.case((s.documents < count, count), else_=s.documents)}
-            self._put_row(sizes, keys, {"documents": count}, larger)
+        """Record that the collection has `count` documents now, or the source rows of a part of them. The largest size
+        counts for a day."""
+        s, now = sizes.c, self.clock()
+        outdone = (s.size <= count) | (s.at < now - DAY) | (s.at > now)
+        larger = {name: sa.case((outdone, new), else_=s[name]) for name, new in (("size", count), ("at", now))}
+        self._put_row(sizes, {"collection_id": collection_id, "part": part}, {"size": count, "at": now}, larger)
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
-        """Return the most documents that the collection had in the last `DAYS`, as "", and the most rows of each part.
-        Those of parts are of the `DAYS` before the last complete run."""
-        today, s = int(self.clock() // DAY), sizes.c
-        counted = (s.part != "") | s.day.between(today - DAYS + 1, today)
-        largest = sa.select(s.part, sa.func.max(s.documents)).where(s.collection_id == collection_id, counted)
-        return dict(self._select(largest.group_by(s.part)))
+        """Return the most documents that the collection had in the last day, as "", and the most rows of each part in
+        the day before the last complete run."""
+        s, now = sizes.c, self.clock()
+        counted = (s.part != "") | s.at.between(now - DAY, now)
+        return dict(self._select(sa.select(s.part, s.size).where(s.collection_id == collection_id, counted)))
 
     def copy_sizes(self, collection_id: int, other_id: int) -> None:
         """Give another collection the sizes of this one, which it replaces."""
         with self.transaction():
-            self._forget_losses(other_id)
+            self.forget_sizes(other_id)
             others = [column for column in sizes.c if column.name != "collection_id"]
             rows = sa.select(sa.literal(other_id), *others).where(sizes.c.collection_id == collection_id)
             self._write(self._insert(sizes).from_select(["collection_id", *[one.name for one in others]], rows))
 
+    def forget_sizes(self, collection_id: int) -> None:
+        """Forget earlier sizes: a person allowed what was lost."""
+        self._write(sizes.delete().where(sizes.c.collection_id == collection_id))
+
 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:
-    whole = table.c.added_in <= collection.whole_in
-    columns: list[sa.ColumnElement[Any]] = [sa.func.count().label("all")]
-    for name, which in (("whole", whole), ("held", whole & table.c.held_at.is_not(None))):
-        columns.append(sa.func.coalesce(sa.func.sum(sa.case((which, 1), else_=0)), 0).label(name))
-    return columns
+    whole = sa.func.sum(sa.case((table.c.added_in <= collection.whole_in, 1), else_=0))
+    return [sa.func.count().label("all"), sa.func.coalesce(whole, 0).label("whole")]
 
 
 def _without_key(

@@ -52,8 +52,8 @@ collections = _table(
     [sa.Column("name", Text, nullable=False, unique=True)],
     filled(store_id=Text, embedder_fingerprint=Text, embedder=Text, chunking=Text, dimension=Integer, state=Text),
     filled(created_at=Float),
-    optional(chars_per_second=Float),
-    filled("0", whole_in=Integer, commits=Integer),
+    optional(chars_per_second=Float, held_since=Float),
+    filled("0", whole_in=Integer, commits=Integer, held=Integer),
     filled("", committed_at=Text, written_by=Text),
 )
 
@@ -62,12 +62,11 @@ documents = _table(
     primary(collection_id=Integer, key=Text),
     filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, pending=Integer),
     filled("0", added_in=Integer),
-    optional(held_at=Float, bucket=BigInteger),
+    optional(bucket=BigInteger),
     rowid=False,
 )
 for _name, _rows in (
     ("pending", "pending = 1"),
-    ("held", "held_at IS NOT NULL"),
     ("empty", "chunks = 0 AND pending = 0"),
 ):  # not as sa.Index, which imports the dialects of both databases for its conditions
     _index = f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"
@@ -78,7 +77,6 @@ sa.Index("rag_index_buckets_of_documents", documents.c.collection_id, documents.
 _NO: sa.ColumnElement[int] = sa.literal_column("0")  # with bound values a query would not match an index
 _YES: sa.ColumnElement[int] = sa.literal_column("1")
 PENDING = documents.c.pending == _YES
-HELD = documents.c.held_at.is_not(None)
 EMPTY = (documents.c.chunks == _NO) & (documents.c.pending == _NO)
 """The conditions of these indexes, for queries that they answer (`LedgerConnection._is_in_index`)."""
 
@@ -129,10 +127,10 @@ file_hashes = _table(
 
 sizes = _table(
     "sizes",
-    primary(collection_id=Integer, day=Integer),
-    [sa.Column("part", Text, primary_key=True, server_default="")],
-    filled(documents=Integer),
+    primary(collection_id=Integer, part=Text),
+    filled(size=Integer, at=Float),
 )
+"""The largest size of a collection in a day, and when it was counted, as the part "", and that of each part."""
 
 positions = _table("positions", primary(alias=Text), filled(collection_id=Integer, commits=Integer, at=Float, how=Text))
 
@@ -254,12 +252,10 @@ class Totals(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Numbers of documents with points: all, those that were there when the index was last whole, and held-back ones.
-    Only documents of `whole` are counted as `held`."""
+    """Numbers of documents with points: all, and those that were there when the index was last whole."""
 
     all: int
     whole: int
-    held: int
 
 
 class ScanRecord(NamedTuple):
@@ -316,6 +312,9 @@ class Collection:
     chars_per_second: float | None
     whole_in: int
     """The commit by which it last had everything that the source had, and nothing else; 0 if it never had."""
+    held: int
+    """How many documents the last run would have deleted, if the delete guard had allowed it."""
+    held_since: float | None
     commits: int
     committed_at: str
     written_by: str = ""

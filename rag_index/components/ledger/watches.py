@@ -10,12 +10,10 @@ import sqlalchemy as sa
 
 from rag_index.components.ledger.connection import LedgerConnection
 from rag_index.components.ledger.tables import (
-    HELD,
     Reached,
     WatchRecord,
     collections,
     definitions,
-    documents,
     failed_documents,
     positions,
     watches,
@@ -97,7 +95,7 @@ class WatchRows(LedgerConnection):
     def gaps_since(self, collection_id: int) -> float | None:
         """Return since when a document has been failed or held back, so that nothing is complete; None if none is."""
         rows = [
-            sa.select(sa.func.min(documents.c.held_at).label("at")).where(self._is_in_index(collection_id), HELD),
+            sa.select(collections.c.held_since.label("at")).where(collections.c.id == collection_id),
             sa.select(sa.func.min(f.first_at)).where(f.collection_id == collection_id, f.kind == "failed"),
         ]
         found: float | None = self._value(sa.select(sa.func.min(sa.union_all(*rows).subquery().c.at)))

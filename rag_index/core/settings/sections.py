@@ -252,7 +252,7 @@ class RunSettings(Section):
     """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes metrics."""
 
     delete_guard: Share = 0.2
-    """The largest share of an index, or of the rows of a part, that may be lost in 30 days before [the delete
+    """The largest share of an index, or of the rows of a part, that may be lost in a day before [the delete
     guard](how-it-works.md#the-delete-guard) holds deletions back."""
     tolerate_failed: Share = 0.0
     """The share of documents that may fail while the run still counts as completed."""
