@@ -16,7 +16,7 @@ from rag_index.errors import RagIndexError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import execute
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.launch import hooks_of
+from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.reporting import (
     OWN_END,
     current_run,
@@ -51,7 +51,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
         options = options or RunOptions()
         settings, whole = run_settings(config, **options.in_settings()), current_run()
         record, checks = shown_record(settings, index, whole), whole.checks if whole else None
-        hooks = hooks_of(settings, settings.index(index), options)
+        hooks = SearchHooks(settings, settings.index(index), options)
         with stoppable() as stop:
             with (
                 collect_seldom(),

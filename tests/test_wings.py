@@ -1,10 +1,13 @@
 """What each wing imports: a night knows no search, a search no night, and neither opens what it does not need."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from tests.project import Project
 
 IMPORT_ALL = """
 import json, pkgutil, sys
@@ -35,6 +38,26 @@ def test_a_wing_imports_those_below_it_and_no_other(wing):
     came_along = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
     assert came_along - {"errors", "redaction", wing} <= BELOW[wing]
     assert not {"prefect", "distributed"} & set(modules)
+
+
+IMPORTED_AT_THE_END = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+"""
+COMMAND = "from rag_index.cli import main; main()"
+FLOW = "import runpy; sys.argv = ['flows.index_all']; runpy.run_module('flows.index_all', run_name='__main__')"
+
+
+@pytest.mark.parametrize("program", [COMMAND, pytest.param(FLOW, marks=pytest.mark.long)])
+def test_a_night_loads_nothing_of_search_or_watch(tmp_path, program):
+    """Unless an index has a gate, or is to learn what its scores mean."""
+    project = Project(tmp_path / "project").fill(3)
+    given = os.environ | {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_LOGGING_TO_API_ENABLED": "0"}
+    command = [sys.executable, "-c", IMPORTED_AT_THE_END + program, "index-all"]
+    ended = subprocess.run(command, env=given, capture_output=True, text=True, check=True)
+    [modules] = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith('["')]
+    assert "rag_index.etl.run" in modules
+    assert not [name for name in modules if name.startswith(("rag_index.search", "rag_index.watch", "rag_index.first"))]
 
 
 def test_a_worker_imports_what_embeds_and_writes_and_no_more():

@@ -23,8 +23,8 @@ from rag_index.etl.checks import ServiceChecks
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
+from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.prefect_api import result_of, send_pending_logs
-from rag_index.search.evaluation.gate import SearchHooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +73,7 @@ def _run_index(
     settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly, checks: ServiceChecks
 ) -> IndexOutcome:
     try:
-        hooks, record = hooks_of(settings, index, options), RunRecord(index.name, logger)
+        hooks, record = SearchHooks(settings, index, options), RunRecord(index.name, logger)
         record.progress.displays = [open_display()]
         with open_index(settings, index.name, options, run_id=str(uuid.uuid4())) as opened:
             with captured_logs(record.progress.note_later):
@@ -90,11 +90,6 @@ def _run_index(
         return record.outcome
     except RagIndexError as error:
         return failed_to_start(index.name, error)
-
-
-def hooks_of(settings: Settings, index: IndexSettings, options: RunOptions) -> SearchHooks:
-    """Return what a run asks by search. Made first: a mistake in golden queries must not wait until all is embedded."""
-    return SearchHooks(settings, index, options.full and not options.allow_loss)
 
 
 SERVE = """

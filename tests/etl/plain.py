@@ -20,7 +20,7 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
-from rag_index.search.evaluation.gate import SearchHooks
+from rag_index.orchestration.hooks import SearchHooks
 from rag_index.watch.kept_runs import KeptRuns
 from tests.project import run_here
 
@@ -63,7 +63,7 @@ def run_plain(
         return Ledger(url, clock=clock) if clock else Ledger(url)
 
     options, record = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss), RunRecord("notes")
-    hooks = SearchHooks(settings, settings.index("notes"), full and not allow_loss)
+    hooks = SearchHooks(settings, settings.index("notes"), options)
     with (
         mock.patch.object(opened_module, "Ledger", ledger),
         open_index(settings, "notes", options, run_id=str(uuid.uuid4())) as opened,

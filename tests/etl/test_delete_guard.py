@@ -1,4 +1,4 @@
-"""The delete guard over many runs: what it refuses to delete stays until the source has it again or a person allows it."""
+"""The delete guard over many runs: what it refuses to delete stays until the source has it or a person allows it."""
 
 import pytest
 

@@ -15,7 +15,8 @@ from rag_index.errors import LedgerUnavailable, StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.publish import publish_collection, roll_back
-from rag_index.search.evaluation import calibrate as calibrate_module
+from rag_index.orchestration import hooks
+from rag_index.search.evaluation.calibrate import Learner
 from tests.etl.plain import run_plain
 
 ALIAS = Alias("p", "notes")
@@ -167,13 +168,13 @@ def test_what_a_death_while_an_older_collection_is_dropped_leaves_is_dropped_the
 
 
 def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
-    monkeypatch.setattr(calibrate_module, "MIN_LEARNED_DOCUMENTS", 30)
+    monkeypatch.setattr(hooks, "MIN_LEARNED_DOCUMENTS", 30)
     asked = []
 
     def learn_nothing(learner):
         asked.append(learner.ledger.totals(learner.collection.id).documents)
 
-    monkeypatch.setattr(calibrate_module.Learner, "ask_own_texts", learn_nothing)
+    monkeypatch.setattr(Learner, "ask_own_texts", learn_nothing)
     for number in (20, 40, 40, 79, 80, 80):
         project.execute("DELETE FROM note")
         project.fill(number)

@@ -10,8 +10,8 @@ import pytest
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
-from rag_index.core.reports.metrics import Stopwatch
 from rag_index.errors import EmbedderUnavailable, SettingsError
+from rag_index.orchestration.hooks import to_learn
 from rag_index.search import Retriever
 from rag_index.search.evaluation import calibrate
 from rag_index.search.fusion import order_answers
@@ -139,14 +139,11 @@ def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
         project = Project(tmp_path / "project", embedder).fill(600)
         assert run_plain(project).state == "completed"
-        settings, index = project.settings, project.settings.indexes[0]
+        settings = project.settings
         with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
             [collection] = ledger.collections("test_notes")
-            learner = calibrate.Learner(settings, index, ledger, store, collection, None)
             assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
-            asked = len(server.requests)
-            learner.learn(Stopwatch())
-            assert len(server.requests) == asked
+            assert to_learn(ledger, store, collection) == 0
 
 
 def test_hits_are_judged_together_as_each_is_alone(retriever):

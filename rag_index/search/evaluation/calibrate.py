@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from rag_index.core.reports.metrics import Stopwatch
     from rag_index.core.settings import IndexSettings, Settings
 
-MIN_LEARNED_DOCUMENTS = 500
-"""A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
 SAMPLED_TEXTS, KNOWN, STRANGE = 200, 25, 40
 """Texts that words are taken from, and queries of both kinds."""
 REPLACED, BACKWARDS = 0.3, 0.3
@@ -66,13 +64,8 @@ class Learner:
     collection: Collection
     identity: EmbedderIdentity
 
-    def learn(self, stopwatch: Stopwatch) -> None:
-        """Learn what the scores mean, again once a collection without a result has doubled.
-
-        Before, the weights of others stand.
-        """
-        if not (documents := self._due()):
-            return
+    def learn(self, documents: int, stopwatch: Stopwatch) -> None:
+        """Record what the scores mean, or that so many `documents` did not tell."""
         with stopwatch.stage("gate"), suppress(RagIndexError):
             learned = self.ask_own_texts()
             recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
@@ -99,12 +92,6 @@ class Learner:
             return None
         trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
         return replace(learn(known, nothing, words=encoder is not None), trusted=trusted)
-
-    def _due(self) -> int:
-        """Return the documents of the collection if it should learn now, else 0."""
-        known = self.store.metadata(self.collection.name).get(CALIBRATION, {UNLEARNED: 0})
-        documents = self.ledger.totals(self.collection.id).documents
-        return documents if UNLEARNED in known and documents >= max(MIN_LEARNED_DOCUMENTS, 2 * known[UNLEARNED]) else 0
 
     def _words(self) -> dict[str, list[str]]:
         """Return the words of some documents of the collection, by id; none of those with few."""

@@ -6,9 +6,7 @@ not notice that meaning is lost. The rebuilt one is refused if it measures worse
 test (see `significance`) is of the metric plus the reciprocal rank of the first relevant document, since ranks change
 before answers are lost. The ways share its level, so a rebuild that lost nothing is refused at most once in 20. With
 `max_loss` 0, chance is given no credit. Nor is a collection published if no query finds anything in either one, because
-then the golden file's ids are wrong.
-
-`SearchHooks` are what a run is given to ask all this: nothing of the run knows a search.
+then the golden file's ids are wrong. A run is given the gate by `orchestration.hooks`.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from rag_index.core.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.search.evaluation.calibrate import Learner
 from rag_index.search.evaluation.evaluation import ask_collections
 from rag_index.search.evaluation.golden import GoldenQuery, possible_keys, read_golden, without_documents
 from rag_index.search.evaluation.measures import (
@@ -33,7 +30,6 @@ from rag_index.search.evaluation.measures import (
 from rag_index.search.fusion import ranked
 
 if TYPE_CHECKING:
-    from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.record import RunRecord
@@ -145,25 +141,18 @@ def _judge_way(
     )
 
 
-class SearchHooks:
-    """The questions of one run, as `etl.publish.Hooks`: the gate of a rebuild, and what scores mean."""
+class Gate:
+    """The gate of one run of an index that has one, which asks if the run is a rebuild that is to be `asked` about."""
 
-    def __init__(self, settings: Settings, index: IndexSettings, rebuilds: bool) -> None:
-        """Read the golden queries if the run `rebuilds`: a mistake in them must not wait until all is embedded.
+    def __init__(self, settings: Settings, index: IndexSettings, gate: GateSettings, *, asked: bool) -> None:
+        """Read the golden queries. Raises SettingsError if golden file or metric cannot be used."""
+        self._settings, self._index, self._gate, self._asked = settings, index, gate, asked
+        self._queries = check_gate(settings, index) if asked else []
 
-        Raises SettingsError if golden file or metric cannot be used.
-        """
-        self._settings, self._index, self._asks_gate = settings, index, rebuilds
-        self._queries = check_gate(settings, index) if rebuilds else []
-
-    def before_publishing(
-        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
-    ) -> str:
+    def refusal(self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
-        gate, index, outcome = self._index.gate, self._index.name, record.outcome
-        if gate is None:
-            return ""
-        if live is None or not self._asks_gate:
+        index, outcome = self._index.name, record.outcome
+        if live is None or not self._asked:
             outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
             return ""
         gone = gone_documents(ledger, self._index, rebuilt.id, self._queries)
@@ -176,7 +165,7 @@ class SearchHooks:
                 f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
                 f"({error}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
             )
-        verdict = outcome.gate = judge(gate, queries, before, after, gone)
+        verdict = outcome.gate = judge(self._gate, queries, before, after, gone)
         if not verdict.passed:
             return verdict.refusal(rebuilt.name, index)
         outcome.verified += f"; {verdict.sentence()}"
@@ -184,11 +173,6 @@ class SearchHooks:
             outcome.say(note)
         return ""
 
-    def after_run(
-        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
-        *, first: bool,
-    ) -> None:  # fmt: skip
-        """Learn what scores mean, and say that nothing was compared if the collection is a first one."""
-        if self._index.gate is not None and first:
-            record.outcome.say(NOTHING_LIVE)
-        Learner(self._settings, self._index, ledger, store, collection, identity).learn(record.stopwatch)
+    def say_nothing_live(self, record: RunRecord) -> None:
+        """Say that nothing was compared, since the collection is a first one."""
+        record.outcome.say(NOTHING_LIVE)
