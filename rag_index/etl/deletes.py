@@ -8,7 +8,7 @@ import attrs
 
 from rag_index.components.sources.sql import SqlSource, policy_digest
 from rag_index.core.reports.outcome import count_of
-from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies
+from rag_index.etl.delete_guard import DeleteGuard, count_parts, held_back, hidden_by_policies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,15 +51,18 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
             guard.allow()
         else:
             lost, refused = guard.refuse()
+            if not refused and scan.diff.leaves_some and collection.held:
+                lost, refused = collection.held, held_back(collection.held, opened.index.name)
             if refused:
                 record.outcome.hold_back(lost, refused)
                 return Deleted(refused)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
-        if not scan.target.rebuild:
-            ledger.define(opened.alias, scan.policies, "policies")
-        ledger.forget_unseen_failures(cid)
-        ledger.note_whole(cid)
+        if not scan.diff.leaves_some:
+            if not scan.target.rebuild:
+                ledger.define(opened.alias, scan.policies, "policies")
+            ledger.forget_unseen_failures(cid)
+            ledger.note_whole(cid)
         complete = not ledger.count_emptied()  # those must be read again
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 

@@ -166,13 +166,18 @@ class Diff:
         self._state.commit([*written.keys, *(failure.key for failure in written.failures)])
         self.sharder.observe(written.stats.chars, written.stats.seconds)
 
+    @property
+    def leaves_some(self) -> bool:
+        """Whether rows that are known to have changed are left to a later run."""
+        return self._state.left > 0
+
     def complete(self, *, all_read: bool, all_deleted: bool) -> None:
         """End the comparison of a run that has committed everything, so that the next run may rely on it. With
         `all_read`, readers have what was read: a rebuilt collection may not have been published. With `all_deleted`,
         nothing is left in the index that the source no longer has."""
         if all_deleted:
             self._state.complete()
-        if all_read and all_deleted and not self._opened.single:
+        if all_read and all_deleted and not self._opened.single and not self.leaves_some:
             how = "run" if self._opened.looked_at is None else "watch"
             self._opened.ledger.complete_scan(self._opened.alias, self._cid, began=self._began, how=how)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.sources import Source, open_source, scan_settings
+from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.hints import restless_column
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_store
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
+    from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
 
@@ -130,6 +132,10 @@ class _Documents(AllDocuments):
     def go_on(self) -> None:
         self._steps.go_on()
 
+    def end(self, opened: Opened, scan: Scan, steps: Steps, record: Record, hooks: Hooks | None) -> None:
+        super().end(opened, scan, steps, record, hooks)
+        record.paused = scan.diff.leaves_some
+
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
@@ -182,6 +188,8 @@ class KeptRuns:
                 steps = self._kept_steps()
                 target = execute(opened, steps, record, documents=_Documents(steps))
                 error, self._wrote = record.error, self._wrote or record.error is None
+                if isinstance(self._source, DigestSource):  # what is left, and what changes meanwhile, take turns
+                    self._source.fresh_first = record.paused and not self._source.left
                 if error is None and target is not None:
                     next_try = opened.ledger.next_try(target.collection.id, opened.ledger.clock())
                     reached = opened.ledger.reached().get(self.alias)

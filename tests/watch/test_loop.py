@@ -267,6 +267,46 @@ def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, mo
     assert all(chunks[-1].endswith("again") for chunks in project.texts().values())
 
 
+@pytest.mark.parametrize("rows", [400, 2000], ids=["some rows", "nearly all rows"])
+def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(tmp_path, monkeypatch, rows):
+    project = Project(tmp_path / "large", extra="[parallel]\nshard_documents = 20\n").fill(2100)
+    run_plain(project)
+    project.execute("UPDATE note SET body = body || ' again' WHERE id <= ?", rows)
+    with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
+        with monkeypatch.context() as hurried:
+            hurried.setattr(kept_runs, "EMBED_SECONDS", 0.0)
+            assert not kept.run(time.time()).complete
+        project.fill(1, first=2101)
+        project.execute("DELETE FROM note WHERE id = 2050")
+        project.execute("UPDATE note SET body = 'mended' WHERE id = 2060")
+        end = kept.run(looked := time.time())
+        assert (end.complete, end.claims, end.outcome.deleted) == (False, False, 1)
+        found = texts(project)
+        assert ("2101" in found, "2050" in found, found["2060"]) == (True, False, "Note 2060\nmended")
+        assert sum(text.endswith("again") for text in found.values()) < rows
+        with closing(Ledger(project.settings.ledger_url)) as ledger:
+            assert ledger.reached()[ALIAS].at < looked, "the index is not complete"
+        assert kept.run(time.time()).complete
+    assert sum(chunks[-1].endswith("again") for chunks in project.texts().values()) == rows
+    assert run_plain(project).nothing_to_do
+
+
+def test_a_run_of_what_just_changed_deletes_nothing_that_a_run_over_all_held_back(tmp_path, monkeypatch):
+    project = Project(tmp_path / "large", extra="[parallel]\nshard_documents = 20\n").fill(2100)
+    run_plain(project)
+    project.execute("DELETE FROM note WHERE id > 1200")
+    with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
+        assert kept.run(time.time()).outcome.held_back == 900
+        with monkeypatch.context() as hurried:
+            hurried.setattr(kept_runs, "EMBED_SECONDS", 0.0)
+            project.execute("UPDATE note SET body = body || ' again' WHERE id <= 200")
+            assert not kept.run(time.time()).complete
+        project.execute("DELETE FROM note WHERE id = 1100")
+        end = kept.run(time.time())
+        assert (end.complete, end.outcome.deleted, end.outcome.held_back) == (False, 0, 900)
+    assert len(texts(project)) == 2100
+
+
 def test_a_first_run_is_not_cut(project, monkeypatch):
     monkeypatch.setattr(kept_runs, "EMBED_SECONDS", 0.0)
     project.write_settings(

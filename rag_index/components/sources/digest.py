@@ -125,6 +125,12 @@ class DigestSource(SqlSource):
         self._compared_as: dict[RowsBeside, list[Any]] = {}
         """As what the columns of a document are compared with those of a table; None for as they are."""
         self._unread = 0
+        self.fresh_first = False
+        """Whether the next scan leaves what had changed by the last one to a later scan, if anything else changed."""
+        self._last: dict[int, str] = {}
+        """The digests that the last scan found."""
+        self.left = 0
+        """How many buckets that differ the scan leaves to a later one."""
         self._to_read: set[int] | None = None
         """The buckets to be read; None if all are."""
         self._open: set[int] = set()
@@ -157,7 +163,7 @@ class DigestSource(SqlSource):
         """Find out which buckets have to be read, once for each scan, and return how many rows there are."""
         if self._rows is not None:
             return self._rows
-        self._unread, self._to_read, self._open, self._expected = 0, None, set(), None
+        self._unread, self.left, self._to_read, self._open, self._expected = 0, 0, None, set(), None
         self._copies = self._copies_always
         lasting = UNDIVIDED if state.recent and state.layout == UNDIVIDED else None
         try:
@@ -167,11 +173,12 @@ class DigestSource(SqlSource):
                 lasting = self._layout if self._layout != UNDIVIDED else None
         except (SourceError, SourceTimedOut) as error:
             logger.info("%s is read whole, since the database computes no digests: %s", self._name, error)
-            self._unread, self._to_read, self._expected, self._copies = 0, None, None, self._copies_always
+            self._unread, self.left, self._to_read, self._expected = 0, 0, None, None
+            self._copies = self._copies_always
             self._rows, self._layout, lasting = None, UNDIVIDED, UNDIVIDED
         self._rows = super().count() if self._rows is None else self._rows
         self._counted = self._rows - self._unread
-        state.begin(lasting, self._to_read)
+        state.begin(lasting, self._to_read, left=self.left)
         return self._rows
 
     def _divide(self, connection: Connection, state: ScanState) -> int:
@@ -194,10 +201,14 @@ class DigestSource(SqlSource):
         encoded = found.encoded()
         differ = {bucket for bucket, digest in encoded.items() if known.get(bucket) != digest}
         differ |= known.keys() - encoded.keys()
+        fresh = {bucket for bucket in differ if encoded.get(bucket) != self._last.get(bucket)} if self._last else set()
+        self._last, left = encoded, 0
+        if self.fresh_first and fresh:
+            differ, left = fresh, len(differ) - len(fresh)
         expected = Counter({bucket: found[bucket][0] for bucket in differ if bucket in found})
         rows, to_read = found.rows, expected.total()
         if len(found) <= MAX_KEPT_BUCKETS and len(differ) <= MAX_LISTED and to_read <= MAX_SHARE * rows:
-            self._to_read, self._expected, self._unread = differ, expected, rows - to_read
+            self._to_read, self._expected, self._unread, self.left = differ, expected, rows - to_read, left
             # pages in the order of a key do not help to find hashed buckets: one pass does
             self._copies = self._copies_always or (self._layout.kind == "hash" and self._backend != "sqlite")
         return rows

@@ -74,6 +74,8 @@ class ScanState:
         self._waiting: Counter[int] = Counter()
         """How many documents are under way in each bucket."""
         self._any_unplaced = False
+        self.left = 0
+        """How many buckets that differ this scan leaves unread."""
         self.pages = 0
         if not single:
             source.use_scan_state(self)
@@ -89,9 +91,11 @@ class ScanState:
 
     # What a source asks and tells
 
-    def begin(self, layout: BucketLayout | None, to_read: set[int] | None) -> None:
-        """Divide the rows as the layout says, None for not at all, and read these buckets, None for all."""
+    def begin(self, layout: BucketLayout | None, to_read: set[int] | None, *, left: int = 0) -> None:
+        """Divide the rows as the layout says, None for not at all, and read these buckets, None for all. So many others
+        that differ, too, are `left` to a later scan."""
         self._next_watermark, self._to_read = layout.encode() if layout is not None else None, to_read
+        self.left = left
         self._is_divided = True
 
     def digests(self, is_current: Callable[[str], bool] | None = None) -> dict[int, str]:
