@@ -56,16 +56,19 @@ class PostgresServer:
             (self._folder / "password").write_text(PASSWORD)
             for path in (self._folder, self._folder / "password"):
                 os.chown(path, user.pw_uid, user.pw_gid)
-            self._run(
-                "initdb", "--pgdata", self._folder / "data", "--username", "owner",
-                "--auth", "md5",  # scram-sha-256 costs each connection 10 ms of processor time
-                "--pwfile", self._folder / "password", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
-            )  # fmt: skip
+            self._initialise()
             self.start()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _initialise(self):
+        self._run(
+            "initdb", "--pgdata", self._folder / "data", "--username", "owner",
+            "--auth", "md5",  # scram-sha-256 costs each connection 10 ms of processor time
+            "--pwfile", self._folder / "password", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
+        )  # fmt: skip
 
     def __exit__(self, *error):
         self.stop()
@@ -101,6 +104,14 @@ class PostgresServer:
             self._process.wait(timeout=START_SECONDS)
         self._process = None
 
+    @contextmanager
+    def standby(self):
+        """Yield a server that replays what this one writes."""
+        standby = Standby(self._programs, *self._settings)
+        standby.primary = self
+        with standby:
+            yield standby
+
     def connect(self, database="postgres"):
         """Return a connection that may write; each statement is its own transaction."""
         url = {"host": "127.0.0.1", "port": self.port, "user": "owner", "password": PASSWORD, "dbname": database}
@@ -124,7 +135,20 @@ class PostgresServer:
 
     def _run(self, program, *arguments):
         subprocess.run(
-            [self._programs / program, *arguments], check=True, capture_output=True, cwd="/", timeout=120, **self._as
+            [self._programs / program, *arguments], check=True, capture_output=True, cwd="/", timeout=120,
+            env={**os.environ, "PGPASSWORD": PASSWORD}, **self._as,
+        )  # fmt: skip
+
+
+class Standby(PostgresServer):
+    """A hot standby of `primary`."""
+
+    primary: PostgresServer
+
+    def _initialise(self):
+        where = "--host", "127.0.0.1", "--port", str(self.primary.port), "--username", "owner"
+        self._run(
+            "pg_basebackup", "--pgdata", self._folder / "data", *where, "--checkpoint", "fast", "-R", "-X", "stream"
         )
 
 

@@ -190,6 +190,40 @@ def test_a_database_that_restarts_counts_as_written(request, tmp_path):
         desk.hints.close()
 
 
+def test_what_a_standby_has_replayed_is_seen(request, tmp_path):
+    programs = find_postgres()
+    if isinstance(programs, str):
+        pytest.skip(programs)
+    with PostgresServer(programs) as server, server.database() as name:
+        desk = Desk(server.url(name), tmp_path)
+        desk.hints.close()
+        with server.standby() as standby:
+            text = desk.config.read_text().replace(f":{server.port}/", f":{standby.port}/")
+            desk.config.write_text(text)
+            settings = load_settings(desk.config)
+            desk.hints = Hints(settings, settings.indexes)
+            with closing(Session(standby.url(name))) as reader, desk.session() as late:
+                late.run("BEGIN")
+                late.run("INSERT INTO ticket VALUES (3, 'late')")
+                for number in range(20):
+                    before, rows = desk.look(), reader.run("SELECT id, body FROM ticket ORDER BY id")
+                    what = ("UPDATE ticket SET body = '{0}' WHERE id = 1", "INSERT INTO ticket VALUES (1{0}, 'new')",
+                            "DELETE FROM ticket WHERE id = 2", "TRUNCATE other")[number % 4]  # fmt: skip
+                    late.run("COMMIT") if number == 10 else desk.run(what.format(number))
+                    eventually(lambda: reader.run(REPLAYED, server_position(server))[0][0])
+                    if reader.run("SELECT id, body FROM ticket ORDER BY id") != rows:
+                        assert desk.moved(before) != Moved.NO, number
+            desk.hints.close()
+
+
+REPLAYED = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+
+
+def server_position(server):
+    with server.connect() as connection:
+        return connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()[0]
+
+
 class Random(threading.Thread):
     """Transactions at random: some late, some rolled back."""
 

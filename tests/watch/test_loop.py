@@ -1,6 +1,7 @@
 """A watch is the run, repeated: what changed is found, nothing is claimed too early, and no index holds another up."""
 
 import datetime as dt
+import threading
 import time
 from contextlib import closing, suppress
 from unittest import mock
@@ -14,6 +15,7 @@ from rag_index.components.ledger.tables import runs as history
 from rag_index.components.sources.hints import Hints, Moved
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_reader
+from rag_index.components.stores.edge import store as store_module
 from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError, TerminalError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import Retriever
@@ -330,6 +332,35 @@ def test_an_index_that_is_another_one_each_time_is_left_to_the_night(project, ca
         assert "column seen is another one each time that it is read" in watch.record().message
 
 
+@pytest.mark.long
+def test_a_standby_is_followed_and_a_restored_database_too(tmp_path, postgres):
+    project = Project(tmp_path / "project")
+    with postgres.database() as name, postgres.standby() as standby:
+        session = Session(postgres.url(name))
+        session.run("CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority int)")
+        session.run("INSERT INTO note SELECT n, 'Note', 'first ' || n, 'a', 1 FROM generate_series(1, 30) AS n")
+        url = standby.url(name).render_as_string(hide_password=False)
+        project.write_settings(SETTINGS.replace("sqlite:///source.db", url).format(extra=""))
+        with following(project) as watch:
+            eventually(lambda: len(texts(project)) == 30, watch.record)
+            session.run("UPDATE note SET body = 'second' WHERE id = 5")
+            session.run("DELETE FROM note WHERE id = 6")
+            eventually(lambda: (shown(project, 5), shown(project, 6)) == ("Note\nsecond", None), watch.record)
+            with postgres.connect() as owner:  # a backup of this moment
+                session.close()
+                owner.execute(f"CREATE DATABASE {name}_kept TEMPLATE {name}")
+            session = Session(postgres.url(name))
+            session.run("UPDATE note SET body = 'lost' WHERE id > 20")
+            session.run("INSERT INTO note VALUES (31, 'Note', 'lost', 'a', 1)")
+            eventually(lambda: shown(project, 31), watch.record)
+            session.close()
+            with postgres.connect() as owner:
+                owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+                owner.execute(f"ALTER DATABASE {name}_kept RENAME TO {name}")
+            eventually(lambda: shown(project, 31) is None and shown(project, 30) == "Note\nfirst 30", watch.record)
+        assert (shown(project, 5), len(texts(project))) == ("Note\nsecond", 29)
+
+
 def test_a_long_run_of_one_index_holds_no_other_up(tmp_path, postgres):
     project = Project(tmp_path / "project")
     with postgres.database() as name:
@@ -370,6 +401,34 @@ def test_what_is_wrong_with_one_index_stops_no_other_and_is_tried_again(project)
         project.execute("ALTER TABLE gone RENAME TO other")
         project.execute("UPDATE other SET body = 'second'")
         eventually(lambda: texts(project, "others") == {"1": "second"}, every=0.1)
+
+
+def test_an_embedded_collection_stays_open_and_is_no_lock_on_others(project, monkeypatch):
+    run_plain(project)
+    opened = []
+
+    class Counted(store_module.EdgeCollection):
+        def __init__(self, *given, **named):
+            opened.append(threading.current_thread().name)
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr(store_module, "EdgeCollection", Counted)
+    with following(project) as watch, closing(open_reader(project.settings.store)) as reader:
+        for number in range(3):
+            project.execute("UPDATE note SET body = ? WHERE id = 5", f"version {number}")
+            wanted = f"Note 5\nversion {number}"
+            eventually(
+                lambda wanted=wanted: wanted in [point.payload["_rag"]["text"] for point in reader.scroll(ALIAS)]
+            )
+        assert len(opened) == 1
+        project.execute("UPDATE note SET body = 'of the night' WHERE id = 6")
+        assert project.cli("index-all").returncode == 0
+        assert project.cli("rebuild", "notes").returncode == 0
+        project.execute("UPDATE note SET body = 'after the night' WHERE id = 7")
+        written = time.time()
+        eventually(lambda: watch.at() > written, watch.record)
+        assert len(opened) <= 3, "again after each of the others"
+    assert (shown(project, 6), shown(project, 7)) == ("Note 6\nof the night", "Note 7\nafter the night")
 
 
 def test_a_watch_waits_for_another_run_and_another_run_for_a_watch(project, ledger):
