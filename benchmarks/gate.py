@@ -38,7 +38,8 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
 from rag_index.first_run.samples import pydocs
-from rag_index.search.evaluation.gate import WAYS, SearchHooks, judge
+from rag_index.orchestration.hooks import SearchHooks
+from rag_index.search.evaluation.gate import WAYS, judge
 from rag_index.search.evaluation.golden import GoldenQuery
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
     """Rebuild the index without Prefect and Dask: the steps of the flow in this process."""
     settings = load_settings(folder / "rag-index.toml")
     options, record = RunOptions(full=True, allow_loss=allow_loss), RunRecord("docstrings")
-    hooks = SearchHooks(settings, settings.index("docstrings"), not allow_loss)
+    hooks = SearchHooks(settings, settings.index("docstrings"), options)
     with (
         open_index(settings, "docstrings", options, run_id=str(uuid.uuid4())) as opened,
         closing(Plainly(serially(settings))) as steps,

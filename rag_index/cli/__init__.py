@@ -34,16 +34,20 @@ if TYPE_CHECKING:
 COMMAND_GROUPS = {
     "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
     "Run": {
-        "plan": "status", "index": "runs", "index-all": "runs", "rebuild": "runs", "retry-failed": "runs",
-        "watch": "runs",
+        "plan": "status", "index-all": "runs", "rebuild": "runs", "rollback": "runs", "watch": "runs",
     },
-    "Look": {"status": "status", "failed": "status", "report": "status", "audit": "status"},
+    "Look": {"status": "status", "audit": "status"},
     "Search": dict.fromkeys(("search", "like", "why", "verify", "serve", "mcp"), "search"),
-    "Repair": dict.fromkeys(("doctor", "rollback", "erase", "drop", "export", "move"), "runs"),
+    "Repair": dict.fromkeys(("doctor", "erase", "drop", "export", "move"), "runs"),
     "Measure": {"evaluate": "search", "benchmark": "runs"},
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module in group.items()}
+SECOND_NAMES = {"index": "index-all"}
+NOW = {
+    "retry-failed": "index-all --retry-failed", "failed": "status --failed", "report": "status --report",
+}  # fmt: skip
+"""What commands of earlier versions are now."""
 NO_NUMBER = "-"
 _NUMBER = re.compile(r"[\d,.]+%?|-")
 
@@ -75,6 +79,9 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in NOW:
+            raise click.UsageError(f"`rag-index {cmd_name}` is `rag-index {NOW[cmd_name]}` now", ctx)
+        cmd_name = SECOND_NAMES.get(cmd_name, cmd_name)
         found = COMMANDS.get(cmd_name)
         for module in [found] if found else set(COMMANDS.values()):  # all, to suggest one to who mistyped a name
             import_module(f"rag_index.cli.{module}")

@@ -1,5 +1,5 @@
-"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), `watch`, and those that repair:
-`doctor`, `rollback`, `erase`, `drop`, `export` and `move`; and `benchmark`, which measures them."""
+"""The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`) and measure that (`benchmark`), and those
+that repair: `doctor`, `erase`, `drop`, `export`, `move`."""
 
 from __future__ import annotations
 
@@ -101,14 +101,18 @@ def log_of_run(*, verbose: bool) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-@command(example="index comments --id 4711", begins=BEGINS)
+@command("index-all", example="index-all", begins=BEGINS)
 @names_argument
 @repeated("--id", "ids", "Index only this document", metavar="ID")
+@click.option("--retry-failed", is_flag=True, help="Try failed documents again, however often they were tried.")
 @run_options
-def index(
+def index_all(
     context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
 ) -> int:
-    """Bring indexes, or single documents, up to date."""
+    """Bring all indexes, some, or single documents up to date.
+
+    `rag-index index` is the same.
+    """
     if not ids:
         return run_indexes(context, list(names) or None, as_json=as_json, wait=wait, **others)
     from rag_index.etl.changed import index_documents
@@ -122,13 +126,6 @@ def index(
     return print_report(RunReport([outcome], outcome.seconds), as_json=as_json)
 
 
-@command("index-all", example="index-all", begins=BEGINS)
-@run_options
-def index_all(context: Context, **asked: Any) -> int:
-    """Bring all indexes up to date."""
-    return run_indexes(context, None, **asked)
-
-
 @command(example="rebuild comments", begins=BEGINS)
 @required_names
 @run_options
@@ -138,22 +135,6 @@ def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
     They are verified first.
     """
     return run_indexes(context, list(names), full=True, **asked)
-
-
-@command("retry-failed", example="retry-failed")
-@names_argument
-@run_options
-def retry_failed(context: Context, names: tuple[str, ...], **asked: Any) -> int:
-    """Try failed documents again, however often they were tried."""
-    from rag_index.care.index_status import status
-
-    settings = context.settings()
-    failing = [one.index for one in status(settings).indexes if one.failed]
-    chosen = [index.name for index in settings.named(names) if names or index.name in failing]
-    if not chosen:
-        show(RunReport().to_json(), "No documents are listed as failed.", as_json=asked["as_json"])
-        return 0
-    return run_indexes(context, chosen, retry_failed=True, **asked)
 
 
 @command(endless_without="once", example="watch")

@@ -1,10 +1,11 @@
-"""The commands that show how indexes are: `status`, `failed`, `report`, `plan`, `audit`."""
+"""The commands that show how indexes are: `status`, `plan`, `audit`."""
 
 from __future__ import annotations
 
 import json
 import textwrap
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,32 +15,52 @@ from rag_index.core.machine import collect_seldom
 from rag_index.core.query_log import query_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rag_index.care.index_status import FailedDocument, IndexStatus, ProjectStatus
     from rag_index.care.plan import RunPlan, ShownDocument
-    from rag_index.core.settings import Settings
+    from rag_index.core.settings import IndexSettings, Settings
 
 KIND_SENTENCES = {
-    "failed": "Each run tries failed documents again, up to five times; `rag-index retry-failed` tries them now.",
-    "incomplete": "Incomplete documents are indexed but lack something; `rag-index retry-failed` tries them again.",
+    "failed": "Each run tries failed documents again, for five nights; `index-all --retry-failed` tries them now.",
+    "incomplete": "Incomplete documents are indexed but lack something; `index-all --retry-failed` tries them again.",
     "skipped": "Skipped documents are excluded by a rule of the source; they do not make a run fail.",
 }
+LAST_RUN = "\0"
 MAX_SHOWN_CHUNKS = 50
 MAX_ALIKE = 5
-"""`failed` lists at most this many documents with a reason of one kind; of more, the first one and their number."""
+"""`--failed` lists at most this many documents with a reason of one kind; of more, the first one and their number."""
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
 SELDOM = ("held_back", "failed", "skipped")
 
 
 @cli.command(example="status")
+@cli.names_argument
+@click.option("--failed", is_flag=True, help="List the documents that could not be indexed, and why.")
+@click.option(
+    "--report", "run", is_flag=False, flag_value=LAST_RUN, metavar="[RUN]",
+    help="Show where the time of the last run, or of RUN, went, and what would make it faster.",
+)  # fmt: skip
 @cli.json_option
-def status(context: cli.Context, as_json: bool) -> int:
+def status(context: cli.Context, names: tuple[str, ...], failed: bool, run: str | None, as_json: bool) -> int:
     """Show each index: documents, points, failures, last run.
 
     If the store does not answer, the command shows what the ledger knows, and the exit code is 1.
     """
     settings = context.settings()
+    chosen = settings.named(names)
+    if failed and run is not None:
+        raise click.UsageError("--failed and --report are two questions: ask one after the other")
+    if failed:
+        _show_failed(settings, chosen, as_json=as_json)
+        return 0
+    if run is not None:
+        _show_reports(settings, chosen, "" if run == LAST_RUN else run, as_json=as_json)
+        return 0
+    return _show_status(settings, {index.name for index in chosen}, as_json=as_json)
+
+
+def _show_status(settings: Settings, chosen: set[str], *, as_json: bool) -> int:
     with collect_seldom():
         from rag_index.care.index_status import ledger_status, status
         from rag_index.errors import StoreError, StoreUnavailable
@@ -49,6 +70,7 @@ def status(context: cli.Context, as_json: bool) -> int:
             known = status(settings)
         except (StoreError, StoreUnavailable) as raised:
             known, error = ledger_status(settings), str(raised)
+    known = replace(known, indexes=[one for one in known.indexes if one.index in chosen])
     log = query_log(settings.serve)
     missed: list[tuple[str, int]] = []
     with suppress(OSError):  # another user's
@@ -132,19 +154,12 @@ def _last_run(run: dict[str, Any] | None) -> str:
     return f"{run['state']}, {run['started'].replace('T', ' ').rstrip('Z')} UTC{seconds}"
 
 
-@cli.command(example="failed comments")
-@cli.names_argument
-@cli.json_option
-def failed(context: cli.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """List the documents that could not be indexed, and why.
-
-    Of many that failed alike the first stands for all; --json lists each.
-    """
+def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_json: bool) -> None:
+    """List the documents that could not be indexed. Of many that failed alike the first stands for all in a table."""
     from rag_index.care.index_status import failed
     from rag_index.core.documents.batches import kinds_of
 
-    settings = context.settings()
-    documents = failed(settings, settings.named(names))
+    documents = failed(settings, indexes)
     if as_json:
         cli.print_json({"failed": documents})
         return
@@ -166,21 +181,14 @@ def failed(context: cli.Context, names: tuple[str, ...], as_json: bool) -> None:
             cli.say(sentence)
 
 
-@cli.command(example="report")
-@click.argument("run", required=False, metavar="[RUN]")
-@cli.json_option
-def report(context: cli.Context, run: str | None, as_json: bool) -> None:
-    """Show where the time of the last run, or of RUN, went.
-
-    Say what would make it faster.
-    """
+def _show_reports(settings: Settings, indexes: Sequence[IndexSettings], run: str, *, as_json: bool) -> None:
+    """Show where the time of each index's last run went, or that of `run`."""
     from rag_index.care.index_status import run_reports
     from rag_index.core.reports.metrics import report_lines
 
-    settings = context.settings()
-    found = run_reports(settings, settings.indexes, run)
+    found = run_reports(settings, indexes, run or None)
     if run and not found:
-        raise click.UsageError(f"there is no run {run!r}; `rag-index report` and Prefect show the ids of runs")
+        raise click.UsageError(f"there is no run {run!r}; `rag-index status --report` and Prefect show the ids of runs")
     lines = []
     for one in found:
         lines.append(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")

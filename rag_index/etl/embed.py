@@ -145,7 +145,7 @@ class Tried:
 
 def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
     """Return the error of a process that died under a shard. It says where the document at fault will be listed."""
-    documents, listed = len(shard.documents), f"`rag-index failed {shard.index}` lists"
+    documents, listed = len(shard.documents), f"`rag-index status {shard.index} --failed` lists"
     then = f"its {documents:,} documents are tried in parts, and {listed} any that does it again"
     if documents == 1:
         then = f"{listed} its document, unless another try succeeds"

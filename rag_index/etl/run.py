@@ -197,7 +197,7 @@ def _finish(opened: Opened, record: RunRecord) -> None:
     outcome, index = record.outcome, opened.index.name
     if outcome.failed and outcome.failed / max(1, outcome.documents) > opened.settings.run.tolerate_failed:
         failed = count_of(outcome.failed, "document")
-        outcome.hold(f"{failed} failed: `rag-index failed {index}` lists them")
+        outcome.hold(f"{failed} failed: `rag-index status {index} --failed` lists them")
     outcome.say(outcome.missing_contexts)
     _record_end(opened, record)
     if not opened.run_id.startswith(WATCH):  # there are too many of these

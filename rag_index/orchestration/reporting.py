@@ -109,7 +109,7 @@ class ArtifactDisplay:
 
 
 def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
-    of, command = (f" of {index}", f"rag-index failed {index}") if index else ("", "rag-index failed")
+    of, command = (f" of {index}", f"rag-index status {index} --failed") if index else ("", "rag-index status --failed")
     said = f"{count_of(len(rows), 'document')}{of} could not be indexed, or lack something"
     if not rows:
         said = f"No document{of} is listed as failed" if index else "No document failed"
@@ -328,7 +328,7 @@ def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
             "kind": failure.kind,
             "reason": " ".join(failure.reason.split())[:MAX_REASON],
             "tries": failure.tries,
-            "retry": f"rag-index retry-failed {opened.index.name}",
+            "retry": f"rag-index index-all {opened.index.name} --retry-failed",
             "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
         }
         for failure in opened.ledger.failures(target.collection.id).values()

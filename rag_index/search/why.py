@@ -177,7 +177,7 @@ class Inquiry:
         reasons = [failure.reason] if failure and failure.kind != "incomplete" else []
         if reasons or page.unreadable:
             said = f"It could not be indexed: {[*reasons, *(one.reason for one in page.unreadable)][0].rstrip('.')}."
-            return self._why("failed", said, f"Mend that, then `rag-index retry-failed {self.index}`.")
+            return self._why("failed", said, f"Mend that, then `rag-index index-all {self.index} --retry-failed`.")
         if page.documents.is_empty(0):
             return self._why("empty", "It has no text.", "Name more columns in `text`, or a `title`.")
         known = ledger.known(live.id, [key]).get(key) if live else None
@@ -186,7 +186,9 @@ class Inquiry:
         for other in ledger.collections(self.settings.alias(self.index)):
             if known is None and other != live and key in ledger.known(other.id, [key]):
                 said = f"It is in {other.name}, which did not go live: that rebuild has not ended, or was held back."
-                return self._why("held_back", said, "`rag-index report` says why, and `rag-index rebuild` resumes it.")
+                return self._why(
+                    "held_back", said, "`rag-index status --report` says why, and `rag-index rebuild` resumes it."
+                )
         return self._not_indexed(ledger, page, run, changed=bool(known and known.chunks and not known.pending))
 
     def _not_indexed(self, ledger: Ledger, page: SourcePage, run: str, *, changed: bool) -> Why:

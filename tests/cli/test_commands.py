@@ -235,18 +235,18 @@ def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_p
 
 
 def test_report_shows_where_the_time_went_and_what_would_help(indexed):
-    run = indexed.json("report")["runs"][0]
+    run = indexed.json("status", "--report")["runs"][0]
     assert run["state"] == "completed"
     metrics = run["metrics"]
     assert set(metrics["stages"]) >= {"start", "fetch", "diff", "publish", "other"}
     assert sum(metrics["stages"].values()) == pytest.approx(metrics["seconds"], abs=0.05)
     assert metrics["read_bytes"] > 0
     assert run["advice"]
-    assert indexed.json("report", run["run"][:8])["runs"][0]["run"] == run["run"]
-    printed = indexed.cli("report").stdout
+    assert indexed.json("status", "--report", run["run"][:8])["runs"][0]["run"] == run["run"]
+    printed = indexed.cli("status", "--report").stdout
     assert "documents in" in printed
     assert re.search(r"\d [kM]B read from the source, ", printed)
-    assert indexed.cli("report", "nothing").returncode == 2
+    assert indexed.cli("status", "--report", "nothing").returncode == 2
 
 
 def test_report_says_why_a_run_failed(project):
@@ -259,7 +259,7 @@ def test_report_says_why_a_run_failed(project):
     lines = project.cli("status").stdout.splitlines()
     assert "NULL" not in lines[2]
     assert any(line.startswith("loose: index loose: 1 row has NULL in the key (id); ") for line in lines[3:])
-    printed = project.cli("report").stdout
+    printed = project.cli("status", "--report").stdout
     assert "  index loose: 1 row has NULL in the key (id); name another key" in printed
     assert "nothing had to be embedded" not in printed
 

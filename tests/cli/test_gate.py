@@ -27,7 +27,7 @@ def test_report_lists_the_queries_that_got_worse(project, capsys):
     run_plain(project)
     lose(project, *range(21, 51))
     assert run_plain(project, full=True).state == "partial"
-    assert call(project, "report") == 0
+    assert call(project, "status", "--report") == 0
     lines = capsys.readouterr().out.splitlines()
     [means] = [line for line in lines if line.startswith("  recall@10 of 60 golden queries: 1.000 before, 0.5")]
     assert means.endswith("; 30 worse, 0 better")

@@ -89,7 +89,7 @@ def test_a_partial_run_calls_the_webhook(deployed, project, receiver, automation
     assert call["flow_run"] == "index all"
     assert call["id"] == run["id"]
     assert call["url"] == f"{deployed.url}/runs/flow-run/{run['id']}"
-    assert "1 document failed: `rag-index failed notes` lists them" in call["message"]
+    assert "1 document failed: `rag-index status notes --failed` lists them" in call["message"]
     said = "rag-index: index all: Failed partially indexed: 1 index: 30 documents"
     assert call["text"].startswith(said)
 

@@ -128,7 +128,11 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     browser.wait_for("test-notes-progress", "test-notes-failed", "test-notes-report")
     browser.picture("artifacts.png")
     for name, height, shown in (
-        ("failed", 600, ("2 documents of notes could not be indexed", "17", "cannot embed this", "retry-failed notes")),
+        (
+            "failed",
+            600,
+            ("2 documents of notes could not be indexed", "17", "cannot embed this", "notes --retry-failed"),
+        ),
         ("report", None, ("notes: partial", "workers (2) busy", "Where the time went")),
         ("progress", None, ("240 documents: 238 new, 2 failed",)),
     ):

@@ -76,7 +76,7 @@ def test_help_lists_each_command_on_a_line_of_its_own_by_what_it_is_for():
 def test_what_a_reader_may_type_is_understood(typed):
     context = program.make_context("rag-index", shlex.split(typed, comments=True))
     name, *arguments = [*context._protected_args, *context.args]
-    command = program.commands[name]
+    command = program.get_command(context, name)
     required = any(p.required for p in command.params)
     try:
         command.make_context(name, arguments, parent=context)

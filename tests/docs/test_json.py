@@ -43,20 +43,18 @@ def documented_json() -> dict[str, object]:
     (answer,) = re.findall(r"^`POST /search`:\n\n```json\n(.*?)```", page("service"), re.MULTILINE | re.DOTALL)
     found = {"search": shape(json.loads(answer.replace("comments", "notes")))}
     for label, example in re.findall(r"^(`.*):\n\n```json\n((?:.*\n)*?)```", PAGE, re.MULTILINE):
-        named = re.match(r"(?:`[\w-]+`(?:, )?)+", label)
+        named = re.match(r"(?:`[\w -]+`(?:, )?)+", label)
         assert named, f"no command before {example!r}"
-        found.update({name: shape(json.loads(example)) for name in re.findall(r"`([\w-]+)`", named[0])})
+        found.update({name: shape(json.loads(example)) for name in re.findall(r"`([\w -]+)`", named[0])})
     return found
 
 
-RUNS = ["index", "index-all", "rebuild", "retry-failed"]
-MAIN = {*RUNS, "status", "failed", "plan", "search", "verify", "evaluate", "rollback", "doctor"}
+RUNS = ["index-all", "rebuild"]
+MAIN = {*RUNS, "status", "status --failed", "plan", "search", "verify", "evaluate", "rollback", "doctor"}
 FINDING = Finding("notes", "kind", 1, "what", "remedy", ("7",))
 OUTCOME = IndexOutcome("notes", state="partial", message="why", verified="how")
 ARGUMENTS = {
-    "index": ["notes"],
     "rebuild": ["notes"],
-    "retry-failed": ["notes"],
     "search": ["printer"],
     "verify": ["notes/1#0:0123456789abcdef@2026-11-20T09:16:00Z"],
     "why": ["printer", "notes/1"],
@@ -77,8 +75,8 @@ FAULTS = dict.fromkeys(FAULT_KINDS, 1), {kind: ["7"] for kind in FAULT_KINDS}
 AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, *FAULTS, RunCost(1, 1, False, None, None, 1, None, None))
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
-    **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
-    "failed": (rag_index.care.index_status, "failed", [FAILED]),
+    **dict.fromkeys(["index-all", "rebuild"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
+    "status --failed": (rag_index.care.index_status, "failed", [FAILED]),
     "audit": (rag_index.care.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.search, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
@@ -101,7 +99,7 @@ def printed_json(name: str, project: Project, monkeypatch, capsys) -> object:
         module, function, result = RESULTS[name]
         monkeypatch.setattr(module, function, lambda *_, **__: result)
     with pytest.raises(SystemExit):
-        cli.main(["--config", str(project.config), name, *ARGUMENTS.get(name, []), "--json"])
+        cli.main(["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"])
     return json.loads(capsys.readouterr().out)
 
 

@@ -29,7 +29,7 @@ def test_an_index_of_an_older_release_says_why_it_must_be_rebuilt_and_is_rebuilt
     assert project.json("search", "note 7")["hits"]
     assert project.run(full=True).state == "completed"
     assert project.json("status")["indexes"][0]["outdated"] == ""
-    assert project.json("report")["runs"][0]["metrics"]["texts"] == 0
+    assert project.json("status", "--report")["runs"][0]["metrics"]["texts"] == 0
     assert project.run().indexes[0].unchanged == 30
 
 
@@ -46,7 +46,7 @@ def test_another_query_prefix_asks_for_a_rebuild_that_embeds_nothing(project: Pr
     project.write_settings(f'{project.config.read_text()}\n[embedder]\nquery_prefix = "query: "\n')
     assert "query prefix 'query: '" in project.run().indexes[0].message
     assert project.run(full=True).state == "completed"
-    assert project.json("report")["runs"][0]["metrics"]["texts"] == 0
+    assert project.json("status", "--report")["runs"][0]["metrics"]["texts"] == 0
     assert {key: point[1] for key, point in project.points().items()} == {
         key: point[1] for key, point in before.items()
     }

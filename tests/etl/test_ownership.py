@@ -15,7 +15,7 @@ ALIAS = "desk_it_notes"
 REFUSED = "belongs to index it_notes of project desk, and index notes of project desk_it would have the same name: give"
 WRITERS = [
     "index", "index notes --id 3", "index --allow-deletes", "rebuild notes", "rebuild notes --allow-loss",
-    "retry-failed notes", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
+    "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
     "erase notes --id 3", "move --to elsewhere",
 ]  # fmt: skip
 READERS = ["search printer", "export notes --out -", "like notes/3", "plan"]

@@ -57,7 +57,7 @@ def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_docume
     [outcome] = report.indexes
     assert (outcome.state, outcome.new, outcome.failed) == ("partial", 59, 1), outcome
     assert 2 < len(deaths) <= 12, deaths
-    [failed] = project.json("failed")["failed"]
+    [failed] = project.json("status", "--failed")["failed"]
     assert failed["document_id"] == "7"
     assert "each time this text is sent" in failed["reason"]
     assert "so all others go first" in caplog.text

@@ -42,7 +42,7 @@ def first_shards(tmp_path, index) -> tuple[dict, dict]:
         project = Project(tmp_path / "project", f"{fake.settings}[parallel]\nworkers = 2\n").fill(3)
         for documents in (10, 1):
             assert index(project, shard_documents=documents, full=bool(found)).state == "completed"
-            found.append(project.json("report")["runs"][0]["metrics"])
+            found.append(project.json("status", "--report")["runs"][0]["metrics"])
     return found[0], found[1]
 
 

@@ -55,7 +55,10 @@ class Code:
 
     def failed(self) -> dict[str, str]:
         """Return the listed documents with the reason."""
-        return {one["document_id"]: f"{one['kind']}: {one['reason']}" for one in self.project.json("failed")["failed"]}
+        return {
+            one["document_id"]: f"{one['kind']}: {one['reason']}"
+            for one in self.project.json("status", "--failed")["failed"]
+        }
 
 
 @pytest.fixture
@@ -88,10 +91,10 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
-    metrics = code.project.json("report")["runs"][0]["metrics"]
+    metrics = code.project.json("status", "--report")["runs"][0]["metrics"]
     assert metrics["peak_memory"] > 10_000_000
     assert 0 < metrics["utilisation"] <= 1
-    printed = code.project.cli("report").stdout
+    printed = code.project.cli("status", "--report").stdout
     times = metrics["utilisation"] * metrics["workers"]
     assert f"{times:.1f} times one process, at most " in printed
 

@@ -41,7 +41,7 @@ def project(request, tmp_path, fake) -> Iterator[Project]:
 
 
 def listed(project: Project) -> dict[str, str]:
-    return {one["document_id"]: one["reason"] for one in project.json("failed")["failed"]}
+    return {one["document_id"]: one["reason"] for one in project.json("status", "--failed")["failed"]}
 
 
 def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone(project, fake):
@@ -56,10 +56,9 @@ def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone
     assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 2), "2 of 80 are tolerated"
     assert "cannot embed this" in listed(project)["17"]
     fake.clear()
-    retried = project.json("retry-failed", "--serial")["indexes"][0]
+    retried = project.json("index-all", "--retry-failed", "--serial")["indexes"][0]
     assert (retried["state"], retried["new"]) == ("completed", 2)
     assert listed(project) == {}
-    assert project.cli("retry-failed").stdout == "No documents are listed as failed.\n"
 
 
 @pytest.mark.long
@@ -172,7 +171,7 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, pr
     assert any(said.startswith("the worker died (out of memory, or a crash) under shard ") for said in crashed), crashed
     assert any(run.name.endswith(" alone") for run in runs), "nor is a part of it only Failed"
     for said in crashed:
-        assert "`rag-index failed notes` lists" in said
+        assert "`rag-index status notes --failed` lists" in said
         assert "\n" not in said
 
 
@@ -195,9 +194,9 @@ def test_a_worker_that_was_killed_once_is_told_and_counted(project, prefect_serv
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
     assert caplog.text.count("a worker process died (killed, out of memory, or a crash)") == 1
-    [run] = project.json("report")["runs"]
+    [run] = project.json("status", "--report")["runs"]
     assert run["metrics"]["workers_died"] == 1
-    assert "1 death of worker processes" in project.cli("report").stdout
+    assert "1 death of worker processes" in project.cli("status", "--report").stdout
 
 
 def test_a_task_that_had_failed_documents_has_a_state_of_its_own(project, prefect_server, fake):

@@ -74,5 +74,5 @@ def test_an_index_gets_its_words_by_a_rebuild_that_embeds_nothing(
     assert project.run(full=True).state == "completed"
     hybrid = check_words(project)
     assert {i: point.vector for i, point in hybrid.items()} == {i: point.vector for i, point in old.items()}
-    [metrics] = [run["metrics"] for run in project.json("report")["runs"] if run["metrics"].get("reused")]
+    [metrics] = [run["metrics"] for run in project.json("status", "--report")["runs"] if run["metrics"].get("reused")]
     assert (metrics["texts"], metrics["reused"]) == (0, len(hybrid))

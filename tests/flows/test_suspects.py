@@ -41,7 +41,7 @@ def project(tmp_path, fake) -> Project:
 
 
 def listed(project: Project) -> dict[str, int]:
-    return {one["document_id"]: one["tries"] for one in project.json("failed")["failed"]}
+    return {one["document_id"]: one["tries"] for one in project.json("status", "--failed")["failed"]}
 
 
 def kinds(project: Project) -> set[str]:
@@ -83,13 +83,13 @@ def test_a_worker_without_memory_is_told_in_a_sentence_with_its_shard(tmp_path, 
     began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
     with Victim(project, "--workers", "1", "--shard-documents", "2", PYTHONPATH=str(info.parent)) as run:
         assert run.process.wait(240) == 3, run.output
-    answer = project.json("report", PYTHONPATH=str(info.parent))["runs"][0]
+    answer = project.json("status", "--report", PYTHONPATH=str(info.parent))["runs"][0]
     assert (answer["failed"], answer["new"]) == (1, 7), answer
-    listed = project.json("failed", PYTHONPATH=str(info.parent))["failed"]
+    listed = project.json("status", "--failed", PYTHONPATH=str(info.parent))["failed"]
     assert [one["document_id"] for one in listed] == ["5"]
     said = "the process had no more memory ([parallel] worker_memory) under shard 3 of notes: "
-    parts = "its 2 documents are tried in parts, and `rag-index failed notes` lists any that does it again"
-    alone = "`rag-index failed notes` lists its document, unless another try succeeds"
+    parts = "its 2 documents are tried in parts, and `rag-index status notes --failed` lists any that does it again"
+    alone = "`rag-index status notes --failed` lists its document, unless another try succeeds"
     assert crashed(prefect_server, began) == {
         "embed notes 3": {said + parts},
         "embed notes 3 alone": {said + parts, said + alone},

@@ -68,8 +68,8 @@ class Both:
         return {**printed, "code": ended.returncode}
 
     def _left(self, project: Project) -> dict:
-        """Return what a run has left in ledger, store and metrics file, and what `status` and `report` say of it."""
-        found = {command: timeless(project.json(command)) for command in ("status", "report")}
+        """Return what a run has left in ledger, store and metrics file, and what `status` says of it."""
+        found = {more: timeless(project.json("status", *more)) for more in ((), ("--report",))}
         metrics = project.folder / "metrics.prom"
         names = re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else []
         found["metrics"] = sorted(set(names))  # a flow has other stages

@@ -73,4 +73,4 @@ def test_a_slow_run_ends_with_advice(capsys):
     given = {"chunks_embedded": 9, "advice": "more hosts"}
     report = RunReport([outcome("a", seconds=59, **given), outcome("b", seconds=70, **given), outcome(seconds=99)])
     print_report(report, as_json=False)
-    assert capsys.readouterr().out.splitlines()[1:] == ["b: more hosts (`rag-index report` says more)"]
+    assert capsys.readouterr().out.splitlines()[1:] == ["b: more hosts (`rag-index status --report` says more)"]

@@ -66,7 +66,7 @@ def test_a_run_that_was_killed_is_not_told_to_be_running(project):
         assert told() == "running"
         run.kill()
     assert told() == "interrupted"
-    assert project.json("report")["runs"][0]["state"] == "interrupted"
+    assert project.json("status", "--report")["runs"][0]["state"] == "interrupted"
 
 
 def test_a_search_does_not_depend_on_the_ledger(project):

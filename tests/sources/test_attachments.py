@@ -244,12 +244,12 @@ def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_ar
     hit = project.json("search", "calibrate red button")["hits"][0]
     assert hit["part"] == {"name": "attachment", "id": "7", "page": "2"}
     assert "Printer (1), attachment 7, page 2" in project.cli("search", "calibrate red button").stdout
-    [failed] = project.json("failed")["failed"]
+    [failed] = project.json("status", "--failed")["failed"]
     assert (failed["kind"], failed["reason"]) == ("incomplete", "attachment 8 is a PNG picture")
     (uploads / "manual.pdf").write_bytes(pdf("Nothing of it is true"))
     (uploads / "photo.png").write_bytes(b"It is a text now")
     assert project.run().indexes[0].changed == 1
-    assert project.json("failed")["failed"] == []
+    assert project.json("status", "--failed")["failed"] == []
     assert "Nothing of it is true" in project.texts("tickets")["1"]
     shutil.rmtree(uploads.parent)
     monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
@@ -278,7 +278,7 @@ def test_many_pictures_make_one_warning_and_one_line(tmp_path):
         "notes: 39 documents incomplete: the first: file 2/b is a GIF picture",
         "notes: 1 document incomplete: file 1/b is no known kind of file",
     ]
-    _, other, alike, _ = project.cli("failed").stdout.splitlines()
+    _, other, alike, _ = project.cli("status", "--failed").stdout.splitlines()
     assert re.match(r"notes  1 +incomplete  .*file 1/b is no known kind of file", other)
     assert re.match(r"notes  \d+ and 38 like it  .*file \d+/b is a GIF picture", alike)
-    assert len(project.json("failed")["failed"]) == 40
+    assert len(project.json("status", "--failed")["failed"]) == 40

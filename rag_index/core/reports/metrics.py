@@ -137,7 +137,7 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
     if work.splits > work.requests * MAX_SPLIT:
         return (
             f"{work.splits} of {work.requests} requests were for parts of batches that were refused because of a text: "
-            "a smaller chunk_chars avoids texts that are too long, `rag-index failed` lists what was not embedded"
+            "a smaller chunk_chars avoids too long texts, and `rag-index status --failed` lists what was not embedded"
         )
     if work.contexts_made and work.chunk_seconds > LARGE_SHARE * work.seconds:
         return (

@@ -175,7 +175,7 @@ class GateVerdict:
         return (
             f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
             f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
-            "(`rag-index report` lists them)"
+            "(`rag-index status --report` lists them)"
         )
 
     @property
@@ -292,8 +292,8 @@ class IndexOutcome(Counts):
             return ""
         chunks = f"{self.contexts_missing:,} chunks are" if self.contexts_missing > 1 else "1 chunk is"
         return (
-            f"{chunks} without context: `rag-index failed {self.index}` says why, "
-            f"`rag-index retry-failed {self.index}` tries again"
+            f"{chunks} without context: `rag-index status {self.index} --failed` says why, "
+            f"`rag-index index-all {self.index} --retry-failed` tries again"
         )
 
     def sentence(self, *, reason: bool = True) -> str:
@@ -348,7 +348,7 @@ class RunReport:
         """A sentence about the index that took longest, if it was slow to embed; else ""."""
         slow = [one for one in self.indexes if one.seconds >= SLOW_RUN_SECONDS and one.chunks_embedded and one.advice]
         slowest = max(slow, key=lambda one: one.seconds, default=None)
-        return f"{slowest.index}: {slowest.advice} (`rag-index report` says more)" if slowest else ""
+        return f"{slowest.index}: {slowest.advice} (`rag-index status --report` says more)" if slowest else ""
 
     def sentence(self) -> str:
         """Return the sums as one line, which Prefect displays as the message of the run's state."""

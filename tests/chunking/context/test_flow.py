@@ -50,7 +50,7 @@ def test_contexts_are_written_once_cached_and_counted(project, fake):
     assert (outcome.contexts_made, outcome.contexts_cached, outcome.contexts_missing) == (len(chunks), 0, 0)
     assert (outcome.state, outcome.message) == ("completed", "")
     assert f"{len(chunks)} contexts written" in outcome.sentence()
-    assert f"contexts: {len(chunks)} written, 0 from the cache, 0 missing" in project.cli("report").stdout
+    assert f"contexts: {len(chunks)} written, 0 from the cache, 0 missing" in project.cli("status", "--report").stdout
 
     hits = project.json("search", "printer network", "--limit", "3")["hits"]
     assert hits
@@ -80,9 +80,9 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
     assert (outcome.state, outcome.failed, outcome.incomplete) == ("completed", 0, 1)
     missing = outcome.contexts_missing
     assert missing >= 2
-    assert outcome.message.startswith(f"{missing} chunks are without context: `rag-index failed notes`")
+    assert outcome.message.startswith(f"{missing} chunks are without context: `rag-index status notes --failed`")
     assert outcome.message in report.sentence()
-    (listed,) = project.json("failed")["failed"]
+    (listed,) = project.json("status", "--failed")["failed"]
     assert (listed["document_id"], listed["kind"]) == ("40", "incomplete")
     assert listed["reason"] == f"{missing} of {missing} chunks have no context: the answer is empty"
     assert len(project.texts()["40"]) == missing, "it is indexed anyway"
@@ -91,8 +91,8 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
     assert project.run().indexes[0].nothing_to_do
     assert fake.generates() == []
 
-    retried = project.json("retry-failed", "--serial")["indexes"][0]
+    retried = project.json("index-all", "--retry-failed", "--serial")["indexes"][0]
     assert (retried["changed"], retried["contexts_made"]) == (1, missing)
     assert len(fake.generates()) == missing
-    assert project.json("failed")["failed"] == []
+    assert project.json("status", "--failed")["failed"] == []
     assert all(one["context"] for one in several(project))
