@@ -41,7 +41,7 @@ def project(clean, tmp_path) -> Project:
     return twin(clean, tmp_path / "project")
 
 
-@pytest.mark.parametrize("version", [12, 99])
+@pytest.mark.parametrize("version", [12])
 def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points, version):
     file = project.folder / ".rag-index/ledger.db"
     with closing(sqlite3.connect(file)) as db, db:

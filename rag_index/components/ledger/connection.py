@@ -53,14 +53,18 @@ class LedgerConnection:
         self._scans: set[int] = set()
         """The scans whose rows end with this connection, unless they are in temporary tables."""
         self._connect(_engine(url, read_only=read_only))
-        if read_only:
+        try:
+            if read_only:
+                with self.transaction() as connection:
+                    is_missing = version_of(connection) is None
+                if is_missing:
+                    self.close()
+                    self._connect(_engine(IN_MEMORY, read_only=True))
             with self.transaction() as connection:
-                is_missing = version_of(connection) is None
-            if is_missing:
-                self.close()
-                self._connect(_engine(IN_MEMORY, read_only=True))
-        with self.transaction() as connection:
-            create_tables(connection, redacted_url=self.redacted_url)
+                create_tables(connection, redacted_url=self.redacted_url, read_only=read_only)
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self, engine: Engine) -> None:
         self.engine = engine

@@ -3,6 +3,7 @@ None is never. All names of tables begin with `rag_index_`, so that a ledger may
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
 from sqlalchemy.schema import CreateTable
 
+from rag_index.components.ledger import migrations
 from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.core.documents.batches import CommitMark, FailureKind
 from rag_index.errors import LedgerError
@@ -19,6 +21,7 @@ from rag_index.errors import LedgerError
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+logger = logging.getLogger("rag_index.ledger")
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
@@ -193,25 +196,40 @@ LEDGER_VERSION = 20
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
-def create_tables(connection: Connection, *, redacted_url: str) -> None:
-    """Create the tables of a new ledger. Raises LedgerError if there are tables of another version."""
-    if (version := version_of(connection)) is None:
-        # One run at a time creates the ledger; a second one then finds the tables. On SQLite this also begins the
+def create_tables(connection: Connection, *, redacted_url: str, read_only: bool) -> None:
+    """Create the tables of a new ledger, and bring those of an earlier version up to date. Raises LedgerError if they
+    are of a version that this cannot read, or must not change."""
+    if (version := version_of(connection)) == LEDGER_VERSION:
+        return
+    if version is None or not read_only:
+        # One process at a time creates the ledger; a second one then finds the tables. On SQLite this also begins the
         # transaction, because Python does not begin one for statements that create tables.
         exclude = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7041776)"}
         connection.exec_driver_sql(exclude[connection.dialect.name])
-        if (version := version_of(connection)) is None:
-            metadata.create_all(connection)
-            if connection.dialect.name == "postgresql":
-                create_scan_tables(connection, "UNLOGGED")
-            connection.execute(schema_version.insert().values(version=LEDGER_VERSION))
-            return
-    if version != LEDGER_VERSION:
-        raise LedgerError(
-            f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}: "
-            "move the file away, or name another one in [ledger] url, and "
-            "`rag-index doctor --repair` makes it from the store"
-        )
+        version = version_of(connection)
+    if version is None:
+        metadata.create_all(connection)
+        connection.execute(schema_version.insert().values(version=LEDGER_VERSION))
+    elif migrations.FIRST <= version < LEDGER_VERSION and not read_only:
+        migrations.migrate(connection, version)
+        logger.info("the ledger %s was brought from version %s to %s", redacted_url, version, LEDGER_VERSION)
+    elif version != LEDGER_VERSION:
+        raise LedgerError(_other_version(version, redacted_url))
+    if connection.dialect.name == "postgresql" and not read_only:
+        create_scan_tables(connection, "UNLOGGED")
+
+
+def _other_version(version: int, redacted_url: str) -> str:
+    """Return the sentence about a ledger that this program cannot read as it is."""
+    found = f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}"
+    if version > LEDGER_VERSION:
+        return f"{found}: a newer rag-index wrote it, so upgrade this one"
+    if version >= migrations.FIRST:
+        return f"{found}: `rag-index index-all` brings it up to date"
+    return (
+        f"{found}: move the file away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it "
+        "from the store"
+    )
 
 
 def create_scan_tables(connection: Connection, kind: Literal["TEMPORARY", "UNLOGGED"]) -> None:
