@@ -8,11 +8,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from rag_index.care.doctor.collection_state import Diagnosis
+from rag_index.care.doctor import Diagnosis, examine
+from rag_index.core.recovery import with_retries
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
-from tasks.doctor import examine_index
 
 
 @flow(name="doctor", flow_run_name=run_name, **OWN_END)
@@ -32,5 +32,5 @@ def doctor(
     """
     with stoppable() as stop, failing(stop):
         settings = run_settings(config, wait=wait)
-        found = [examine_index(settings, one.name) for one in settings.named(indexes)]
+        found = with_retries(lambda: examine(settings, indexes), settings.run.wait_for_recovery)
     return stop.state or diagnosis_state(settings.project, found)

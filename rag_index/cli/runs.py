@@ -388,27 +388,19 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     kept="stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
 )
 @names_argument
-@click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
+@click.option("--repair", "repairing", is_flag=True, help="Repair what is found; the next run does the rest.")
 @wait_option
 @json_option
 def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: float | None, as_json: bool) -> int:
     """Compare source, ledger and store; --repair repairs.
 
-    The exit code is 0 if nothing is found or everything is repaired, and 3 if something is left.
+    What has to be indexed again is left to the next run. The exit code is 0 if nothing is found or everything is
+    repaired, and 3 if something is left.
     """
     from rag_index.care.doctor import examine, repair
 
     settings = context.settings(wait=wait)
-
-    def index(indexes: list[str], rebuild: bool) -> None:
-        from rag_index.etl.opened import RunOptions
-
-        options = RunOptions(full=rebuild, retry_failed=True, wait=wait)
-        report = launch_run(context, settings, indexes, options)
-        if report.state != "completed":
-            say(f"rag-index: the run that repairs: {report.sentence()}", err=True)
-
-    diagnosis = repair(settings, names, index) if repairing else examine(settings, names)
+    diagnosis = repair(settings, names) if repairing else examine(settings, names)
     show(asdict(diagnosis), *_finding_lines(diagnosis, repairing=repairing), as_json=as_json)
     return diagnosis.exit_code
 

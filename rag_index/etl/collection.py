@@ -27,7 +27,7 @@ from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
-from rag_index.etl.reconcile import reconcile, typed_key
+from rag_index.etl.reconcile import Comparison, commit_difference, typed_key
 from rag_index.etl.tombstones import restore
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders.bm25 import Bm25Model
     from rag_index.components.ledger import Collection, Ledger
+    from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.stores.protocol import Store, StoreNames
     from rag_index.core.reports.record import RunRecord
     from rag_index.core.settings import Alias
@@ -305,19 +306,15 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
 def _was_restored(opened: Opened, record: RunRecord, collection: Collection) -> bool:
     """Return whether store and ledger may differ, after bringing them together. Raises StoreRestored for
     a run of single documents, which does not read what else has to be indexed again."""
-    name, ledger, store = collection.name, opened.ledger, opened.store
-    difference = ledger.different_commits(collection, store.commit_mark(name))
-    overtaken = None if store.embedded else store.metadata(name).get(stores.OVERTAKEN)
-    if overtaken:
-        difference = difference or f"{name} was also written by an earlier run, whose process had stood still"
-    if not difference:
+    ledger, store, index = opened.ledger, opened.store, opened.index.name
+    if not (difference := commit_difference(ledger, store, collection)):
         return False
     if opened.single:
-        raise StoreRestored(f"{difference}; {reconciled_by(opened.index.name)}")
+        raise StoreRestored(f"{difference}; {reconciled_by(index)}")
     record.progress.say("comparing every point with the ledger")
-    deleted, again = reconcile(ledger, store, opened.index.name, collection, check=opened.lease.check)
-    if overtaken and store.metadata(name).get(stores.OVERTAKEN) == overtaken:  # and by no other one since
-        store.set_metadata(name, {stores.OVERTAKEN: None})
+    comparison = Comparison(ledger, store, index, collection, check=opened.lease.check)
+    comparison.read_points()
+    deleted, again = comparison.mend()
     record.outcome.deleted += deleted
     found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
     record.outcome.say(f"{difference}; every point was compared: {found}")
@@ -325,19 +322,25 @@ def _was_restored(opened: Opened, record: RunRecord, collection: Collection) -> 
 
 
 def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None:
-    """Give a server's collection a new epoch, and return it. The epoch is higher than any there, as a ledger may be
-    new. The outcome says what cannot be done and is slow."""
+    """Give a server's collection a new epoch, and return it. The outcome says what cannot be done and is slow."""
     store = opened.store
     if (server := stores.on_server(store)) is None:
         return None
-    epoch = max(opened.lease.epoch, int(store.metadata(name).get("epoch") or 0) + 1)
-    store.set_metadata(name, {"epoch": epoch})
+    epoch = raise_epoch(store, name, opened.lease)
     record.outcome.say(server.collection(name).notes())
     if reason := server.fallback():
         slow = f"{reason}, so points are sent over REST, which is slower: {stores.REST_REMEDY}"
         logger.warning("%s", slow)
         if opened.settings.store.server.grpc_port is not None:
             record.outcome.say(slow)  # the settings ask for gRPC
+    return epoch
+
+
+def raise_epoch(store: Store, name: str, lease: IndexLease) -> int:
+    """Give a collection a new epoch, by which a server refuses what workers of a dead run still send, and return it. It
+    is higher than any there, as a ledger may be new."""
+    epoch = max(lease.epoch, int(store.metadata(name).get("epoch") or 0) + 1)
+    store.set_metadata(name, {"epoch": epoch})
     return epoch
 
 

@@ -1,26 +1,21 @@
-"""Store and ledger brought together, if one of them was restored from an older copy: every point is compared. Whether
-that is so is seen by the marks of their last commits (`commit.py`). What was read from store and source is recorded in
-tables of scans beside the ledger's own, and SQL compares them with the ledger. They are on disk, so memory does not
-grow with the corpus."""
+"""The one comparison of store and ledger: each point with the ledger's rows, and with the keys of the source if these
+were read. `rag-index doctor` says what differs. A run whose store or ledger was put back to an older copy mends that
+before it begins, and so does `doctor --repair`: what differs becomes pending, and the next scan indexes it again.
+
+What was read is recorded in tables of scans beside the ledger's own, and SQL compares it with the ledger, so memory
+does not grow with the corpus."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.components.ledger.tables import (
-    documents,
-    failed_documents,
-    not_empty,
-    orphans,
-    rebuilt,
-    source_keys,
-    tallies,
-)
+from rag_index.components.ledger.tables import documents, orphans, source_keys, tallies
+from rag_index.components.stores import OVERTAKEN
 from rag_index.core.database import insert_for
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
@@ -31,41 +26,16 @@ from rag_index.core.reports.progress import counted
 from rag_index.etl.commit import CHUNK_HASH, chunk_hash, next_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from rag_index.components.ledger import Collection, Known, Ledger
     from rag_index.components.stores.protocol import Store
 
 PAGE_POINTS = 1000
 MAX_EXAMPLES = 5
-LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
+HASH_HEX = 32
 
-d, t = documents.c, tallies.c
-_RIGHT = (t.points >= d.chunks) & (t.miscounted == 0)
-WRONG_CONDITIONS = {"missing": t.key.is_(None), "miscounted": ~_RIGHT, "altered": _RIGHT & (t.altered > 0)}
-"""The conditions for documents that are done, should have points and have none, or another number of points than the
-ledger says, or at least one that disagrees with the ledger."""
-
-
-class PointTally(NamedTuple):
-    """Counts over some or all of the points of one document."""
-
-    points: int = 0
-    miscounted: int = 0
-    """Points that state another number of chunks than the ledger."""
-    altered: int = 0
-    """Points whose payload or hashes are not the ledger's."""
-
-
-class Orphan(NamedTuple):
-    """A point that the ledger does not explain."""
-
-    id: str
-    key: str | None
-    unknown: bool
-    """True if a run would give a chunk of `key` this id, but the ledger does not know that document."""
-    ours: bool
-    """True if a run would give a chunk of `key` this id, whether or not the ledger knows that document."""
+d, t, o, s = documents.c, tallies.c, orphans.c, source_keys.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,74 +46,204 @@ class Matches:
     keys: list[str]
 
 
-def reconcile(
-    ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]
-) -> tuple[int, int]:
-    """Compare every point with the ledger; return how many documents were deleted, and how many became pending.
+class Comparison:
+    """A comparison of one collection with the ledger. The caller holds the lease of the index, and `check` raises if it
+    does not any more.
 
-    What differs becomes pending, so the scan that follows indexes it again. Points of documents that were deleted since
-    the store was copied are deleted at once; those that an older ledger does not know become pending too, because only
-    the source can tell what they are. The marks agree again once all this is done, so a kill before has it repeated.
-    `check` is called for each page of points, and raises if the run must not write any more.
+        comparison = Comparison(ledger, store, "notes", collection, check=lease.check)
+        comparison.read_points()
+        comparison.mend()
     """
-    name, mark = collection.name, store.commit_mark(collection.name)
-    ledger.drop_position(collection.alias)
-    pending = ledger.totals(collection.id).pending
-    scratch, deleted = Scratch(ledger, collection.alias), 0
-    for page, unexplained in compare_points(ledger, store, index, collection):
+
+    def __init__(
+        self, ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]
+    ) -> None:
+        self._ledger, self._store, self._index, self._collection = ledger, store, index, collection
+        self._check = check
+        self._scan = ledger.new_scan(collection.alias)
+        self._insert = insert_for(ledger.engine.dialect)
+        self.complete = False
+        """Whether the source was read to its end. Only then is a point known to be of no document."""
+
+    # What is read
+
+    def add_source_keys(self, keys: Iterable[str]) -> None:
+        """Add documents of the source."""
+        self._write(self._insert(source_keys).on_conflict_do_nothing(), [{"key": key} for key in keys])
+
+    def read_points(self) -> None:
+        """Compare each point with the ledger; those of pending documents are left out. Raises StoreError if the store
+        cannot read its own points, and what a ledger raises."""
+        name, cid = self._collection.name, self._collection.id
+        canonical = self._collection.chunking.endswith(f"index-{INDEX_VERSION}")
+        insert = self._insert(tallies)
+        sums = {column: t[column] + insert.excluded[column] for column in ("points", "altered")}
+        add = insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums)
+        for page in counted(
+            pages(self._store.scroll(name, page=PAGE_POINTS)), "points compared", partial(self._store.count, name), len
+        ):
+            self._check()
+            keys = [typed_key(point, self._index) for point in page]
+            known = self._ledger.known(cid, sorted({key for key in keys if key is not None}))
+            found: dict[str, dict[str, Any]] = {}
+            unexplained: list[dict[str, Any]] = []
+            for key, point in zip(keys, page, strict=True):
+                row = known.get(key or "")
+                if key is None or row is None or not (row.chunks or row.pending):
+                    unexplained.append({"id": point.id, "key": key})
+                elif not row.pending:
+                    tally = found.setdefault(key, {"key": key, "points": 0, "altered": 0})
+                    tally["points"] += 1
+                    tally["altered"] += _is_altered(point, key, row, canonical=canonical)
+            self._write(add, list(found.values()))
+            self._write(self._insert(orphans).on_conflict_do_nothing(), unexplained)
+
+    # What differs
+
+    def differing(self) -> Matches:
+        """Find documents whose points are not as the ledger says, and documents that the store has and the ledger does
+        not, unless the source does not have them either."""
+        return self._find(sa.union(self._wrong(), self._unknown()))
+
+    def orphans(self) -> Matches:
+        """Find points that nothing explains: the ledger has no such document, and neither has the source, if it was
+        read. A point that is of no document is named by its id."""
+        named = sa.select(sa.func.coalesce(o.key, o.id).label("key"))
+        return self._find(named.where(self._is_mine(orphans), self._of_none()))
+
+    def _wrong(self) -> sa.Select[Any]:
+        """Return the query for the ledger's documents whose points are missing, too many, or altered."""
+        joined = documents.outerjoin(tallies, self._is_mine(tallies) & (t.key == d.key))
+        done = (d.collection_id == self._collection.id) & (d.pending == 0) & (d.chunks > 0)
+        wrong = t.key.is_(None) | (t.points != d.chunks) | (t.altered > 0)
+        return sa.select(d.key).select_from(joined).where(done, wrong)
+
+    def _unknown(self) -> sa.Select[Any]:
+        """Return the query for documents that the ledger does not have, and a scan may have to index."""
+        return sa.select(o.key).where(self._is_mine(orphans), ~self._of_none()).distinct()
+
+    def _of_none(self) -> sa.ColumnElement[bool]:
+        """Return the condition for points that are of no document."""
+        if not self.complete:
+            return o.key.is_(None)
+        return ~sa.exists().where(self._is_mine(source_keys), s.key == o.key)
+
+    # Mending
+
+    def mend(self) -> tuple[int, int]:
+        """Bring store and ledger together; return how many documents were deleted, and how many became pending.
+
+        What differs becomes pending, so the next scan indexes it again. Points of no document are deleted if the source
+        was read to its end. If it was not, points that the ledger does not know are deleted only if the store is the
+        older one: then they are of documents that were deleted since. The marks agree again once all this is done, so
+        a kill before has it repeated.
+        """
+        ledger, store, cid, name = self._ledger, self._store, self._collection.id, self._collection.name
+        mark, overtaken = store.commit_mark(name), _overtaken(store, name)
+        gone = self._of_none() if self.complete else sa.false()
+        if not self.complete and mark < self._collection.commit_mark:
+            gone = o.key.is_not(None)
+        ledger.drop_position(self._collection.alias)
+        pending = ledger.totals(cid).pending
+        deleted = self._delete(gone)
+        store.flush(name)
+        ledger.forget_digests(cid)
+        self._mark_pending(gone)
+        again = ledger.totals(cid).pending - pending
+        newest = next_mark(ledger, max(mark, self._collection.commit_mark))
+        store.set_commit_mark(name, newest)
+        ledger.record_commit(cid, newest)
+        if overtaken is not None and _overtaken(store, name) == overtaken:  # and by no other one since
+            store.set_metadata(name, {OVERTAKEN: None})
+        return deleted, again
+
+    def _delete(self, gone: sa.ColumnElement[bool]) -> int:
+        """Delete points that nothing explains, and return of how many documents they were."""
+        gone &= self._is_mine(orphans)
+        (count,) = self._rows(sa.select(sa.func.count(o.key.distinct())).where(gone))[0]
+        page, after = sa.select(o.id, o.key).where(gone).order_by(o.id).limit(PAGE_POINTS), ""
+        while rows := self._rows(page.where(o.id > after)):
+            self._check()
+            self._store.delete_points(self._collection.name, [row.id for row in rows])
+            self._ledger.note_erasable(self._collection.id, sorted({row.key for row in rows} - {None}))
+            after = rows[-1].id
+        return int(count)
+
+    def _mark_pending(self, gone: sa.ColumnElement[bool]) -> None:
+        """Mark as pending what the next scan has to index again; a document that the ledger lacks gets a row."""
+        cid, after = self._collection.id, ""
+        unknown = sa.select(o.key).distinct().where(self._is_mine(orphans), o.key.is_not(None), ~gone).order_by(o.key)
+        while rows := self._rows(unknown.where(o.key > after).limit(PAGE_POINTS)):
+            self._ledger.mark_pending(cid, [row.key for row in rows])
+            after = rows[-1].key
+        wrong = (d.collection_id == cid) & d.key.in_(self._wrong().correlate(None))
+        with self._ledger.transaction() as connection:
+            self._ledger.check_scan(self._scan)
+            connection.execute(documents.update().where(wrong).values(pending=1))
+
+    def _is_mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        return table.c.scan == self._scan
+
+    def _find(self, found: sa.Select[Any] | sa.CompoundSelect[Any]) -> Matches:
+        key = (rows := found.subquery()).c.key
+        (count,) = self._rows(sa.select(sa.func.count()).select_from(rows))[0]
+        examples = sa.select(key).distinct().order_by(key).limit(MAX_EXAMPLES)
+        return Matches(count, [row.key for row in self._rows(examples)] if count else [])
+
+    def _rows(self, statement: sa.Select[Any]) -> list[Any]:
+        with self._ledger.transaction() as connection:
+            self._ledger.check_scan(self._scan)
+            return list(connection.execute(statement))
+
+    def _write(self, statement: Any, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            with self._ledger.transaction() as connection:
+                connection.execute(statement, [{**row, "scan": self._scan} for row in rows])
+
+
+def commit_difference(ledger: Ledger, store: Store, collection: Collection) -> str:
+    """Return how store and ledger may differ since one of them was put back to an older copy, or a run that had stood
+    still wrote beside another; "" if they do not."""
+    said = ledger.different_commits(collection, store.commit_mark(collection.name))
+    if not said and _overtaken(store, collection.name) is not None:
+        return f"{collection.name} was also written by an earlier run, whose process had stood still"
+    return said
+
+
+def _overtaken(store: Store, name: str) -> Any:
+    return None if store.embedded else store.metadata(name).get(OVERTAKEN)
+
+
+def fill_ledger(ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]) -> None:
+    """Give a collection its rows in the ledger from the payloads of its points, as they were when it was lost. Whether
+    they are whole is for a comparison to say."""
+    name = collection.name
+    for page in counted(pages(store.scroll(name)), "points read", partial(store.count, name), len):
         check()
-        scratch.add_tallies(page)
-        ours = {orphan.id: str(orphan.key) for orphan in unexplained if orphan.ours}
-        if mark < collection.commit_mark:  # the store is the older one
-            store.delete_points(name, list(ours))
-            ledger.note_erasable(collection.id, sorted(set(ours.values())))
-            deleted += sum(point_id(index, key, 0) == point for point, key in ours.items())
-        else:
-            ledger.mark_pending(collection.id, sorted(set(ours.values())))
-    store.flush(name)
-    ledger.forget_digests(collection.id)
-    scratch.mark_wrong_as_pending(collection.id)
-    again = ledger.totals(collection.id).pending - pending
-    newest = next_mark(ledger, max(mark, collection.commit_mark))
-    store.set_commit_mark(name, newest)
-    ledger.record_commit(collection.id, newest)
-    return deleted, again
-
-
-def compare_points(
-    ledger: Ledger, store: Store, index: str, collection: Collection
-) -> Iterator[tuple[dict[str, PointTally], list[Orphan]]]:
-    """Yield for each page of points a tally of each document's points, and the points that the ledger does not explain.
-    Points of pending documents are in neither. Raises StoreError if the store cannot read its own points, and what a
-    ledger raises."""
-    canonical = collection.chunking.endswith(f"index-{INDEX_VERSION}")
-    stored = pages(store.scroll(collection.name, page=PAGE_POINTS))
-    for page in counted(stored, "points compared", partial(store.count, collection.name), len):
-        keys = [typed_key(point, index) for point in page]
-        known = ledger.known(collection.id, sorted({key for key in keys if key is not None}))
-        found: dict[str, PointTally] = {}
-        unexplained: list[Orphan] = []
-        for key, point in zip(keys, page, strict=True):
-            row = known.get(key or "")
-            if key is None or row is None:
-                unexplained.append(Orphan(point.id, key or _claimed_key(point), unknown=bool(key), ours=bool(key)))
-            elif not row.pending:
+        rows = {}
+        for point in page:
+            if (key := typed_key(point, index)) is not None:
                 ours = point.payload[RESERVED_KEY]
-                if ours["chunk"] >= row.chunks:
-                    unexplained.append(Orphan(point.id, key, unknown=False, ours=True))
-                    continue
-                altered = _is_altered(point, key, row, canonical=canonical)
-                one = 1, int(ours.get("chunks") != row.chunks), int(altered)
-                found[key] = PointTally(*map(sum, zip(found.get(key, PointTally()), one, strict=True)))
-        yield found, unexplained
+                chunks = ours["chunks"] if type(ours.get("chunks")) is int else 0
+                rows[key] = key, _parse_hash(ours.get("text_hash")), _parse_hash(ours.get("payload_hash")), chunks
+        ledger.record(collection.id, rows.values())
+
+
+def _parse_hash(value: Any) -> bytes:
+    try:
+        return bytes.fromhex(value) if len(value) == HASH_HEX else b""
+    except (TypeError, ValueError):
+        return b""
 
 
 def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
-    """Return whether a payload disagrees with the ledger. Its content is compared only if it is `canonical`, that is,
-    written in today's version of canonical JSON."""
+    """Return whether a point disagrees with the ledger. The content of its payload is compared only if it is
+    `canonical`, that is, written in today's version of canonical JSON."""
     ours, payload_hash = point.payload[RESERVED_KEY], row.payload_hash.hex()
     return (
-        ours.get("payload_hash") != payload_hash
+        ours["chunk"] >= row.chunks
+        or ours.get("chunks") != row.chunks
+        or ours.get("payload_hash") != payload_hash
         or ours.get("text_hash") != row.text_hash.hex()
         or ours.get("document_id") != document_id(key)
         or ours.get(CHUNK_HASH) != chunk_hash(point.payload)
@@ -153,15 +253,11 @@ def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) ->
 
 def typed_key(point: StoredPoint, index: str) -> str | None:
     """Return the key of the document that a point is a chunk of; None if this index would not write such a point."""
-    key = _claimed_key(point)
-    chunk = point.payload[RESERVED_KEY].get("chunk") if key else None
-    return key if key and type(chunk) is int and point.id == point_id(index, key, chunk) else None
-
-
-def _claimed_key(point: StoredPoint) -> str | None:
     ours = point.payload.get(RESERVED_KEY)
-    key = ours.get("key") if isinstance(ours, dict) else None
-    return key if isinstance(key, str) and key else None
+    key, chunk = (ours.get("key"), ours.get("chunk")) if isinstance(ours, dict) else (None, None)
+    if not isinstance(key, str) or not key or type(chunk) is not int:
+        return None
+    return key if point.id == point_id(index, key, chunk) else None
 
 
 def content_hash(point: StoredPoint) -> str:
@@ -174,133 +270,3 @@ def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[li
     iterator = iter(points)
     while page := list(islice(iterator, size)):
         yield page
-
-
-class Scratch:
-    """What a reading of an index's points finds, in the tables of scans. The caller holds the lease of the index."""
-
-    def __init__(self, ledger: Ledger, alias: str) -> None:
-        self._ledger = ledger
-        self._scan = ledger.new_scan(alias)
-        self._insert = insert_for(ledger.engine.dialect)
-
-    def _mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        return table.c.scan == self._scan
-
-    # What was read
-
-    def add_tallies(self, page: Mapping[str, PointTally]) -> None:
-        """Add the tallies of a page of points, by document key."""
-        insert = self._insert(tallies)
-        sums = {name: t[name] + insert.excluded[name] for name in PointTally._fields}
-        rows = [{"key": key, **tally._asdict()} for key, tally in page.items()]
-        self._write(insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums), rows)
-
-    def add_orphans(self, page: Iterable[Orphan]) -> None:
-        """Add points that the ledger does not explain."""
-        self._add(orphans, [{"id": o.id, "key": o.key, "unknown": int(o.unknown)} for o in page])
-
-    def add_source_keys(self, keys: Iterable[str]) -> None:
-        """Add documents of the source."""
-        self._add(source_keys, [{"key": key} for key in keys])
-
-    def add_not_empty(self, keys: Iterable[str]) -> None:
-        """Add documents that have text, although the ledger has them as empty."""
-        self._add(not_empty, [{"key": key} for key in keys])
-
-    def add_rebuilt(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add what a page of points says about its documents: rows of `rebuilt`, one per document."""
-        insert, r = self._insert(rebuilt), rebuilt.c
-        new = insert.excluded
-        differ = sa.or_(*[r[name] != new[name] for name in ("text_hash", "payload_hash", "chunks")])
-        sums = {"points": r.points + new.points, "doubtful": r.doubtful + new.doubtful + sa.case((differ, 1), else_=0)}
-        self._write(insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums), list(map(dict, rows)))
-
-    # What is wrong
-
-    def wrong(self, collection_id: int, kind: Literal["missing", "miscounted", "altered"]) -> Matches:
-        """Find documents whose points are wrong in one way: see `WRONG_CONDITIONS`, and `add_not_empty`."""
-        return self._find(*self._compare(collection_id, WRONG_CONDITIONS[kind]))
-
-    def mark_wrong_as_pending(self, collection_id: int) -> None:
-        """Mark all documents that are wrong in some way as pending."""
-        source, where = self._compare(collection_id, sa.or_(*WRONG_CONDITIONS.values()))
-        keys = sa.select(d.key).select_from(source).where(where).correlate(None)
-        ours = (d.collection_id == collection_id) & d.key.in_(keys)
-        with self._ledger.transaction():
-            self._ledger.check_scan(self._scan)
-            self._write(documents.update().where(ours).values(pending=1))
-
-    def _compare(self, collection_id: int, wrong: sa.ColumnElement[bool]) -> tuple[Any, sa.ColumnElement[bool]]:
-        """Return the ledger's documents joined with their tallies, and a condition for the done ones that are wrong."""
-        has_text = (d.chunks > 0) | d.key.in_(sa.select(not_empty.c.key).where(self._mine(not_empty)))
-        done = (d.collection_id == collection_id) & (d.pending == 0) & has_text
-        return documents.outerjoin(tallies, self._mine(tallies) & (t.key == d.key)), done & wrong
-
-    def pending(self, collection_id: int) -> Matches:
-        """Find documents whose write a run began and did not confirm."""
-        return self._find(documents, (d.collection_id == collection_id) & (d.pending == 1))
-
-    def failed(self, collection_id: int) -> Matches:
-        """Find documents listed as failed or incomplete; those that a rule of the source skips are not wrong."""
-        f = failed_documents.c
-        return self._find(failed_documents, (f.collection_id == collection_id) & (f.kind != "skipped"), f.key)
-
-    def orphans(self) -> Matches:
-        """Find points that neither ledger nor source explains; those without a document's key are named by their id."""
-        return self._find(orphans, self._is_orphan(in_source=False), sa.func.coalesce(orphans.c.key, orphans.c.id))
-
-    def orphan_ids(self, *, after: str = "") -> list[str]:
-        """Return the next ids, in order, of points that neither ledger nor source explains."""
-        wanted = self._is_orphan(in_source=False) & (orphans.c.id > after)
-        statement = sa.select(orphans.c.id).where(wanted).order_by(orphans.c.id).limit(1000)
-        with self._ledger.transaction() as connection:
-            self._ledger.check_scan(self._scan)
-            return list(connection.scalars(statement))
-
-    def unknown_documents(self) -> Matches:
-        """Find documents that the source and the store have and the ledger does not."""
-        distinct = sa.select(orphans.c.key).where(self._is_orphan(in_source=True)).distinct().subquery()
-        return self._find(distinct, sa.true(), distinct.c.key)
-
-    def _is_orphan(self, *, in_source: bool) -> sa.ColumnElement[bool]:
-        """Return the condition for orphans that are chunks of a document of the source, or for the others."""
-        there = sa.select(source_keys.c.key).where(self._mine(source_keys))
-        known = (orphans.c.unknown == 1) & orphans.c.key.in_(there)
-        return self._mine(orphans) & (known if in_source else ~known)
-
-    # Rows of the ledger
-
-    def add_unknown_as_pending(self, collection_id: int) -> None:
-        """Add a pending ledger row for each document of `unknown_documents`."""
-        keys = sa.select(orphans.c.key).where(self._is_orphan(in_source=True)).distinct().subquery()
-        empty = sa.literal(b"", sa.LargeBinary)
-        rows = sa.select(sa.literal(collection_id), keys.c.key, empty, empty, sa.literal(0), sa.literal(1))
-        insert = self._insert(documents).from_select(LEDGER_COLUMNS, rows.where(sa.true()))
-        self._write(insert.on_conflict_do_nothing())
-
-    def write_rebuilt(self, collection_id: int) -> None:
-        """Write the rows of `add_rebuilt` to the ledger, then clear them; a document that is not whole is pending."""
-        r = rebuilt.c
-        self._ledger.check_scan(self._scan)
-        pending = sa.case(((r.points == r.chunks) & (r.doubtful == 0), 0), else_=1)
-        rows = sa.select(sa.literal(collection_id), r.key, r.text_hash, r.payload_hash, r.chunks, pending)
-        self._write(documents.insert().from_select(LEDGER_COLUMNS, rows.where(self._mine(rebuilt))))
-        self._write(rebuilt.delete().where(self._mine(rebuilt)))
-
-    def _find(self, source: Any, where: sa.ColumnElement[bool], column: Any = d.key) -> Matches:
-        with self._ledger.transaction() as connection:
-            self._ledger.check_scan(self._scan)
-            count = connection.scalar(sa.select(sa.func.count()).select_from(source).where(where))
-            examples = sa.select(column).select_from(source).where(where).distinct().order_by(column)
-            return Matches(int(count or 0), list(connection.scalars(examples.limit(MAX_EXAMPLES))) if count else [])
-
-    def _add(self, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-        self._write(self._insert(table).on_conflict_do_nothing(), rows)
-
-    def _write(self, statement: Any, rows: list[Any] | None = None) -> None:
-        if rows != []:
-            for row in rows or ():
-                row["scan"] = self._scan
-            with self._ledger.transaction() as connection:
-                connection.execute(statement, rows)

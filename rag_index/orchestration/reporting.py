@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.care.benchmark import BenchmarkReport
-    from rag_index.care.doctor.collection_state import Diagnosis
+    from rag_index.care.doctor import Diagnosis
     from rag_index.core.settings import Settings
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
@@ -409,19 +409,16 @@ def _tag_run(tag: str) -> None:
         client.update_flow_run(UUID(runtime.flow_run.id), tags=sorted({*runtime.flow_run.tags, tag}))
 
 
-def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
+def diagnosis_state(project: str, found: Diagnosis) -> State[Diagnosis]:
     """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
-    from rag_index.care.doctor.collection_state import Diagnosis  # it imports more than a run needs
-
-    whole = Diagnosis([f for one in found for f in one.findings], [a for one in found for a in one.advice])
-    kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in whole.findings})
+    kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in found.findings})
     remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
     said = remedy if kinds else "Source, ledger and store agree"
     wait_for_api()
-    rows = [*map(asdict, whole.findings), *({"kind": "advice", **asdict(one)} for one in whole.advice)]
+    rows = [*map(asdict, found.findings), *({"kind": "advice", **asdict(one)} for one in found.advice)]
     columns = ("index", "kind", "count", "message", "remedy")
     _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
-    return failed_state(said, whole, tag="findings") if kinds else Completed(message=said, data=whole)
+    return failed_state(said, found, tag="findings") if kinds else Completed(message=said, data=found)
 
 
 def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:

@@ -205,7 +205,7 @@ class Inquiry:
         ids = [point_id(self.index, key, number) for key in keys for number in range(MAX_CHUNKS)]
         points = store.retrieve(live.collection, ids)
         if not points:
-            remedy = f"`rag-index doctor {self.index} --repair` writes it again."
+            remedy = f"`rag-index doctor {self.index} --repair` marks it as pending, and the next run writes it again."
             return self._why("not_in_store", "The ledger has it, and the store does not.", remedy)
         self.texts = [text_of(point.payload) for point in points]
         required = self.access.conditions(live, caller_of(ALL_GROUPS))

@@ -93,8 +93,7 @@ def test_each_failure_is_described_in_whole_sentences_with_a_documented_exit_cod
 
 
 def test_each_finding_of_the_doctor_is_described_and_no_other():
-    variants = {"rolled_back"}  # a remedy of other_fingerprint
-    assert {code(row[0]) for row in table(page("doctor"), "finding")} == REMEDIES.keys() - variants
+    assert {code(row[0]) for row in table(page("doctor"), "finding")} == REMEDIES.keys()
 
 
 def test_each_row_of_where_to_change_what_names_files_that_exist():

@@ -40,18 +40,18 @@ def test_a_locked_index_names_the_holder(project):
 
 
 @pytest.mark.parametrize(
-    ("golden", "finding"),
+    ("golden", "advised"),
     [(None, True), ('{"query": "printer"}', True), ('{"query": "printer", "relevant": ["1"]}', False)],
     ids=["missing", "broken", "small"],
 )
-def test_a_golden_file_that_the_gate_cannot_use_is_a_finding(project, golden, finding):
+def test_a_golden_file_that_the_gate_cannot_use_is_advice(project, golden, advised):
     project.write_settings(f"{project.config.read_text()}[indexes.gate]\nqueries = 'golden.jsonl'\n")
     if golden is not None:
         (project.folder / "golden.jsonl").write_text(golden)
-    diagnosis = examine(project.settings)
-    assert [one.kind for one in diagnosis.findings] == ["unusable_gate"] * finding
-    assert all("golden.jsonl" in one.message for one in diagnosis.findings)
-    assert diagnosis.advice == []
+    assert [message.startswith("the next rebuild ends at its start: ") for message in advice(project)] == [
+        True
+    ] * advised
+    assert all("golden.jsonl" in message for message in advice(project))
 
 
 def test_an_embedder_that_does_not_answer_is_advice(project):

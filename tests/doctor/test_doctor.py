@@ -76,22 +76,15 @@ def found(project) -> dict[str, int]:
     return {finding.kind: finding.count for finding in examine(project.settings).findings}
 
 
-def repair_all(project):
-    """Repair; return what was repaired, and the runs that it asked for: names, and whether to rebuild."""
-    runs: list[tuple[tuple[str, ...], bool]] = []
-
-    def run(names: list[str], rebuild: bool) -> None:
-        runs.append((tuple(names), rebuild))
-        report = project.run(*names, full=rebuild, retry_failed=True)
-        assert report.state == "completed", report.sentence()
-
-    diagnosis = repair(project.settings, None, run)
-    assert diagnosis.findings == [], "a second check-up finds nothing"
-    return {finding.kind: finding.count for finding in diagnosis.repaired}, runs
-
-
-def never(names, rebuild):
-    raise AssertionError(f"nothing has to be embedded: {names}, {rebuild}")
+def repair_all(project) -> dict[str, int]:
+    """Repair, and let the next run do the rest; return what was repaired. Nothing is found after either."""
+    diagnosis = repair(project.settings)
+    assert diagnosis.findings == [] == examine(project.settings).findings
+    report = project.run()
+    assert report.state == "completed", report.sentence()
+    last = examine(project.settings)
+    assert (last.findings, [one for one in last.advice if "pending" in one.message]) == ([], [])
+    return {finding.kind: finding.count for finding in diagnosis.repaired}
 
 
 def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
@@ -101,9 +94,6 @@ def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
 
 def other_hash(payload: dict[str, Any]) -> dict[str, Any]:
     return {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], "text_hash": "00" * 16}}
-
-
-RUN, REBUILD = [(("notes",), False)], [(("notes",), True)]
 
 
 def test_damaged_points_and_rows_are_repaired(project, points):
@@ -121,25 +111,19 @@ def test_damaged_points_and_rows_are_repaired(project, points):
         connection.execute(documents.update().where(documents.c.key == "44").values(chunks=0))
         connection.execute(documents.delete().where(documents.c.key.in_(["51", "52"])))
         ledger.mark_pending(1, ["3", "4"])
-    findings = examine(project.settings).findings
-    assert {finding.kind: finding.count for finding in findings} == {
-        "missing_documents": 3 + 1,  # and the one that the ledger has as empty
-        "wrong_chunks": 2,
-        "wrong_payloads": 3,
-        "unknown_documents": 2,
-        "orphan_points": len(ids_of(points, 30)) - 2 + 1,
-        "pending_documents": 2,
+    with project.store() as store:
+        store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+    differing = {"7", "8", "9", "10", "20", "21", "30", "33", "44", "51", "52"}
+    findings = {finding.kind: finding for finding in examine(project.settings).findings}
+    assert {kind: finding.count for kind, finding in findings.items()} == {
+        "different_documents": len(differing),
+        "orphan_points": 1,
     }
-    examples = {finding.kind: set(finding.examples) for finding in findings}
-    assert examples["missing_documents"] == {"7", "8", "9", "44"}
-    assert examples["wrong_chunks"] == {"10", "30"}
-    assert examples["wrong_payloads"] == {"20", "21", "33"}
-    assert examples["unknown_documents"] == {"51", "52"}
-    assert examples["pending_documents"] == {"3", "4"}
-    assert all(finding.remedy and finding.index == "notes" for finding in findings)
+    assert set(findings["different_documents"].examples) < differing
+    assert all(finding.remedy and finding.index == "notes" for finding in findings.values())
+    assert "2 pending documents" in str(examine(project.settings).advice)
 
-    repaired, runs = repair_all(project)
-    assert (repaired.keys(), runs) == (examples.keys(), RUN)
+    assert repair_all(project) == {"different_documents": len(differing), "orphan_points": 1}
     assert project.points() == points
     with project.store() as store:
         assert {point.id: point.sparse for point in store.scroll(NAME, vectors=True)} == before
@@ -152,10 +136,6 @@ def lose_points(project, points):
 
 def lose_store(project, points):
     shutil.rmtree(project.folder / ".rag-index" / "qdrant")
-
-
-def lose_folder(project, points):
-    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
 
 
 def change_text(project, points):
@@ -189,46 +169,52 @@ def belong_to_another(project, points):
         store.set_metadata(NAME, {"store_id": "another"})
 
 
-def die_while_publishing(project, points):
-    with ledger_of(project) as ledger:
-        ledger.update_collection(1, state="building")
-
-
-def fail_documents(project, points):
-    with ledger_of(project) as ledger:
-        for _ in range(6):
-            ledger.fail(1, [Failure("5", "the embedder did not like it", b"x"), Failure("6", "nor this")])
-
-
 @pytest.mark.parametrize(
-    ("damage", "kind", "count", "said", "runs"),
+    ("damage", "kind", "count", "said"),
     [
-        (lose_points, "missing_documents", DOCUMENTS, "`rag-index rebuild notes`", RUN),
-        (lose_store, "lost_collection", 1, NAME, RUN),
-        (lose_folder, "unreadable_collection", 1, "is gone", REBUILD),
-        (change_text, "wrong_payloads", 1, "1 document (", RUN),
-        (lose_alias, "missing_alias", 1, NAME, []),
-        (point_alias_elsewhere, "missing_alias", 1, "was made for another_index", []),
-        (lose_alias_and_ledger, "missing_alias", 1, NAME, []),
-        (belong_to_another, "other_store", 1, "(its id is another, not ", RUN),
-        (die_while_publishing, "unfinished_publish", 1, NAME, []),
-        (fail_documents, "failed_documents", 2, "the embedder did not like it", RUN),
+        (lose_points, "different_documents", DOCUMENTS, "the next run indexes them again"),
+        (lose_store, "stray_collection", 1, NAME),
+        (change_text, "different_documents", 1, "1 document ("),
+        (lose_alias, "missing_alias", 1, NAME),
+        (point_alias_elsewhere, "missing_alias", 1, "was made for another_index"),
+        (lose_alias_and_ledger, "missing_alias", 1, NAME),
+        (belong_to_another, "unknown_collection", 1, "(its id is another, not "),
     ],
 )
-def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind, count, said, runs):
+def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind, count, said):
     damage(project, points)
     [finding] = examine(project.settings).findings
     assert (finding.kind, finding.count) == (kind, count)
     assert said in f"{finding.message} {finding.remedy}"
-    assert repair_all(project)[1] == runs
+    assert kind in repair_all(project)
     assert project.points() == points
 
 
-def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, points):
+def test_failed_documents_and_what_only_a_rebuild_can_do_are_left_to_the_person(project, points):
+    with ledger_of(project) as ledger:
+        for _ in range(6):
+            ledger.fail(1, [Failure("5", "the embedder did not like it", b"x"), Failure("6", "nor this")])
+    [failed] = repair(project.settings).findings
+    assert (failed.kind, failed.count, "the embedder did not like it" in failed.message) == (
+        "failed_documents",
+        2,
+        True,
+    )
+    assert project.run(retry_failed=True).state == "completed"
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
+    [finding] = repair(project.settings).findings
+    assert (finding.kind, "is gone" in finding.message) == ("needs_rebuild", True)
+    assert "`rag-index rebuild notes`" in finding.remedy
+    assert project.run(full=True).state == "completed"
+    assert project.points() == points
+    assert found(project) == {}
+
+
+def test_a_lost_ledger_is_filled_from_the_payloads_without_embedding(project, points):
     before = ledger_rows(project)
     lose_ledger(project)
     assert found(project) == {"unknown_collection": 1}
-    assert repair_all(project)[1] == RUN, "what was adopted may be gone from the source"
+    assert repair(project.settings).findings == []
     report = project.run().indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
     assert ledger_rows(project) == before
@@ -243,7 +229,7 @@ def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
         other = ids_of(points, 20)[0]  # a chunk of another version of its text
         store.update_payloads(NAME, [(other, other_hash(points[other][0]))])
     lose_ledger(project)
-    assert repair_all(project) == ({"unknown_collection": 1, "pending_documents": 3}, RUN)
+    assert repair_all(project) == {"unknown_collection": 1, "different_documents": 3}
     assert project.points() == points
 
 
@@ -265,53 +251,49 @@ def test_lost_metadata_is_written_again(project, points):
     with project.store() as store:
         before = store.collections()[NAME]
         store.set_metadata(NAME, dict.fromkeys(before))
-    assert found(project) == {"lost_metadata": 1}
-    assert repair_all(project)[1] == []
+    assert found(project) == {"unknown_collection": 1}
+    assert repair(project.settings).findings == []
     with project.store() as store:
         after = store.collections()[NAME]
     assert {key: before[key] for key in after} == after, "with the values that the ledger knows"
     assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking", "citation_seal"}
+    assert project.run().indexes[0].chunks_embedded == 0
     assert project.points() == points
 
 
 @pytest.mark.long
-def test_another_chunk_size_leads_to_a_rebuild_but_not_after_a_rollback(project):
+def test_another_chunk_size_is_left_to_a_rebuild(project):
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
-    [finding] = examine(project.settings).findings
-    assert (finding.kind, finding.count) == ("other_fingerprint", 1)
-    assert "rag-index rebuild notes" in finding.remedy
-    assert repair_all(project)[1] == REBUILD
-    assert all(len(payload[RESERVED_KEY]["text"]) <= 100 for payload, _ in project.points().values())
+    [finding] = repair(project.settings).findings
+    assert (finding.kind, finding.count, "rag-index rebuild notes" in finding.remedy) == ("needs_rebuild", 1, True)
+    assert project.run(full=True).state == "completed"
+    assert found(project) == {}
     with project.store() as store:
         store.point_alias("test_notes", NAME)
-    [finding] = repair(project.settings, None, never).findings
-    assert (finding.kind, "--repair leaves that to you" in finding.remedy) == ("other_fingerprint", True)
+    assert [finding.kind for finding in repair(project.settings).findings] == ["needs_rebuild"]
 
 
-def test_only_unneeded_collections_are_dropped(project, points):
+def test_only_stray_collections_are_dropped(project, points):
     with project.store() as store, ledger_of(project) as ledger:
         known = ledger.collection(NAME)
         values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "chunking")}
-        for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, "building"), (6, None), (7, None)):
+        for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, "building"), (6, None)):
             name, store_id = f"test_notes__{number}", str(uuid.uuid4())
             made_by = {**values, "chunking": "other"} if number == 5 else values
-            if number != 7:
-                store.create(name, 256, {**made_by, "store_id": store_id})
+            store.create(name, 256, {**made_by, "store_id": store_id})
             if state:
                 row = {**made_by, "name": name, "store_id": store_id, "dimension": 256, "state": state}
                 ledger.add_collection(**row)
         store.create("somebody_elses", 4, {})
         ledger.add_collection(**values, name="test_notes__9", store_id="gone", dimension=256, state="ready")
     diagnosis = examine(project.settings)
-    findings = {finding.kind: (finding.count, set(finding.examples)) for finding in diagnosis.findings}
-    assert findings == {
-        "unneeded_collection": (3, {"test_notes__2", "test_notes__5", "test_notes__6"}),
-        "lost_collection": (1, {"test_notes__9"}),
-    }
+    [strays] = diagnosis.findings
+    assert (strays.kind, strays.count) == ("stray_collection", 3)
+    assert set(strays.examples) == {f"test_notes__{number}" for number in (2, 6, 9)}
     assert any("test_notes__4 is not finished" in advice.message for advice in diagnosis.advice)
-    assert repair_all(project)[1] == []
+    assert repair(project.settings).findings == []
     with project.store() as store, ledger_of(project) as ledger:
-        left = {NAME, "test_notes__3", "test_notes__4"}
+        left = {NAME, "test_notes__3", "test_notes__4", "test_notes__5"}
         assert store.names() == {*left, "somebody_elses"}
         assert {c.name for c in ledger.collections("test_notes")} == left
     assert project.points() == points
@@ -321,9 +303,17 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
     with ledger_of(project) as ledger, ledger.transaction() as connection:
         connection.execute(documents.delete().where(documents.c.key == "51"))
     project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
-    findings = {finding.kind: finding for finding in repair(project.settings, None, never).findings}
+    with project.store() as store:
+        store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.delete_points(NAME, ids_of(points, 7))
+    damaged = project.points()
+    assert found(project) == {"unreadable_source": 1, "different_documents": 2, "orphan_points": 1}
+    findings = {finding.kind: finding for finding in repair(project.settings).findings}
     assert findings.keys() == {"unreadable_source", "orphan_points"}
     assert "table 'nope' cannot be read" in findings["unreadable_source"].message
+    assert project.points() == damaged
+    project.write_settings(project.config.read_text().replace('table = "nope"', 'table = "note"'))
+    assert repair_all(project) == {"orphan_points": 1}
     assert project.points() == points
 
 
@@ -333,12 +323,14 @@ def test_doctor_command(project, points):
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
     ended = project.cli("doctor")
     assert ended.returncode == 3
-    assert "notes: missing_documents: 1 document (7)" in ended.stdout
+    assert "notes: different_documents: 1 document (7)" in ended.stdout
     assert "2 findings." in ended.stdout
     answer = project.json("doctor", "notes", "--repair")
     assert answer["findings"] == []
-    assert {finding["kind"] for finding in answer["repaired"]} == {"missing_documents", "orphan_points"}
+    assert {finding["kind"] for finding in answer["repaired"]} == {"different_documents", "orphan_points"}
     again = project.json("doctor")
-    assert (again["findings"], again["repaired"], len(again["advice"])) == ([], [], 1), "what may be erased"
+    assert (again["findings"], again["repaired"]) == ([], [])
+    assert "1 pending document: `rag-index index notes`" in again["advice"][0]["message"]
+    assert project.run().state == "completed"
     assert project.points() == points
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]

@@ -54,9 +54,6 @@ class Served(Project):
         lost = models.DeleteAlias(alias_name=self.alias)
         self.client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=lost)])
 
-    def never(self, names: list[str], rebuild: bool) -> None:
-        raise AssertionError(f"nothing has to be embedded: {names}, {rebuild}")
-
 
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
 def project(request, tmp_path):
@@ -92,7 +89,7 @@ def test_points_that_another_program_gave_a_number_are_deleted(project):
     assert (found.kind, found.count) == ("orphan_points", 3)
     with project.store() as store:
         before = store.commit_mark(project.alias)
-        left = repair(project.settings, None, project.never)
+        left = repair(project.settings)
         assert before < store.commit_mark(project.alias), "a copy from before the repair has other points"
     assert left.findings == []
     assert [one.kind for one in left.repaired] == ["orphan_points"]
@@ -120,7 +117,7 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
 
 
 def test_a_read_that_is_refused_is_no_damage(project):
-    """Nobody could look, so nothing is known: the doctor says so, and a repair does not build the index again."""
+    """Nobody could look, so nothing is known, and the doctor says so."""
     strict = models.StrictModeConfig(enabled=True, search_allow_exact=False)
     project.client.update_collection(f"{project.alias}__1", strict_mode_config=strict)
     ended = project.cli("doctor")
@@ -141,12 +138,12 @@ def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_
     project.lose_alias()
     finding = next(one for one in examine(project.settings).findings if one.kind == "missing_alias")
     assert finding.examples == (f"{project.alias}__1",)
-    assert repair(project.settings, None, project.never).findings == []
+    assert repair(project.settings).findings == []
     assert project.run(full=True).state == "completed"  # now the third and the first fit
     for live in (f"{project.alias}__1", f"{project.alias}__3"):
         assert project.json("rollback", "notes")["live"] == live
         project.lose_alias()
-        repair(project.settings, None, project.never)
+        repair(project.settings)
         assert project.json("status")["indexes"][0]["collection"] == live
 
 
@@ -163,7 +160,7 @@ def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_
     with dying, project.store() as store, ledger_of as ledger, pytest.raises(KeyboardInterrupt):
         roll_back(ledger, store, project.alias, "notes")
     project.lose_alias()
-    assert repair(project.settings, None, project.never).findings == []
+    assert repair(project.settings).findings == []
     assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__1"
 
 
@@ -179,7 +176,7 @@ def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_m
     [planned] = project.json("plan", code=1)["indexes"]
     assert (planned["error"], planned["new"]) == (report.indexes[0].message, 0)
     assert "foreign_collection" in {one.kind for one in examine(project.settings).findings}
-    assert {one.kind for one in repair(project.settings, None, project.never).findings} == {"foreign_collection"}
+    assert {one.kind for one in repair(project.settings).findings} == {"foreign_collection"}
 
 
 def test_a_rebuild_does_not_take_the_place_of_what_another_machine_keeps(project, tmp_path):
@@ -210,7 +207,7 @@ def test_a_key_for_one_index_searches_it_and_what_it_may_not_see_is_not_lost(pro
     [shown] = project.json("status")["indexes"]
     assert (shown["collection"], shown["documents"]) == (f"{project.alias}__1", DOCUMENTS)
     assert export(project.settings, "notes", str(tmp_path / "out")) == shown["points"]
-    for look in (examine, lambda settings: repair(settings, None, project.never)):
+    for look in (examine, repair):
         with pytest.raises(StoreRefused, match=f"collection {project.alias}__1 is required.*give the key more access"):
             look(project.settings)
     assert project.rows() == [f"{project.alias}__1"]

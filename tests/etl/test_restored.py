@@ -16,7 +16,7 @@ from rag_index.core.documents.batches import CommitMark
 from rag_index.errors import StoreRestored
 from rag_index.etl import commit
 from rag_index.etl.changed import index_documents
-from rag_index.etl.reconcile import Scratch
+from rag_index.etl.reconcile import Comparison
 from tests.etl.plain import Died, die, run_plain
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
@@ -139,9 +139,12 @@ def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
     assert "`rag-index index notes` compares every point" in said
     assert f"notes: {said}\n" in run_here(stale.config, "status")[0]
     assert plan_runs(stale.settings, stale.settings.indexes)[0].message == said
-    assert "restored" in examine(stale.settings).kinds("notes")
-    repaired = repair(stale.settings, None, lambda names, rebuild: run_plain(stale))
-    assert (repaired.findings, "restored" in {one.kind for one in repaired.repaired}) == ([], True)
+    found = {one.kind: one.count for one in examine(stale.settings).findings}
+    assert found == {"restored": 1, "different_documents": 6, "orphan_points": 1}
+    repaired = repair(stale.settings)
+    assert (repaired.findings, {one.kind: one.count for one in repaired.repaired}) == ([], found)
+    assert status(stale.settings).indexes[0].restored == ""
+    run_plain(stale)
     assert_right(stale)
 
 
@@ -160,7 +163,7 @@ def test_single_documents_leave_it_to_a_run_over_all(stale):
 
 def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Scratch, "mark_wrong_as_pending", die)
+        patch.setattr(Comparison, "_mark_pending", die)
         with pytest.raises(Died):
             run_plain(stale)
     assert OLDER in run_plain(stale).message

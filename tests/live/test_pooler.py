@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -9,9 +10,13 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import scan_metadata, scans
 from rag_index.components.sources.engine import errors_as_ours, open_read_only
 from rag_index.components.sources.hints import Hints, Moved
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.keys import point_id
 from rag_index.errors import LedgerError, LedgerUnavailable, SourceError
-from rag_index.etl.reconcile import Orphan, PointTally, Scratch
+from rag_index.etl.commit import CHUNK_HASH, chunk_hash
+from rag_index.etl.reconcile import Comparison
 from tests.ledger.conftest import add
 from tests.live.pooler import pooler
 from tests.project import Project
@@ -110,29 +115,34 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert one.find_gone(ids[0]) == 4
 
 
-def test_the_points_of_two_indexes_are_compared_at_once(two):
-    one, other = two
-    ids = [add(ledger, f"p_{alias}__1").id for ledger, alias in zip(two, "ab", strict=True)]
-    for ledger, cid in zip(two, ids, strict=True):
-        ledger.record(cid, [(key, A, B, 1) for key in "12"] + [("3", A, B, 0)])
-    first, second = Scratch(one, "p_a"), Scratch(other, "p_b")
-    second.add_source_keys(["x", "y"])
-    first.add_source_keys(["x"])
-    for scratch, keys in ((first, "1"), (second, "12")):
-        scratch.add_tallies({key: PointTally(1) for key in keys})
-        scratch.add_orphans([Orphan(f"id of {key}", key, unknown=True, ours=True) for key in "xy"])
-    second.add_not_empty(["3"])
-    assert first.wrong(ids[0], "missing").keys == ["2"]
-    assert second.wrong(ids[1], "missing").keys == ["3"]
-    assert (first.orphans().keys, first.orphan_ids(), first.unknown_documents().keys) == (["y"], ["id of y"], ["x"])
-    assert (second.orphans().keys, second.orphan_ids(), second.unknown_documents().keys) == ([], [], ["x", "y"])
-    rows = {"text_hash": A, "payload_hash": B, "chunks": 1, "points": 1, "doubtful": 0}
-    first.add_rebuilt([{"key": "r", **rows}])
-    second.add_rebuilt([{"key": "s", **rows}])
-    made = [add(one, "p_a__2").id, add(other, "p_b__2").id]
-    first.write_rebuilt(made[0])
-    second.write_rebuilt(made[1])
-    assert [list(one.known(cid, ["r", "s"])) for cid in made] == [["r"], ["s"]]
+def comparison(ledger, folder, index):
+    """Return a comparison of two documents that the ledger has with points of the first one, and of two others."""
+    collection = add(ledger, f"p_{index}__1")
+    ledger.record(collection.id, [(key, A, B, 1) for key in "12"])
+    store = EdgeStore(folder)
+    store.create(collection.name, 4, {"alias": collection.alias, "store_id": collection.store_id})
+    ids, payloads = [point_id(index, key, 0) for key in "189"], [payload_of(key) for key in "189"]
+    store.upsert(collection.name, PointBatch(ids, np.ones((3, 4), dtype=np.float32), payloads))
+    return Comparison(ledger, store, index, collection, check=lambda: None)
+
+
+def payload_of(key):
+    hashes = {"text_hash": A.hex(), "payload_hash": B.hex()}
+    payload = {RESERVED_KEY: {"key": key, "document_id": key, "chunk": 0, "chunks": 1, **hashes}}
+    payload[RESERVED_KEY][CHUNK_HASH] = chunk_hash(payload)
+    return payload
+
+
+def test_the_points_of_two_indexes_are_compared_at_once(two, tmp_path):
+    compared = [comparison(ledger, tmp_path / index, index) for ledger, index in zip(two, "ab", strict=True)]
+    for one, keys in zip(compared, ("8", "89"), strict=True):
+        one.add_source_keys(keys)
+        one.complete = True
+    for one in compared:
+        one.read_points()
+    assert [one.differing().keys for one in compared] == [["2", "8"], ["2", "8", "9"]]
+    assert [one.orphans().keys for one in compared] == [["9"], []]
+    assert [one.mend() for one in compared] == [(1, 2), (0, 3)]
 
 
 def test_what_scans_have_seen_is_deleted_at_their_end_or_if_they_were_killed_by_the_next(two, url):
@@ -152,28 +162,26 @@ def test_what_scans_have_seen_is_deleted_at_their_end_or_if_they_were_killed_by_
     assert left(one) == {}
 
 
-def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres):
+def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres, tmp_path):
     """The tables of scans have no log, so that PostgreSQL empties them: whatever was seen would count as deleted."""
     ledger, other = two
     cid = add(ledger).id
     ledger.record(cid, [("1", A, B, 1)])
     ledger.begin_scan("p_notes")
     ledger.see(["1"], page=1)
-    scratch = Scratch(other, "p_others")
-    scratch.add_source_keys(["1"])
+    compared = comparison(other, tmp_path / "store", "others")
+    compared.read_points()
     postgres.stop(crash=True)
     postgres.start()
     eventually(lambda: answers(ledger) and answers(other))
     ledger.see(["2"], page=2)
-    scratch.add_orphans([Orphan("id of 1", "1", unknown=True, ours=True)])
     for claim in (
         lambda: ledger.find_gone(cid),
         lambda: ledger.forget_unseen_failures(cid),
         lambda: ledger.commit_buckets(cid, {1: "1:00"}),  # what is left to delete would count as unchanged
-        scratch.orphan_ids,
-        scratch.orphans,
-        lambda: scratch.mark_wrong_as_pending(cid),
-        lambda: scratch.write_rebuilt(cid),
+        compared.differing,
+        compared.orphans,
+        compared.mend,
     ):
         with pytest.raises(LedgerError, match="lost what this run has seen"):
             claim()

@@ -113,7 +113,7 @@ def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(p
 
     use(project, f'path = "{place}"')
     assert "`rag-index doctor --repair` make its rows from the store" in project.run().indexes[0].message
-    assert repair(project.settings, None, lambda names, _: project.run(*names)).findings == []
+    assert repair(project.settings).findings == []
     assert (project.run().indexes[0].unchanged, exported(project)) == (DOCUMENTS, before)
 
 

@@ -1,269 +1,103 @@
-"""A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings. Ledger,
-store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own."""
+"""A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings. A repair
+is the same with writing: what differs is corrected as it is found. Records are corrected here; documents that need
+vectors become pending, and the next run writes them. Every step leaves ledger and store explaining each other, so a
+repair may be killed and repeated."""
 
 from __future__ import annotations
 
 import datetime as dt
 import sqlite3
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from rag_index import errors
-from rag_index.care.doctor.collection_state import Advice, CollectionState, Diagnosis, Finding, count_phrase, finding
+from rag_index.care.doctor.collection_state import (
+    Advice,
+    CollectionState,
+    Diagnosis,
+    Finding,
+    collection_number,
+    count_phrase,
+    finding,
+)
 from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
+from rag_index.components.ledger.erased import scopes
 from rag_index.components.ledger.runs import CHECK_UP, IndexLease
-from rag_index.components.sources import Source, all_pages, open_source
+from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.left_behind import left_behind
 from rag_index.components.sources.policies import RowPolicies
 from rag_index.components.sources.sql import SqlSource
-from rag_index.components.stores import REST_REMEDY, on_server, open_own_store
+from rag_index.components.stores import MAKER_KEYS, OWNER, REST_REMEDY, SEAL, UNKNOWN, on_server, open_own_store
 from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
-from rag_index.etl.collection import mismatch, recognised
+from rag_index.etl.collection import mismatch, raise_epoch, recognised
 from rag_index.etl.delete_guard import held_back
-from rag_index.etl.reconcile import Scratch, compare_points
-from rag_index.etl.tombstones import without_erased
+from rag_index.etl.reconcile import MAX_EXAMPLES, Comparison, commit_difference, fill_ledger
+from rag_index.etl.tombstones import restore, without_erased
 from rag_index.search.evaluation.gate import check_gate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from rag_index.components.sources import Source
     from rag_index.components.stores.protocol import Store
     from rag_index.core.settings import IndexSettings, Settings
 
 MAX_PAGE_ROWS = 5000
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-PROBLEMS = {
-    "missing_documents": "without a point in {name}, although the ledger has them as committed",
-    "wrong_chunks": "with another number of chunks in {name} than in the ledger",
-    "wrong_payloads": "whose payload in {name} does not match the ledger's hashes",
-    "unknown_documents": "in the source and in {name}, but not in the ledger",
-    "pending_documents": "still pending because a run ended while it wrote them",
-    "orphan_points": "in {name} that neither ledger nor source explains",
-}
-
-
-def _display_key(key: str) -> str:
-    """Return a key as searches show it; text that is not a key is returned as it is."""
-    try:
-        return document_id(key)
-    except (ValueError, LookupError, StopIteration):
-        return key
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Everything that a check-up holds open. If the embedder did not answer, `identity` is None."""
-
-    settings: Settings
-    ledger: Ledger
-    store: Store
-    identity: EmbedderIdentity | None
-    embedder_error: str = ""
-
-
-class Checkup:
-    """The examination of one index, whose lock the caller holds."""
-
-    def __init__(self, resources: Resources, index: IndexSettings) -> None:
-        self.resources = resources
-        self.index = index
-        self.alias = resources.settings.alias(index.name)
-        self.source_read = False
-        self.context_error = ""
-        self.scratch: Scratch
-
-    def state(self) -> CollectionState:
-        """Return the state of the index's collections now."""
-        resources, fits = self.resources, None
-        if resources.identity is not None:
-            try:
-                fits = partial(self._fits, open_chunker(resources.settings, self.index), resources.identity)
-            except (errors.EmbedderUnavailable, errors.EmbedderError) as error:
-                self.context_error = str(error)
-        keep = resources.settings.store.keep_previous
-        return CollectionState.read(
-            self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits
-        )
-
-    def _fits(self, chunker: Chunker, identity: EmbedderIdentity, collection: Collection) -> bool:
-        places = (self.resources.ledger, self.resources.store, self.alias)
-        return not mismatch(collection, recognised(identity, *places), chunker, bm25_model(self.index))
-
-    def diagnose(self) -> Diagnosis:
-        """Return all findings and advice. Raises transient errors, and what a ledger raises."""
-        diagnosis = Diagnosis()
-        state = self.state()
-        diagnosis.findings += state.findings()
-        ledger = self.resources.ledger
-        scratch = self.scratch = Scratch(ledger, self.alias)
-        self._scan_source(state.current, diagnosis)
-        if (current := state.current) is not None:
-            self._scan_store(current, diagnosis)
-            if (failed := scratch.failed(current.id)).count:
-                failures = ledger.failures(current.id, failed.keys[:1]).values()
-                reason = "; ".join(f"reason of the first: {failure.reason}" for failure in failures)
-                examples = [*map(document_id, failed.keys)]
-                message = f"{count_phrase(failed.count, 'document', examples)} could not be indexed; {reason}"
-                found = finding(self.index.name, "failed_documents", message, examples, count=failed.count)
-                diagnosis.findings.append(found)
-        try:
-            check_gate(self.resources.settings, self.index)  # the next rebuild would refuse to start
-        except errors.SettingsError as error:
-            diagnosis.findings.append(finding(self.index.name, "unusable_gate", str(error)))
-        self._advise(state, diagnosis)
-        return diagnosis
-
-    def _scan_source(self, current: Collection | None, diagnosis: Diagnosis) -> None:
-        """Record the source's documents, and those with text that the ledger has as empty. That the source cannot be
-        read is a finding."""
-        settings, ledger, scratch = self.resources.settings, self.resources.ledger, self.scratch
-        self.source_read = False
-        try:
-            with closing(open_source(settings, self.index)) as source:
-                source.check()
-                self._look_at_policies(source, diagnosis)
-                for whole in all_pages(source, min(settings.source.page_rows, MAX_PAGE_ROWS)):
-                    page = without_erased(ledger, settings, self.index, whole)
-                    documents = page.documents
-                    known = ledger.known(current.id if current else -1, documents.keys)
-                    scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
-                    texts = zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
-                    scratch.add_not_empty(
-                        key
-                        for key, text, text_hash in texts
-                        if text and (row := known.get(key)) and not (row.chunks or row.pending)
-                        if row.text_hash == text_hash
-                    )
-                self.source_read = True
-        except (errors.LedgerError, errors.LedgerUnavailable):
-            raise
-        except errors.RagIndexError as error:
-            diagnosis.findings.append(finding(self.index.name, "unreadable_source", str(error)))
-
-    def _look_at_policies(self, source: Source, diagnosis: Diagnosis) -> None:
-        """Add what everybody would see for whom it is not as a finding; advise of what the reader does not see."""
-        policies = source.row_policies() if isinstance(source, SqlSource) else RowPolicies()
-        if warning := policies.warning(access=self.index.access is not None):
-            diagnosis.findings.append(finding(self.index.name, "ignored_policies", warning))
-        diagnosis.advice += [Advice(self.index.name, note) for note in policies.notes()]
-
-    def _scan_store(self, current: Collection, diagnosis: Diagnosis) -> None:
-        ledger, store, scratch = self.resources.ledger, self.resources.store, self.scratch
-        index, name, cid = self.index.name, current.name, current.id
-        try:
-            for tallies, orphans in compare_points(ledger, store, index, current):
-                scratch.add_tallies(tallies)
-                scratch.add_orphans(orphans)
-        except (errors.StoreBusy, errors.StoreRefused):  # the collection may be in order: it could not be read
-            raise
-        except errors.StoreError as error:
-            diagnosis.findings.append(finding(index, "unreadable_collection", str(error), [name]))
-            return
-        if difference := ledger.different_commits(current, store.commit_mark(name)):
-            diagnosis.findings.append(finding(index, "restored", difference, [name]))
-        found = {
-            "missing_documents": scratch.wrong(cid, "missing"),
-            "wrong_chunks": scratch.wrong(cid, "miscounted"),
-            "wrong_payloads": scratch.wrong(cid, "altered"),
-            "unknown_documents": scratch.unknown_documents(),
-            "pending_documents": scratch.pending(cid),
-            "orphan_points": scratch.orphans(),
-        }
-        for kind, wrong in found.items():
-            if wrong.count:
-                examples = [*map(_display_key, wrong.keys)]
-                noun = count_phrase(wrong.count, "point" if kind == "orphan_points" else "document", examples)
-                message = f"{noun} {PROBLEMS[kind].format(name=name)}"
-                diagnosis.findings.append(finding(index, kind, message, examples, count=wrong.count))
-
-    def _advise(self, state: CollectionState, diagnosis: Diagnosis) -> None:
-        """Add advice about work that the next run would do, and about what was not compared."""
-        name, resources = self.index.name, self.resources
-        messages = []
-        if state.live is None and not diagnosis.kinds(name) - {"ignored_policies"}:
-            messages.append(f"nothing is indexed yet; run `rag-index index {name}`")
-        if state.current is not None and state.current.held:
-            messages.append(held_back(state.current.held, name))
-        pending = resources.ledger.pending_erasures(self.alias)
-        if pending.since is not None:
-            count, since = len(pending.hashes), dt.datetime.fromtimestamp(pending.since, dt.UTC)
-            texts = f"texts of {count_of(count, 'deleted or changed document')}"
-            message = f"the store's files may keep {texts} since {since:%Y-%m-%d %H:%M} UTC"
-            if resources.settings.store.erase or pending.named:  # they are to be erased
-                diagnosis.findings.append(finding(name, "pending_erasures", message, count=count))
-            else:
-                messages.append(f"{message}; `rag-index erase {name}` leaves no file with them")
-        messages += (
-            f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"
-            for collection in (state.unfinished if state.live is not None else ())
-        )
-        if self.context_error:
-            messages.append(
-                "the model that writes contexts does not answer, so settings and chunks were not compared: "
-                f"{self.context_error}"
-            )
-        diagnosis.advice += [Advice(name, message) for message in messages]
 
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
     """Examine these indexes, or all if `names` is empty. Nothing but the locks is changed. Raises UnknownIndex,
     IndexLocked, StoreBusy, StoreRefused if a server may not be read, and TransientError if store or ledger do not
     answer."""
-    indexes = settings.named(names)
-    if damage := ledger_damage(settings):
-        return Diagnosis([damage])
-    diagnosis = Diagnosis()
-    with open_resources(settings) as resources:
+    return _check_up(settings, names, repairing=False)
+
+
+def repair(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
+    """Examine these indexes, and correct what is wrong; the next run does the rest. Raises what `examine` raises."""
+    return _check_up(settings, names, repairing=True)
+
+
+def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: bool) -> Diagnosis:
+    indexes, diagnosis = settings.named(names), Diagnosis()
+    if damage := _ledger_damage(settings):
+        if not repairing:
+            return Diagnosis([damage])
+        _set_aside(Path(str(settings.ledger_url.database)))
+        diagnosis.repaired.append(damage)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
+        store = stack.enter_context(closing(open_own_store(settings)))
+        identity, unanswered = None, ""
+        try:
+            identity = identify(settings.embedder)  # as a run does, once ledger and store are open
+        except errors.RagIndexError as error:
+            unanswered = f"the embedder does not answer, so settings and vectors were not compared: {error}"
         for index in indexes:
-            with lock_index(resources, index):
-                found = Checkup(resources, index).diagnose()
-            diagnosis.findings += found.findings
-            diagnosis.advice += found.advice
-        others = unwanted_indexes(settings, resources.ledger, resources.store.aliases())
+            with IndexLease(ledger, settings.alias(index.name), f"{CHECK_UP}{uuid.uuid4()}") as lease:
+                Checkup(settings, index, ledger, store, lease, identity, diagnosis, repairing=repairing).run()
+        others = unwanted_indexes(settings, ledger, store.aliases())
         diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
-        messages = []
-        server = on_server(resources.store)
-        if server is not None and (reason := server.fallback()):
-            messages.append(f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}")
-        if error := resources.embedder_error:
-            messages.append(f"the embedder does not answer, so settings and vectors were not compared: {error}")
-        diagnosis.advice += [Advice(None, message) for message in messages]
-        diagnosis.findings += [finding(None, "left_behind", sentence) for sentence in left_behind(settings)]
-        diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
+        server = on_server(store)
+        slow = server.fallback() if server is not None else ""
+        slow = slow and f"{slow}, so runs write over REST, which is slower: {REST_REMEDY}"
+        said = filter(None, (slow, unanswered, *left_behind(settings)))
+        diagnosis.advice += [Advice(None, message) for message in said]
+    diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
     return diagnosis
 
 
-@contextmanager
-def open_resources(settings: Settings) -> Iterator[Resources]:
-    """Open ledger and store, then ask the embedder for its identity: the order in which a run does it."""
-    with (
-        closing(Ledger(settings.ledger_url)) as ledger,
-        closing(open_own_store(settings)) as store,
-    ):
-        identity, unanswered = None, ""
-        try:
-            identity = identify(settings.embedder)
-        except errors.RagIndexError as error:
-            unanswered = str(error)
-        yield Resources(settings, ledger, store, identity, unanswered)
-
-
-def lock_index(resources: Resources, index: IndexSettings) -> IndexLease:
-    """Return the lock of an index, which raises IndexLocked. While a block holds it, no run writes the index."""
-    return IndexLease(resources.ledger, resources.settings.alias(index.name), f"{CHECK_UP}{uuid.uuid4()}")
-
-
-def ledger_damage(settings: Settings) -> Finding | None:
+def _ledger_damage(settings: Settings) -> Finding | None:
     """Return the finding about a ledger file that SQLite cannot read, before whose repair no index can be examined."""
     url = settings.ledger_url
     if not is_file(url):
@@ -279,3 +113,229 @@ def ledger_damage(settings: Settings) -> Finding | None:
     file = str(url.database)
     message = f"the ledger {file} is damaged: {' '.join(damage.split())}"
     return finding(None, "damaged_ledger", message, [file]) if damage != "ok" else None
+
+
+def _set_aside(file: Path) -> None:
+    """Rename a ledger's file, with what SQLite keeps beside it: nothing is thrown away."""
+    now = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            file.with_name(f"{file.name}{suffix}").rename(file.with_name(f"{file.name}.damaged-{now}{suffix}"))
+
+
+@dataclass(slots=True)
+class Checkup:
+    """The examination of one index under its lock, which repairs what it finds if it is `repairing`."""
+
+    settings: Settings
+    index: IndexSettings
+    ledger: Ledger
+    store: Store
+    lease: IndexLease
+    identity: EmbedderIdentity | None
+    """None if the embedder did not answer."""
+    diagnosis: Diagnosis
+    repairing: bool
+    chunker: Chunker | None = None
+    """None if the embedder, or the model that writes contexts, did not answer."""
+
+    def run(self) -> None:
+        """Add all findings and advice to the diagnosis. Raises transient errors, and what a ledger raises."""
+        if self.identity is not None:
+            try:
+                self.chunker = open_chunker(self.settings, self.index)
+            except (errors.EmbedderUnavailable, errors.EmbedderError) as error:
+                self._advise(f"the model that writes contexts does not answer, so settings were not compared: {error}")
+        before = len(self.diagnosis.findings)
+        state = self._settle_collections()
+        comparison = None
+        if (current := state.current) is not None:
+            comparison = Comparison(self.ledger, self.store, self.index.name, current, check=self.lease.check)
+        self._read_source(comparison)
+        if current is not None and comparison is not None:
+            self._compare_points(current, comparison)
+            self._look_at_documents(current)
+        if state.live is None and len(self.diagnosis.findings) == before:
+            self._advise(f"nothing is indexed yet; run `rag-index index {self.index.name}`")
+        self._look_ahead(state)
+
+    def _find(
+        self, kind: str, message: str, examples: Sequence[str] = (), *, count: int = 1, repairs: bool = False
+    ) -> bool:
+        """Add a finding, and return whether it is to be corrected now, which `repairs` allows."""
+        repairs = repairs and self.repairing
+        found = finding(self.index.name, kind, message, examples, count=count)
+        (self.diagnosis.repaired if repairs else self.diagnosis.findings).append(found)
+        return repairs
+
+    def _advise(self, message: str) -> None:
+        self.diagnosis.advice.append(Advice(self.index.name, message))
+
+    # Collections
+
+    def _state(self) -> CollectionState:
+        return CollectionState.read(self.settings.alias(self.index.name), self.ledger, self.store, self._mismatch)
+
+    def _mismatch(self, collection: Collection) -> str:
+        """Return why the settings would not make what a collection holds; "" if they would, or nobody could say."""
+        if self.identity is None or self.chunker is None:
+            return ""
+        same = recognised(self.identity, self.ledger, self.store, collection.alias)
+        return mismatch(collection, same, self.chunker, bm25_model(self.index))
+
+    def _settle_collections(self) -> CollectionState:
+        """Find what ledger, aliases and metadata disagree on, and return the state in which that leaves them."""
+        state, store, ledger = self._state(), self.store, self.ledger
+        if wrong := state.foreign or (not state.candidate and state.misled):
+            self._find("foreign_collection", wrong, [state.alias])
+        if candidate := state.candidate:
+            missing = f"alias {state.alias} is missing, although collection {candidate} exists"
+            if self._find("missing_alias", state.misled or missing, [candidate], repairs=True):
+                store.point_alias(state.alias, candidate)
+                state = self._state()
+        if (live := state.live) and state.current is None:
+            unknown = self._find("unknown_collection", state.unlike(), [live], repairs=True)
+            state = self._believe_store(state, live) if unknown else state
+        self._remove_strays(state)
+        if (current := state.current) is not None:
+            if reason := self._mismatch(current):
+                self._find("needs_rebuild", reason, [current.name])
+            if self.repairing:
+                ledger.forget_digests(current.id)  # they may leave unread what the ledger has lost
+                if not store.embedded:
+                    raise_epoch(store, current.name, self.lease)
+        return state
+
+    def _believe_store(self, state: CollectionState, live: str) -> CollectionState:
+        """Let the ledger know the live collection, and those beside it that it does not know: older ones as ready,
+        newer ones as building. Until its rows are complete, a collection has no id by which a run would take it."""
+        store, ledger = self.store, self.ledger
+        for name in [*(name for name in state.unknown if name != live), live]:
+            row, mark, metadata = ledger.collection(name), store.commit_mark(name), store.metadata(name)
+            made_by = {key: metadata.get(key) or getattr(row, key, UNKNOWN) for key in ("embedder", *MAKER_KEYS)}
+            store_id = metadata.get("store_id") or getattr(row, "store_id", None) or str(uuid.uuid4())
+            record = {"store_id": store_id, "alias": state.alias, OWNER: state.alias.owner, SEAL: store_id, **made_by}
+            store.set_metadata(name, {key: value for key, value in record.items() if not metadata.get(key)})
+            newer = collection_number(name) > collection_number(live)
+            with ledger.transaction():
+                if row is not None:
+                    ledger.drop_collection(row.id)
+                collection = ledger.add_collection(
+                    alias=state.alias, name=name, store_id="", dimension=store.dimension(name),
+                    state="building" if newer else "ready", **made_by,
+                )  # fmt: skip
+            restore(ledger, scopes(self.settings, self.index), metadata)
+            fill_ledger(ledger, store, self.index.name, collection, check=self.lease.check)
+            ledger.update_collection(  # what it has counts as what the last complete run left: `whole_in`
+                collection.id, store_id=store_id, commits=mark.number, committed_at=mark.at, whole_in=1
+            )
+        return self._state()
+
+    def _remove_strays(self, state: CollectionState) -> None:
+        """Find collections that only one of ledger and store has, and those that nobody keeps."""
+        lost, unkept = state.strays(keep := self.settings.store.keep_previous)
+        if names := [*lost, *unkept]:
+            count = count_phrase(len(names), "collection", names)
+            message = (
+                f"{count} that only the ledger or only the store has, or that keep_previous ({keep}) does not keep"
+            )
+            if self._find("stray_collection", message, names, count=len(names), repairs=True):
+                for name in names:
+                    if name in unkept:
+                        self.store.drop(name)
+                    if (row := self.ledger.collection(name)) is not None:
+                        self.ledger.drop_collection(row.id)
+
+    # Documents and points
+
+    def _read_source(self, comparison: Comparison | None) -> None:
+        """Give the comparison the keys of the source. That it cannot be read to its end is a finding."""
+        try:
+            with closing(open_source(self.settings, self.index)) as source:
+                source.check()
+                self._look_at_policies(source)
+                for whole in all_pages(source, min(self.settings.source.page_rows, MAX_PAGE_ROWS)):
+                    page = without_erased(self.ledger, self.settings, self.index, whole)
+                    if comparison is not None:
+                        comparison.add_source_keys(page.documents.keys)
+                        comparison.add_source_keys(failure.key for failure in page.unreadable)
+                if comparison is not None:
+                    comparison.complete = True
+        except (errors.LedgerError, errors.LedgerUnavailable):
+            raise
+        except errors.RagIndexError as error:
+            self._find("unreadable_source", str(error))
+
+    def _look_at_policies(self, source: Source) -> None:
+        """Find what everybody would see for whom it is not; advise of what the reader does not see."""
+        policies = source.row_policies() if isinstance(source, SqlSource) else RowPolicies()
+        if warning := policies.warning(access=self.index.access is not None):
+            self._find("ignored_policies", warning)
+        for note in policies.notes():
+            self._advise(note)
+
+    def _compare_points(self, current: Collection, comparison: Comparison) -> None:
+        name = current.name
+        try:
+            comparison.read_points()
+            restored = commit_difference(self.ledger, self.store, current)
+        except (errors.StoreBusy, errors.StoreRefused):  # the collection may be in order: it could not be read
+            raise
+        except errors.StoreError as error:
+            self._find("needs_rebuild", str(error), [name])
+            return
+        differing, orphans, complete = comparison.differing(), comparison.orphans(), comparison.complete
+        mends = complete or not restored  # without the source, a run has to say what was deleted since
+        found = bool(restored) and self._find("restored", restored, [name], repairs=mends)
+        if differing.count:
+            examples = [*map(document_id, differing.keys)]
+            message = f"{count_phrase(differing.count, 'document', examples)} not in {name} as the ledger says"
+            found |= self._find("different_documents", message, examples, count=differing.count, repairs=mends)
+        if orphans.count:
+            examples = [*map(_display_key, orphans.keys)]
+            message = f"{count_phrase(orphans.count, 'point', examples)} in {name} that nothing explains"
+            found |= self._find("orphan_points", message, examples, count=orphans.count, repairs=complete)
+        if found:
+            comparison.mend()
+
+    def _look_at_documents(self, current: Collection) -> None:
+        """Find documents that failed; advise of what the next run has to do with others, and of what may be erased."""
+        ledger, name = self.ledger, self.index.name
+        if failed := [one for one in ledger.failures(current.id).values() if one.kind != "skipped"]:
+            examples = [document_id(one.key) for one in failed[:MAX_EXAMPLES]]
+            message = f"{count_phrase(len(failed), 'document', examples)} could not be indexed; "
+            message += f"reason of the first: {failed[0].reason}"
+            self._find("failed_documents", message, examples, count=len(failed))
+        if pending := ledger.totals(current.id).pending:
+            self._advise(
+                f"{count_of(pending, 'pending document')}: `rag-index index {name}` writes what the source has"
+            )
+        if held := ledger.count_held(current.id):
+            self._advise(held_back(held, name))
+
+    def _look_ahead(self, state: CollectionState) -> None:
+        """Add what may be erased, and advise of rebuilds: one that is not finished, and one that could not begin."""
+        name = self.index.name
+        pending = self.ledger.pending_erasures(state.alias)
+        if pending.since is not None:
+            count, since = len(pending.hashes), dt.datetime.fromtimestamp(pending.since, dt.UTC)
+            texts = f"texts of {count_of(count, 'deleted or changed document')}"
+            message = f"the store's files may keep {texts} since {since:%Y-%m-%d %H:%M} UTC"
+            if self.settings.store.erase or pending.named:  # they are to be erased
+                self._find("pending_erasures", message, count=count)
+            else:
+                self._advise(f"{message}; `rag-index erase {name}` leaves no file with them")
+        for collection in state.others("building") if state.live is not None else ():
+            self._advise(f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it")
+        try:
+            check_gate(self.settings, self.index)
+        except errors.SettingsError as error:
+            self._advise(f"the next rebuild ends at its start: {error}")
+
+
+def _display_key(key: str) -> str:
+    """Return a key as searches show it; the id of a point is returned as it is."""
+    try:
+        return document_id(key)
+    except (ValueError, LookupError, StopIteration):
+        return key

@@ -268,7 +268,7 @@ class LedgerConnection:
             elif failure.code == "25006":
                 message = f"{ledger} cannot be written ({origin}): name the primary server in [ledger] url"
             elif failure.code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                message = f"{ledger} is damaged ({origin}); rebuild it with `rag-index doctor --repair`"
+                message = f"{ledger} is damaged ({origin}); `rag-index doctor --repair` fills a new one from the store"
             elif failure.transient:
                 verdict = "cannot be used now" if failure.answered else "does not answer"
                 raise LedgerUnavailable(f"{ledger} {verdict}: {failure.said}") from error

@@ -180,15 +180,9 @@ texts = scan_table("texts", primary(text_hash=LargeBinary), optional(key=Text))
 """A document of each text of one collection."""
 to_read = scan_table("to_read", primary(bucket=BigInteger))
 """The buckets that the scan reads. The documents of all others count as seen."""
-tallies = scan_table("tallies", primary(key=Text), filled(points=Integer, miscounted=Integer, altered=Integer))
-rebuilt = scan_table(
-    "rebuilt",
-    primary(key=Text),
-    filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, points=Integer, doubtful=Integer),
-)
-orphans = scan_table("orphans", primary(id=Text), optional(key=Text), filled(unknown=Integer))
+tallies = scan_table("tallies", primary(key=Text), filled(points=Integer, altered=Integer))
+orphans = scan_table("orphans", primary(id=Text), optional(key=Text))
 source_keys = scan_table("source_keys", primary(key=Text))
-not_empty = scan_table("not_empty", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
