@@ -25,9 +25,6 @@ from rag_index.care.doctor.collection_state import (
     count_phrase,
     finding,
 )
-from rag_index.components.chunking import Chunker, open_chunker
-from rag_index.components.embedders import EmbedderIdentity, identify
-from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.components.ledger.erased import scopes
 from rag_index.components.ledger.runs import CHECK_UP, IndexLease
@@ -39,11 +36,10 @@ from rag_index.components.stores import MAKER_KEYS, OWNER, REST_REMEDY, SEAL, UN
 from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
-from rag_index.etl.collection import mismatch, raise_epoch, recognised
+from rag_index.etl.collection import raise_epoch
 from rag_index.etl.delete_guard import held_back
 from rag_index.etl.reconcile import MAX_EXAMPLES, Comparison, commit_difference, fill_ledger
 from rag_index.etl.tombstones import restore, without_erased
-from rag_index.search.evaluation.gate import check_gate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,20 +74,15 @@ def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: boo
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         store = stack.enter_context(closing(open_own_store(settings)))
-        identity, unanswered = None, ""
-        try:
-            identity = identify(settings.embedder)  # as a run does, once ledger and store are open
-        except errors.RagIndexError as error:
-            unanswered = f"the embedder does not answer, so settings and vectors were not compared: {error}"
         for index in indexes:
             with IndexLease(ledger, settings.alias(index.name), f"{CHECK_UP}{uuid.uuid4()}") as lease:
-                Checkup(settings, index, ledger, store, lease, identity, diagnosis, repairing=repairing).run()
+                Checkup(settings, index, ledger, store, lease, diagnosis, repairing=repairing).run()
         others = unwanted_indexes(settings, ledger, store.aliases())
         diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
         server = on_server(store)
         slow = server.fallback() if server is not None else ""
         slow = slow and f"{slow}, so runs write over REST, which is slower: {REST_REMEDY}"
-        said = filter(None, (slow, unanswered, *left_behind(settings)))
+        said = filter(None, (slow, *left_behind(settings)))
         diagnosis.advice += [Advice(None, message) for message in said]
     diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
     return diagnosis
@@ -132,20 +123,11 @@ class Checkup:
     ledger: Ledger
     store: Store
     lease: IndexLease
-    identity: EmbedderIdentity | None
-    """None if the embedder did not answer."""
     diagnosis: Diagnosis
     repairing: bool
-    chunker: Chunker | None = None
-    """None if the embedder, or the model that writes contexts, did not answer."""
 
     def run(self) -> None:
         """Add all findings and advice to the diagnosis. Raises transient errors, and what a ledger raises."""
-        if self.identity is not None:
-            try:
-                self.chunker = open_chunker(self.settings, self.index)
-            except (errors.EmbedderUnavailable, errors.EmbedderError) as error:
-                self._advise(f"the model that writes contexts does not answer, so settings were not compared: {error}")
         before = len(self.diagnosis.findings)
         state = self._settle_collections()
         comparison = None
@@ -174,14 +156,7 @@ class Checkup:
     # Collections
 
     def _state(self) -> CollectionState:
-        return CollectionState.read(self.settings.alias(self.index.name), self.ledger, self.store, self._mismatch)
-
-    def _mismatch(self, collection: Collection) -> str:
-        """Return why the settings would not make what a collection holds; "" if they would, or nobody could say."""
-        if self.identity is None or self.chunker is None:
-            return ""
-        same = recognised(self.identity, self.ledger, self.store, collection.alias)
-        return mismatch(collection, same, self.chunker, bm25_model(self.index))
+        return CollectionState.read(self.settings.alias(self.index.name), self.ledger, self.store)
 
     def _settle_collections(self) -> CollectionState:
         """Find what ledger, aliases and metadata disagree on, and return the state in which that leaves them."""
@@ -196,10 +171,11 @@ class Checkup:
         if (live := state.live) and state.current is None:
             unknown = self._find("unknown_collection", state.unlike(), [live], repairs=True)
             state = self._believe_store(state, live) if unknown else state
-        self._remove_strays(state)
+        if state.live is None or state.current is not None:
+            self._remove_strays(state)
         if (current := state.current) is not None:
-            if reason := self._mismatch(current):
-                self._find("needs_rebuild", reason, [current.name])
+            if current.outdated:
+                self._find("needs_rebuild", current.outdated, [current.name])
             if self.repairing:
                 ledger.forget_digests(current.id)  # they may leave unread what the ledger has lost
                 if not store.embedded:
@@ -232,19 +208,15 @@ class Checkup:
         return self._state()
 
     def _remove_strays(self, state: CollectionState) -> None:
-        """Find collections that only one of ledger and store has, and those that nobody keeps."""
-        lost, unkept = state.strays(keep := self.settings.store.keep_previous)
-        if names := [*lost, *unkept]:
-            count = count_phrase(len(names), "collection", names)
-            message = (
-                f"{count} that only the ledger or only the store has, or that keep_previous ({keep}) does not keep"
-            )
+        """Find collections that only one of ledger and store has."""
+        unknown = [name for name in state.unknown if name not in state.lost] if state.current is not None else []
+        if names := [*state.lost, *unknown]:
+            message = f"{count_phrase(len(names), 'collection', names)} that only the ledger or only the store has"
             if self._find("stray_collection", message, names, count=len(names), repairs=True):
-                for name in names:
-                    if name in unkept:
-                        self.store.drop(name)
-                    if (row := self.ledger.collection(name)) is not None:
-                        self.ledger.drop_collection(row.id)
+                for name in unknown:
+                    self.store.drop(name)
+                for row in [one for one in state.known if one.name in names]:
+                    self.ledger.drop_collection(row.id)
 
     # Documents and points
 
@@ -288,7 +260,7 @@ class Checkup:
         mends = complete or not restored  # without the source, a run has to say what was deleted since
         found = bool(restored) and self._find("restored", restored, [name], repairs=mends)
         if differing.count:
-            examples = [*map(document_id, differing.keys)]
+            examples = [*map(_display_key, differing.keys)]
             message = f"{count_phrase(differing.count, 'document', examples)} not in {name} as the ledger says"
             found |= self._find("different_documents", message, examples, count=differing.count, repairs=mends)
         if orphans.count:
@@ -307,14 +279,12 @@ class Checkup:
             message += f"reason of the first: {failed[0].reason}"
             self._find("failed_documents", message, examples, count=len(failed))
         if pending := ledger.totals(current.id).pending:
-            self._advise(
-                f"{count_of(pending, 'pending document')}: `rag-index index {name}` writes what the source has"
-            )
+            self._advise(f"{count_of(pending, 'pending document')}: `rag-index index {name}` brings them up to date")
         if held := ledger.count_held(current.id):
             self._advise(held_back(held, name))
 
     def _look_ahead(self, state: CollectionState) -> None:
-        """Add what may be erased, and advise of rebuilds: one that is not finished, and one that could not begin."""
+        """Add what may be erased, and advise of a rebuild that is not finished."""
         name = self.index.name
         pending = self.ledger.pending_erasures(state.alias)
         if pending.since is not None:
@@ -327,10 +297,6 @@ class Checkup:
                 self._advise(f"{message}; `rag-index erase {name}` leaves no file with them")
         for collection in state.others("building") if state.live is not None else ():
             self._advise(f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it")
-        try:
-            check_gate(self.settings, self.index)
-        except errors.SettingsError as error:
-            self._advise(f"the next rebuild ends at its start: {error}")
 
 
 def _display_key(key: str) -> str:

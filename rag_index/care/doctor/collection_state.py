@@ -15,7 +15,7 @@ from rag_index.errors import StoreMismatch
 from rag_index.etl.collection import require_own
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
@@ -26,10 +26,10 @@ REMEDIES = {
     "the store, without embedding",
     "foreign_collection": "until then runs and searches of the index fail",
     "missing_alias": "`rag-index doctor --repair` sets the alias again",
-    "unknown_collection": "name the right [store] or [ledger]; or `rag-index doctor --repair` believes the store, and "
-    "fills the ledger from it, without embedding",
+    "unknown_collection": "name the right [store] or [ledger]; or, if the ledger was lost, or one of the two restored, "
+    "`rag-index doctor --repair` fills the ledger from the store, without embedding",
     "stray_collection": "name the right [store] or [ledger]; or `rag-index doctor --repair` removes them from both",
-    "needs_rebuild": "restore the settings or the store, or run `rag-index rebuild {index}`",
+    "needs_rebuild": "run `rag-index rebuild {index}`, or restore the store if it is damaged",
     "restored": "{reconciled}; `rag-index doctor --repair` compares now, and leaves what to index to that run",
     "different_documents": "`rag-index doctor --repair` marks them as pending, and the next run indexes them again",
     "orphan_points": "`rag-index doctor --repair` deletes them, if it can read the source to its end",
@@ -99,15 +99,13 @@ class CollectionState:
     """Metadata of the store's collections that were made for this alias, are live, or are known to the ledger."""
     known: tuple[Collection, ...]
     """The ledger's collections, oldest first."""
-    mismatch: Callable[[Collection], str]
-    """Returns why the settings would not make what a collection holds."""
     foreign: str = ""
     """Why the index has no collection that may be looked at: what has the alias or its name is another's."""
     misled: str = ""
     """What is wrong with an alias that points at another index's collection, which then counts as not live."""
 
     @classmethod
-    def read(cls, alias: Alias, ledger: Ledger, store: Store, mismatch: Callable[[Collection], str]) -> CollectionState:
+    def read(cls, alias: Alias, ledger: Ledger, store: Store) -> CollectionState:
         """Return the state as it is now. What the store does not list is asked for by name. Raises StoreRefused if the
         API key may not ask: what it may not see is not lost."""
         live, misled, is_own = None, "", False
@@ -118,15 +116,15 @@ class CollectionState:
         except StoreMismatch as error:
             misled = str(error)
             if not is_own or alias not in store.aliases():
-                return cls(alias, None, {}, (), mismatch, foreign=misled)
+                return cls(alias, None, {}, (), foreign=misled)
         known, listed = ledger.collections(alias), store.collections()
         names = {*(c.name for c in known), *([live] if live else [])}
         stored = {name: metadata for name in names if (metadata := listed.get(name) or store.find(name)) is not None}
         stored |= {name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias}
         if moved_to := stored.get(live or "", {}).get(MOVED_TO):
             moved = f"{live} was moved to {moved_to}, and only that store is kept up to date: set [store] to it"
-            return cls(alias, None, {}, (), mismatch, foreign=moved)
-        return cls(alias, live, stored, tuple(known), mismatch, misled=misled)
+            return cls(alias, None, {}, (), foreign=moved)
+        return cls(alias, live, stored, tuple(known), misled=misled)
 
     def is_stored(self, collection: Collection) -> bool:
         """Return whether the store has the same collection as the ledger: equal name and equal id."""
@@ -151,39 +149,28 @@ class CollectionState:
     @property
     def candidate(self) -> str | None:
         """Return what a lost alias should point at: a collection that was live, or could have been. That is the newest
-        one that fits the settings and that no rollback has left."""
+        one that no rollback has left."""
         if self.live is not None or self.foreign:
             return None
         if ready := self.others("ready"):
             ready = [c for c in ready if not self.stored[c.name].get(LEFT)] or ready
-            fitting = [c for c in ready if not self.mismatch(c)]
-            return max((c.name for c in fitting or ready), key=collection_number)
+            return max((c.name for c in ready), key=collection_number)
         if self.others("building"):
             return None  # the first run died before its collection was live; the next one resumes it
         return next(reversed(self.unknown), None)
 
-    def strays(self, keep: int) -> tuple[list[str], list[str]]:
-        """Return the collections that only the ledger has, and those of the store that are neither live nor one of the
-        `keep` that are kept nor a rebuild. Nothing is known of them while ledger and store disagree on the live one."""
-        lost = [c.name for c in self.known if c.state == "ready" and c.name != self.live and not self.is_stored(c)]
-        if self.current is None:
-            return lost if self.live is None else [], []
-        unknown = [name for name in self.unknown if name not in lost]
-        return lost, [*(c.name for c in self.others("ready")[keep:]), *unknown]
+    @property
+    def lost(self) -> list[str]:
+        """Return the collections that the ledger has as complete, and the store does not have."""
+        return [c.name for c in self.known if c.state == "ready" and c.name != self.live and not self.is_stored(c)]
 
     def unlike(self) -> str:
         """Return how the live collection is not the one that the ledger knows."""
         row = next((c for c in self.known if c.name == self.live), None)
         if row is None:
-            return (
-                f"alias {self.alias} points at {self.live}, which the ledger does not know; the ledger was lost, or it "
-                "belongs to another project"
-            )
-        return (
-            f"{self.live} is not the collection that the ledger knows by this name (its id is "
-            f"{self.stored.get(row.name, {}).get('store_id')}, not {row.store_id}); ledger and store belong to "
-            "different projects, or one was restored without the other"
-        )
+            return f"{self.live} is live as {self.alias}, and the ledger does not know it"
+        ids = f"its id is {self.stored.get(row.name, {}).get('store_id')}, not {row.store_id}"
+        return f"{self.live} is not the collection that the ledger knows by this name ({ids})"
 
 
 def collection_number(name: str) -> int:
