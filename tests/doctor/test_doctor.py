@@ -221,6 +221,16 @@ def test_a_lost_ledger_is_filled_from_the_payloads_without_embedding(project, po
     assert project.points() == points
 
 
+def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebuild(project, points):
+    with project.store() as store:
+        store.set_metadata(NAME, dict.fromkeys(store.metadata(NAME)))
+    lose_ledger(project)
+    [finding] = repair(project.settings).findings
+    assert (finding.kind, "nobody knows what made" in finding.message) == ("needs_rebuild", True)
+    assert project.run(full=True).state == "completed"
+    assert project.points() == points
+
+
 @pytest.mark.long
 def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
     with project.store() as store:

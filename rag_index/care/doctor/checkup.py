@@ -174,8 +174,11 @@ class Checkup:
         if state.live is None or state.current is not None:
             self._remove_strays(state)
         if (current := state.current) is not None:
-            if current.outdated:
-                self._find("needs_rebuild", current.outdated, [current.name])
+            made = current.outdated
+            if UNKNOWN in (current.embedder_fingerprint, current.chunking):
+                made = f"nobody knows what made {current.name}: ledger and store have both lost it"
+            if made:
+                self._find("needs_rebuild", made, [current.name])
             if self.repairing:
                 ledger.forget_digests(current.id)  # they may leave unread what the ledger has lost
                 if not store.embedded:
