@@ -31,6 +31,7 @@ import sqlalchemy as sa
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.components.ledger import Ledger
+from rag_index.components.sources import scan_settings
 from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.engine import open_read_only
 from rag_index.components.sources.scan_state import ScanState
@@ -116,7 +117,8 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
         before = ledger.count_documents(collection)
         ledger.note_size(collection.id, before.whole)
         ledger.begin_scan("a")
-        state = ScanState(settings_of(url), INDEX, source, ledger, collection.id, full=first)
+        state = ScanState(INDEX, ledger, collection.id, settings=scan_settings(settings_of(url), INDEX), full=first)
+        source.use_scan_state(state)
         source.count()
         read = changed = 0
         for page in pages(source):
@@ -146,7 +148,8 @@ def scan(url: URL, ledger: Ledger, collection: Collection, *, digests: bool, fir
 def query(url: URL, ledger: Ledger, collection: Collection) -> None:
     """Ask the database for the digests, and do nothing with them."""
     with closing(DigestSource(url, INDEX, timeout=3600)) as source:
-        ScanState(settings_of(url), INDEX, source, ledger, collection.id, full=True)
+        decides = scan_settings(settings_of(url), INDEX)
+        source.use_scan_state(ScanState(INDEX, ledger, collection.id, settings=decides, full=True))
         source.count()
         statement, engine = source.digest_statement(), open_read_only(url)
         with engine.connect() as connection:

@@ -1,10 +1,12 @@
-"""What each wing imports: a night knows no search, a search no night, and neither opens what it does not need."""
+"""What files import: a night knows no search, a search no night, neither opens what it does not need, and no circle."""
 
 import json
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
+import grimp
 import pytest
 
 from tests.project import Project
@@ -66,3 +68,9 @@ def test_a_worker_imports_what_embeds_and_writes_and_no_more():
     came_along = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
     assert came_along == {"errors", "redaction", "core", "components", "etl"}
     assert "qdrant_client" not in modules, "the store may be embedded"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports for types count. The error names the circle."""
+    graph = grimp.build_graph("rag_index", "flows", "tasks", cache_dir=None)
+    TopologicalSorter({file: graph.find_modules_directly_imported_by(file) for file in graph.modules}).prepare()

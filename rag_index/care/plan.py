@@ -13,7 +13,7 @@ from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify, prefix_warning
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import Collection, FailedDocument, Ledger
-from rag_index.components.sources import Source, all_pages, open_source
+from rag_index.components.sources import Source, all_pages, open_source, scan_settings
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.components.sources.secret_values import MASK, looks_secret
@@ -291,7 +291,8 @@ def _compare(
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan(settings.alias(index.name))
     full = index.kind != SQL  # what digests leave unread is unchanged beyond doubt
-    state = ScanState(settings, index, source, ledger, collection_id, full=full)
+    state = ScanState(index, ledger, collection_id, settings=scan_settings(settings, index), full=full)
+    source.use_scan_state(state)
     languages: Counter[str] = Counter()
     for whole in all_pages(source, settings.source.page_rows):
         page = without_erased(ledger, settings, index, whole)

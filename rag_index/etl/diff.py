@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components.sources import scan_settings
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.core.documents.canonical import byte_count, decode_payload
@@ -132,10 +133,11 @@ class Diff:
         ledger.begin_scan(opened.alias)
         self._began = ledger.clock() if opened.looked_at is None else opened.looked_at
         self._state = ScanState(
-            settings, index, opened.source, ledger, collection.id,
-            full=target.rebuild, retry=opened.options.retry_failed, single=opened.single,
-            watched=opened.looked_at is not None,
+            index, ledger, collection.id, settings=scan_settings(settings, index), full=target.rebuild,
+            retry=opened.options.retry_failed, watched=opened.looked_at is not None,
         )  # fmt: skip
+        if not opened.single:
+            opened.source.use_scan_state(self._state)
         self._any_failures = ledger.count_failures(collection.id) > 0
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._types_known = target.rebuild or opened.single

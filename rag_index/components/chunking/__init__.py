@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rag_index.components.chunking.code import CodeChunker
-from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.chunking.text_chunker import Chunker, TextChunker
 from rag_index.core.settings.index import CODE
 from rag_index.core.settings.plugins import CHUNKERS, load_plugin
 
 if TYPE_CHECKING:
-    from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
     from rag_index.core.settings import IndexSettings, Settings
-    from rag_index.errors import RagIndexError
 
 __all__ = ["Chunker", "open_chunker"]
-
-
-class Chunker(Protocol):
-    """Splits documents into chunks. It is sent to the workers, so it pickles and is small."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Name everything that decides the chunks: when it changes, the index has to be rebuilt."""
-
-    def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """Return the chunks of each document, or the reason why it has none. Equal documents give equal chunks.
-
-        Raises what the services that it asks raise (transient kinds of RagIndexError), for the shard as a whole.
-        """
-
-    def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """Return the document with chunk `number` split in two, because it is too long for the embedder.
-
-        Returns None if the chunk cannot be split.
-        """
 
 
 def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = True) -> Chunker:

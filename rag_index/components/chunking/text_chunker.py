@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, ChunkedDocument, DocumentBatch, TextLayout
 from rag_index.core.documents.canonical import encode_payload
@@ -26,6 +26,26 @@ TITLE_CHARS = 200
 """How much of a title stands before each chunk."""
 NO_FIELDS = b"{}"
 _JOINER = "\u200d"
+
+
+class Chunker(Protocol):
+    """Splits documents into chunks. It is sent to the workers, so it pickles and is small."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name everything that decides the chunks: when it changes, the index has to be rebuilt."""
+
+    def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
+        """Return the chunks of each document, or the reason why it has none. Equal documents give equal chunks.
+
+        Raises what the services that it asks raise (transient kinds of RagIndexError), for the shard as a whole.
+        """
+
+    def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
+        """Return the document with chunk `number` split in two, because it is too long for the embedder.
+
+        Returns None if the chunk cannot be split.
+        """
 
 
 @dataclass(frozen=True, slots=True)

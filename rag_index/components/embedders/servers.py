@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.dispatch import Dispatch, Queries
+from rag_index.components.embedders.identity import EmbedderIdentity
 from rag_index.components.hosts.clients import OllamaEndpoint, OpenAIEndpoint
 from rag_index.components.hosts.endpoint import (
     Endpoint,

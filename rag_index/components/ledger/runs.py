@@ -32,8 +32,6 @@ from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.components.ledger import Ledger
-
 WATCH = "watch-"
 """Prefix of the id of a watch's runs; the alias follows. They are one row of an index's history, however many."""
 
@@ -134,7 +132,7 @@ class IndexLease:
     the block raises IndexLocked if another run holds the lease. A run of a watch and a check-up are waited for as long
     as they live, except by a run of a watch, which comes again."""
 
-    def __init__(self, ledger: Ledger, name: str, run_id: str, held: str = "") -> None:
+    def __init__(self, ledger: LedgerConnection, name: str, run_id: str, held: str = "") -> None:
         """`held` begins the sentence that names the holder, by default "index NAME is being written by"."""
         self._ledger = ledger
         self._name = name
@@ -232,7 +230,7 @@ class IndexLease:
                     return
 
 
-def holder(ledger: Ledger, name: str) -> str | None:
+def holder(ledger: LedgerConnection, name: str) -> str | None:
     """Return the id of the run that holds the lease of an index, if its process seems to live."""
     row = _read_row(ledger, name)
     if row is None or row["run_id"] is None or not _alive(row, ledger.clock()):
@@ -240,13 +238,13 @@ def holder(ledger: Ledger, name: str) -> str | None:
     return str(row["run_id"])
 
 
-def run_state(ledger: Ledger, run: RunRecord) -> str:
+def run_state(ledger: LedgerConnection, run: RunRecord) -> str:
     """Return the state of an index's run: `interrupted` if its process died before it could note the end."""
     died = run.state == "running" and holder(ledger, run.alias) != run.id
     return "interrupted" if died else run.state
 
 
-def _read_row(ledger: Ledger, name: str) -> dict[str, Any] | None:
+def _read_row(ledger: LedgerConnection, name: str) -> dict[str, Any] | None:
     with ledger.transaction() as connection:
         row = connection.execute(sa.select(leases).where(leases.c.name == name)).mappings().first()
     return dict(row) if row is not None else None

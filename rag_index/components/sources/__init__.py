@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
-
+from rag_index.components.sources.page import SourcePage
 from rag_index.core.database import redacted_url
-from rag_index.core.documents.batches import DocumentBatch, Failure
+from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import encode_key
 from rag_index.core.reports.progress import counted
@@ -22,33 +21,14 @@ from rag_index.core.settings.plugins import SOURCES, load_plugin
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from rag_index.components.sources.buckets import PageBuckets
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings, Settings
 
 __all__ = [
     "Sample", "Source", "SourcePage", "all_pages", "open_source", "page_of", "read_sample", "scan_settings",
 ]  # fmt: skip
-
-
-@attrs.frozen
-class SourcePage:
-    """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""
-
-    documents: DocumentBatch
-    cursor: Any
-    """The argument for the next call of `page`; None after the last page."""
-    unreadable: list[Failure] = attrs.Factory(list)
-    unread: list[str] = attrs.Factory(list)
-    """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
-    stamps: dict[str, str] = attrs.Factory(dict)
-    """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
-    buckets: PageBuckets | None = None
-    """The buckets of the rows that were read, of a source with digests (`sources.digest`)."""
-    groups: Mapping[str, Sequence[str]] = attrs.Factory(dict)
-    """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
 
 
 class Source(Protocol):

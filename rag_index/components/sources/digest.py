@@ -28,7 +28,6 @@ from attrs import evolve
 from sqlalchemy import event, exc
 from sqlalchemy.dialects.postgresql import BIT, OID
 
-from rag_index.components.sources import SourcePage
 from rag_index.components.sources.buckets import (
     MIN_ROWS,
     TEXT_KEYS,
@@ -40,6 +39,7 @@ from rag_index.components.sources.buckets import (
     value_bucket,
     values_digest,
 )
+from rag_index.components.sources.page import SourcePage
 from rag_index.components.sources.pages import DocumentParts, require_all, stream_rows, valid_rows, with_any_text
 from rag_index.components.sources.sql import Cursor, SqlSource
 from rag_index.core.documents.batches import DocumentBatch

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger.tables import ScanRecord
-from rag_index.components.sources import Source, SourcePage, scan_settings
 from rag_index.components.sources.buckets import BucketDigests, BucketLayout
 from rag_index.components.sources.source_tables import not_unique
 
@@ -14,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.components.ledger import FailedDocument, Ledger
+    from rag_index.components.sources.page import SourcePage
     from rag_index.core.documents.batches import Failure
     from rag_index.core.reports.outcome import Counts
-    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings import IndexSettings
 
 FULL_SCAN_SECONDS = 7 * 86_400
 """How often everything is read although digests or stamps would allow less."""
@@ -37,20 +37,19 @@ class ScanState:
 
     def __init__(
         self,
-        settings: Settings,
         index: IndexSettings,
-        source: Source,
         ledger: Ledger,
         collection_id: int,
         *,
+        settings: str,
         full: bool,
         retry: bool = False,
-        single: bool = False,
         watched: bool = False,
     ) -> None:
+        """`settings` is the hash by which the collection is written (`scan_settings`)."""
         self._index, self._ledger, self._cid, self._retry = index, ledger, collection_id, retry
         self._watched = watched
-        self._settings, self._full_at = scan_settings(settings, index), ledger.clock()
+        self._settings, self._full_at = settings, ledger.clock()
         self._before = before = ledger.scan_state(collection_id)
         self._is_outdated = before is not None and before.settings != self._settings
         self.watermark: str | None = None
@@ -77,8 +76,6 @@ class ScanState:
         self.left = 0
         """How many buckets that differ this scan leaves unread."""
         self.pages = 0
-        if not single:
-            source.use_scan_state(self)
 
     @property
     def recent(self) -> bool:

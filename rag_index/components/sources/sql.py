@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 from attrs import evolve
 
-from rag_index.components.sources import SourcePage, engine, pages
+from rag_index.components.sources import engine, pages
 from rag_index.components.sources.attachments import start_of
+from rag_index.components.sources.page import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.row_file import RowFile
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
 
-    from rag_index.components.sources import Source
     from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
@@ -453,6 +453,6 @@ class SqlSource:
         return engine.errors_as_ours(self._url, f"index {self._index.name}")
 
 
-def policy_digest(source: Source) -> str:
+def policy_digest(source: object) -> str:
     """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
     return source.row_policies().digest if isinstance(source, SqlSource) else ""

@@ -22,8 +22,6 @@ RENAME = "give this project another name (`project`, the first line of the setti
 PERSON_SECONDS = 2.0
 """How long a request of a command that only shows the status may take; it is repeated for half as long."""
 
-SPARSE = "bm25"
-"""The name of a point's sparse vector."""
 BM25 = "bm25"
 """Key for the model that made the sparse vectors; a collection without them does not have it."""
 CALIBRATION = "calibration"

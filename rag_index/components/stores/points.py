@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from rag_index.components.stores import SPARSE
+from rag_index.components.stores.queries import SPARSE
 from rag_index.core.documents.batches import PointBatch, StoredPoint
 from rag_index.core.documents.canonical import EXACT_IN_FLOAT, comparable_time
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
@@ -20,7 +20,7 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rag_index.components.stores.protocol import Conditions
+    from rag_index.components.stores.queries import Conditions
 
 T = TypeVar("T")
 MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"

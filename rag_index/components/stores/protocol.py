@@ -1,4 +1,4 @@
-"""What every store can do, embedded or on a server: its protocol, and the conditions and queries of searches."""
+"""What every store can do, embedded or on a server: its protocol."""
 
 # mypy: disable-error-code="empty-body"
 # What a collection does by itself has a docstring here, and no body (`of_collection`).
@@ -7,66 +7,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from rag_index.components.stores.queries import NO_WORDS, Condition, Conditions, VectorQuery, WordCounts, WordPlaces
 
+if TYPE_CHECKING:
     from rag_index.components.stores.reads import PointReads
     from rag_index.core.documents.batches import CommitMark, PointBatch, StoredPoint
-    from rag_index.core.documents.vectors import SparseVector
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition on a payload field. A point is found if it meets all conditions of a search.
-
-    `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers or ISO times),
-    `exists` (no value: present, not null, not an empty list) and `not` (value: the field is not equal to it, or is
-    missing; a list: to none of its values). The value None is equal to what is missing, null or an empty list. Dots in
-    `field` lead into nested objects. Numbers are compared by value (1 matches 1.0; Qdrant's own match would not),
-    booleans are not numbers, a list matches by any of its elements, a time without an offset is UTC, and one without a
-    time of day midnight.
-    """
-
-    field: str
-    op: str
-    value: Any = None
-
-
-Conditions = Sequence[Condition]
-
-
-@dataclass(frozen=True, slots=True)
-class VectorQuery:
-    """A search for the `limit` nearest points to a vector. With `sparse` it is hybrid: see `StoreReader.search`."""
-
-    vector: NDArray[np.float32]
-    limit: int
-    sparse: SparseVector | None = None
-    conditions: Conditions = ()
-    exact: bool = False
-    """Whether every vector is compared, whatever search index there is."""
-    payload: bool = True
-    """Whether the points of a hybrid search come with their payloads; those of others always do."""
-    corpus: Conditions = ()
-    """What the points meet among which words are counted. A server before 1.19 counts all."""
-
-
-@dataclass(frozen=True, slots=True)
-class WordCounts:
-    """The number of points of a collection, and by word (a dimension of the sparse vectors) of those that have it."""
-
-    points: int
-    having: Mapping[int, int]
-
-
-WordPlaces = dict[int, list[str]]
-"""The ids of points by a word that they have."""
-NO_WORDS = WordCounts(0, {})
-
+__all__ = [
+    "NO_WORDS", "Condition", "Conditions", "Store", "StoreNames", "StoreReader", "VectorQuery", "WordCounts",
+    "WordPlaces", "of_collection",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 

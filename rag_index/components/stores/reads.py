@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from rag_index.components.stores import SPARSE
 from rag_index.components.stores.points import (
     MARK_ID,
     Json,
@@ -20,7 +19,14 @@ from rag_index.components.stores.points import (
     stored_point,
     unit_query,
 )
-from rag_index.components.stores.protocol import NO_WORDS, Conditions, VectorQuery, WordCounts, WordPlaces
+from rag_index.components.stores.queries import (
+    NO_WORDS,
+    SPARSE,
+    Conditions,
+    VectorQuery,
+    WordCounts,
+    WordPlaces,
+)
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
 

@@ -13,7 +13,7 @@ from rag_index.core.settings import EmbedderSettings, Settings
 from rag_index.core.settings.parts import Secret
 
 if TYPE_CHECKING:
-    from rag_index.components.chunking import Chunker
+    from rag_index.components.chunking.text_chunker import Chunker
     from rag_index.core.settings.sections import ContextSettings
     from rag_index.errors import RagIndexError
 

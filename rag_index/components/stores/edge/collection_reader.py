@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 import qdrant_edge as e
 
-from rag_index.components.stores import SPARSE
 from rag_index.components.stores.edge.folder import Catalog, engine_errors, require_space
 from rag_index.components.stores.protocol import StoreReader
+from rag_index.components.stores.queries import SPARSE
 from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import StoreError

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
-from rag_index.components.stores import SPARSE
 from rag_index.components.stores.edge.collection_reader import OPERATION_POINTS, CollectionReader
 from rag_index.components.stores.edge.folder import (
     LET_GO_SECONDS,
@@ -39,6 +38,7 @@ from rag_index.components.stores.points import (
     require_present,
     unit_vectors,
 )
+from rag_index.components.stores.queries import SPARSE
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.errors import StoreError
 

@@ -15,7 +15,6 @@ import orjson
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 
-from rag_index.components.stores import SPARSE
 from rag_index.components.stores.points import (
     MARK_ID,
     Json,
@@ -28,6 +27,7 @@ from rag_index.components.stores.points import (
     unit_vectors,
     unquoted,
 )
+from rag_index.components.stores.queries import SPARSE
 from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
 from rag_index.components.stores.server.link import Link, names_of
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
