@@ -31,7 +31,7 @@ UNLEARNED = "documents"
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"
-"""Value of a maker key if neither ledger nor store knows the maker, or the points cannot be read."""
+"""Value of a maker key if neither ledger nor store knows the maker."""
 INDEX_NAME = "name"
 """Key for the collection's own name, for a reader who may read it by its alias alone."""
 OWNER = "owner"
