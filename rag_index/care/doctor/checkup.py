@@ -283,8 +283,8 @@ class Checkup:
             self._find("failed_documents", message, examples, count=len(failed))
         if pending := ledger.totals(current.id).pending:
             self._advise(f"{count_of(pending, 'pending document')}: `rag-index index {name}` brings them up to date")
-        if held := ledger.count_held(current.id):
-            self._advise(held_back(held, name))
+        if current.held:
+            self._advise(held_back(current.held, name))
 
     def _look_ahead(self, state: CollectionState) -> None:
         """Add what may be erased, and advise of a rebuild that is not finished."""
