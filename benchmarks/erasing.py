@@ -1,4 +1,4 @@
-"""What an erasure costs, by the number of points: seconds and bytes, with and without a proof.
+"""What an erasure costs, by the number of points: seconds and bytes.
 
     python benchmarks/erasing.py 10000 100000
     python benchmarks/erasing.py 10000 100000 --server http://127.0.0.1:6333 --folder /var/lib/qdrant
@@ -21,7 +21,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings, run_settings
-from rag_index.etl.erase import Witness, erase
+from rag_index.etl.erase import erase
 from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
 
@@ -46,7 +46,7 @@ def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in files if path.exists())
 
 
-def measure(points: int, server: str | None, folder: Path | None, *, proof: bool) -> str:
+def measure(points: int, server: str | None, folder: Path | None) -> str:
     """Index so many points, change one in a hundred, and return a line about an erasure."""
     with tempfile.TemporaryDirectory() as name:
         here = Path(name)
@@ -64,15 +64,12 @@ def measure(points: int, server: str | None, folder: Path | None, *, proof: bool
         settings = load_settings(config)
         files = folder or settings.store.path
         before, began, used = bytes_of(files), time.perf_counter(), time.process_time()
-        witness = Witness(here / "proof.json", [folder] if folder else []) if proof else None
         with (
             closing(Ledger(settings.ledger_url)) as ledger,
             IndexLease(ledger, settings.alias("notes"), "erasing") as lease,
+            closing(open_store(settings.store)) as store,
         ):
-            with closing(open_store(settings.store)) as store:
-                erased = erase(settings, settings.index("notes"), ledger, store, lease, (), witness)
-            if witness is not None and erased is not None:
-                witness.prove(settings, ledger, erased)
+            erased = erase(settings, settings.index("notes"), ledger, store, lease)
         seconds, processor, after = time.perf_counter() - began, time.process_time() - used, bytes_of(files)
         with closing(open_store(settings.store)) as store:
             for collection in store.collections():
@@ -80,7 +77,7 @@ def measure(points: int, server: str | None, folder: Path | None, *, proof: bool
                     store.drop(collection)
     assert erased is not None
     return (
-        f"{erased.points:>9,} points, {erased.documents:>6,} changed{', proof' if proof else ''}: {seconds:6.1f} s "
+        f"{erased.points:>9,} points, {erased.documents:>6,} changed: {seconds:6.1f} s "
         f"({processor:6.1f} s of this process), {before / 1e6:8.1f} MB before, {after / 1e6:8.1f} MB after"
     )
 
@@ -93,8 +90,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="the server's storage, for its bytes")
     given = parser.parse_args()
     for points in given.points:
-        for proof in (False, True):
-            print(measure(points, given.server, given.folder, proof=proof), flush=True)
+        print(measure(points, given.server, given.folder), flush=True)
 
 
 if __name__ == "__main__":

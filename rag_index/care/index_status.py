@@ -57,7 +57,7 @@ class IndexStatus:
     as_of: dict[str, Any] | None = None
     """By when the index is complete: `at` (ISO, UTC) and `known_by`."""
     erasable: int = 0
-    """Documents deleted or changed since the last erasure, whose texts the store's files may keep."""
+    """Documents deleted or changed since the last erasure, each time, whose texts the store's files may keep."""
     erasable_since: str | None = None
 
 
@@ -106,7 +106,7 @@ def _index_status(
         ahead = reached.at > ledger.clock()
         how = "a clock that was ahead" if ahead else reached.how
         as_of = {"at": iso_time(reached.at), "known_by": how}
-    erasable = ledger.pending_erasures(alias)
+    erasable = ledger.erasable(alias)
     return IndexStatus(
         index.name,
         collection.name,
@@ -116,8 +116,8 @@ def _index_status(
         embedder=collection.embedder,
         outdated=collection.outdated,
         as_of=as_of,
-        erasable=len(erasable.hashes),
-        erasable_since=iso_time(erasable.since) if erasable.since else None,
+        erasable=erasable.documents,
+        erasable_since=iso_time(erasable.since) if erasable.documents else None,
     )
 
 

@@ -40,7 +40,6 @@ from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
 from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies
 from rag_index.etl.diff import diff
-from rag_index.etl.tombstones import without_erased
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -294,8 +293,7 @@ def _compare(
     state = ScanState(index, ledger, collection_id, settings=scan_settings(settings, index), full=full)
     source.use_scan_state(state)
     languages: Counter[str] = Counter()
-    for whole in all_pages(source, settings.source.page_rows):
-        page = without_erased(ledger, settings, index, whole)
+    for page in all_pages(source, settings.source.page_rows):
         state.see(page, plan)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))

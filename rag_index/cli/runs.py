@@ -8,8 +8,6 @@ import sys
 import uuid
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,16 +31,14 @@ from rag_index.cli import (
     show,
     wait_option,
 )
-from rag_index.core.files import read_written, unwritable
 from rag_index.core.reports.outcome import RunReport, count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor import Diagnosis
     from rag_index.core.settings import Settings
-    from rag_index.etl.erase import Erased, Witness
     from rag_index.etl.opened import RunOptions
 
 required_names = click.argument("names", nargs=-1, required=True, metavar="INDEX…")
@@ -194,38 +190,33 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     return 0
 
 
+def _withdrawn(option: str, instead: str) -> Callable[[Any], Any]:
+    """Return an option of an earlier version, which says what to do instead."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> None:
+        if given:
+            raise click.UsageError(f"{option} is withdrawn: {instead}")
+
+    return click.option(option, multiple=True, hidden=True, expose_value=False, callback=refuse)
+
+
+AWAY = "leave the document out by a condition in `where`, or in the query, and run `rag-index index` before `erase`"
+UNPROVEN = "no proof is written; a program such as `grep -rF` finds words in the files of the store and the ledger"
+
+
 @command(
     quiet=True,
-    example="erase comments --id 4711",
+    example="erase comments",
     kept="stopped; searches work as before, and the same command completes the erasure",
 )
 @name_argument
-@repeated("--id", "ids", "Delete this document first", metavar="ID")
-@click.option("--key", "keys", multiple=True, hidden=True)  # what --id was called here before
-@click.option(
-    "--proof",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Read all files of the store, and write to FILE what they hold.",
+@options(
+    *(_withdrawn(option, AWAY) for option in ("--id", "--key")),
+    *(_withdrawn(option, UNPROVEN) for option in ("--proof", "--look-for", "--folder")),
 )
-@click.option("--look-for", type=click.Path(path_type=Path), metavar="FILE", help="Look for each line of FILE, too.")
-@click.option(
-    "--folder", "folders", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Also read the files of this folder, such as a server's storage (may be repeated).",
-)  # fmt: skip
 @wait_option
 @json_option
-def erase(
-    context: Context,
-    name: str,
-    ids: tuple[str, ...],
-    keys: tuple[str, ...],
-    proof: Path | None,
-    look_for: Path | None,
-    folders: tuple[Path, ...],
-    wait: float | None,
-    as_json: bool,
-) -> int:
+def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int:
     """Leave no file of the store with what was deleted or changed.
 
     The living points are copied, which takes the time and room of a rebuild without embedding, and collections that
@@ -234,82 +225,31 @@ def erase(
     from rag_index.components.ledger import Ledger
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.stores import open_own_store
+    from rag_index.etl.delete_guard import held_back
     from rag_index.etl.erase import erase
-    from rag_index.etl.tombstones import neighbours
 
-    ids, witness = (*ids, *keys), _witness(proof, look_for, folders)
     settings = context.settings(wait=wait)
-    index, alias, proved = settings.index(name), settings.alias(name), None
-    with closing(Ledger(settings.ledger_url)) as ledger, IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease:
-        with closing(open_own_store(settings)) as store:
-            erased = erase(settings, index, ledger, store, lease, ids, witness)
-        if witness is not None and erased is not None:
-            proved = witness.prove(settings, ledger, erased)
-        ledger.end_erasure(alias)
-        ledger.empty_log()
+    index, alias = settings.index(name), settings.alias(name)
+    with (
+        closing(Ledger(settings.ledger_url)) as ledger,
+        IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease,
+        closing(open_own_store(settings)) as store,
+    ):
+        erased = erase(settings, index, ledger, store, lease)
     if erased is None:
         nothing = {"index": name, "collection": None}
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
         return 0
-    others = [one.name for one in neighbours(settings, index)] if ids else []
-    lines = [*_erased_lines(erased, ids, others), *(_proof_lines(str(proof), proved) if proved else ())]
-    show(asdict(erased) | ({"proof": proved} if proved else {}), *lines, as_json=as_json)
-    return 3 if erased.held_back else 0
-
-
-def _witness(proof: Path | None, look_for: Path | None, folders: tuple[Path, ...]) -> Witness | None:
-    """Return what watches an erasure for a proof, with the words to look for; None if no proof is asked for."""
-    from rag_index.etl.erase import Witness
-
-    if proof is None:
-        if look_for or folders:
-            raise click.UsageError("--look-for and --folder are of the proof: give --proof too")
-        return None
-    if proof.exists():
-        raise click.UsageError(f"--proof {proof} exists, and a proof is not overwritten: name a new file")
-    try:
-        TemporaryFile(dir=proof.absolute().parent).close()  # before all is erased
-    except OSError as error:
-        raise click.UsageError(f"--proof {unwritable(proof, error, 'name another file')}") from error
-    if look_for is not None and not look_for.is_file():
-        raise click.UsageError(f"--look-for {look_for} is no file; name one with a text on each line")
-    witness = Witness(proof, list(folders))
-    for words in filter(None, map(str.strip, read_written(look_for, "--look-for").split("\n") if look_for else ())):
-        witness.scanner.add_words(words)
-    return witness
-
-
-def _erased_lines(erased: Erased, ids: tuple[str, ...], others: list[str]) -> Iterator[str]:
-    from rag_index.etl.delete_guard import held_back
-
-    if held := held_back(erased.held_back, erased.index):
-        yield f"{erased.index}: not erased: {held}."
-    yield f"{erased.index}: erased what {erased.documents:,} deleted or changed documents had left."
-    yield (
-        f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped. "
-        f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours to erase."
+    held = held_back(erased.held_back, name)
+    show(
+        asdict(erased),
+        *([f"{name}: not erased: {held}."] if held else []),
+        f"{name}: erased what {erased.documents:,} deleted or changed documents had left.",
+        f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped.",
+        f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours to erase.",
+        as_json=as_json,
     )
-    if ids:
-        yield f"No run indexes {', '.join(ids)} again until `rag-index index {erased.index} --id` names it."
-    for other in others:
-        yield f"{other} has the same rows: its next run deletes these, and `rag-index erase {other}` erases them there."
-
-
-def _proof_lines(proof: str, proved: dict[str, Any]) -> Iterator[str]:
-    from rag_index.core.reports.metrics import size_text
-
-    read, unknown = proved["read"], proved["not_looked_for"]
-    yield (
-        f"{proof}: read {read['files']:,} files ({size_text(read['bytes'])}): none holds the text of "
-        f"{count_of(len(proved['documents']), 'document')}. Before, {proved['found_before']['files']:,} did."
-    )
-    if unknown:
-        yield (
-            f"It does not name {count_of(unknown, 'document')}, whose former texts are unknown: runs deleted "
-            "or changed them, or they are short. Look for them with --look-for."
-        )
-    yield f"Not read: {'; '.join(proved['not_read'])}."
-    yield f"Keep this key if somebody is to check {proof} later; it is not stored: {proved['key']}"
+    return 3 if held else 0
 
 
 @command(quiet=True, example="export comments --out comments.jsonl", kept="stopped; no file was written")

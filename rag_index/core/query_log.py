@@ -10,7 +10,6 @@ import datetime as dt
 import fcntl
 import json
 import os
-import re
 from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
@@ -18,15 +17,13 @@ from typing import IO, TYPE_CHECKING, Any
 from rag_index.core.files import private_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from rag_index.core.settings.sections import ServeSettings
 
 KEPT_DAYS = 30
 COMMONEST = 10
-MIN_NUMBER = 5
-"""Digits of a key that is looked for in queries: a shorter number may mean anything."""
 
 
 class QueryLog:
@@ -68,19 +65,13 @@ class QueryLog:
         """Return the queries that found what was opened, each once with `index/id` of what that was."""
         return list(dict.fromkeys((str(one["query"]), str(one["opened"])) for one in self.entries() if "opened" in one))
 
-    def erase(self, index: str, ids: Sequence[str], is_gone: Callable[[str], bool]) -> int:
-        """Remove the entries that name a document: those with it among their hits or opened, or its id in the query.
-
-        `ids` are looked for in queries too, and `is_gone` says of each other id whether it is one. Returns how many.
-        """
-        words = [re.escape(one) for one in ids if len(one) >= MIN_NUMBER or not one.isdigit()]
-        named = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE) if words else None
+    def erase(self, index: str, is_gone: Callable[[str], bool]) -> int:
+        """Remove the entries that have a document of the index among their hits, or as the one that was opened, of
+        whose id `is_gone` says that it is gone. Return how many."""
 
         def stays(entry: Mapping[str, Any]) -> bool:
-            places = [*entry.get("hits", ()), entry.get("opened", ""), entry.get("like", "")]
-            own = [place.removeprefix(f"{index}/") for place in map(str, places) if place.startswith(f"{index}/")]
-            asked = named.search(str(entry.get("query", ""))) if named else None
-            return not asked and not any(one in ids or is_gone(one) for one in own)
+            places = map(str, [*entry.get("hits", ()), entry.get("opened", ""), entry.get("like", "")])
+            return not any(is_gone(one.removeprefix(f"{index}/")) for one in places if one.startswith(f"{index}/"))
 
         return self._keep(stays) if self.path.exists() else 0
 

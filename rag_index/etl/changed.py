@@ -25,7 +25,6 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
 from rag_index.etl.run import AllDocuments, erase_if_due, execute
 from rag_index.etl.scan import Scan, begin
-from rag_index.etl.tombstones import let_in, without_erased
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,9 +88,6 @@ class NamedDocuments(AllDocuments):
                 require_same_types(opened, live, self.page)
                 possible = [key for some in keys.values() for key in some]
                 known = {*ledger.known(live.id, possible), *ledger.failures(live.id, possible)}
-            # a person wants them back, although they were erased
-            let_in(ledger, opened.store, opened.settings, opened.index, self.page.documents.keys)
-            self.page = without_erased(ledger, opened.settings, opened.index, self.page)
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
             if lost := [given for given, some in keys.items() if (known | there).isdisjoint(some)]:
                 raise SettingsError(

@@ -21,14 +21,13 @@ from rag_index.components import stores
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.ledger import reconciled_by
-from rag_index.components.ledger.erased import scopes
 from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.etl.kept_out import let_nobody_back
 from rag_index.etl.reconcile import Comparison, commit_difference, typed_key
-from rag_index.etl.tombstones import restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -165,7 +164,6 @@ class CollectionMaker:
         FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`."""
         ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
         live = live_collection(ledger, store, alias)
-        self._restore_tombstones((store.find(live.name) if live else None) or {})
         is_new = live is None
         if live is None:
             unfinished = [c for c in ledger.collections(alias) if self._fits(c)]
@@ -184,7 +182,6 @@ class CollectionMaker:
         found = stores.find_live(store, alias)
         live = found and found.name
         metadata = (store.find(live) if live else None) or {}
-        self._restore_tombstones(metadata)
         if live is not None and not self.opened.options.allow_loss:
             known = ledger.collection(live)
             if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
@@ -201,10 +198,6 @@ class CollectionMaker:
                 store.drop(collection.name)
                 ledger.drop_collection(collection.id)
         return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
-
-    def _restore_tombstones(self, metadata: Mapping[str, Any]) -> None:
-        if metadata.get(stores.KEPT_OUT):
-            restore(self.opened.ledger, scopes(self.opened.settings, self.opened.index), metadata)
 
     def _fits(self, collection: Collection) -> bool:
         return not mismatch(collection, self.identity, self.chunker, self.bm25)
@@ -235,8 +228,6 @@ class CollectionMaker:
         made[stores.SEAL] = ((store.find(like) if like else None) or {}).get(stores.SEAL, collection.store_id)
         made[stores.OWNER] = opened.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
-        if out := opened.ledger.tombstones(scopes(opened.settings, opened.index)):
-            made[stores.KEPT_OUT] = sorted(out)
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
         store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
@@ -285,11 +276,12 @@ class Target:
 
 
 def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker) -> Target:
-    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker`, StoreMismatch
-    if store and ledger differ, and StoreRestored for a run of single documents."""
+    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker` and
+    `let_nobody_back`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents."""
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
+    let_nobody_back(opened)
     live, identity = opened.alias in store.aliases(), recognised(identity, ledger, store, opened.alias)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and (live or bool(ledger.collections(opened.alias)))

@@ -306,7 +306,7 @@ class Committer:
         changed = [key for key, row in before.items() if row is not None and row.text_hash]
         with self._committing():
             self.ledger.record(self.collection.id, rows)
-            self.ledger.note_erasable(self.collection.id, changed)
+            self.ledger.note_erasable(self.collection.id, len(changed))
             if written.failures:
                 new = [key for key in failed if key not in kept]
                 self.ledger.unmark_pending(self.collection.id, known=kept, new=new)
@@ -346,7 +346,7 @@ class Committer:
         if rows:
             with self._committing():
                 self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
-                self.ledger.note_erasable(self.collection.id, [row[0] for row in rows])
+                self.ledger.note_erasable(self.collection.id, len(rows))
 
     def delete_lost(self) -> Iterator[int]:
         """Delete what the ledger has as gone, and the points of what it has as emptied; yield how many had points.
@@ -363,7 +363,7 @@ class Committer:
             with self._committing():
                 self.ledger.forget(cid, gone)
                 self.ledger.record(cid, emptied)
-                self.ledger.note_erasable(cid, [row[0] for row in emptied])
+                self.ledger.note_erasable(cid, len(emptied))
             self.ledger.forget_lost(keys)
             yield sum(row.chunks > 0 or row.pending for row in known.values())
 

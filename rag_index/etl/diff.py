@@ -13,7 +13,6 @@ from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.etl.commit import outdated_groups, update_payloads
 from rag_index.etl.key_types import require_same_types
 from rag_index.etl.sharding import Sharder
-from rag_index.etl.tombstones import without_erased
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,8 +153,6 @@ class Diff:
         be embedded are read now. Raises SourceError if the type of the key has changed."""
         opened = self._opened
         self._types_known = self._types_known or require_same_types(opened, self._collection, page)
-        if opened.ledger.any_tombstones():
-            page = without_erased(opened.ledger, opened.settings, opened.index, page)
         with self._record.stopwatch.stage("diff"):
             to_embed = self._compare(page)
             self._state.commit()

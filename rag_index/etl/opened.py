@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
-from rag_index.components.stores import location, open_own_store
+from rag_index.components.stores import open_own_store
 from rag_index.core.settings import Alias, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsReplaced
 
@@ -110,7 +110,6 @@ def open_index(
         _require_current(settings, index)
         store = store or stack.enter_context(closing(open_own_store(settings)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        ledger.note_store(settings.alias(name), location(settings.store))
         yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at)
 
 

@@ -24,7 +24,7 @@ from rag_index.core.reports.progress import FLOW, watched_processes
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.checks import ServiceChecks, questions
 from rag_index.etl.embed import process_state
-from rag_index.etl.erase import erasure_due
+from rag_index.etl.erase import erasure_due, unfinished_rebuild
 from rag_index.etl.scan import Scan, begin
 from rag_index.etl.window import NOT_WRITABLE, Window
 
@@ -173,9 +173,12 @@ class AllDocuments:
 
 
 def erase_if_due(opened: Opened, target: Target, steps: Steps, record: RunRecord) -> None:
-    """Erase what was deleted or changed, if the settings say so and there is something."""
+    """Erase what was deleted or changed, if the settings say so and there is something. What waits is said."""
     if opened.settings.store.erase and erasure_due(opened, target):
-        steps.erase(opened, record)
+        if waits := unfinished_rebuild(opened.ledger, opened.store, target.collection, opened.index.name):
+            record.outcome.say(waits)
+        else:
+            steps.erase(opened, record)
 
 
 def _written(opened: Opened, target: Target) -> Collection:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
 from rag_index.components.ledger import Ledger
-from rag_index.components.ledger.erased import kept_out
 from rag_index.components.sources import open_source
 from rag_index.components.stores import live_aliases
 from rag_index.core.documents.keys import point_id, possible_document_keys
@@ -52,7 +51,7 @@ class Why(Answered):
     Attributes:
         index: The index that was asked for.
         document_id: The document's key, as text.
-        reason: found, unknown, not_in_table, where, join, erased, failed, empty, held_back, not_indexed,
+        reason: found, unknown, not_in_table, where, join, failed, empty, held_back, not_indexed,
             not_in_store, filter, access, query, collapsed, column or rank.
         message: The reason as a sentence.
         remedy: What to do about it, "" if there is nothing.
@@ -169,10 +168,7 @@ class Inquiry:
         return self._why("not_in_table", said, f"Look at the id: {key}.")
 
     def _in_the_ledger(self, ledger: Ledger, live: Collection | None, page: SourcePage, key: str) -> Why | None:
-        index, run = self.settings.index(self.index), f"rag-index index {self.index}"
-        if kept_out(ledger, self.settings, index, [key]):
-            remedy = f"`{run} --id {self.document_id}` lets it in again."
-            return self._why("erased", "It was erased on purpose, and stays away.", remedy)
+        run = f"rag-index index {self.index}"
         failure = ledger.failures(live.id, [key]).get(key) if live else None
         reasons = [failure.reason] if failure and failure.kind != "incomplete" else []
         if reasons or page.unreadable:

@@ -49,8 +49,8 @@ EMBED_SECONDS = 30.0
 """After so much embedding a run ends, and the next one looks what has changed meanwhile."""
 BELIEVED_SECONDS = 30.0
 """How long what a service said is believed: a server may get another model at any time."""
-PAID_STAGES = ("embed", "wait", "submit", "commit", "workers")
-"""The stages that grow with what has changed. The others are the price of a run."""
+PAID_STAGES = ("embed", "wait", "submit", "commit", "workers", "erase")
+"""The stages that grow with what has changed, and one that comes once a day. The others are the price of a run."""
 _embedding = threading.Lock()
 
 
@@ -165,8 +165,7 @@ class KeptRuns:
     def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool]) -> None:
         self.alias = settings.alias(name)
         run = settings.run.model_copy(update={"wait": 0.0, "wait_for_recovery": PATIENCE})  # the watch backs off
-        store = settings.store.model_copy(update={"erase": False})  # it is done by night
-        self._settings = settings.model_copy(update={"run": run, "store": store})
+        self._settings = settings.model_copy(update={"run": run})
         self._name, self._stopped = name, stopped
         self._source: Source | None = None
         self._ledger: Ledger | None = None

@@ -16,7 +16,7 @@ REFUSED = "belongs to index it_notes of project desk, and index notes of project
 WRITERS = [
     "index", "index notes --id 3", "index --allow-deletes", "rebuild notes", "rebuild notes --allow-loss",
     "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
-    "erase notes --id 3", "move --to elsewhere",
+    "move --to elsewhere",
 ]  # fmt: skip
 READERS = ["search printer", "export notes --out -", "like notes/3", "plan"]
 

@@ -76,7 +76,6 @@ def test_a_ledger_that_cannot_be_written(indexed, closed, command):
     [
         ("init --force", "rag-index.toml"),
         ("export notes --out out.jsonl", "out.jsonl"),
-        ("erase notes --proof proof.json", "proof.json"),
         ("sample workshop --out new.db", "new.db"),
         ("sample workshop --out new/new.db", "new/new.db"),
     ],
@@ -89,14 +88,6 @@ def test_a_file_that_cannot_be_written(indexed, closed, command, file):
     assert code in (1, 2)
     assert f"{file} cannot be written by user " in said, said
     assert "or name " in said
-
-
-def test_nothing_is_erased_if_its_proof_could_not_be_written(indexed):
-    indexed.folder.chmod(0o500)
-    code, _ = run_as_anybody(indexed, "erase", "notes", "--id", "1", "--proof", "proof.json")
-    indexed.folder.chmod(0o700)
-    assert code == 2
-    assert indexed.run().indexes[0].unchanged == 3
 
 
 def test_data_that_cannot_be_made(project, closed):

@@ -26,7 +26,6 @@ from rag_index.care.doctor.collection_state import (
     finding,
 )
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
-from rag_index.components.ledger.erased import scopes
 from rag_index.components.ledger.runs import CHECK_UP, IndexLease
 from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.left_behind import left_behind
@@ -39,7 +38,6 @@ from rag_index.core.reports.outcome import count_of
 from rag_index.etl.collection import raise_epoch
 from rag_index.etl.delete_guard import held_back
 from rag_index.etl.reconcile import MAX_EXAMPLES, Comparison, commit_difference, fill_ledger
-from rag_index.etl.tombstones import restore, without_erased
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,7 +201,6 @@ class Checkup:
                     alias=state.alias, name=name, store_id="", dimension=store.dimension(name),
                     state="building" if newer else "ready", **made_by,
                 )  # fmt: skip
-            restore(ledger, scopes(self.settings, self.index), metadata)
             fill_ledger(ledger, store, self.index.name, collection, check=self.lease.check)
             ledger.update_collection(  # what it has counts as what the last complete run left: `whole_in`
                 collection.id, store_id=store_id, commits=mark.number, committed_at=mark.at, whole_in=1
@@ -229,8 +226,7 @@ class Checkup:
             with closing(open_source(self.settings, self.index)) as source:
                 source.check()
                 self._look_at_policies(source)
-                for whole in all_pages(source, min(self.settings.source.page_rows, MAX_PAGE_ROWS)):
-                    page = without_erased(self.ledger, self.settings, self.index, whole)
+                for page in all_pages(source, min(self.settings.source.page_rows, MAX_PAGE_ROWS)):
                     if comparison is not None:
                         comparison.add_source_keys(page.documents.keys)
                         comparison.add_source_keys(failure.key for failure in page.unreadable)
@@ -289,13 +285,13 @@ class Checkup:
     def _look_ahead(self, state: CollectionState) -> None:
         """Add what may be erased, and advise of a rebuild that is not finished."""
         name = self.index.name
-        pending = self.ledger.pending_erasures(state.alias)
-        if pending.since is not None:
-            count, since = len(pending.hashes), dt.datetime.fromtimestamp(pending.since, dt.UTC)
-            texts = f"texts of {count_of(count, 'deleted or changed document')}"
+        erasable = self.ledger.erasable(state.alias)
+        if erasable.documents:
+            since = dt.datetime.fromtimestamp(erasable.since, dt.UTC)
+            texts = f"texts of {count_of(erasable.documents, 'deleted or changed document')}"
             message = f"the store's files may keep {texts} since {since:%Y-%m-%d %H:%M} UTC"
-            if self.settings.store.erase or pending.named:  # they are to be erased
-                self._find("pending_erasures", message, count=count)
+            if self.settings.store.erase and not erasable.lately:  # a watch erases once a day
+                self._find("pending_erasures", message, count=erasable.documents)
             else:
                 self._advise(f"{message}; `rag-index erase {name}` leaves no file with them")
         for collection in state.others("building") if state.live is not None else ():

@@ -3,48 +3,41 @@ Also the contexts of their chunks that a model wrote. Losing these costs time an
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from rag_index.components.ledger.scans import ScanRows
 from rag_index.components.ledger.tables import (
+    DAY,
     PENDING,
     Collection,
+    Erasable,
     FailedDocument,
     Known,
-    PendingErasures,
     Totals,
     buckets,
     collections,
     contexts,
     documents,
-    erasures,
     failed_documents,
     file_hashes,
     metadata,
     texts,
-    tombstones,
 )
 from rag_index.errors import LedgerError
 
 if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark, Failure, FailureKind
 
-c, d, e, f, t = contexts.c, documents.c, erasures.c, failed_documents.c, tombstones.c
+c, d, f = contexts.c, documents.c, failed_documents.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in")
 """What is written of a document; `added_in` only when it is new."""
 FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
 QUERY_HASHES = 500
 _ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
-
-
-def key_hash(key: str) -> str:
-    """Return the hash of a typed key, by which the ledger remembers a document that it has no longer."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def recipe_in(chunking: str) -> str:
@@ -151,74 +144,27 @@ class DocumentRows(ScanRows):
             self._write(documents.update().where(ours, self._is_in(d.key, known)).values(pending=0))
             self._write(documents.delete().where(ours, self._is_in(d.key, new)))
 
-    def note_erasable(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Record documents whose former content the store's files still keep."""
-        of_collection = sa.select(collections.c.alias).where(collections.c.id == collection_id)
-        if keys and (alias := self._value(of_collection)):
-            self._put_erasures([(alias, key_hash(key), 0, self.clock(), None) for key in keys])
+    def note_erasable(self, collection_id: int, count: int) -> None:
+        """Record that the store's files still keep the former content of this many more documents."""
+        if count:
+            self.update_collection(collection_id, erasable=collections.c.erasable + count)
 
-    def note_named(self, alias: str, pieces: Mapping[str, bytes]) -> None:
-        """Record documents that a person had erased, with the pieces of their texts (b"" if these are not known). Of
-        one whose erasure did not end, the pieces are added to those that are known."""
-        with self.transaction():
-            pending = self.pending_erasures(alias)
-            before = dict.fromkeys(pending.hashes, b"") | pending.pieces
-            rows = []
-            for key, found in pieces.items():
-                known = before.get(hashed := key_hash(key), found)
-                rows.append((alias, hashed, 1, self.clock(), known + found if known and hashed in before else known))
-            self._put_erasures(rows)
+    def erasable(self, alias: str) -> Erasable:
+        """Return what an erasure of an index would erase, in all its collections."""
+        ours, now = self.collections(alias), self.clock()
+        since = min((one.erased_at or one.created_at for one in ours), default=now)
+        lately = any(one.erased_at is not None and now - one.erased_at < DAY for one in ours)
+        return Erasable(sum(one.erasable for one in ours), since, lately)
 
-    def _put_erasures(self, rows: list[tuple[Any, ...]]) -> None:
-        """Write rows of erasures. One that was erased on request stays so, and one that is pending keeps its time."""
-        new = self._new(erasures)
-        named = sa.case((e.named == 1, 1), else_=new.named)
-        since = sa.func.coalesce(e.pending_since, new.pending_since)
-        self._put_rows(erasures, rows, update=["pieces"], named=named, pending_since=since)
+    def end_erasure(self, collection_id: int) -> None:
+        """Record that everything is erased that was deleted or changed until now."""
+        self.update_collection(collection_id, erasable=0, erased_at=self.clock())
 
-    def pending_erasures(self, alias: str) -> PendingErasures:
-        """Return which documents of an index are to be erased."""
-        pending = (e.alias == alias) & e.pending_since.is_not(None)
-        rows = self._select(sa.select(e.hash, e.pending_since, e.named, e.pieces).where(pending))
-        since = min((row.pending_since for row in rows), default=None)
-        pieces = {row.hash: row.pieces or b"" for row in rows if row.named}
-        return PendingErasures(sorted(row.hash for row in rows), since, bool(pieces), pieces)
-
-    def end_erasure(self, alias: str, *, unproven: bool = True) -> None:
-        """Record that everything is erased; without `unproven`, except documents that a proof may still cover. Those
-        that a person had erased stay known as such: an older store that is put back brings them back."""
-        no_proof: Any = sa.true() if unproven else sa.func.coalesce(sa.func.length(e.pieces), 0) == 0
-        with self.transaction():
-            self._write(erasures.delete().where(e.alias == alias, e.named == 0))
-            self._write(erasures.update().where(e.alias == alias, no_proof).values(pending_since=None, pieces=None))
-
-    def tombstones(self, scopes: Sequence[str]) -> set[tuple[str, str]]:
-        """Return the tombstones of any of these scopes."""
-        return {(row.hash, row.form) for row in self._select(sa.select(t.hash, t.form).where(t.scope.in_(scopes)))}
-
-    def add_tombstones(self, scopes: Iterable[str], marks: Iterable[Sequence[str]]) -> None:
-        """Add a tombstone for each of these marks in each scope."""
-        self._put_rows(tombstones, [(scope, *mark) for mark in marks for scope in scopes])
-
-    def any_tombstones(self) -> bool:
-        """Return whether a person had any document erased that is to stay away."""
-        return bool(self._select(sa.select(t.hash).limit(1)))
-
-    def remove_tombstones(self, scopes: Sequence[str], hashes: Iterable[str]) -> None:
-        """Delete the tombstones with these hashes, whatever the types of the keys."""
-        self._write(tombstones.delete().where(t.scope.in_(scopes), self._is_in(t.hash, hashes)))
-
-    def forget_named(self, alias: str, keys: Sequence[str]) -> None:
-        """Record that these documents need not be erased any more. What the files keep of them stays pending."""
-        ours = (e.alias == alias) & self._is_in(e.hash, map(key_hash, keys))
-        self._write(erasures.update().where(ours).values(named=0, pieces=None))
-
-    def forget(self, collection_id: int, keys: Sequence[str], *, named: bool = False) -> None:
-        """Delete documents and their failures from the ledger; `named` ones are noted as erasable already."""
+    def forget(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Delete documents and their failures from the ledger."""
         with self.transaction():
             self.forget_digests_of(collection_id, keys)
-            if not named:
-                self.note_erasable(collection_id, keys)
+            self.note_erasable(collection_id, len(keys))
             self._write(documents.delete().where(d.collection_id == collection_id, self._is_in(d.key, keys)))
             self.clear_failures(collection_id, keys)
 

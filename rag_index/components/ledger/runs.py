@@ -7,12 +7,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import re
 import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,16 +20,11 @@ from rag_index.components.ledger.tables import (
     RunRecord,
     collections,
     failed_documents,
-    file_hashes,
     leases,
     runs,
-    scans,
 )
 from rag_index.core.database import insert_for
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 WATCH = "watch-"
 """Prefix of the id of a watch's runs; the alias follows. They are one row of an index's history, however many."""
@@ -47,11 +41,6 @@ RENEW_SECONDS = 10.0
 SHORT_HOLDERS = (WATCH, CHECK_UP)
 """How the ids of holders begin that others wait for."""
 SHORT_POLL = 0.02
-
-MAX_COUNT = 6
-"""Digits of what may be a count in a text of a run. A longer number is the id of a document, such as a telephone's."""
-OWN_WORDS = frozenset(["index", "state", "error_class", "metric"])
-"""What in a report has a word of ours, or the name of the index, and never an id of a document."""
 
 
 def lease_name(project: str) -> str:
@@ -96,31 +85,6 @@ class RunRows(LedgerConnection):
         unknown = f.collection_id.not_in(sa.select(collections.c.id))
         with self.transaction():
             return self._write(runs.delete().where(old)) + self._write(failed_documents.delete().where(unknown))
-
-    def forget_names(self, alias: str, ids: Sequence[str], keys: Sequence[str]) -> None:
-        """Delete the ids and keys of erased documents from what the ledger notes beside its documents."""
-        names = [name for name in ids if len(name) > MAX_COUNT or not name.isdigit()]
-        words = [re.escape(one) for name in names for one in {name, json.dumps(name)[1:-1]}]
-        name = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
-        ours = sa.select(runs.c.id, runs.c.message, runs.c.report).where(runs.c.alias == alias)
-        with self.transaction():
-            if not self._is_sqlite:  # elsewhere these rows are temporary
-                killed = (scans.c.alias == alias) & scans.c.number.not_in(self._scans)
-                self.forget_scans(killed)
-            self._write(file_hashes.delete().where(self._is_in(file_hashes.c.key, keys)))
-            for run_id, message, report in self._select(ours) if words else ():
-                values = {"message": name.sub("(erased)", message)}
-                values["report"] = json.dumps(_without(name, json.loads(report)))
-                self._write(runs.update().where(runs.c.id == run_id).values(values))
-
-
-def _without(names: re.Pattern[str], value: Any) -> Any:
-    """Return a report without these names in its texts. A document may be called like an index or a state."""
-    if isinstance(value, dict):
-        return {key: one if key in OWN_WORDS else _without(names, one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without(names, one) for one in value]
-    return names.sub("(erased)", value) if isinstance(value, str) else value
 
 
 def _is_whole(run_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

@@ -58,6 +58,8 @@ collections = _table(
     optional(chars_per_second=Float, held_since=Float),
     filled("0", whole_in=Integer, commits=Integer, held=Integer),
     filled("", committed_at=Text, written_by=Text),
+    filled("0", erasable=Integer),
+    optional(erased_at=Float),
 )
 
 documents = _table(
@@ -141,15 +143,6 @@ watches = _table(
     "watches", primary(alias=Text), filled(since=Float, state=Text, message=Text), optional(applied_at=Float)
 )
 
-erasures = _table(
-    "erasures", primary(alias=Text, hash=Text), filled(named=Integer), optional(pending_since=Float, pieces=LargeBinary)
-)
-"""Documents by the hash of their key, whose former texts files may keep, or that a person had erased (`named`)."""
-
-tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
-"""Documents that a person had erased, by the marks of their keys (`keys.key_mark`) and by what names the source's
-table, or the index (`etl.diff`): they stay away although the source may have them."""
-
 contexts = _table(
     "contexts",
     primary(document=LargeBinary, chunk=LargeBinary, recipe=Text),
@@ -158,7 +151,7 @@ contexts = _table(
 )
 
 definitions = _table("definitions", primary(name=Text), filled(text=Text))
-"""What the policies of an index were, and where it was written, by what it is and the alias."""
+"""What the policies of an index were, by what it is and the alias."""
 
 scans = _table("scans", [sa.Column("number", Integer, primary_key=True, autoincrement=True)], filled(alias=Text))
 
@@ -186,7 +179,7 @@ source_keys = scan_table("source_keys", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
-LEDGER_VERSION = 20
+LEDGER_VERSION = 21
 """Raise it with each change of a table: a ledger of another version is refused."""
 
 
@@ -331,6 +324,10 @@ class Collection:
     committed_at: str
     written_by: str = ""
     """A hash of the settings by which it was last written, or a run began to; "" if that is unknown."""
+    erasable: int = 0
+    """How many documents were deleted or changed since the last erasure; a document counts each time."""
+    erased_at: float | None = None
+    """When the last erasure ended; None if there was none."""
 
     @property
     def outdated(self) -> str:
@@ -348,16 +345,13 @@ class Collection:
         return CommitMark(self.commits, self.committed_at)
 
 
-class PendingErasures(NamedTuple):
-    """Documents deleted or changed since the last erasure, whose texts the store's files may keep."""
+class Erasable(NamedTuple):
+    """How many documents of an index were deleted or changed since the last erasure, and since when that counts."""
 
-    hashes: list[str]
-    """The hashes of their keys."""
-    since: float | None
-    named: bool
-    """Whether a person had one of them erased, and that did not end."""
-    pieces: dict[str, bytes]
-    """Pieces of the texts of documents erased on request, by hash, for a scanner; b"" if not all texts are known."""
+    documents: int
+    since: float
+    lately: bool
+    """Whether the last erasure was within a day."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,22 +40,13 @@ class WatchRows(LedgerConnection):
         self._write(watches.update().where(watches.c.alias == alias).values(**values))
 
     def defined(self, alias: str, what: str) -> str:
-        """Return what the `policies` or the `stores` of an index were; "" if that is unknown."""
+        """Return what the `policies` of an index were; "" if that is unknown."""
         found = self._value(sa.select(definitions.c.text).where(definitions.c.name == f"{what} of {alias}"))
         return str(found or "")
 
     def define(self, alias: str, definition: str, what: str) -> None:
-        """Record what the `policies` or the `stores` of an index are."""
+        """Record what the `policies` of an index are."""
         self._put_row(definitions, {"name": f"{what} of {alias}"}, {"text": definition})
-
-    def stores(self, alias: str) -> list[str]:
-        """Return where runs have written an index: addresses of servers and folders, the latest last."""
-        return [*filter(None, self.defined(alias, "stores").split("\n"))]
-
-    def note_store(self, alias: str, location: str) -> None:
-        """Record where an index is written: what an earlier store keeps is not erased with it."""
-        if location not in (known := self.stores(alias)):
-            self.define(alias, "\n".join([*known, location]), "stores")
 
     # By when an index was complete
 

@@ -188,8 +188,8 @@ class StoreSettings(Section):
     keep_previous: Int = Field(default=1, ge=0)
     """How many older collections of an index a rebuild keeps for `rollback`."""
     erase: bool = False
-    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what it deleted or changed. It then
-    keeps no collection for `rollback`."""
+    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what was deleted or changed, and a
+    watch once a day at most. It then keeps no collection for `rollback`."""
     server: ServerSettings = ServerSettings()
     """How a Qdrant server is used: [`[store.server]`](#storeserver)."""
 

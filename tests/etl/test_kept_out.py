@@ -1,0 +1,155 @@
+"""Whom an earlier version kept out of an index does not come back by the upgrade, until a condition keeps them out."""
+
+import datetime as dt
+import decimal
+import uuid
+
+import pytest
+
+from rag_index.care.transfer import move, target_settings
+from rag_index.components.stores import KEPT_OUT
+from rag_index.core.documents.keys import encode_key, key_mark
+from rag_index.etl.kept_out import HASH_CHARS
+from tests.etl.plain import printed, watched_run
+from tests.project import SETTINGS, Project, run_here
+
+SAID = "1 document that a person had erased would come back from the source, such as 7, so nothing was indexed"
+
+
+def keep_out(project, *keys, columns=("id",), index="notes"):
+    """Leave the marks in the live collection that an earlier version left there."""
+    with project.store() as store:
+        live = store.aliases()[project.settings.alias(index)]
+        store.set_metadata(live, {KEPT_OUT: [key_mark(encode_key(key), columns) for key in keys]})
+
+
+def marks(project):
+    with project.store() as store:
+        return store.metadata(store.aliases()["test_notes"]).get(KEPT_OUT)
+
+
+@pytest.fixture(params=["embedded", "server"])
+def project(request, tmp_path, qdrant):
+    """A project whose live collection lacks document 7, which its source has."""
+    extra = "" if request.param == "embedded" else f'[store]\nurl = "{qdrant.url}"'
+    project = Project(tmp_path / "place", extra).fill(12)
+    where(project, "id <> 7")
+    project.run()
+    keep_out(project, [7], [99])
+    where(project, "id > 0")
+    return project
+
+
+def where(project, condition):
+    lines = [line for line in project.config.read_text().splitlines() if not line.startswith("where = ")]
+    project.write_settings("\n".join(lines).replace('key = "id"', f'key = "id"\nwhere = "{condition}"'))
+
+
+def refused(project, **options):
+    report = project.run(**options)
+    assert report.state == "failed"
+    assert SAID in report.indexes[0].message
+    assert "Leave them out by a condition in `where` or in the query" in report.indexes[0].message
+
+
+def test_every_run_is_refused_until_a_condition_keeps_them_out(project):
+    for options in ({}, {"full": True}, {"full": True, "allow_loss": True, "allow_deletes": True}):
+        refused(project, **options)
+    assert SAID in run_here(project.config, "index", "notes", "--id", "7", code=2)[1]
+    assert SAID in str(watched_run(project).error)
+    assert len(project.texts()) == 11, "nothing was written"
+    where(project, "id <> 7")
+    assert project.run().indexes[0].unchanged == 11
+    assert marks(project) is None
+    project.run(full=True)
+    assert (len(project.texts()), "7" in project.texts()) == (11, False)
+
+
+def lose_the_ledger(project):
+    for file in (project.folder / ".rag-index").glob("ledger.db*"):
+        file.unlink()
+    assert SAID in run_here(project.config, "doctor", "--repair")[1]
+
+
+def move_it(project):
+    move(project.settings, target_settings(project.settings, str(project.folder / "new")))
+    head, _, rest = project.config.read_text().partition("[[indexes]]")
+    head = head.partition("[store]")[0]
+    project.write_settings(f'{head}[store]\npath = "{project.folder}/new"\n[[indexes]]{rest}')
+
+
+CHANGES = {
+    "an erasure": lambda project: printed(project, "erase", "notes"),
+    "a move": move_it,
+    "a ledger that was lost": lose_the_ledger,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_copy_does_not_lose_whom_it_has_to_keep_out(project, change):
+    change(project)
+    refused(project)
+    assert len(project.texts()) == 11
+
+
+def retyped(project, kind, value):
+    with project.source() as db:
+        db.executescript(
+            f"CREATE TABLE other (id {kind} PRIMARY KEY, title TEXT, body TEXT, author TEXT, priority INTEGER);"
+            f"INSERT INTO other SELECT {value}, title, body, author, priority FROM note;"
+            "DROP TABLE note; ALTER TABLE other RENAME TO note;"
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "example"),
+    [("TEXT", "id", "7"), ("REAL", "id", "7.0"), ("TEXT", "printf('%05d', id)", "00007")],
+)
+def test_they_are_recognised_in_keys_of_other_types(tmp_path, kind, value, example):
+    project = Project(tmp_path).fill(12)
+    project.run()
+    keep_out(project, [7])
+    retyped(project, kind, value)
+    for options in ({}, {"full": True}):
+        assert f"such as {example}, so nothing was indexed" in project.run(**options).indexes[0].message
+
+
+def test_documents_whose_keys_look_alike_are_others_and_the_columns_of_a_key_may_change_places(tmp_path):
+    project = Project(tmp_path)
+    with project.source() as db:
+        db.executescript("CREATE TABLE word (id TEXT PRIMARY KEY, title TEXT, body TEXT);")
+        db.executemany("INSERT INTO word VALUES (?, ?, ?)", [("1.0", "two", "b"), ("01", "three", "c")])
+        db.executescript("CREATE TABLE pair (a INTEGER, b INTEGER, body TEXT, PRIMARY KEY (a, b));")
+        db.executemany("INSERT INTO pair VALUES (?, ?, ?)", [(2, 1, "one"), (1, 3, "two")])
+    head = SETTINGS.format(extra="").partition("[[indexes]]")[0]
+    one = '[[indexes]]\nname = "notes"\ntable = "{}"\nkey = {}\ntext = ["body"]\n'
+    project.write_settings(head + one.format("word", '"id"'))
+    project.run()
+    keep_out(project, ["1"])
+    assert project.run().state == "completed"
+    run_here(project.config, "drop", "notes", "--yes")
+
+    project.write_settings(head + one.format("pair", '["b", "a"]'))
+    project.run()
+    keep_out(project, [1, 2], columns=("a", "b"))
+    assert project.run().state == "completed", "it has a = 2, b = 1"
+    keep_out(project, [2, 1], columns=("a", "b"))
+    assert "such as [1,2], so" in project.run().indexes[0].message
+
+
+SAME = [
+    (7, "7", 7.0, decimal.Decimal("7.00"), "007", b"7"),
+    (uuid.UUID(int=5), str(uuid.UUID(int=5)), uuid.UUID(int=5).bytes, uuid.UUID(int=5).hex.upper()),
+    (dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC), "2024-05-01 10:00:00+00:00", "2024-05-01T10:00"),
+    (dt.date(2024, 5, 1), "2024-05-01"),
+    ("anna@example.org", b"anna@example.org"),
+]
+
+
+@pytest.mark.parametrize("values", SAME, ids=lambda values: str(values[0]))
+def test_a_value_is_recognised_in_another_type(values):
+    found = [key_mark(encode_key([value])) for value in values]
+    assert len({same for same, _ in found}) == 1
+    for (_, one), value in zip(found, values, strict=True):
+        assert one[:-HASH_CHARS] == ("t" if isinstance(value, str) else "v")
+    assert key_mark(encode_key(["7 "]))[1] == key_mark(encode_key(["7"]))[1], "padded by CHAR(n)"
