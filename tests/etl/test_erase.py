@@ -1,12 +1,16 @@
 """What was deleted or changed is gone from every file once it is erased, and what lives is as it was."""
 
+import os
 import shutil
 import struct
+import time
+import uuid
 from contextlib import closing
 from unittest import mock
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient, models
 
 from rag_index.care.transfer import json_line
 from rag_index.components.ledger import Ledger
@@ -14,10 +18,11 @@ from rag_index.core.documents.batches import Failure
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.etl import plain
 from rag_index.search import Retriever
+from rag_index.watch.kept_runs import KeptRuns
 from tests.etl.plain import printed
 from tests.file_scanner import residues
 from tests.forked_program import run_code
-from tests.project import Project, run_here
+from tests.project import SETTINGS, Project, run_here
 from tests.waiting import eventually
 
 SECRETS = {
@@ -73,28 +78,16 @@ def forget(project):
     return vectors
 
 
-def lines_of(project):
-    """Return the live points as an export writes them."""
-    with project.store() as store:
-        return sorted(json_line(point) for point in store.scroll("test_notes", vectors=True))
-
-
-def test_what_was_deleted_or_changed_is_gone_from_every_file_and_the_rest_is_as_it_was(project):
+def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
     vectors = forget(project)
     gone = SECRETS.values()
     assert residues(data(project), gone, vectors), "or the scanner looks for nothing"
-    living = lines_of(project)
-    with project.store() as store:
-        before = store.metadata("test_notes")
+    living = project.texts()
     told = printed(project, "erase", "notes")
-    assert (told["documents"], told["points"], told["held_back"]) == (2, len(living), 0)
+    assert (told["documents"], told["points"], told["held_back"]) == (2, len(project.points()), 0)
     assert told["dropped"] == ["test_notes__2", "test_notes__1"]
     assert residues(data(project), gone, vectors) == []
-    assert lines_of(project) == living
-    with project.store() as store:
-        after = store.metadata("test_notes")
-    own = {"store_id", "name", "replaces"}
-    assert {key for key in {**before, **after} if before.get(key) != after.get(key)} == own
+    assert project.texts() == living
     assert "Nothing found." in run_here(project.config, "doctor")[0]
     assert project.run().indexes[0].unchanged == 39
     assert "no earlier collection" in run_here(project.config, "rollback", "notes", code=2)[1]
@@ -239,6 +232,83 @@ def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(pro
     assert residues(data(project), SECRETS.values()) == []
 
 
+@pytest.fixture(params=["embedded", "loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
+def stored(request, tmp_path, qdrant):
+    """A project with rights and payload indexes in a store of each kind, two of whose documents go."""
+    if request.param == "real" and "QDRANT_URL" not in os.environ:
+        pytest.skip("needs a Qdrant server: set QDRANT_URL")
+    url = {"loopback": qdrant.url, "real": os.environ.get("QDRANT_URL")}.get(request.param)
+    project, name = Project(tmp_path / "project").fill(40), f"test_{uuid.uuid4().hex[:12]}"
+    project.execute("CREATE TABLE reader (note_id INTEGER, team TEXT)")
+    project.execute("INSERT INTO reader SELECT id, 'team ' || (id % 3) FROM note WHERE id < 30")
+    text = SETTINGS.format(extra=f'[store]\nurl = "{url}"' if url else "[store]").replace('"test"', f'"{name}"')
+    project.write_settings(
+        f'{text}access = "SELECT note_id, team FROM reader"\npayload_indexes = {{author = "keyword"}}\n'
+    )
+    project.execute("UPDATE note SET body = ? WHERE id = 5", SECRETS[5])
+    project.run()
+    project.client = QdrantClient(url) if url else None
+    project.exact = request.param != "loopback"  # which scales vectors once more
+    yield project
+    with project.store() as store:
+        for one in store.collections():
+            if one.startswith(f"{name}_"):
+                store.drop(one)
+
+
+def what_lives(project):
+    """Return the live points as an export writes them, what a caller finds, and how a server keeps them."""
+    alias = project.settings.alias("notes")
+    with project.store() as store:
+        points = sorted(map(json_line, store.scroll(alias, vectors=project.exact)))
+        own = {"store_id", "name", "replaces"}
+        metadata = {key: value for key, value in store.metadata(alias).items() if key not in own}
+    with Retriever.from_settings(project.config) as retriever:
+        hits = {hit.document_id for hit in retriever.search_sync("printer mail", groups=["team 1"]).hits}
+    assert hits
+    if project.client is None:
+        return points, metadata, hits
+    seen = project.client.get_collection(alias)
+    fields = {field: kind.data_type for field, kind in seen.payload_schema.items()}
+    return points, metadata, hits, seen.config.model_copy(update={"metadata": None}), fields
+
+
+def test_what_lives_is_as_it_was_with_rights_vectors_and_what_was_set_by_hand(stored):
+    stored.execute("DELETE FROM note WHERE id = 5")
+    stored.execute("UPDATE note SET body = 'moved away' WHERE id = 6")
+    if stored.client is not None:
+        int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+        quantised, hnsw = models.ScalarQuantization(scalar=int8), models.HnswConfigDiff(m=24)
+        name = stored.settings.alias("notes")
+        stored.client.update_collection(f"{name}__1", quantization_config=quantised, hnsw_config=hnsw)
+        stored.client.create_payload_index(f"{name}__1", "by_hand", models.PayloadSchemaType.INTEGER)
+    stored.run()
+    before = what_lives(stored)
+    assert printed(stored, "erase", "notes")["documents"] == 2
+    assert what_lives(stored) == before
+    assert stored.run().indexes[0].unchanged == 39
+    with stored.store() as store:
+        assert len([one for one in store.collections() if one.startswith(stored.settings.alias("notes"))]) == 1
+
+
+def test_a_watch_erases_once_a_day_at_most_and_goes_on_in_the_copy(stored):
+    erasing(stored)
+    alias = stored.settings.alias("notes")
+    with closing(KeptRuns(stored.settings, "notes", lambda: False)) as watched:
+        for document, live, pending in ((5, 2, 0), (6, 2, 1), (7, 2, 2)):
+            stored.execute("DELETE FROM note WHERE id = ?", document)
+            assert watched.run(time.time()).complete
+            with closing(Ledger(stored.settings.ledger_url)) as ledger:
+                [collection] = ledger.collections(alias)
+                assert (collection.name, collection.erasable) == (f"{alias}__{live}", pending)
+        assert printed(stored, "doctor")["findings"] == [], "what waits for its day is no finding"
+        with closing(Ledger(stored.settings.ledger_url)) as ledger:
+            ledger.update_collection(collection.id, erased_at=time.time() - 90_000)
+        assert watched.run(time.time()).claims, "nothing was written, and a day has passed"
+    assert printed(stored, "status")["indexes"][0]["collection"] == f"{alias}__3"
+    assert not stored.texts().keys() & {"5", "6", "7"}
+
+
 DYING = """
 import os, sys
 from functools import partial
@@ -246,6 +316,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from rag_index.cli import main
 from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.server import ServerStore
 
 left = {writes}
 
@@ -259,9 +330,10 @@ def before(real, self, *given, **named):
     count()
     return real(self, *given, **named)
 
-for name in "create set_metadata index_fields upsert flush set_commit_mark point_alias drop delete_points".split():
-    run = partial(before, getattr(EdgeStore, name))
-    setattr(EdgeStore, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
+for store in (EdgeStore, ServerStore):
+    for name in "create set_metadata index_fields upsert flush set_commit_mark point_alias drop delete_points".split():
+        run = partial(before, getattr(store, name))
+        setattr(store, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
 sa.event.listen(sa.Engine, "before_cursor_execute",
                 lambda c, cur, sql, *rest: count() if sql.split()[0] in ("INSERT", "UPDATE", "DELETE") else None)
 sys.addaudithook(lambda event, given: count() if event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
@@ -270,21 +342,19 @@ main(["--config", {config!r}, "erase", "notes"])
 """
 
 
-@pytest.mark.parametrize("writes", [31, pytest.param(7, marks=pytest.mark.long)])
-def test_a_kill_at_any_write_loses_nothing_and_the_next_erasure_ends_it(project, writes):
-    vectors, deaths = forget(project), 0
-    living = project.texts()
-    while True:
-        ended = run_code(DYING.format(config=str(project.config), writes=deaths), {})
-        if ended.returncode == 0:
-            break
+def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored):
+    stored.execute("DELETE FROM note WHERE id = 5")
+    stored.run()
+    deaths, living, alias = 0, stored.texts(), stored.settings.alias("notes")
+    while (ended := run_code(DYING.format(config=str(stored.config), writes=deaths), {})).returncode:
         assert ended.returncode == -9, ended.stderr
-        deaths += writes
-        assert project.texts() == living
-        with closing(Ledger(project.settings.ledger_url)) as ledger:
-            pending = ledger.erasable("test_notes").documents
-        assert pending or not residues(data(project), SECRETS.values(), vectors), "what is left is said to be pending"
-    assert deaths > 50
-    assert residues(data(project), SECRETS.values(), vectors) == []
-    assert "Nothing found." in run_here(project.config, "doctor")[0]
-    assert project.run().indexes[0].unchanged == 39
+        deaths += 2 if stored.client else 23  # the embedded store takes its files away one by one
+        assert stored.texts() == living
+        with closing(Ledger(stored.settings.ledger_url)) as ledger:
+            pending = ledger.erasable(alias).documents
+        assert pending or not residues(data(stored), [SECRETS[5]]), "what is left is said to be pending"
+    assert deaths > 12
+    assert residues(data(stored), [SECRETS[5]]) == []
+    with stored.store() as store:
+        assert [one.startswith(f"{alias}__") for one in store.collections() if one.startswith(alias)] == [True]
+    assert (stored.run().indexes[0].unchanged, printed(stored, "doctor")["findings"]) == (39, [])
