@@ -3,10 +3,13 @@
 import datetime as dt
 import decimal
 import uuid
+from contextlib import closing
 
 import pytest
 
 from rag_index.care.transfer import move, target_settings
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import tombstones
 from rag_index.components.stores import KEPT_OUT
 from rag_index.core.documents.keys import encode_key, key_mark
 from rag_index.etl.kept_out import HASH_CHARS
@@ -90,6 +93,34 @@ def test_a_copy_does_not_lose_whom_it_has_to_keep_out(project, change):
     change(project)
     refused(project)
     assert len(project.texts()) == 11
+
+
+SCOPES = {
+    "the index": "test_notes",
+    "another index over the table, or the index under another name": "project test: note id",
+    "a project of another name": "source :/source.db: note id",
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES.values(), ids=SCOPES)
+@pytest.mark.parametrize("first", [False, True], ids=["indexed", "dropped"])
+def test_what_the_ledger_alone_knows_of_them_counts_too(tmp_path, scope, first):
+    project = Project(tmp_path / "place").fill(12)
+    marks_of = [(scope, *key_mark(encode_key([7]), ["id"])), ("project test: other id", *key_mark("8", ["id"]))]
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        ledger._put_rows(tombstones, marks_of)
+    where(project, "id <> 7")
+    if not first:
+        assert project.run().state == "completed"
+    where(project, "id > 0")
+    refused(project)
+    where(project, "id <> 7")
+    for _ in range(2):
+        assert project.run().state == "completed"
+    assert (marks(project), len(project.texts())) == ([], 11)
+    project.run(full=True)
+    where(project, "id > 0")
+    refused(project)
 
 
 def retyped(project, kind, value):

@@ -143,6 +143,9 @@ watches = _table(
     "watches", primary(alias=Text), filled(since=Float, state=Text, message=Text), optional(applied_at=Float)
 )
 
+tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
+"""Marks of documents that an earlier version kept out of indexes. None is added any more: see `etl.kept_out`."""
+
 contexts = _table(
     "contexts",
     primary(document=LargeBinary, chunk=LargeBinary, recipe=Text),
