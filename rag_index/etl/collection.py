@@ -281,10 +281,11 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
-    let_nobody_back(opened)
-    live, identity = opened.alias in store.aliases(), recognised(identity, ledger, store, opened.alias)
+    live, identity = stores.find_live(store, opened.alias), recognised(identity, ledger, store, opened.alias)
+    if ledger.tombstones() or (live and stores.KEPT_OUT in (store.find(live.name) or {})):
+        let_nobody_back(opened, live)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
-    rebuild = opened.options.full and (live or bool(ledger.collections(opened.alias)))
+    rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))
     collection = maker.beside() if rebuild else maker.current()
     if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)

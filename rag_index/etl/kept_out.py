@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rag_index.components.sources import all_pages
-from rag_index.components.stores import KEPT_OUT, find_live
+from rag_index.components.stores import KEPT_OUT
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import document_id, key_mark
 from rag_index.core.reports.outcome import count_of
@@ -16,6 +16,7 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.components.stores import LiveName
     from rag_index.core.settings import IndexSettings
     from rag_index.etl.opened import Opened
 
@@ -24,10 +25,10 @@ HASH_CHARS = 64
 EXAMPLES = 3
 
 
-def let_nobody_back(opened: Opened) -> None:
+def let_nobody_back(opened: Opened, live: LiveName | None) -> None:
     """Read the keys of the source if its live collection or the ledger has marks of documents that were kept out, and
     note that they were compared. Raises SettingsError if the source has one of them."""
-    live, alias, rows = find_live(opened.store, opened.alias), opened.alias, f": {_rows(opened.index)}"
+    alias, rows = opened.alias, f": {_rows(opened.index)}"
     in_store = ((opened.store.find(live.name) if live else None) or {}).get(KEPT_OUT)
     in_ledger = [mark for scope, *mark in opened.ledger.tombstones() if scope == alias or scope.endswith(rows)]
     if in_store == [] or not (in_store or in_ledger):
