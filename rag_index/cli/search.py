@@ -312,13 +312,12 @@ def serve(
     if groups or role or all_groups:
         wrong = "--group" if groups else "--role" if role else "--all-groups"
         raise click.UsageError(f"{wrong} belongs to --new-token NAME")
-    from rag_index.core.settings import run_settings
     from rag_index.search.service.server import serve
 
     settings = context.settings(wait=wait, **address)
     log_to_terminal(root := logging.getLogger())
     root.setLevel(logging.INFO)
-    serve(settings, lambda: run_settings(settings.path, wait=wait), lambda url: say(f"rag-index answers at {url}"))
+    serve(settings, lambda url: say(f"rag-index answers at {url}"))
 
 
 @command(example="mcp --print skill")

@@ -82,7 +82,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
             with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
                 more = _choices(whole, here / FILE_NAME, made, searchable, overwrite=write)
-                serve(settings, lambda: settings, partial(_announce, show), more=more)
+                serve(settings, partial(_announce, show), more=more)
         return int(once and failed > 0)
 
 

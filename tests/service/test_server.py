@@ -21,7 +21,6 @@ from rag_index.search import Caller
 from rag_index.search.service.tokens import TokenRegister, new_token, token_line
 from tests.project import PROGRAM
 from tests.search.desk import Desk
-from tests.service.test_http import problem
 from tests.waiting import eventually
 
 LINE = token_line("bo", new_token(), [])
@@ -133,27 +132,26 @@ def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
         stuck.exception()
 
 
-def test_the_service_follows_its_settings(tmp_path, template):
+@pytest.mark.parametrize("change", ["closes an index", "is not valid", "is no file"])
+def test_it_ends_when_its_settings_change_so_that_its_supervisor_starts_it_with_them(tmp_path, template, change):
     desk = Desk(tmp_path / "desk", template=template).fill()
-    with serving(desk) as (process, url), httpx.Client(base_url=url, timeout=60) as client:
-
-        def found() -> list:
-            return client.get("/search", params={"query": "printer", "indexes": "comments"}).json().get("hits")
-
-        assert found()
-        desk.write(comments='access = "author"')
-        eventually(lambda: found() == [], "nobody without groups finds anything")
-        desk.write(comments="access = 5")
-        eventually(lambda: client.get("/indexes").status_code == 503, "nothing is answered")
-        detail = problem(client.get("/search", params={"query": "printer"}), 503)["detail"]
-        assert detail == "the settings have changed and are not valid; the log says why"
-        assert client.get("/healthz").status_code == 200
-        desk.write()
-        eventually(lambda: client.get("/indexes").status_code == 200, "the settings are valid")
-        assert found()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        assert "index comments: access should be a valid string" in process.stderr.read()
+    ask = partial(httpx.get, params={"query": "printer", "indexes": "comments"}, timeout=60)
+    with serving(desk) as (process, url):
+        assert ask(f"{url}/search").json()["hits"]
+        os.utime(desk.config)
+        desk.config.write_bytes(desk.config.read_bytes())
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)  # it has the same settings
+        if change == "is no file":
+            desk.config.unlink()
+        else:
+            desk.write(comments='access = "author"' if change == "closes an index" else "access = 5")
+        assert process.wait(60) == 1
+        assert f"rag-index: settings changed: restart the service, so that it reads {desk.config} again" in (
+            process.stderr.read().splitlines()
+        )
+        with pytest.raises(httpx.ConnectError):
+            ask(f"{url}/search")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+import anyio
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 
@@ -24,8 +25,6 @@ from rag_index.search.service.problems import ProblemResponse, problem, problem_
 from rag_index.search.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,7 +44,6 @@ SECURITY_HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 logger = logging.getLogger(__name__)
-CANCEL_SECONDS = 1.0
 PROBE_PATHS = ("/healthz", "/readyz")
 MAX_HEADER_BYTES, MAX_BODY_BYTES = 16_384, 100_000
 REQUEST_SECONDS, MAX_REQUESTS = 30.0, 256
@@ -155,18 +153,14 @@ class Exchange:
 
         Raises RequestTooLarge, before anything is read if the client itself says so.
         """
-        parts: list[bytes] = []
-        declared = self.headers.get("content-length", "")
-        too_large = declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_body
-        size = self._max_body + 1 if too_large else 0
-        while size <= self._max_body:
+        declared, body, more = int(self.headers.get("content-length", 0)), b"", True  # the server reads that, too
+        while max(declared, len(body)) <= self._max_body:
+            if not more:
+                return body
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if not message.get("more_body", False) and size <= self._max_body:
-                return b"".join(parts)
+            body, more = body + message.get("body", b""), message.get("more_body", False)
         raise RequestTooLarge(f"the body is larger than the {self._max_body:,} bytes that are allowed")
 
     async def send(self, message: Message) -> None:
@@ -286,31 +280,26 @@ class Guard:
         return found is not None or path in OPEN_PATHS or is_page(path)
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
-        """Run the application, and cancel it if the client hangs up. It has a moment to stop."""
-
-        async def hang_up() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+        """Run the application, and cancel it if the client hangs up."""
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            message = next(messages, None)
-            if message is None:
-                await asyncio.wait({watching})
-            return message or {"type": "http.disconnect"}
+            if not messages:
+                await anyio.sleep_forever()
+            return messages.pop()
 
-        messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
-        watching = asyncio.ensure_future(hang_up())
-        answering = asyncio.ensure_future(self._app(exchange.scope, replay, exchange.send))
-        try:
-            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                await answering
-        finally:
-            answering.cancel()
-            watching.cancel()
-            stopped, _ = await asyncio.wait({answering, watching}, timeout=CANCEL_SECONDS)
-            for task in stopped:
-                _ = task.cancelled() or task.exception()  # else asyncio logs it, with what was searched for
+        with anyio.CancelScope() as answering:
+
+            async def hang_up() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                answering.cancel()
+
+            watching = asyncio.ensure_future(hang_up())
+            try:
+                await self._app(exchange.scope, replay, exchange.send)
+            finally:
+                watching.cancel()
 
     async def _fail(self, exchange: Exchange, receive: Receive, error: Exception) -> None:
         """Answer an unexpected error. The log has its place alone: a message may repeat what was searched for."""

@@ -1,249 +1,110 @@
-"""The web server: it listens, says where, follows the settings, and serves until it is told to stop."""
+"""The web server: it listens, says where, and serves until it is told to stop, or its settings change."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import resource
 import signal
 import socket
-import time
-from contextlib import suppress
-from http import HTTPStatus
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import uvicorn
-from starlette.responses import JSONResponse
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rag_index.core.files import file_stamp
 from rag_index.errors import TerminalError
 from rag_index.search import Retriever
 from rag_index.search.service.app import make_app
 from rag_index.search.service.guard import MAX_HEADER_BYTES
-from rag_index.search.service.problems import problem
 from rag_index.search.service.tokens import TokenRegister, require_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fastapi import APIRouter
-    from starlette.types import Receive, Scope, Send
 
     from rag_index.core.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-RELOAD_LOOK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 30
 REQUESTS_STOP_SECONDS = 10
-"""How long requests that are being answered have when the service stops, or goes on with other settings."""
-STOP_POLL_SECONDS = 0.1
-HEAD_SECONDS = 30.0
-"""How long the first lines of a request may take, from the first byte of the connection or after the last answer."""
+"""How long requests that are being answered have when the service stops."""
+LOOK_TICKS = 10
+"""Tenths of a second between two looks at the settings file."""
 BACKLOG = 2048
 
 
-def serve(
-    settings: Settings,
-    reload: Callable[[], Settings],
-    announce: Callable[[str], object],
-    *,
-    more: APIRouter | None = None,
-) -> None:
+def serve(settings: Settings, announce: Callable[[str], object], *, more: APIRouter | None = None) -> None:
     """Serve until SIGINT, SIGTERM or, unless it is ignored, SIGHUP. `announce` gets the address once it can be asked.
 
-    `more` are routes of a trial. When the settings file has changed, the service goes on with what `reload` returns, on
-    the address of the start.
+    `more` are routes of a trial, which may write the settings itself. Otherwise the service ends once the settings file
+    has changed: what the change closes must not stay open, and a supervisor starts it again.
 
-    Raises SettingsError if the settings do not say who may ask, and TerminalError if it cannot listen.
+    Raises SettingsError if the settings are not valid or do not say who may ask, and TerminalError if it cannot listen,
+    or has ended because the settings changed.
     """
-    address = {"host": settings.serve.host, "port": settings.serve.port}
+    tokens = TokenRegister(settings.serve, settings.source.caller_roles)
+    require_tokens(settings.serve, tokens)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
+    for name in ("httpx", "mcp", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with (
+        closing(Retriever.from_settings(settings)) as retriever,
+        listen(settings.serve.host, settings.serve.port) as listening,
+    ):
+        app = make_app(settings, retriever, tokens, more)
+        server = _Server(config_of(app), settings.path if more is None else None)
 
-    def reloaded() -> Settings:
-        found = reload()
-        return found.model_copy(update={"serve": found.serve.model_copy(update=address)})
+        def stop(*_: object) -> None:
+            server.should_exit = True
 
-    service = _Service(settings, reloaded, more)
-    try:
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is an open file
-        for name in ("httpx", "mcp", "uvicorn.error"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        with listen(settings.serve.host, settings.serve.port) as listening:
-            server = uvicorn.Server(config_of(service))
-
-            def stop(*_: object) -> None:
-                server.should_exit = True
-
-            for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's handlers, and for what it raises again
-                signal.signal(number, stop)
-            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-                signal.signal(signal.SIGHUP, stop)
-            announce(url_of(listening))
-            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-                runner.run(service.run(server, listening))
-    finally:
-        service.close()
+        for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's handlers, and for what it raises again
+            signal.signal(number, stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, stop)
+        announce(url_of(listening))
+        server.run(sockets=[listening])
+    if server.changed:
+        raise TerminalError(f"settings changed: restart the service, so that it reads {settings.path} again")
 
 
-class _Application:
-    """The application of some settings. Between `start` and `stop` it answers requests."""
+class _Server(uvicorn.Server):
+    """A server that ends once a file has changed, and is written no more. `changed` says so."""
 
-    def __init__(self, settings: Settings, more: APIRouter | None) -> None:
-        """Raise SettingsError if the settings are not valid, or do not say who may ask."""
-        tokens = TokenRegister(settings.serve, settings.source.caller_roles)
-        require_tokens(settings.serve, tokens)
-        self.retriever = Retriever.from_settings(settings)
-        self._app = make_app(settings, self.retriever, tokens, more)
-        self._stopping = asyncio.Event()
-        self._requests = 0
+    def __init__(self, config: uvicorn.Config, file: Path | None) -> None:
+        super().__init__(config)
+        self.changed = False
+        self._file = file
+        self._given = self._seen = self._read()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._requests += 1
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_TICKS == 0:
+            before, self._seen = self._seen, self._read()
+            self.changed = self._given != before == self._seen
+        return await super().on_tick(counter) or self.changed
+
+    def _read(self) -> bytes | None:
+        """Return what the file has; None if it cannot be read."""
         try:
-            await self._app(scope, receive, send)
-        finally:
-            self._requests -= 1
-
-    async def start(self) -> None:
-        """Begin to live, in a task of its own: what begins with an application has to end in the same task."""
-        started = asyncio.Event()
-        self._life = asyncio.create_task(self._live(started))
-        await started.wait()
-
-    async def stop(self) -> None:
-        """Let the requests under way end, and close everything."""
-        until = time.monotonic() + REQUESTS_STOP_SECONDS
-        while self._requests and time.monotonic() < until:
-            await asyncio.sleep(STOP_POLL_SECONDS)
-        self._stopping.set()
-        await self._life
-        await self.retriever.aclose()
-
-    async def _live(self, started: asyncio.Event) -> None:
-        async with self._app.router.lifespan_context(self._app):
-            started.set()
-            await self._stopping.wait()
-
-
-class _Service:
-    """The application of the settings as they are now.
-
-    If they are not valid, nothing is answered: what a change would close must not stay open.
-    """
-
-    def __init__(self, settings: Settings, reloaded: Callable[[], Settings], more: APIRouter | None) -> None:
-        """Raise SettingsError as `_Application`."""
-        self._file, self._reloaded, self._more = settings.path, reloaded, more
-        self._stamp = file_stamp(self._file)
-        self._current: _Application | None = _Application(settings, more)
-        self.server: uvicorn.Server | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._current is not None:
-            await self._current(scope, receive, send)
-        elif scope["path"] == "/healthz":
-            await JSONResponse({"status": "alive"})(scope, receive, send)
-        else:
-            detail = "the settings have changed and are not valid; the log says why"
-            await problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})(scope, receive, send)
-
-    async def run(self, server: uvicorn.Server, listening: socket.socket) -> None:
-        """Serve until the server is told to stop."""
-        self.server = server
-        if self._current is not None:
-            await self._current.start()
-        following = asyncio.create_task(self._follow())
-        await server.serve(sockets=[listening])
-        following.cancel()
-        if self._current is not None:
-            await self._current.stop()
-
-    def close(self) -> None:
-        """Close what is open still."""
-        if self._current is not None:
-            self._current.retriever.close()
-
-    async def _follow(self) -> None:
-        """Go on with other settings whenever their file has changed, and is written no more."""
-        seen = self._stamp
-        while True:
-            await asyncio.sleep(RELOAD_LOOK_SECONDS)
-            before, seen = seen, file_stamp(self._file)
-            if before == seen != self._stamp:
-                self._stamp = seen
-                await self._change()
-
-    async def _change(self) -> None:
-        logger.info("%s has changed: it is read again", self._file)
-        old = self._current
-        try:
-            new = _Application(self._reloaded(), self._more)
-            await new.start()
-            self._current = new
-        except Exception as error:  # noqa: BLE001 - whatever it is, what may have to be closed is not answered
-            logger.error("nothing is answered until the settings are valid: %s", error)
-            self._current = None
-        if old is not None:
-            with suppress(Exception):  # it is not asked any more
-                await old.stop()
-
-
-class Connection(H11Protocol):
-    """A connection whose client has a limit of time for the first lines.
-
-    One that is accepted while the service stops is closed at once.
-    """
-
-    _head: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first lines."""
-        super().connection_made(transport)
-        self.access_log = False  # it would name what is searched for
-        server = getattr(self.app, "server", None)
-        if server and server.should_exit:
-            transport.close()
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Read what has come."""
-        super().data_received(data)
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        super().connection_lost(exc)
-        self._watch()
-
-    @property
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete and not self.transport.is_closing()
-
-    def _watch(self) -> None:
-        """Close the connection in a while, unless a request is answered by then."""
-        if self._answering or self.transport.is_closing():
-            if self._head:
-                self._head.cancel()
-            self._head = None
-        elif self._head is None:
-            self._head = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            return self._file.read_bytes() if self._file else None
+        except OSError:
+            return None
 
 
 def config_of(app: object) -> uvicorn.Config:
     """Return how an application is served."""
+    logging.getLogger("uvicorn.access").disabled = True  # it would name what is searched for
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        lifespan="off",
+        lifespan="on",
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=REQUESTS_STOP_SECONDS,
-        http=Connection,
+        http="h11",
         h11_max_incomplete_event_size=4 * MAX_HEADER_BYTES,  # so that most get the problem of the guard
     )
 
