@@ -6,18 +6,20 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter, deque
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
+from rag_index.core.machine import in_thread
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from rag_index.components.stores.protocol import StoreReader
 
@@ -118,55 +120,35 @@ class Deadline:
         """Return the seconds that are left."""
         return self.at - time.monotonic()
 
-    async def result_of(self, future: Future[T], during: str = "", *, patience: float = math.inf) -> T:
-        """Return the result of a call in threads, in whichever event loop this runs.
+    async def result_of(self, future: Future[T], during: str = "") -> T:
+        """Return the result of a call in a thread, in whichever event loop this runs.
 
-        A call that has not begun when the wait ends is given up.
-        Raises SearchBusy if it has not begun within its `patience` in seconds or by the deadline, SearchTimedOut if it
-        is not done by then, and StoreError if the threads were closed.
+        A call that has not begun when the wait ends is given up. Raises SearchTimedOut if it is not done in time.
         """
         waiting = asyncio.wrap_future(future)
         try:
-            for seconds in (min(patience, max(0.0, self.left)), math.inf):
-                await asyncio.wait({waiting}, timeout=min(seconds, self.left))
-                if future.cancelled():
-                    raise StoreError(CLOSED)
-                if future.done():
-                    return future.result()
-                if future.cancel():
-                    raise SearchBusy(f"the search has waited {seconds:.1f} s for its turn; come back later")
+            await asyncio.wait({waiting}, timeout=self.left)
+            if future.done():
+                return future.result()
             raise SearchTimedOut(f"timed out after {self.seconds:g} s{during}")
         finally:
             waiting.cancel()
 
 
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """The calls that wait in a lane, by caller, and how many of its threads are at work."""
-
-    width: int
-    working: int = 0
-    calls: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = field(default_factory=dict)
-
-
 class StoreThreads:
     """One store, and threads in lanes of some width: calls of one lane take no thread from those of another.
 
-    In a lane, callers take turns: however many calls one makes, others wait for one. The store is opened when a call
-    needs it. If no call does for `idle` seconds, it is closed (None: never); after `QUIET_SECONDS` if another process
-    wants to write it.
+    However many calls of one caller wait for a lane, no more than its width are ahead of another's. The store is opened
+    when a call needs it. If no call does for `idle` seconds, it is closed (None: never); after `QUIET_SECONDS` if
+    another process wants to write it.
     """
 
     def __init__(
         self, opener: Callable[[], StoreReader], widths: Mapping[str, int], *, idle: float | None = None
     ) -> None:
-        self._opener, self._idle = opener, idle
-        self._lanes = {name: _Lane(width) for name, width in widths.items()}
-        self._ready: deque[_Lane] = deque()
-        """A lane for each call that a thread is to take next."""
-        self._free = 0
-        self._turns = threading.Condition()
-        """For the lanes alone: opening a store, for which `_changed` is held, may take long."""
+        self._opener, self._widths, self._idle = opener, widths, idle
+        self._turns = WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str, str | None], asyncio.Semaphore]()
+        """The turns in each lane, of each caller and of all (None), while somebody has or awaits one."""
         self._changed = threading.Condition()
         self._store: StoreReader | None = None
         self._borrowers = 0
@@ -182,34 +164,36 @@ class StoreThreads:
         patience: float = math.inf,
         during: str = "",
     ) -> T:
-        """Return what a call returns, in a thread of the lane. Raises what it raises, and as `Deadline.result_of`."""
-        return await deadline.result_of(self.submit(lane, call, *args), during, patience=patience)
+        """Return what a call returns, in a thread of the lane. A lane without a width has one.
 
-    def submit(self, lane: str, call: Callable[..., T], *args: Any) -> Future[T]:
-        """Run a call when its caller's turn has come, unless its future is cancelled before. Raises StoreError.
-
-        A lane that is not known yet has one thread.
+        Raises what the call raises, SearchTimedOut if it is not done in time, and SearchBusy if it has not begun within
+        its `patience` in seconds or by the deadline. A call that has begun keeps its thread until it ends.
         """
-        place, future = PLACE.get(), Future[T]()
-        with self._turns:
-            if self._closed:
-                raise StoreError(CLOSED)
-            found = self._lanes.setdefault(lane, _Lane(1))
-            found.calls.setdefault(place[1] if place else "", deque()).append((future, partial(call, *args)))
-            if found.working < found.width:
-                found.working += 1
-                self._ready.append(found)
-                if self._free:
-                    self._free -= 1
-                    self._turns.notify()
-                else:
-                    threading.Thread(target=self._work, daemon=True, name="rag-index-store").start()
-        return future
+        loop, place, began = asyncio.get_running_loop(), PLACE.get(), time.monotonic()
+        with ExitStack() as held:
+            try:
+                async with asyncio.timeout(min(patience, deadline.left)):
+                    for caller in (place[1] if place else "", None):
+                        turns = asyncio.Semaphore(self._widths.get(lane, 1))
+                        await (turns := self._turns.setdefault((loop, lane, caller), turns)).acquire()
+                        held.callback(turns.release)
+            except TimeoutError:
+                waited = time.monotonic() - began
+                raise SearchBusy(f"the search has waited {waited:.1f} s for its turn; come back later") from None
+            future = in_thread(partial(call, *args), "rag-index-store")
+            leave = held.pop_all().close
+
+        def end(_: Future[T]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(leave)
+
+        future.add_done_callback(end)
+        return await deadline.result_of(future, during)
 
     def ask(self, call: Callable[..., T], *args: Any) -> T:
         """Return what a call returns that gets the store and these arguments. Raises what opening a store raises, too.
 
-        It is made in a thread of this object, and runs to its end if that is closed meanwhile.
+        It runs to its end if this is closed meanwhile.
         """
         with self._changed:
             if self._closed:
@@ -228,50 +212,11 @@ class StoreThreads:
                 self._used_at = time.monotonic()
 
     def close(self) -> None:
-        """Close the store for good, and start no more calls; those already running finish. It may be called twice."""
-        with self._turns:
-            self._closed = True
-            for future, _ in (one for lane in self._lanes.values() for calls in lane.calls.values() for one in calls):
-                future.cancel()
-            self._turns.notify_all()
+        """Close the store for good, and ask it no more; calls under way finish. It may be called twice."""
         with self._changed:
+            self._closed = True
             self._changed.notify_all()
             self._close_store()
-
-    def _work(self) -> None:
-        """Make calls until this is closed. A thread counts as free before anybody has its result and asks for more."""
-        while True:
-            with self._turns:
-                while not self._ready:
-                    if self._closed:
-                        return
-                    self._turns.wait()
-                lane = self._ready.popleft()
-                future, call = self._next_call(lane)
-            error: BaseException | None = None
-            found = None
-            begun = future.set_running_or_notify_cancel()
-            try:
-                found = call() if begun else None
-            except BaseException as exc:  # noqa: BLE001 - the future raises it
-                error = exc
-            with self._turns:
-                if sum(map(len, lane.calls.values())) > self._ready.count(lane):
-                    self._ready.append(lane)
-                else:
-                    lane.working -= 1
-                    self._free += 1
-            if begun and error:
-                future.set_exception(error)
-            elif begun:
-                future.set_result(found)
-
-    def _next_call(self, lane: _Lane) -> tuple[Future[Any], Callable[[], Any]]:
-        caller = next(iter(lane.calls))
-        calls = lane.calls.pop(caller)
-        if len(calls) > 1:
-            lane.calls[caller] = calls  # behind the others
-        return calls.popleft()
 
     def _close_when_idle(self, idle: float) -> None:
         """Close the store once it was idle for long enough. One thread waits for that while the store is open."""

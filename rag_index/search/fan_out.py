@@ -325,15 +325,13 @@ class FanOut:
                 if loaded
                 else Deadline.after(MAX_MODEL_LOAD_SECONDS)
             )
-            try:
-                async with asyncio.timeout(limit.at - began):
-                    vector = await self._vectors.get(live, text)
-            except TimeoutError:
-                raise SearchTimedOut(f"timed out after {limit.seconds:g} s while the query was embedded") from None
+            vector = await self._vectors.get(live, text, limit)
             took = time.monotonic() - began
             deadline.at += 0.0 if loaded else took
         except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
-            by_words = asked.question.dense_weight == 0 and isinstance(exc, EmbedderUnavailable | SearchTimedOut)
+            by_words = asked.question.dense_weight == 0 and isinstance(
+                exc, EmbedderUnavailable | SearchTimedOut | SearchBusy
+            )
             for answer in answers:
                 if by_words and answer.hybrid:
                     asked.lacking[answer.index] = f"was searched by words alone, since its embedder fails: {exc}"

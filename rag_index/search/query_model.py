@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
@@ -22,9 +20,8 @@ from rag_index.errors import (
     ModelChanged,
     ModelMissing,
     RateLimited,
-    StoreError,
 )
-from rag_index.search.concurrency import CLOSED, StoreThreads
+from rag_index.search.concurrency import CLOSED, Deadline, StoreThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,24 +38,10 @@ EMBED_LANE, EMBED_REQUESTS = "embed", 32
 """The lane of threads for queries that servers embed, and how many are under way. A model in the process has one."""
 
 
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A query that is embedded, or was, and how many callers wait for it."""
-
-    future: Future[NDArray[np.float32]]
-    waiters: int = 0
-
-    @property
-    def failed(self) -> bool:
-        """Whether it was given up, or got an error."""
-        return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
-
-
 class QueryVectors:
     """The vectors of queries, by one model for each fingerprint in use. Safe to use from several threads and loops.
 
-    The last vectors are kept. Callers of the same query wait for one vector, and a query is not embedded if no caller
-    waits for it any more.
+    The last vectors are kept.
     """
 
     def __init__(
@@ -76,37 +59,32 @@ class QueryVectors:
         self._made = Counter("rag_index_query_embeds", "Query vectors that had to be embedded.", registry=registry)
         self._lock = threading.Lock()
         self._models: dict[str, QueryModel] = {}
-        self._flights: LRUCache[tuple[str, str], Flight] = LRUCache(KEPT_VECTORS)
+        self._kept: LRUCache[tuple[str, str], NDArray[np.float32]] = LRUCache(KEPT_VECTORS)
         self._closed = False
 
     def loaded(self, live: LiveCollection) -> bool:
         """Return whether the model that made a collection need not be loaded into this process first."""
-        with self._lock:
-            return self._model(live).loaded
+        return self._model(live).loaded
 
-    async def get(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
+    async def get(self, live: LiveCollection, text: str, deadline: Deadline) -> NDArray[np.float32]:
         """Return the vector of a query for a live collection: float32, of shape (dimension,), and read-only.
 
         Raises FingerprintChanged if the model that made the collection is not available; EmbedderUnavailable or
-        EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector.
+        EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector; and what
+        `StoreThreads.run` raises.
         """
-        with self._lock:
-            flight = self._flights.get(key := (live.fingerprint, text))
-            if flight is None or flight.failed:
-                flight = self._flights[key] = self._begin(live, text)
-            flight.waiters += 1
+        model, key = self._model(live), (live.fingerprint, text)
         self._asked.inc()
-        try:
-            return await asyncio.shield(asyncio.wrap_future(flight.future))
-        except asyncio.CancelledError:
-            if self._closed and flight.future.cancelled():
-                raise EmbedderUnavailable(CLOSED) from None
-            raise
-        finally:
+        with self._lock:
+            vector = self._kept.get(key)
+        if vector is None:
+            self._made.inc()
+            lane = EMBED_LANE if model.on_servers else f"{EMBED_LANE} {live.fingerprint}"
+            during = " while the query was embedded"
+            vector = await self._threads.run(lane, deadline, model.embed, live, text, during=during)
             with self._lock:
-                flight.waiters -= 1
-                if not flight.waiters:
-                    flight.future.cancel()  # it does nothing once the query is being embedded
+                self._kept[key] = vector
+        return vector
 
     def close(self) -> None:
         """Close all embedders. Callers that wait for a vector get EmbedderUnavailable."""
@@ -116,21 +94,13 @@ class QueryVectors:
         for model in models.values():
             model.close()
 
-    def _begin(self, live: LiveCollection, text: str) -> Flight:
-        model = self._model(live)
-        self._made.inc()
-        lane = EMBED_LANE if model.on_servers else f"{EMBED_LANE} {live.fingerprint}"
-        try:
-            return Flight(self._threads.submit(lane, model.embed, live, text))
-        except StoreError:
-            raise EmbedderUnavailable(CLOSED) from None
-
     def _model(self, live: LiveCollection) -> QueryModel:
-        if self._closed:
-            raise EmbedderUnavailable(CLOSED)
-        if live.fingerprint not in self._models:
-            self._models[live.fingerprint] = QueryModel(self._settings, live.identity, self._opener)
-        return self._models[live.fingerprint]
+        with self._lock:
+            if self._closed:
+                raise EmbedderUnavailable(CLOSED)
+            if live.fingerprint not in self._models:
+                self._models[live.fingerprint] = QueryModel(self._settings, live.identity, self._opener)
+            return self._models[live.fingerprint]
 
 
 class QueryModel:

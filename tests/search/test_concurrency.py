@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from concurrent.futures import wait
 from contextlib import ExitStack, nullcontext, suppress
 from types import SimpleNamespace
 
@@ -13,37 +12,59 @@ from rag_index.search.concurrency import Deadline, Places, StoreThreads, only_wa
 
 
 @pytest.fixture
-def busy():
-    """One thread, which works until the event is set."""
-    threads, done = StoreThreads(StopIteration, {"lane": 1}), threading.Event()
-    threads.submit("lane", done.wait, 30)
-    yield threads, done
-    done.set()
+def one_thread():
+    """A lane of one thread."""
+    threads = StoreThreads(StopIteration, {"lane": 1})
+    yield threads
     threads.close()
 
 
-def test_a_call_whose_turn_has_not_come_is_given_up(busy):
-    threads, done = busy
-    begun = []
+def run_while_busy(threads, main):
+    """Run `main(done)` in an event loop while the thread of the lane works, until `done` is set."""
+    begun, done = threading.Event(), threading.Event()
 
-    async def main():
-        waiting = asyncio.ensure_future(Deadline.after(30).result_of(threads.submit("lane", begun.append, "cancelled")))
+    async def busy():
+        working = asyncio.ensure_future(threads.run("lane", Deadline.after(60), lambda: begun.set() or done.wait(30)))
+        await asyncio.to_thread(begun.wait, 30)
+        try:
+            await main(done)
+        finally:
+            done.set()
+            await working
+
+    asyncio.run(busy())
+
+
+def test_a_call_whose_turn_has_not_come_is_given_up(one_thread):
+    run, begun = one_thread.run, []
+
+    async def main(done):
+        waiting = asyncio.ensure_future(run("lane", Deadline.after(30), begun.append, "cancelled"))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         for seconds, patience in ((30, 0.01), (0.01, 30)):
             with pytest.raises(SearchBusy, match="for its turn"):
-                await Deadline.after(seconds).result_of(threads.submit("lane", begun.append, "late"), patience=patience)
+                await run("lane", Deadline.after(seconds), begun.append, "late", patience=patience)
         with pytest.raises(SearchTimedOut, match=r"after 0\.01 s"):
-            await Deadline.after(0.01).result_of(threads.submit("another lane", done.wait, 30), patience=30)
-        last = threads.submit("lane", begun.append, "closed")
-        threads.close()
-        with pytest.raises(StoreError, match="closed"):
-            await Deadline.after(30).result_of(last)
+            await run("another lane", Deadline.after(0.01), done.wait, 30)
+        with pytest.raises(SearchBusy):  # what nobody waits for keeps its thread until it ends
+            await run("another lane", Deadline.after(0.01), begun.append, "too many")
+        done.set()
+        await run("lane", Deadline.after(30), begun.append, "last")
+        await run("another lane", Deadline.after(30), begun.append, "last there")
 
-    asyncio.run(main())
-    assert begun == []
+    run_while_busy(one_thread, main)
+    assert begun == ["last", "last there"]
+
+
+def test_a_lane_is_free_again_after_a_loop_that_has_ended(one_thread):
+    free = threading.Event()
+    with pytest.raises(SearchTimedOut):
+        asyncio.run(one_thread.run("lane", Deadline.after(0.01), free.wait, 30))
+    assert asyncio.run(one_thread.run("lane", Deadline.after(30), str, "answered")) == "answered"
+    free.set()
 
 
 def test_opening_the_store_holds_up_no_other_call():
@@ -55,30 +76,42 @@ def test_opening_the_store_holds_up_no_other_call():
         assert free.wait(30), "the other call was not made"
         return nullcontext()
 
+    async def main():
+        opening = asyncio.ensure_future(threads.run("lane", Deadline.after(60), threads.ask, lambda store: "opened"))
+        await asyncio.to_thread(begun.wait, 30)
+        await threads.run("another lane", Deadline.after(60), free.set)
+        assert await opening == "opened"
+
     threads = StoreThreads(open_slowly, {"lane": 1, "another lane": 1})
-    asked = threads.submit("lane", threads.ask, lambda store: "opened")
-    assert begun.wait(30)
-    threads.submit("another lane", free.set)
-    assert asked.result(60) == "opened"
+    asyncio.run(main())
 
 
 def test_a_store_that_a_call_uses_is_not_idle_however_long_the_call_takes():
     closed = threading.Event()
     store = SimpleNamespace(close=closed.set, wanted=lambda: False)
     threads = StoreThreads(lambda: store, {"lane": 1}, idle=0.01)
-    assert not threads.submit("lane", threads.ask, lambda _: closed.wait(0.5)).result(30)
+    assert not asyncio.run(threads.run("lane", Deadline.after(30), threads.ask, lambda _: closed.wait(0.5)))
     assert closed.wait(30)
 
 
-def test_callers_take_turns(busy):
-    threads, done = busy
-    places, order = Places(100), []
-    calls = []
-    for caller in ["ann"] * 5 + ["bo"] * 2 + ["kim"]:
-        with places.take(caller):
-            calls.append(threads.submit("lane", order.append, caller))
-    done.set()
-    wait(calls)
+def test_a_store_that_is_closed_is_asked_no_more(one_thread):
+    one_thread.close()
+    with pytest.raises(StoreError, match="closed"):
+        asyncio.run(one_thread.run("lane", Deadline.after(30), one_thread.ask, str))
+
+
+def test_a_caller_who_asks_much_is_one_call_ahead_of_others(one_thread):
+    places, order, calls = Places(100), [], []
+
+    async def main(done):
+        for caller in ["ann"] * 5 + ["bo"] * 2 + ["kim"]:
+            with places.take(caller):
+                calls.append(asyncio.create_task(one_thread.run("lane", Deadline.after(30), order.append, caller)))
+                await asyncio.sleep(0)
+        done.set()
+        await asyncio.gather(*calls)
+
+    run_while_busy(one_thread, main)
     assert order == ["ann", "bo", "kim", "ann", "bo", "ann", "ann", "ann"]
 
 

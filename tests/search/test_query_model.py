@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
 from rag_index.errors import EmbedderUnavailable
-from rag_index.search.concurrency import StoreThreads
+from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.live_collections import LiveCollection
 from rag_index.search.query_model import QueryVectors
 from tests.waiting import eventually
@@ -79,60 +79,54 @@ def counted(vectors, what):
     return {"vectors": vectors._asked, "embeds": vectors._made}[what]._value.get()
 
 
-async def started(vectors, model, live, texts):
-    """Ask for a first vector, and for others once the model works on that; return the tasks, and open the gate."""
-    tasks = [asyncio.create_task(vectors.get(live, "first"))]
-    await asyncio.to_thread(eventually, lambda: model.asked)
-    tasks += [asyncio.create_task(vectors.get(live, text)) for text in texts]
-    await asyncio.to_thread(eventually, lambda: counted(vectors, "vectors") == len(tasks))
-    return tasks
-
-
-def test_each_query_has_its_own_vector_by_one_thread(opened, local, live):
-    model = Gated(local)
-
-    async def main():
-        tasks = await started(opened(model), model, live, TEXTS)
-        model.gate.set()
-        return await asyncio.gather(*tasks)
-
-    for text, vector in zip(["first", *TEXTS], asyncio.run(main()), strict=True):
-        assert np.array_equal(vector, local.embed_query(text))
-        with pytest.raises(ValueError, match="read-only"):
-            vector[0] = 1
-    assert model.asked == ["first", *TEXTS]
-
-
-def test_equal_queries_are_embedded_once_and_one_that_nobody_waits_for_is_not(opened, local, live):
+def test_each_query_has_its_own_vector_by_one_thread_and_once(opened, local, live):
     model = Gated(local)
 
     async def main():
         vectors = opened(model)
-        first, *tasks, left, abandoned = await started(vectors, model, live, [*["same"] * 4, "given up"])
-        for task in (left, abandoned):
-            task.cancel()
-        await asyncio.wait([left, abandoned])
+        tasks = [asyncio.create_task(vectors.get(live, text, Deadline.after(60))) for text in TEXTS]
+        await asyncio.to_thread(eventually, lambda: model.asked)
         model.gate.set()
-        found = await asyncio.gather(first, *tasks)
-        assert all(vector is found[1] for vector in found[1:])
-        assert await vectors.get(live, "same") is found[1]
-        assert (await vectors.get(live, "given up")).shape == (256,), "asked for again, it is made"
-        assert (counted(vectors, "vectors"), counted(vectors, "embeds")) == (8, 4)
+        found = await asyncio.gather(*tasks)
+        again = [await vectors.get(live, text, Deadline.after(60)) for text in TEXTS]
+        assert all(kept is made for kept, made in zip(again, found, strict=True))
+        assert (counted(vectors, "vectors"), counted(vectors, "embeds")) == (2 * len(TEXTS), len(TEXTS))
+        return found
+
+    for text, vector in zip(TEXTS, asyncio.run(main()), strict=True):
+        assert np.array_equal(vector, local.embed_query(text))
+        with pytest.raises(ValueError, match="read-only"):
+            vector[0] = 1
+    assert model.asked == TEXTS
+
+
+def test_a_query_whose_turn_has_not_come_when_its_caller_leaves_is_not_embedded(opened, local, live):
+    model = Gated(local)
+
+    async def main():
+        vectors = opened(model)
+        first, left = (asyncio.create_task(vectors.get(live, text, Deadline.after(60))) for text in ("first", "left"))
+        await asyncio.to_thread(eventually, lambda: model.asked)
+        left.cancel()
+        await asyncio.wait([left])
+        model.gate.set()
+        await first
+        await vectors.get(live, "last", Deadline.after(60))
 
     asyncio.run(main())
-    assert model.asked == ["first", "same", "given up"]
+    assert model.asked == ["first", "last"]
 
 
 def test_a_query_that_comes_after_the_end_opens_no_model(opened, local, live):
     model, made = Gated(local), []
     model.gate.set()
     vectors = opened(model)
-    asyncio.run(vectors.get(live, "first"))
+    asyncio.run(vectors.get(live, "first", Deadline.after(60)))
     [used] = vectors._models.values()
     vectors.close()
     used._opener = made.append
     with pytest.raises(EmbedderUnavailable, match="closed"):
-        asyncio.run(vectors.get(live, "late"))
+        asyncio.run(vectors.get(live, "late", Deadline.after(60)))
     with pytest.raises(EmbedderUnavailable, match="closed"):
         used.embed(live, "late")
     assert not made
