@@ -13,7 +13,6 @@ import click
 from rag_index.cli import (
     FILE,
     Context,
-    Number,
     WholeNumber,
     caller_options,
     command,
@@ -32,7 +31,7 @@ from rag_index.core.query_log import query_log
 from rag_index.errors import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rag_index.core.settings import Settings
@@ -42,35 +41,53 @@ if TYPE_CHECKING:
     from rag_index.search.evaluation.measures import Estimate, Metric
 
 PARTIAL = 3
-SHARE_TYPE = Number(0, 1)
 SNIPPET = 110
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 
 
-def _found_options(function: Any) -> Any:
-    given = [
-        click.option("--limit", type=WholeNumber(min=1, max=1000), metavar="N", default=10, show_default=True,
-                     help="Maximum number of documents."),
-        click.option("--filter", "filters", multiple=True, metavar="FIELD=VALUE",
-                     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, "
-                     "!FIELD does not."),
-        caller_options("Search as a member of this group: without one, indexes with access find nothing"),
-        click.option("--all-groups", is_flag=True, help="See the documents of all groups."),
-        click.option("--timeout", type=Number(min=0, min_open=True), metavar="SECONDS",
-                     help="Time limit of the search."),
-        click.option("--min-relevance", type=SHARE_TYPE, metavar="R",
-                     help="Leave out documents of a lower relevance, from 0 to 1."),
-        click.option("--collapse", metavar="FIELD",
-                     help="Show one of several documents with an equal value of this field, or with equal text."),
-        click.option("--order", metavar="FIELD",
-                     help="Return those that fit in the order of this field; -FIELD: the newest or greatest first."),
-        search_options("Search"),
-    ]  # fmt: skip
-    return options(*given)(function)
+class _Option(click.Option):
+    """An option of a search, with the text and the bounds that `SearchOptions` has, which its commands alone import."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the line of the help."""
+        from rag_index.search.options import option_fields
+
+        self.help = option_fields()[str(self.name)][1].description
+        return super().get_help_record(ctx)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the value as the search takes it. Raises BadParameter."""
+        from pydantic import TypeAdapter, ValidationError
+
+        from rag_index.search.options import option_fields
+
+        try:
+            return value if value is None else TypeAdapter(option_fields()[str(self.name)][0]).validate_python(value)
+        except ValidationError as exc:
+            raise click.BadParameter(exc.errors()[0]["msg"], ctx, self) from None
 
 
-offset_option = click.option("--offset", type=WholeNumber(min=0, max=999), metavar="N", default=0,
-                             help="Leave out the best N documents, to see those that follow.")  # fmt: skip
+def _option(name: str, metavar: str | None = None, **more: Any) -> Callable[[Any], Any]:
+    return click.option(f"--{name.replace('_', '-')}", cls=_Option, metavar=metavar, **more)
+
+
+_found_options = options(
+    _option("limit", "N"),
+    repeated(
+        "--filter",
+        "filters",
+        "Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not",
+        metavar="FIELD=VALUE",
+    ),
+    caller_options("Search as a member of this group: without one, indexes with access find nothing"),
+    click.option("--all-groups", is_flag=True, help="See the documents of all groups."),
+    _option("timeout", "SECONDS"),
+    _option("min_relevance", "R"),
+    _option("collapse", "FIELD"),
+    _option("order", "FIELD"),
+    search_options("Search"),
+)
+offset_option = _option("offset", "N")
 explain_option = click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 
 
@@ -79,12 +96,10 @@ explain_option = click.option("--explain", is_flag=True, help="Show timings, ran
 @_found_options
 @offset_option
 @explain_option
-@click.option(
-    "--dense-weight", type=SHARE_TYPE, metavar="A", help="Weight of meaning against words: 1 for meaning alone."
-)
-@click.option("--after", metavar="TIME", help="Wait until each index is complete up to this time.")
-@click.option("--max-age", metavar="AGE", help='Wait until no index is older than this, such as "10 s".')
-@click.option("--exact", is_flag=True, help="Search for the words as they are, without correcting typing errors.")
+@_option("dense_weight", "A")
+@_option("after", "TIME")
+@_option("max_age", "AGE")
+@_option("exact", is_flag=True)
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 def search(context: Context, query: str, no_rerank: bool, **chosen: Any) -> int:
     """Find the documents that fit QUERY best, in all indexes at once.
@@ -132,6 +147,7 @@ def why(
     from rag_index.search.filters import conditions_of
 
     groups = caller if caller.groups or caller.role or not options["all_groups"] else None
+    options = {name: value for name, value in options.items() if value is not None}
     options |= {"filter": conditions_of(filters), "groups": groups, "indexes": indexes or None}
     with Retriever.from_settings(context.settings(wait=wait)) as retriever:
         found = retriever.why_sync(query, document, **options)
@@ -162,9 +178,9 @@ def _print_found(
         raise click.UsageError("--all-groups cannot be combined with --group and --role; leave one of them out")
     conditions = conditions_of(filters)
     settings = context.settings(wait=wait)
-    options |= {"indexes": indexes or None, "filter": conditions}
-    options["groups"] = ALL_GROUPS if all_groups else caller
-    if timeout := options["timeout"]:  # also of a single request to the store
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= {"indexes": indexes or None, "filter": conditions, "groups": ALL_GROUPS if all_groups else caller}
+    if timeout := options.get("timeout"):  # also of a single request to the store
         limits |= {"timeout": timeout, "index_timeout": timeout}
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
     with Retriever.from_settings(settings) as retriever:

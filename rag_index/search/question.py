@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import (
     BM25_K,
@@ -25,9 +25,10 @@ from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import SettingsError
-from rag_index.search.access import NOBODY, Caller, Groups, caller_of
+from rag_index.search.access import NOBODY, Caller, caller_of
 from rag_index.search.concurrency import Deadline
-from rag_index.search.filters import Filter, check_fields, conditions_of
+from rag_index.search.filters import check_fields, conditions_of
+from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.synonyms import Pair, Phrases, words_beside
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from rag_index.search.live_collections import LiveCollection
     from rag_index.search.results import SearchHit
 
-MAX_HITS, DEFAULT_LIMIT = 1000, 10
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
 _QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
@@ -58,46 +58,6 @@ CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_CANDIDATES = 50
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
-
-
-class SearchOptions(TypedDict, total=False):
-    """The options of a search."""
-
-    indexes: Sequence[str] | None
-    """The indexes to search; by default all."""
-    limit: int
-    """The maximum number of documents, by default 10."""
-    offset: int
-    """How many of the best documents to leave out, as those of the pages before: `next_offset` of the last answer."""
-    filter: Filter | None
-    """The payload fields that a document must match, such as `{"priority": "high"}` or `"priority=high"`. An index's
-    `required_filter` applies in any case."""
-    groups: Groups
-    """The groups of the caller. An index with `access` answers with documents that one of them may see, and with
-    nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their place has a role and claims too, for
-    which a database with `access = "database"` is asked."""
-    timeout: float | None
-    """The time limit of the whole search and of each index within it, in seconds; by default those of `[retrieve]`."""
-    dense_weight: float | None
-    """The weight of meaning against words, 1 for meaning alone."""
-    rerank: bool | None
-    """False leaves the reranker out."""
-    after: str | None
-    """A time with its zone, by the clock of the database: the search waits, within the time limit, until each index
-    has everything that was committed by then."""
-    max_age: float | str | None
-    """How many seconds an index may be behind, or a text such as "10 s"."""
-    min_relevance: float | None
-    """The lowest `relevance` of a hit, from 0 to 1."""
-    collapse: str | None
-    """Collapse hits with the same value of this payload field, or with the same "text", into the best."""
-    exact: bool
-    """Search for what was typed, and correct no typing error."""
-    order: str | None
-    """A payload field in whose order the documents that fit are returned, the greatest first after a minus:
-    "-updated_at" for the newest first."""
-    like: str | None
-    """A document as INDEX/ID, in place of a query: search for others like it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,13 @@ from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.search.fusion import failure_of
+from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import (
-    DEFAULT_LIMIT,
     LIKE_CHARS,
-    MAX_HITS,
     Asked,
     LikeDocument,
     Question,
-    SearchOptions,
     like_question,
     make_question,
 )

@@ -21,7 +21,8 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, SearchFailed, StoreError
 from rag_index.search.access import ALL_GROUPS, NOBODY, caller_of
 from rag_index.search.concurrency import Deadline
-from rag_index.search.question import DEFAULT_LIMIT, MAX_HITS, Question, SearchOptions, make_question, spaced, text_of
+from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
+from rag_index.search.question import Question, make_question, spaced, text_of
 from rag_index.search.relevance import collapse_key
 from rag_index.search.results import Answered, SearchHit, value_of
 from rag_index.search.soft_match import nearest_word

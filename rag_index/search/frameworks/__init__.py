@@ -13,7 +13,7 @@ import httpx
 
 from rag_index import errors
 from rag_index.core.connections import tls_context, why_failed
-from rag_index.search.question import SearchOptions
+from rag_index.search.options import SearchOptions
 
 if TYPE_CHECKING:
     from rag_index.search import SearchResult

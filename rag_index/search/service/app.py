@@ -20,12 +20,12 @@ from rag_index.core.extras import install_command
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.search import Caller, Document, Retriever, SearchResult
+from rag_index.search.options import MAX_CHARS
 from rag_index.search.results import Facets
 from rag_index.search.service import SearchService
 from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
 from rag_index.search.service.models import (
-    MAX_QUERY_CHARS,
     ChoicesBody,
     DocumentQuery,
     FacetsBody,
@@ -119,7 +119,7 @@ def make_router(service: SearchService) -> APIRouter:
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is `?document_id=..`.
         """
-        opened = unquote(request.headers.get(OPENED, ""))[:MAX_QUERY_CHARS] or None
+        opened = unquote(request.headers.get(OPENED, ""))[:MAX_CHARS] or None
         found = await service.document(
             index, document_id or query.document_id, caller_of(request), query, opened=opened
         )

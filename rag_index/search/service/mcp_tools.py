@@ -19,6 +19,7 @@ from rag_index.core.settings.index import CODE, CODE_FIELDS
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.search import Caller, Retriever
+from rag_index.search.options import Nothing, with_options
 from rag_index.search.service import SearchService
 from rag_index.search.service.answers import (
     CLOSED_INDEX,
@@ -36,6 +37,7 @@ from rag_index.search.service.answers import (
     verified_text,
 )
 from rag_index.search.service.models import (
+    AGENT_OPTIONS,
     MAX_DOCUMENT_CHARS,
     Asked,
     DocumentQuery,
@@ -83,6 +85,11 @@ class _Tool(Asked):
         raise NotImplementedError
 
 
+@with_options(
+    *AGENT_OPTIONS,
+    limit=(int, Field(default=10, ge=1, le=100, description="Documents at most.")),
+    filter=(dict[str, Any] | Nothing, None),
+)
 class _Search(_Tool, SearchArguments):
     """Find the documents that fit a query best, by meaning and by words.
 
@@ -90,13 +97,11 @@ class _Search(_Tool, SearchArguments):
     """
 
     tool = "search"
-    filter: dict[str, Any] | SkipJsonSchema[None] = None
-    limit: int = Field(default=10, ge=1, le=100)
-    """Documents at most."""
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
-        found = await service.search(self.text, caller, **self.model_dump(exclude={"query"}))
-        closed = [one for one in service.retriever.closed(caller) if one in (self.indexes or [one])]
+        options = self.model_dump(exclude={"query"})
+        found = await service.search(self.text, caller, **options)
+        closed = [one for one in service.retriever.closed(caller) if one in (options["indexes"] or [one])]
         said = cut("".join(f"Index {index}: {CLOSED_INDEX}.\n" for index in closed), MAX_NOTE)
         return bounded(lambda room: said + search_text(found, room - len(said)))
 

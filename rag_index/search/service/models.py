@@ -6,25 +6,23 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.core.settings.parts import PayloadKind  # noqa: TC001 - pydantic looks it up
-from rag_index.search.question import MAX_HITS
-from rag_index.search.results import (
-    MAX_FACET_VALUES,
-    AsOf,
-    Verified,
-)
+from rag_index.search.options import MAX_CHARS, SearchOptions, with_options
+from rag_index.search.results import MAX_FACET_VALUES, AsOf, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-MAX_QUERY_CHARS = 10_000
-MAX_NAMED_INDEXES = 1000
 MAX_FACETS = 100
 MAX_CITATIONS = 100
 MAX_DOCUMENT_CHARS = 200_000
+AGENT_OPTIONS = [
+    one for one in SearchOptions.__annotations__ if one not in ("filter", "groups", "timeout", "dense_weight")
+]
+"""The options that agents have alike with programs."""
 EXAMPLE_FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
 
@@ -63,42 +61,10 @@ LIKE = "like"
 
 
 class SearchArguments(Asked):
-    """The arguments of a search that HTTP and the tools of agents have in common."""
+    """What HTTP and the tools of agents ask alike; `with_options` gives each its options."""
 
-    query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
+    query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
     """Words, a question, or an exact name. A "phrase" in quotes must occur, and a -word after a minus must not."""
-    indexes: Annotated[list[str], Field(max_length=MAX_NAMED_INDEXES)] | SkipJsonSchema[None] = Field(
-        default=None, examples=[["comments", "solutions"]]
-    )
-    """The indexes to search; by default all."""
-    limit: int = Field(default=10, ge=1, le=MAX_HITS)
-    """The maximum number of documents."""
-    offset: int = Field(default=0, ge=0, lt=MAX_HITS)
-    """How many of the best documents to leave out: `next_offset` of the answer before, with all else as it was."""
-    rerank: bool | SkipJsonSchema[None] = None
-    """Whether the reranker of the settings reorders the best hits, which takes longer; by default it does."""
-    min_relevance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
-    """Leave out documents of a lower relevance, from 0 to 1, such as 0.5."""
-    collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
-    """Collapse documents with the same value of this field, or the same "text", into the best of them."""
-    order: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = Field(
-        default=None, examples=["-updated_at"]
-    )
-    """A field in whose order the documents that fit are returned; after a minus the newest or greatest first."""
-    exact: bool = False
-    """Whether to search for the words as they are, without correcting typing errors."""
-    after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(
-        default=None, examples=["2026-11-22T10:15:00Z"]
-    )
-    """A time by which the indexes must be complete; the search waits for it."""
-    max_age: Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | SkipJsonSchema[None] = Field(
-        default=None, examples=["10 s"]
-    )
-    """The maximum age of the indexes, such as "10 s"; the search waits for it."""
-    like: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
-        default=None, examples=["comments/4711"]
-    )
-    """A document as INDEX/ID, in place of a query, to find others like it."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("query"))
 
@@ -112,16 +78,13 @@ class SearchArguments(Asked):
     @property
     def text(self) -> str:
         """Return what to search for; "" if there is a document in its place."""
-        return "" if self.query == LIKE and self.like else self.query
+        return "" if self.query == LIKE and getattr(self, "like", None) else self.query
 
 
+@with_options(*AGENT_OPTIONS, "timeout", "dense_weight")
 class _Search(SearchArguments):
     """The arguments of both ways to search over HTTP."""
 
-    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """The time limit of the search, in seconds."""
-    dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
 
@@ -147,25 +110,23 @@ class SearchQuery(_Search):
 class WhyQuestion(Asked):
     """The question why a search does not find a document."""
 
-    query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
+    query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
     """What was searched for."""
-    document: str = Field(pattern="^[^/]+/.", max_length=MAX_QUERY_CHARS, examples=["comments/4711"])
+    document: str = Field(pattern="^[^/]+/.", max_length=MAX_CHARS, examples=["comments/4711"])
     """The document that was not found, as INDEX/ID."""
 
 
+@with_options("collapse", "limit")
 class WhyBody(WhyQuestion):
     """The body of `POST /why`."""
 
     filter: FilterField = Field(default=None, examples=[EXAMPLE_FILTER])
     """The filter of the search."""
-    collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
-    """The field by which the search collapsed documents."""
-    limit: int = Field(default=10, ge=1, le=MAX_HITS)
-    """How many documents the search returned at most."""
     groups: list[str] | SkipJsonSchema[None] = None
     """The groups for whom you ask; by default yourself."""
 
 
+@with_options("indexes", "timeout")
 class FacetsBody(Asked):
     """The body of `POST /facets`."""
 
@@ -173,16 +134,10 @@ class FacetsBody(Asked):
         default=None, examples=[["priority"]]
     )
     """The fields to count; by default all that have a keyword index."""
-    indexes: Annotated[list[str], Field(max_length=MAX_NAMED_INDEXES)] | None = Field(
-        default=None, examples=[["comments"]]
-    )
-    """The indexes to search; by default all."""
     filter: FilterField = Field(default=None, examples=[EXAMPLE_FILTER])
     """The payload fields that a document must match, as for a search."""
     limit: int = Field(default=10, ge=1, le=MAX_FACET_VALUES)
     """The maximum number of values of each field."""
-    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """The time limit, in seconds."""
 
 
 class VerifyBody(Asked):
@@ -223,7 +178,7 @@ class DocumentQuery(Asked):
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
         default=None, description="The number of a chunk to return with its neighbours."
     )
-    find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
+    find: Annotated[str, Field(max_length=MAX_CHARS)] | SkipJsonSchema[None] = Field(
         default=None, description="Words; the answer has the chunks with the most of them."
     )
     max_chars: Annotated[int, Field(ge=1, le=MAX_DOCUMENT_CHARS)] | SkipJsonSchema[None] = Field(
