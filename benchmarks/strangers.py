@@ -124,7 +124,7 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
     whole = url.render_as_string(hide_password=False)
     made = scaffold(whole, folder)
     (folder / "rag-index.toml").write_text(made.text, encoding="utf-8")
-    patient = {"timeout": 120, "index_timeout": 120}  # a busy machine leaves out no index
+    patient = {"timeout": 120}  # a busy machine leaves out no index
     own: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "retrieve": patient}
     settings = load_settings(folder / "rag-index.toml", **own)
     with contextlib.redirect_stderr(io.StringIO()):

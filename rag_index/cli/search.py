@@ -181,7 +181,7 @@ def _print_found(
     options = {name: value for name, value in options.items() if value is not None}
     options |= {"indexes": indexes or None, "filter": conditions, "groups": ALL_GROUPS if all_groups else caller}
     if timeout := options.get("timeout"):  # also of a single request to the store
-        limits |= {"timeout": timeout, "index_timeout": timeout}
+        limits["timeout"] = timeout
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
     with Retriever.from_settings(settings) as retriever:
         _warn_of_access(settings, indexes, retriever.closed(options["groups"]))

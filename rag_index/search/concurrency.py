@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections import Counter
@@ -161,18 +160,17 @@ class StoreThreads:
         deadline: Deadline,
         call: Callable[..., T],
         *args: Any,
-        patience: float = math.inf,
         during: str = "",
     ) -> T:
         """Return what a call returns, in a thread of the lane. A lane without a width has one.
 
-        Raises what the call raises, SearchTimedOut if it is not done in time, and SearchBusy if it has not begun within
-        its `patience` in seconds or by the deadline. A call that has begun keeps its thread until it ends.
+        Raises what the call raises, SearchTimedOut if it is not done in time, and SearchBusy if it has not begun by
+        then. A call that has begun keeps its thread until it ends.
         """
         loop, place, began = asyncio.get_running_loop(), PLACE.get(), time.monotonic()
         with ExitStack() as held:
             try:
-                async with asyncio.timeout(min(patience, deadline.left)):
+                async with asyncio.timeout(deadline.left):
                     for caller in (place[1] if place else "", None):
                         turns = asyncio.Semaphore(self._widths.get(lane, 1))
                         await (turns := self._turns.setdefault((loop, lane, caller), turns)).acquire()

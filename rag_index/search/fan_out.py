@@ -192,8 +192,8 @@ class FanOut:
         live = {index: self._live.cached(index, names.get(index)) for index in indexes}
         unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
         if unknown:
-            until = min(began + question.index_seconds, _before_reading(deadline)) + self._wait
-            loaded = await self._each(question, unknown, self._load, until)
+            until = _before_reading(deadline) + self._wait
+            loaded = await self._each(unknown, self._load, until)
             live |= self._settled(asked, unknown, loaded, "being opened")
             deadline.at += time.monotonic() - began if self._wait else 0.0
         for index, collection in live.items():
@@ -268,8 +268,8 @@ class FanOut:
             return store.word_counts(answer.live.collection, sorted(words), answer.own)
 
         if hybrid:
-            until = time.monotonic() + COUNT_SHARE * min(question.index_seconds, question.deadline.seconds)
-            for index, counts in (await self._each(question, hybrid, count, until)).items():
+            until = time.monotonic() + COUNT_SHARE * question.deadline.seconds
+            for index, counts in (await self._each(hybrid, count, until)).items():
                 if isinstance(counts, Exception):
                     if not isinstance(counts, SearchBusy):
                         asked.fail(index, counts)
@@ -303,7 +303,7 @@ class FanOut:
             return count_spellings(store, answer, words)
 
         until = time.monotonic() + COUNT_SHARE * question.deadline.seconds
-        found = await self._each(question, hybrid, count, until)
+        found = await self._each(hybrid, count, until)
         counts = [one for one in found.values() if not isinstance(one, Exception)]
         corrected = chosen_spellings(possible, typed, counts) if len(counts) == len(hybrid) else {}
         if corrected:
@@ -385,7 +385,7 @@ class FanOut:
             return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
 
         searched = {answer.index: answer for answer in answers}
-        found = await self._each(question, searched, search, _before_reading(question.deadline))
+        found = await self._each(searched, search, _before_reading(question.deadline))
         for index, result in self._settled(asked, searched, found).items():
             answer = searched[index]
             answer.points, answer.commits, seconds = result
@@ -403,11 +403,12 @@ class FanOut:
         until = _before_reading(question.deadline)
 
         def ask(_: StoreReader, answer: IndexAnswer) -> set[str]:
-            limit = min(question.index_seconds, until - time.monotonic())
-            return self._access.permitted(answer.index, question.caller, _documents_to_ask(answer), limit)
+            return self._access.permitted(
+                answer.index, question.caller, _documents_to_ask(answer), until - time.monotonic()
+            )
 
         asking = {answer.index: answer for answer in answers}
-        permitted = await self._each(asked.question, asking, ask, until) if asking else {}
+        permitted = await self._each(asking, ask, until) if asking else {}
         asked.seconds["access"] += time.perf_counter() - began if asking else 0.0
         for index, keys in self._settled(asked, asking, permitted, "waiting for its database").items():
             answer = asking[index]
@@ -436,7 +437,7 @@ class FanOut:
             missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
             unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
             if unread:
-                found = await self._each(question, unread, read, question.deadline.at)
+                found = await self._each(unread, read, question.deadline.at)
                 for index, payloads in self._settled(asked, unread, found).items():
                     for point in unread[index].points:
                         point.payload = payloads.get(point.id, point.payload)
@@ -478,7 +479,7 @@ class FanOut:
             ]
             return store.retrieve(answer.live.collection, ids, conditions=(*answer.own, *asked.question.conditions))
 
-        found = await self._each(asked.question, wanted, read, asked.question.deadline.at) if wanted else {}
+        found = await self._each(wanted, read, asked.question.deadline.at) if wanted else {}
         for index, points in found.items():
             if not isinstance(points, Exception):  # what was found is shown
                 admitted = [one for one in points if asked.question.admits(one.payload)]
@@ -487,24 +488,18 @@ class FanOut:
     # What the steps are made of
 
     async def _each(
-        self,
-        question: Question,
-        targets: Mapping[str, X],
-        call: Callable[[StoreReader, X], T],
-        until: float,
+        self, targets: Mapping[str, X], call: Callable[[StoreReader, X], T], until: float
     ) -> dict[str, T | Exception]:
         """Return what a call returns or raises for the target of each index, if it is done `until` a monotonic time.
 
-        Each index has its own time within that, and a thread of its own.
+        Each index has a thread of its own.
         """
         found: dict[str, T | Exception] = {}
-        seconds = question.index_seconds + self._wait
-        until = min(until, time.monotonic() + seconds)
 
         async def turn(index: str, target: X) -> None:
             try:
                 limit = Deadline(until - time.monotonic(), until)
-                found[index] = await self._threads.run(index, limit, self._threads.ask, call, target, patience=seconds)
+                found[index] = await self._threads.run(index, limit, self._threads.ask, call, target)
             except SearchTimedOut:
                 pass  # what there is not is late
             except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
@@ -517,8 +512,8 @@ class FanOut:
         self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = "being searched"
     ) -> dict[str, T]:
         """Return what was found in time, by index; the others get an error."""
-        seconds = min(asked.question.deadline.seconds, asked.question.index_seconds)
-        remedy = "search again in a moment, or allow more time ([retrieve] index_timeout)"
+        seconds = asked.question.deadline.seconds
+        remedy = "search again in a moment, or allow more time ([retrieve] timeout)"
         settled = {}
         for index in indexes:
             late = index not in found
@@ -532,7 +527,7 @@ class FanOut:
     async def _think(self, question: Question, call: Callable[..., T], *args: Any) -> T:
         """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
         try:
-            return await self._threads.run(WORDS_LANE, question.deadline, call, *args, patience=question.index_seconds)
+            return await self._threads.run(WORDS_LANE, question.deadline, call, *args)
         except asyncio.CancelledError:
             question.deadline.at = -math.inf  # the result is not needed any more
             raise

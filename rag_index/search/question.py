@@ -116,8 +116,6 @@ class Question:
     """What the query has, each time with another phrase that means the same: see `synonyms`."""
     hits: int | None = None
     """How many of the documents that are found become hits; by default `limit`."""
-    index_seconds: float = math.inf
-    """How long each index may take."""
     model: LikeDocument | None = None
     """The document that others are to be like: nothing is embedded, and an index of another model finds by words."""
 
@@ -361,6 +359,5 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     question = Question(
         text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
         phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
-        index_seconds=timeout or retrieve.index_timeout,
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None

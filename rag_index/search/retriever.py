@@ -86,6 +86,8 @@ CHUNK_PLACE = ("key", "document_id", "chunk")
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be collapsed."""
 FURTHER = "There may be documents further down that no search reaches: narrow it to see them."
+REQUEST_SHARE = 0.5
+"""The share of a search's time that one request to the store may take, so that the search can say what is wrong."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -157,7 +159,7 @@ class Retriever:
                 open_reader,
                 settings.store,
                 wait=settings.run.wait,
-                timeout=min(settings.store.timeout, settings.retrieve.index_timeout),
+                timeout=min(settings.store.timeout, REQUEST_SHARE * settings.retrieve.timeout),
                 patience=REQUEST_PATIENCE,
             ),
             open_embedder=open_embedder,
@@ -364,7 +366,7 @@ class Retriever:
 
         if not self._access.is_open(index, caller):
             return None, NOTHING_KNOWN, ""
-        deadline = Deadline.after(timeout or self._settings.retrieve.index_timeout)
+        deadline = Deadline.after(timeout or self._settings.retrieve.timeout)
         return await self._fan_out.read(index, deadline, read, known.problems)
 
     async def why(
@@ -421,8 +423,7 @@ class Retriever:
         searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_of(groups)
         check_fields(conditions, searched)
         known = await self._known()
-        limits = self._settings.retrieve
-        deadline = Deadline.after(timeout or min(limits.timeout, limits.index_timeout))
+        deadline = Deadline.after(timeout or self._settings.retrieve.timeout)
 
         async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
             if self._access.asks(index, given):

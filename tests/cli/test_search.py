@@ -135,8 +135,8 @@ def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     assert "index comments is empty" in run(desk, "search", "printer", "--index", "comments", code=1).stderr
 
 
-def test_a_time_limit_that_is_asked_for_holds_for_each_index_too(tmp_path):
-    desk = Desk(tmp_path / "desk", names=("titles",), extra="[retrieve]\nindex_timeout = 0.0001")
+def test_a_time_limit_that_is_asked_for_holds_in_place_of_that_of_the_settings(tmp_path):
+    desk = Desk(tmp_path / "desk", names=("titles",), extra="[retrieve]\ntimeout = 0.0001")
     desk.fill({"titles": [(1, "printer")]})
     late = run(desk, "search", "printer", code=1).stderr  # for an answer, or for a thread that begins
     assert "after 0.0001 s" in late or "has waited 0.0 s for its turn" in late

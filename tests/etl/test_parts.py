@@ -18,7 +18,6 @@ project = "test"
 [source]
 url = "sqlite:///source.db"
 [retrieve]
-index_timeout = 60
 timeout = 60
 [[indexes]]
 name = "notes"

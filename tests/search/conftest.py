@@ -15,7 +15,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.search.desk import PATIENT, Desk
 
 MODEL = "nomic-embed-text"
-SHARED = "[retrieve]\nindex_timeout = 30\ntimeout = 30"
+SHARED = "[retrieve]\ntimeout = 30"
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
 
 

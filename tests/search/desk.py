@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.stores.protocol import Store
 
-PATIENT = "[retrieve]\nindex_timeout = 30\ntimeout = 60"
+PATIENT = "[retrieve]\ntimeout = 60"
 """On a busy machine it takes seconds to open a store."""
 HEAD = """\
 project = "{project}"

@@ -31,7 +31,6 @@ url = "{url}"
 caller_roles = ["{role}_a", "{role}_b", "{role}_gone"]
 caller_settings = {{ "app.tenant" = "org.tenant" }}
 [retrieve]
-index_timeout = 30
 timeout = 30
 """
 INDEX = """

@@ -44,7 +44,7 @@ def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_i
         threading.Timer(0.3, closed.close).start()
         with pytest.raises(StoreError, match="closed"):
             closed.search_sync("printer")
-        with embedded.retriever(retrieve={"index_timeout": 1.0, "timeout": 30}, run={"wait": 100}) as retriever:
+        with embedded.retriever(retrieve={"timeout": 30}, run={"wait": 100}) as retriever:
             threading.Timer(3.0, holder.goes_on).start()
             assert eventually(lambda: answers(retriever) == 7)
 

@@ -77,7 +77,7 @@ def test_an_index_that_the_store_refuses_is_named_and_the_others_answer(served, 
 
 
 def test_a_server_that_goes_and_comes_back(served, qdrant):
-    with served.retriever(retrieve={"index_timeout": 1.0, "timeout": 5.0}) as retriever:
+    with served.retriever(retrieve={"timeout": 5.0}) as retriever:
         retriever.search_sync("printer", timeout=60)
         qdrant.stop()
         for _ in range(2):

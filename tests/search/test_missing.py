@@ -13,7 +13,6 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.search import Caller
 from rag_index.search.frameworks import found_in
-from rag_index.search.question import make_question
 from rag_index.search.results import missing_text
 from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools, search_text
@@ -113,13 +112,3 @@ def test_what_is_missing_is_one_sentence_for_each_index():
     assert missing_text({"b": "it hangs."}, {}, ["a"]) == "b did not answer: it hangs. This is only what a has."
     assert missing_text({}, {"a": "is still being filled"}, ["a"]) == "a is still being filled."
     assert missing_text({}, {"a": "is not indexed yet"}, []) == "a is not indexed yet."
-
-
-def test_the_time_that_a_search_asks_for_is_that_of_each_index_too(embedded):
-    def seconds(**options) -> tuple[float, float]:
-        question, _ = make_question(embedded.settings, "printer", options)
-        return question.deadline.seconds, question.index_seconds
-
-    retrieve = embedded.settings.retrieve
-    assert seconds() == (retrieve.timeout, retrieve.index_timeout)
-    assert seconds(timeout=100) == (100, 100)

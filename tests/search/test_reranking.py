@@ -55,7 +55,7 @@ class Shortest:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:
-    extra = "[retrieve]\nindex_timeout = 30\ntimeout = 60"
+    extra = "[retrieve]\ntimeout = 60"
     return Desk(tmp_path_factory.mktemp("desk"), extra=extra, template=template).fill()
 
 

@@ -104,7 +104,7 @@ def test_whoever_cannot_be_checked_gets_nothing(shown, fault):
         callers.append(north(shown, claims={}))
     if fault == "endless policy":
         config = shown.project.config
-        config.write_text(config.read_text().replace("index_timeout = 30", "index_timeout = 2"))
+        config.write_text(config.read_text().replace("timeout = 30", "timeout = 5"))
     with Retriever.from_settings(shown.project.config) as retriever:
         key = retriever.search_sync("printer", indexes=["tickets"], groups=north(shown)).hits[0].document_id
         if fault in FAULTS:

@@ -37,7 +37,7 @@ IT, information technology
 def desk(tmp_path_factory) -> Desk:
     folder = tmp_path_factory.mktemp("desk")
     (folder / "words.txt").write_text(WORDS, encoding="utf-8")
-    extra = '[retrieve]\nsynonyms = "words.txt"\nindex_timeout = 30\ntimeout = 60'
+    extra = '[retrieve]\nsynonyms = "words.txt"\ntimeout = 60'
     return Desk(folder, extra=extra, names=("comments",)).fill({"comments": ROWS})
 
 
@@ -110,7 +110,7 @@ def test_a_word_of_the_list_is_no_typing_error(tmp_path):
 
 def test_a_change_of_the_file_counts_in_the_next_search(desk, tmp_path):
     file = tmp_path / "words.txt"
-    desk.write(extra=f'[retrieve]\nsynonyms = "{file}"\nindex_timeout = 30\ntimeout = 60')
+    desk.write(extra=f'[retrieve]\nsynonyms = "{file}"\ntimeout = 60')
     file.write_text("boss, Anna\n")
     with desk.retriever() as retriever:
         assert ids(retriever.search_sync("the boss"))[0] == "1"
@@ -134,7 +134,7 @@ def test_a_select_gives_them(desk):
     query = "SELECT short, long FROM abbreviation WHERE short <> ':x'"
     for columns, wanted in (("short, long", ["2", "1"]), ("short", None)):
         text = query.replace("short, long", columns)
-        desk.write(extra=f'[retrieve]\nsynonyms = "{text}"\nindex_timeout = 30\ntimeout = 60')
+        desk.write(extra=f'[retrieve]\nsynonyms = "{text}"\ntimeout = 60')
         with desk.retriever() as retriever:
             result = retriever.search_sync("MBP")
             assert (ids(result)[:2] if wanted else None) == wanted
@@ -164,7 +164,7 @@ def test_a_list_costs_a_query_without_its_words_nothing(desk):
     file = desk.folder / "many.txt"
     file.write_text("".join(f"abbr{n}, words number {n}\n" for n in range(10_000)))
     os.utime(file)
-    desk.write(extra=f'[retrieve]\nsynonyms = "{file}"\nindex_timeout = 30\ntimeout = 60')
+    desk.write(extra=f'[retrieve]\nsynonyms = "{file}"\ntimeout = 60')
     with desk.retriever() as retriever:
         assert retriever.search_sync("abbr77").synonyms == {"abbr77": ("words number 77",)}
         assert not retriever.search_sync("The kitchen has no coffee").synonyms

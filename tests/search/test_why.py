@@ -32,7 +32,6 @@ project = "why"
 url = "{url}"
 [retrieve]
 timeout = 60
-index_timeout = 30
 [[indexes]]
 name = "tickets"
 table = "ticket"

@@ -111,7 +111,7 @@ def test_a_thousand_open_connections_do_not_stop_the_others(desk):
 
 @pytest.mark.long
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
-    limits = {"RAG_INDEX_RETRIEVE__TIMEOUT": "3", "RAG_INDEX_RETRIEVE__INDEX_TIMEOUT": "3"}
+    limits = {"RAG_INDEX_RETRIEVE__TIMEOUT": "3"}
     with (
         serving(served, **limits) as (process, url),
         ThreadPoolExecutor() as threads,

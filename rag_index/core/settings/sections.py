@@ -310,9 +310,7 @@ class RetrieveSettings(Section):
     """`[retrieve]`: how several indexes are searched together."""
 
     timeout: Number = Field(default=10.0, gt=0)
-    """The time limit of a whole search, in seconds."""
-    index_timeout: Number = Field(default=5.0, gt=0)
-    """The time limit of each index within a search, in seconds."""
+    """The time limit of a whole search, in seconds. Each index has four fifths of it."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 for the local embedder,
     0.9 for others, and 0.4 for a name in source code."""

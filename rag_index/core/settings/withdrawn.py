@@ -25,6 +25,7 @@ WITHDRAWN: dict[tuple[str, ...], str] = {
     ("watch", "burst_documents"): "a run of a watch embeds for 30 seconds, and then looks again",
     ("indexes", "depends_on"): "a run finds changed rows of other tables by itself",
     ("store", "server", "bulk"): "a first collection is live from its first commit, and Qdrant indexes what arrives",
+    ("retrieve", "index_timeout"): "each index has four fifths of `[retrieve] timeout`",
     ("retrieve", "rerank_top"): "a reranker reads the best 50 documents",
     ("retrieve", "idle_seconds"): "an embedded store is closed after five minutes without a search",
     ("serve", "timeout"): "a request may take 30 seconds",

@@ -251,7 +251,7 @@ def ask_collections(
 
 def _patient(settings: Settings) -> Settings:
     """Return settings for searches that have time."""
-    limits = {name: max(MIN_SEARCH_SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
+    limits = {"timeout": max(MIN_SEARCH_SECONDS, settings.retrieve.timeout)}
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
 
 

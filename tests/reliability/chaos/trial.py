@@ -116,7 +116,7 @@ class Trial:
     # Searches
 
     def _retriever(self) -> Retriever:
-        retrieve = self._settings.retrieve.model_copy(update={"timeout": WAIT, "index_timeout": WAIT})
+        retrieve = self._settings.retrieve.model_copy(update={"timeout": WAIT})
         store = self._settings.store.model_copy(update={"timeout": WAIT})
         return Retriever(self._settings.model_copy(update={"retrieve": retrieve, "store": store}))
 
