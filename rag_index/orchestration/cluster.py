@@ -66,6 +66,9 @@ NO_PAGES: dict[str, Any] = {
     "distributed.worker.http.routes": [],
     "distributed.dashboard.link": "",
 }
+CONNECTION: dict[str, Any] = {"distributed.dashboard.link": "", **MESSAGES_KEPT}
+"""A cluster of somebody else's. Its dashboard is open on its own machine at most: an empty link keeps it out of the
+log."""
 PRELOAD = "tasks.etl"
 """What workers import before their first shard. The fork server imports it once for all."""
 
@@ -106,7 +109,7 @@ class Workers(AbstractContextManager["Workers"]):
         import_dask()
         import dask
 
-        self._config.enter_context(dask.config.set(_connection(self._settings)))
+        self._config.enter_context(dask.config.set(CONNECTION))
         return self._settings.address
 
     def _start(self, count: int, *, again: bool = True) -> LocalCluster:
@@ -136,8 +139,7 @@ class Workers(AbstractContextManager["Workers"]):
         scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
         # What a person has set for all of Dask is for other clusters: this one has Dask's own values, and ours.
         lasting = {**dask.config.merge(*dask.config.defaults), **OWN_CLUSTER, **MESSAGES_KEPT}
-        lasting["temporary-directory"] = scratch
-        lasting |= {} if self._settings.dashboard else NO_PAGES
+        lasting |= {"temporary-directory": scratch, **NO_PAGES}
         self._config.enter_context(dask.config.set(lasting))
         if _forked():
             self._config.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}))
@@ -148,9 +150,8 @@ class Workers(AbstractContextManager["Workers"]):
             resources={"embed": self._at_a_time},
             processes=True,
             security=Security.temporary(),  # a certificate for this cluster, and no connection without it
-            # Any free port for what is not there; None would still take 8787, and warn.
-            dashboard_address=f"127.0.0.1:{8787 if self._settings.dashboard else 0}",
-            scheduler_kwargs={"dashboard": self._settings.dashboard},
+            dashboard_address="127.0.0.1:0",  # any port for what is not there; None would still take 8787, and warn
+            scheduler_kwargs={"dashboard": False},
             memory_limit=memory_per_worker(self._settings, 0),  # 0: no limit
         )
 
@@ -233,7 +234,7 @@ def count_workers(settings: ParallelSettings) -> int:
     address = settings.address
     try:
         with (
-            dask.config.set(_connection(settings)),
+            dask.config.set(CONNECTION),
             Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client,
         ):
             threads: int = sum(client.nthreads().values())
@@ -264,16 +265,3 @@ def _releases(versions: dict[str, Any]) -> dict[str, str]:
     return {name: str(packages[name]) for name in SAME_VERSIONS} | {
         "Python": ".".join(packages["python"].split(".")[:2])
     }
-
-
-def _connection(settings: ParallelSettings) -> dict[str, Any]:
-    # The scheduler's dashboard is open on its own machine at most: an empty link keeps it out of the log.
-    config: dict[str, Any] = {"distributed.dashboard.link": "", **MESSAGES_KEPT}
-    if settings.tls_ca_file is not None:
-        config |= {
-            "distributed.comm.require-encryption": True,
-            "distributed.comm.tls.ca-file": str(settings.tls_ca_file),
-            "distributed.comm.tls.client.cert": str(settings.tls_cert),
-            "distributed.comm.tls.client.key": str(settings.tls_key),
-        }
-    return config

@@ -25,7 +25,7 @@ class SearchHooks:
 
     def __init__(self, settings: Settings, index: IndexSettings, options: RunOptions) -> None:
         """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is embedded. Raises
-        SettingsError if golden file or metric cannot be used."""
+        SettingsError if the golden file cannot be used."""
         self._settings, self._index = settings, index
         self._gate: Gate | None = None
         if index.gate is not None:

@@ -78,13 +78,13 @@ def _open(settings: Settings) -> Reranker:
         return plugin(settings)
     if model.startswith(("http://", "https://")):
         return RerankServer(model, settings.retrieve.timeout)
-    return ModelReranker(model, settings.embedder.device)
+    return ModelReranker(model)
 
 
 class ModelReranker:
     """A Reranker that uses a CrossEncoder in this process. A text longer than its limit is judged by its beginning."""
 
-    def __init__(self, name: str, device: str) -> None:
+    def __init__(self, name: str) -> None:
         """Load the model of a folder or a name on the model hub. Raises RerankerError if that fails."""
         try:
             from sentence_transformers import CrossEncoder
@@ -96,13 +96,12 @@ class ModelReranker:
             ) from exc
 
         logging.disable_progress_bar()
-        self._name, chosen = name, None if device == "auto" else device
+        self._name = name
         try:
-            self._model: Any = CrossEncoder(str(Path(name).expanduser()), device=chosen)
+            self._model: Any = CrossEncoder(str(Path(name).expanduser()))
         except (OSError, ValueError, RuntimeError, AssertionError) as exc:
             raise RerankerError(
-                f"no reranker can be loaded from {name!r} on {device!r} ({one_line(exc)}): set reranker to the folder "
-                "or name of one, and [embedder] device to one that this machine has"
+                f"no reranker can be loaded from {name!r} ({one_line(exc)}): set reranker to the folder or name of one"
             ) from exc
         if (labels := self._model.config.num_labels) != 1:
             raise RerankerError(f"{name} gives {labels} numbers for a text, and not one: set reranker to another model")

@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from distributed.security import Security
@@ -139,9 +140,9 @@ def ready(cluster: Cluster, workers: int) -> None:
     )
 
 
-def project_on(tmp_path, services, address: str, more: str = "") -> Project:
+def project_on(tmp_path, services, address: str) -> Project:
     ollama, qdrant = services
-    return Project(tmp_path / "project", extra=SETTINGS.format(ollama=ollama, qdrant=qdrant, address=address) + more)
+    return Project(tmp_path / "project", extra=SETTINGS.format(ollama=ollama, qdrant=qdrant, address=address))
 
 
 def vectors_in_the_flow(*_given: object, **_options: object) -> None:
@@ -159,8 +160,9 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     cluster = Cluster(tmp_path, stack, tls=options).start(wheel, 2)
     ready(cluster, 2)
     (tmp_path / "project").mkdir()
-    more = "".join(f'{name.replace("-", "_")} = "../{file.name}"\n' for name, file in files.items())
-    project = project_on(tmp_path, services, cluster.address, more).fill(300)
+    flow = {"ca-file": certificate, "client.cert": certificate, "client.key": key}
+    stack.enter_context(dask.config.set({f"distributed.comm.tls.{name}": str(file) for name, file in flow.items()}))
+    project = project_on(tmp_path, services, cluster.address).fill(300)
     ollama.seconds_per_text = 0.02
 
     def kill_one() -> None:

@@ -67,14 +67,14 @@ def test_every_text_gets_its_vector_in_order_in_bounded_arrays(server, make_embe
 
 
 def test_the_identity_and_what_is_sent(server, make_embedder):
-    embedder = make_embedder(server, document_prefix="doc: ", query_prefix="ask: ", num_thread=3, keep_alive="7m")
+    embedder = make_embedder(server, document_prefix="doc: ", query_prefix="ask: ", num_thread=3)
     identity = embedder.identity()
     assert (identity.kind, identity.model, identity.digest) == ("ollama", server.model, server.digest)
     assert (identity.dimension, identity.document_prefix) == (8, "doc: ")
     assert_own_vectors(embedder.embed_documents(["one"]), ["doc: one"])
     assert_own_vectors(embedder.embed_queries(["one", "two"]), ["ask: one", "ask: two"])
     body = server.embeds()[-1].body
-    assert (body["truncate"], body["options"], body["keep_alive"]) == (False, {"num_thread": 3}, "7m")
+    assert (body["truncate"], body["options"], body["keep_alive"]) == (False, {"num_thread": 3}, "30m")
     assert make_embedder(server, model=server.model + ":latest").identity().model == server.model
 
 

@@ -108,10 +108,10 @@ def test_queries_that_find_nothing_in_either_collection_prove_nothing():
     assert verdict_on([LOST] * 300, [FOUND] * 300).passed, "what was empty may be filled"
 
 
-def queries_of(project: Project, content: str | None, metric: str = "recall@10"):
+def queries_of(project: Project, content: str | None):
     if content is not None:
         (project.folder / "golden.jsonl").write_text(content)
-    gate = f'[indexes.gate]\nqueries = "golden.jsonl"\nmetric = "{metric}"\n'
+    gate = '[indexes.gate]\nqueries = "golden.jsonl"\n'
     project.write_settings(project.config.read_text() + gate)
     return check_gate(project.settings, project.settings.index("notes"))
 

@@ -68,7 +68,7 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
         (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
         (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
-        (busy(), TORCH, "a GPU (device)"),
+        (busy(), TORCH, "a GPU, or"),
         (busy(), ollama(), "1 embedding server: more at a time is not faster, since Ollama"),
         (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: more at a time"),
         (busy(), VLLM, "1 embedding server: one more, on another GPU"),

@@ -350,7 +350,6 @@ MISTAKES = [
         "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://a'\nhosts = ['http://b']\n" + VALID,
         "[embedder]: url and hosts name servers twice: give one of them",
     ),
-    ("[parallel]\naddress = 'tls://h:1'\n" + VALID, "a tls:// address needs tls_ca_file, tls_cert and tls_key"),
     ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
     (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
     (VALID.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
@@ -422,13 +421,11 @@ def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monke
 def test_a_setting_that_is_gone_is_ignored_and_told_once_what_decides_it_now(load, monkeypatch, caplog, place):
     withdrawn._say.cache_clear()
     table, key = ".".join(place[:-1]), place[-1]
-    tables = {
-        "source": SOURCE + f"{key} = 1\n" + INDEX, "indexes": f"{VALID}{key} = 1\n",
-        "indexes.context": f'{VALID}[{table}]\nmodel = "m"\n{key} = 1\n',
-    }  # fmt: skip
-    valid = f'{VALID}[{table}]\nmodel = "m"\n' if table == "indexes.context" else VALID
+    needed = {"indexes.context": 'model = "m"', "indexes.gate": 'queries = "golden.jsonl"'}.get(table)
+    valid = f"{VALID}[{table}]\n{needed}\n" if needed else VALID
+    tables = {"source": SOURCE + f"{key} = 1\n" + INDEX, "indexes": f"{VALID}{key} = 1\n"}
     for _ in range(2):
-        settings = load(tables.get(table, f"{VALID}[{table}]\n{key} = 1\n"))
+        settings = load(tables.get(table, f"{valid}{'' if needed else f'[{table}]'}\n{key} = 1\n"))
     assert settings.model_dump() == load(valid).model_dump()
     told = [one for one in caplog.messages if one.startswith("rag-index.toml")]
     name = f"[[{table}]] {key}" if table == "indexes" else f"[{table}] {key}"

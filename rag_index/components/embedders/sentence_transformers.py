@@ -123,16 +123,14 @@ def _load(settings: EmbedderSettings) -> Any:
 
     logging.disable_progress_bar()  # each worker would print one while loading
     torch.set_num_threads(1)  # workers are processes, and their threads would compete for the same cores
-    device = None if settings.device == "auto" else settings.device
     model = str(Path(settings.model).expanduser())
     try:
-        return SentenceTransformer(model, device=device).eval()
+        return SentenceTransformer(model).eval()
     except (OSError, ValueError) as exc:
         raise ModelMissing(
             f"no model can be loaded from {settings.model!r} ({one_line(exc)}): set model to the folder of one"
         ) from exc
-    except (RuntimeError, AssertionError) as exc:  # this machine does not have the device
+    except (RuntimeError, AssertionError) as exc:  # of the GPU, mostly
         raise EmbedderError(
-            f"{settings.model} cannot be loaded on {settings.device!r} ({one_line(exc)}): "
-            "set device to one that this machine has"
+            f"{settings.model} cannot be loaded ({one_line(exc)}): CUDA_VISIBLE_DEVICES= in the environment hides a GPU"
         ) from exc

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import EmbedderSettings
 
+KEEP_ALIVE = "30m"
+"""How long Ollama keeps a model loaded after its last request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -60,7 +63,6 @@ class OllamaEndpoint(Endpoint):
 
     def __init__(self, url: str, settings: EmbedderSettings, dimensions: int | None = None) -> None:
         super().__init__(url, settings, dimensions)
-        self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None
         self._options = {"num_thread": settings.num_thread} if settings.num_thread else None
         self._client = ollama.AsyncClient(host=url, **self._client_options)
@@ -70,7 +72,7 @@ class OllamaEndpoint(Endpoint):
         """Send the request that the library's client would, whose reading of the answer costs twice as much."""
         body: dict[str, Any] = {"model": self._model, "input": texts, "truncate": False}
         body |= {"options": self._options} if self._options else {}
-        body |= {"keep_alive": self._keep_alive}
+        body |= {"keep_alive": KEEP_ALIVE}
         return self._vectors((await self._post(f"{self.url}/api/embed", body))["embeddings"])
 
     async def generate(self, prompt: str, **options: float) -> Answer:
@@ -83,7 +85,7 @@ class OllamaEndpoint(Endpoint):
                 stream=False,
                 think=False,
                 options={**(self._options or {}), **options},
-                keep_alive=self._keep_alive,
+                keep_alive=KEEP_ALIVE,
             )
         ended = bool(answer.done) and answer.done_reason != "length"  # neither holds if it repeats itself endlessly
         return Answer(answer.response or "", ended, answer.prompt_eval_count)

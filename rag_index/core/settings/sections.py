@@ -6,7 +6,7 @@ import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
@@ -108,10 +108,6 @@ class EmbedderSettings(Section):
     `auto`: 4 with `ollama`, 16 with `openai`."""
     num_thread: PositiveInt | None = None
     """How many threads Ollama uses for a request. Not set: Ollama chooses."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """Where sentence-transformers models run, the reranker too: `auto`, `cuda`, `mps` or `cpu`."""
-    keep_alive: str = "30m"
-    """How long Ollama keeps the model loaded, and the one that writes contexts."""
     options: dict[str, Any] = Field(default={})
     """Options for the [plug-in](plugins.md)."""
 
@@ -221,25 +217,9 @@ class ParallelSettings(Section):
     embedding is listed as failed. `auto`: the expected need limits the number of workers, and none is ended."""
     serial: bool = False
     """Whether a run embeds in its own process, one shard after another."""
-    dashboard: bool = False
-    """Whether a run with workers has [Dask's dashboard](operations.md#who-may-look-at-dasks-dashboard)."""
     address: DaskAddress | None = None
-    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then ignored."""
-    tls_ca_file: Path | None = None
-    """With a `tls://` address: the certificate authority that vouches for scheduler and workers."""
-    tls_cert: Path | None = None
-    """With a `tls://` address: the flow's certificate."""
-    tls_key: Path | None = None
-    """With a `tls://` address: the certificate's key."""
-
-    @model_validator(mode="after")
-    def _check_consistency(self) -> ParallelSettings:
-        files = (self.tls_ca_file, self.tls_cert, self.tls_key)
-        if (self.address or "").startswith("tls://") and None in files:
-            raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
-        if any(files) and not (self.address or "").startswith("tls://"):
-            raise ValueError("tls_ca_file, tls_cert and tls_key need an address that begins with tls://")
-        return self
+    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then ignored. Dask's own
+    configuration has the certificates of a [`tls://` address](operations.md#more-than-one-machine)."""
 
 
 def _check_suffix(value: Path) -> Path:
@@ -286,10 +266,8 @@ class GateSettings(Section):
     queries: Path
     """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the folder of the settings
     file."""
-    metric: str = Field(default="recall@10", pattern=r"^[^@\s]+( [^@\s]+)*@[1-9]\d{0,3}$")
-    """The measure of a search: `recall@k`, `MRR@k` or `nDCG@k`."""
     max_loss: Share = 0.02
-    """How far the mean of the metric may fall in the rebuilt collection: 0.02 is 2 points of recall."""
+    """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2 points."""
 
 
 class RecencySettings(Section):

@@ -25,7 +25,6 @@ from rag_index.search.evaluation.measures import (
     chance_of_loss,
     measure,
     needed_queries,
-    parse_metric,
 )
 from rag_index.search.fusion import ranked
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
 NOT_ASKED = "the gate was not asked (--allow-loss)"
 
+METRIC = Metric("recall", 10)
 WAYS: dict[str, float | None] = {SEARCH: None, MEANING: 1.0, WORDS: 0.0}
 """The weight of meaning by way of searching; None is that of the settings."""
 Ranking = tuple[str, ...]
@@ -49,14 +49,13 @@ Answers = Mapping[str, Sequence[Ranking]]
 def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
     """Return the golden queries of an index's gate; none if it has no gate.
 
-    Raises SettingsError if the golden file or the metric cannot be used.
+    Raises SettingsError if the golden file cannot be used.
     """
     path = settings.golden_file(index)
     if path is None or index.gate is None:
         return []
     place = f"index {index.name}, [indexes.gate]"
     try:
-        parse_metric(index.gate.metric)
         queries = read_golden(path, index.name)
     except SettingsError as error:
         raise SettingsError(f"{place}: {error}") from error
@@ -86,9 +85,9 @@ def ask(
     gate = index.gate
     if gate is None:
         raise SettingsError(f"index {index.name} has no gate: add a table [indexes.gate] to it")
-    limit, texts = parse_metric(gate.metric).cutoff, [query.query for query in queries]
+    texts = [query.query for query in queries]
     answers: list[Answers] = []
-    for found in ask_collections(settings, index, store, collections, texts, limit):
+    for found in ask_collections(settings, index, store, collections, texts, METRIC.cutoff):
         ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
         answers.append({way: [tuple(name for _, name in ranked(one, ways[way])) for one in found] for way in ways})
     return answers
@@ -98,20 +97,19 @@ def judge(
     gate: GateSettings, queries: Sequence[GoldenQuery], before: Answers, after: Answers, gone: Sequence[str] = ()
 ) -> GateVerdict:
     """Return the verdict on what the queries found before and after, by the ways that both have."""
-    metric = parse_metric(gate.metric)
     ways = [way for way in WAYS if way in before and way in after]
     level = LEVEL / len(ways)
     found = tuple(
-        _judge_way(gate, metric, level, way, list(zip(queries, before[way], after[way], strict=True))) for way in ways
+        _judge_way(gate, level, way, list(zip(queries, before[way], after[way], strict=True))) for way in ways
     )
-    return GateVerdict(str(metric), len(queries), gate.max_loss, found, tuple(gone))
+    return GateVerdict(str(METRIC), len(queries), gate.max_loss, found, tuple(gone))
 
 
 def _judge_way(
-    gate: GateSettings, metric: Metric, level: float, way: str, found: Sequence[tuple[GoldenQuery, Ranking, Ranking]]
+    gate: GateSettings, level: float, way: str, found: Sequence[tuple[GoldenQuery, Ranking, Ranking]]
 ) -> WayVerdict:
-    first, count = Metric("MRR", metric.cutoff), len(found)
-    measured = [(measure(metric, old, one.relevant), measure(metric, new, one.relevant)) for one, old, new in found]
+    first, count = Metric("MRR", METRIC.cutoff), len(found)
+    measured = [(measure(METRIC, old, one.relevant), measure(METRIC, new, one.relevant)) for one, old, new in found]
     ranked = [
         (was + measure(first, old, one.relevant), now + measure(first, new, one.relevant))
         for (one, old, new), (was, now) in zip(found, measured, strict=True)
@@ -145,7 +143,7 @@ class Gate:
     """The gate of one run of an index that has one, which asks if the run is a rebuild that is to be `asked` about."""
 
     def __init__(self, settings: Settings, index: IndexSettings, gate: GateSettings, *, asked: bool) -> None:
-        """Read the golden queries. Raises SettingsError if golden file or metric cannot be used."""
+        """Read the golden queries. Raises SettingsError if the golden file cannot be used."""
         self._settings, self._index, self._gate, self._asked = settings, index, gate, asked
         self._queries = check_gate(settings, index) if asked else []
 

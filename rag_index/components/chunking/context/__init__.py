@@ -43,7 +43,6 @@ class ContextChunker:
             hosts=context.hosts or (embedder.hosts if embedder.kind == "ollama" else [DEFAULT_HOST]),
             model=context.model,
             timeout=context.timeout,
-            keep_alive=embedder.keep_alive,
             requests_in_flight=CONCURRENCY,
             num_thread=embedder.num_thread,
         )
