@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.progress import ProcessState
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import Settings
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
 FIRST_PAGE_ROWS = 2000
 ROW_CHARS = 500
-DAY = 86_400.0
+DAY, KEEP_DAYS = 86_400.0, 90
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 logger = logging.getLogger("rag_index.indexing")
@@ -204,7 +203,7 @@ def _finish(opened: Opened, record: RunRecord) -> None:
     outcome.say(outcome.missing_contexts)
     _record_end(opened, record)
     if not opened.run_id.startswith(WATCH):  # there are too many of these
-        prune(opened.settings, opened.ledger)
+        prune(opened.ledger)
 
 
 def _fail(opened: Opened, record: RunRecord, error: BaseException) -> None:
@@ -228,13 +227,13 @@ def _record_end(opened: Opened, record: RunRecord) -> None:
     opened.ledger.finish_run(opened.run_id, state=outcome.state, message=outcome.message, report=report)
 
 
-def prune(settings: Settings, ledger: Ledger) -> None:
-    """Delete rows of the ledger that are older than `[run] keep_days`, and contexts. A fault is left to the next run.
+def prune(ledger: Ledger) -> None:
+    """Delete rows of the ledger that are older than `KEEP_DAYS`, and contexts. A fault is left to the next run.
     Each deletion is a transaction of its own, so a death in the middle leaves the rest to the next run, too. Nothing is
     deleted that a run or a watch still needs."""
-    before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
+    before = max(0.0, ledger.clock() - KEEP_DAYS * DAY)
     try:
         ledger.prune(before)
         ledger.prune_contexts(before)
     except RagIndexError as error:
-        logger.warning("what is older than [run] keep_days was not deleted: %s", error)
+        logger.warning("what is older than 90 days was not deleted: %s", error)

@@ -241,9 +241,6 @@ class RunSettings(Section):
     A command waits at its start only if `--wait` says so."""
     wait: SkipJsonSchema[Number] = Field(default=0.0, ge=0, exclude=True)
     """How long a command waits at its start, and for an embedded store in use: `--wait`."""
-    keep_days: Number = Field(default=90.0, ge=1)
-    """How long the history is kept, in days, at least 1: runs, and contexts that no document needs. Each run deletes
-    [older ones](operations.md#what-is-pruned)."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
     """The file into which each run writes the metrics of every index's last run, in Prometheus's text format
     (`.prom`)."""

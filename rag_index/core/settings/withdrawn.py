@@ -17,6 +17,7 @@ WITHDRAWN: dict[tuple[str, ...], str] = {
     ("indexes", "changed_since"): "the database computes digests of its rows, which find every change",
     ("run", "max_cost"): "the limit that the provider of the embeddings offers bounds what a run costs",
     ("embedder", "wait_for_recovery"): "`[run] wait_for_recovery` says how long a run waits for any of its services",
+    ("run", "keep_days"): "the history is kept for 90 days",
     ("run", "wait"): "a flow waits for `[run] wait_for_recovery` seconds, and a command for as long as `--wait` says",
     ("embedder", "price"): "`rag-index plan` says how many characters a run embeds",
     ("source", "changes"): "a watch needs no set-up: it asks the database whether anything was written",
