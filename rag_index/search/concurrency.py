@@ -6,19 +6,17 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from rag_index.core.machine import in_thread
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
 
     from rag_index.components.stores.protocol import StoreReader
 
@@ -178,14 +176,19 @@ class StoreThreads:
             except TimeoutError:
                 waited = time.monotonic() - began
                 raise SearchBusy(f"the search has waited {waited:.1f} s for its turn; come back later") from None
-            future = in_thread(partial(call, *args), "rag-index-store")
             leave = held.pop_all().close
+        future = Future[T]()
+        future.set_running_or_notify_cancel()  # nothing can end the thread
 
-        def end(_: Future[T]) -> None:
+        def work() -> None:
+            try:
+                future.set_result(call(*args))
+            except BaseException as error:  # noqa: BLE001 - the future raises it
+                future.set_exception(error)
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(leave)
 
-        future.add_done_callback(end)
+        threading.Thread(target=work, name="rag-index-store", daemon=True).start()
         return await deadline.result_of(future, during)
 
     def ask(self, call: Callable[..., T], *args: Any) -> T:

@@ -69,7 +69,6 @@ def in_thread(call: Callable[[], T], name: str) -> Future[T]:
     """Call this in a thread of its own, in a copy of the caller's context, and return the future of its result. The
     thread is a daemon: a program that ends in between, by Ctrl-C for example, does not wait for it."""
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # nothing can end the thread
 
     def settle() -> None:
         try:
