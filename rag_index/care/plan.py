@@ -284,7 +284,7 @@ def _compare(
     live: Collection | None,
 ) -> None:
     collection_id = live.id if live else NO_COLLECTION
-    hidden = hidden_by_policies(ledger, settings.alias(index.name), policy_digest(source))
+    hidden = hidden_by_policies(live, policy_digest(source))
     guard = DeleteGuard(ledger, live, settings.run.delete_guard, hidden=hidden) if live else None
     count_parts(source, index, guard)
     cost = CostCounter(settings, index, live.chars_per_second if live else None)

@@ -122,15 +122,15 @@ class DeleteGuard:
         )
 
 
-def hidden_by_policies(ledger: Ledger, alias: str, *digests: str) -> str:
+def hidden_by_policies(live: Collection | None, *digests: str) -> str:
     """Return why what an index lacks may only be hidden, if one of the digests is not that of its last run."""
-    known = ledger.defined(alias, "policies")
-    return "" if {*digests} == {known} else "row level security, or the role that reads, changed since the last run"
+    same = live is None or {*digests} == {live.policies}
+    return "" if same else "row level security, or the role that reads, changed since the last run"
 
 
 def hidden_now(opened: Opened, scan: Scan) -> str:
     """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
-    return hidden_by_policies(opened.ledger, opened.alias, scan.policies, policy_digest(opened.source))
+    return hidden_by_policies(opened.live, scan.policies, policy_digest(opened.source))
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:

@@ -30,7 +30,7 @@ class Deleted:
 def count_parts_of(opened: Opened) -> dict[str, int]:
     """Count the rows of each part. Raises as `count_parts`, unless a person allowed the loss."""
     live = None if opened.options.allow_deletes else opened.live
-    hidden = hidden_by_policies(opened.ledger, opened.alias, policy_digest(opened.source)) if live else ""
+    hidden = hidden_by_policies(live, policy_digest(opened.source))
     guard = DeleteGuard(opened.ledger, live, opened.settings.run.delete_guard, hidden) if live else None
     return count_parts(opened.source, opened.index, guard)
 
@@ -59,8 +59,8 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
         if not scan.diff.leaves_some:
-            if not scan.target.rebuild:
-                ledger.define(opened.alias, scan.policies, "policies")
+            if not scan.target.rebuild and collection.policies != scan.policies:
+                ledger.update_collection(cid, policies=scan.policies)
             ledger.forget_unseen_failures(cid)
             ledger.note_whole(cid)
         complete = not ledger.count_emptied()  # those must be read again

@@ -134,7 +134,7 @@ def publish(
     with record.stopwatch.stage("publish"):
         if target.rebuild:
             if live := _publish_rebuilt(opened, scan, record, hooks):
-                ledger.define(opened.alias, scan.policies, "policies")
+                ledger.update_collection(collection.id, policies=scan.policies)
             did = f"{outcome.verified}; {collection.name} is {'' if live else 'not '}live now"
         else:
             did = counted(opened, target)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-FIRST = 19
-"""The oldest version that can be brought up to date."""
+KNOWN = (19,)
+"""The versions that can be brought up to date."""
 
 
 def migrate(connection: Connection, version: int) -> None:
@@ -29,7 +29,7 @@ def migrate(connection: Connection, version: int) -> None:
             connection.execute(sa.text("UPDATE rag_index_schema_version SET version = :number"), {"number": number})
 
 
-def _to_20(connection: Connection) -> None:
+def _to_21(connection: Connection) -> None:
     """The watch is the run, repeated; the delete guard and erasures keep a number for each collection."""
 
     def run(*statements: str) -> None:
@@ -41,9 +41,11 @@ def _to_20(connection: Connection) -> None:
         "ALTER TABLE rag_index_collections ADD COLUMN held_since FLOAT",
         "ALTER TABLE rag_index_collections ADD COLUMN erasable INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE rag_index_collections ADD COLUMN erased_at FLOAT",
+        "ALTER TABLE rag_index_collections ADD COLUMN policies TEXT DEFAULT '' NOT NULL",
         """UPDATE rag_index_collections SET
             held = (SELECT count(*) FROM rag_index_documents AS d WHERE d.collection_id = id AND held_at IS NOT NULL),
             held_since = (SELECT min(held_at) FROM rag_index_documents AS d WHERE d.collection_id = id),
+            policies = coalesce((SELECT position FROM rag_index_slots WHERE name = 'policies of ' || alias), ''),
             erasable = (SELECT count(*) FROM rag_index_erasures AS e
                 WHERE e.alias = rag_index_collections.alias AND e.pending_since IS NOT NULL)""",
         "DROP INDEX rag_index_held_documents",
@@ -66,9 +68,6 @@ def _to_20(connection: Connection) -> None:
             at FLOAT NOT NULL, PRIMARY KEY (collection_id, part))""",
         """INSERT INTO rag_index_sizes SELECT collection_id, part, max(documents), :now FROM rag_index_sizes_before
             GROUP BY collection_id, part""",
-        "CREATE TABLE rag_index_definitions (name TEXT NOT NULL PRIMARY KEY, text TEXT NOT NULL)",
-        "INSERT INTO rag_index_definitions SELECT name, position FROM rag_index_slots WHERE name LIKE 'stores of %'",
-        "INSERT INTO rag_index_definitions SELECT name, position FROM rag_index_slots WHERE name LIKE 'policies of %'",
         "DROP TABLE rag_index_positions",
         """CREATE TABLE rag_index_positions (alias TEXT NOT NULL PRIMARY KEY, collection_id INTEGER NOT NULL,
             commits INTEGER NOT NULL, at FLOAT NOT NULL, how TEXT NOT NULL)""",
@@ -81,4 +80,4 @@ def _to_20(connection: Connection) -> None:
     run(*(f"DROP TABLE IF EXISTS rag_index_{name}" for name in (*gone, *scans)))
 
 
-STEPS: dict[int, Callable[[Connection], None]] = {20: _to_20}
+STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21}

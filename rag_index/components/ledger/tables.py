@@ -57,7 +57,7 @@ collections = _table(
     filled(created_at=Float),
     optional(chars_per_second=Float, held_since=Float),
     filled("0", whole_in=Integer, commits=Integer, held=Integer),
-    filled("", committed_at=Text, written_by=Text),
+    filled("", committed_at=Text, written_by=Text, policies=Text),
     filled("0", erasable=Integer),
     optional(erased_at=Float),
 )
@@ -153,9 +153,6 @@ contexts = _table(
     rowid=False,
 )
 
-definitions = _table("definitions", primary(name=Text), filled(text=Text))
-"""What the policies of an index were, by what it is and the alias."""
-
 scans = _table("scans", [sa.Column("number", Integer, primary_key=True, autoincrement=True)], filled(alias=Text))
 
 scan_metadata = sa.MetaData()
@@ -183,7 +180,7 @@ source_keys = scan_table("source_keys", primary(key=Text))
 
 
 LEDGER_VERSION = 21
-"""Raise it with each change of a table: a ledger of another version is refused."""
+"""Raise it with each change of a table, and add a step to `migrations`."""
 
 
 def create_tables(connection: Connection, *, redacted_url: str, read_only: bool) -> None:
@@ -200,7 +197,7 @@ def create_tables(connection: Connection, *, redacted_url: str, read_only: bool)
     if version is None:
         metadata.create_all(connection)
         connection.execute(schema_version.insert().values(version=LEDGER_VERSION))
-    elif migrations.FIRST <= version < LEDGER_VERSION and not read_only:
+    elif version in migrations.KNOWN and not read_only:
         migrations.migrate(connection, version)
         logger.info("the ledger %s was brought from version %s to %s", redacted_url, version, LEDGER_VERSION)
     elif version != LEDGER_VERSION:
@@ -214,7 +211,7 @@ def _other_version(version: int, redacted_url: str) -> str:
     found = f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}"
     if version > LEDGER_VERSION:
         return f"{found}: a newer rag-index wrote it, so upgrade this one"
-    if version >= migrations.FIRST:
+    if version in migrations.KNOWN:
         return f"{found}: `rag-index index-all` brings it up to date"
     return (
         f"{found}: move the file away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it "
@@ -327,6 +324,8 @@ class Collection:
     committed_at: str
     written_by: str = ""
     """A hash of the settings by which it was last written, or a run began to; "" if that is unknown."""
+    policies: str = ""
+    """The digest of the row level security that its reader had when the last run over all documents came to its end."""
     erasable: int = 0
     """How many documents were deleted or changed since the last erasure; a document counts each time."""
     erased_at: float | None = None

@@ -13,7 +13,6 @@ from rag_index.components.ledger.tables import (
     Reached,
     WatchRecord,
     collections,
-    definitions,
     failed_documents,
     positions,
     watches,
@@ -38,15 +37,6 @@ class WatchRows(LedgerConnection):
     def update_watch(self, alias: str, **values: Any) -> None:
         """Change columns of a watch."""
         self._write(watches.update().where(watches.c.alias == alias).values(**values))
-
-    def defined(self, alias: str, what: str) -> str:
-        """Return what the `policies` of an index were; "" if that is unknown."""
-        found = self._value(sa.select(definitions.c.text).where(definitions.c.name == f"{what} of {alias}"))
-        return str(found or "")
-
-    def define(self, alias: str, definition: str, what: str) -> None:
-        """Record what the `policies` of an index are."""
-        self._put_row(definitions, {"name": f"{what} of {alias}"}, {"text": definition})
 
     # By when an index was complete
 
