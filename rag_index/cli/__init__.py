@@ -37,7 +37,7 @@ COMMAND_GROUPS = {
         "plan": "status", "index-all": "runs", "rebuild": "runs", "rollback": "runs", "watch": "runs",
     },
     "Look": {"status": "status", "audit": "status"},
-    "Search": dict.fromkeys(("search", "like", "why", "verify", "serve", "mcp"), "search"),
+    "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
     "Repair": dict.fromkeys(("doctor", "erase", "drop", "export", "move"), "runs"),
     "Measure": {"evaluate": "search", "benchmark": "runs"},
 }  # fmt: skip
@@ -46,6 +46,7 @@ COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module i
 SECOND_NAMES = {"index": "index-all"}
 NOW = {
     "retry-failed": "index-all --retry-failed", "failed": "status --failed", "report": "status --report",
+    "like": "search --like", "why": "search QUERY --why",
 }  # fmt: skip
 """What commands of earlier versions are now."""
 NO_NUMBER = "-"

@@ -1,4 +1,4 @@
-"""The commands that search (`search`, `like`, `verify`), measure that (`evaluate`), or serve it (`serve`, `mcp`)."""
+"""The commands that search (`search`, `verify`), measure that (`evaluate`), or serve it (`serve`, `mcp`)."""
 
 from __future__ import annotations
 
@@ -87,51 +87,47 @@ _found_options = options(
     _option("order", "FIELD"),
     search_options("Search"),
 )
-offset_option = _option("offset", "N")
-explain_option = click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
+NOT_WITH_WHY = ("offset", "explain", "dense_weight", "after", "max_age", "exact", "no_rerank")
+"""Options of a search that do not decide whether a document is found."""
 
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
-@click.argument("query")
+@click.argument("query", default="")
+@click.option("--like", metavar="INDEX/ID", help="Find documents like this one, which is left out. It takes no QUERY.")
+@click.option("--why", "sought", metavar="INDEX/ID", help="Say why QUERY does not find this document, and what helps.")
 @_found_options
-@offset_option
-@explain_option
+@_option("offset", "N")
+@click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @_option("dense_weight", "A")
 @_option("after", "TIME")
 @_option("max_age", "AGE")
 @_option("exact", is_flag=True)
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
-def search(context: Context, query: str, no_rerank: bool, **chosen: Any) -> int:
+def search(context: Context, query: str, like: str | None, sought: str | None, no_rerank: bool, **chosen: Any) -> int:
     """Find the documents that fit QUERY best, in all indexes at once.
 
     A passage must have what stands in "quotes", and must not have a -word after a minus.
     """
+    if like is not None:
+        if query or sought is not None:
+            raise click.UsageError(f"--like takes no {'QUERY' if query else '--why'}: ask one after the other")
+        return _print_found(context, "", {"reranker": None}, like=like, **chosen)
     if not query.strip():
         raise click.UsageError("the query is empty")
-    return _print_found(context, query, {"reranker": None} if no_rerank else {}, **chosen)
+    if sought is None:
+        return _print_found(context, query, {"reranker": None} if no_rerank else {}, **chosen)
+    others = {name: chosen.pop(name, no_rerank) for name in NOT_WITH_WHY}
+    if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value]:
+        raise click.UsageError(f"--why does not take {', '.join(given)}: leave it out")
+    _print_why(context, query, sought, **chosen)
+    return 0
 
 
-@command(example="like comments/4711 --limit 5")
-@click.argument("document", metavar="INDEX/ID")
-@_found_options
-@offset_option
-@explain_option
-def like(context: Context, document: str, **chosen: Any) -> int:
-    """Find documents like this one, in all indexes at once.
-
-    The document itself is left out, and so are those that repeat its text. Nothing is embedded.
-    """
-    return _print_found(context, "", {"reranker": None}, like=document, **chosen)
-
-
-@command(example='why "printer offline" comments/4711')
-@click.argument("query")
-@click.argument("document", metavar="INDEX/ID")
-@_found_options
-def why(
+def _print_why(
     context: Context,
     query: str,
     document: str,
+    *,
     filters: tuple[str, ...],
     caller: Caller,
     wait: float | None,
@@ -139,10 +135,8 @@ def why(
     indexes: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Say why a search for QUERY does not find a document, and what helps.
-
-    With --all-groups you learn of every document. A --group beside it says for whom you ask.
-    """
+    """Say why a document is not found. With `all_groups` a person learns of every document; groups beside it say for
+    whom that person asks."""
     from rag_index.search import Retriever
     from rag_index.search.filters import conditions_of
 

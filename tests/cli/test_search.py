@@ -82,7 +82,7 @@ def test_a_page_continues_the_one_before_and_the_last_is_said(desk):
     assert second.stderr == ""
     places = [line for page in (first, second) for line in page.stdout.splitlines() if not line.startswith(" ")]
     assert len(set(places)) == 7
-    assert run(desk, "like", "comments/1", "--offset", "6").stdout == "No further documents.\n"
+    assert run(desk, "search", "--like", "comments/1", "--offset", "6").stdout == "No further documents.\n"
     assert "offset is from 0 to 990, not 995" in run(desk, "search", "printer", "--offset", "995", code=2).stderr
 
 

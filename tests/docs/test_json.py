@@ -56,8 +56,8 @@ OUTCOME = IndexOutcome("notes", state="partial", message="why", verified="how")
 ARGUMENTS = {
     "rebuild": ["notes"],
     "search": ["printer"],
+    "search --why": ["notes/1", "printer"],
     "verify": ["notes/1#0:0123456789abcdef@2026-11-20T09:16:00Z"],
-    "why": ["printer", "notes/1"],
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "erase": ["notes"],
@@ -80,7 +80,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "audit": (rag_index.care.audit, "audit", AUDITED),
     "evaluate": (rag_index.cli.search, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
-    "why": (
+    "search --why": (
         Retriever,
         "why_sync",
         Why("notes", "7", "rank", "said", "remedy", 12, 0.4, 0.6, ("a",), ("b",), {"car": "c"}),

@@ -18,7 +18,7 @@ WRITERS = [
     "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
     "move --to elsewhere",
 ]  # fmt: skip
-READERS = ["search printer", "export notes --out -", "like notes/3", "plan"]
+READERS = ["search printer", "export notes --out -", "search --like notes/3", "plan"]
 
 
 @pytest.fixture(params=["embedded", "server"])

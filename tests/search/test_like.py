@@ -71,9 +71,9 @@ def test_whoever_may_not_see_a_document_finds_nothing_by_it(tmp_path):
 
 
 def test_the_command_and_the_service_find_the_same(desk):
-    printed = json.loads(run_here(desk.config, "like", "comments/1", "--limit", "1", "--json")[0])
+    printed = json.loads(run_here(desk.config, "search", "--like", "comments/1", "--limit", "1", "--json")[0])
     assert [hit["document_id"] for hit in printed["hits"]] == ["3"]
-    assert "has no document" in run_here(desk.config, "like", "comments/77", code=1)[1]
+    assert "has no document" in run_here(desk.config, "search", "--like", "comments/77", code=1)[1]
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         for found_there in (
             client.post("/search", json={"like": "comments/1", "limit": 1}),

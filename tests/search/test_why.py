@@ -210,11 +210,13 @@ def test_an_index_or_document_that_is_none_is_refused(planted):
 
 
 def test_the_command_says_it(planted):
-    lines = planted.run("why", "toner", "tickets/102", "--all-groups").splitlines()
+    lines = planted.run("search", "toner", "--why", "tickets/102", "--all-groups").splitlines()
     assert lines[0] == "The row is there, but hidden by where: age BETWEEN 1 AND 99."
-    said = json.loads(planted.run("why", "salaries", "tickets/112", "--all-groups", "--group", "staff", "--json"))
+    said = json.loads(
+        planted.run("search", "salaries", "--why", "tickets/112", "--all-groups", "--group", "staff", "--json")
+    )
     assert said["reason"] == "access"
-    said = json.loads(planted.run("why", "salaries", "tickets/112", "--group", "staff", "--json"))
+    said = json.loads(planted.run("search", "salaries", "--why", "tickets/112", "--group", "staff", "--json"))
     assert said["reason"] == "unknown"
 
 

@@ -33,8 +33,8 @@ REMEDIES = {
     "restored": "{reconciled}; `rag-index doctor --repair` compares now, and leaves what to index to that run",
     "different_documents": "`rag-index doctor --repair` marks them as pending, and the next run indexes them again",
     "orphan_points": "`rag-index doctor --repair` deletes them, if it can read the source to its end",
-    "failed_documents": "list them with `rag-index failed {index}` and correct them in the source; then run `rag-index "
-    "retry-failed {index}`",
+    "failed_documents": "`rag-index status {index} --failed` lists them: correct them in the source, then run "
+    "`rag-index index-all {index} --retry-failed`",
     "unreadable_source": "correct it; until then the index stays as it is, and no point is deleted",
     "ignored_policies": f"{REMEDY}; a policy for this role that shows all rows says that it is meant",
     "pending_erasures": "`rag-index erase {index}` leaves no file with them, as each run does with [store] erase",
