@@ -225,7 +225,9 @@ class CollectionMaker:
                 f"or {stores.RENAME}"
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
-        made[stores.SEAL] = ((store.find(like) if like else None) or {}).get(stores.SEAL, collection.store_id)
+        before = (store.find(like) if like else None) or {}
+        made[stores.SEAL] = before.get(stores.SEAL, collection.store_id)
+        made |= {key: before[key] for key in (stores.KEPT_OUT,) if key in before}
         made[stores.OWNER] = opened.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
