@@ -46,8 +46,11 @@ def _to_21(connection: Connection) -> None:
             held = (SELECT count(*) FROM rag_index_documents AS d WHERE d.collection_id = id AND held_at IS NOT NULL),
             held_since = (SELECT min(held_at) FROM rag_index_documents AS d WHERE d.collection_id = id),
             policies = coalesce((SELECT position FROM rag_index_slots WHERE name = 'policies of ' || alias), ''),
-            erasable = (SELECT count(*) FROM rag_index_erasures AS e
-                WHERE e.alias = rag_index_collections.alias AND e.pending_since IS NOT NULL)""",
+            erasable = CASE WHEN id = (SELECT max(c.id) FROM rag_index_collections AS c
+                    WHERE c.alias = rag_index_collections.alias AND c.state = 'ready')
+                THEN (SELECT count(*) FROM rag_index_erasures AS e
+                    WHERE e.alias = rag_index_collections.alias AND e.pending_since IS NOT NULL)
+                ELSE 0 END""",
         "DROP INDEX rag_index_held_documents",
         "ALTER TABLE rag_index_documents DROP COLUMN held_at",
         "CREATE INDEX rag_index_buckets_of_documents ON rag_index_documents (collection_id, bucket)",
