@@ -92,7 +92,8 @@ def open_index(
     keep: tuple[Source, Ledger, Store | None] | None = None,
     looked_at: float | None = None,
 ) -> Iterator[Opened]:
-    """Open all that a run needs. What the caller wants to `keep` is used, and left open.
+    """Open all that a run needs. What the caller wants to `keep` is used, and left open; a watch keeps its store only
+    if it is a server's.
 
         with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
 

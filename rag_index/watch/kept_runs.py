@@ -198,8 +198,6 @@ class KeptRuns:
         except Exception as raised:  # not one of ours: the other indexes do not pay for it
             logger.error("%s: %s: %s", self._name, type(raised).__name__, raised, exc_info=True)
             error = TerminalError(f"{type(raised).__name__}: {raised}")
-        if error is None:
-            error = self._hand_over()
         if error is not None:
             self.close()  # a connection may be broken
         elif self._steps is not None and self._steps.started:  # processes that embed are not kept
@@ -217,11 +215,6 @@ class KeptRuns:
             return ""
         return restless_column(self._settings, self._settings.index(self._name))
 
-    def give_way(self) -> None:
-        """Close a store that another process waits to write. Not while a run is under way."""
-        if self._store is not None and self._store.is_waited_for():
-            self.close()
-
     def close(self) -> None:
         """Close everything. The next run opens it again."""
         opened = (self._source, self._store, self._steps, self._ledger)
@@ -231,20 +224,13 @@ class KeptRuns:
                 if one is not None:
                     one.close()
 
-    def _open(self) -> tuple[Source, Ledger, Store]:
+    def _open(self) -> tuple[Source, Ledger, Store | None]:
         settings = self._settings
         self._ledger = self._ledger or Ledger(settings.ledger_url)
         self._source = self._source or open_source(settings, settings.index(self._name))
-        self._store = self._store or open_store(settings.store, patience=PATIENCE)
+        if settings.store.url is not None:  # the embedded one is closed after each run, so that others may write
+            self._store = self._store or open_store(settings.store, patience=PATIENCE)
         return self._source, self._ledger, self._store
-
-    def _hand_over(self) -> RagIndexError | None:
-        try:
-            if self._store is not None:
-                self._store.hand_over()
-        except RagIndexError as error:
-            return error
-        return None
 
     def _kept_steps(self) -> KeptSteps:
         self._steps = self._steps or KeptSteps(self._settings, self._stopped)

@@ -144,10 +144,8 @@ class Watch:
                 if (run := index.under_way) is not None:
                     if run.done() and self._settle(index, run.result()):
                         ended.add(index.name)
-                else:
-                    index.runs.give_way()
-                    if not (once and index.name in ended) and self._is_due(index, looks[index.name], now):
-                        self._start(index, looks[index.name], now)
+                elif not (once and index.name in ended) and self._is_due(index, looks[index.name], now):
+                    self._start(index, looks[index.name], now)
                 self._note(index, index.state, index.message)
             if once and len(ended) == len(self._indexes):
                 return

@@ -1,7 +1,6 @@
 """A watch is the run, repeated: what changed is found, nothing is claimed too early, and no index holds another up."""
 
 import datetime as dt
-import threading
 import time
 from contextlib import closing, suppress
 from unittest import mock
@@ -15,7 +14,6 @@ from rag_index.components.ledger.tables import runs as history
 from rag_index.components.sources.hints import Hints, Moved
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_reader
-from rag_index.components.stores.edge import store as store_module
 from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError, TerminalError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import Retriever
@@ -401,34 +399,6 @@ def test_what_is_wrong_with_one_index_stops_no_other_and_is_tried_again(project)
         project.execute("ALTER TABLE gone RENAME TO other")
         project.execute("UPDATE other SET body = 'second'")
         eventually(lambda: texts(project, "others") == {"1": "second"}, every=0.1)
-
-
-def test_an_embedded_collection_stays_open_and_is_no_lock_on_others(project, monkeypatch):
-    run_plain(project)
-    opened = []
-
-    class Counted(store_module.EdgeCollection):
-        def __init__(self, *given, **named):
-            opened.append(threading.current_thread().name)
-            super().__init__(*given, **named)
-
-    monkeypatch.setattr(store_module, "EdgeCollection", Counted)
-    with following(project) as watch, closing(open_reader(project.settings.store)) as reader:
-        for number in range(3):
-            project.execute("UPDATE note SET body = ? WHERE id = 5", f"version {number}")
-            wanted = f"Note 5\nversion {number}"
-            eventually(
-                lambda wanted=wanted: wanted in [point.payload["_rag"]["text"] for point in reader.scroll(ALIAS)]
-            )
-        assert len(opened) == 1
-        project.execute("UPDATE note SET body = 'of the night' WHERE id = 6")
-        assert project.cli("index-all").returncode == 0
-        assert project.cli("rebuild", "notes").returncode == 0
-        project.execute("UPDATE note SET body = 'after the night' WHERE id = 7")
-        written = time.time()
-        eventually(lambda: watch.at() > written, watch.record)
-        assert len(opened) <= 3, "again after each of the others"
-    assert (shown(project, 6), shown(project, 7)) == ("Note 6\nof the night", "Note 7\nafter the night")
 
 
 def test_a_watch_waits_for_another_run_and_another_run_for_a_watch(project, ledger):

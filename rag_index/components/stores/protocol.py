@@ -236,10 +236,3 @@ class Store(StoreReader):
 
     def point_alias(self, alias: str, collection: str) -> None:
         """Point the alias at this collection in one step: a reader sees the old or the new one."""
-
-    def hand_over(self) -> None:
-        """Let readers have what was written, and keep open what is open. A server's readers have it at once."""
-
-    def is_waited_for(self) -> bool:
-        """Return whether another process waits to write a collection that is locked here. A server locks none."""
-        return False

@@ -217,28 +217,12 @@ class EdgeCollection(CollectionReader):
             self._closed = True
             try:
                 self._close_shard()
-                self._publish_copy()
+                if self._copied and self._whole:  # the copy takes the folder's place
+                    old = self._catalog.entry(self.name).folder
+                    self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
+                    self._discard(self._catalog.folder(old))
             finally:
                 self._release()
-
-    def hand_over(self) -> None:
-        """Flush the shard, which stays open, and let readers have what was written."""
-        with self._lock:
-            self._flush()
-            self._publish_copy()
-
-    def is_waited_for(self) -> bool:
-        """Return whether another process waits to write the collection."""
-        return self._writer_lock.is_waited_for()
-
-    def _publish_copy(self) -> None:
-        """Let the copy that was written, if there is one, take the folder's place."""
-        if not (self._copied and self._whole):
-            return
-        old = self._catalog.entry(self.name).folder
-        self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
-        self._copied, self._in_place = False, FileLock(self._folder)
-        self._discard(self._catalog.folder(old))
 
     def abandon(self) -> None:
         """Close the shard of a collection that the catalog no longer has, or that cannot be loaded."""
@@ -277,9 +261,7 @@ class EdgeCollection(CollectionReader):
     def _claim(self) -> None:
         if self._copied or self._in_place.held:
             return
-        if not self._in_place.take():
-            self._writer_lock.call_readers()
-        if self._in_place.held or self._in_place.take(wait=LET_GO_SECONDS):
+        if self._in_place.take(wait=LET_GO_SECONDS):
             note_writing(self._folder)
         else:
             self._close_shard()

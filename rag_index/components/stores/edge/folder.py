@@ -31,10 +31,8 @@ ELSEWHERE = "set `data` or [store] path to another folder"
 NOT_ALLOWED_WORDS = ("Permission denied", "Read-only file system")
 LOCK_POLL = 0.02
 COMMAND_CHARS = 120
-WRITER_PATIENCE = 3.0
-"""How long the writer of a collection is waited for in any case: a watch that is idle gives it up within a second."""
-WAITS = "~waits"
-"""What follows the collection in the name of the file that those lock who wait for its writer."""
+WRITER_PATIENCE = 2.0
+"""How long the writer of a collection is waited for in any case: it may be about to close."""
 LET_GO_SECONDS = 0.3
 """How long a writer waits for an idle reader to let go of a collection, before it writes a copy."""
 LOCK_SECONDS = 10.0
@@ -112,7 +110,7 @@ class WriterLock(FileLock):
         super().__init__(file)
         with folder_errors(store):
             file.touch(0o600)
-            if not (self.take() or (wait > 0 and self._wait(file, wait))):
+            if not self.take(wait=wait):
                 raise StoreBusy(
                     f"collection {name} of the store at {store} is open in {writer(store, name)}: "
                     "wait for it (--wait SECONDS) or use a Qdrant server"
@@ -124,31 +122,6 @@ class WriterLock(FileLock):
         since = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
-
-    def _wait(self, file: Path, seconds: float) -> bool:
-        """Return whether the lock was free in time. The process that has it sees that it is waited for."""
-        mark = file.with_name(f"{file.name}{WAITS}")
-        mark.touch(0o600)
-        waits = FileLock(mark)
-        waits.take(shared=True)
-        try:
-            return self.take(wait=seconds)
-        finally:
-            waits.release()
-
-    def is_waited_for(self) -> bool:
-        """Return whether another process waits for this lock."""
-        waits = FileLock(self._path.with_name(f"{self._path.name}{WAITS}"))
-        with suppress(OSError):
-            if not waits.take():
-                return True
-            waits.release()
-        return False
-
-    def call_readers(self) -> None:
-        """Let idle readers see that somebody wants to write, as they do when a process comes to."""
-        with suppress(OSError):
-            os.utime(self._path)
 
 
 def writer_file(store: Path, name: str) -> Path:

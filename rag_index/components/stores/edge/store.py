@@ -108,15 +108,6 @@ class EdgeStore(EdgeReads, Store):
             while self._open:
                 stack.callback(self._open.popitem()[1].close)
 
-    def hand_over(self) -> None:
-        with self._mutex:
-            for collection in self._open.values():
-                collection.hand_over()
-
-    def is_waited_for(self) -> bool:
-        with self._mutex:
-            return any(collection.is_waited_for() for collection in self._open.values())
-
     @contextmanager
     def lend(self, name: str) -> Iterator[EdgeCollection]:
         """Lend a collection or alias for the time of the block; this process alone has it from now on."""
