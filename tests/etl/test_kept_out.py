@@ -71,7 +71,7 @@ def test_every_run_is_refused_until_a_condition_keeps_them_out(project):
 def lose_the_ledger(project):
     for file in (project.folder / ".rag-index").glob("ledger.db*"):
         file.unlink()
-    assert SAID in run_here(project.config, "doctor", "--repair")[1]
+    run_here(project.config, "doctor", "--repair")
 
 
 def move_it(project):

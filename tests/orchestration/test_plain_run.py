@@ -69,7 +69,7 @@ class Both:
 
     def _left(self, project: Project) -> dict:
         """Return what a run has left in ledger, store and metrics file, and what `status` says of it."""
-        found = {more: timeless(project.json("status", *more)) for more in ((), ("--report",))}
+        found = {" ".join(more): timeless(project.json(*more)) for more in (["status"], ["status", "--report"])}
         metrics = project.folder / "metrics.prom"
         names = re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else []
         found["metrics"] = sorted(set(names))  # a flow has other stages
