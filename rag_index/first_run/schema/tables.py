@@ -218,13 +218,14 @@ class Table:
         """Return the columns that people read beside the title, prose first, without those that say the same again."""
         out = {*self.title_columns, *self.references, *self.key}
         found = [one for one in self.columns.values() if one.is_text and one.name not in out]
-        kept: list[ReadColumn] = []
+        said = [_heads(self.columns[name]) for name in self.title_columns]
+        kept: list[str] = []
         for one in sorted(found, key=lambda one: one.role != "prose"):
-            if not any(
-                _says_again(one, other) for other in [*kept, *map(self.columns.__getitem__, self.title_columns)]
-            ):
-                kept.append(one)
-        return [one.name for one in kept[: known.MAX_TEXTS]]
+            heads = _heads(one)
+            if len(kept) < known.MAX_TEXTS and not any(_says_again(heads, other) for other in said):
+                kept.append(one.name)
+                said.append(heads)
+        return kept
 
     @cached_property
     def prose(self) -> list[str]:
@@ -416,10 +417,15 @@ def _are_headings(texts: Sequence[str]) -> bool:
     return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= 0.8 * len(texts)
 
 
-def _says_again(one: ReadColumn, other: ReadColumn) -> bool:
+def _heads(one: ReadColumn) -> list[str]:
+    """Return the first letters of each value."""
+    return [_head(value) for value in one.values]
+
+
+def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:
     """Return whether most values of a column begin as those of another one of the same row."""
-    heads = [(_head(a), _head(b)) for a, b in zip(one.values, other.values, strict=True) if a]
-    return bool(heads) and sum(a == b for a, b in heads) >= 0.8 * len(heads)
+    equal = [one == other for one, other in zip(heads, others, strict=True) if one]
+    return bool(equal) and sum(equal) >= 0.8 * len(equal)
 
 
 def _head(value: Any) -> str:
