@@ -151,7 +151,7 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
     for line in [*failed, *[f"shown: {one}" for one in (*found[0], *found[1])]]:
         print(f"  - {line}")
     for one in made.proposal.questions:
-        print(f"  ? {one.question} {max(one.rows, 0):,} of {one.of:,} rows are hidden.")
+        print(f"  ? {one.place}: {max(one.rows, 0):,} of {one.of:,} rows: {one.says} ({one.state})")
     return figures
 
 

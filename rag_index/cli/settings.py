@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,23 @@ import click
 
 from rag_index.cli import FILE, Context, command, json_option, print_json, repeated, say, show
 from rag_index.core.files import unwritable
-from rag_index.errors import RagIndexError, SettingsError, SourceError
+from rag_index.errors import RagIndexError, SettingsError, SourceError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.first_run.schema import Proposal, Scaffold
-    from rag_index.first_run.schema.screen import Line
 
 MAX_CHUNKS = 3
 SHOWN_DOCUMENTS = 2
 WIDTH, MIN_WIDTH = 100, 40
 """How many characters a line has where there is no terminal, and in a terminal at least."""
+HEADS = {
+    "open": "     who may see these rows? They are left out until you say so.",
+    "rows": "     left out for what names and values say",
+    "table": "     {}  text  becomes",
+    "column": "     text that is left out",
+}
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
@@ -65,25 +70,28 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 )
 @repeated("--exclude", "exclude", "Do not read these tables, but for those that are included", metavar="PATTERN")
 @repeated("--show", "show", "Show the rows that this column hides, or search its text", metavar="TABLE.COLUMN")
-@repeated("--hide", "hide", "Hide the rows where this column is set, or leave its text out", metavar="TABLE.COLUMN")
+@repeated(
+    "--hide", "hide", "Hide the rows with this value, or those that are set or differ from most; leave text out",
+    metavar="TABLE.COLUMN[=VALUE]",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-@click.option("--yes", is_flag=True, help="Ask nothing: write what is proposed, with what is open as comments.")
-def init(context: Context, url: str | None, source: str | None, force: bool, yes: bool, **chosen: Any) -> None:
+@click.option("--yes", is_flag=True, help="Ask nothing: write what is proposed, and leave out what is open.")
+@json_option
+def init(
+    context: Context, url: str | None, source: str | None, force: bool, yes: bool, as_json: bool, **chosen: Any
+) -> int:
     """Write rag-index.toml with the indexes a database suggests.
 
-    Show what becomes of each table, and which rows are hidden. In a terminal, numbers change that before it is written.
+    Ask who may see rows that look like exceptions, and leave them out until that is answered. In a terminal, one prompt
+    takes the answers; elsewhere, options do. With --json and without --yes, print the proposal and write nothing. It
+    ends with 3 if every row of an index is left out.
     """
-    if url and source:
-        raise click.UsageError(f"{url} and --source name a database each: leave one out")
-    if (source := url or source) is not None:
-        say("Reading the database …", err=True)
-    elif any(chosen.values()):
-        raise click.UsageError("--include, --exclude, --show and --hide are for a database: name it, too")
+    source = _database(url, source, answers=any(chosen.values()) or as_json)
     from rag_index.core.settings import FILE_NAME
     from rag_index.first_run.schema import Choices, nothing_found, scaffold, source_url
 
-    path = Path(context.config or FILE_NAME)
-    if path.exists() and not force:
+    path, writes = Path(context.config or FILE_NAME), yes or not as_json
+    if path.exists() and not force and writes:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     source = source and source_url(source)
     with without_settings(), tables_read() if source else nullcontext() as progress:
@@ -91,20 +99,51 @@ def init(context: Context, url: str | None, source: str | None, force: bool, yes
     if source is None:
         write_file(path, made.text)
         say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
-        return
-    for sentence in made.proposal.policies:
-        say(sentence)
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        made = _confirmed(made, partial(scaffold, source, path.parent, catalog=made.catalog), source, path)
+        return 0
+    if as_json:
+        print_json(asdict(made.proposal) | {"answers": {key: value for key, value in chosen.items() if value}})
     else:
-        for line in (*(shown_lines(made, source) if made.text else ()), *screen_lines(made.proposal, made.proposal)):
-            say(line)
+        made = _shown(made, source, path, asks=not yes and sys.stdin.isatty() and sys.stdout.isatty())
     if not made.text:
         raise nothing_found(source, made.proposal)
-    write_file(path, made.text)
-    say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
-    if made.lacks_password:
-        say("It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.")
+    if writes:
+        write_file(path, made.text)
+        say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all", err=as_json)
+        if made.lacks_password:
+            say("It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.", err=as_json)
+    return _hidden_whole(made.proposal)
+
+
+def _database(url: str | None, source: str | None, *, answers: bool) -> str | None:
+    """Return the only database that is named, if any."""
+    if url and source:
+        raise click.UsageError(f"{url} and --source name a database each: leave one out")
+    if not (url or source) and answers:
+        raise click.UsageError("--include, --exclude, --show, --hide and --json are for a database: name it, too")
+    if url or source:
+        say("Reading the database …", err=True)
+    return url or source
+
+
+def _shown(made: Scaffold, source: str, path: Path, *, asks: bool) -> Scaffold:
+    """Show what is proposed, and return what follows from the answers of a person who can be asked."""
+    from rag_index.first_run.schema import scaffold
+
+    for sentence in made.proposal.notes:
+        say(sentence)
+    if asks:
+        return _answered(made, partial(scaffold, source, path.parent, catalog=made.catalog), source, path)
+    for line in screen_lines(made.proposal, made.proposal):
+        say(line)
+    return made
+
+
+def _hidden_whole(proposal: Proposal) -> int:
+    """Return the exit code: 3, with a sentence for each, if an index would have no document."""
+    empty = [one for one in proposal.tables if one.index and one.is_hidden]
+    for one in empty:
+        say(f"rag-index: every row of {one.name} is left out: show some with --show TABLE.COLUMN", err=True)
+    return 3 if empty else 0
 
 
 def write_file(path: Path, text: str) -> None:
@@ -152,79 +191,85 @@ def tables_read() -> Iterator[Callable[[int, int, str], None]]:
         progress.finish(f"Read {progress.total:,} table{'s' * (progress.total != 1)}.")
 
 
-def screen_lines(first: Proposal, now: Proposal, listed: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the lines that a person can change, with their numbers, as wide as the terminal."""
+def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> Iterator[str]:
+    """Yield the lines that a person can answer, with their numbers, as wide as the terminal."""
     from rag_index.first_run.schema import screen
 
-    found, last = screen.lines(first, now, listed), ""
+    found, last = screen.lines(first, now, all_of_it=all_of_it), ""
     width = max(MIN_WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
     rows = max([4, *(len(one.rows) for one in found)])
-    widest = width // 3 if width >= 2 * MIN_WIDTH else width - rows - 14
-    name = min(max([5, *(len(one.title) for one in found if one.kind == "table")]), widest)
+    name = min(max([5, *(len(one.title) for one in found)]), width // 3)
     for number, one in enumerate(found, start=1):
-        head, indent = f"{number:>3}  ", " " * 7
-        if one.kind != last:
-            yield f"     {'table':<{name}}  {'rows':>{rows}}  text  becomes" if one.kind == "table" else ""
+        kind = "open" if one.is_open else one.kind
+        if kind != last:
+            yield from textwrap.wrap(HEADS[kind].format(f"{'table':<{name}}  {'rows':>{rows}}"), width)
+        head = f"{number:>3}  {shortened(one.title, name):<{name}}  "
         if one.kind == "table":
-            *before, title = textwrap.wrap(one.title, name)
-            yield from (f"{head if line == before[0] else ' ' * 5}{line}" for line in before)
-            head = f"{' ' * 5 if before else head}{title:<{name}}  {one.rows:>{rows}}  {one.share:>4}  "
-            indent = " " * len(head)
+            head += f"{one.rows:>{rows}}  {one.share:>4}  "
+        told = f"{one.says}   {one.note}" if one.note else one.says
         if len(head) > width - MIN_WIDTH // 2:
             yield head.rstrip()
-            head = indent = " " * 7
-        yield from textwrap.wrap(one.says, width, initial_indent=head, subsequent_indent=indent)
-        yield from textwrap.wrap(one.note, width, initial_indent=" " * 7, subsequent_indent=" " * 7)
-        last = one.kind
-    yield from ["", *textwrap.wrap(f"{screen.share_sentence(now)}.", width)]
+            head = " " * 7
+        yield from textwrap.wrap(
+            told, width, initial_indent=head, subsequent_indent=" " * 7, max_lines=2, placeholder=" …"
+        )
+        last = kind
+    yield from textwrap.wrap(f"{screen.share_sentence(now)}.", width)
 
 
-def _confirmed(made: Scaffold, make: Callable[..., Scaffold], source: str, path: Path) -> Scaffold:
-    """Show what is proposed until a person takes it, and return what follows from the lines that were changed."""
-    from rag_index.first_run.schema import screen
-
-    first, listed = made.proposal, list[str]()
-    say("The number of a line changes it; `show` and numbers show two documents of each.")
+def _answered(made: Scaffold, make: Callable[..., Scaffold], source: str, path: Path) -> Scaffold:
+    """Show what is proposed until a person accepts it, and return what follows from the answers."""
+    first, all_of_it = made.proposal, False
+    say("Answer by number: show 7, hide 9 yes, look 3 (two documents), ? (all lines).")
     try:
         while True:
-            for text in ["", *screen_lines(first, made.proposal, listed), ""]:
+            for text in ["", *screen_lines(first, made.proposal, all_of_it=all_of_it), ""]:
                 say(text)
-            if not (words := input(f"Enter writes {path}, Ctrl-C nothing: ").split()):
+            verb, *said = input(f"Enter writes {path}, Ctrl-C nothing: ").split() or [""]
+            if not verb:
                 return made
-            found = screen.lines(first, made.proposal, listed)
-            for line in filter(None, [_line_of(found, word) for word in words if word != "show"]):
-                if "show" in words:
-                    for text in shown_lines(made, source, line.names, SHOWN_DOCUMENTS):
-                        say(text)
-                elif line.is_group:
-                    listed += line.names
-                else:
-                    made = _changed(made, make, line)
+            if verb == "?":
+                all_of_it = not all_of_it
+                continue
+            try:
+                made = _one_answer(first, made, make, source, verb, said, all_of_it=all_of_it)
+            except SettingsError as error:
+                say(str(error))
     except EOFError:
         return made
     except KeyboardInterrupt:
         raise click.Abort from KeyboardInterrupt("stopped; no settings file was written")
 
 
-def _changed(made: Scaffold, make: Callable[..., Scaffold], line: Line) -> Scaffold:
-    """Return what follows from changing a line; if it cannot be changed, as of a table without text, say why."""
-    from rag_index.first_run.schema.screen import change
+def _one_answer(
+    first: Proposal, made: Scaffold, make: Callable[..., Scaffold], source: str, verb: str, said: Sequence[str], *,
+    all_of_it: bool,
+) -> Scaffold:  # fmt: skip
+    """Return what follows from one answer. Raises SettingsError if it cannot be understood, or does not fit."""
+    from rag_index.first_run.schema import screen
 
-    try:
-        return make(choices=change(made.choices, line))
-    except SettingsError as error:
-        say(str(error))
+    if verb not in ("show", "hide", "look") or not said:
+        raise SettingsError(f"{verb} is no answer: write show, hide or look with the number of a line, or ?")
+    found = screen.lines(first, made.proposal, all_of_it=all_of_it)
+    numbers = [one for one in said if one.isdecimal() and 0 < int(one) <= len(found)]
+    lines = [found[int(said[0]) - 1]] if numbers[:1] == [*said[:1]] else [one for one in found if said[0] in one.names]
+    if not lines:
+        raise SettingsError(f"{said[0]} is neither the number of a line nor a name in one")
+    line = lines[0] if said[0].isdecimal() else replace(lines[0], names=(said[0],))
+    if verb == "look":
+        for text in shown_lines(made, source, line.names, SHOWN_DOCUMENTS):
+            say(text)
         return made
+    several = [*numbers] == [*said] and verb == "show"
+    choices = made.choices
+    for one in [found[int(number) - 1] for number in numbers] if several else [line]:
+        choices = screen.answer(choices, one, show=verb == "show", values=() if several else _values(said[1:]))
+    return make(choices=choices)
 
 
-def _line_of(found: Sequence[Line], said: str) -> Line | None:
-    """Return the line with a number, or the one of a table or column that is named; None, and say so, without any."""
-    if said.isdecimal() and 0 < int(said) <= len(found):
-        return found[int(said) - 1]
-    if named := next((replace(one, names=(said,)) for one in found if said in one.names), None):
-        return named
-    say(f"{said} is neither the number of a line nor a name in one")
-    return None
+def _values(said: Sequence[str]) -> list[str]:
+    """Return the values of an answer, which commas separate: `hide 9 held, taken down`."""
+    return [one.strip() for one in " ".join(said).split(",") if one.strip()]
 
 
 def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), count: int = 1) -> Iterator[str]:

@@ -83,7 +83,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
                 more = _choices(whole, here / FILE_NAME, made, searchable, overwrite=write)
                 serve(settings, partial(_announce, show), more=more)
-        return int(once and failed > 0)
+        return int(failed > 0)
 
 
 def _index_newest(settings: Settings, made: Scaffold, newest: int, *, verbose: bool) -> tuple[Settings, int]:
@@ -149,8 +149,10 @@ def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator
     """Yield what is searched and hidden, and how to keep it."""
     from rag_index.first_run.schema.screen import count, share_sentence
 
-    hidden = sum(len(table.hidden) for table in made.proposal.tables)
+    hidden, asked = sum(one.hidden for one in made.proposal.hidden), len(made.proposal.questions)
     yield f"{share_sentence(made.proposal)}; {count(hidden, 'condition')} hide{'s' * (hidden == 1)} rows."
+    if asked:
+        yield f"{count(asked, 'question')} about who may see rows stand{'s' * (asked == 1)} under What is searched."
     yield f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
 
 
@@ -233,8 +235,11 @@ def _choices(
             settings = proposed_settings(made, source)
             documents = show_documents(settings, settings.index(chosen.documents), SHOWN_DOCUMENTS)
             return {"documents": [one.to_json() for one in documents]}
-        lines = screen.lines(first.proposal, made.proposal, chosen.listed)
-        more = [{"title": one.title, "changed": asdict(screen.change(made.choices, one))} for one in lines]
+        lines = screen.lines(first.proposal, made.proposal, all_of_it=bool(chosen.listed))
+        more = [
+            {"title": one.title, "changed": asdict(made.choices if one.is_group else screen.change(made.choices, one))}
+            for one in lines
+        ]
         found = [asdict(one) | new for one, new in zip(lines, more, strict=True)]
         return {"lines": found, "sentence": screen.share_sentence(made.proposal)}
 

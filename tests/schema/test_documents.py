@@ -98,7 +98,7 @@ def test_pictures_are_left_out_by_a_condition(propose):
     rows = [(n, n % 12 + 1, f"file {n}", kinds[n % 3], files[n % 3]) for n in range(1, 37)]
     columns = "id INTEGER PRIMARY KEY, page_id INTEGER, name TEXT, content_type TEXT, data BLOB"
     made = propose(page=many(12, title="Page {n} of the mill", body=TEXT), attachment=(columns, rows))
-    (hidden,) = use(made, "attachment").hidden
+    (hidden,) = made.hidden
     assert (hidden.rows, hidden.of) == (24, 36)
 
 

@@ -43,6 +43,8 @@ COUNTED_ROWS = 2_000
 """Rows of a larger table whose characters are counted."""
 SECONDS = 5.0
 """How long one query may take. What takes longer is left out."""
+MAX_COUNTED = 50
+"""Values of a column that are counted: one with more says no state."""
 CHECKED_VALUES = 60
 """Values of a column that are looked up in another table's key."""
 SYSTEM_SCHEMAS = re.compile(r"information_schema|pg_.*|sys|mysql|performance_schema")
@@ -140,6 +142,8 @@ class DatabaseCatalog:
     connection: Connection
     url: URL
     policies: RowPolicies = field(default_factory=RowPolicies)
+    notes: tuple[str, ...] = ()
+    """What the user may not read, a sentence each with the right to ask for."""
     _known: dict[Any, Any] = field(default_factory=dict)
 
     def _asked(self, sql: str, values: Sequence[Any] = ()) -> Any:
@@ -189,11 +193,23 @@ class DatabaseCatalog:
         return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0][1:], strict=True)}
 
     def rows_that(self, table: DatabaseTable, condition: str) -> int | None:
-        """Return how many rows meet a condition, as the database says; None if the table is large, or it cannot say."""
-        if not 0 < table.rows <= MAX_ROWS:
+        """Return how many rows meet a condition, of a large table about; None if the database cannot say."""
+        if not table.rows:
             return None
-        rows = self._asked(f"SELECT COUNT(*) FROM {table.sql} WHERE {condition}")
-        return int(rows[0][0]) if rows else None
+        read = table.sql if table.counted else f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
+        rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {condition}")
+        return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else None
+
+    def counts(self, table: DatabaseTable, column: Column) -> Counter[Any]:
+        """Return the rows of each value of a column, of the first rows of a large table; none if it has many values."""
+        found = Counter(value if not isinstance(value, str) or value.strip() else "" for value in column.values)
+        if len(found) > MAX_COUNTED or any(isinstance(value, bytes | dict | list) for value in found):
+            return Counter()
+        if not table.is_whole:
+            some = f"SELECT {column.sql} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
+            grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
+            found = Counter({value: max(1, rows) for value, rows in [*found.items(), *(self._asked(grouped) or ())]})
+        return found if len(found) <= MAX_COUNTED else Counter()
 
     def distinct(self, table: DatabaseTable, column: str, count: int, where: str = "") -> list[Any]:
         """Return at most `count` different values of a column, of all rows or of those that meet a condition.

@@ -13,13 +13,13 @@ from rag_index.core.documents.text_languages import LOCALE
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.catalog import MAX_CHARS
+from rag_index.first_run.schema.catalog import MAX_CHARS, Column
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.first_run.schema.catalog import Column, DatabaseTable
+    from rag_index.first_run.schema.catalog import DatabaseTable, Kind
 
 Role = Literal[
     "prose", "name", "code", "choice", "flag", "time", "number", "locale", "secret", "personal", "other",
@@ -27,6 +27,7 @@ Role = Literal[
 """`name` are short texts with words, `code` short ones without, `choice` one of few values; programs read `other`."""
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
+NO_COLUMN = Column("", "", "other", True, ())
 MARKS = re.compile(r"[<&\[{*#`_|~>]")
 SENTENCE = re.compile(
     r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++"
@@ -92,7 +93,27 @@ class ReadColumn:
     readable: float = 0
     """The share of the characters that people read: the others are marks."""
     texts: tuple[str, ...] = ()
-    values: tuple[Any, ...] = ()
+    source: Column = NO_COLUMN
+
+    @property
+    def sql(self) -> str:
+        """Return the name as it stands in SQL."""
+        return self.source.sql
+
+    @property
+    def kind(self) -> Kind:
+        """Return the kind of its type."""
+        return self.source.kind
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """Return the values of the sampled rows."""
+        return self.source.values
+
+    @property
+    def given(self) -> list[Any]:
+        """Return the values that are neither NULL nor empty."""
+        return self.source.filled
 
     @property
     def is_text(self) -> bool:
@@ -110,7 +131,7 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
     """Return what a column of a table, which is called so, holds."""
     values = column.filled
     distinct = len({*map(str, values)}) / max(1, len(values))
-    made = ReadColumn(column.name, "other", len(values) / max(1, len(column.values)), distinct, values=column.values)
+    made = ReadColumn(column.name, "other", len(values) / max(1, len(column.values)), distinct, source=column)
     if is_named_like_a_secret(column.name):
         return replace(made, role="secret", why="is named like a secret")
     if column.kind not in ("text", "bytes", "json"):
@@ -156,7 +177,7 @@ def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) 
 
 def _form(values: Sequence[Any]) -> str:
     """Return the format of a column, from those of its values."""
-    texts = [value for value in values if isinstance(value, str)][: known.FORMATS_READ]
+    texts = [value for value in values if isinstance(value, str)][: known.PROSE]
     forms = Counter(_format(text) for text in texts)
     marked = [one for one in ("html", "bbcode") if forms[one] >= max(1, 0.01 * len(texts))]
     if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < 0.5 * len(texts):
@@ -217,16 +238,15 @@ def _guarded(
     """Return the role of a column that is not for everybody, and why; no role if it may be."""
     named, last = {*map(singular, words(made.name))}, singular(made.last_word)
     is_key = made.name in table.key or last in known.KEY_WORDS
-    if not is_key and sum(map(looks_secret, values)) >= known.MIN_SECRETS * len(values):
+    if not is_key and sum(map(looks_secret, values)) >= 2 * known.FEW * len(values):
         return "secret", "looks like a secret"
     of_persons = bool(known.PERSONS & {*map(singular, noun)})
-    about = (known.ABOUT_PERSONS | known.PERSONS) & named
-    if (last == "reason" or named & known.REMARKS) and about:
+    if named & known.REMARKS and named & (known.PERSONS | known.READERS | {"account", "rejected", "rejection"}):
         return "personal", "is a remark for few"
     if named & known.HIDE and named & known.SAID:  # `private_notes`, `notas_internas`
         return "personal", "is for few, by its name"
     looks = share(made.texts, _EMAIL) + share(made.texts, _PERSONAL)
-    if looks > known.MIN_PERSONAL:
+    if looks > known.SOME:
         return "personal", "looks like personal data"
     personal = _personal_words(made.name, noun)
     if personal and not is_key and (made.length < 100 or of_persons) and last not in ("status", "type", "kind"):
@@ -241,7 +261,7 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
         return "time"
     if {text.lower() for text in texts} <= known.YES | known.NO:
         return "flag"
-    if named & {"locale", "lang", "language", "langcode", "culture"} and share(texts, LOCALE) == 1:
+    if named & {"locale", "lang", "language", "langcode"} and share(texts, LOCALE) == 1:
         return "locale"
     if share(texts, _FILLER, whole=False) == 1:
         return "other"
@@ -250,16 +270,16 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     if letters < 0.5 and made.length <= known.MAX_CODE_CHARS:
         return "code"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > 0.5:
-        if len(texts) < known.MIN_SAYING * len(values):
+        if len(texts) < known.SOME * len(values):
             return "other"
-        return "prose" if made.said >= known.MIN_SENTENCES * made.length else "other"
+        return "prose" if made.said >= known.SOME * made.length else "other"
     signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
     length = made.length * (3 if signs > 0.3 else 1)  # a Chinese sign says more than a letter
     short = length >= 20 and made.said >= 0.5 * made.length and made.last_word not in known.TITLES
     if short or (
         length >= known.MIN_PROSE_CHARS
         and (
-            made.said >= known.MIN_SENTENCES * made.length
+            made.said >= known.SOME * made.length
             or (made.length >= 60 and wordy > 0.5 and made.said >= 0.1 * made.length)
         )
     ):

@@ -71,7 +71,6 @@ class _Planner:
         self._catalog, self._tables, self._wanted = catalog, tables, wanted
         self._plan = Plan()
         self._out = self._plan.out
-        self._whole = sum(one.chars for one in tables if one.rows) or 1.0
         self._usable: set[Table] = set()
         self._speaks = False
 
@@ -98,7 +97,7 @@ class _Planner:
         """Return whether a table has some texts of several sentences."""
         texts = [text for name in table.prose for text in table.columns[name].texts]
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]  # a Chinese sign says more than a letter
-        return sum(size >= known.PROSE for size in sizes) >= known.MIN_TEXTS
+        return sum(size >= known.PROSE for size in sizes) >= known.MIN_ROWS
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
@@ -112,11 +111,7 @@ class _Planner:
             return ""
         if table.is_accounts:
             return "has accounts"
-        if known.SURE & {*table.noun} or known.BETWEEN.fullmatch("_".join(table.noun)):
-            return "is for few, by its name"
-        programs = table.is_settings or table.is_template or table.repeats
-        large = table.chars > known.LARGE * self._whole and table.prose and not programs
-        return "" if large else table.machine
+        return _for_few(table) or table.machine
 
     def _is_thing(self, table: Table) -> bool:
         """Return whether rows are called or told by something, so that others may be parts of them."""
@@ -144,8 +139,8 @@ class _Planner:
         extends = [one for one in extends if one.parent.title or one.parent.texts]
         typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 300)]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]
-        full = [one for one in plain if one.share >= known.FEW_NAMED]
-        partial = [one for one in plain if one.share < known.FEW_NAMED]
+        full = [one for one in plain if one.share >= (1 - known.HARDLY)]
+        partial = [one for one in plain if one.share < (1 - known.HARDLY)]
         if extends:
             self._plan.parts[table] = extends[:1]
         elif not table.key and full and not table.title:
@@ -169,7 +164,7 @@ class _Planner:
             parent = ways[0].parent
             kinds = {one.child for one in parent.children if one.extends and not one.is_pointer}
             of_kinds = sum(one.rows for one in kinds) / max(1, parent.rows)
-            few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - known.FEW_NAMED
+            few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - (1 - known.HARDLY)
             if not ways[0].extends or not table.title or parent.title or parent in self._wanted or few:
                 continue
             del self._plan.parts[table]
@@ -187,7 +182,7 @@ class _Planner:
             if len(heads) >= known.MIN_ROWS and 3 * sum(head in said for head in heads) >= len(heads):
                 self._usable.discard(table)
                 self._out[table] = "has what is in other tables, too"
-            elif known.AWAY & {*table.noun} and any(_is_taken_from(table, one) for one in others):
+            elif any(_is_taken_from(table, one) for one in others):
                 self._usable.discard(table)
                 self._out[table] = "has what was put away, by its name"
 
@@ -212,7 +207,7 @@ class _Planner:
             while above in parts and above not in seen:
                 seen.add(above)
                 above = parts[above][0].parent
-            if (above not in roots or len(seen) > known.MAX_STEPS) and table.key:
+            if (above not in roots or len(seen) > 2) and table.key:
                 del parts[table]
                 roots.append(table)
         documents.clear()
@@ -279,7 +274,7 @@ class _Planner:
                 continue
             own += [one for one in parts if one.far and one.relation.gives_values]
             alone = table.said < known.LITTLE and not own
-            few = table.told < known.MIN_TOLD and not table.written and not table.is_people
+            few = table.told < 2 and not table.written and not table.is_people
             brought = self._is_brought(table)
             facts = self._speaks and not table.written and any(map(_adds_facts, table.parents))
             busy = table.written or table.is_people or table.is_used
@@ -303,7 +298,26 @@ class _Planner:
             unique = {
                 (one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts
             }
-            self._plan.documents[table] = [*unique.values()][: known.MAX_PARTS]
+            self._plan.documents[table] = [*unique.values()][: known.MAX_TEXTS]
+
+
+def _for_few(table: Table) -> str:
+    """Return why rows of a table are for few persons, by what they name; "" if nothing says so."""
+    named, last = {*table.noun}, table.noun[-1]
+    persons = [one for one in table.parents if one.parent.is_people]
+    others = [one for one in table.parents if not one.parent.is_people and (one.type_column or one.parent.texts)]
+    if named & (known.SURE | known.DIRECT) or known.PRIVATE.fullmatch("".join(table.noun)):
+        return "is for few, by its name"
+    if known.OWN & named:
+        return "has what only its owner sees, by its name"
+    if known.REPORTS & {last} and others and (persons or "reporter" in " ".join(table.columns)):
+        return "has reports to moderators"
+    to = [name for name in table.columns if (known.RECEIVERS | {"to"}) & {*words(name)}]
+    sent = [name for name in to if {*words(name)} & known.RECEIVERS or name in {one.column for one in persons}]
+    rooms = [table, *(one.parent for one in table.parents if (known.ROOMS | {"thread"}) & {*one.parent.noun})]
+    told = (known.ROOMS | known.REPLIES | {"thread"}) & named
+    joined = any({"participant"} & {*one.child.noun} for room in rooms for one in room.children)
+    return "has messages between persons" if told and (sent or joined) else ""
 
 
 def _adds_facts(one: Relation) -> bool:
@@ -329,20 +343,20 @@ def squeezed(text: str) -> str:
 
 def _pieces(texts: Sequence[str]) -> list[str]:
     """Return the last letters of the longest sentence of each text: what a copy begins with may be a name."""
-    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts[: known.PIECES]]
-    return [squeezed(run)[-known.PIECE :] for run in runs if len(run) > 1.5 * known.PIECE]
+    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts[: known.CROWD]]
+    return [squeezed(run)[-known.CROWD :] for run in runs if len(run) > 1.5 * known.CROWD]
 
 
 def _answers(one: Relation) -> bool:
     """Return whether rows answer what they name: they are called replies, or have the title of it."""
-    if one.share < known.FEW_NAMED or not one.parent.title or one.type_column or one.is_crowd:
+    if one.share < (1 - known.HARDLY) or not one.parent.title or one.type_column or one.is_crowd:
         return False
     if one.child.noun[-1] in known.REPLIES:
         return True
     title, above = one.child.columns.get(one.child.title), one.parent.columns.get(one.parent.title)
     if title is None or above is None:
         return False
-    names = dict(zip(one.parent.source.columns[one.pairs[0][1]].values, above.values, strict=True))
+    names = dict(zip(one.parent.columns[one.pairs[0][1]].values, above.values, strict=True))
     pairs = [(said, names[key]) for key, said in one.child.source.rows_of(one.column, title.name) if key in names]
     same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
     return len(same) >= known.MIN_ROWS and 2 * sum(same) >= len(same)

@@ -12,12 +12,14 @@ from rag_index.core.documents.text_languages import find_languages, language_of
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.documents import Part, Plan, identifier
 from rag_index.first_run.schema.proposed import ProposedIndex
+from rag_index.first_run.schema.visibility import passes
 from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.first_run.schema.tables import Condition, Relation, Table
+    from rag_index.first_run.schema.tables import Relation, Table
+    from rag_index.first_run.schema.visibility import Condition
 
 MAX_NAME_CHARS = 80
 ORDER = (
@@ -25,6 +27,10 @@ ORDER = (
     "payload_indexes", "language", "language_column", "joins", "parts",
 )  # fmt: skip
 """The order of keys in an index or a part."""
+
+
+STATE_LABELS = known.STATES | known.BROUGHT | {"priority", "severity", "kind"}
+"""Words of columns whose labels people filter by, but which say little about what a row is about."""
 
 
 class _Rows:
@@ -76,16 +82,16 @@ class _Rows:
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
             says = named or (parent.prose and (one.extends or len(parent.children) < 2))
-            if parent is skip or one.type_column or one.is_pointer or one.share < known.MIN_NAMED:
+            if parent is skip or one.type_column or one.is_pointer or one.share < known.HARDLY:
                 continue
             again = (parent in self.joined - {self.table} and not one.writes) or len(self.joins) >= known.MAX_JOINS
             if not says or again or not one.is_whole or (parent.machine and not named):
                 continue
-            name = self.join(one)
+            name = self.join(one, **self.where([told for told in parent.conditions if not passes(one, told)]))
             titles = self.read(parent, parent.title_columns, name)
             few = parent.is_people or 2 * parent.rows <= self.table.rows
             self.payload |= dict.fromkeys(titles[:-1], "") | dict.fromkeys(titles[-1:], "keyword" if few else "")
-            state = known.STATE_LABELS & {*words(one.column), *parent.noun[-1:]} and not parent.prose
+            state = STATE_LABELS & {*words(one.column), *parent.noun[-1:]} and not parent.prose
             self.text += [] if state else titles
             if not parent.title:
                 self.text += self.read(parent, parent.prose, name)
@@ -112,7 +118,7 @@ class _Rows:
         used = {RESERVED_KEY, *table.references, *table.title_columns, *table.key, *self.text}
         used |= {name for one in table.conditions if one.through is None for name in one.columns}
         for name, one in table.columns.items():
-            kind = table.source.columns[name].kind
+            kind = table.columns[name].kind
             if name in used or one.filled < 0.2 or kind == "bytes":
                 continue
             levels = {value for value in one.values if isinstance(value, int)}
@@ -120,7 +126,7 @@ class _Rows:
                 self.payload[name] = "keyword" if kind == "text" else ""
             elif one.role == "time" and len({*one.values}) > 2:
                 self.payload[name] = "datetime" if kind == "time" else ""
-            elif one.role == "number" and 1 < len(levels) <= known.MAX_GRADES and len(levels) * 4 < len(one.values):
+            elif one.role == "number" and 1 < len(levels) <= known.MAX_VALUES and len(levels) * 4 < len(one.values):
                 self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
 
     def where(self, conditions: Sequence[Condition], *more: str) -> dict[str, str]:
@@ -158,9 +164,9 @@ class IndexMaker:
         settings |= rows.where(table.conditions, *thread)
         self._note(table.conditions, settings)
         times = [one for one in table.columns.values() if one.role == "time" and one.filled >= 0.9]
-        times = [one for one in times if table.source.columns[one.name].kind == "time"]
+        times = [one for one in times if table.columns[one.name].kind == "time"]
         changed = [one.name for one in times if known.CHANGED & {*words(one.name)}]
-        key_kind = table.source.columns[table.key[0]].kind
+        key_kind = table.columns[table.key[0]].kind
         age = table.key[0] if key_kind == "number" or not times else [*changed, times[0].name][0]
         made = {key: settings[key] for key in ORDER if settings.get(key) or key == "payload"}
         return ProposedIndex(self._name(), table.name, made, self.reasons, age)
@@ -190,13 +196,13 @@ class IndexMaker:
         table = self._table
         found = [one for one in table.columns.values() if one.name not in (*table.references, *table.key, *table.texts)]
         found = [one for one in found if one.role in ("code", "choice") and one.filled > 0.2 and one.name not in title]
-        found = [one for one in found if not {*known.STATE_LABELS, *known.STATES} & {*words(one.name)}]
-        found = [one for one in found if table.source.columns[one.name].kind == "text"]
+        found = [one for one in found if not {*STATE_LABELS, *known.STATES} & {*words(one.name)}]
+        found = [one for one in found if table.columns[one.name].kind == "text"]
         return [one.name for one in found if not any(one.name in c.columns for c in table.conditions)][:5]
 
     def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the payload, and what people filter by of documents and their parts."""
-        payload = dict([*self._rows.payload.items()][: known.MAX_PAYLOAD])
+        payload = dict([*self._rows.payload.items()][: known.MAX_VALUES])
         indexes = {name: kind for name, kind in payload.items() if kind}
         for part in parts:
             kinds = part.pop("payload_indexes", {})
@@ -228,7 +234,9 @@ class IndexMaker:
         else:
             rows.text += rows.read(child, [*child.title_columns, *child.texts])
             rows.add_labels(skip=one.relation.parent)
-            short = sum(child.columns[name].length for name in (*child.title_columns, *child.texts)) < known.SHORT
+            short = (
+                sum(child.columns[name].length for name in (*child.title_columns, *child.texts)) < known.MIN_PROSE_CHARS
+            )
             text, inline = rows.text, short and not child.prose and one.up is None
             own = [name for name in text if "." not in name]
             captions = [name for name in text if "." in name]
@@ -264,7 +272,7 @@ class IndexMaker:
     def _linked(self, rows: _Rows, far: Relation, on: Iterable[str]) -> str | list[str]:
         """Return the text of what links name."""
         other, link = far.parent, far.child
-        name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.strong]))
+        name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.reaches]))
         names = rows.read(other, other.title_columns or other.prose, name)
         captions = [one for one in link.parents if one.parent.title in one.parent.columns and one.parent.is_label]
         captions = [one for one in captions if one.column not in (far.column, *on)]
@@ -288,7 +296,7 @@ class IndexMaker:
 
 def _answers_none(thread: Relation) -> str:
     """Return the condition that leaves out replies: they are parts of what they answer."""
-    column = thread.child.source.columns[thread.column]
+    column = thread.child.columns[thread.column]
     nothing = {"number": "0", "text": "''"}.get(column.kind)
     return f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
 

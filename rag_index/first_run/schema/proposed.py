@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+UNREAD = "cannot be read"
+"""What the reason of a table begins with that the database does not let us read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -18,43 +21,40 @@ class Choices:
     exclude: tuple[str, ...] = ()
     """Tables of which nothing is read."""
     show: tuple[str, ...] = ()
-    """Columns whose condition goes, or, if they were left out, that are text."""
+    """Columns that hide nothing, or, if they were left out, that are text."""
     hide: tuple[str, ...] = ()
-    """Columns whose rows that are set, or differ from the majority, are hidden; columns of text are left out."""
+    """Columns whose exceptions are hidden; as TABLE.COLUMN=VALUE the rows with this value. Text is left out."""
     uses: Mapping[str, str] = field(default_factory=dict)
     """Columns with what they are used for: `title`, `text` or `out`."""
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenRows:
-    """A condition that leaves rows of a table out."""
+    """Rows that are left out, or would be, for what a column says: what a person answers."""
 
-    table: str
-    columns: tuple[str, ...]
-    """Those of the table; of another one as TABLE.COLUMN."""
-    sql: str
+    place: str
+    """The column, as TABLE.COLUMN."""
     says: str
-    """Why the rows are hidden: `is_confidential is true`, `its space is private`."""
+    """Why the rows are hidden: `is_confidential is yes`."""
+    sql: str
+    """What rows must meet to be shown."""
     rows: int
-    """The rows that are hidden; -1 if that is not known."""
+    """The rows of indexes that are hidden by it, with all that belongs to them; -1 if that is not known."""
     of: int
-    question: str = ""
-    """What a person has to confirm, a sentence; "" if the condition is certain."""
+    """The rows that there are of the tables whose rows are hidden."""
+    state: Literal["known", "open", "asked", "answered"]
+    """Whether its name or values say it, or it is an exception; `asked` takes effect with an answer only."""
+    hidden: bool
+    """Whether the rows are left out."""
+    values: tuple[tuple[str, int, bool], ...] = ()
+    """The values as people read them, with their rows, and whether these are hidden."""
+    large: bool = False
+    """Whether it hides more than half of an index."""
 
     @property
-    def places(self) -> tuple[str, ...]:
-        """Return the columns as TABLE.COLUMN."""
-        return tuple(name if "." in name else f"{self.table}.{name}" for name in self.columns)
-
-    @property
-    def like(self) -> tuple[object, ...]:
-        """Return what equal conditions of several tables have in common."""
-        return self.columns, self.says
-
-    @property
-    def amount(self) -> int:
-        """Return how much a person loses by it."""
-        return self.rows
+    def is_asked(self) -> bool:
+        """Return whether a person has to answer: it is an exception, waits, or hides more than half of an index."""
+        return self.state in ("open", "asked") or (self.large and self.state != "answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +68,9 @@ class LeftOut:
     chars: int
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def place(self) -> str:
         """Return the column as TABLE.COLUMN."""
-        return (f"{self.table}.{self.column}",)
-
-    @property
-    def like(self) -> tuple[object, ...]:
-        """Return what equal columns of several tables have in common."""
-        return self.column, self.why
-
-    @property
-    def amount(self) -> int:
-        """Return how much a person loses by it."""
-        return self.chars
-
-
-UNREAD = "cannot be read"
-"""What the reason of a table begins with that the database does not let us read."""
+        return f"{self.table}.{self.column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +90,13 @@ class TableUse:
     """The reason to leave it out, to be read after the table's name: `is empty`."""
     index: str = ""
     """The name of its index, if its rows are documents."""
-    hidden: tuple[HiddenRows, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     """The columns with text, each with what it is used for: `title`, `text` or `out`."""
     searched: int = 0
     """The characters that a search reaches, without those of columns left out and of hidden rows."""
+    is_hidden: bool = False
+    """Whether every row is left out, for what conditions say."""
 
 
 @dataclass(slots=True)
@@ -133,8 +120,10 @@ class Proposal:
 
     tables: tuple[TableUse, ...] = ()
     indexes: tuple[ProposedIndex, ...] = ()
-    policies: tuple[str, ...] = ()
-    """What row level security means for the indexes, a sentence each."""
+    hidden: tuple[HiddenRows, ...] = ()
+    """Who may see rows: first what hides most of an index, then what is asked, what is open, and what is known."""
+    notes: tuple[str, ...] = ()
+    """What the user of the database may not read, and what row level security means for the indexes."""
 
     @property
     def chars(self) -> int:
@@ -148,9 +137,8 @@ class Proposal:
 
     @property
     def questions(self) -> list[HiddenRows]:
-        """Return the conditions that a person has to confirm, those that hide most rows first."""
-        found = [one for table in self.tables for one in table.hidden if one.question]
-        return sorted(found, key=lambda one: -one.rows)
+        """Return what a person has to answer."""
+        return [one for one in self.hidden if one.is_asked]
 
     @property
     def exact(self) -> bool:

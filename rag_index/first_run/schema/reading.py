@@ -1,21 +1,22 @@
-"""What `init` proposes for a database: what becomes of each table, with its numbers, and the settings of indexes."""
+"""What `init` proposes: what becomes of each table of a database, who may see its rows, and the indexes."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.components.sources.source_tables import relations_read
 from rag_index.errors import SettingsError
-from rag_index.first_run.schema.documents import Plan, is_named, plan
+from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.documents import is_named, plan
 from rag_index.first_run.schema.indexes import IndexMaker
 from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
 from rag_index.first_run.schema.relations import relate
-from rag_index.first_run.schema.tables import Condition, Table, listed, read_tables
-from rag_index.first_run.schema.visibility import add_conditions
+from rag_index.first_run.schema.screen import CHOSEN
+from rag_index.first_run.schema.tables import Table, read_tables
+from rag_index.first_run.schema.visibility import Rule, answered, conditions, find_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog
     from rag_index.first_run.schema.columns import ReadColumn
 
-CHOSEN = "is left out, as you said"
 _COLUMNS = re.compile(r"\{([^{}]+)\}")
+Shown = set[tuple[str | None, str, str]]
 
 
 def propose(catalog: DatabaseCatalog, choices: Choices | None = None) -> Proposal:
     """Return what becomes of each table of a database, and the indexes that follow, as far as a person did not choose.
 
     Raises:
-        SettingsError: `choices` name a table or column that does not exist.
+        SettingsError: `choices` name a table, a column or a value that does not exist.
     """
     return _Reading(catalog, choices or Choices()).proposal()
 
@@ -49,9 +50,18 @@ class _Reading:
         for table in self.tables:
             self._use_columns(table)
         relate(catalog, self.tables)
-        add_conditions(self.tables, catalog.seconds_now, catalog.connection.dialect.name)
+        self._plan = plan(catalog, self.tables, choices.include)
+        parts = [(root, part.table) for root, some in self._plan.documents.items() for part in some if not part.far]
+        self._roots = {table: [root for root, one in parts if one is table] for _, table in parts}
+        self._read = [*dict.fromkeys([*self._plan.documents, *self._roots])]
+        self._rules = self._answered(find_rules(catalog, self.tables))
+        self._lost = {rule: dict(self._lost_by(rule)) for rule in self._rules}
+        self._asked = set(self._beyond_a_tenth())
+        self._conditions = conditions(self.tables, [one for one in self._rules if self._holds(one)])
         for table in self.tables:
-            self._choose_conditions(table)
+            table.conditions[:] = self._conditions[table]
+
+    # --- Answers ---
 
     def _check(self, tables: Sequence[Table]) -> None:
         """Raise SettingsError if a choice names what is not there."""
@@ -62,15 +72,22 @@ class _Reading:
                 raise SettingsError(f"there is no table {pattern}: {near}")
         columns = [f"{one.name}.{name}" for one in tables for name in one.columns]
         columns += [f"{one.source.name}.{name}" for one in tables for name in one.columns if one.source.schema]
-        for column in (*self._choices.show, *self._choices.hide, *self._choices.uses):
-            if column.lower() not in map(str.lower, columns):
+        lower = {*map(str.lower, columns)}
+        hidden = [self._split(one)[0] if one.lower() not in lower else one for one in self._choices.hide]
+        for column in (*self._choices.show, *hidden, *self._choices.uses):
+            if column.lower() not in lower:
                 near = ", ".join(get_close_matches(column, columns, 3)) or "none is named like it"
                 raise SettingsError(f"there is no column {column}, as TABLE.COLUMN: {near}")
 
-    def _chosen(self, table: Table, column: str, among: Sequence[str]) -> bool:
-        """Return whether a column is among those that a person named."""
+    def _split(self, answer: str) -> tuple[str, str | None]:
+        """Return the column and the value of an answer such as `comment.state=held`."""
+        place, mark, value = answer.partition("=")
+        return place, value if mark else None
+
+    def _chosen(self, table: Table, column: str, among: Sequence[str]) -> list[str]:
+        """Return those of some answers that are about a column."""
         names = {f"{table.name}.{column}".lower(), f"{table.source.name}.{column}".lower()}
-        return not names.isdisjoint(one.lower() for one in among)
+        return [one for one in among if one.lower() in names or self._split(one)[0].lower() in names]
 
     def _use_columns(self, table: Table) -> None:
         """Give columns the role that a person chose."""
@@ -78,7 +95,7 @@ class _Reading:
             use = next((use for key, use in self._choices.uses.items() if self._chosen(table, name, [key])), "")
             if self._chosen(table, name, self._choices.show) and one.role in ("secret", "personal", "other", "code"):
                 use = "text"
-            if self._chosen(table, name, self._choices.hide) and one.is_text:
+            if any("=" not in said for said in self._chosen(table, name, self._choices.hide)) and one.is_text:
                 use = "out"
             if use == "out":
                 table.columns[name] = replace(one, role="other", why=CHOSEN)
@@ -89,42 +106,86 @@ class _Reading:
         if table.name in self._choices.include and not (table.title or table.texts):
             personal = {name: one for name, one in table.columns.items() if one.role == "personal" and one.texts}
             table.columns |= {name: replace(one, role="name", why="") for name, one in personal.items()}
-            for known in ("title", "title_columns", "texts", "prose", "chars", "said"):
-                table.__dict__.pop(known, None)
+            for fact in ("title", "title_columns", "texts", "prose", "chars", "said"):
+                table.__dict__.pop(fact, None)
 
-    def _choose_conditions(self, table: Table) -> None:
-        """Take away the conditions that a person does not want, and add those that are missing."""
-        kept = [
-            one for one in table.conditions
-            if not any(self._chosen(table, column, self._choices.show) for column in one.columns)
-        ]  # fmt: skip
-        table.conditions[:] = kept
-        for name, column in table.source.columns.items():
-            known = any(name in one.columns and one.through is None for one in kept)
-            if (
-                table.columns[name].is_text
-                or table.columns[name].why == CHOSEN
-                or known
-                or not self._chosen(table, name, self._choices.hide)
-            ):
-                continue
-            counts = Counter(column.filled)
-            most = counts.most_common(1)[0] if counts else (None, 0)
-            if most[1] * 2 > len(column.values):
-                others = [value for value in counts if value != most[0]]
-                sql = f"({column.sql} IS NULL OR {column.sql} = {listed([most[0]])})"
-                says = f"{name} is {', '.join(map(str, others)) or f'not {most[0]}'}, as you said"
-            else:
-                sql, says = f"{column.sql} IS NULL", f"{name} is set, as you said"
-            table.conditions.append(Condition((name,), sql, says))
+    def _answered(self, rules: Sequence[Rule]) -> list[Rule]:
+        """Return the rules with those that a person answered in the place of what was found."""
+        found = [one for one in rules if not self._chosen(one.table, one.column, self._choices.show)]
+        self._said = {one.place for one in rules if self._chosen(one.table, one.column, self._choices.hide)}
+        for table in self.tables:
+            for name, column in table.columns.items() if self._choices.hide else ():
+                said = self._chosen(table, name, self._choices.hide)
+                values = [value for one in said for value in [self._split(one)[1]] if value is not None]
+                if (
+                    not said
+                    or column.why == CHOSEN
+                    or (not values and any(one.place == f"{table.name}.{name}" for one in found))
+                ):
+                    continue
+                made = answered(self._catalog, table, column, values)
+                found = [one for one in found if one.place != made.place] + [made]
+                self._said.add(made.place)
+        return found
+
+    # --- What is left out together ---
+
+    def _lost_by(self, rule: Rule) -> Iterator[tuple[Table, int]]:
+        """Yield the tables that an index reads with how many of their rows a rule hides."""
+        for table in self._read:
+            told = conditions([table], [rule])[table]
+            if told:
+                yield table, self._rows(table, f"({' AND '.join(one.sql for one in told)}) IS NOT TRUE")
+
+    def _beyond_a_tenth(self) -> Iterator[Rule]:
+        """Yield the open rules that would leave out more than a tenth of what an index reads, the largest of them."""
+        for table in self._read:
+            left = known.FEW * max(table.rows, known.MAX_TEXTS)
+            some = [
+                one for one in self._rules if one.is_open and one.place not in self._said and table in self._lost[one]
+            ]
+            some = [one for one in some if not self._lost[one].keys() & {*self._roots.get(table, ())} - {table}]
+            for rule in sorted(some, key=lambda one: self._lost[one][table]):
+                left -= max(0, self._lost[rule][table])
+                if left < 0:
+                    yield rule
+
+    def _holds(self, rule: Rule) -> bool:
+        return rule not in self._asked
+
+    def _is_large(self, rule: Rule) -> bool:
+        return any(
+            lost > known.HALF * table.rows for table, lost in self._lost[rule].items() if table in self._plan.documents
+        )
+
+    def _state(self, rule: Rule) -> Literal["known", "open", "asked", "answered"]:
+        if rule.place in self._said:
+            return "answered"
+        return "asked" if rule in self._asked else "open" if rule.is_open else "known"
+
+    def _hidden(self) -> list[HiddenRows]:
+        """Return the rules as a person answers them, in the order of the screen."""
+        found = []
+        for rule in [one for one in self._rules if self._lost[one]]:
+            lost = self._lost[rule].values()
+            rows = -1 if -1 in lost else sum(lost)
+            of = sum(table.rows for table in self._lost[rule])
+            state = self._state(rule)
+            made = HiddenRows(
+                rule.place, rule.says, rule.sql, rows, of, state, state != "asked", rule.values, self._is_large(rule)
+            )  # fmt: skip
+            found.append(made)
+        order = ("asked", "open", "answered", "known")
+        return sorted(found, key=lambda one: (not one.large, order.index(one.state), -one.rows))
+
+    # --- What follows ---
 
     def proposal(self) -> Proposal:
         """Return what becomes of each table, and the indexes."""
-        made = plan(self._catalog, self.tables, self._choices.include)
-        taken: set[str] = set()
+        made, taken = self._plan, set[str]()
         indexes = {table: IndexMaker(table, made, taken).made() for table in made.documents}
         shown = {place for one in indexes.values() for place in _shown(one.settings)}
-        uses = [self._use(one, made, indexes, shown) for one in self.tables]
+        uses = [self._use(one, indexes, shown) for one in self.tables]
         for one in self._excluded:
             chars = sum(self._chars(one).values())
             uses.append(TableUse(one.name, one.rows, chars, one.source.counted, "out", why=CHOSEN))
@@ -132,7 +193,8 @@ class _Reading:
             TableUse(one, 0, 0, True, "out", why="is a view: what it shows is in tables") for one in self._catalog.views
         ]
         ranked = sorted(uses, key=lambda one: -one.chars)
-        return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._policies([*indexes.values()])))
+        notes = (*self._catalog.notes, *self._policies([*indexes.values()]))
+        return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._hidden()), notes)
 
     def _policies(self, indexes: Sequence[ProposedIndex]) -> list[str]:
         """Return what row level security means for the indexes: first what everybody would see for whom it is not."""
@@ -144,20 +206,15 @@ class _Reading:
             notes += [f"{index.name}: {note}" for note in policies.notes()]
         return [*warnings, *notes]
 
-    def _use(
-        self, table: Table, made: Plan, indexes: Mapping[Table, ProposedIndex], shown: set[tuple[str | None, str, str]]
-    ) -> TableUse:
+    def _use(self, table: Table, indexes: Mapping[Table, ProposedIndex], shown: Shown) -> TableUse:
         """Return what becomes of a table, with its numbers."""
-        chars = self._chars(table)
+        chars, made = self._chars(table), self._plan
         place = (table.source.schema, table.source.name)
         reached = [name for name in chars if (*place, name) in shown]
-        becomes, of = self._role(table, made, shown)
-        conditions = [*dict.fromkeys(table.conditions)] if becomes in ("document", "part") else []
-        hidden = [found for one in conditions for found in [self._hidden(table, one)]]
-        share = 1.0 if becomes != "out" else 0.0
-        if conditions:
-            lost = self._rows(table, f"({' AND '.join(one.sql for one in conditions)}) IS NOT TRUE")
-            share = 1 - max(0, lost) / max(1, table.rows)
+        becomes, of = self._role(table, shown)
+        told = table.conditions if becomes in ("document", "part") else []
+        lost = self._rows(table, f"({' AND '.join(one.sql for one in told)}) IS NOT TRUE") if told else 0
+        share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
         left = [
@@ -166,9 +223,9 @@ class _Reading:
         return TableUse(
             table.name, table.rows, sum(chars.values()), table.source.counted, becomes, of,
             "" if becomes != "out" else made.out.get(table, "has nothing that people look for"),
-            indexes[table].name if table in indexes else "", tuple(hidden), tuple(filter(None, left)),
+            indexes[table].name if table in indexes else "", tuple(filter(None, left)),
             {name: "title" if name in table.title_columns else "text" if name in reached else "out" for name in chars},
-            round(share * sum(chars[name] for name in reached)),
+            round(share * sum(chars[name] for name in reached)), 0 < table.rows <= lost,
         )  # fmt: skip
 
     def _chars(self, table: Table) -> dict[str, int]:
@@ -178,18 +235,16 @@ class _Reading:
         counted = self._catalog.chars(table.source, [*texts]) if texts and table.rows else {}
         return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
 
-    def _role(self, table: Table, made: Plan, shown: set[tuple[str | None, str, str]]) -> tuple[Any, tuple[str, ...]]:
-        if table in made.documents:
+    def _role(self, table: Table, shown: Shown) -> tuple[Any, tuple[str, ...]]:
+        documents = self._plan.documents
+        if table in documents:
             return "document", ()
-        of = [root for root, parts in made.documents.items() for part in parts if part.table is table]
+        of = [root for root, parts in documents.items() for part in parts if part.table is table]
         if of:
             return "part", tuple(dict.fromkeys(one.name for one in of))
-        named = [one.child.name for one in table.children if one.child in made.documents]
+        named = [one.child.name for one in table.children if one.child in documents]
         named += [
-            root.name
-            for root, parts in made.documents.items()
-            for part in parts
-            if part.far and part.far.parent is table
+            root.name for root, parts in documents.items() for part in parts if part.far and part.far.parent is table
         ]
         if (table.source.schema, table.source.name, "") in shown:
             return "label", tuple(dict.fromkeys(named))
@@ -198,10 +253,6 @@ class _Reading:
     def _rows(self, table: Table, condition: str) -> int:
         found = self._catalog.rows_that(table.source, condition)
         return -1 if found is None else found
-
-    def _hidden(self, table: Table, one: Condition) -> HiddenRows:
-        rows = self._rows(table, f"({one.sql}) IS NOT TRUE")
-        return HiddenRows(table.name, one.columns, one.sql, one.says, rows, table.rows, one.question)
 
     def _left_out(self, table: Table, name: str, chars: int, becomes: str) -> LeftOut | None:
         """Return a column with text that no search reaches; None if it has none, or its table is left out anyway."""

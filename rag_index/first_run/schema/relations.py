@@ -16,7 +16,8 @@ from rag_index.first_run.schema.tables import NOTHING, Relation, Table, is_rando
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
-    from rag_index.first_run.schema.catalog import Column, DatabaseCatalog
+    from rag_index.first_run.schema.catalog import DatabaseCatalog
+    from rag_index.first_run.schema.columns import ReadColumn
 
 
 def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
@@ -38,7 +39,7 @@ class _Finder:
         self._catalog = catalog
         self._tables = tables
         self._keyed = [one for one in tables if len(one.key) == 1 and one.rows]
-        self._random = [one for one in self._keyed if is_random(one.source.columns[one.key[0]].filled)]
+        self._random = [one for one in self._keyed if is_random(one.columns[one.key[0]].given)]
         self._composite = [one for one in tables if len(one.key) > 1 and one.rows]
         self._by_name: dict[Any, list[Table]] = {}
         """Tables with keys by the last word of what they are called, all of it, and the words of their keys."""
@@ -58,10 +59,10 @@ class _Finder:
         if not table.rows:
             return found
         found += [one for one in self._by_several(table) if not {column for column, _ in one.pairs} <= done]
-        for column in table.source.columns.values():
+        for column in table.columns.values():
             if column.name not in done and [column.name] != table.key:
                 found += self._of_column(table, column)
-        for type_column in [one.name for one in table.source.columns.values()]:
+        for type_column in [*table.columns]:
             typed = self._typed(table, type_column, found, done)
             replaced = {one.column for one in typed}
             found = [one for one in found if one.column not in replaced] + typed
@@ -73,8 +74,8 @@ class _Finder:
         for version in [one for one in self._keyed if known.VERSIONS & {one.noun[-1]}]:
             for owner in dict.fromkeys(one.parent for one in version.parents if one.parent is not version):
                 related = {column for one in owner.parents for column, _ in one.pairs}
-                for column in owner.source.columns.values():
-                    values = [value for value in column.filled if value not in NOTHING]
+                for column in owner.columns.values():
+                    values = [value for value in column.given if value not in NOTHING]
                     newest = known.POINTERS & {*words(column.name)} and column.name not in related
                     if newest and self._found(values, version) >= known.MIN_FOUND:
                         found.append(Relation(owner, version, ((column.name, version.key[0]),)))
@@ -96,7 +97,7 @@ class _Finder:
         """Return the share of values that are keys of a table; 0 if its key is of another kind."""
         if not values:
             return 0.0
-        key = parent.source.columns[parent.key[0]]
+        key = parent.columns[parent.key[0]]
         is_text = isinstance(values[0], str)
         if key.kind == "id" and not all(UUID.fullmatch(str(value)) for value in values):
             return 0.0
@@ -104,17 +105,17 @@ class _Finder:
             return 0.0
         return self._catalog.share_found(values, parent.source, key.name)
 
-    def _of_column(self, table: Table, column: Column) -> list[Relation]:
+    def _of_column(self, table: Table, column: ReadColumn) -> list[Relation]:
         """Return what a column names, by its name and values, or by random values alone."""
         role = table.columns[column.name].role
-        values = [value for value in column.filled if value not in NOTHING]
+        values = [value for value in column.given if value not in NOTHING]
         if role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
             return []
         hit = next((one for one in self._named(table, column) if self._found(values, one) >= known.MIN_FOUND), None)
         if hit is None and is_random(values):
             own = known.PARENT_WORDS & {*words(column.name)}
             fits = [(self._found(values, one), one) for one in self._random if one is not table or own]
-            fits = [fit for fit in fits if fit[0] >= known.MIN_RANDOM_FOUND]
+            fits = [fit for fit in fits if fit[0] >= known.HARDLY]
             found, left, filled = [], 1.05, table.columns[column.name].filled
             for share, one in sorted(fits, key=lambda fit: (-fit[0], -len(fit[1].columns))):
                 if share <= left:  # a value names one row: what extends a table has the same keys
@@ -125,7 +126,7 @@ class _Finder:
             return []
         return [Relation(table, hit, ((column.name, hit.key[0]),), table.columns[column.name].filled)]
 
-    def _named(self, table: Table, column: Column) -> list[Table]:
+    def _named(self, table: Table, column: ReadColumn) -> list[Table]:
         """Return the tables that a column may name, the likeliest by its name first."""
         named = [singular(word) for word in table.named[column.name]]
         bare = tuple(word for word in named if word not in known.KEY_WORDS)
@@ -140,7 +141,7 @@ class _Finder:
                 found.append(one)
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
         stem = bare[-1] if bare and len(bare) < len(named) else ""
-        if not found and len(stem) >= known.MIN_STEM:  # `repo_id` of a repository
+        if not found and len(stem) >= known.MIN_ROWS:  # `repo_id` of a repository
             found = [one for one in self._keyed if one is not table and one.noun[-1].startswith(stem)]
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
             trees = [one for one in self._keyed if column.name in one.columns and one.noun[-1] in known.CONTAINERS]
@@ -155,7 +156,7 @@ class _Finder:
         for one in self._composite:
             if one is table or not {*one.key} <= table.columns.keys() or {*table.key} == {*one.key}:
                 continue
-            filled = [[value for value in table.source.columns[name].values if value is not None] for name in one.key]
+            filled = [[value for value in table.columns[name].values if value is not None] for name in one.key]
             found_in = [
                 self._catalog.share_found(some, one.source, key) for key, some in zip(one.key, filled, strict=True)
             ]
@@ -171,18 +172,20 @@ class _Finder:
             row = next((one for one in found if one.column == column), None)
             if row is None or not known.TYPE_WORDS & {*named}:
                 return []
-        kinds = self._catalog.distinct(table.source, column, known.MAX_TYPES + 1)
+        kinds = self._catalog.distinct(table.source, column, 2 * known.MAX_VALUES)
         kinds = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
         stem |= {named[-1].removesuffix(kind)} - {"", named[-1]}
         free = [name for name in table.columns if name not in (column, *done) and [name] != table.key]
         named_by = {one.column for one in found if not known.GENERIC & {*words(one.column)}}
         free = [name for name in free if stem or name not in named_by]
-        free = [name for name in free if known.FREE_ID & {words(name)[-1]} or words(name)[-1].endswith("id")]
+        free = [
+            name for name in free if (known.KEY_WORDS | {"name"}) & {words(name)[-1]} or words(name)[-1].endswith("id")
+        ]
         free = [name for name in free if not stem or any(any(w.startswith(s) for s in stem) for w in words(name))] or (
             [name for name in free if not stem - {"content", "object"}]
         )
-        if not 0 < len(kinds) <= known.MAX_TYPES or not free:
+        if not 0 < len(kinds) <= known.MAX_VALUES or not free:
             return []
         called = self._called(column, found)
         return [one for kind in kinds for one in self._of_type(table, column, kind, called(kind), free[0])]
@@ -192,7 +195,7 @@ class _Finder:
         row = next((one for one in found if one.column == column and one.parent.source.is_whole), None)
         if row is None:
             return lambda kind: [str(kind)]
-        keys = row.parent.source.columns[row.pairs[0][1]].values
+        keys = row.parent.columns[row.pairs[0][1]].values
         texts = [
             [text for text in line if isinstance(text, str)] for line in row.parent.source.rows_of(*row.parent.columns)
         ]
@@ -219,7 +222,7 @@ class _Finder:
         """Return the larger table of which each row has at most one here: its key is the other's."""
         if len(table.key) != 1 or any(one.column == table.key[0] for one in found):
             return []
-        key = table.source.columns[table.key[0]]
+        key = table.columns[table.key[0]]
         bare = tuple(singular(word) for word in words(key.name) if word not in {*known.KEY_WORDS, "ptr"})
         random = table in self._random
         for one in sorted(self._keyed, key=lambda one: len(one.noun)):
@@ -232,6 +235,6 @@ class _Finder:
                 continue
             if one is table or one.rows < table.rows or not (named or same or (begins and alike)):
                 continue
-            if key.filled and self._found(key.filled, one) >= 0.95:
+            if key.given and self._found(key.given, one) >= 0.95:
                 return [Relation(table, one, ((key.name, one.key[0]),))]
         return []

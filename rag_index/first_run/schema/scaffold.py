@@ -132,15 +132,19 @@ def scaffold(
     sections = [_index_section(index, proposal.questions) for index in proposal.indexes]
     out = left_out(proposal)
     reached = _comments(share_sentence(proposal) + ". Left out, the largest first" * bool(out), out)
-    first = f"{_comments('Row level security', proposal.policies)}\n" if proposal.policies else ""
+    first = f"{_comments('Rights of the user of this database', proposal.notes)}\n" if proposal.notes else ""
     return Scaffold(first + head + "\n".join([*sections, reached]), proposal, choices, catalog, lacks_password)
 
 
 def nothing_found(source: str, proposal: Proposal) -> SettingsError:
     """Return the error of a database without anything to propose, with the tables that could not be read."""
     url = redacted_url(database_url(source_url(source), Path.cwd()))
+    if not proposal.tables:
+        return SettingsError(f"{url} has no table: name another database, or ask for the right to read its tables")
     unread = [f"{one.name}: {one.why}" for one in proposal.tables if one.why.startswith(UNREAD)]
+    told = [one for one in proposal.tables if one.chars and not one.why.startswith(UNREAD)]
     said = f"{url} has no table whose rows people would look for: name one with --include"
+    said += f", such as {told[0].name}, which {told[0].why}" if told else ""
     return SettingsError("; ".join([said, *unread[:3]]))
 
 
@@ -159,9 +163,9 @@ def _index_section(index: ProposedIndex, questions: Sequence[HiddenRows]) -> str
     """Return the [[indexes]] section of an index, with the reasons and what is open as comments."""
     tables, lines = {*_tables({"table": index.table} | index.settings)} | {index.table}, []
     for one in questions:
-        if one.table in tables:
-            shown = " ".join(f"--show {shlex.quote(name)}" for name in one.places)
-            lines.append(_comment(f"{says([one])}. {one.question} To show them, remove the condition, or add {shown}."))
+        if one.place.rpartition(".")[0] in tables:
+            option = f"--{'show' if one.hidden else 'hide'} {shlex.quote(one.place)}"
+            lines.append(_comment(f"{says(one)}. To {'show' if one.hidden else 'hide'} them: {option}."))
     keys = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons)
     return "".join(lines) + "\n".join([*keys, ""])
 

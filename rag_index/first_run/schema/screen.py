@@ -1,89 +1,115 @@
-"""What a person sees of a proposal line by line, and what it means to change a line, in a terminal and on the page."""
+"""What a person sees of a proposal line by line, and what it means to answer one, in a terminal and on the page."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_index.errors import shortened
+from rag_index.errors import SettingsError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, TableUse
 
-MAX_ALIKE = 3
-"""More tables that become the same share a line, and a line names at most this many."""
-MIN_SHARE = 0.01
-"""A table with this share of all text has a line of its own."""
-MAX_COLUMNS = 12
-"""At most this many lines of columns are shown: the largest."""
+MAX_NAMES = 3
+"""A line names at most this many tables or columns."""
+MAX_LINES = 7
+"""At most this many lines of each kind are shown: the largest. `?` lists all."""
 MAX_NAME = 80
 UNITS = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
+CHOSEN = "is left out, as you said"
 ORDER = ("document", "part", "label", "out")
+Kind = Literal["rows", "table", "column"]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the screen. Lines that say the same of several tables are one."""
+    """A line of the screen. What is folded is one line of several names."""
 
-    kind: Literal["table", "condition", "column"]
+    kind: Kind
     names: tuple[str, ...]
     """The tables, or the columns as TABLE.COLUMN."""
     says: str
-    """What becomes of a table; of other lines the whole sentence."""
+    """What becomes of a table; of other lines what they are about."""
     searched: bool
-    """Whether the rows are documents, the hidden rows are shown, the column is searched."""
+    """Whether the rows are documents, the rows in question are shown, the column is searched."""
     note: str = ""
-    """A question about the line."""
+    """What is left out, or what to answer."""
     rows: str = ""
     share: str = ""
     index: str = ""
+    is_open: bool = False
+    """Whether a person has to answer it."""
     columns: tuple[tuple[str, str], ...] = ()
     """The columns of a document with text, each with what it is used for."""
 
     @property
     def title(self) -> str:
-        """Return the names, those of the largest three if there are more."""
+        """Return the names, the first three if there are more."""
         return _few(self.names)
 
     @property
     def is_group(self) -> bool:
-        """Return whether a person has to list the tables first, to change one of them."""
-        return self.kind == "table" and len(self.names) > 1
+        """Return whether a person has to list what is folded, to change one of it."""
+        return len(self.names) > 1
 
 
-def lines(first: Proposal, now: Proposal, listed: Sequence[str] = ()) -> list[Line]:
-    """Return the lines of a proposal: tables, conditions, columns left out.
+def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Line]:
+    """Return the lines of a proposal: who may see rows, what is open first; tables; columns left out.
 
-    What `first`, the one before any change, leaves out has a line also where it is searched `now`. Each of the tables
-    `listed` has a line of its own.
+    What `first`, the one before any answer, leaves out has a line also where it is searched `now`. `all_of_it` folds
+    nothing.
     """
-    found, rows = [*_tables(now, listed)], {one.name for one in now.tables if one.becomes in ORDER[:2]}
-    for hidden in _alike(_hidden(now)):
-        note = " ".join(dict.fromkeys(filter(None, [one.question for one in hidden])))
-        found.append(Line("condition", _places(hidden), says(hidden), False, note))
-    kept = {one.places for one in _hidden(now)}
-    for hidden in _alike(one for one in _hidden(first) if one.places not in kept and one.table in rows):
-        found.append(Line("condition", _places(hidden), says(hidden, "shown"), True))
-    for out in _alike(_left_out(now))[:MAX_COLUMNS]:
-        found.append(Line("column", _places(out), f"{_title(out)}: {_sized(out)}left out: {out[0].why}", False))
-    kept = {one.places for one in _left_out(now)}
+    kept = {one.place for one in now.hidden}
+    rows = [_rows_line(one) for one in now.hidden]
+    rows += [_shown_line(one) for one in first.hidden if one.place not in kept]
+    idle = {one.place for one in now.hidden if one.rows == 0 and not one.is_asked}
+    busy = [one for one in rows if one.names[0] not in idle]
+    nothing = [one for one in rows if one.names[0] in idle]
+    columns = [_column_line(one, "left out: ") for one in _columns(now)]
+    still = {name for one in columns for name in one.names}
     used = {one.name for one in now.tables if one.becomes != "out"}
-    for out in _alike(one for one in _left_out(first) if one.places not in kept and one.table in used):
-        found.append(Line("column", _places(out), f"{_title(out)}: {_sized(out)}searched", True))
-    return found
+    columns += [
+        replace(_column_line(one, "searched, before: "), searched=True)
+        for one in _columns(first)
+        if one.place not in still and one.table in used
+    ]
+    if all_of_it:
+        return [*rows, *_tables(now, fold=False), *columns]
+    folded = [
+        _folded("rows", busy[MAX_LINES:], "more of who may see rows"),
+        _folded("rows", nothing, "hide no row today"),
+    ]
+    personal = _folded("column", columns[MAX_NAMES:], "more columns left out")
+    return [*busy[:MAX_LINES], *filter(None, folded), *_tables(now), *columns[:MAX_NAMES], *filter(None, [personal])]
 
 
 def change(choices: Choices, line: Line) -> Choices:
-    """Return the choices with what a line says turned round: the opposite choice goes, or else one is added."""
+    """Return the choices with what a line says turned round."""
+    return answer(choices, line, show=not line.searched)
+
+
+def answer(choices: Choices, line: Line, *, show: bool, values: Sequence[str] = ()) -> Choices:
+    """Return the choices with the answer to a line: its rows are shown or searched, or not; or those with some values.
+
+    Raises:
+        SettingsError: the line folds several things, or has no values.
+    """
+    if line.is_group:
+        raise SettingsError(f"{line.title} share a line: list them with ?, and answer each")
+    if values and (line.kind != "rows" or show):
+        raise SettingsError(f"{line.title} takes no value")
     on, off = ("include", "exclude") if line.kind == "table" else ("show", "hide")
-    add, drop = (off, on) if line.searched else (on, off)
-    chosen: dict[str, tuple[str, ...]] = {add: getattr(choices, add), drop: getattr(choices, drop)}
-    kept = tuple(name for name in chosen[drop] if name not in line.names)
-    more: Any = {add: (*chosen[add], *line.names)} if kept == chosen[drop] else {drop: kept}
-    uses = {name: use for name, use in choices.uses.items() if name not in line.names}
-    return replace(choices, uses=uses, **more)
+    (name,) = line.names
+    kept: dict[str, Any] = {
+        key: tuple(one for one in getattr(choices, key) if one.partition("=")[0] != name) for key in (on, off)
+    }
+    add = on if show else off
+    kept[add] = (*kept[add], *([f"{name}={value}" for value in values] or [name]))
+    uses = {column: use for column, use in choices.uses.items() if column != name}
+    return replace(choices, uses=uses, **kept)
 
 
 def share_sentence(proposal: Proposal) -> str:
@@ -100,16 +126,20 @@ def left_out(proposal: Proposal) -> list[str]:
         if table.becomes == "out":
             tables.setdefault(table.why, []).append(table)
     found = [(sum(one.chars for one in some), _few([one.name for one in some]), why) for why, some in tables.items()]
-    found += [(sum(one.chars for one in some), _title(some), some[0].why) for some in _alike(_left_out(proposal))]
+    found += [(one.chars, _few([one.place]), one.why) for one in _columns(proposal)]
     ranked = sorted(found, key=lambda one: -one[0])
     return [f"{title}{f' ({size(chars)})' * (chars > 0)}: {why}" for chars, title, why in ranked]
 
 
-def says(hidden: Sequence[HiddenRows], verb: str = "hidden") -> str:
-    """Return a condition for people, of one table or of several that have the same."""
-    rows = f"{sum(one.rows for one in hidden):,}" if all(one.rows >= 0 for one in hidden) else "some"
-    tables = _few([one.table for one in hidden])
-    return f"{tables}: {rows} of {sum(one.of for one in hidden):,} {verb}: {hidden[0].says}"
+def values_of(hidden: HiddenRows) -> str:
+    """Return the values of a column with their rows: `no 812 · yes 9`; those that are hidden are marked."""
+    return " · ".join(f"{shortened(said, MAX_NAME // 3)} {rows:,}" for said, rows, _ in hidden.values[:MAX_LINES])
+
+
+def says(hidden: HiddenRows) -> str:
+    """Return for people what is left out for what a column says, or is not, and how many rows that is."""
+    rows = f"{hidden.rows:,}" if hidden.rows >= 0 else "some"
+    return f"{hidden.place}: {rows} of {hidden.of:,} {'left out' if hidden.hidden else 'shown'}: {hidden.says}"
 
 
 def size(chars: int) -> str:
@@ -125,23 +155,61 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _tables(proposal: Proposal, listed: Sequence[str]) -> Iterator[Line]:
+def _rows_line(one: HiddenRows) -> Line:
+    """Return the line of rows that are left out, or wait for an answer."""
+    out = ", ".join(said for said, _, hidden in one.values if hidden) or one.says.partition(" ")[2]
+    rows = f" ({one.rows:,} of {one.of:,})" if one.rows >= 0 else ""
+    note = f"left out: {out}{rows}" if one.hidden else f"shown, unless you hide {out}{rows}"
+    return Line("rows", (one.place,), values_of(one) or one.says, not one.hidden, note, is_open=one.is_asked)
+
+
+def _shown_line(one: HiddenRows) -> Line:
+    return Line("rows", (one.place,), values_of(one) or one.says, True, "shown, as you said")
+
+
+def _column_line(one: LeftOut, what: str) -> Line:
+    return Line("column", (one.place,), f"{f'{size(one.chars)} ' if one.chars else ''}{what}{one.why}", False)
+
+
+def _columns(proposal: Proposal) -> list[LeftOut]:
+    """Return the columns that are left out, the largest first."""
+    return sorted([one for table in proposal.tables for one in table.left_out], key=lambda one: -one.chars)
+
+
+def _folded(kind: Kind, some: Sequence[Line], says: str) -> Line | None:
+    """Return the line that stands for several; None if there are none."""
+    names = tuple(name for one in some for name in one.names)
+    return Line(kind, names, says, False) if names[1:] else some[0] if some else None
+
+
+def _tables(proposal: Proposal, *, fold: bool = True) -> Iterator[Line]:
     """Yield the lines of tables: documents, then what belongs to them, then what is left out, the largest first."""
+    groups: dict[str, list[TableUse]] = {}
     whole = max(1, proposal.chars)
-    alike: dict[tuple[str, str], list[TableUse]] = {}
     for one in sorted(proposal.tables, key=lambda one: (ORDER.index(one.becomes), -one.chars)):
-        alone = one.becomes == "document" or one.chars >= MIN_SHARE * whole or one.name in listed
-        alike.setdefault((_becomes(one), one.name * alone), []).append(one)
-    for (words, _), some in alike.items():
-        for group in [some] if len(some) > MAX_ALIKE else [[one] for one in some]:
-            chars, rows = sum(one.chars for one in group), sum(one.rows for one in group)
-            share = f"{chars / whole:.0%}" if chars >= MIN_SHARE * whole else "<1%" * (chars > 0)
-            about = "" if all(one.exact for one in group) else "~"
-            columns = tuple(group[0].columns.items()) if len(group) == 1 else ()
-            yield Line(
-                "table", tuple(one.name for one in group), words, group[0].becomes == "document",
-                rows=f"{about}{rows:,}", share=share, index=group[0].index, columns=columns,
-            )  # fmt: skip
+        number = sum(len(some) for some in groups.values())
+        alone = not fold or (one.becomes == "document" and number < MAX_LINES) or one.why == CHOSEN
+        shared = {"document": "more documents", "out": "left out"}.get(one.becomes, _becomes(one))
+        groups.setdefault(one.name if alone else f"\0{shared}", []).append(one)
+    parts = [key for key, some in groups.items() if some[0].becomes in ("part", "label")]
+    for key in parts[MAX_NAMES:] if fold else ():
+        groups.setdefault("\0belongs to the other documents", []).extend(groups.pop(key))
+    for key, group in sorted(groups.items(), key=lambda item: ORDER.index(item[1][0].becomes)):
+        chars, rows = sum(one.chars for one in group), sum(one.rows for one in group)
+        told = f"left out: {_reasons(group)}" if group[0].becomes == "out" else key[1:]
+        share = f"{chars / whole:.0%}" if chars >= whole / 100 else "<1%" * (chars > 0)
+        about = "" if all(one.exact for one in group) else "~"
+        yield Line(
+            "table", tuple(one.name for one in group), told if group[1:] else _becomes(group[0]),
+            group[0].becomes == "document", rows=f"{about}{rows:,}", share=share, index=group[0].index,
+            columns=tuple(group[0].columns.items()) if len(group) == 1 else (),
+        )  # fmt: skip
+
+
+def _reasons(tables: Sequence[TableUse]) -> str:
+    """Return why tables are left out, what is said of most first."""
+    found = Counter(one.why for one in tables).most_common(MAX_NAMES)
+    return ", ".join(f"{why} ({number})" for why, number in found)
 
 
 def _becomes(table: TableUse) -> str:
@@ -152,36 +220,8 @@ def _becomes(table: TableUse) -> str:
     return f"left out: {table.why}" if table.becomes == "out" else f"{table.becomes} of {_few(table.of)}"
 
 
-def _few(names: Sequence[str]) -> str:
+def _few(names: Iterable[str]) -> str:
     """Return the first names of several, and how many more there are."""
-    named = [shortened(name, MAX_NAME) for name in names[:MAX_ALIKE]]
-    return ", ".join([*named, *([f"{len(names) - MAX_ALIKE:,} more"] if len(names) > MAX_ALIKE else [])])
-
-
-def _hidden(proposal: Proposal) -> list[HiddenRows]:
-    return [one for table in proposal.tables for one in table.hidden]
-
-
-def _left_out(proposal: Proposal) -> list[LeftOut]:
-    return [one for table in proposal.tables for one in table.left_out]
-
-
-def _alike(some: Iterable[Any]) -> list[list[Any]]:
-    """Return conditions or columns in groups of those that say the same, the largest first."""
-    groups: dict[Any, list[Any]] = {}
-    for one in some:
-        groups.setdefault(one.like, []).append(one)
-    return sorted(groups.values(), key=lambda group: -sum(one.amount for one in group))
-
-
-def _places(some: Sequence[HiddenRows] | Sequence[LeftOut]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for one in some for name in one.places))
-
-
-def _title(some: Sequence[LeftOut]) -> str:
-    """Return the name of a column, of one table or of several that have it."""
-    return _few(some[0].places) if len(some) == 1 else f"{some[0].column} of {_few([one.table for one in some])}"
-
-
-def _sized(some: Sequence[LeftOut]) -> str:
-    return f"{size(chars)} " if (chars := sum(one.chars for one in some)) else ""
+    all_names = [*names]
+    named = [shortened(name, MAX_NAME) for name in all_names[:MAX_NAMES]]
+    return ", ".join([*named, *([f"{len(all_names) - MAX_NAMES:,} more"] if len(all_names) > MAX_NAMES else [])])

@@ -18,24 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog, DatabaseTable
+    from rag_index.first_run.schema.visibility import Condition
 
 NOTHING = (None, "", 0, "0", -1, "-1")
 """Values that name no row of another table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition that rows must meet to be shown, and what it says of those that do not."""
-
-    columns: tuple[str, ...]
-    sql: str
-    says: str
-    """Why the others are hidden: `is_private is true`."""
-    question: str = ""
-    strong: bool = True
-    """Whether what belongs to a hidden row is hidden, too."""
-    through: Relation | None = None
-    """What names a hidden row, if another table hides this one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +46,7 @@ class Relation:
         """Return the condition on the type, in SQL; "" if there is none."""
         if not self.type_column:
             return ""
-        return f"{self.child.source.columns[self.type_column].sql} = {literal(self.type_value)}"
+        return f"{self.child.columns[self.type_column].sql} = {literal(self.type_value)}"
 
     @property
     def is_whole(self) -> bool:
@@ -82,7 +68,7 @@ class Relation:
     def is_crowd(self) -> bool:
         """Return whether hundreds of rows name each: what has them contains them."""
         several = len(self.named) / max(1, len({*self.named}))
-        return several > known.MAX_ROWS_OF_ONE or self.child.rows > known.MAX_ROWS_OF_ONE * self.parent.rows
+        return several > known.CROWD or self.child.rows > known.CROWD * self.parent.rows
 
     @property
     def gives_values(self) -> bool:
@@ -141,7 +127,7 @@ class Table:
     @cached_property
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
-        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash", "userpassword", "passwordhash"}
+        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
         if known.CUSTOMERS & {*self.noun}:
             return False
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
@@ -152,14 +138,14 @@ class Table:
     @cached_property
     def is_people(self) -> bool:
         """Return whether rows are persons."""
-        called = {"_".join(words(name)) for name in self.columns}
+        called = {"".join(words(name)) for name in self.columns}
         first_and_last = {*known.FIRST_NAMES} & called and {*known.LAST_NAMES} & called
         return self.is_accounts or bool(first_and_last) or (bool(known.PERSONS & {*self.noun[-2:]}) and not self.prose)
 
     @cached_property
     def title(self) -> str:
         """Return the column, or the template of columns, that says what a row is called; "" if none does."""
-        named = {"_".join(words(name)): name for name in self.columns}
+        named = {"".join(words(name)): name for name in self.columns}
         first, last = (
             next((named[one] for one in some if one in named), None) for some in (known.FIRST_NAMES, known.LAST_NAMES)
         )
@@ -204,7 +190,7 @@ class Table:
     def code(self) -> str:
         """Return the column with the code by which people know a row; "" if there is none."""
         for one in self.columns.values():
-            digits = one.role == "number" and bool(known.NUMBERS_OF_ROWS & {*words(one.name)})
+            digits = one.role == "number" and bool(known.CODE_NAMES & {*words(one.name)})
             if (one.role not in ("code", "name") and not digits) or one.name in (*self.references, *self.title_columns):
                 continue
             named = bool(known.CODE_NAMES & {*words(one.name)}) and not known.PERSONAL & {*words(one.name)}
@@ -255,7 +241,7 @@ class Table:
             values = [value for value in one.values if value not in NOTHING]
             numbers = one.role == "number" and all(isinstance(n, int) and n > known.MIN_UNIX_SECONDS for n in values)
             minutes = len({str(at)[:16] for at in values})
-            own = max(known.MIN_MINUTES, known.MIN_OWN_MINUTES * len(values))
+            own = max(known.MIN_ROWS, 2 * known.FEW * len(values))
             if (one.role == "time" or numbers) and minutes >= own:
                 return True
         return False
@@ -268,13 +254,13 @@ class Table:
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
-        named = sum(self.columns[name].length for name in self.title_columns) > known.MAX_LABEL_CHARS
+        named = sum(self.columns[name].length for name in self.title_columns) > known.MAX_CODE_CHARS
         if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it
         if self.is_extended or any(one.extends and one.parent.prose for one in self.parents):
             return False  # its text is there
         many = any(one.child.rows > 20 * self.rows for one in self.children)
-        small = self.rows <= known.MAX_LABEL_ROWS or many
+        small = self.rows <= known.MAX_CHOICES or many
         return not self.texts and bool(self.children) and small and not self.written
 
     @cached_property
@@ -299,7 +285,7 @@ class Table:
     def is_used(self) -> bool:
         """Return whether rows of other tables name a good share of its rows: of a list that was brought, few are."""
         others = [one for one in self.children if one.child is not self]
-        return any(len({*one.named}) >= min(known.MIN_USED_ROWS, known.MIN_USED * self.rows) for one in others)
+        return any(len({*one.named}) >= min(known.CROWD, known.SOME * self.rows) for one in others)
 
     @cached_property
     def is_settings(self) -> bool:
@@ -383,21 +369,21 @@ def is_random(values: Iterable[Any]) -> bool:
     digits = [text for text in texts if text.isdigit()]
     long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts) and not any(" " in text for text in texts)
     if len(digits) == len(texts):
-        return len({*texts}) > 2 and all(len(text) >= known.MIN_RANDOM_DIGITS for text in texts)
+        return len({*texts}) > 2 and all(len(text) >= known.MAX_JOINS for text in texts)
     return len({*texts}) > 1 and long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
 
 
 def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
     """Return the column of a declared key whose random numbers name a row alone: others name it without the rest."""
     own = [name for name in table.key if {*words(name)} <= known.KEY_WORDS and table.columns[name].distinct == 1]
-    own = [name for name in own if is_random(table.source.columns[name].filled)] if table.key[1:] else []
+    own = [name for name in own if is_random(table.columns[name].given)] if table.key[1:] else []
     return next(([name] for name in own if catalog.is_key(table.source, [name])), [])
 
 
 def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
     """Return the fewest columns by whose values rows differ, the likeliest first; [] if there are none."""
     short = [one for one in table.columns.values() if one.role not in ("prose", "flag", "secret") and one.filled == 1]
-    short = [one for one in short if table.source.columns[one.name].kind in ("number", "text", "id", "time", "other")]
+    short = [one for one in short if table.columns[one.name].kind in ("number", "text", "id", "time", "other")]
     short.sort(key=lambda one: (not known.KEY_WORDS & {*words(one.name)}, one.role == "time", -one.distinct))
     for one in short:
         if one.distinct == 1 and catalog.is_key(table.source, [one.name]):

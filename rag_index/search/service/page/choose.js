@@ -3,7 +3,7 @@
 import { Problem, send } from "./api.js";
 import { byId, make, shown } from "./dom.js";
 
-const BUTTONS = { table: ["Make documents", "Leave out"], condition: ["Show them", "Hide them"], column: ["Search it", "Leave out"] };
+const BUTTONS = { table: ["Make documents", "Leave out"], rows: ["Show them", "Hide them"], column: ["Search it", "Leave out"] };
 const PASSAGES = 3;
 const USES = { title: "the title", text: "text", out: "left out" };
 let chosen = { include: [], exclude: [], show: [], hide: [], uses: {} };
@@ -55,11 +55,11 @@ function hit(document) {
 
 function item(line) {
   const note = line.note ? make("p", { className: "note" }, line.note) : null;
-  return make("li", {}, make("div", { className: "head" }, make("span", {}, line.says), button(line)), note);
+  return make("li", {}, make("div", { className: "head" }, make("span", {}, `${line.title}: ${line.says}`), button(line)), note);
 }
 
 function button(line) {
-  const several = line.kind === "table" && line.names.length > 1;
+  const several = line.names.length > 1;
   const text = several ? "List them" : BUTTONS[line.kind][Number(line.searched)];
   const made = make("button", { type: "button", className: "quiet", ariaLabel: `${text}: ${line.title}` }, text);
   made.addEventListener("click", () => {

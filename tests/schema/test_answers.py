@@ -1,0 +1,202 @@
+"""What is open is closed until a person answers, and an answer reaches all that belongs to a row."""
+
+import sys
+
+import pytest
+
+from rag_index.errors import SettingsError
+from tests.schema.proposals import TEXT, cycle, itself, many, names
+
+COUNT = 60
+PAST = "2020-01-01 00:00:00"
+
+
+def few(n):
+    return n % 20 == 7
+
+
+def article(column, kind, value, count=COUNT):
+    columns, rows = many(count, title="The bridge {n} of the river", body=TEXT)
+    return f'{columns}, "{column}" {kind}', [(*row, value(row[0])) for row in rows]
+
+
+def shown(proposed, table="article"):
+    return {int(key) for key in proposed.shown(table)}
+
+
+def every(rule=lambda n: True, count=COUNT):
+    return {n for n in range(1, count + 1) if rule(n)}
+
+
+OPEN = [
+    ("held_for_review BOOLEAN", 0, 1, "yes"), ("state INTEGER", 4, 9, "9"), ("state TEXT", "live", "parked", "parked"),
+    ("taken_down_at DATETIME", None, PAST, "set"), ("cleared_at DATETIME", PAST, None, "empty"),
+    ("abgenommen TEXT", "ja", "nein", "no"), ("audit_mark TEXT", "", "x", "x"), ("blocked INTEGER", None, 1, "yes"),
+    ('rights JSON', "{}", '{"groups": [3]}', '{"groups": [3]}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "usual", "other", "said"), OPEN)
+def test_a_value_of_few_rows_is_left_out_until_a_person_shows_it(propose, column, usual, other, said):
+    name, kind = column.split()
+    made = propose(article=article(name, kind, lambda n: other if few(n) else usual))
+    (hidden,) = made.questions
+    assert shown(made) == every(lambda n: not few(n))
+    assert (hidden.place, hidden.state, hidden.rows) == (f"article.{name}", "open", 3)
+    assert [(value, rows) for value, rows, out in hidden.values if out] == [(said, 3)]
+    assert shown(propose(other=article(name, kind, lambda n: other if few(n) else usual), show=[f"other.{name}"]),
+                 "other") == every()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "column", ["priority", "lang", "kind", "resolved_at", "edited_at", "pinned", "due_at", "vote_count"]
+)
+def test_what_says_something_else_of_few_rows_hides_none(propose, column):
+    time = column.endswith("_at")
+    made = propose(
+        article=article(column, "DATETIME" if time else "INTEGER", lambda n: (PAST if time else 3) if few(n) else None)
+    )
+    assert (made.hidden, shown(made)) == ((), every())
+
+
+def test_a_facet_hides_nothing_and_work_is_not_held_back(propose):
+    assert propose(article=article("stage", "TEXT", lambda n: "abc"[n % 3])).hidden == ()
+    assert propose(ticket=article("on_hold", "BOOLEAN", few)).hidden == ()
+    held = propose(comment=article("on_hold", "BOOLEAN", lambda n: n % 5 == 0))
+    assert shown(held, "comment") == every(lambda n: n % 5)
+
+
+def test_what_is_open_together_leaves_out_a_tenth_and_more_is_asked_first(propose):
+    columns, rows = many(100, title="The bridge {n} of the river", body=TEXT)
+    marks = [(*row, *[int(row[0] % 25 == k and k < 3) for k in range(3)]) for row in rows]
+    made = propose(article=(f"{columns}, mark_a INTEGER, mark_b INTEGER, mark_c INTEGER", marks))
+    assert [(one.state, one.hidden) for one in made.hidden] == [("asked", False), ("open", True), ("open", True)]
+    assert len(shown(made)) == 92
+
+
+def test_an_answer_hides_values_and_refuses_one_that_there_is_not(propose):
+    tables = {"article": article("stage", "TEXT", lambda n: ("new", "seen", "parked")[n % 3])}
+    made = propose(**tables, hide=["article.stage=parked", "article.stage=new"])
+    assert shown(made) == every(lambda n: n % 3 == 1)
+    assert [one.state for one in made.hidden] == ["answered"]
+    with pytest.raises(SettingsError, match=r"article\.stage is never late: it is .*parked"):
+        propose(other=tables["article"], hide=["article.stage=late"])
+    made = propose(third=article("mark", "INTEGER", lambda n: few(n) or None), hide=["third.mark"])
+    assert shown(made, "third") == every(lambda n: not few(n))
+
+
+def music():
+    """Return albums with their songs, the reviews of the songs, and a list of concerts that names the albums."""
+    states = many(20, title="Album {n} of the mill", notes=TEXT, state=lambda n: "aged" if n % 4 == 0 else "fresh")
+    song = many(60, album_id=cycle(20), title="Song {n} of the wheel", words="The song {n} of the wheel that turns")
+    review = many(60, song_id=itself, text="Review {n}: what the miller heard that night was a fine thing to hear")
+    concert = many(40, album_id=cycle(20), title="Concert {n}", report="The concert {n} on the quay was loud and long",
+                   held_on=lambda n: f"2024-03-{n % 28 + 1:02} 10:{n}")  # fmt: skip
+    return {"album": states, "song": song, "review": review, "concert": concert}
+
+
+def test_an_answer_reaches_children_parts_joined_titles_and_documents_of_other_indexes(propose):
+    made = propose(**music())
+    texts = lambda made: " ".join(text for one in made.indexes for text in made.documents(one.table).values())  # noqa: E731
+    assert "Album 4 of" in texts(made)
+    made = propose(**{f"{name}2": (columns.replace("_id", "2_id"), rows) for name, (columns, rows) in music().items()},
+                   exclude=["album", "song", "review", "concert"], hide=["album2.state=aged"])  # fmt: skip
+    said = texts(made)
+    assert "Album 3 of" in said
+    assert "The concert 1 on" in said
+    for n in [n for n in range(1, 61) if cycle(20)(n) % 4 == 0]:
+        assert f"Song {n} of" not in said
+        assert f"Review {n}:" not in said
+        assert not (n <= 40 and f"The concert {n} on" in said)
+    assert not [n for n in range(4, 21, 4) if f"Album {n} of" in said]
+
+
+def test_what_a_blocked_author_wrote_is_left_out(propose):
+    author = names(*[f"Ada Brandt{n}" for n in range(10)])
+    person = (f"{author[0]}, is_banned INTEGER", [(*row, row[0] == 2) for row in author[1]])
+    made = propose(user=person, post=many(60, title="The bridge {n}", body=TEXT, author_id=cycle(10)))
+    assert shown(made, "post") == every(lambda n: cycle(10)(n) != 2)
+
+
+def test_a_label_whose_flag_is_the_same_in_all_rows_says_nothing_of_what_carries_it(propose):
+    label = names("Roads", "Lights", "Rails")
+    kind = (f"{label[0]}, is_private INTEGER", [(*row, 1) for row in label[1]])
+    made = propose(kind=kind, article=many(60, title="The bridge {n}", body=TEXT, kind_id=cycle(3)))
+    assert shown(made) == every()
+
+
+@pytest.mark.parametrize(("table", "hides"), [("takedown", True), ("review_case", True), ("bookmark", False)])
+def test_a_list_beside_of_few_rows_is_open(propose, table, hides):
+    made = propose(
+        article=many(60, title="The bridge {n}", body=TEXT),
+        **{table: ("article_id INTEGER PRIMARY KEY, at DATETIME", [(5, PAST), (9, PAST)])},
+    )
+    assert shown(made) == (every(lambda n: n not in (5, 9)) if hides else every())
+    assert bool(made.questions) == (hides and table != "takedown")
+
+
+def test_rows_that_few_groups_may_read_are_open(propose):
+    made = propose(
+        article=many(60, title="The bridge {n}", body=TEXT), reader_group=names("Board", "Crew"),
+        article_access=("article_id INTEGER, reader_group_id INTEGER, PRIMARY KEY (article_id, reader_group_id)",
+                        [(5, 1), (5, 2), (9, 2)]),
+    )  # fmt: skip
+    assert shown(made) == every(lambda n: n not in (5, 9))
+
+
+@pytest.mark.parametrize("name", ["flags", "settings"])
+def test_objects_say_who_may_see_a_row(propose, name):
+    objects = ('{"public": true, "width": %d}', '{"width": %d, "public": false}', '{"visibility": "private", "x": %d}')
+    made = propose(article=article(name, "JSON", lambda n: objects[n % 3] % n))
+    assert shown(made) == every(lambda n: n % 3 == 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "why"),
+    [
+        ("message", {"sender_id": cycle(4), "recipient_id": cycle(3)}, "has messages between persons"),
+        ("post_report", {"post_id": cycle(30), "reporter_id": cycle(4)}, "has reports to moderators"),
+        ("wishlist", {"person_id": cycle(4)}, "has what only its owner sees, by its name"),
+        ("audit", {"person_id": cycle(4)}, "is for programs, by its name"),
+        ("outbox", {"person_id": cycle(4)}, "is for programs, by its name"),
+    ],
+)
+def test_what_is_not_for_everybody_is_left_out_however_large_and_comes_by_name(propose, table, columns, why):
+    tables = {
+        "person": many(4, name="Ada Brandt{n}", email="a{n}@example.org"),
+        "post": many(30, title="The bridge {n}", body=TEXT),
+        table: many(400, subject="About {n}", body=TEXT, **columns),
+    }  # fmt: skip
+    made = propose(**tables)
+    assert {one.name: one.why for one in made.tables}[table] == why
+    again = propose(**{f"x{name}": one for name, one in tables.items()}, include=[f"x{table}"], exclude=["*"])
+    assert [one.table for one in again.indexes] == [f"x{table}"]
+
+
+def test_messages_of_a_conversation_with_participants_are_left_out(propose):
+    made = propose(
+        person=many(4, name="Ada Brandt{n}", email="a{n}@example.org"), page=many(30, title="Page {n}", body=TEXT),
+        conversation=many(10, subject="About the mill {n}"),
+        participant=many(20, conversation_id=cycle(10), person_id=cycle(4)),
+        message=many(60, conversation_id=cycle(10), body=TEXT),
+    )  # fmt: skip
+    assert [one.table for one in made.indexes] == ["page"]
+
+
+def test_the_work_for_a_table_grows_as_its_columns_do(propose):
+    calls = {}
+    for count in (100, 300):
+        columns = {f"c{n}": f"The value number {n} of row {{n}} is written here by {n}" for n in range(count)}
+        made = 0
+
+        def one_more(*_):
+            nonlocal made
+            made += 1
+
+        sys.setprofile(one_more)
+        try:
+            propose(**{f"answer{count}": many(20, **columns), "exclude": ["answer100"] if count == 300 else []})
+        finally:
+            sys.setprofile(None)
+        calls[count] = made
+    assert calls[300] < 5 * calls[100]
