@@ -73,6 +73,8 @@ class Column:
     kind: Kind
     nullable: bool
     values: tuple[Any, ...]
+    problem: str = ""
+    """Why its text cannot be read."""
 
     @cached_property
     def filled(self) -> list[Any]:
@@ -260,6 +262,7 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
             tables += _declared(connection, inspector, named)
             views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
         sampled = max(FEWEST_ROWS, min(SAMPLED_ROWS, MAX_SAMPLES // max(1, len(tables))))
+        notes = _without_rights(connection, tables)
         for number, table in enumerate(tables):
             if progress is not None:
                 progress(number, len(tables), table.full_name)
@@ -270,7 +273,7 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
         for table in tables:
             if not (table.rows or table.problem):
                 table.problem = "; ".join(policies.of([relation(table.schema, table.name)]).notes())
-        yield DatabaseCatalog(tables, views, connection, url, policies)
+        yield DatabaseCatalog(tables, views, connection, url, policies, notes)
 
 
 @contextmanager
@@ -326,7 +329,26 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
             sql = ".".join(map(quote, filter(None, [schema, place[1]])))
             named = {one["name"]: _column(connection, one) for one in found}
             tables.append(DatabaseTable(schema, str(place[1]), key, named, declared, sql, 0))
+    if connection.dialect.name == "sqlite":
+        for table in tables:
+            _without_own_collations(connection, table)
     return tables + [DatabaseTable(schema, name, (), {}, (), name, 0, problem) for name, problem in problems.items()]
+
+
+def _without_own_collations(connection: Connection, table: DatabaseTable) -> None:
+    """Leave out texts, and tables by their keys, with a collation that only the application has."""
+    made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table.name,)).scalar() or ""
+    if not {name.lower() for name in re.findall(r"(?i)\bCOLLATE\s+\W?(\w+)", made)} - {"binary", "nocase", "rtrim"}:
+        return
+    for name, column in table.columns.items():
+        try:
+            connection.exec_driver_sql(f"SELECT 1 FROM {table.sql} WHERE {column.sql} < '' LIMIT 0").fetchall()
+        except exc.SQLAlchemyError as error:
+            said = _check(connection, error)
+            problem = "needs a collation that the application alone has"
+            table.columns[name] = replace(column, sql=f"({column.sql} || '')", problem=problem)
+            if name in table.key:
+                table.problem = f"its key {name} needs the application: {said}"
 
 
 def _column(connection: Connection, declared: Any) -> Column:
@@ -334,6 +356,33 @@ def _column(connection: Connection, declared: Any) -> Column:
     name, nullable = declared["name"], bool(declared.get("nullable", True))
     quoted = connection.dialect.identifier_preparer.quote(name)
     return Column(name, quoted, _kind(declared["type"]), nullable, ())
+
+
+def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> tuple[str, ...]:
+    """Leave out what the user of PostgreSQL may not read, and return the rights to ask for, a sentence each."""
+    if connection.dialect.name != "postgresql":
+        return ()
+    denied = """SELECT n.nspname, c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE a.attnum > 0 AND NOT a.attisdropped
+        AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')"""
+    found: dict[tuple[str, str], set[str]] = {}
+    for schema, table, column in connection.exec_driver_sql(denied):
+        found.setdefault((schema, table), set()).add(column)
+    default, notes = sa.inspect(connection).default_schema_name, list[str]()
+    user = connection.dialect.identifier_preparer.quote(str(connection.scalar(sa.text("SELECT current_user"))))
+    for table in [one for one in tables if (str(one.schema or default), one.name) in found]:
+        columns = [
+            one for name, one in table.columns.items() if name in found[str(table.schema or default), table.name]
+        ]
+        if len(columns) == len(table.columns):
+            table.problem = f"ask for GRANT SELECT ON {table.sql} TO {user}"
+            continue
+        told = ", ".join(one.sql for one in columns)
+        notes.append(f"{table.full_name}: not all columns can be read: GRANT SELECT ({told}) ON {table.sql} TO {user}")
+        table.columns = {name: one for name, one in table.columns.items() if one not in columns}
+        table.key = table.key if {*table.key} <= table.columns.keys() else ()
+        table.references = tuple(one for one in table.references if {*one.columns} <= table.columns.keys())
+    return tuple(notes)
 
 
 def _within_others(connection: Connection, schema: str) -> set[str]:

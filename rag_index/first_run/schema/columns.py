@@ -132,6 +132,8 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
     values = column.filled
     distinct = len({*map(str, values)}) / max(1, len(values))
     made = ReadColumn(column.name, "other", len(values) / max(1, len(column.values)), distinct, source=column)
+    if column.problem:
+        return replace(made, why=column.problem)
     if is_named_like_a_secret(column.name):
         return replace(made, role="secret", why="is named like a secret")
     if column.kind not in ("text", "bytes", "json"):

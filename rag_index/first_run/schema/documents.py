@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import SENTENCE
 from rag_index.first_run.schema.proposed import UNREAD
+from rag_index.first_run.schema.tables import Relation
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.tables import Relation, Table
+    from rag_index.first_run.schema.tables import Table
 
 NO_TEXT = "has no text of its own"
 """Why a table is left out that others may tell of all the same."""
@@ -51,6 +52,8 @@ class Plan:
     threads: dict[Table, Relation] = field(default_factory=dict)
     """Replies in the table of what they answer."""
     parts: dict[Table, list[Relation]] = field(default_factory=dict)
+    titles: dict[Table, Relation] = field(default_factory=dict)
+    """Translations of texts, with the way to their title in another table of translations."""
     out: dict[Table, str] = field(default_factory=dict)
     """Why a table is left out, to be read after its name."""
 
@@ -84,6 +87,7 @@ class _Planner:
                 self._usable.add(one)
         self._speaks = any(self._has_prose(one) for one in self._usable)
         self._leave_out_older()
+        self._find_translations()
         for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
             self._choose_owner(one)
         self._leave_out_copies()
@@ -130,10 +134,35 @@ class _Planner:
         distinct = len({*one.named})
         return bool(said) and not one.child.is_accounts and 2 < distinct <= 0.67 * len(one.named)
 
+    def _find_translations(self) -> None:
+        """Find texts whose titles are in another table of translations of the same row, which itself says nothing."""
+        for table in [one for one in self._tables if one in self._usable and one.prose and not one.title]:
+            for own in [one for one in table.parents if not (one.parent.title or one.parent.texts or one.type_column)]:
+                for other in [
+                    one for one in own.parent.children if one.child in self._usable and one.child is not table
+                ]:
+                    names, shared = other.child, {one.name for one in table.columns.values() if one.role == "locale"}
+                    pairs = (*zip([here for here, _ in own.pairs], [here for here, _ in other.pairs], strict=True),)
+                    pairs += tuple((one, one) for one in sorted(shared & names.columns.keys()))
+                    if (
+                        names.title in names.columns
+                        and not names.prose
+                        and self._catalog.is_key(names.source, [there for _, there in pairs])
+                    ):
+                        self._plan.titles[table] = Relation(table, names, pairs)
+                        self._usable -= {names}
+                        self._out |= {names: f"is in the documents of {table.name}", own.parent: NO_TEXT}
+
     def _choose_owner(self, table: Table) -> None:
         """Make a table a part of what its rows hang on, unless they are called by a name of their own."""
         ways = [one for one in table.parents if one.parent is not table and one.is_whole and not one.is_pointer]
         ways = [one for one in ways if self._is_thing(one.parent) and not one.writes]
+        if table in self._plan.titles:
+            return
+        if table.written and table.noun[-1] not in known.REPLIES and any(one.writes for one in table.parents):
+            ways = [
+                one for one in ways if one.parent.noun[-1] not in known.CONTAINERS | known.BROUGHT
+            ]  # a visit of a kind
         named = self._has_own_name(table) and not any(_answers(one) for one in ways)
         extends = [one for one in ways if one.extends and not one.type_column]
         extends = [one for one in extends if one.parent.title or one.parent.texts]

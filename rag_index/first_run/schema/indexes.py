@@ -140,6 +140,7 @@ class IndexMaker:
 
     def __init__(self, table: Table, plan: Plan, taken: set[str]) -> None:
         self._table, self._parts, self._thread = table, plan.documents[table], plan.threads.get(table)
+        self._titled = plan.titles.get(table)
         self._rows = _Rows(table, (), table.source.schema)
         self._taken = taken
         self.reasons: dict[str, str] = {}
@@ -186,6 +187,10 @@ class IndexMaker:
     def _title(self) -> str:
         """Return the title, with the code by which people know a row before it."""
         table = self._table
+        if self._titled is not None:
+            other = self._titled.parent
+            name = self._rows.join(self._titled, **self._rows.where(other.conditions))
+            return self._rows.read(other, [other.title], name)[0]
         if not table.code or not table.title:
             return table.title or table.code
         rest = table.title if "{" in table.title else f"{{{table.title}}}"

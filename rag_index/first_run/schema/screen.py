@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.errors import SettingsError, shortened
+from rag_index.first_run.schema.proposed import UNREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -116,7 +117,12 @@ def share_sentence(proposal: Proposal) -> str:
     """Return how many tables are searched, and how much of the text."""
     searched, tables = sum(one.becomes != "out" for one in proposal.tables), len(proposal.tables)
     reached = f"{'' if proposal.exact else 'about '}{size(proposal.searched)} of {size(proposal.chars)} of text"
-    return f"{searched:,} of {count(tables, 'table')} {'is' if 1 in (searched, tables) else 'are'} searched: {reached}"
+    unread = sum(one.why.startswith(UNREAD) for one in proposal.tables)
+    more = (
+        f"; {count(unread, 'table')} cannot be read, and {'is' if unread == 1 else 'are'} not counted" if unread else ""
+    )
+    said = f"{searched:,} of {count(tables, 'table')} {'is' if 1 in (searched, tables) else 'are'} searched: {reached}"
+    return said + more
 
 
 def left_out(proposal: Proposal) -> list[str]:
