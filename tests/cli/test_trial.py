@@ -127,7 +127,7 @@ def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_
             page.evaluate("document.querySelector('[aria-label=\"Show them: issues.is_private\"]').click()")
             page.wait_for("issues.is_private: no 189 · yes 1", "shown, as you said", "Hide them")
             page.evaluate("document.querySelector('[aria-label^=\"List them: settings\"]').click()")
-            page.wait_for("repositories")
+            page.wait_for("schema_migrations")
             page.evaluate("document.querySelector('[aria-label^=\"Make documents: settings\"]').click()")
             page.wait_for("6 of 12 tables are searched: ")
             page.click("Keep it")

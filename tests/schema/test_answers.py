@@ -118,6 +118,17 @@ def test_what_a_blocked_author_wrote_is_left_out(propose):
     assert shown(made, "post") == every(lambda n: cycle(10)(n) != 2)
 
 
+def test_what_an_account_wrote_is_hidden_with_it_and_stays_when_it_has_left(propose):
+    login = {"password": "$2a$11$kS.b8fe8MPYtjG1ME7TkAOYPYCbA{n:04}", "email": "a{n}@example.org"}
+    columns, rows = many(10, name="Ada Brandt{n}", **login)
+    for name, state, left in (("one", "hidden_at", True), ("two", "deleted_at", False)):
+        user = (f"{columns}, {state} DATETIME", [(*row, PAST if row[0] == 2 else None) for row in rows])
+        named = {"author_id": f"INTEGER REFERENCES user_{name} (id)"}
+        post = many(60, title="The bridge {n}", body=TEXT, author_id=cycle(10), kinds=named)
+        made = propose(**{f"user_{name}": user, f"post_{name}": post})
+        assert shown(made, f"post_{name}") == every(lambda n, left=left: not left or cycle(10)(n) != 2)
+
+
 def test_a_label_whose_flag_is_the_same_in_all_rows_says_nothing_of_what_carries_it(propose):
     label = names("Roads", "Lights", "Rails")
     kind = (f"{label[0]}, is_private INTEGER", [(*row, 1) for row in label[1]])

@@ -88,6 +88,7 @@ def test_a_negation_is_understood_first(name, hides):
         ("department TEXT", ["Internal medicine", "Surgery"], []),
         ("statut TEXT", ["publie", "brouillon", "prepa"], ["brouillon", "prepa"]),
         ("access TEXT", ["low", "high", "low"], ["high"]),
+        ("place TEXT", ["left", "right", "staff_only"], ["staff_only"]),
         ("status INTEGER", [1, 1, 1, 0], []),
         ("is_private TEXT", ["N", "N", "Y"], ["Y"]),
         ("is_public TEXT", ["yes", "yes", "no"], ["no"]),

@@ -46,6 +46,8 @@ _FILLERS = known.STATES | {
 """Words that say nothing beside those that hide or show, with all words of up to three letters."""
 _PAIR = re.compile(r'"(\w+)"\s*:\s*(true|false|"[^"]*"|-?\d+)')
 _NO_VALUE = {None: "empty", "": "empty", True: "yes", False: "no", "{}": "empty", "[]": "empty", "null": "empty"}
+_ACCOUNTS = known.HIDE - {"deleted", "delete", "removed"}
+"""Words that hide what an account wrote: what one wrote who has left is shown as before."""
 Value = tuple[str, Any, int]
 """A value as people read it, as the database has it, and its rows."""
 
@@ -137,6 +139,8 @@ def hides(value: str, noun: Sequence[str]) -> bool | None:
     filler = known.REPLIES | known.CONTAINERS | _FILLERS | known.NOT | {*noun, "post", "page", "only", "mode"}
     rest = {word for word in parts if not {word, singular(word)} & filler}
     if rest and rest <= known.DIRECT | {"personal"} and known.ROOMS & {*noun}:
+        return True
+    if "only" in parts and (known.READERS | known.PERSONS) & {*map(singular, parts)}:
         return True
     for some, hidden in ((known.HIDE | {"inherit", "future"}, True), (known.SHOW | {"everyone"}, False)):
         if text in some or (rest and {singular(word) for word in rest} | rest <= some | {singular(w) for w in some}):
@@ -242,7 +246,7 @@ class _Look:
         named = {*self.named, *(word for said, _, out in values if out for word in words(said))}
         return Rule(
             self.table, self.column.name, sql, f"{self.column.name} {says}", is_open, values,
-            bans=bool(known.BANNED & named),
+            bans=bool((known.BANNED | (_ACCOUNTS if self.table.is_accounts else frozenset())) & named),
         )  # fmt: skip
 
     def among(self, values: Sequence[Any], *, is_open: bool = False) -> Rule:
@@ -423,7 +427,7 @@ def _state(look: _Look) -> Rule | None:
             look.among(hidden) if hidden and not (_is_published(look) and _share(look, hidden) > known.HALF) else None
         )
     sure = known.SURE | known.DIRECT if known.ROOMS & {*look.table.noun} else known.SURE
-    few = [value for value in hidden if sure & {*map(singular, words(value))}]
+    few = [value for value in hidden if (sure | {"only"}) & {*map(singular, words(value))}]
     return look.among(few) if few and _share(look, few) <= known.HALF and not look.table.is_people else None
 
 
@@ -521,11 +525,11 @@ def answered(catalog: DatabaseCatalog, table: Table, column: ReadColumn, values:
             some = ", ".join([one[0] for one in look.values][: known.MAX_VALUES]) or "many values"
             raise SettingsError(f"{table.name}.{column.name} is never {value}: it is {some}")
     if values:
-        return look.among([told.get(value.lower(), value) for value in values])
+        return replace(look.among([told.get(value.lower(), value) for value in values]), bans=True)
     common = [value for value, rows in look.counts.most_common(1) if rows > known.HALF * look.rows]
     if look.is_time or not common or common[0] in NOTHING:
-        return look.rule(look.unset, "is set", [True])
-    return look.only(common)
+        return replace(look.rule(look.unset, "is set", [True]), bans=True)
+    return replace(look.only(common), bans=True)
 
 
 # --- What rows and tables beside it say ---
