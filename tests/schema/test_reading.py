@@ -1,17 +1,19 @@
 """What is read of databases that are not plain: translations, persons, visits, missing rights, own collations."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 
+import pytest
 import sqlalchemy as sa
 
 from rag_index.components.sources import open_source
 from rag_index.core.settings import Settings
 from rag_index.first_run.schema import scaffold
+from tests.live.mariadb import mariadb
 from tests.live.postgres import postgres
 from tests.schema.proposals import PROSE, TEXT, cycle, itself, many
 
-__all__ = ["postgres"]
+__all__ = ["mariadb", "postgres"]
 LANGUAGES = ("en", "de")
 
 
@@ -98,3 +100,36 @@ def test_what_a_user_may_not_read_is_said_with_the_right_to_ask_for(postgres, tm
     assert "GRANT SELECT (pay) ON note TO partly" in made.text
     assert {one.name: one.why for one in made.proposal.tables}["hush"].endswith("GRANT SELECT ON hush TO partly")
     assert "1 table cannot be read, and is not counted" in made.text
+
+
+ACL = ("acl json", "'{}'", "'[3]'")
+TYPES = {
+    "postgres": [("mood mood_of_us", "NULL", "'sad'"), ACL, ("kept_at date", "now()", "NULL")],
+    "mariadb": [("mood enum('glad', 'sad')", "'glad'", "'sad'"), ACL, ("mark bit", "b'0'", "b'1'")],
+}
+
+
+@pytest.mark.parametrize("server", TYPES)
+def test_exceptions_are_left_out_whatever_the_type_of_a_server(request, server, tmp_path):
+    running = request.getfixturevalue(server)
+    with running.database() if server == "postgres" else nullcontext() as name:
+        url = running.url(name) if server == "postgres" else running.url
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            if server == "postgres":
+                connection.exec_driver_sql("CREATE TYPE mood_of_us AS ENUM ('glad', 'sad')")
+            columns = ", ".join(column for column, _, _ in TYPES[server])
+            connection.exec_driver_sql(f"CREATE TABLE held (id int PRIMARY KEY, title text, body text, {columns})")
+            for n in range(1, 61):
+                values = ", ".join(
+                    other if n == 7 + at else usual for at, (_, usual, other) in enumerate(TYPES[server])
+                )
+                connection.exec_driver_sql(f"INSERT INTO held VALUES ({n}, 'Page {n} of us', '{PROSE} {n}', {values})")
+        whole = url.render_as_string(hide_password=False)
+        made = next(one for one in scaffold(whole, tmp_path).proposal.indexes if one.table == "held")
+        settings = Settings(source={"url": whole}, indexes=[{"name": "one", **made.settings}])
+        with closing(open_source(settings, settings.indexes[0])) as source:
+            assert {*source.page(None, 100).documents.keys} == {str(n) for n in range(1, 61) if n not in (7, 8, 9)}
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE held")
+        engine.dispose()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects.mysql import BIT
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import _Binary
 
@@ -55,7 +56,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
     (sa.Uuid, "id"),
     (TSVECTOR, "other"),
     (sa.String | sa.Enum, "text"),
-    (sa.Boolean, "bool"),
+    (sa.Boolean | BIT, "bool"),
     (sa.Numeric | sa.Integer, "number"),
     (sa.DateTime | sa.Date, "time"),
     (_Binary, "bytes"),
@@ -75,6 +76,8 @@ class Column:
     values: tuple[Any, ...]
     problem: str = ""
     """Why its text cannot be read."""
+    is_enum: bool = False
+    """Whether it takes the values of a list alone, so that it cannot be compared with an empty text."""
 
     @cached_property
     def filled(self) -> list[Any]:
@@ -208,7 +211,7 @@ class DatabaseCatalog:
         if len(found) > MAX_COUNTED or any(isinstance(value, bytes | dict | list) for value in found):
             return Counter()
         if not table.is_whole:
-            some = f"SELECT {column.sql} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
+            some = f"SELECT {_value(self.connection, column.sql, column.kind)} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
             grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
             found = Counter({value: max(1, rows) for value, rows in [*found.items(), *(self._asked(grouped) or ())]})
         return found if len(found) <= MAX_COUNTED else Counter()
@@ -355,7 +358,8 @@ def _column(connection: Connection, declared: Any) -> Column:
     """Return a column without values."""
     name, nullable = declared["name"], bool(declared.get("nullable", True))
     quoted = connection.dialect.identifier_preparer.quote(name)
-    return Column(name, quoted, _kind(declared["type"]), nullable, ())
+    is_enum = isinstance(declared["type"], sa.Enum)
+    return Column(name, quoted, _kind(declared["type"]), nullable, (), is_enum=is_enum)
 
 
 def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> tuple[str, ...]:
@@ -523,6 +527,8 @@ def _value(connection: Connection, column: str, kind: Kind) -> str:
     """Return in SQL what is read of a column: of long values only the beginning."""
     if connection.dialect.name == "postgresql" and kind in ("json", "text"):
         return f"SUBSTR(CAST({column} AS TEXT), 1, {MAX_CHARS})"
+    if kind == "bool" and connection.dialect.name in ("mysql", "mariadb"):
+        return f"{column} + 0"  # a BIT is bytes
     return f"SUBSTR({column}, 1, {MAX_CHARS})" if kind in ("text", "bytes") else column
 
 

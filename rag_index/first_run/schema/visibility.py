@@ -189,7 +189,7 @@ class _Look:
     def unset(self) -> str:
         """Return in SQL that a row has no value, or no yes."""
         empty = {"number": "0", "bool": "false", "text": "''", "time": "''" * ("" in self.column.values)}
-        nothing = empty.get(self.kind)
+        nothing = None if self.column.source.is_enum else empty.get(self.kind)
         if self.kind in ("number", "bool") and not self.column.source.nullable:
             return f"{self.sql} = {nothing}"
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
@@ -500,7 +500,7 @@ def _exception(look: _Look) -> Rule | None:
     (_, most, rows), *others = sorted(values, key=lambda one: -one[2])
     whole = rows + sum(one[2] for one in others)
     states = [value for _, value, _ in others if value not in NOTHING]
-    plain = all(isinstance(one, bool | str) or (isinstance(one, int) and abs(one) < known.PROSE) for one in states)
+    plain = all(isinstance(one, str) or (one == int(one) and abs(one) < known.PROSE) for one in states)
     plain = plain and all(len(str(one)) <= known.MAX_CODE_CHARS for one in states)
     plain = plain and not any(" " in one and one != one.lower() for one in states if isinstance(one, str))
     if not known.NEARLY_ALL * whole <= rows < whole or not plain:
