@@ -182,11 +182,11 @@ def _form(values: Sequence[Any]) -> str:
     texts = [value for value in values if isinstance(value, str)][: known.PROSE]
     forms = Counter(_format(text) for text in texts)
     marked = [one for one in ("html", "bbcode") if forms[one] >= max(1, 0.01 * len(texts))]
-    if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < 0.5 * len(texts):
+    if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < known.HALF * len(texts):
         return "auto"
     if marked or forms["json"]:
         return [*marked, "json"][0]
-    return "markdown" if forms["markdown"] and forms["markdown"] >= 0.2 * len(texts) else "plain"
+    return "markdown" if forms["markdown"] and forms["markdown"] >= 2 * known.FEW * len(texts) else "plain"
 
 
 def _format(text: str) -> str:
@@ -210,7 +210,7 @@ def _texts(values: Sequence[Any], form: str) -> list[str]:
                 continue
         if text.strip():
             texts.append(text.strip())
-    return texts if refused <= 0.9 * len(values) else []
+    return texts if refused <= known.NEARLY_ALL * len(values) else []
 
 
 def is_readable(value: Any) -> bool:
@@ -251,7 +251,7 @@ def _guarded(
     if looks > known.SOME:
         return "personal", "looks like personal data"
     personal = _personal_words(made.name, noun)
-    if personal and not is_key and (made.length < 100 or of_persons) and last not in ("status", "type", "kind"):
+    if personal and not is_key and (made.length < known.PROSE or of_persons) and last not in ("status", "type", "kind"):
         return "personal", "is personal, by its name"
     return None, ""
 
@@ -259,7 +259,7 @@ def _guarded(
 def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     """Return the role of a column whose texts people may read."""
     texts, named = made.texts, {*words(made.name)}
-    if share(texts, _TIME) > 0.8:
+    if share(texts, _TIME) > known.MIN_FOUND:
         return "time"
     if {text.lower() for text in texts} <= known.YES | known.NO:
         return "flag"
@@ -269,25 +269,29 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
         return "other"
     wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
     letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
-    if letters < 0.5 and made.length <= known.MAX_CODE_CHARS:
+    if letters < known.HALF and made.length <= known.MAX_CODE_CHARS:
         return "code"
-    if made.form == "json" or share(values, _PROGRAMS, whole=False) > 0.5:
+    if made.form == "json" or share(values, _PROGRAMS, whole=False) > known.HALF:
         if len(texts) < known.SOME * len(values):
             return "other"
         return "prose" if made.said >= known.SOME * made.length else "other"
     signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
-    length = made.length * (3 if signs > 0.3 else 1)  # a Chinese sign says more than a letter
-    short = length >= 20 and made.said >= 0.5 * made.length and made.last_word not in known.TITLES
+    length = made.length * (3 if signs > known.SOME else 1)  # a Chinese sign says more than a letter
+    short = (
+        length >= known.MAX_CODE_CHARS and made.said >= known.HALF * made.length and made.last_word not in known.TITLES
+    )
     if short or (
         length >= known.MIN_PROSE_CHARS
         and (
             made.said >= known.SOME * made.length
-            or (made.length >= 60 and wordy > 0.5 and made.said >= 0.1 * made.length)
+            or (
+                made.length >= 2 * known.MIN_PROSE_CHARS and wordy > known.HALF and made.said >= known.FEW * made.length
+            )
         )
     ):
         return "prose"
-    is_place = share(texts, PLACE) + share(texts, UUID) > 0.5
-    if letters < 0.5 or is_place or (made.length > 60 and wordy < 0.3):
+    is_place = share(texts, PLACE) + share(texts, UUID) > known.HALF
+    if letters < known.HALF or is_place or (made.length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME):
         return "other"
     return _short_role(made, wordy)
 
@@ -295,24 +299,28 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
 def _short_role(made: ReadColumn, wordy: float) -> Role:
     """Return the role of a column with short texts."""
     texts, count = made.texts, len({*made.texts})
-    few = count <= known.MAX_CHOICES and len(texts) >= max(6, 2 * count) and max(map(len, texts)) <= 60
-    strong = made.last_word in known.STRONG_TITLES or (made.last_word in known.TITLES and made.distinct > 0.3)
+    few = (
+        count <= known.MAX_CHOICES
+        and len(texts) >= max(known.MANY_TOLD, 2 * count)
+        and max(map(len, texts)) <= 2 * known.MIN_PROSE_CHARS
+    )
+    strong = made.last_word in known.STRONG_TITLES or (made.last_word in known.TITLES and made.distinct > known.SOME)
     if few and not strong:
         return "choice"
     slugs = share(texts, _SLUG)
-    if slugs > 0.5 and not strong:
-        return "other" if made.length > 12 or wordy else "code"
+    if slugs > known.HALF and not strong:
+        return "other" if made.length > known.MAX_VALUES or wordy else "code"
     coded = [one for one in texts if any(map(str.isdigit, one)) and " " not in one]
-    coded = [one for one in coded if len(one) >= 12 or sum(map(str.isalpha, one)) < 0.6 * len(one)]
-    return "code" if len(coded) > 0.5 * len(texts) and not (strong and wordy > 0.2) else "name"
+    coded = [one for one in coded if len(one) >= known.MAX_VALUES or sum(map(str.isalpha, one)) < known.HALF * len(one)]
+    return "code" if len(coded) > known.HALF * len(texts) and not (strong and wordy > 2 * known.FEW) else "name"
 
 
 def is_template(column: ReadColumn) -> bool:
     """Return whether most texts have places that a program fills in."""
-    return sum(_TEMPLATE.search(text) is not None for text in column.texts) > 0.5 * max(1, len(column.texts))
+    return sum(_TEMPLATE.search(text) is not None for text in column.texts) > known.HALF * max(1, len(column.texts))
 
 
 def names_for_programs(column: ReadColumn) -> bool:
     """Return whether values are names that a programmer gave."""
     slugs = share(column.texts, _SLUG)
-    return slugs > 0.6 or (slugs > 0.25 and share(column.texts, _WORD_OF_PROGRAMS) > 0.9)
+    return slugs > known.HALF or (slugs > known.SOME and share(column.texts, _WORD_OF_PROGRAMS) > known.NEARLY_ALL)

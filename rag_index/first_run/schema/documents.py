@@ -132,7 +132,7 @@ class _Planner:
         """Return whether several rows that say something name each row: a conversation is told by its messages."""
         said = one.child.prose or one.child.title or one.gives_values
         distinct = len({*one.named})
-        return bool(said) and not one.child.is_accounts and 2 < distinct <= 0.67 * len(one.named)
+        return bool(said) and not one.child.is_accounts and 2 < distinct <= (1 - known.SOME) * len(one.named)
 
     def _find_translations(self) -> None:
         """Find texts whose titles are in another table of translations of the same row, which itself says nothing."""
@@ -166,10 +166,12 @@ class _Planner:
         named = self._has_own_name(table) and not any(_answers(one) for one in ways)
         extends = [one for one in ways if one.extends and not one.type_column]
         extends = [one for one in extends if one.parent.title or one.parent.texts]
-        typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 300)]
+        typed = [
+            one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 2 * known.MAX_NAME_CHARS)
+        ]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]
-        full = [one for one in plain if one.share >= (1 - known.HARDLY)]
-        partial = [one for one in plain if one.share < (1 - known.HARDLY)]
+        full = [one for one in plain if one.share >= known.NEARLY_ALL]
+        partial = [one for one in plain if one.share < known.NEARLY_ALL]
         if extends:
             self._plan.parts[table] = extends[:1]
         elif not table.key and full and not table.title:
@@ -180,12 +182,14 @@ class _Planner:
             self._plan.parts[table] = typed
         elif full:
             self._plan.parts[table] = [_owner(table, full)]
-        elif partial and not named and sum(one.share for one in partial) >= 0.5:
-            self._plan.parts[table] = partial[:6]
+        elif partial and not named and sum(one.share for one in partial) >= known.HALF:
+            self._plan.parts[table] = partial[: known.MANY_TOLD]
 
     def _has_own_name(self, table: Table) -> bool:
         title = table.columns.get(table.title)
-        return bool(table.title) and (title is None or title.distinct >= 0.5 or title.last_word in known.STRONG_TITLES)
+        return bool(table.title) and (
+            title is None or title.distinct >= known.HALF or title.last_word in known.STRONG_TITLES
+        )
 
     def _leave_out_copies(self) -> None:
         """Let what extends a row and names it stand in its place; what holds the text of it twice is a copy."""
@@ -193,7 +197,7 @@ class _Planner:
             parent = ways[0].parent
             kinds = {one.child for one in parent.children if one.extends and not one.is_pointer}
             of_kinds = sum(one.rows for one in kinds) / max(1, parent.rows)
-            few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - (1 - known.HARDLY)
+            few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - known.NEARLY_ALL
             if not ways[0].extends or not table.title or parent.title or parent in self._wanted or few:
                 continue
             del self._plan.parts[table]
@@ -378,7 +382,7 @@ def _pieces(texts: Sequence[str]) -> list[str]:
 
 def _answers(one: Relation) -> bool:
     """Return whether rows answer what they name: they are called replies, or have the title of it."""
-    if one.share < (1 - known.HARDLY) or not one.parent.title or one.type_column or one.is_crowd:
+    if one.share < known.NEARLY_ALL or not one.parent.title or one.type_column or one.is_crowd:
         return False
     if one.child.noun[-1] in known.REPLIES:
         return True

@@ -119,7 +119,7 @@ class _Rows:
         used |= {name for one in table.conditions if one.through is None for name in one.columns}
         for name, one in table.columns.items():
             kind = table.columns[name].kind
-            if name in used or one.filled < 0.2 or kind == "bytes":
+            if name in used or one.filled < 2 * known.FEW or kind == "bytes":
                 continue
             levels = {value for value in one.values if isinstance(value, int)}
             if one.role in ("choice", "locale") and one.distinct < 1 and len({*one.texts}) > 1:
@@ -164,7 +164,7 @@ class IndexMaker:
         thread = [] if self._thread is None else [_answers_none(self._thread)]
         settings |= rows.where(table.conditions, *thread)
         self._note(table.conditions, settings)
-        times = [one for one in table.columns.values() if one.role == "time" and one.filled >= 0.9]
+        times = [one for one in table.columns.values() if one.role == "time" and one.filled >= known.NEARLY_ALL]
         times = [one for one in times if table.columns[one.name].kind == "time"]
         changed = [one.name for one in times if known.CHANGED & {*words(one.name)}]
         key_kind = table.columns[table.key[0]].kind
@@ -200,7 +200,11 @@ class IndexMaker:
         """Return the other columns with codes and choices that say what a row is."""
         table = self._table
         found = [one for one in table.columns.values() if one.name not in (*table.references, *table.key, *table.texts)]
-        found = [one for one in found if one.role in ("code", "choice") and one.filled > 0.2 and one.name not in title]
+        found = [
+            one
+            for one in found
+            if one.role in ("code", "choice") and one.filled > 2 * known.FEW and one.name not in title
+        ]
         found = [one for one in found if not {*STATE_LABELS, *known.STATES} & {*words(one.name)}]
         found = [one for one in found if table.columns[one.name].kind == "text"]
         return [one.name for one in found if not any(one.name in c.columns for c in table.conditions)][:5]
@@ -291,7 +295,7 @@ class IndexMaker:
 
     def _order(self, table: Table, on: Iterable[str]) -> dict[str, Any]:
         """Return the columns by which the rows of a part are ordered."""
-        columns = [one for one in table.columns.values() if one.filled > 0.9 and one.name not in on]
+        columns = [one for one in table.columns.values() if one.filled > known.NEARLY_ALL and one.name not in on]
         places = [one.name for one in columns if one.role in ("number", "flag") and one.last_word in known.ORDERS]
         times = [one.name for one in columns if one.role == "time"]
         free = [name for name in table.key if name not in on]

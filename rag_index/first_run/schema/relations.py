@@ -235,6 +235,6 @@ class _Finder:
                 continue
             if one is table or one.rows < table.rows or not (named or same or (begins and alike)):
                 continue
-            if key.given and self._found(key.given, one) >= 0.95:
+            if key.given and self._found(key.given, one) >= known.NEARLY_ALL:
                 return [Relation(table, one, ((key.name, one.key[0]),))]
         return []

@@ -132,7 +132,7 @@ class Table:
             return False
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
         found = [one for one in self.columns.values() if one.role == "secret" and one.filled]
-        found = [one for one in found if one.filled > 0.2 or (mail and any(map(looks_secret, one.values)))]
+        found = [one for one in found if one.filled > 2 * known.FEW or (mail and any(map(looks_secret, one.values)))]
         return any(passwords & {*words(one.name), "".join(words(one.name))} for one in found)
 
     @cached_property
@@ -153,22 +153,27 @@ class Table:
         if first and last and not any(one.last_word in ("subject", "headline") for one in free):
             return f"{{{first}}} {{{last}}}"
         called = [one for one in free if one.last_word in known.TITLES]
-        called = [one for one in called if one.distinct >= 0.2 or one.last_word in known.STRONG_TITLES]
+        called = [one for one in called if one.distinct >= 2 * known.FEW or one.last_word in known.STRONG_TITLES]
         called = called or [one for one in free if self._names_by_values(one)]
         if called:
             return min(called, key=self._title_rank).name
-        heads = [one for one in free if one.role == "prose" and one.distinct >= 0.5 and one.form == "plain"]
-        lines = [one for one in heads if one.filled >= 0.7 and one.length <= 80 and _are_headings(one.texts)]
+        heads = [one for one in free if one.role == "prose" and one.distinct >= known.HALF and one.form == "plain"]
+        lines = [one for one in heads if one.filled >= known.HALF and one.length <= 80 and _are_headings(one.texts)]
         return lines[0].name if lines else ""
 
     def _may_be_title(self, one: ReadColumn) -> bool:
         short = one.length <= known.MAX_NAME_CHARS and one.form in ("plain", "html", "auto", "bbcode")
-        return one.is_text and one.name not in self.references and one.filled >= 0.3 and short
+        return one.is_text and one.name not in self.references and one.filled >= known.SOME and short
 
     def _names_by_values(self, one: ReadColumn) -> bool:
         """Return whether a column without the name of a title names rows, since nearly all have one of their own."""
         other = {"by", "type", "status", "code", *known.KEY_WORDS}
-        return one.role == "name" and one.distinct >= 0.5 and one.filled >= 0.7 and one.last_word not in other
+        return (
+            one.role == "name"
+            and one.distinct >= known.HALF
+            and one.filled >= known.HALF
+            and one.last_word not in other
+        )
 
     def _title_rank(self, one: ReadColumn) -> tuple[Any, ...]:
         """Return the smaller the likelier: by its word, not half empty, and of few words."""
@@ -177,7 +182,14 @@ class Table:
         unsure = place == len(known.TITLES) or (
             one.last_word == "title" and bool(known.PERSONS & {*self.noun})
         )  # a post
-        return (unsure, one.filled < 0.5, one.distinct < 0.2, len(own) > 1, place, [*self.columns].index(one.name))
+        return (
+            unsure,
+            one.filled < known.HALF,
+            one.distinct < 2 * known.FEW,
+            len(own) > 1,
+            place,
+            [*self.columns].index(one.name),
+        )
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -195,7 +207,13 @@ class Table:
                 continue
             named = bool(known.CODE_NAMES & {*words(one.name)}) and not known.PERSONAL & {*words(one.name)}
             named = named and one.name not in self.key
-            if named and one.distinct > 0.95 and one.filled > 0.5 and one.length <= 24 and self.rows > 3:
+            if (
+                named
+                and one.distinct > known.NEARLY_ALL
+                and one.filled > known.HALF
+                and one.length <= known.MAX_CODE_CHARS
+                and self.rows > known.MIN_ROWS
+            ):
                 return one.name
         return ""
 
@@ -259,7 +277,7 @@ class Table:
             return False  # rows that have no name of their own tell of it
         if self.is_extended or any(one.extends and one.parent.prose for one in self.parents):
             return False  # its text is there
-        many = any(one.child.rows > 20 * self.rows for one in self.children)
+        many = any(one.child.rows > known.CROWD * self.rows for one in self.children)
         small = self.rows <= known.MAX_CHOICES or many
         return not self.texts and bool(self.children) and small and not self.written
 
@@ -267,7 +285,7 @@ class Table:
     def told(self) -> int:
         """Return how many columns say something of rows that people may ask for."""
         out = {*self.references, *self.key}
-        roles = [one.role for one in self.columns.values() if one.filled > 0.5 and one.name not in out]
+        roles = [one.role for one in self.columns.values() if one.filled > known.HALF and one.name not in out]
         return sum(role in ("name", "choice", "time", "number", "prose") for role in roles)
 
     @cached_property
@@ -279,7 +297,7 @@ class Table:
         rows = self.source.rows_of(*names)
         said = [re.sub(r"[\W\d_]+", " ", " ".join(str(value or "") for value in row)).strip().lower() for row in rows]
         said = [text for text in said if text]
-        return len(said) > 20 and len({*said}) < 0.25 * len(said)
+        return len(said) > known.MAX_CODE_CHARS and len({*said}) < known.SOME * len(said)
 
     @cached_property
     def is_used(self) -> bool:
@@ -297,7 +315,7 @@ class Table:
         own = known.MACHINE | known.BROUGHT
         owners = [one.parent for one in self.parents if one.parent.title and not own & {*one.parent.noun}]
         belongs = any(not (one.is_accounts or one.is_label) for one in owners)
-        few = len(self.columns) <= 6 or any(map(names_for_programs, named))
+        few = len(self.columns) <= known.MANY_TOLD or any(map(names_for_programs, named))
         return bool({*last} & {"value", "val", "translation"}) and bool(named) and few and not belongs
 
     @cached_property
@@ -312,7 +330,7 @@ class Table:
         title = self.columns.get(self.title)
         if self.is_settings:
             return "has names with values"
-        for_people = title and first and first.length > 60 and not self.repeats
+        for_people = title and first and first.length > 2 * known.MIN_PROSE_CHARS and not self.repeats
         machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
         if (
             machine
@@ -328,11 +346,17 @@ class Table:
         if title and not first and names_for_programs(title) and not self.is_extended:
             return "has names that programs give"
         known_by = [
-            one for one in self.columns.values() if one.role in ("name", "code", "other") and one.distinct >= 0.9
+            one
+            for one in self.columns.values()
+            if one.role in ("name", "code", "other") and one.distinct >= known.NEARLY_ALL
         ]
-        slugs = [one for one in known_by if one.filled > 0.9 and names_for_programs(one) and not self._is_address(one)]
+        slugs = [
+            one
+            for one in known_by
+            if one.filled > known.NEARLY_ALL and names_for_programs(one) and not self._is_address(one)
+        ]
         used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
-        if slugs and not (used or self.is_extended) and self.said < 100:
+        if slugs and not (used or self.is_extended) and self.said < known.PROSE:
             return "came with the application: programs know its rows by a name"
         return ""
 
@@ -344,14 +368,14 @@ class Table:
             return False
         rows = self.source.rows_of(one.name, self.title_columns[0])
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
-        return sum(title[:12] in name or name[:12] in title for name, title in letters) > 0.5 * len(letters) > 0
+        return sum(title[:12] in name or name[:12] in title for name, title in letters) > known.HALF * len(letters) > 0
 
 
 def read_tables(catalog: DatabaseCatalog) -> list[Table]:
     """Return the tables of a database with what their columns are, and a key of values where none is declared."""
     names = [words(one.name) for one in catalog.tables]
     first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
-    prefix = first[0][0] if first and first[0][1] >= max(3, 0.6 * len(names)) else ""
+    prefix = first[0][0] if first and first[0][1] >= max(3, known.HALF * len(names)) else ""
     tables = []
     for one, name in zip(catalog.tables, names, strict=True):
         called = name[1:] if name[0] == prefix and len(name) > 1 else name
@@ -388,7 +412,7 @@ def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
     for one in short:
         if one.distinct == 1 and catalog.is_key(table.source, [one.name]):
             return [one.name]
-    chosen = [one.name for one in short[:6]]
+    chosen = [one.name for one in short[: known.MANY_TOLD]]
     if len(chosen) < 2 or not catalog.is_key(table.source, chosen):
         return []
     for name in reversed(chosen):
@@ -400,7 +424,7 @@ def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
 
 def _are_headings(texts: Sequence[str]) -> bool:
     """Return whether nearly all texts are lines without the end of a sentence."""
-    return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= 0.8 * len(texts)
+    return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= known.MIN_FOUND * len(texts)
 
 
 def _heads(one: ReadColumn) -> list[str]:
@@ -411,7 +435,7 @@ def _heads(one: ReadColumn) -> list[str]:
 def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:
     """Return whether most values of a column begin as those of another one of the same row."""
     equal = [one == other for one, other in zip(heads, others, strict=True) if one]
-    return bool(equal) and sum(equal) >= 0.8 * len(equal)
+    return bool(equal) and sum(equal) >= known.MIN_FOUND * len(equal)
 
 
 def _head(value: Any) -> str:
