@@ -184,6 +184,15 @@ def test_what_is_not_for_everybody_is_left_out_however_large_and_comes_by_name(p
     assert [one.table for one in again.indexes] == [f"x{table}"]
 
 
+@pytest.mark.parametrize("name", ["ticket_search", "ticket_fts", "ticket_all"])
+def test_a_copy_with_remarks_for_staff_is_left_out_whatever_it_is_called(propose, name):
+    note = "Nobody has told them yet that {n} of the wheels were bought from the brother of the miller"
+    copied = many(30, ticket_id=itself, content=f"{TEXT} {note}")
+    made = propose(**{"ticket": many(30, title="The bridge {n}", body=TEXT, internal_note=note), name: copied})
+    assert [one.table for one in made.indexes] == ["ticket"]
+    assert not any("Nobody has told" in text for text in made.documents("ticket").values())
+
+
 def test_messages_of_a_conversation_with_participants_are_left_out(propose):
     made = propose(
         person=many(4, name="Ada Brandt{n}", email="a{n}@example.org"), page=many(30, title="Page {n}", body=TEXT),

@@ -87,6 +87,7 @@ class _Planner:
                 self._usable.add(one)
         self._speaks = any(self._has_prose(one) for one in self._usable)
         self._leave_out_older()
+        self._leave_out_whole_copies()
         self._find_translations()
         for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
             self._choose_owner(one)
@@ -218,6 +219,23 @@ class _Planner:
             elif any(_is_taken_from(table, one) for one in others):
                 self._usable.discard(table)
                 self._out[table] = "has what was put away, by its name"
+
+    def _leave_out_whole_copies(self) -> None:
+        """Leave out tables with one row for each of another one, whose text it holds with what else is said of it."""
+        for table in [one for one in self._tables if one in self._usable - self._wanted and one.prose]:
+            for one in [one for one in table.parents if one.parent.prose and one.parent is not table]:
+                said = dict(one.parent.source.rows_of(one.pairs[0][1], one.parent.prose[0]))
+                rows = table.source.rows_of(one.column, *table.prose)
+                pairs = [
+                    (squeezed(str(said[row[0]])), squeezed(" ".join(map(str, row[1:]))))
+                    for row in rows
+                    if row[0] in said
+                ]
+                held = [mine[: known.CROWD] in text for mine, text in pairs if len(mine) >= known.CROWD]
+                once = len({*one.named}) == len(one.named)
+                if once and len(held) >= known.MIN_ROWS and sum(held) >= known.HALF * len(pairs):
+                    self._usable.discard(table)
+                    self._out[table] = "has what is in other tables, too"
 
     def _find_threads(self) -> None:
         """Find replies that are in the table of what they answer."""

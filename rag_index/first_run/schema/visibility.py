@@ -465,7 +465,8 @@ def _minority(look: _Look) -> Rule | None:
     if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
         return None
     ((most, rows), *_) = look.counts.most_common(1)
-    return look.only([most]) if rows > known.HALF * look.rows else None
+    sure = bool(secret) and not {"scope", "policy", "audience"} & named
+    return look.only([most]) if sure or rows > known.HALF * look.rows else None
 
 
 def _of_groups(look: _Look) -> Rule | None:

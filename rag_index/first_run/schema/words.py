@@ -116,7 +116,7 @@ VERSIONS = _words("version revision edition")
 
 MACHINE = _words("""
     cache migration queue outbox token session setting config configuration preference permission audit cron lock
-    redirect statistic counter hook trigger credential acl template search
+     statistic credential acl template search fts
 """)
 """Nouns of tables that programs need, whatever stands in them."""
 DOUBTFUL = _words("log job version index import export history address")
@@ -143,7 +143,7 @@ OWN = _words("bookmark favorite favourite wishlist watchlist")
 # --- Who may see a row ---
 
 FOR_FEW = _words("private confidential secret internal restricted geheim vertraulich intern privé privado")
-SURE = FOR_FEW | _words("deleted trash trashed spam hidden draft whisper entwurf brouillon borrador")
+SURE = FOR_FEW | _words("deleted trash trashed spam hidden draft entwurf brouillon borrador")
 """Words that say of a row that few may see it, whatever the column is called, and as names of tables and labels."""
 HIDE = SURE | _words("""
     hide delete removed withdrawn revoked retracted takedown embargo embargoed quarantined suppressed unlisted excluded
@@ -162,7 +162,7 @@ BANNED = _words("blocked banned suspended spammer shadowbanned")
 """What hides the rows of an account."""
 READERS = _words("staff admin moderator login password invite")
 """With PERSONS, who alone may read a row whose flag says `only` or `required`."""
-STATES = _words("status state stage moderation workflow approval class statut estado")
+STATES = _words("status state stage moderation workflow approval class statut")
 SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy audience scope policy")
 """Last words of columns whose values say who may see a row; SECRECY says nothing else."""
 GROUPS = _words("group role team permission")
@@ -180,7 +180,7 @@ BETWEEN = _words("valid visible available effective publish published")
 SHOWN = _words("""
     priority severity language locale lang kind type category country currency format resolved closed completed done
     finished edited modified modification updated pinned sticky featured due start started read year seen views likes
-    votes count total size rating score position version gender color url source solution answered price amount num
+    votes count total size rating score position version gender color url source price amount num
     page allow
 """)
 """Words of columns that say something else of a row than who may see it."""
