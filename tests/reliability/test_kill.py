@@ -251,9 +251,7 @@ class Trial:
         with_text = {key: row for key, row in self.rows.items() if row.chunks}
         left = {key for key, row in with_text.items() if key not in rows or rows[key].text_hash != row.text_hash}
         again = outcome.new + outcome.changed - sum(not (key in rows and rows[key].pending) for key in left)
-        shards = (
-            3 * case.workers if case.store != "embedded" else 2 * case.workers + 1
-        )  # workers have them, one is made durable
+        shards = 3 * case.workers + 1  # they are under way, and one is committed
         window = shards * SHARD_DOCUMENTS[case.run]
         payloads = sum(
             key in self.before and self.before[key].text_hash == row.text_hash and self.before[key] != row
