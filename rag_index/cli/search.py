@@ -93,7 +93,7 @@ NOT_WITH_WHY = ("offset", "explain", "dense_weight", "after", "max_age", "exact"
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
 @click.argument("query", default="")
-@click.option("--like", metavar="INDEX/ID", help="Find documents like this one, which is left out. It takes no QUERY.")
+@_option("like", "INDEX/ID")
 @click.option("--why", "sought", metavar="INDEX/ID", help="Say why QUERY does not find this document, and what helps.")
 @_found_options
 @_option("offset", "N")
