@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
 from sqlalchemy.schema import CreateTable
 
-from rag_index.components.ledger import migrations
+from rag_index.components.ledger.migrations import KNOWN, migrate
 from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.core.documents.batches import CommitMark, FailureKind
 from rag_index.errors import LedgerError
@@ -197,8 +197,8 @@ def create_tables(connection: Connection, *, redacted_url: str, read_only: bool)
     if version is None:
         metadata.create_all(connection)
         connection.execute(schema_version.insert().values(version=LEDGER_VERSION))
-    elif version in migrations.KNOWN and not read_only:
-        migrations.migrate(connection, version)
+    elif version in KNOWN and not read_only:
+        migrate(connection, version)
         logger.info("the ledger %s was brought from version %s to %s", redacted_url, version, LEDGER_VERSION)
     elif version != LEDGER_VERSION:
         raise LedgerError(_other_version(version, redacted_url))
@@ -211,7 +211,7 @@ def _other_version(version: int, redacted_url: str) -> str:
     found = f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}"
     if version > LEDGER_VERSION:
         return f"{found}: a newer rag-index wrote it, so upgrade this one"
-    if version in migrations.KNOWN:
+    if version in KNOWN:
         return f"{found}: `rag-index index-all` brings it up to date"
     return (
         f"{found}: move the file away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it "

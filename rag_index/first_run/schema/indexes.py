@@ -18,8 +18,7 @@ from rag_index.first_run.schema.words import words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.first_run.schema.tables import Relation, Table
-    from rag_index.first_run.schema.visibility import Condition
+    from rag_index.first_run.schema.tables import Condition, Relation, Table
 
 MAX_NAME_CHARS = 80
 ORDER = (

@@ -18,10 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog, DatabaseTable
-    from rag_index.first_run.schema.visibility import Condition
 
 NOTHING = (None, "", 0, "0", -1, "-1")
 """Values that name no row of another table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What rows of a table must meet to be shown, and why the others are not."""
+
+    columns: tuple[str, ...]
+    sql: str
+    says: str
+    reaches: bool = True
+    bans: bool = False
+    through: Relation | None = None
+    """What names a hidden row, if another table hides this one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from rag_index.errors import SettingsError
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.catalog import literal
 from rag_index.first_run.schema.columns import is_readable
-from rag_index.first_run.schema.tables import NOTHING, Table, listed
+from rag_index.first_run.schema.tables import NOTHING, Condition, Table, listed
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
@@ -76,19 +76,6 @@ class Rule:
     def place(self) -> str:
         """Return the column as TABLE.COLUMN."""
         return f"{self.table.name}.{self.column}"
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What rows of a table must meet to be shown, and why the others are not."""
-
-    columns: tuple[str, ...]
-    sql: str
-    says: str
-    reaches: bool = True
-    bans: bool = False
-    through: Relation | None = None
-    """What names a hidden row, if another table hides this one."""
 
 
 # --- What names and values say ---
