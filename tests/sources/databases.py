@@ -95,7 +95,7 @@ class KnownStamps:
     following: str = ""
     layout, recent = None, False
 
-    def begin(self, layout, to_read):
+    def begin(self, layout, to_read, *, left=0):
         """Do nothing: the scan is the only one."""
 
     def set_watermark(self, watermark):

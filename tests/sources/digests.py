@@ -31,7 +31,7 @@ class State:
     def recent(self):
         return self.layout is not None and not self.read_everything
 
-    def begin(self, layout, to_read) -> None:
+    def begin(self, layout, to_read, *, left=0) -> None:
         self.following, self.to_read = layout, to_read
 
     def digests(self, is_current=None):
