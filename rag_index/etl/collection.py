@@ -58,7 +58,7 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
                 "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
             )
         return None
-    metadata = store.find(live.name) or {}
+    metadata = live.metadata
     if moved_to := metadata.get(stores.MOVED_TO):  # first: a ledger that was lost is made from the other store
         raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
     collection = ledger.collection(live.name)
@@ -180,8 +180,7 @@ class CollectionMaker:
         `allow_loss`: another machine may keep it up to date."""
         ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
         found = stores.find_live(store, alias)
-        live = found and found.name
-        metadata = (store.find(live) if live else None) or {}
+        live, metadata = (found.name, found.metadata) if found else (None, {})
         if live is not None and not self.opened.options.allow_loss:
             known = ledger.collection(live)
             if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
@@ -284,7 +283,7 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     if not opened.single:
         require_own(ledger, store, opened.alias)
     live, identity = stores.find_live(store, opened.alias), recognised(identity, ledger, store, opened.alias)
-    if ledger.tombstones() or (live and stores.KEPT_OUT in (store.find(live.name) or {})):
+    if ledger.tombstones() or (live and stores.KEPT_OUT in live.metadata):
         let_nobody_back(opened, live)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))

@@ -54,7 +54,7 @@ class DeleteGuard:
     def of(cls, opened: Opened, scan: Scan) -> DeleteGuard:
         """Return the guard of a run, for the collection that it writes to."""
         ledger, collection, share = opened.ledger, scan.target.collection, opened.settings.run.delete_guard
-        return cls(ledger, collection, share, hidden_now(opened, scan), scan.before)
+        return cls(ledger, collection, share, hidden_now(opened, scan, collection), scan.before)
 
     @property
     def parts(self) -> dict[str, int]:
@@ -90,7 +90,7 @@ class DeleteGuard:
         """Return how many documents a run would delete, and why it may not; "" if it may. That is recorded. Once later
         documents alone were too many, all that the index has counts as what it had when it was whole."""
         lost = self.ledger.count_deletions(self.collection)
-        many, of_whole = self.too_many(lost)
+        many, of_whole = self.too_many(lost) if lost.all else ("", False)
         refused = ""
         if self.hidden and lost.all:
             refused = f"{lost.all:,} documents would be deleted, but {self.hidden}; if they are to go, {AGAIN}"
@@ -128,9 +128,9 @@ def hidden_by_policies(live: Collection | None, *digests: str) -> str:
     return "" if same else "row level security, or the role that reads, changed since the last run"
 
 
-def hidden_now(opened: Opened, scan: Scan) -> str:
+def hidden_now(opened: Opened, scan: Scan, live: Collection) -> str:
     """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
-    return hidden_by_policies(opened.live, scan.policies, policy_digest(opened.source))
+    return hidden_by_policies(live, scan.policies, policy_digest(opened.source))
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:

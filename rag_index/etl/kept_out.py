@@ -29,7 +29,7 @@ def let_nobody_back(opened: Opened, live: LiveName | None) -> None:
     """Read the keys of the source if its live collection or the ledger has marks of documents that were kept out, and
     note that they were compared. Raises SettingsError if the source has one of them."""
     alias, rows = opened.alias, f": {_rows(opened.index)}"
-    in_store = ((opened.store.find(live.name) if live else None) or {}).get(KEPT_OUT)
+    in_store = live.metadata.get(KEPT_OUT) if live else None
     in_ledger = [mark for scope, *mark in opened.ledger.tombstones() if scope == alias or scope.endswith(rows)]
     if in_store == [] or not (in_store or in_ledger):
         return

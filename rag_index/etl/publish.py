@@ -155,7 +155,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
         outcome.verified = verify_sample(ledger, store, opened.index.name, collection, embedder)
     refused = ""
     if live := None if opened.options.allow_deletes else opened.live:
-        former = DeleteGuard(ledger, live, settings.run.delete_guard, hidden_now(opened, scan))
+        former = DeleteGuard(ledger, live, settings.run.delete_guard, hidden_now(opened, scan, live))
         refused = former.replacement_refused(collection)
     too_many = outcome.failed > settings.run.tolerate_failed * max(1, outcome.documents)
     if too_many and not refused:

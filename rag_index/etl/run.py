@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import prefix_warning
 from rag_index.components.ledger.runs import WATCH
+from rag_index.components.ledger.tables import DAY
 from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import FLOW, watched_processes
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 FIRST_PAGE_ROWS = 2000
 ROW_CHARS = 500
-DAY, KEEP_DAYS = 86_400.0, 90
+KEEP_DAYS = 90
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 logger = logging.getLogger("rag_index.indexing")
@@ -236,4 +237,4 @@ def prune(ledger: Ledger) -> None:
         ledger.prune(before)
         ledger.prune_contexts(before)
     except RagIndexError as error:
-        logger.warning("what is older than 90 days was not deleted: %s", error)
+        logger.warning("what is older than %d days was not deleted: %s", KEEP_DAYS, error)

@@ -207,17 +207,11 @@ def test_what_came_since_the_index_was_whole_is_guarded_too(tmp_path, clock):
     assert len(ids(project)) == 1000
 
 
-@pytest.mark.parametrize(("lost", "deleted"), [(100, 100), (101, 0)])
-def test_up_to_a_hundred_documents_are_deleted_unguarded(tmp_path, clock, lost, deleted):
-    project = Project(tmp_path / "project").fill(300)
-    run_plain(project, clock=clock)
-    project.execute("DELETE FROM note WHERE id <= ?", lost)
-    assert run_plain(project, clock=clock).deleted == deleted
-
-
-@pytest.mark.parametrize(("lost", "deleted"), [(120, 120), (121, 0)])
-def test_up_to_a_fifth_of_an_index_is_deleted(tmp_path, clock, lost, deleted):
-    project = Project(tmp_path / "project").fill(600)
+@pytest.mark.parametrize(
+    ("documents", "lost", "deleted"), [(300, 100, 100), (300, 101, 0), (600, 120, 120), (600, 121, 0)]
+)
+def test_up_to_a_hundred_documents_or_a_fifth_of_an_index_are_deleted(tmp_path, clock, documents, lost, deleted):
+    project = Project(tmp_path / "project").fill(documents)
     run_plain(project, clock=clock)
     project.execute("DELETE FROM note WHERE id <= ?", lost)
     assert run_plain(project, clock=clock).deleted == deleted

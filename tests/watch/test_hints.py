@@ -173,16 +173,23 @@ def test_another_file_of_the_same_name_counts_as_written(request, tmp_path):
         assert desk.moved(before) == Moved.YES
 
 
-def test_a_database_that_restarts_counts_as_written(request, tmp_path):
+@pytest.fixture
+def own_server():
+    """A PostgreSQL server that a test may end."""
     programs = find_postgres()
     if isinstance(programs, str):
         pytest.skip(programs)
+    with PostgresServer(programs) as server:
+        yield server
+
+
+def test_a_database_that_restarts_counts_as_written(own_server, tmp_path):
     from tests.reliability.chaos.desk import crash
 
-    with PostgresServer(programs) as server, server.database() as name:
-        desk = Desk(server.url(name), tmp_path)
+    with own_server.database() as name:
+        desk = Desk(own_server.url(name), tmp_path)
         before = desk.quiet()
-        crash(server)
+        crash(own_server)
         assert desk.moved(before) == Moved.YES
         before = desk.quiet()
         desk.run("UPDATE ticket SET body = 'after the restart' WHERE id = 1")
@@ -190,15 +197,12 @@ def test_a_database_that_restarts_counts_as_written(request, tmp_path):
         desk.hints.close()
 
 
-def test_what_a_standby_has_replayed_is_seen(request, tmp_path):
-    programs = find_postgres()
-    if isinstance(programs, str):
-        pytest.skip(programs)
-    with PostgresServer(programs) as server, server.database() as name:
-        desk = Desk(server.url(name), tmp_path)
+def test_what_a_standby_has_replayed_is_seen(own_server, tmp_path):
+    with own_server.database() as name:
+        desk = Desk(own_server.url(name), tmp_path)
         desk.hints.close()
-        with server.standby() as standby:
-            text = desk.config.read_text().replace(f":{server.port}/", f":{standby.port}/")
+        with own_server.standby() as standby:
+            text = desk.config.read_text().replace(f":{own_server.port}/", f":{standby.port}/")
             desk.config.write_text(text)
             settings = load_settings(desk.config)
             desk.hints = Hints(settings, settings.indexes)
@@ -210,7 +214,7 @@ def test_what_a_standby_has_replayed_is_seen(request, tmp_path):
                     what = ("UPDATE ticket SET body = '{0}' WHERE id = 1", "INSERT INTO ticket VALUES (1{0}, 'new')",
                             "DELETE FROM ticket WHERE id = 2", "TRUNCATE other")[number % 4]  # fmt: skip
                     late.run("COMMIT") if number == 10 else desk.run(what.format(number))
-                    eventually(lambda: reader.run(REPLAYED, server_position(server))[0][0])
+                    eventually(lambda: reader.run(REPLAYED, server_position(own_server))[0][0])
                     if reader.run("SELECT id, body FROM ticket ORDER BY id") != rows:
                         assert desk.moved(before) != Moved.NO, number
             desk.hints.close()

@@ -29,14 +29,40 @@ def migrate(connection: Connection, version: int) -> None:
             connection.execute(sa.text("UPDATE rag_index_schema_version SET version = :number"), {"number": number})
 
 
+def _run(connection: Connection, *statements: str) -> None:
+    for statement in statements:
+        connection.execute(sa.text(statement), {"now": time.time()} if ":now" in statement else {})
+
+
 def _to_21(connection: Connection) -> None:
     """The watch is the run, repeated; the delete guard and erasures keep a number for each collection."""
+    _columns_of_21(connection)
+    _run(
+        connection,  # digests are computed in another way: the next run reads everything
+        "DELETE FROM rag_index_buckets",
+        "DELETE FROM rag_index_scan_states",
+        "UPDATE rag_index_documents SET bucket = NULL WHERE bucket IS NOT NULL",
+        "UPDATE rag_index_failed_documents SET bucket = NULL WHERE bucket IS NOT NULL",
+        "ALTER TABLE rag_index_sizes RENAME TO rag_index_sizes_before",
+        """CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, part TEXT NOT NULL, size INTEGER NOT NULL,
+            at FLOAT NOT NULL, PRIMARY KEY (collection_id, part))""",
+        """INSERT INTO rag_index_sizes SELECT collection_id, part, max(documents), :now FROM rag_index_sizes_before
+            GROUP BY collection_id, part""",
+        "DROP TABLE rag_index_positions",
+        """CREATE TABLE rag_index_positions (alias TEXT NOT NULL PRIMARY KEY, collection_id INTEGER NOT NULL,
+            commits INTEGER NOT NULL, at FLOAT NOT NULL, how TEXT NOT NULL)""",
+        "DROP TABLE rag_index_watches",
+        """CREATE TABLE rag_index_watches (alias TEXT NOT NULL PRIMARY KEY, since FLOAT NOT NULL, state TEXT NOT NULL,
+            message TEXT NOT NULL, applied_at FLOAT)""",
+    )
+    gone = ("sizes_before", "batch_deletions", "inbox", "look_ups", "milestones", "mended", "slots", "erasures")
+    scans = ("intact", "seen", "lost", "texts", "unread", "tallies", "rebuilt", "orphans", "source_keys", "not_empty")
+    _run(connection, *(f"DROP TABLE IF EXISTS rag_index_{name}" for name in (*gone, *scans)))
 
-    def run(*statements: str) -> None:
-        for statement in statements:
-            connection.execute(sa.text(statement), {"now": time.time()} if ":now" in statement else {})
 
-    run(
+def _columns_of_21(connection: Connection) -> None:
+    _run(
+        connection,
         "ALTER TABLE rag_index_collections ADD COLUMN held INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE rag_index_collections ADD COLUMN held_since FLOAT",
         "ALTER TABLE rag_index_collections ADD COLUMN erasable INTEGER DEFAULT 0 NOT NULL",
@@ -54,33 +80,10 @@ def _to_21(connection: Connection) -> None:
         "DROP INDEX rag_index_held_documents",
         "ALTER TABLE rag_index_documents DROP COLUMN held_at",
         "CREATE INDEX rag_index_buckets_of_documents ON rag_index_documents (collection_id, bucket)",
-    )
-    # digests are computed in another way: the next run reads everything
-    run(
-        "DELETE FROM rag_index_buckets",
-        "DELETE FROM rag_index_scan_states",
-        "UPDATE rag_index_documents SET bucket = NULL WHERE bucket IS NOT NULL",
-        "UPDATE rag_index_failed_documents SET bucket = NULL WHERE bucket IS NOT NULL",
         "ALTER TABLE rag_index_buckets ADD COLUMN documents INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE rag_index_buckets ADD COLUMN points INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE rag_index_buckets ADD COLUMN added_in INTEGER DEFAULT 0 NOT NULL",
     )
-    run(
-        "ALTER TABLE rag_index_sizes RENAME TO rag_index_sizes_before",
-        """CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, part TEXT NOT NULL, size INTEGER NOT NULL,
-            at FLOAT NOT NULL, PRIMARY KEY (collection_id, part))""",
-        """INSERT INTO rag_index_sizes SELECT collection_id, part, max(documents), :now FROM rag_index_sizes_before
-            GROUP BY collection_id, part""",
-        "DROP TABLE rag_index_positions",
-        """CREATE TABLE rag_index_positions (alias TEXT NOT NULL PRIMARY KEY, collection_id INTEGER NOT NULL,
-            commits INTEGER NOT NULL, at FLOAT NOT NULL, how TEXT NOT NULL)""",
-        "DROP TABLE rag_index_watches",
-        """CREATE TABLE rag_index_watches (alias TEXT NOT NULL PRIMARY KEY, since FLOAT NOT NULL, state TEXT NOT NULL,
-            message TEXT NOT NULL, applied_at FLOAT)""",
-    )
-    gone = ("sizes_before", "batch_deletions", "inbox", "look_ups", "milestones", "mended", "slots", "erasures")
-    scans = ("intact", "seen", "lost", "texts", "unread", "tallies", "rebuilt", "orphans", "source_keys", "not_empty")
-    run(*(f"DROP TABLE IF EXISTS rag_index_{name}" for name in (*gone, *scans)))
 
 
 STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21}

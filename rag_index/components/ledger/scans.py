@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Integer
 
 from rag_index.components.ledger.connection import LedgerConnection
 from rag_index.components.ledger.tables import (
+    DAY,
     EMPTY,
     PENDING,
     Collection,
@@ -30,8 +31,6 @@ from rag_index.components.ledger.tables import (
 )
 
 d, f, b = documents.c, failed_documents.c, buckets.c
-DAY = 86_400
-"""What an index lost within a day is one loss."""
 
 GONE = lost.c.text_hash.is_(None)
 
@@ -339,7 +338,7 @@ class ScanRows(LedgerConnection):
 
     def note_size(self, collection_id: int, count: int, part: str = "") -> None:
         """Record that the collection has `count` documents now, or the source rows of a part of them. The largest size
-        counts for a day."""
+        counts for a day: what is lost within one is one loss."""
         s, now = sizes.c, self.clock()
         outdone = (s.size <= count) | (s.at < now - DAY) | (s.at > now)
         larger = {name: sa.case((outdone, new), else_=s[name]) for name, new in (("size", count), ("at", now))}

@@ -201,9 +201,8 @@ class DigestSource(SqlSource):
         encoded = found.encoded()
         differ = {bucket for bucket, digest in encoded.items() if known.get(bucket) != digest}
         differ |= known.keys() - encoded.keys()
-        fresh = {bucket for bucket in differ if encoded.get(bucket) != self._last.get(bucket)} if self._last else set()
-        self._last, left = encoded, 0
-        if self.fresh_first and fresh:
+        last, self._last, left = self._last, encoded, 0
+        if self.fresh_first and (fresh := {one for one in differ if encoded.get(one) != last.get(one)}):
             differ, left = fresh, len(differ) - len(fresh)
         expected = Counter({bucket: found[bucket][0] for bucket in differ if bucket in found})
         rows, to_read = found.rows, expected.total()

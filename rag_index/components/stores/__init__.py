@@ -81,6 +81,8 @@ class LiveName(NamedTuple):
 
     name: str
     readable: str
+    metadata: Mapping[str, Any]
+    """The metadata of the collection, which its owner was read from."""
 
 
 def location(settings: StoreSettings) -> str:
@@ -159,8 +161,8 @@ def find_live(store: StoreNames, alias: Alias) -> LiveName | None:
     """Return the live collection of an alias, None if the store says that there is none. Raises StoreMismatch if the
     alias points at a collection of another index or project, and as `find_unlisted`."""
     if (name := store.aliases().get(alias)) is not None:
-        check_alias(alias, name, store.find(name) or {})
-        return LiveName(name, name)
+        check_alias(alias, name, metadata := store.find(name) or {})
+        return LiveName(name, name, metadata)
     return find_unlisted(store, alias)
 
 
@@ -196,7 +198,7 @@ def find_unlisted(store: StoreNames, alias: Alias) -> LiveName | None:
             f"an alias: remove that collection, or {RENAME}"
         )
     check_owner(alias, metadata.get(INDEX_NAME, alias), metadata.get(OWNER))
-    return LiveName(metadata.get(INDEX_NAME, alias), alias)
+    return LiveName(metadata.get(INDEX_NAME, alias), alias, metadata)
 
 
 def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:
