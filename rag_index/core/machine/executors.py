@@ -18,8 +18,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
 T = TypeVar("T")
 
@@ -90,7 +91,10 @@ class Process(Executor):
         if lifeline is not None:
             lifeline.close()
         if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            processes: Mapping[int, BaseProcess] = pool._processes or {}
+            for process in list(processes.values()):
+                process.kill()  # code that holds the interpreter's lock does not see the pipe close
+            pool.shutdown(cancel_futures=True)  # else Python wakes up, as it exits, a thread that is just ending
 
 
 def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -> None:
