@@ -38,7 +38,7 @@ from pydantic import ValidationError
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import BM25, MOVED_ID, MOVED_TO, RENAME, find_live, location, open_reader, open_store
-from rag_index.components.stores.points import batch_of
+from rag_index.components.stores.points import batches_of
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.files import DISK_FULL, replacement, unwritable
 from rag_index.core.reports.progress import counted
@@ -166,7 +166,8 @@ def _pair_by_id(
 
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
     if missing:
-        store.upsert(name, batch_of(missing))
+        for batch in batches_of(missing):
+            store.upsert(name, batch)
     store.delete_points(name, surplus)
     return len(missing) + len(surplus)
 

@@ -14,7 +14,7 @@ import attrs
 
 from rag_index.components.ledger import Collection, Known, Ledger
 from rag_index.components.stores import OVERTAKEN
-from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
+from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes
 from rag_index.core.documents.groups import (
     OF_DOCUMENT,
@@ -145,7 +145,7 @@ def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
         ids = [point_id(shard.index, shard.documents.keys[row], number) for row, number in some]
         payloads = [_payload(shard, row, number) for row, number in some]
         sparse = shard.sparse.rows(first, last) if shard.sparse is not None else None
-        yield PointBatch(ids, shard.vectors[first:last], payloads, sparse)
+        yield PointBatch(ids, shard.vectors[first:last] if len(shard.vectors) else None, payloads, sparse)
 
 
 def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
@@ -205,6 +205,8 @@ def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
         ours |= own.pop(RESERVED_KEY, {})
         ours["own"] = sorted(own)
         payload.update(own)
+    if not len(shard.vectors):
+        ours[BY_WORDS] = True
     payload[RESERVED_KEY] = ours
     ours[CHUNK_HASH] = chunk_hash(payload)
     return payload
@@ -280,13 +282,15 @@ class Committer:
     def _committing(self) -> AbstractContextManager[None]:
         return committing(self.ledger, self.store, self.collection, self._lease)
 
-    def commit(self, written: WrittenShard) -> int:
-        """Commit a shard whose points are in the store, and return how many of its documents are new.
+    def commit(self, written: WrittenShard, *, by_words: bool = False) -> int:
+        """Commit a shard whose points are in the store, and return how many of its documents are new. Those that were
+        written `by_words` alone count as new once they have vectors.
 
         For documents that had more chunks, or were pending, the chunks at or above the new count are deleted. The row
         of a failed document becomes what it was before it was marked pending, if it keeps its points, and unknown if
         not: if its process died, in this run or before, it may have some new points. Then those beyond its former ones
-        are deleted if these are all there, and otherwise all are. An incomplete document is indexed all the same.
+        are deleted if these are all there, and otherwise all are. An incomplete document is indexed all the same. One
+        that had points without vectors loses them if it fails, and is listed once it cannot be embedded.
         """
         before = {key: self._before.pop(key, None) for key in written.keys}
         failed = {f.key: self._before.pop(f.key, None) for f in written.failures if f.kind == "failed"}
@@ -296,22 +300,27 @@ class Committer:
         ]
         died = {failure.key for failure in written.failures if failure.died}
         uncertain = {key: row or NEW for key, row in failed.items() if key in died or (row and row.pending)}
-        lost = self._not_intact(uncertain)
+        worded = {key: row for key, row in failed.items() if row and row.by_words}
+        lost = self._not_intact(uncertain) | worded.keys()
+        stale += [(key, 0, row) for key, row in worded.items() if key not in uncertain]
         stale += [(key, 0 if key in lost else row.chunks, None) for key, row in uncertain.items()]
         if delete_chunks(self.store, self.collection.name, self.index, stale):
             self.store.flush(self.collection.name)
         kept = [key for key, row in failed.items() if row and key not in lost]
         crashed = {key for key, row in failed.items() if row and row.pending}
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
-        changed = [key for key, row in before.items() if row is not None and row.text_hash]
+        now = dict(zip(written.keys, written.text_hashes, strict=True))
+        was = {key: row for key, row in before.items() if row is not None and row.text_hash}
+        erasable = [key for key, row in was.items() if not row.by_words or row.text_hash != now[key]]
         with self._committing():
-            self.ledger.record(self.collection.id, rows)
-            self.ledger.note_erasable(self.collection.id, len(changed))
+            self.ledger.record(self.collection.id, rows, by_words=by_words)
+            self.ledger.note_erasable(self.collection.id, len(erasable) + len(worded))
             if written.failures:
                 new = [key for key in failed if key not in kept]
                 self.ledger.unmark_pending(self.collection.id, known=kept, new=new)
-                self.ledger.fail(self.collection.id, written.failures, crashed=crashed)
-        return len(before) - len(changed)
+                if not by_words:  # they are embedded all the same
+                    self.ledger.fail(self.collection.id, written.failures, crashed=crashed)
+        return len(before) - sum(not row.by_words for row in was.values())
 
     def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
         stored = self.stored(rows, list(rows)) if rows else {}
@@ -345,7 +354,7 @@ class Committer:
         self.store.flush(self.collection.name)
         if rows:
             with self._committing():
-                self.ledger.record(self.collection.id, rows, clear_failures=clear_failures)
+                self.ledger.record(self.collection.id, rows, clear_failures=clear_failures, by_words=None)
                 self.ledger.note_erasable(self.collection.id, len(rows))
 
     def delete_lost(self) -> Iterator[int]:

@@ -54,7 +54,8 @@ class DeleteGuard:
     def of(cls, opened: Opened, scan: Scan) -> DeleteGuard:
         """Return the guard of a run, for the collection that it writes to."""
         ledger, collection, share = opened.ledger, scan.target.collection, opened.settings.run.delete_guard
-        return cls(ledger, collection, share, hidden_now(opened, scan, collection), scan.before)
+        before = scan.before if scan.before.all else None  # a first run may have written what it deletes now
+        return cls(ledger, collection, share, hidden_now(opened, scan, collection), before)
 
     @property
     def parts(self) -> dict[str, int]:

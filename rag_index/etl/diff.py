@@ -57,8 +57,9 @@ def diff(
     retry: bool = False,
     is_due: Callable[[FailedDocument], bool] = lambda failed: True,
 ) -> PageDiff:
-    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes. A failed one is tried
-    again if it `is_due`. With `retry` all are, and incomplete ones are embedded again."""
+    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes, and one without
+    vectors as new. A failed one is tried again if it `is_due`. With `retry` all are, and incomplete ones are embedded
+    again."""
     embed: list[int] = []
     payload: list[int] = []
     emptied: list[tuple[str, bytes, bytes]] = []
@@ -69,7 +70,7 @@ def diff(
         zip(page.keys, page.text_hashes, page.payload_hashes, strict=True)
     ):
         row, failure = known.get(key), failed.get(key)
-        same_text = row is not None and row.text_hash == text_hash and not row.pending
+        same_text = row is not None and row.text_hash == text_hash and not (row.pending or row.by_words)
         incomplete = failure is not None and failure.kind == "incomplete"
         tried = failure is not None and failure.text_hash == text_hash and not is_due(failure)
         if same_text and retry and incomplete:
@@ -91,7 +92,7 @@ def diff(
             given_up += 1
         else:
             embed.append(i)
-            new += row is None or not row.text_hash
+            new += row is None or not row.text_hash or row.by_words
     return PageDiff(
         page.take(embed), new, page.take(payload), unchanged, empty, emptied, newly_empty, given_up, recovered
     )

@@ -57,6 +57,8 @@ NO_TEXT = "no text is left after white space"
 CODE_NAMES = ("name", "qualified_name", "path")
 """The payload fields that name a chunk of source code as a whole."""
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
+NO_VECTOR = np.empty(0, dtype=np.float32)
+"""What stands for the vector of a text that is not embedded yet."""
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
 HALVED_DOWNS = 2
@@ -131,6 +133,16 @@ class EmbedJob:
             peak_memory=peak_memory(),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
+
+
+def weigh(shard: Shard, chunker: Chunker, bm25: Bm25Model) -> EmbeddedShard:
+    """Chunk the shard's documents, and weigh their words: they can be found before they are embedded. Documents that
+    have no chunks fail."""
+    documents, chunked = shard.documents, chunker.chunk(shard.documents)
+    texts = {text: NO_VECTOR for one in chunked if isinstance(one, ChunkedDocument) for text in one.texts_to_embed()}
+    documents, whole, matrix, sent, failures = _gather(documents, chunked, dict(texts))
+    sparse = _sparse_vectors(bm25, documents, whole, sent)
+    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix[:0], failures, ShardStats(), sparse)
 
 
 @dataclass(slots=True)

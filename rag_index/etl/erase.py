@@ -30,7 +30,7 @@ from rag_index.components.stores import (
     open_names,
     open_own_store,
 )
-from rag_index.components.stores.points import batch_of
+from rag_index.components.stores.points import batches_of
 from rag_index.core.documents.keys import possible_document_keys
 from rag_index.core.files import unwritable
 from rag_index.core.query_log import query_log
@@ -129,7 +129,8 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     stored = pages(store.scroll(former.name, vectors=True, page=ERASE_POINTS), ERASE_POINTS)
     for points in counted(stored, "points copied", partial(store.count, former.name), len):
         lease.check()
-        store.upsert(name, batch_of(points))
+        for batch in batches_of(points):
+            store.upsert(name, batch)
     store.flush(name)
     store.set_commit_mark(name, store.commit_mark(former.name))
     verify_counts(ledger, store, former)

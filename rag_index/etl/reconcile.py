@@ -18,7 +18,7 @@ from rag_index.components.ledger.tables import documents, orphans, source_keys, 
 from rag_index.components.stores import OVERTAKEN
 from rag_index.core.database import insert_for
 from rag_index.core.documents import INDEX_VERSION
-from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, StoredPoint
 from rag_index.core.documents.canonical import encode_payload, hash_bytes
 from rag_index.core.documents.groups import document_payload
 from rag_index.core.documents.keys import document_id, point_id
@@ -220,13 +220,15 @@ def fill_ledger(ledger: Ledger, store: Store, index: str, collection: Collection
     name = collection.name
     for page in counted(pages(store.scroll(name)), "points read", partial(store.count, name), len):
         check()
-        rows = {}
+        rows: dict[bool, dict[str, tuple[str, bytes, bytes, int]]] = {True: {}, False: {}}
         for point in page:
             if (key := typed_key(point, index)) is not None:
                 ours = point.payload[RESERVED_KEY]
                 chunks = ours["chunks"] if type(ours.get("chunks")) is int else 0
-                rows[key] = key, _parse_hash(ours.get("text_hash")), _parse_hash(ours.get("payload_hash")), chunks
-        ledger.record(collection.id, rows.values())
+                hashes = _parse_hash(ours.get("text_hash")), _parse_hash(ours.get("payload_hash"))
+                rows[bool(ours.get(BY_WORDS))][key] = key, *hashes, chunks
+        for by_words, found in rows.items():
+            ledger.record(collection.id, found.values(), by_words=by_words)
 
 
 def _parse_hash(value: Any) -> bytes:
@@ -245,6 +247,7 @@ def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) ->
         or ours.get("chunks") != row.chunks
         or ours.get("payload_hash") != payload_hash
         or ours.get("text_hash") != row.text_hash.hex()
+        or bool(ours.get(BY_WORDS)) != bool(row.by_words)
         or ours.get("document_id") != document_id(key)
         or ours.get(CHUNK_HASH) != chunk_hash(point.payload)
         or (canonical and content_hash(point) != payload_hash)

@@ -2,7 +2,8 @@
 
     read > compare > embed > upsert > commit, page by page;  then delete > verify > publish
 
-`execute` is the run. `index_pages` is its first line: the scan compares, and the window embeds, upserts and commits.
+`execute` is the run. `index_pages` is its first line: the scan compares, and the window embeds, upserts and commits. A
+first run with a slow embedder first writes everything by its words (`words_first`).
 Any death is harmless by the order of writes: documents are marked pending in the ledger, points are upserted and made
 durable, stale chunks are deleted, and the ledger's rows come last. Where the steps are carried out (here, in children,
 as tasks of Prefect on Dask workers) is given to it: see `etl.steps`.
@@ -28,6 +29,7 @@ from rag_index.etl.embed import process_state
 from rag_index.etl.erase import erasure_due, unfinished_rebuild
 from rag_index.etl.scan import Scan, begin
 from rag_index.etl.window import NOT_WRITABLE, Window
+from rag_index.etl.words_first import WordsFirst
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +110,7 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
     the next pages are read. What is under way when the pages or a shard raise is committed before. Raises as these, and
     as `Committer.commit`."""
     window = Window(opened, scan, steps, record)
+    words = WordsFirst(opened, scan, steps, record, documents, window.to)
     if not scan.before.all:
         steps.start()  # while the first page is read and compared
     try:
@@ -115,6 +118,7 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
             for shard in scan.diff.shards(page):
                 documents.go_on()
                 window.push(shard)  # waits while the window is full
+                words.write_if_due()
         for shard in scan.diff.sharder.rest():
             documents.go_on()
             window.push(shard)

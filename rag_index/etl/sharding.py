@@ -105,6 +105,8 @@ class Sharder:
         self.chars_per_second = chars_per_second
         self.measured: float | None = None
         """The characters per second that shards of this run showed; None if no shard said anything."""
+        self.last: float | None = None
+        """The same of the last shard, however small it was."""
         self._waiting = DocumentBatch.empty()
         self._pages: list[int] = []
         """The page of each document that waits."""
@@ -129,6 +131,11 @@ class Sharder:
         """Make the first shards small, of `least` characters at least, so that writing can begin soon."""
         self._grows, self._least = True, least
 
+    @property
+    def mean(self) -> float:
+        """How many characters the documents of the last page had in the mean."""
+        return self._mean
+
     def expect(self, documents: int) -> None:
         """Take note that at most `documents` will follow those of the next `add`."""
         self._coming = documents * self._mean
@@ -137,7 +144,7 @@ class Sharder:
         """Take note that a worker embedded `chars` characters in `seconds`."""
         if seconds <= 0 or not chars:
             return
-        rate = chars / seconds
+        self.last = rate = chars / seconds
         if chars < MEASURABLE_CHARS and rate < self.chars_per_second:
             return
         self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self.measured else rate

@@ -56,6 +56,9 @@ SPLIT_PARTS = 8
 POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
 NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
 """Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
+HAND_OVER_SECONDS, MIN_HAND_OVER_SECONDS, HAND_OVER_SHARE = 60.0, 10.0, 0.05
+"""How often readers of the embedded store get what a run has written: every minute, and at this share of new points,
+but not more often than every ten seconds. If somebody searches meanwhile, it costs a copy of the collection."""
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -84,12 +87,34 @@ class Jobs:
         return EmbedJob(shard, self.chunker, self.embedder, self.identity, self.bm25, workers, self.wait, known)
 
 
+@attrs.define(eq=False)
+class HandOver:
+    """Lets readers of the embedded store see what the run has written, unless it is a rebuild, which none reads."""
+
+    opened: Opened
+    scan: Scan
+    _points: int = attrs.field(default=0, init=False)
+    _at: float = attrs.field(factory=time.monotonic, init=False)
+
+    def note(self, points: int) -> None:
+        """Take note of points that are committed. Every minute readers get them, and sooner if they are many."""
+        self._points += points
+        waited, store = time.monotonic() - self._at, self.opened.store
+        if waited < MIN_HAND_OVER_SECONDS or self.scan.target.rebuild or not store.embedded:
+            return
+        many = HAND_OVER_SHARE * store.count(self.scan.target.collection.name)
+        if waited >= HAND_OVER_SECONDS or self._points >= many:
+            store.hand_over()
+            self._points, self._at = 0, time.monotonic()
+
+
 class Window:
     """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker`."""
 
     def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
         self._scan, self._steps, self._jobs, self._record = scan, steps, Jobs.of(opened, scan), record
-        self._to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
+        self._hand_over = HandOver(opened, scan)
+        self.to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
         self._alone: list[Shard] = []
@@ -128,7 +153,7 @@ class Window:
         record, steps = self._record, self._steps
         record.progress.begin_shard(shard.number)
         with record.stopwatch.stage("submit" if steps.started else "embed"):
-            future = steps.write(self._jobs.job(shard, steps.workers), self._to)
+            future = steps.write(self._jobs.job(shard, steps.workers), self.to)
         record.metrics.workers = steps.workers if steps.started else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
@@ -185,6 +210,7 @@ class Window:
             new = scan.committer.commit(written)
         self._record.add(written, new=new, dimension=scan.target.collection.dimension)
         scan.diff.note_written(written)
+        self._hand_over.note(sum(written.chunk_counts))
 
     def _write_in_parts(self, shard: Shard) -> None:
         for written in in_parts(shard, self._write_alone):
@@ -192,7 +218,7 @@ class Window:
 
     def _write_alone(self, shard: Shard) -> WrittenShard:
         self._record.progress.begin_shard(shard.number)
-        return self._steps.write_alone(self._jobs.job(shard, 1), self._to)
+        return self._steps.write_alone(self._jobs.job(shard, 1), self.to)
 
     def _note_under_way(self) -> None:
         self._record.progress.under_way(len(self._under_way), self._record.metrics.workers)
@@ -247,7 +273,8 @@ class VectorReuse:
         """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
         cid = self.collection.id
         found = self.ledger.known(cid, keys)
-        known = {key: row for key, row in found.items() if row.chunks > 1} if self.own else dict(found)
+        known = {key: row for key, row in found.items() if row.pending or not row.by_words}
+        known = {key: row for key, row in known.items() if row.chunks > 1} if self.own else known
         if text_hashes and self.moved:  # documents with the text of a new one, under another key
             texts = zip(keys, text_hashes, strict=True)
             new = {text for key, text in texts if key not in found or not found[key].chunks}

@@ -62,15 +62,17 @@ all searches of a thousand chunks, and in a fortieth of those of ten thousand.""
 
 
 def score_of(point: StoredPoint, scoring: Scoring, *, soft: bool = True) -> float:
-    """Return the score of a point, from -1 to about 1.
+    """Return the score of a point, from -1 to about 1. Those that have no vector are ordered by their words alone.
 
     There is 1 more if one of its names is the query, and for each rare name of the query that it has.
     """
     if scoring.dense_weight == 1:
         return point.score
-    score = scoring.dense_weight * point.score + (1 - scoring.dense_weight) * point.bm25 / (scoring.best_bm25 or 1.0)
+    words = point.bm25 / (scoring.best_bm25 or 1.0)
+    score = scoring.dense_weight * point.score + (1 - scoring.dense_weight) * words
     weight = scoring.soft_weight if scoring.dense_weight else 0.0
-    return (score + weight * (point.soft if soft else 0.0)) / (1 + weight) + point.exact + point.names
+    like = words if point.by_words else point.soft
+    return (score + weight * (like if soft else 0.0)) / (1 + weight) + point.exact + point.names
 
 
 def agree(points: Sequence[StoredPoint]) -> bool:
@@ -264,6 +266,7 @@ def _hit(answer: IndexAnswer, rank: int, scored: Sequence[Scored], fused: float)
         key=document_key(best),
         by_title=not has_words,
         text_hash=ours.get("text_hash", ""),
+        by_words=best.by_words,
     )
 
 

@@ -78,6 +78,7 @@ def add_named(
     collection, points = answer.live.collection, {point.id: point for point in found}
     places = store.find_words(collection, sorted({one for name in names for one in name.dimensions}), conditions)
     having = [{id_ for one in name.dimensions for id_ in places.get(one, ())} for name in names]
+    lowest = min([one.score for one in found], default=0.0)
     for point in store.retrieve(collection, sorted(set().union(*having)), vectors=True, conditions=conditions):
         text = spaced(text_of(point.payload))
         counts = [1.0 if name.address in text else name.part for name in names]
@@ -85,7 +86,8 @@ def add_named(
         if point.id in points:
             points[point.id].names = point.names
         elif point.names:
-            point.score = _cosine(point.vector, vector)
+            point.by_words = point.vector is None
+            point.score = lowest if point.by_words else _cosine(point.vector, vector)
             point.vector = point.sparse = None
             points[point.id] = point
     return list(points.values())

@@ -102,7 +102,7 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
         answer = asked.answers[hit.index]
         matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
         known = max(known, SURE) if hit.names or asked.question.phrases else known
-        cosine = hit.cosine if answer.live.fingerprint in asked.vectors else None
+        cosine = hit.cosine if answer.live.fingerprint in asked.vectors and not hit.by_words else None
         weights = answer.live.calibration
         likely = relevance(weights, *((1.0, 4.0) if hit.exact else (cosine, known)))
         if hit.names:  # it is what was asked for, whatever it means

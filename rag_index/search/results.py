@@ -232,6 +232,8 @@ class SearchHit(Answered):
     """Whether the title alone has words of the query, and not the text."""
     text_hash: SkipJsonSchema[str] = ""
     """The hash of its whole text."""
+    by_words: SkipJsonSchema[bool] = False
+    """Whether it has no vector yet: its words alone say how relevant it is."""
 
 
 @dataclass(frozen=True, slots=True)

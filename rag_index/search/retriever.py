@@ -264,6 +264,8 @@ class Retriever:
         def read(store: StoreReader, live: LiveCollection) -> LikeDocument:
             points = store.retrieve(live.collection, ids, vectors=True)
             vectors = np.asarray([one.vector for one in points if one.vector is not None], dtype=np.float32)
+            if points and not len(vectors):
+                raise StoreError(f"{like} has no vector yet, since its index is being filled: search for its words")
             if not len(vectors):  # it was deleted just now
                 raise DocumentNotFound(f"index {index} has no document {document_id!r}")
             text, mean = found.chunks[0].text, vectors.mean(axis=0)

@@ -62,7 +62,7 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
         store.delete_points("p_notes__1", [point_id("notes", "7", 1)])
     commit_a_death(ledger, store, collection, "7", "8", earlier=earlier)
     assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == ({"7"} if intact else set())
-    assert ledger.known(collection.id, ["7", "8"]) == ({"7": (OLD, PAYLOAD, 2, 0)} if intact else {})
+    assert ledger.known(collection.id, ["7", "8"]) == ({"7": Known(OLD, PAYLOAD, 2, 0)} if intact else {})
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
     assert ledger.failures(collection.id).keys() == {"7", "8"}
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from rag_index.components.ledger.scans import ScanRows
 from rag_index.components.ledger.tables import (
+    BY_WORDS,
     DAY,
     PENDING,
     Collection,
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark, Failure, FailureKind
 
 c, d, f = contexts.c, documents.c, failed_documents.c
-COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in")
+COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in", "by_words")
 """What is written of a document; `added_in` only when it is new."""
 FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
 QUERY_HASHES = 500
-_ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
+_ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending, d.by_words)
 
 
 def recipe_in(chunking: str) -> str:
@@ -110,27 +111,37 @@ class DocumentRows(ScanRows):
         return [(key, Known(*row)) for key, *row in self._select(page)]
 
     def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Mark documents as pending; new ones get a row without hashes. The digests of their buckets are forgotten."""
+        """Mark documents as pending; new ones get a row without hashes. The digests of their buckets are forgotten.
+        Those that were written before the scan saw them get their buckets now."""
         if not keys:
             return
         key = self._keys_as_rows(keys).subquery().c[0]
         rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
-        rows = rows.add_columns(sa.literal(self._next_commit(collection_id)), self._known_bucket(collection_id, key))
+        rows = rows.add_columns(sa.literal(self._next_commit(collection_id)), sa.literal(0))
+        rows = rows.add_columns(self._known_bucket(collection_id, key))
         insert = self._insert(documents).from_select([*COLUMNS, "bucket"], rows.where(sa.true()))
+        set_ = {"pending": 1, "bucket": sa.func.coalesce(d.bucket, insert.excluded.bucket)}
         with self.transaction():
-            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1}))
+            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_=set_))
             self.forget_digests_of(collection_id, keys)
 
     def record(
-        self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]], *, clear_failures: bool = True
+        self,
+        collection_id: int,
+        rows: Iterable[tuple[str, bytes, bytes, int]],
+        *,
+        clear_failures: bool = True,
+        by_words: bool | None = False,
     ) -> None:
-        """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures by default."""
-        commit = self._next_commit(collection_id)
-        values = [(collection_id, key, text, payload, chunks, 0, commit) for key, text, payload, chunks in rows]
+        """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures by default.
+        `by_words` says that they have no vectors yet, None that this is as it was."""
+        commit, worded = self._next_commit(collection_id), int(by_words or False)
+        values = [(collection_id, key, text, payload, chunks, 0, commit, worded) for key, text, payload, chunks in rows]
         if not values:
             return
+        kept = () if by_words is None else ("by_words",)
         with self.transaction():
-            self._put_rows(documents, values, COLUMNS, ("text_hash", "payload_hash", "chunks", "pending"))
+            self._put_rows(documents, values, COLUMNS, ("text_hash", "payload_hash", "chunks", "pending", *kept))
             if clear_failures:
                 self.clear_failures(collection_id, [str(row[1]) for row in values])
 
@@ -188,8 +199,8 @@ class DocumentRows(ScanRows):
 
     def totals(self, collection_id: int) -> Totals:
         """Count the documents of a collection and their points."""
-        done, kept = d.pending == 0, (buckets.c.documents, buckets.c.points, sa.literal(0))
-        cases = ((done & (d.chunks > 0), 1), (done, d.chunks), (~done, 1))
+        done, kept = d.pending == 0, (buckets.c.documents, buckets.c.points, sa.literal(0), sa.literal(0))
+        cases = ((done & (d.chunks > 0), 1), (done, d.chunks), (~done, 1), (done & BY_WORDS, 1))
         sums = [sa.func.coalesce(sa.func.sum(sa.case(case, else_=0)), 0) for case in cases]
         return Totals(*self.sum_documents(collection_id, sums, kept, counted=sa.true()))
 
@@ -213,7 +224,7 @@ class DocumentRows(ScanRows):
         call reads all documents once, because there is no index on texts."""
         if text_hashes and self._texts_of != collection_id:
             rows = sa.select(sa.literal(self._scan, sa.Integer), d.text_hash, sa.func.min(d.key))
-            rows = rows.where(d.collection_id == collection_id, d.chunks > 0).group_by(d.text_hash)
+            rows = rows.where(d.collection_id == collection_id, d.chunks > 0, ~BY_WORDS).group_by(d.text_hash)
             with self.transaction():
                 self._write(texts.delete().where(self._is_mine(texts)))
                 self._write(texts.insert().from_select(["scan", "text_hash", "key"], rows))

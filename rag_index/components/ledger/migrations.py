@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-KNOWN = (19,)
+KNOWN = (19, 21)
 """The versions that can be brought up to date."""
 
 
@@ -86,4 +86,13 @@ def _columns_of_21(connection: Connection) -> None:
     )
 
 
-STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21}
+def _to_22(connection: Connection) -> None:
+    """A first run may write documents by their words before they have vectors."""
+    for statement in (
+        "ALTER TABLE rag_index_documents ADD COLUMN by_words INTEGER DEFAULT 0 NOT NULL",
+        "CREATE INDEX rag_index_worded_documents ON rag_index_documents (collection_id) WHERE by_words = 1",
+    ):
+        connection.execute(sa.text(statement))
+
+
+STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21, 22: _to_22}

@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Integer
 
 from rag_index.components.ledger.connection import LedgerConnection
 from rag_index.components.ledger.tables import (
+    BY_WORDS,
     DAY,
     EMPTY,
     PENDING,
@@ -221,12 +222,13 @@ class ScanRows(LedgerConnection):
 
     def commit_buckets(self, collection_id: int, digests: Mapping[int, str]) -> set[int]:
         """Record the digests of buckets that are indexed as they were read. One with a document that is still pending,
-        such as one that cannot be read any more, stays to be read, and its documents are counted one by one. Return
+        such as one that cannot be read any more, or that has no vectors yet, stays to be read, and its documents are
+        counted one by one. Return
         those that were left out, because they have documents that the scan did not see. Raises LedgerError as
         `check_scan`."""
         failed = (f.collection_id == collection_id) & f.bucket.is_(None)
         has_points = d.chunks > 0
-        cases = ((~self._is_seen(d), 1), (PENDING, 1), (has_points, 1), (has_points, d.chunks))
+        cases = ((~self._is_seen(d), 1), (PENDING | BY_WORDS, 1), (has_points, 1), (has_points, d.chunks))
         sums = [sa.func.sum(sa.case(case, else_=0)) for case in cases]
         counts = sa.select(d.bucket, *sums, sa.func.max(sa.case((has_points, d.added_in), else_=0)))
         counts = counts.where(d.collection_id == collection_id, d.bucket.in_(self._numbers(digests)))

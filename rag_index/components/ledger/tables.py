@@ -68,11 +68,13 @@ documents = _table(
     filled(text_hash=LargeBinary, payload_hash=LargeBinary, chunks=Integer, pending=Integer),
     filled("0", added_in=Integer),
     optional(bucket=BigInteger),
+    filled("0", by_words=Integer),
     rowid=False,
 )
 for _name, _rows in (
     ("pending", "pending = 1"),
     ("empty", "chunks = 0 AND pending = 0"),
+    ("worded", "by_words = 1"),
 ):  # not as sa.Index, which imports the dialects of both databases for its conditions
     _index = f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"
     sa.event.listen(documents, "after_create", sa.DDL(_index))  # type: ignore[no-untyped-call]
@@ -83,6 +85,7 @@ _NO: sa.ColumnElement[int] = sa.literal_column("0")  # with bound values a query
 _YES: sa.ColumnElement[int] = sa.literal_column("1")
 PENDING = documents.c.pending == _YES
 EMPTY = (documents.c.chunks == _NO) & (documents.c.pending == _NO)
+BY_WORDS = documents.c.by_words == _YES
 """The conditions of these indexes, for queries that they answer (`LedgerConnection._is_in_index`)."""
 
 failed_documents = _table(
@@ -179,7 +182,7 @@ source_keys = scan_table("source_keys", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
-LEDGER_VERSION = 21
+LEDGER_VERSION = 22
 """Raise it with each change of a table, and add a step to `migrations`."""
 
 
@@ -240,20 +243,32 @@ FIVE_NIGHTS = 4.5 * DAY
 
 
 class Known(NamedTuple):
-    """The ledger's row of a document. A pending document is treated as changed."""
+    """The ledger's row of a document. A pending document is treated as changed, and one that was written `by_words`
+    alone as new: its points have no vectors yet."""
 
     text_hash: bytes
     payload_hash: bytes
     chunks: int
     pending: int
+    by_words: int = 0
 
 
 class Totals(NamedTuple):
-    """Numbers of a collection: documents and points that are written, and documents that are pending."""
+    """Numbers of a collection: documents and points that are written, documents that are pending, and those of the
+    written ones that have no vectors yet."""
 
     documents: int
     points: int
     pending: int
+    by_words: int = 0
+
+    @property
+    def findable(self) -> str:
+        """Say how many documents a search finds, and by what; "" if there are none."""
+        if not self.by_words:
+            return f"{self.documents:,} documents can be found" if self.documents else ""
+        meant = self.documents - self.by_words
+        return f"{self.documents:,} documents can be found by their words, {meant:,} by meaning"
 
 
 class Counts(NamedTuple):

@@ -75,21 +75,22 @@ def require_present(missing: Sequence[str], name: str) -> None:
         )
 
 
-def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32]:
-    """Check the vectors of a batch and return them with length one (float32, shape (len(points), dimension)). The
+def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32] | None:
+    """Check the vectors of a batch, if it has any, and return them with length one (float32, shape (len(points),
+    dimension)). The
     engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long ones, so
     it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values that are not
     finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`)."""
-    vectors, problem = np.asarray(points.vectors), ""
+    vectors, problem = None if points.vectors is None else np.asarray(points.vectors), ""
     if points.sparse is not None and not sparse:
         problem = "has no sparse vectors"
-    if vectors.shape[1:] != (dimension,):
+    if vectors is not None and vectors.shape[1:] != (dimension,):
         problem = f"holds {dimension}-d vectors and the shape of these is {vectors.shape}"
     if problem:
         message = f"collection {name} {problem}: run `rag-index rebuild` for this index after a change of model"
         raise PointsRefused(message, tuple(points.ids))
     check_ids(points.ids)
-    return _unit(vectors, points.ids)
+    return None if vectors is None else _unit(vectors, points.ids)
 
 
 def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) -> list[float]:
@@ -144,12 +145,15 @@ def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
     return max(1, round((points + 1) / math.exp(found[0].score / weight) - 0.5)) if weight else 0
 
 
-def batch_of(points: Sequence[StoredPoint]) -> PointBatch:
-    """Return points that were read with their vectors as a batch to write."""
-    vectors = np.asarray([point.vector for point in points], dtype=np.float32)
-    rows = [point.sparse or SparseVector((), ()) for point in points]
-    sparse = SparseVectors.from_rows(rows) if any(rows) else None
-    return PointBatch([point.id for point in points], vectors, [point.payload for point in points], sparse)
+def batches_of(points: Sequence[StoredPoint]) -> Iterator[PointBatch]:
+    """Yield points that were read with their vectors as batches to write: those that have none come apart."""
+    for some in ([one for one in points if one.vector is not None], [one for one in points if one.vector is None]):
+        vectors = [point.vector for point in some if point.vector is not None]
+        rows = [point.sparse or SparseVector((), ()) for point in some]
+        sparse = SparseVectors.from_rows(rows) if any(rows) else None
+        if some:
+            matrix = np.asarray(vectors, dtype=np.float32) if vectors else None
+            yield PointBatch([point.id for point in some], matrix, [point.payload for point in some], sparse)
 
 
 Json = dict[str, Any]

@@ -140,7 +140,8 @@ class PointReads(ABC):
         return self._hybrid(nearest, replace(nearest, vector=query.sparse, corpus=corpus))
 
     def _hybrid(self, by_vector: LookUp, by_words: LookUp) -> list[StoredPoint]:
-        """Return the best points by either vector, each once, with both scores."""
+        """Return the best points by either vector, each once, with both scores. Those without a vector are found by
+        their words, and are as far from the query as the farthest of the others."""
         near, worded = self._find([by_vector, by_words])
         cosines = {point.id: point.score for point in near}
         bm25 = {point.id: point.score for point in worded}
@@ -152,9 +153,10 @@ class PointReads(ABC):
         found = self._find([look_up for _, look_up in wanted]) if wanted else []
         for (scores, _), points in zip(wanted, found, strict=True):
             scores.update((point.id, point.score) for point in points)
-        candidates = {point.id: point for point in (*near, *worded) if point.id in cosines}  # else deleted in between
+        candidates, lowest = {point.id: point for point in (*near, *worded)}, min(cosines.values(), default=0.0)
         for point in candidates.values():
-            point.score, point.bm25 = cosines[point.id], bm25.get(point.id, 0.0)
+            point.score, point.bm25 = cosines.get(point.id, lowest), bm25.get(point.id, 0.0)
+            point.by_words = point.id not in cosines  # or deleted in between
         return list(candidates.values())
 
     def _find(self, wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:

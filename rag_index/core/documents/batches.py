@@ -23,8 +23,8 @@ RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
 Those of a document may have `groups` (see `documents.access`), `title` and `link`. A chunk may also have `context`, the
 words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
-document, and `part`, which says what part of the document it is of."""
-TITLE, LINK, PART = "title", "link", "part"
+document, and `part`, which says what part of the document it is of. One without a vector has `by_words`."""
+TITLE, LINK, PART, BY_WORDS = "title", "link", "part", "by_words"
 """The keys of these in our own part of a payload."""
 NO_LAYOUT = b""
 """The layout of a text that is not divided and has no title."""
@@ -284,8 +284,8 @@ class ShardStats:
 class EmbeddedShard:
     """A shard with its chunks and their vectors. `documents` holds the documents that succeeded, and `chunked` the
     chunks of each (at least one). The rows of `vectors` (float32, shape (number of chunks, dimension)) have the same
-    order, document after document. `failures` holds the documents that failed, and the incomplete ones among those that
-    succeeded."""
+    order, document after document; there are none if the chunks are written by their words alone. `failures` holds the
+    documents that failed, and the incomplete ones among those that succeeded."""
 
     index: str
     number: int
@@ -311,10 +311,11 @@ class EmbeddedShard:
 @dataclass(frozen=True, slots=True)
 class PointBatch:
     """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads.
-    `sparse` has as many rows, or is None for a collection without sparse vectors. An empty row is not stored."""
+    `vectors` is None for points that have none yet, which searches by words alone find. `sparse` has as many rows, or
+    is None for a collection without sparse vectors. An empty row is not stored."""
 
     ids: list[str]
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32] | None
     payloads: list[dict[str, Any]]
     sparse: SparseVectors | None = None
 
@@ -327,7 +328,8 @@ class StoredPoint:
     """A point read from the store, which belongs to its reader: a search gives its candidates what it learns. `vector`
     and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is the
     cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact` says
-    that the query is one of its names, `names` how many rare names of the query it has, and `recency` how new it is."""
+    that the query is one of its names, `names` how many rare names of the query it has, and `recency` how new it is.
+    One found `by_words` has no vector, and its score is the lowest of all candidates."""
 
     id: str
     payload: dict[str, Any]
@@ -339,6 +341,7 @@ class StoredPoint:
     exact: bool = False
     names: float = 0.0
     recency: float = 0.0
+    by_words: bool = False
 
 
 @attrs.frozen

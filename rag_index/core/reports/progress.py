@@ -71,6 +71,8 @@ class Progress:
         self.index, self._noun = index, noun
         self.total = self.failed = 0
         self.done: float = 0
+        self.worded = 0
+        """Documents that can be found by their words before they are embedded."""
         self.note = ""
         self.stopped = False
         """Whether a person stopped the run, so that its end is not that of the index."""
@@ -203,7 +205,7 @@ class Progress:
     def sentence(self) -> str:
         """Return documents done, rates, time left, busy workers and failures as one line."""
         note = f" ({self._note()})" if self._note() else ""
-        said = _joined(self._share(), self._rate(), self._left(), self._workload(), self._failed())
+        said = _joined(self._share(), self._words(), self._rate(), self._left(), self._workload(), self._failed())
         return f"{self.index}: {said}{note}"
 
     def headline(self, *, short: bool = False) -> str:
@@ -213,7 +215,7 @@ class Progress:
 
     def details(self) -> str:
         """Return what the headline leaves out: the note, the rates and the workload."""
-        return _joined(self._note(), self._rate(), self._workload())
+        return _joined(self._note(), self._words(), self._rate(), self._workload())
 
     def card(self) -> str:
         """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
@@ -234,6 +236,10 @@ class Progress:
         if not self._begun and not reached:
             return "not begun" if self._note() else "waiting for the database, the embedder and Qdrant"
         return f"{reached:,} of {max(self.total, reached):,} {self._noun}"
+
+    def _words(self) -> str:
+        by_words = f"{self.worded:,} can be found by their words" if self.worded else ""
+        return "" if self._begun and self.done >= self.total else by_words
 
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""

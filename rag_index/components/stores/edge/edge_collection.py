@@ -84,15 +84,17 @@ def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -
         (folder / UNWRITTEN).touch()
 
 
-def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
+def engine_points(points: PointBatch, vectors: NDArray[np.float32] | None) -> list[e.Point]:
     """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
     built: list[e.Point] = []
     bad: list[tuple[str, Exception]] = []
     sparse = points.sparse.lists() if points.sparse is not None else repeat(([], []), len(points))
-    rows: Iterator[Any] = map(memoryview, vectors)  # read by the engine in half the time that lists take to be made
-    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
+    # read by the engine in half the time that lists take to be made
+    rows: Iterator[Any] = repeat(None) if vectors is None else map(memoryview, vectors)
+    for point_id, payload, row, (indices, values) in zip(points.ids, points.payloads, rows, sparse, strict=False):
         try:
-            vector = {"": row, SPARSE: e.SparseVector(indices, values)} if indices else row
+            words = {SPARSE: e.SparseVector(indices, values)} if indices else {}
+            vector: Any = words if row is None else {"": row, **words} if words else row
             built.append(e.Point(point_id, vector, payload))
         except (TypeError, ValueError, OverflowError) as exc:
             bad.append((point_id, exc))
@@ -135,8 +137,8 @@ class EdgeCollection(CollectionReader):
 
     def upsert(self, points: PointBatch) -> None:
         vectors = unit_vectors(points, self.dimension, self.name, sparse=self.sparse)
-        batches = parts(engine_points(points, vectors), OPERATION_POINTS)
-        self._write([(e.UpdateOperation.upsert_points(list(some)), len(some)) for some in batches], vectors.nbytes * 3)
+        batches, space = parts(engine_points(points, vectors), OPERATION_POINTS), 3 * getattr(vectors, "nbytes", 0)
+        self._write([(e.UpdateOperation.upsert_points(list(some)), len(some)) for some in batches], space)
 
     def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         check_ids([point_id for point_id, _ in payloads])

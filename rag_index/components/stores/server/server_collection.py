@@ -258,7 +258,7 @@ class ServerCollection(PointReads):
 
         def send(rows: slice) -> None:
             sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
-            columns = points.ids[rows], vectors[rows], points.payloads[rows], sparse
+            columns = points.ids[rows], None if vectors is None else vectors[rows], points.payloads[rows], sparse
             self._write(lambda client: [_upsert(client, self.name, *columns)])
 
         _send_all(self.name, points.ids, sizes, send)
@@ -394,14 +394,15 @@ def _upsert(
     client: QdrantClient,
     name: str,
     ids: Sequence[str],
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.float32] | None,
     payloads: Sequence[dict[str, Any]],
     sparse: SparseVectors | None,
 ) -> models.UpdateResult:
     words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
     structs = []
-    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
-        vector: dict[str, Any] = {"": row}
+    rows = repeat(None) if vectors is None else vectors.tolist()
+    for point_id, payload, row, (indices, values) in zip(ids, payloads, rows, words, strict=False):
+        vector: dict[str, Any] = {} if row is None else {"": row}
         if indices:
             vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
         structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))

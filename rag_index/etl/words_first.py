@@ -1,0 +1,118 @@
+"""Words first: a first run whose embedder is slow writes all documents by their words, before it embeds them.
+
+    chunk > weigh words > pending > points without vectors > flush > stale chunks > ledger's rows, marked `by_words`
+
+The pass reads the source by itself, beside the run's scan, which embeds these documents afterwards as if they were new
+and replaces their points by id. What is pending, listed as failed or embedded already is left to the scan."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from rag_index.components.chunking import open_chunker
+from rag_index.components.embedders.bm25 import bm25_model
+from rag_index.components.sources import open_source
+from rag_index.core.documents.batches import DocumentBatch, Shard
+from rag_index.core.recovery import with_retries
+from rag_index.etl.embed import weigh
+
+if TYPE_CHECKING:
+    from rag_index.components.chunking import Chunker
+    from rag_index.core.reports.record import RunRecord
+    from rag_index.etl.commit import Destination
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.run import AllDocuments
+    from rag_index.etl.scan import Scan
+    from rag_index.etl.steps import Steps
+
+SHARE = 20
+"""The pass may take one part in this many of the time that is left to embed."""
+WORTH_SECONDS = 20.0
+"""A run that is done in less time needs no pass."""
+DOCUMENTS_PER_SECOND, CHARS_PER_SECOND = 2000.0, 1_000_000.0
+"""What the pass manages at least on one core: documents, and characters of them."""
+MAX_DOCUMENTS, MAX_CHARS = 2000, 1_000_000
+"""What is written at a time. It is some 50 MB in memory."""
+
+
+@attrs.define(eq=False)
+class WordsFirst:
+    """The pass of one run, which takes place once, as soon as it pays."""
+
+    opened: Opened
+    scan: Scan
+    steps: Steps
+    record: RunRecord
+    documents: AllDocuments
+    to: Destination
+    _is_over: bool = attrs.field(init=False)
+
+    @_is_over.default
+    def _never(self) -> bool:
+        """Return whether there is no such pass: only a first collection with words, whose embedder is on servers, has
+        one. Reading the text of files twice may take as long as embedding it."""
+        opened, target = self.opened, self.scan.target
+        is_first = not (opened.single or target.rebuild or target.collection.whole_in)
+        slow = opened.settings.embedder.on_servers and not opened.index.has_files
+        return not (is_first and slow and bm25_model(opened.index))
+
+    def write_if_due(self) -> None:
+        """Write all documents by their words, if that takes a twentieth of the time that is left by the rate at which
+        documents were embedded until now. Raises as a run that writes."""
+        sharder, progress = self.scan.diff.sharder, self.record.progress
+        if self._is_over or not sharder.last:
+            return
+        documents = max(0.0, progress.total - progress.reached)
+        chars = documents * sharder.mean
+        left = chars / (sharder.last * (self.steps.workers if self.steps.started else 1))
+        cost = documents / DOCUMENTS_PER_SECOND + chars / CHARS_PER_SECOND
+        if left < max(WORTH_SECONDS, SHARE * cost):
+            return
+        self._is_over = True
+        self._write()
+        self.opened.store.hand_over()
+
+    def _write(self) -> None:
+        opened, record = self.opened, self.record
+        chunker, waiting = open_chunker(opened.settings, opened.index, contexts=False), DocumentBatch.empty()
+        with closing(open_source(opened.settings, opened.index)) as source, record.stopwatch.stage("words"):
+            for page in self.documents.pages(attrs.evolve(opened, source=source), self.steps, record):
+                for first in range(0, len(page.documents), MAX_DOCUMENTS):
+                    rows = range(first, min(first + MAX_DOCUMENTS, len(page.documents)))
+                    waiting = waiting.plus(self._new(page.documents.take([*rows])))
+                    if len(waiting) >= MAX_DOCUMENTS or sum(map(len, waiting.texts)) >= MAX_CHARS:
+                        self._write_shard(waiting, chunker)
+                        waiting = DocumentBatch.empty()
+            self._write_shard(waiting, chunker)
+
+    def _new(self, documents: DocumentBatch) -> DocumentBatch:
+        """Return those that are not in the index yet, or there by their words as they were before."""
+        ledger, cid = self.opened.ledger, self.scan.target.collection.id
+        known, failed = ledger.known(cid, documents.keys), ledger.failures(cid, documents.keys)
+        hashes = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
+        rows: list[int] = []
+        for number, (key, *now) in enumerate(hashes):
+            row = known.get(key)
+            is_new = row is None or (row.by_words and not row.pending and [row.text_hash, row.payload_hash] != now)
+            if is_new and key not in failed and not documents.is_empty(number):
+                rows.append(number)
+        return documents.take(rows)
+
+    def _write_shard(self, documents: DocumentBatch, chunker: Chunker) -> None:
+        bm25 = bm25_model(self.opened.index)
+        if not (len(documents) and bm25):
+            return
+        self.documents.go_on()
+        shard = Shard(self.opened.index.name, 0, documents, sum(map(len, documents.texts)))
+        committer, progress = self.scan.committer, self.record.progress
+        committer.begin(shard)  # before it is chunked: a document that kills this process is left to the scan
+        weighed = weigh(shard, chunker, bm25)
+        with self.to.turn():
+            written = with_retries(partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery)
+        committer.commit(written, by_words=True)
+        progress.worded += len(written.keys)
+        progress.say("finding documents by their words first")
