@@ -59,6 +59,10 @@ class IndexStatus:
     erasable: int = 0
     """Documents deleted or changed since the last erasure, each time, whose texts the store's files may keep."""
     erasable_since: str | None = None
+    by_words: int = 0
+    """Documents that have no vectors yet, so that their words alone find them."""
+    findable: str = ""
+    """What can be found of an index that was never complete; otherwise empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ def _index_status(
         as_of=as_of,
         erasable=erasable.documents,
         erasable_since=iso_time(erasable.since) if erasable.documents else None,
+        by_words=totals.by_words,
+        findable=totals.findable if as_of is None and not collection.whole_in else "",
     )
 
 

@@ -133,6 +133,9 @@ def _remarks(one: IndexStatus) -> Iterator[str]:
         yield f"{one.index}: {one.outdated}: run `rag-index rebuild {one.index}`"
     if one.restored:
         yield f"{one.index}: {one.restored}"
+    if one.findable:
+        state = "is being filled" if run and run["state"] == "running" else "is not complete"
+        yield f"{one.index} {state}: {one.findable}"
     ended = run if run and run["state"] != "failed" else None
     if as_of and not (ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]):  # the table says it
         yield f"{one.index}: complete up to {as_of['at']}, known by {as_of['known_by']}"

@@ -55,6 +55,8 @@ T = TypeVar("T")
 X = TypeVar("X")
 
 MAX_MODEL_LOAD_SECONDS = 300.0
+FILLING_SECONDS = 1.0
+"""How long a vector is waited for while an index is being filled: its embedder is busy with documents."""
 COUNT_SHARE = 0.25
 """The share of its time that an index has to count words, and another to look for typing errors. The words of one that
 is slower are not in the idf."""
@@ -319,26 +321,29 @@ class FanOut:
         Loading a model into this process does not count in the time of the search.
         """
         live, text, deadline, began = answers[0].live, asked.question.meant, asked.question.deadline, time.monotonic()
+        filling = [one.index for one in answers if one.index in asked.question.filling]
+        busy = bool(filling) and all(answer.hybrid for answer in answers)
         try:
             loaded = self._vectors.loaded(live)
-            limit = (
-                Deadline(deadline.seconds, _before_reading(deadline))
-                if loaded
-                else Deadline.after(MAX_MODEL_LOAD_SECONDS)
-            )
+            limit = Deadline(deadline.seconds, _before_reading(deadline))
+            if busy and loaded:
+                limit = Deadline(FILLING_SECONDS, min(limit.at, began + FILLING_SECONDS))
+            elif not loaded:
+                limit = Deadline.after(MAX_MODEL_LOAD_SECONDS)
             vector = await self._vectors.get(live, text, limit)
             took = time.monotonic() - began
             deadline.at += 0.0 if loaded else took
         except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
-            by_words = asked.question.dense_weight == 0 and isinstance(
-                exc, EmbedderUnavailable | SearchTimedOut | SearchBusy
-            )
+            absent = isinstance(exc, EmbedderUnavailable | SearchTimedOut | SearchBusy)
+            why = f"its embedder fails: {exc}"
+            if busy and isinstance(exc, SearchTimedOut | SearchBusy):
+                why = f"its embedder is busy with documents of {filling[0]}"
             for answer in answers:
-                if by_words and answer.hybrid:
-                    asked.lacking[answer.index] = f"was searched by words alone, since its embedder fails: {exc}"
+                if absent and answer.hybrid and (busy or asked.question.dense_weight == 0):
+                    asked.lacking[answer.index] = f"was searched by words alone, since {why}"
                 else:
                     asked.fail(answer.index, exc)
-            took = 0.0
+            took = time.monotonic() - began if busy else 0.0
         else:
             asked.vectors[live.fingerprint] = vector
         if answers := [one for one in answers if one.index in asked.answers]:
@@ -382,6 +387,8 @@ class FanOut:
                     point.bm25, point.exact = max(0.0, point.bm25 - NAMED_LIFT * named), True
                 if vector is None:
                     point.score = 0.0
+            if vector is None and question.filling:
+                points = [point for point in points if point.bm25 > 0 or point.exact or point.names]
             return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
 
         searched = {answer.index: answer for answer in answers}

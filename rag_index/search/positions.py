@@ -62,11 +62,15 @@ class Known:
     problems: Mapping[str, str] = field(default_factory=dict)
     live: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, Totals] = field(default_factory=dict)
-    """How much is in these, as far as the ledger knows them and a caller asked."""
+    """How much is in these, as far as the ledger knows them and a caller asked, or they were never complete."""
 
     def newest(self, index: str) -> Reached | None:
         """Return the last position of an index."""
         return self.reached[index][-1] if self.reached.get(index) else None
+
+    def state_of(self, index: str) -> str:
+        """Return the state of the last run of an index that was never complete; "" if it was, or had no run."""
+        return self.last_runs.get(index, "") if self.newest(index) is None else ""
 
     def claims(self, answered: Iterable[IndexAnswer]) -> dict[str, Reached | None]:
         """Return the last position that holds for each answer of a search."""
@@ -301,11 +305,12 @@ class Positions:
             known = replace(known, live=live, problems=problems)
         except RagIndexError as error:
             return error
+        counted = {index: name for index, name in live.items() if self._to_count or known.state_of(index)}
+        found = {index: ledger.collection(name) for index, name in counted.items()} if ledger else {}
+        totals = {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
+        known = replace(known, totals={name: known.totals[name] for name in live if name in known.totals} | totals)
         if self._to_count:
-            found = {index: ledger.collection(name) for index, name in live.items()} if ledger else {}
-            totals = {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
-            known, self._to_count = replace(known, totals=totals), False
-            self._counted_at = time.monotonic()
+            self._to_count, self._counted_at = False, time.monotonic()
         self._known, self._checked_at = known, time.monotonic()
         return None
 

@@ -118,6 +118,8 @@ class Question:
     """How many of the documents that are found become hits; by default `limit`."""
     model: LikeDocument | None = None
     """The document that others are to be like: nothing is embedded, and an index of another model finds by words."""
+    filling: frozenset[str] = frozenset()
+    """The indexes that a first run fills now: their embedder is busy, so that a vector is not waited for long."""
 
     def quotes(self, word: str) -> bool:
         """Return whether a word stands in quotes."""

@@ -540,8 +540,9 @@ class Retriever:
         """Ask the indexes that are open to the caller, and count their answers. Raises as `search`, if none answers."""
         if not wanted:
             return Asked(question, [])
+        filling = frozenset(name for name in wanted if known.state_of(name) == "running")
         try:
-            asked = await self._fan_out.ask(question, names, known.problems)
+            asked = await self._fan_out.ask(replace(question, filling=filling), names, known.problems)
         except RagIndexError:
             for name in wanted:
                 self._errors.labels(name).inc()
@@ -553,9 +554,12 @@ class Retriever:
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         for index in wanted:
-            run, filled = known.last_runs.get(index), known.newest(index) is not None
-            if index not in asked.indexes or (not filled and run in UNFILLED):
-                asked.lacking[index] = UNFILLED.get(run or "", "is not indexed yet")
+            state, by_words = known.state_of(index), asked.lacking.get(index, "")
+            if index not in asked.indexes or state in UNFILLED:
+                said = UNFILLED.get(state, "is not indexed yet")
+                if index in known.totals and (findable := known.totals[index].findable):
+                    said += f": {findable}"
+                asked.lacking[index] = f"{said}. It {by_words}" if by_words else said
         return asked
 
     def _timings(self, asked: Asked, total: float) -> dict[str, float]:

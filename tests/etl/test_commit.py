@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rag_index.components.ledger import Known
 from rag_index.core.documents.batches import DocumentBatch, Failure, PointBatch, Shard, ShardStats, WrittenShard
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.groups import stored_groups

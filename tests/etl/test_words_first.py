@@ -1,16 +1,26 @@
 """Words first: a first run with a slow embedder writes all documents by their words before it embeds them."""
 
-from contextlib import closing
+import json
+import os
+import re
+import socket
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
 
 from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.components.sources import digest
 from rag_index.core.documents.keys import document_id
+from rag_index.errors import StoreError
 from rag_index.etl import window, words_first
+from rag_index.etl.commit import Committer
 from rag_index.etl.words_first import WordsFirst
-from tests.etl.plain import Died, counts, printed, run_plain
-from tests.project import Project
+from rag_index.search import fan_out
+from rag_index.search.retriever import Retriever
+from tests.etl.plain import Died, counts, die, printed, run_plain
+from tests.project import SETTINGS, Project, run_here
 
 SHARDS = "[parallel]\nshard_documents = 4\n"
 
@@ -28,6 +38,16 @@ def project(request, tmp_path, fake):
     """A project in the embedded store or on a server, with an embedder on a server."""
     store = f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n' if request.param else ""
     return Project(tmp_path / "project", extra=f"{store}{fake.settings}{SHARDS}").fill(30)
+
+
+def die_after(call, times):
+    """Return a call that dies in place of the one after so many."""
+    left = iter(range(times))
+
+    def count(*given, **named):
+        return call(*given, **named) if next(left, None) is not None else die()
+
+    return count
 
 
 def ledger_rows(project):
@@ -88,3 +108,170 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
         run_plain(plain)
     assert content(plain) == content(halted)
     assert ledger_rows(plain)[0] == rows
+
+
+def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypatch):
+    monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(Committer, "commit", die_after(Committer.commit, 2))
+        with pytest.raises(Died):
+            run_plain(project)
+    assert printed(project, "doctor")["findings"] == []
+    with monkeypatch.context() as patch:
+        stop_after_words(patch)
+        with pytest.raises(Died):
+            run_plain(project)
+    _, totals = ledger_rows(project)
+    assert totals.documents + totals.pending == 30
+    assert printed(project, "doctor")["findings"] == []
+    run_plain(project)
+    assert (ledger_rows(project)[1].by_words, vectorless(project)) == (0, set())
+    assert len(project.texts()) == 30
+
+
+def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
+    halted.execute("UPDATE note SET body = 'one chunk about giraffes' WHERE id = 20")
+    halted.execute("UPDATE note SET body = '' , title = '' WHERE id = 21")
+    halted.execute("UPDATE note SET author = 'zoe' WHERE id = 22")
+    halted.execute("DELETE FROM note WHERE id = 23")
+    outcome = run_plain(halted)
+    assert (outcome.state, outcome.documents, outcome.empty, outcome.deleted) == ("completed", 29, 1, 2)
+    texts = halted.texts()
+    assert texts["20"] == ["Note 20\none chunk about giraffes"]
+    assert not texts.keys() & {"21", "23"}
+    assert {p["author"] for p, _ in halted.points().values() if p["_rag"]["document_id"] == "22"} == {"zoe"}
+    assert vectorless(halted) == set()
+    assert counts(run_plain(halted)) == {"unchanged": 28, "empty": 1}
+
+
+def test_a_document_that_fails_in_the_end_is_as_if_there_had_been_no_pass(halted, fake):
+    fake.fault("nan", marker="ticket 25 ")
+    assert run_plain(halted).failed == 1
+    rows, totals = ledger_rows(halted)
+    assert (len(rows), totals.by_words, vectorless(halted)) == (29, 0, set())
+    assert "25" not in halted.texts()
+    [finding] = json.loads(run_here(halted.config, "doctor", "--json", code=3)[0])["findings"]
+    assert finding["kind"] == "failed_documents"
+
+
+def test_a_lost_ledger_is_made_again_with_what_has_no_vectors(halted):
+    before = ledger_rows(halted)[1].by_words
+    for file in (halted.folder / ".rag-index").glob("ledger*"):
+        file.unlink()
+    printed(halted, "doctor", "--repair")
+    assert ledger_rows(halted)[1].by_words >= before
+    run_plain(halted)
+    assert vectorless(halted) == set()
+
+
+def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(halted, monkeypatch):
+    monkeypatch.setattr(digest, "MIN_ROWS", 10)
+    run_plain(halted)
+    assert counts(run_plain(halted)) == {"unchanged": 30}
+    halted.execute("DELETE FROM note WHERE id = 30")
+    assert counts(run_plain(halted)) == {"unchanged": 29, "deleted": 1}
+
+
+@pytest.mark.parametrize("why", ["dense", "local", "complete", "rebuild"])
+@pytest.mark.parametrize("project", [""], indirect=True)
+def test_nothing_is_written_twice_where_it_does_not_pay(project, monkeypatch, why):
+    if why == "dense":
+        project.write_settings(project.config.read_text() + 'search = "dense"\n')
+    if why == "local":
+        project.write_settings(SETTINGS.format(extra=SHARDS))
+    if why in ("complete", "rebuild"):
+        run_plain(project)
+        project.fill(20, first=31)
+    monkeypatch.setattr(WordsFirst, "_write", die)
+    run_plain(project, full=why == "rebuild")
+
+
+def test_a_right_that_is_taken_away_between_the_passes_is_gone_before_anything_is_embedded(project, monkeypatch):
+    project.write_settings(project.config.read_text() + 'access = "author"\n')
+    with monkeypatch.context() as patch:
+        stop_after_words(patch)
+        with pytest.raises(Died):
+            run_plain(project)
+
+    def seen(groups):
+        with Retriever.from_settings(project.settings) as retriever:
+            return "25" in {hit.document_id for hit in retriever.search_sync("ticket 25", groups=groups).hits}
+
+    assert (seen("author 4"), seen("boss")) == (True, False)
+    project.execute("UPDATE note SET author = 'boss' WHERE id = 25")
+    with monkeypatch.context() as patch:
+        patch.setattr(window.Window, "push", die)
+        with pytest.raises(Died):
+            run_plain(project)
+    assert (seen("author 4"), seen("boss")) == (False, True)
+    assert "25" in vectorless(project)
+    run_plain(project)
+    assert (seen("author 4"), seen("boss"), vectorless(project)) == (False, True, set())
+
+
+def asked(project, query="", **options):
+    with Retriever.from_settings(project.settings) as retriever:
+        return retriever.search_sync(query, **options)
+
+
+def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(halted):
+    for document in ("2", "25"):  # one has a vector, or is pending with its points, and the other has none
+        result = asked(halted, f"note {document}", limit=30)
+        assert result.hits[0].document_id == document
+        assert (result.nothing_fits, result.unsure) == (False, False)
+        assert result.missing.startswith("notes was never filled, since its last run failed: ")
+        assert "documents can be found by their words, " in result.missing
+    lacking = vectorless(halted)
+    result = asked(halted, "printer network ticket", limit=30)
+    words = asked(halted, "printer network ticket", limit=30, dense_weight=0)
+    cosines = {hit.cosine for hit in result.hits if hit.document_id in lacking}
+    assert cosines == {min(hit.cosine for hit in result.hits)}
+    order = [[(hit.document_id, hit.bm25) for hit in one.hits if hit.document_id in lacking] for one in (result, words)]
+    assert [bm25 for _, bm25 in order[0]] == [bm25 for _, bm25 in order[1]]
+    with pytest.raises(StoreError, match="notes/25 has no vector yet"):
+        asked(halted, like="notes/25")
+
+
+def test_status_says_what_can_be_found_by_what(halted):
+    sentence = r"notes is not complete: \d\d documents can be found by their words, \d by meaning"
+    assert re.search(sentence, run_here(halted.config, "status")[0])
+    run_plain(halted)
+    assert "can be found" not in run_here(halted.config, "status")[0]
+
+
+@contextmanager
+def filling(project):
+    """Let a run seem to be filling the index."""
+    alias = project.settings.alias("notes")
+    with closing(Ledger(project.settings.ledger_url)) as ledger, IndexLease(ledger, alias, "a-run"):
+        ledger.start_run("a-run", alias, host=socket.gethostname(), pid=os.getpid())
+        yield
+
+
+def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_says_so(halted, fake, monkeypatch):
+    monkeypatch.setattr(fan_out, "FILLING_SECONDS", 0.2)
+    with filling(halted):
+        assert "by words alone" not in asked(halted, "ticket 25").missing
+        fake.fault("hang", path=None)
+        result = asked(halted, "ticket 25")
+    assert result.hits[0].document_id == "25"
+    assert result.missing.startswith("notes is still being filled: ")
+    assert result.missing.endswith(
+        "It was searched by words alone, since its embedder is busy with documents of notes."
+    )
+    assert all(hit.bm25 for hit in result.hits)
+
+
+@pytest.mark.parametrize("project", [""], indirect=True)
+def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_on(project, monkeypatch):
+    seen = []
+
+    def push(self, shard):
+        push_shard(self, shard)
+        seen.append(len(retriever.search_sync("ticket", limit=30).hits) if seen else 0)
+
+    push_shard = window.Window.push
+    monkeypatch.setattr(window.Window, "push", push)
+    with Retriever.from_settings(project.settings) as retriever:
+        run_plain(project)
+    assert seen[2] > 20
