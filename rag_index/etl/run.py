@@ -110,7 +110,8 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
     the next pages are read. What is under way when the pages or a shard raise is committed before. Raises as these, and
     as `Committer.commit`."""
     window = Window(opened, scan, steps, record)
-    words = WordsFirst(opened, scan, steps, record, documents, window.to)
+    if not scan.target.collection.whole_in:
+        window.meanwhile = WordsFirst(opened, scan, steps, record, documents, window.to).write_if_due
     if not scan.before.all:
         steps.start()  # while the first page is read and compared
     try:
@@ -118,7 +119,6 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
             for shard in scan.diff.shards(page):
                 documents.go_on()
                 window.push(shard)  # waits while the window is full
-                words.write_if_due()
         for shard in scan.diff.sharder.rest():
             documents.go_on()
             window.push(shard)

@@ -105,6 +105,8 @@ class Sharder:
         self.chars_per_second = chars_per_second
         self.measured: float | None = None
         """The characters per second that shards of this run showed; None if no shard said anything."""
+        self.first = 0
+        """The characters of the first shard."""
         self.last: float | None = None
         """The same of the last shard, however small it was."""
         self._waiting = DocumentBatch.empty()
@@ -196,6 +198,7 @@ class Sharder:
 
     def _next_shard(self, last: DocumentBatch) -> Shard:
         self._number += 1
+        self.first = self.first or self._chars
         documents = self._waiting.plus(last)
         pages, self._pages = self._pages[: len(documents)], self._pages[len(documents) :]
         shard = Shard(

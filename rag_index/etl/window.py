@@ -120,6 +120,8 @@ class Window:
         self._alone: list[Shard] = []
         self._error: RagIndexError | None = None
         self._ticked = time.monotonic()
+        self.meanwhile: Callable[[], None] | None = None
+        """Called after each shard that is pushed, and each second in which none is done, until all are pushed."""
 
     def push(self, shard: Shard) -> None:
         """Begin to embed and write a shard, and commit shards that are done until there is room for the next one. If
@@ -135,9 +137,12 @@ class Window:
         self._down_to(self._steps.shards_per_worker * self._steps.workers - 1)
         if not self._done.empty():
             self._next()
+        if self.meanwhile:
+            self.meanwhile()
 
     def drain(self) -> None:
         """Wait for all shards under way, and commit them. Raises as `push`."""
+        self.meanwhile = None
         self._down_to(0)
 
     def finish(self) -> None:
@@ -196,7 +201,9 @@ class Window:
         except Empty:
             self._record.progress.tick()
             self._tick()
-            return None
+        if self.meanwhile:
+            self.meanwhile()
+        return None
 
     def _tick(self) -> None:
         if (now := time.monotonic()) - self._ticked >= TICK_SECONDS:

@@ -7,6 +7,7 @@ and replaces their points by id. What is pending, listed as failed or embedded a
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SHARE = 20
 """The pass may take one part in this many of the time that is left to embed."""
+SLOW_SECONDS = 5.0
+"""If the first shard takes longer, the rate is known well enough."""
 WORTH_SECONDS = 20.0
 """A run that is done in less time needs no pass."""
 DOCUMENTS_PER_SECOND, CHARS_PER_SECOND = 2000.0, 1_000_000.0
@@ -49,26 +52,28 @@ class WordsFirst:
     record: RunRecord
     documents: AllDocuments
     to: Destination
+    _began: float = attrs.field(factory=time.monotonic, init=False)
     _is_over: bool = attrs.field(init=False)
 
     @_is_over.default
     def _never(self) -> bool:
-        """Return whether there is no such pass: only a first collection with words, whose embedder is on servers, has
-        one. Reading the text of files twice may take as long as embedding it."""
+        """Return whether there is no such pass: only a collection with words that was never whole, and whose embedder
+        is on servers, has one. Reading the text of files twice may take as long as embedding it."""
         opened, target = self.opened, self.scan.target
-        is_first = not (opened.single or target.rebuild or target.collection.whole_in)
+        is_first = not (opened.single or target.rebuild)
         slow = opened.settings.embedder.on_servers and not opened.index.has_files
         return not (is_first and slow and bm25_model(opened.index))
 
     def write_if_due(self) -> None:
         """Write all documents by their words, if that takes a twentieth of the time that is left by the rate at which
         documents were embedded until now. Raises as a run that writes."""
-        sharder, progress = self.scan.diff.sharder, self.record.progress
-        if self._is_over or not sharder.last:
+        sharder, progress, waited = self.scan.diff.sharder, self.record.progress, time.monotonic() - self._began
+        slow = sharder.first / waited if waited >= SLOW_SECONDS else None  # it may be slower
+        if self._is_over or not (rate := sharder.last or slow):
             return
         documents = max(0.0, progress.total - progress.reached)
         chars = documents * sharder.mean
-        left = chars / (sharder.last * (self.steps.workers if self.steps.started else 1))
+        left = chars / (rate * (self.steps.workers if self.steps.started else 1))
         cost = documents / DOCUMENTS_PER_SECOND + chars / CHARS_PER_SECOND
         if left < max(WORTH_SECONDS, SHARE * cost):
             return
