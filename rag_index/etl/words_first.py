@@ -38,8 +38,8 @@ WORTH_SECONDS = 20.0
 """A run that is done in less time needs no pass."""
 DOCUMENTS_PER_SECOND, CHARS_PER_SECOND = 2000.0, 1_000_000.0
 """What the pass manages at least on one core: documents, and characters of them."""
-MAX_DOCUMENTS, MAX_CHARS = 2000, 1_000_000
-"""What is written at a time. It is some 50 MB in memory."""
+MAX_DOCUMENTS, MAX_CHARS = 500, 500_000
+"""What is written at a time, and is pending if the run dies then: the next one embeds that alone."""
 
 
 @attrs.define(eq=False)
