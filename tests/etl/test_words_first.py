@@ -19,7 +19,7 @@ from rag_index.etl.commit import Committer
 from rag_index.etl.words_first import WordsFirst
 from rag_index.search import fan_out
 from rag_index.search.retriever import Retriever
-from tests.etl.plain import Died, counts, die, printed, run_plain
+from tests.etl.plain import Died, counts, die, printed, run_plain, watched_run
 from tests.project import SETTINGS, Project, run_here
 
 SHARDS = "[parallel]\nshard_documents = 4\n"
@@ -86,6 +86,10 @@ def content(project):
     with project.store() as store:
         found = store.scroll(project.settings.alias("notes"), vectors=True)
         return {p.id: (p.payload, np.round(p.vector, 4).tolist(), p.sparse) for p in found}
+
+
+def content_of(project):
+    return {i: (payload, np.round(vector, 4).tolist()) for i, (payload, vector) in project.points().items()}
 
 
 def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
@@ -275,3 +279,21 @@ def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_
     with Retriever.from_settings(project.settings) as retriever:
         run_plain(project)
     assert seen[2] > 20
+
+
+def test_a_watch_that_starts_in_between_goes_on(halted):
+    end = watched_run(halted)
+    assert (end.complete, end.outcome.failed, vectorless(halted)) == (True, 0, set())
+    assert ledger_rows(halted)[1].by_words == 0
+
+
+def test_an_erasure_and_an_export_in_between_keep_what_has_no_vector(halted):
+    before = content_of(halted)
+    run_here(halted.config, "erase", "notes")
+    assert content_of(halted) == before
+    out = halted.folder / "notes.jsonl"
+    run_here(halted.config, "export", "notes", "--out", out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {line["id"] for line in lines if "vector" in line} == {i for i, (_, vector) in before.items() if vector}
+    run_plain(halted)
+    assert vectorless(halted) == set()
