@@ -168,6 +168,16 @@ def test_a_lost_ledger_is_made_again_with_what_has_no_vectors(halted):
     assert vectorless(halted) == set()
 
 
+def test_a_store_or_ledger_that_was_put_back_between_the_passes_is_seen(halted):
+    rows, _ = ledger_rows(halted)
+    key, row = next((key, row) for key, row in rows.items() if row.by_words)
+    with closing(Ledger(halted.settings.ledger_url)) as ledger:
+        [collection] = ledger.collections()
+        ledger.record(collection.id, [(key, row.text_hash, row.payload_hash, row.chunks)])
+    [finding] = json.loads(run_here(halted.config, "doctor", "--json", code=3)[0])["findings"]
+    assert (finding["kind"], finding["count"]) == ("different_documents", 1)
+
+
 def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, monkeypatch):
     monkeypatch.setattr(digest, "MIN_ROWS", 10)
     more = 'source.db"\npage_rows = 8\n'  # most documents are written by their words before the scan sees them
@@ -262,10 +272,13 @@ def filling(project):
 def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_says_so(halted, fake, monkeypatch):
     monkeypatch.setattr(fan_out, "FILLING_SECONDS", 0.2)
     with filling(halted):
-        assert "by words alone" not in asked(halted, "ticket 25").missing
+        before = asked(halted, "ticket 25", limit=30)
+        assert "by words alone" not in before.missing
         fake.fault("hang", path=None)
         result = asked(halted, "ticket 25")
     assert result.hits[0].document_id == "25"
+    [own] = [hit for hit in before.hits if hit.document_id == "25"]
+    assert own.relevance == result.hits[0].relevance, "where it has no vector, its words alone say how relevant it is"
     assert result.missing.startswith("notes is still being filled: ")
     assert result.missing.endswith(
         "It was searched by words alone, since its embedder is busy with documents of notes."
