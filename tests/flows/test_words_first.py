@@ -1,0 +1,22 @@
+"""Words first in the flow: its pages are tasks like those of the scan."""
+
+from rag_index.etl import words_first
+from tests.project import Project
+
+
+def test_a_first_run_of_the_flow_writes_words_first_and_embeds_everything(tmp_path, fake, prefect_server, monkeypatch):
+    monkeypatch.setattr(words_first, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(words_first, "SHARE", 0)
+    written, write = [], words_first.WordsFirst._write_shard
+
+    def note(self, documents, chunker):
+        written.extend(documents.keys)
+        write(self, documents, chunker)
+
+    monkeypatch.setattr(words_first.WordsFirst, "_write_shard", note)
+    extra = f"page_rows = 10\n{fake.settings}[parallel]\nshard_documents = 4\nworkers = 1\n"
+    project = Project(tmp_path / "project", extra=extra).fill(30)
+    outcome = project.index().indexes[0]
+    assert (outcome.state, outcome.new, outcome.failed) == ("completed", 30, 0)
+    assert 10 < len(written) < 30
+    assert all(vector for _, vector in project.points().values())
