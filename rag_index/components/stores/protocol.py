@@ -236,3 +236,7 @@ class Store(StoreReader):
 
     def point_alias(self, alias: str, collection: str) -> None:
         """Point the alias at this collection in one step: a reader sees the old or the new one."""
+
+    def hand_over(self) -> None:
+        """Let readers have what was written. The embedded store closes its shards for that, and opens them again with
+        the next call. A server's readers have it at once."""

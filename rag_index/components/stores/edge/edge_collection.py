@@ -218,13 +218,24 @@ class EdgeCollection(CollectionReader):
                 return
             self._closed = True
             try:
-                self._close_shard()
-                if self._copied and self._whole:  # the copy takes the folder's place
-                    old = self._catalog.entry(self.name).folder
-                    self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
-                    self._discard(self._catalog.folder(old))
+                self._hand_over()
             finally:
                 self._release()
+
+    def hand_over(self) -> None:
+        """Let readers have what was written. The shard is closed until the next call: an open one keeps a log, which
+        the engine repeats after a kill, so that readers of its files would see what was deleted since."""
+        with self._lock:
+            self._check_open()
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._close_shard()
+        if self._copied and self._whole:  # the copy takes the folder's place
+            old = self._catalog.entry(self.name).folder
+            self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
+            self._copied, self._in_place = False, FileLock(self._folder)
+            self._discard(self._catalog.folder(old))
 
     def abandon(self) -> None:
         """Close the shard of a collection that the catalog no longer has, or that cannot be loaded."""

@@ -108,6 +108,11 @@ class EdgeStore(EdgeReads, Store):
             while self._open:
                 stack.callback(self._open.popitem()[1].close)
 
+    def hand_over(self) -> None:
+        with self._mutex:
+            for collection in self._open.values():
+                collection.hand_over()
+
     @contextmanager
     def lend(self, name: str) -> Iterator[EdgeCollection]:
         """Lend a collection or alias for the time of the block; this process alone has it from now on."""
