@@ -213,7 +213,7 @@ def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
         if done.returncode:
             sys.exit(f"the run failed: {done.stdout}{done.stderr}")
         found = stats(url)
-        report = [*PROGRAM, "--config", str(config), "report"]
+        report = [*PROGRAM, "--config", str(config), "status", "--report"]
         advice = subprocess.run(report, capture_output=True, text=True, check=True, env=environment).stdout
     if arguments.course:
         Path(arguments.course).write_text(json.dumps(found["course"]))

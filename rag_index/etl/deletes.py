@@ -42,10 +42,11 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     cid = collection.id
     with record.stopwatch.stage("delete"):
         opened.lease.check()
-        if ledger.find_gone(cid) and isinstance(source, SqlSource):
+        back = 0
+        if (gone := ledger.find_gone(cid)) and isinstance(source, SqlSource):
             for keys in source.keys_now():
                 ledger.see(keys, page=0)
-            ledger.find_gone(cid)
+            back = gone - ledger.find_gone(cid)
         guard = DeleteGuard.of(opened, scan)
         if scan.target.rebuild or opened.options.allow_deletes:
             guard.allow()
@@ -63,7 +64,7 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
                 ledger.update_collection(cid, policies=scan.policies)
             ledger.forget_unseen_failures(cid)
             ledger.note_whole(cid)
-        complete = not ledger.count_emptied()  # those must be read again
+        complete = not (back or ledger.count_emptied())  # those must be read again
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
 

@@ -1,6 +1,7 @@
 """The pipeline: one shard is written while the next is embedded, and nothing that was written is lost."""
 
 import re
+import sqlite3
 import sys
 import threading
 import uuid
@@ -301,3 +302,27 @@ def test_an_index_whose_run_breaks_does_not_stop_the_others(project, monkeypatch
     monkeypatch.setattr(SqlSource, "page", breaks)
     report = project.run()
     assert ([one.state for one in report.indexes], report.exit_code) == (["failed", "completed"], 1)
+
+
+class Back(Plainly):
+    """Steps during which a row comes back that was not there when the source was read."""
+
+    def delete_gone(self, opened, scan, record):
+        with sqlite3.connect(opened.settings.path.parent / "source.db") as db:
+            db.execute("INSERT INTO note (id, title, body) VALUES (7, 'back', 'with another text')")
+        db.close()
+        return super().delete_gone(opened, scan, record)
+
+
+def test_a_row_that_comes_back_while_a_run_deletes_is_kept_and_nothing_is_claimed_until_it_is_read(project):
+    def reached():
+        with closing(Ledger(project.settings.ledger_url)) as ledger:
+            return ledger.reached()["test_notes"].at
+
+    run_with(project)
+    complete = reached()
+    project.execute("DELETE FROM note WHERE id = 7")
+    assert run_with(project, Back).deleted == 0
+    assert reached() == complete, "the index has the text that the row had before"
+    assert run_with(project).changed == 1
+    assert reached() > complete
