@@ -94,7 +94,7 @@ class Process(Executor):
             processes: Mapping[int, BaseProcess] = pool._processes or {}
             for process in list(processes.values()):
                 process.kill()  # code that holds the interpreter's lock does not see the pipe close
-            pool.shutdown(cancel_futures=True)  # else Python wakes up, as it exits, a thread that is just ending
+            pool.shutdown()  # else Python wakes up, as it exits, a thread that is just ending
 
 
 def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -> None:
