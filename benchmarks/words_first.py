@@ -53,7 +53,8 @@ def measure(arguments: argparse.Namespace, program: str) -> str:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         command = [sys.executable, "-c", program, "--config", str(config), "index-all"]
         run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        at = found(config, run, keys, began) if program == PROGRAM else {}
+        if program == PROGRAM and len(at := found(config, run, keys, began)) == len(keys):
+            print(f"first {min(at.values()):.1f} s, every document {max(at.values()):.1f} s, ", end="", flush=True)
         if code := run.wait():
             sys.exit(f"the run failed: exit code {code}")
         seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -61,8 +62,7 @@ def measure(arguments: argparse.Namespace, program: str) -> str:
             drop = [sys.executable, "-c", PROGRAM, "--config", str(config), "drop", "texts", "--yes"]
             subprocess.run(drop, check=True, env=environment, stdout=subprocess.DEVNULL)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    words = f"first {min(at.values()):.1f} s, every document {max(at.values()):.1f} s, " if len(at) == len(keys) else ""
-    return f"{words}end {seconds:.1f} s, {cpu:.1f} CPU s"
+    return f"end {seconds:.1f} s, {cpu:.1f} CPU s"
 
 
 def main() -> None:
@@ -72,7 +72,8 @@ def main() -> None:
     parser.add_argument("--store", default="", help="the URL of a Qdrant server; by default the embedded store")
     arguments = parser.parse_args()
     for name, program in (("with the pass", PROGRAM), ("without", WITHOUT)):
-        print(f"{name}: {measure(arguments, program)}", flush=True)
+        print(f"{name}: ", end="", flush=True)
+        print(measure(arguments, program), flush=True)
 
 
 if __name__ == "__main__":

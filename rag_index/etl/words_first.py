@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -22,11 +22,13 @@ from rag_index.core.recovery import with_retries
 from rag_index.etl.embed import weigh
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rag_index.components.chunking import Chunker
+    from rag_index.components.sources import SourcePage
     from rag_index.core.reports.record import RunRecord
     from rag_index.etl.commit import Destination
     from rag_index.etl.opened import Opened
-    from rag_index.etl.run import AllDocuments
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
 
@@ -42,6 +44,16 @@ MAX_DOCUMENTS, MAX_CHARS = 500, 500_000
 """What is written at a time, and is pending if the run dies then: the next one embeds that alone."""
 
 
+class Documents(Protocol):
+    """The documents of a run, as it reads them."""
+
+    def pages(self, opened: Opened, steps: Steps, record: RunRecord) -> Iterator[SourcePage]:
+        """Yield the pages of the source."""
+
+    def go_on(self) -> None:
+        """Return at once, or raise RunPaused if the run is to end before the next shard."""
+
+
 @attrs.define(eq=False)
 class WordsFirst:
     """The pass of one run, which takes place once, as soon as it pays."""
@@ -50,7 +62,7 @@ class WordsFirst:
     scan: Scan
     steps: Steps
     record: RunRecord
-    documents: AllDocuments
+    documents: Documents
     to: Destination
     _began: float = attrs.field(factory=time.monotonic, init=False)
     _is_over: bool = attrs.field(init=False)
