@@ -240,7 +240,10 @@ def test_an_unexpected_error_is_all_that_a_run_says_of_its_end(project, prefect_
 
 
 @pytest.mark.long
-def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake):
+def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake, monkeypatch):
+    monkeypatch.setattr(
+        "rag_index.orchestration.task_steps.NOT_BEGUN_SECONDS", 120.0
+    )  # a busy server learns of it late
     with FakeQdrant() as qdrant:
         store = f'[store]\nurl = "{qdrant.url}"\n'
         project = Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 0.2\n{store}").fill(

@@ -112,7 +112,8 @@ def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fa
         assert run.process.wait(240) == expected, run.output
         eventually(run.gone, lambda: [one.cmdline() for one in run.processes()], seconds=60)
         if killed != "flow":
-            assert run.output.splitlines()[-1].startswith("rag-index: "), run.output
+            ours = [line for line in run.output.splitlines() if " | ERROR " not in line]  # Prefect logs what it lost
+            assert ours[-1].startswith("rag-index: "), run.output
             assert "Traceback" not in run.output
     fake.seconds_per_text = 0
     assert project.run().state == "completed"
