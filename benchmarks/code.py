@@ -31,7 +31,6 @@ SETTINGS = """\
 project = "bench"
 [parallel]
 workers = {workers}
-{more}
 [[indexes]]
 name = "code"
 kind = "code"
@@ -67,18 +66,12 @@ def two_workers(folder: Path, roots: list[Path], count: int, repeat: int) -> Non
             metrics = index(folder / f"w{workers}-{number}", folder / "sample", workers)
             after_start = metrics["seconds"] - metrics["first_shard_after"]
             seconds[workers].append(after_start)
-            print(
-                f"  {workers} workers: {after_start:.1f} s from the first shard, "
-                f"busy {metrics['worker_seconds']:.1f} s, peak memory of a worker {metrics['peak_memory'] / 1e6:.0f} MB"
-            )
+            busy = f"busy {metrics['worker_seconds']:.1f} s"
+            print(f"  {workers} workers: {after_start:.1f} s from the first shard, {busy}")
     one, two = statistics.median(seconds[1]), statistics.median(seconds[2])
     print(
         f"two workers over one: {one / two:.2f} ({one:.1f} s and {two:.1f} s for {count:,} files, median of {repeat})"
     )
-    copy_files(roots, folder / "little", 10, mixed=True)
-    idle = index(folder / "idle", folder / "little", 1, more="shard_documents = 1")["peak_memory"]
-    peak = index(folder / "peak", folder / "sample", 1)["peak_memory"]
-    print(f"memory of a worker: {(peak - idle) / 1e6:.0f} MB beyond {idle / 1e6:.0f} MB after ten files")
 
 
 def unchanged(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
@@ -132,14 +125,14 @@ def copy_files(roots: list[Path], target: Path, count: int, *, mixed: bool) -> N
         shutil.copyfile(path, place)
 
 
-def index(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
+def index(project: Path, root: Path, workers: int | str) -> dict[str, float]:
     """Index the folder in a project of its own and return the metrics of the run."""
     from rag_index.etl.opened import RunOptions
     from rag_index.orchestration.launch import run_plainly
 
     project.mkdir(exist_ok=True)
     config = project / "rag-index.toml"
-    config.write_text(SETTINGS.format(workers=workers, root=root, more=more))
+    config.write_text(SETTINGS.format(workers=workers, root=root))
     cpu = time.process_time()
     settings = load_settings(config)
     with contextlib.redirect_stderr(io.StringIO()):

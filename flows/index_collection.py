@@ -58,7 +58,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
                 run_workers(settings) as workers,
                 open_index(settings, index, options, run_id=flow_run_id()) as opened,
-                captured_logs(record.progress.note_later),
+                captured_logs(record.progress.say),
                 whole.says_outages_of(record.progress) if whole else nullcontext(),
                 closing(TaskSteps(settings, record, workers)) as steps,
             ):

@@ -229,9 +229,9 @@ def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> EmbeddedShard | Sta
     and in the list of tasks."""
     stats, failed = embedded.stats, sum(failure.kind == "failed" for failure in embedded.failures)
     get_run_logger().info(
-        "%s of pages %s: %d texts embedded, %d duplicates, %d reused, %s failed, in %.1f s",
+        "%s of pages %s: %d texts embedded, %d reused, %s failed, in %.1f s",
         count_of(len(job.shard.documents), "document"), ", ".join(map(str, job.shard.pages)) or "-",
-        stats.texts, stats.repeated, stats.reused, count_of(failed, "document"), stats.seconds,
+        stats.texts, stats.reused, count_of(failed, "document"), stats.seconds,
     )  # fmt: skip
     if not failed:
         return embedded

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -163,7 +164,7 @@ def _run_report(name: str, run: RunRecord, ledger: Ledger) -> dict[str, Any]:
 
 def iso_time(seconds: float) -> str:
     """Return a time (seconds since 1970) as ISO text in UTC."""
-    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
@@ -218,8 +219,6 @@ RUN_PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index, or its watch."
 logger = logging.getLogger("rag_index.status")
-LABELS = {"stages": "stage", "by_host": "host"}
-"""Metrics with several values, and the label that tells these apart."""
 
 
 def try_to_write_metrics(settings: Settings) -> None:
@@ -275,12 +274,12 @@ def _samples(run: dict[str, Any]) -> Iterator[Sample]:
         yield sample("state", int(run["state"] == state), state=state)
     yield sample("ended_timestamp_seconds", _timestamp(run["ended"]))
     for name, value in {**run, **run.get("metrics", {})}.items():
-        if isinstance(value, dict) and name in LABELS:
-            for label, number in value.items():
-                yield sample(name, number, **{LABELS[name]: label})
+        if name == "stages":
+            for stage, seconds in value.items():
+                yield sample(name, seconds, stage=stage)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield sample(name, value)
 
 
-def _timestamp(time: str) -> float:
-    return dt.datetime.fromisoformat(time).timestamp()
+def _timestamp(at: str) -> float:
+    return dt.datetime.fromisoformat(at).timestamp()

@@ -183,7 +183,7 @@ def tables_read() -> Iterator[Callable[[int, int, str], None]]:
         if not progress.total:
             progress.start(total)
         progress.advance(done - progress.done)
-        progress.note_later(table)
+        progress.say(table)
 
     try:
         yield show

@@ -210,7 +210,7 @@ def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progres
     if child.returncode == 0:
         progress.total = int(progress.done)  # some rows have no text
     elif child.returncode > 0:
-        progress.note_later((settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2])
+        progress.say((settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2])
     progress.finish(progress.sentence())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.sources import scan_settings
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
-from rag_index.core.documents.canonical import byte_count, decode_payload
+from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.etl.commit import outdated_groups, update_payloads
 from rag_index.etl.key_types import require_same_types
@@ -218,7 +218,6 @@ class Diff:
         opened, record, documents = self._opened, self._record, page.documents
         unread, excluded = self._state.see(page, record.outcome)
         self._state.note(page)
-        record.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
         opened.ledger.fail(self._cid, page.unreadable)
         self.excluded += excluded
         if self._state.pages == 1 and not opened.single:

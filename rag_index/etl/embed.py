@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,13 +23,10 @@ from rag_index.core.documents.batches import (
     ShardStats,
     TextLayout,
 )
-from rag_index.core.documents.canonical import byte_count, decode_payload
+from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import collect_seldom, end_process_after
-from rag_index.core.machine.resources import peak_memory
-from rag_index.core.outages import outages
 from rag_index.core.recovery import PATIENCE, waiting
-from rag_index.core.reports.progress import ProcessState, shard_name
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -42,12 +38,9 @@ from rag_index.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from rag_index.components.chunking import Chunker
-    from rag_index.components.hosts.host_pool import RequestStats
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.vectors import SparseVectors
     from rag_index.core.settings import EmbedderSettings, StoreSettings
@@ -65,23 +58,7 @@ HALVED_DOWNS = 2
 """After a service went away so often under a shard, its halves are embedded, so that most documents advance."""
 HALVED_SECONDS = 60.0
 """A shard that took longer, and failed, is tried again in halves."""
-REQUEST_COUNTS = ("requests", "retries", "splits", "rate_limited")
-
-
-@dataclass(slots=True)
-class ShardCount:
-    """How far the embedding of a shard is. The embedder counts texts as they get their vectors."""
-
-    documents: int
-    stats: RequestStats
-    before: int
-    texts: int = 0
-    """The texts to embed; 0 until that is known."""
-
-    @property
-    def documents_embedded(self) -> float:
-        """Return how many documents have their vectors. Those of a shard are about equally long."""
-        return self.documents * min(1.0, (self.stats.texts - self.before) / self.texts) if self.texts else 0.0
+REQUEST_COUNTS = ("requests", "retries", "rate_limited")
 
 
 @attrs.frozen
@@ -103,34 +80,27 @@ class EmbedJob:
         document cannot be embedded, the whole document fails, so that no half of it is ever searched. Raises
         EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason."""
         shard, started = self.shard, time.perf_counter()
-        before, hosts = replace(embedder.stats), dict(embedder.stats.host_seconds)
+        before = replace(embedder.stats)
         vectors: Vectors = dict(self.known)
         chunked = self.chunker.chunk(shard.documents)
         chunk_seconds = time.perf_counter() - started
         contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-        with counted_shard(shard, embedder.stats) as count:
-            sent = _embed(chunked, vectors, self.chunker, embedder, count)
+        sent = _embed(chunked, vectors, self.chunker, embedder)
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
         after = embedder.stats
-        made = [text for text in texts if text not in self.known]
         elapsed = time.perf_counter() - started
         stats = ShardStats(
             seconds=elapsed - (after.waited_seconds - before.waited_seconds),
             embed_seconds=after.busy_seconds - before.busy_seconds,
             texts=len(sent),
-            sent_chars=sum(map(len, sent)),
-            sent_bytes=sum(map(byte_count, sent)),
-            repeated=len(made) - len(set(made)),
-            reused=len(texts) - len(made),
+            reused=sum(text in self.known for text in texts),
             **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},
             chars=shard.chars,
             chunk_seconds=chunk_seconds,
             contexts_made=sum(counts.made for counts in contexts),
             contexts_cached=sum(counts.cached for counts in contexts),
             contexts_missing=sum(counts.missing for counts in contexts),
-            host_seconds={host: seconds - hosts.get(host, 0.0) for host, seconds in after.host_seconds.items()},
-            peak_memory=peak_memory(),
         )
         return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 
@@ -171,8 +141,6 @@ class _Process:
     made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None
     embedder: Embedder | None = None
     store: tuple[StoreSettings, Store] | None = None
-    counts: ClassVar[dict[str, ShardCount]] = {}
-    """What is embedded of the shards under way, by `shard_name`."""
     tried: ClassVar[dict[tuple[str, str, int], Tried]] = {}
     """The shards whose last try failed, by index, first key and number of documents."""
     worker: int | None = None
@@ -218,24 +186,6 @@ def close_process_embedder() -> None:
         _close_embedder()
 
 
-def process_state() -> ProcessState:
-    """Return what this process does now, for the progress of the run. Any thread may call this."""
-    embedder, counts = _Process.embedder, dict(_Process.counts)
-    requests = embedder.stats.in_flight if embedder else 0
-    return ProcessState(requests, outages(), {name: count.documents_embedded for name, count in counts.items()})
-
-
-@contextmanager
-def counted_shard(shard: Shard, stats: RequestStats) -> Iterator[ShardCount]:
-    """Let `process_state` count a shard for the time of the block."""
-    name, count = shard_name(shard.index, shard.number), ShardCount(len(shard.documents), stats, stats.texts)
-    _Process.counts[name] = count
-    try:
-        yield count
-    finally:
-        _Process.counts.pop(name, None)  # both halves of a shard have its name
-
-
 def _close_embedder() -> None:
     embedder, _Process.embedder = _Process.embedder, None
     if embedder is not None:
@@ -275,9 +225,7 @@ def _require_few(shard: Shard, tried: Tried) -> None:
     )
 
 
-def _embed(
-    chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder, count: ShardCount
-) -> list[str]:
+def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
     """Embed the texts that have no vector yet, split in `chunked` those that are too long; return what was sent."""
     sent: list[str] = []
     too_long: set[str] = set()
@@ -285,7 +233,6 @@ def _embed(
         text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
     }
     while new := sorted(texts - vectors.keys()):
-        count.texts = len(sent) + len(new)
         found = embedder.embed_documents(new)
         if len(found) != len(new):
             raise BadVectors(f"the embedder gave {len(found)} vectors for {len(new)} texts")

@@ -16,11 +16,11 @@ from rag_index.components.stores import open_reader
 from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Here, Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
+from rag_index.core.outages import Outage, outages
 from rag_index.core.recovery import with_retries
-from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.deletes import count_parts_of, delete_gone
-from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died, process_state
+from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
 from rag_index.etl.erase import erase_after
 from rag_index.etl.publish import build_search_index, publish
 from rag_index.etl.steps import Steps
@@ -60,7 +60,7 @@ class Plainly(Steps):
         self._executors: list[Executor] = [Here()]
         self._under_way: dict[Executor, int] = {}
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
-        self._alone = Process(self._memory, process_state)
+        self._alone = Process(self._memory, outages)
 
     def check_source(self, opened: Opened, wait: float) -> None:
         with_retries(opened.source.check, wait)
@@ -123,9 +123,9 @@ class Plainly(Steps):
         for started in [self._embed(executor, job) for executor in self._executors]:
             started()
 
-    def states(self) -> dict[str, ProcessState]:
+    def waits(self) -> dict[str, tuple[Outage, ...]]:
         apart = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
-        return {f"child {number}": one.told or ProcessState() for number, one in enumerate(apart)}
+        return {f"child {number}": one.told or () for number, one in enumerate(apart)}
 
     def close(self) -> None:
         for executor in (*self._executors, self._alone):
@@ -133,7 +133,7 @@ class Plainly(Steps):
         close_process_embedder()
 
     def _start_children(self) -> None:
-        self._executors = [Process(self._memory, process_state) for _ in range(self.workers)]
+        self._executors = [Process(self._memory, outages) for _ in range(self.workers)]
         self.started = True
 
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
+from asyncio import CancelledError
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.chunking import open_chunker
@@ -21,11 +23,11 @@ from rag_index.components.embedders import prefix_warning
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.ledger.tables import DAY
 from rag_index.components.sources.pages import PAGE_CHARS
+from rag_index.core.outages import outages
 from rag_index.core.reports.outcome import count_of
-from rag_index.core.reports.progress import FLOW, watched_processes
+from rag_index.core.reports.progress import FLOW, said_outages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.checks import ServiceChecks, questions
-from rag_index.etl.embed import process_state
 from rag_index.etl.erase import erasure_due, unfinished_rebuild
 from rag_index.etl.scan import Scan, begin
 from rag_index.etl.window import NOT_WRITABLE, Window
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.reports.progress import ProcessState
+    from rag_index.core.outages import Outage
     from rag_index.core.reports.record import RunRecord
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
@@ -76,12 +78,16 @@ def execute(
     documents, checks = documents or AllDocuments(), checks or ServiceChecks()
     scan: Scan | None = None
 
-    def states() -> dict[str, ProcessState]:
-        return {FLOW: process_state(), **steps.states()}
+    def look() -> list[Outage]:
+        for process, waits in {FLOW: outages(), **steps.waits()}.items():
+            progress.set_waits(process, waits)
+        progress.tick()  # whatever this thread does meanwhile, such as building a search index
+        return progress.outages
 
-    record.progress.wait = opened.settings.run.wait_for_recovery
+    log, progress, wait = record.logger, record.progress, opened.settings.run.wait_for_recovery
+    progress.wait = wait
     try:
-        with watched_processes(record.progress, record.logger, states) if record.logger else nullcontext():
+        with said_outages(partial(log.warning, "%s"), look=look, wait=wait) if log else nullcontext():
             if scan := documents.begin(opened, steps, record, checks):
                 index_pages(opened, scan, steps, record, documents)
                 documents.end(opened, scan, steps, record, hooks)
@@ -124,8 +130,9 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
             window.push(shard)
     except NOT_WRITABLE:
         raise
-    except Exception:
-        window.drain()
+    except Exception as error:
+        if stop_in(error) is None:
+            window.drain()
         raise
     window.finish()
 
@@ -211,14 +218,21 @@ def _finish(opened: Opened, record: RunRecord) -> None:
         prune(opened.ledger)
 
 
+def stop_in(error: BaseException | None) -> BaseException | None:
+    """Return the Ctrl-C or SIGTERM that an error is, or was made of: inside a serializer it becomes another error."""
+    while isinstance(error, Exception | CancelledError):  # a time limit is made of the latter
+        error = error.__cause__
+    return error
+
+
 def _fail(opened: Opened, record: RunRecord, error: BaseException) -> None:
     """Record the error that ended a run. What was committed is kept."""
     outcome, progress = record.outcome, record.progress
-    outcome.error_class = name = type(error).__name__
+    outcome.error_class = name = type(stop_in(error) or error).__name__
     reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
     if isinstance(error, TransientError) and error.since is not None and time.time() - error.since >= 1:
         reason += f" (waited for it since {time.strftime('%H:%M:%S', time.localtime(error.since))})"
-    if not isinstance(error, Exception):  # Ctrl-C, SIGTERM
+    if stop_in(error):
         kept, progress.stopped = progress.kept(), True
         reason = f"stopped; {kept}, and the next run continues from there"
         progress.finish(f"{opened.index.name}: {reason}")

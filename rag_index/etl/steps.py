@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.reports.progress import ProcessState
+    from rag_index.core.outages import Outage
     from rag_index.core.reports.record import RunRecord
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted
@@ -101,8 +101,8 @@ class Steps(ABC):
     def tick(self) -> None:  # noqa: B027
         """Take note that a second has passed, or that a shard is done. What this raises ends the run."""
 
-    def states(self) -> dict[str, ProcessState]:
-        """Return what each child of this process does, as far as it has told."""
+    def waits(self) -> dict[str, tuple[Outage, ...]]:
+        """Return what each child of this process waits for, as far as it has told."""
         return {}
 
     def close(self) -> None:  # noqa: B027

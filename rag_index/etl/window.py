@@ -156,13 +156,11 @@ class Window:
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
-        record.progress.begin_shard(shard.number)
         with record.stopwatch.stage("submit" if steps.started else "embed"):
             future = steps.write(self._jobs.job(shard, steps.workers), self.to)
         record.metrics.workers = steps.workers if steps.started else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
-        self._note_under_way()
 
     def _down_to(self, most: int) -> None:
         while len(self._under_way) > (0 if self._error else max(0, most)):
@@ -175,13 +173,11 @@ class Window:
         if (future := self._wait()) is None:
             return
         shard = self._under_way.pop(future)
-        self._note_under_way()
         try:
             written = future.result()
         except ProcessDied as error:
             self._record.log.warning("%s", error)
             self._alone.append(shard)
-            self._record.progress.begin_shard(shard.number)
         except ShardHalved as error:
             self._record.log.warning("%s", error)
             for half in parts(shard, 2):
@@ -215,7 +211,7 @@ class Window:
         scan = self._scan
         with self._record.stopwatch.stage("commit"):
             new = scan.committer.commit(written)
-        self._record.add(written, new=new, dimension=scan.target.collection.dimension)
+        self._record.add(written, new=new)
         scan.diff.note_written(written)
         self._hand_over.note(sum(written.chunk_counts))
 
@@ -224,11 +220,7 @@ class Window:
             self._commit(written)
 
     def _write_alone(self, shard: Shard) -> WrittenShard:
-        self._record.progress.begin_shard(shard.number)
         return self._steps.write_alone(self._jobs.job(shard, 1), self.to)
-
-    def _note_under_way(self) -> None:
-        self._record.progress.under_way(len(self._under_way), self._record.metrics.workers)
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:

@@ -83,7 +83,7 @@ class WordsFirst:
         slow = sharder.first / waited if waited >= SLOW_SECONDS else None  # it may be slower
         if self._is_over or not (rate := sharder.last or slow):
             return
-        documents = max(0.0, progress.total - progress.reached)
+        documents = max(0.0, progress.total - progress.done)
         chars = documents * sharder.mean
         left = chars / (rate * (self.steps.workers if self.steps.started else 1))
         cost = documents / DOCUMENTS_PER_SECOND + chars / CHARS_PER_SECOND

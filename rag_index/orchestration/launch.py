@@ -76,7 +76,7 @@ def _run_index(
         hooks, record = SearchHooks(settings, index, options), RunRecord(index.name, logger)
         record.progress.displays = [open_display()]
         with open_index(settings, index.name, options, run_id=str(uuid.uuid4())) as opened:
-            with captured_logs(record.progress.note_later):
+            with captured_logs(record.progress.say):
                 try:
                     execute(opened, steps, record, hooks=hooks, checks=checks)
                 except Exception as error:  # not one of ours: the other indexes do not pay for it

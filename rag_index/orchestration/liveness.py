@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
 
-from rag_index.core.outages import Outage
-from rag_index.core.reports.progress import LOGGERS, LogNotes, ProcessState
+from rag_index.core.outages import Outage, outages
+from rag_index.core.reports.progress import captured_logs
 from rag_index.errors import TransientError
-from rag_index.etl.embed import begin_worker, process_state
+from rag_index.etl.embed import begin_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,24 +38,21 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         """Begin, in this worker's process."""
         name = worker.name  # the number of the worker in a cluster of ours
         begin_worker(name if isinstance(name, int) else sum(map(ord, str(name or ""))))
-        self._ended = threading.Event()
-        self._handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
-        for logger in LOGGERS:
-            logger.addHandler(self._handler)
+        self._ended, self._logs = threading.Event(), captured_logs(lambda line: worker.log_event(LOG_TOPIC, line))
+        self._logs.__enter__()
         threading.Thread(target=self._send, args=(worker,), daemon=True, name="status").start()
 
     def teardown(self, worker: Worker) -> None:
         """End it."""
         self._ended.set()
-        for logger in LOGGERS:
-            logger.removeHandler(self._handler)
+        self._logs.__exit__(None, None, None)
 
     def _send(self, worker: Worker) -> None:
-        last = ProcessState()
+        last: tuple[Outage, ...] = ()
         while not self._ended.wait(STATUS_SECONDS):
-            if (now := process_state()) != last:
+            if (now := outages()) != last:
                 last = now
-                worker.log_event(TOPIC, {"worker": worker.address, **asdict(now)})
+                worker.log_event(TOPIC, {"worker": worker.address, "waits": [asdict(one) for one in now]})
 
 
 class Liveness:
@@ -69,7 +66,7 @@ class Liveness:
         self.threads = 0
         """How many threads the workers had at the last check."""
         client.register_plugin(RunPlugin())
-        client.subscribe_topic(LOG_TOPIC, lambda event: progress.note_later(str(event[1])))
+        client.subscribe_topic(LOG_TOPIC, lambda event: progress.say(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
         self._deaths = frozenset(self._find_deaths())  # of earlier indexes
 
@@ -90,9 +87,8 @@ class Liveness:
         self._deaths = found
 
     def _receive(self, event: Any) -> None:
-        status = dict(event[1])
-        worker, found = status.pop("worker"), tuple(Outage(**fields) for fields in status.pop("outages"))
-        self._progress.set_process(worker, ProcessState(**status, outages=found))
+        told = event[1]
+        self._progress.set_waits(told["worker"], tuple(Outage(**fields) for fields in told["waits"]))
 
     def tick(self) -> None:
         """Check for workers if the last check is old enough. Raises TransientError if there has been no worker for

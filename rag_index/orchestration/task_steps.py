@@ -18,11 +18,11 @@ from prefect.states import Cancelled, Completed, Crashed
 from rag_index.core.machine import in_thread
 from rag_index.core.machine.executors import Process
 from rag_index.core.machine.resources import memory_per_worker
+from rag_index.core.outages import Outage, outages
 from rag_index.core.recovery import with_retries
-from rag_index.core.reports.progress import ProcessState
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.commit import WorkerDestination
-from rag_index.etl.embed import close_process_embedder, embed, process_died, process_state
+from rag_index.etl.embed import close_process_embedder, embed, process_died
 from rag_index.etl.steps import Steps
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
@@ -74,7 +74,7 @@ class TaskSteps(Steps):
         self.workers = 1 if self._here else workers.count
         if settings.parallel.address and not self._here:
             self.check_workers = self._check_workers
-        self._alone = Process(memory_per_worker(settings.parallel, 0), process_state)  # 0: no limit
+        self._alone = Process(memory_per_worker(settings.parallel, 0), outages)  # 0: no limit
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
         self._ended: list[State[Any]] = []
@@ -178,8 +178,8 @@ class TaskSteps(Steps):
         if self._settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
             self.workers = self._liveness.threads
 
-    def states(self) -> dict[str, ProcessState]:
-        return {"child": self._alone.told or ProcessState()}
+    def waits(self) -> dict[str, tuple[Outage, ...]]:
+        return {"child": self._alone.told or ()}
 
     def close(self) -> None:
         if self._not_begun:

@@ -124,7 +124,7 @@ def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
     assert embedded.chunks == texts
     for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
-        assert (stats.texts, stats.repeated, stats.reused, stats.requests) == (3, 2, 0, 1)
+        assert (stats.texts, stats.reused, stats.requests) == (3, 0, 1)
         assert (stats.embed_seconds, stats.chars) == (0.5, sum(map(len, texts)))
         assert stats.seconds > 0
 
@@ -137,7 +137,7 @@ def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_
     embedded, embedder = embed(["thank you thank you", "thank you"], longest=9)
     assert embedded.chunks == ["thank you"] * 3
     assert embedder.sent == [["thank you", "thank you thank you"]]
-    assert (embedded.stats.texts, embedded.stats.repeated) == (2, 2)
+    assert embedded.stats.texts == 2
 
 
 def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their_documents():
@@ -158,7 +158,7 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     assert (embedded.vectors[1] == vector_of("two")).all()
     assert embedder.all_sent == ["two"]
     stats = embedded.stats
-    assert (stats.texts, stats.repeated, stats.reused) == (1, 1, 2)
+    assert (stats.texts, stats.reused) == (1, 2)
 
 
 @pytest.mark.parametrize(

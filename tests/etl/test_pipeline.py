@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from pydantic_core import PydanticSerializationError
 
 import rag_index.etl
 from rag_index.components.ledger import Ledger
@@ -222,6 +223,22 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
     let_go.set()
     assert (committed(project), committed(project, pending=True)) == (0, 10)
     assert run_with(project).new == 30
+
+
+def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, monkeypatch):
+    """Pydantic, with which Prefect writes what a task gets, makes an error of its own of whatever is raised there."""
+
+    class Interrupted(Diff):
+        def shards(self, page):
+            yield next(super().shards(page))
+            raise PydanticSerializationError("KeyboardInterrupt") from KeyboardInterrupt()
+
+    monkeypatch.setattr(scan_module, "Diff", Interrupted)
+    monkeypatch.setattr(window.Window, "drain", lambda self: pytest.fail("a stopped run does not wait"))
+    with pytest.raises(PydanticSerializationError):
+        run_with(project)
+    ended = project.json("status")["indexes"][0]["last_run"]
+    assert ended["message"].startswith("stopped; 0 of 30 documents are done and kept")
 
 
 @pytest.mark.parametrize("step", ["fetch", "embed", "delete", "publish"])

@@ -25,7 +25,7 @@ atexit.register(lambda: print("imported:", *sorted(heavy & set(sys.modules)), fi
 from rag_index.cli import main
 main()
 """
-TIMES = ("workers", "seconds", "started", "ended", "run", "stages", "peak_memory", "by_host", "advice",
+TIMES = ("workers", "seconds", "started", "ended", "run", "stages", "advice",
          "worker_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
          "utilisation", "as_of", "erasable_since")  # fmt: skip
 """What differs between two runs in the same way, or between a plain run and a flow."""

@@ -64,7 +64,6 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
     [
         (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
         (busy(requests=100, retries=40, rate_limited=9), ollama(), "40 of 100 requests had to be repeated, 9 because"),
-        (busy(requests=100, splits=40), ollama(), "40 of 100 requests were for parts of batches that were refused"),
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
         (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
         (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
@@ -73,16 +72,6 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
         (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: more at a time"),
         (busy(), VLLM, "1 embedding server: one more, on another GPU"),
         (busy(), FEW, "1 embedding server: more requests at once (requests_in_flight), or one more, on another GPU"),
-        (
-            busy(requests=400, host_seconds={"http://a:1": 98.0}),
-            VLLM,
-            "1 embedding server, asked for 98% of the time, 0.24 s a request: one more, on another GPU",
-        ),
-        (
-            busy(requests=400, host_seconds={"http://a:1": 60.0}),
-            VLLM,
-            "asked for 60% of the time, 0.15 s a request: more workers, or more requests at once (requests_in_flight)",
-        ),
         (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
         (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),

@@ -11,7 +11,7 @@ def test_a_reason_is_one_warning_and_each_part_that_a_document_lacks_is_another(
     record = RunRecord("notes")
     lacks = [Failure(str(i), f"file {i} is empty; page {i} has no text", kind="incomplete") for i in range(2)]
     failed = [Failure(str(i), f"Ollama died at text {i}; pull the model again") for i in range(2, 5)]
-    record.add(WrittenShard(1, [], [], [], [], [*lacks, *failed], ShardStats()), new=0, dimension=2)
+    record.add(WrittenShard(1, [], [], [], [], [*lacks, *failed], ShardStats()), new=0)
     with caplog.at_level(logging.WARNING):
         record.end(EmbedderSettings(), on_server=False)
     assert [line.message for line in caplog.records] == [

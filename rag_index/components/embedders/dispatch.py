@@ -184,7 +184,6 @@ class Dispatch(HostCalls[Batch]):
             self._unconfirmed[host] = unconfirmed[texts:]
         for one in () if well else unconfirmed[:texts]:
             one.entry = None
-            self._stats.texts -= 1
             self._texts.append(one)
 
     def _send_what_fits(self, now: float) -> None:
@@ -229,9 +228,7 @@ class Dispatch(HostCalls[Batch]):
             if isinstance(error, RequestTooLong):
                 host.max_texts = min(host.max_texts, len(batch.texts) // 2)
             if isinstance(error, BadVectors):
-                self._stats.retries += 2
-            else:  # half of what was refused repeats nothing
-                self._stats.splits += 2
+                self._stats.retries += 2  # half of what was too long repeats nothing
             self._requeue_halves(batch)
         elif isinstance(error, TextTooLong):
             batch.texts[0].settle(error)
@@ -250,7 +247,6 @@ class Dispatch(HostCalls[Batch]):
             if why is None:
                 one.settle(vector)
                 self._forget(Batch([one]))
-                self._stats.texts += 1
                 self._unconfirmed.setdefault(host, []).append(one)
             else:
                 error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")

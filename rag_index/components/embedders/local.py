@@ -80,7 +80,6 @@ class InProcessEmbedder(ABC):
 
     def _entries(self, matrix: NDArray[np.float32], texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         entries: list[NDArray[np.float32] | Exception] = list(matrix)
-        self.stats.texts += len(texts)
         for row in np.flatnonzero(~usable_rows(matrix)).tolist():
             wrong = f"{self._settings.model} returned a vector of {broken_reason(matrix[row], None)}"
             entries[row] = BadVectors(f"{wrong} for the text {texts[row][:60]!r}")

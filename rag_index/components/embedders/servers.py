@@ -86,7 +86,6 @@ class ServerEmbedder:
     @property
     def stats(self) -> RequestStats:
         stats: RequestStats = self._own.__dict__.setdefault("stats", RequestStats())
-        stats.in_flight = sum(host.in_flight for host in self._pool.hosts)
         return stats
 
     def identity(self) -> EmbedderIdentity:

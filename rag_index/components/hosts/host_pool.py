@@ -50,7 +50,6 @@ class Host:
     requests: int
     """Number of concurrent requests that it gets while it is well."""
     in_flight: int = 0
-    busy_since: float = 0.0
     alone: bool = False
     """Whether a batch that failed before is in flight. Nothing else is sent then, so that the outcome is its own."""
     being_probed: bool = False
@@ -244,18 +243,11 @@ class Pool:
 class RequestStats:
     """The counts since an embedder was opened. For one call, take the difference of two copies."""
 
-    texts: int = 0
-    """Texts of documents that have their vector. The progress of a run reads it while others are embedded."""
     requests: int = 0
     retries: int = 0
-    splits: int = 0
-    """Requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0
     """Seconds in which at least one request was running."""
     waited_seconds: float = 0.0
     """Seconds that calls waited for those of other threads."""
-    in_flight: int = 0
-    host_seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds in which a request was running, by host; empty for an embedder without hosts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
@@ -233,10 +233,6 @@ def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
     }
 
 
-PEAKS = ("peak_memory",)
-"""The fields of which several shards have the largest value, and not the sum."""
-
-
 @dataclass(frozen=True, slots=True)
 class ShardStats:
     """Wall time and work that it took to chunk and embed one shard. Contexts are counted as in `ContextCounts`."""
@@ -246,17 +242,11 @@ class ShardStats:
     """The part of `seconds` in which at least one embedding request or call was running."""
     texts: int = 0
     """Texts sent to the embedder; equal texts are sent once."""
-    sent_chars: int = 0
-    sent_bytes: int = 0
-    repeated: int = 0
-    """Chunks that share the vector of an equal text in this shard."""
     reused: int = 0
     """Chunks whose vector was copied from the store."""
     requests: int = 0
     retries: int = 0
     """Those requests that repeated an earlier one."""
-    splits: int = 0
-    """Those requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     """Requests that a server answered by asking for a pause."""
     chars: int = 0
@@ -265,19 +255,10 @@ class ShardStats:
     contexts_made: int = 0
     contexts_cached: int = 0
     contexts_missing: int = 0
-    host_seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds in which a request was running, by host of the embedder."""
-    peak_memory: int = 0
-    """The largest resident size of the worker's process so far, in bytes."""
 
     def plus(self, other: ShardStats) -> ShardStats:
         """Return the work of both."""
-        sums: dict[str, Any] = {name: max(getattr(self, name), getattr(other, name)) for name in PEAKS}
-        for name in {one.name for one in fields(self)} - sums.keys():
-            mine, more = getattr(self, name), getattr(other, name)
-            both = isinstance(mine, dict)
-            sums[name] = {key: mine.get(key, 0) + more.get(key, 0) for key in mine | more} if both else mine + more
-        return ShardStats(**sums)
+        return ShardStats(*map(operator.add, astuple(self), astuple(other)))
 
 
 @attrs.frozen

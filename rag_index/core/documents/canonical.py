@@ -75,11 +75,6 @@ def hash_text(text: str) -> bytes:
     return hash_bytes(text.encode("utf-8", "surrogatepass"))
 
 
-def byte_count(text: str) -> int:
-    """Return the number of bytes of the text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
 def encode_payload(payload: dict[str, Any]) -> bytes:
     """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
     Integers beyond 64 bits become text, and so do whole decimals of that size, NaN, infinities, levels beyond

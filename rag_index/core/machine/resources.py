@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import resource
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,11 +125,3 @@ def _numbers(group: Path, *ways: list[str]) -> list[int]:
         with suppress(OSError, ValueError):
             return [int(word) for name in names for word in (group / name).read_text().split()]
     return []
-
-
-def peak_memory() -> int:
-    """Return the peak of this process's resident memory since it began its program, in bytes."""
-    with suppress(OSError):  # psutil has no peak on Linux, and getrusage includes the process that started this one
-        if match := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
-            return int(match[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Metrics of a run: the seconds of each stage, the work of workers and hosts; and in words what they say."""
+"""Metrics of a run: the seconds of each stage, the work of the workers; and in words what they say."""
 
 from __future__ import annotations
 
@@ -24,18 +24,15 @@ STAGES = (
 page (checks, the choice of the collection), `workers` the start of workers, and `wait` the waiting for them. `embed` is
 embedding in the flow's own process. `gate` is what it asks collections: golden queries, and what their scores mean.
 `other` is what no stage is named for."""
-FLOAT_BYTES = 4
 
 # Shares from which the advice names a cause
 MIN_BUSY = 0.85  # of the time, workers: then they are the bottleneck
 MAX_RETRIED = 0.05  # of the requests, repeated
-MAX_SPLIT = 0.1  # of the requests, for parts of batches that were refused
 LARGE_SHARE = 0.5  # of the time, one stage
 SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
 
 SHORT_STAGE = 0.05
-SMALL = 100_000
 MAX_WORSE = 20
 
 
@@ -55,10 +52,7 @@ class RunMetrics:
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
     shards: int = 0
-    shard_documents: int = 0
     chunks: int = 0
-    read_bytes: int = 0
-    vector_bytes: int = 0
 
     @property
     def utilisation(self) -> float:
@@ -74,20 +68,17 @@ class RunMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Return all metrics, with the utilisation, and seconds rounded to milliseconds."""
-        values, work = asdict(self), asdict(self.work)
-        del values["work"]
-        values |= {"worker_seconds": work.pop("seconds"), "by_host": work.pop("host_seconds")}
+        values = asdict(self)
+        work = values.pop("work")
+        work["worker_seconds"] = work.pop("seconds")
         return dict(rounded({**values, **work, "utilisation": self.utilisation}, 3))
 
-    def add(self, written: WrittenShard, *, documents: int, dimension: int) -> None:
-        """Add the numbers of a shard that a worker has finished, with the failed ones of its `documents`."""
-        stats, chunks = written.stats, sum(written.chunk_counts)
+    def add(self, written: WrittenShard) -> None:
+        """Add the numbers of a shard that a worker has finished."""
         self.shards += 1
-        self.shard_documents += documents
-        self.vector_bytes += chunks * dimension * FLOAT_BYTES
-        self.chunks += chunks
+        self.chunks += sum(written.chunk_counts)
         self.write_seconds += written.write_seconds
-        self.work = self.work.plus(stats)
+        self.work = self.work.plus(written.stats)
 
 
 class Stopwatch:
@@ -134,11 +125,6 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
             f"{work.retries} of {work.requests} requests had to be repeated, {work.rate_limited} because a server "
             "asked for a pause: lower requests_in_flight or the number of workers, and check the embedder's log"
         )
-    if work.splits > work.requests * MAX_SPLIT:
-        return (
-            f"{work.splits} of {work.requests} requests were for parts of batches that were refused because of a text: "
-            "a smaller chunk_chars avoids too long texts, and `rag-index status --failed` lists what was not embedded"
-        )
     if work.contexts_made and work.chunk_seconds > LARGE_SHARE * work.seconds:
         return (
             f"writing contexts took {work.chunk_seconds / work.seconds:.0%} of the workers' time: "
@@ -172,23 +158,14 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
     if metrics.work.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
+    servers = count_of(len(embedder.hosts), "embedding server")
+    if embedder.kind == "ollama":
+        return f", {servers}: {FASTER_OLLAMA}"
     if embedder.on_servers:
-        return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(metrics, embedder)}"
+        fewer = "more requests at once (requests_in_flight), or " if embedder.requests_in_flight != "auto" else ""
+        return f", {servers}: {fewer}one more, on another GPU or machine, would help (hosts)"
     gpu = "a GPU, or " if embedder.kind == "sentence-transformers" else ""
     return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
-
-
-def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    work, asked = metrics.work, sum(metrics.work.host_seconds.values())
-    available = (metrics.seconds - (metrics.first_shard_after or 0.0)) * len(embedder.hosts)
-    share = min(1.0, asked / available) if asked and available > 0 else 1.0
-    measured = f", asked for {share:.0%} of the time, {asked / work.requests:.2g} s a request" if asked else ""
-    if share < MIN_BUSY:
-        return f"{measured}: more workers, or more requests at once (requests_in_flight), would keep it at work"
-    if embedder.kind == "ollama":
-        return f"{measured}: {FASTER_OLLAMA}"
-    fewer = "more requests at once (requests_in_flight), or " if embedder.requests_in_flight != "auto" else ""
-    return f"{measured}: {fewer}one more, on another GPU or machine, would help (hosts)"
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
@@ -198,7 +175,7 @@ def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
     share = f"{shares[longest]:.0%}"
     server = _FASTER_QDRANT if on_server else "a Qdrant server would take it from all workers at once"
     sentences = {
-        "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
+        "fetch": f"reading the source took {share}: an index on the key column would help",
         "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
         "submit": f"submit took {share} of the time: larger shards (parallel.shard_documents) would help",
         "upsert": f"writing took {share}: {server}",
@@ -214,9 +191,6 @@ def report_lines(run: dict[str, Any]) -> list[str]:
     metrics = RunMetrics().to_json() | run.get("metrics", {})
     if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):
         lines += _work_lines(metrics)
-        whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
-        for host, seconds in metrics["by_host"].items():  # with a request in flight; workers' times add up to 100%
-            lines.append(f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}")
         lines.append(run["advice"])
     return lines
 
@@ -241,23 +215,9 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
         f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
     )
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
-    memory = f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics["peak_memory"] else ""
+    times = metrics["utilisation"] * metrics["workers"]
+    quicker = f", {times:.1f} times one process" if metrics["workers"] > 1 and times else ""
     busy = f"{metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
-    times = metrics["utilisation"] * metrics["workers"] if metrics["workers"] > 1 else 0.0
-    quicker = f", {times:.1f} times one process" if times else ""
-    yield f"workers ({metrics['workers']}) busy {busy}{quicker}{memory}"
+    yield f"workers ({metrics['workers']}) busy {busy}{quicker}"
     if died := metrics["workers_died"]:
         yield f"{count_of(died, 'death')} of worker processes, and what they had was embedded again"
-    yield f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused"
-    yield f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
-    read, sent, vectors = (size_text(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
-    yield f"{read} read from the source, {sent} of text embedded, {vectors} of vectors written"
-    made, cached, missing = (metrics[f"contexts_{what}"] for what in ("made", "cached", "missing"))
-    if made + cached + missing:
-        took = f"in {metrics['chunk_seconds']:.1f} s of the workers' time"
-        yield f"contexts: {made:,} written, {cached:,} from the cache, {missing:,} missing, {took}"
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes as people read it: 652.9 kB."""
-    return f"{size / 1e6:,.1f} MB" if size >= SMALL else f"{size / 1e3:,.1f} kB"

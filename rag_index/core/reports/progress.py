@@ -8,19 +8,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field
 from typing import Protocol, TextIO, TypeVar
 
 from rag_index.core.outages import Outage, longest_first, outages
-from rag_index.core.reports.outcome import count_of
 from rag_index.errors import printable
 
 T = TypeVar("T")
 FLOW = "flow"
-RECENT_SECONDS = 30.0
+RECENT = 30
+"""The rate is that of the last so many steps, each of a second at least."""
 MIN_MEASURED = 2.0
 MAX_ETA = 1000
 """A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
@@ -38,31 +37,9 @@ NARROW = 60
 """A terminal of fewer columns has no room for the noun."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessState:
-    """What one process of a run does now."""
-
-    requests: int = 0
-    """Requests to an embedder that are in flight."""
-    outages: tuple[Outage, ...] = ()
-    """Services that it waits for."""
-    embedded: Mapping[str, float] = field(default_factory=dict)
-    """How many documents of each shard that it embeds have their vectors, by `shard_name`. A document whose chunks have
-    vectors in part counts in part."""
-
-
-def shard_name(index: str, number: int) -> str:
-    """Return what a shard is called between processes. Runs of several projects may share workers."""
-    return f"{index} {number}"
-
-
 class Progress:
     """The progress of one index. It updates its displays at most every `interval` seconds. While a service does not
-    answer, it says so instead of a rate and the time left.
-
-    Documents are `done` once they are committed. A bar that counted these alone would stand still while the first
-    shards are embedded, so what is embedded of the shards under way counts as well (`reached`).
-    """
+    answer, it says so instead of a rate and the time left. Documents are `done` once they are committed."""
 
     def __init__(
         self, index: str, noun: str = "documents", *, interval: float = 0.25,
@@ -74,92 +51,64 @@ class Progress:
         self.worded = 0
         """Documents that can be found by their words before they are embedded."""
         self.note = ""
+        """What the run does or waits for, until the next documents are done. Any thread may set it."""
         self.stopped = False
         """Whether a person stopped the run, so that its end is not that of the index."""
         self.wait = 0.0
         """For how many seconds a service that does not answer is waited for; 0 if nobody knows."""
         self.displays: list[Display] = []
-        self._workers = self._busy = self._queued = 0
-        self._processes: dict[str, ProcessState] = {}
-        """What each process was last known to do."""
-        self._embedded: dict[str, float] = {}
-        """How many documents of each shard under way have their vectors."""
-        self._updating, self._noting = threading.RLock(), threading.RLock()
-        self._clock = clock
+        self._waits: dict[str, tuple[Outage, ...]] = {}
+        """What each process was last known to wait for."""
+        self._updating = threading.RLock()
+        self._clock, self._interval = clock, interval
         self._begun = False
-        self._interval = interval
-        self._started = self._updated = clock()
-        self._recent: deque[tuple[float, float]] = deque([(self._started, 0)])
+        self._updated = self._started = clock()
+        self._recent = deque([(self._updated, 0.0)], maxlen=RECENT)
 
     def start(self, total: int, done: int = 0) -> None:
         """Set the total, and what was done of it before, and start measuring time."""
         self.total, self.done, self._begun, self._started = total, done, True, self._clock()
-        self._recent = deque([(self._started, done)])
+        self._recent = deque([(self._started, done)], maxlen=RECENT)
         self.tick(force=True)
 
-    def advance(self, done: float, *, failed: int = 0, shard: int | None = None) -> None:
-        """Count `done` more documents as processed, `failed` of which could not be indexed. They are a `shard`, if it
-        has a number."""
-        with self._noting:
-            self._embedded.pop(shard_name(self.index, shard or 0), None)
-            self.done += done
+    def advance(self, done: float, *, failed: int = 0) -> None:
+        """Count `done` more documents as processed, `failed` of which could not be indexed."""
+        self.done += done
         self.failed += failed
         self.note = ""
         self.tick()
 
-    def begin_shard(self, number: int) -> None:
-        """Record that a shard is to be embedded, from its first document."""
-        with self._noting:
-            self._embedded[shard_name(self.index, number)] = 0.0
-
-    def under_way(self, shards: int, workers: int) -> None:
-        """Record that `workers` workers have `shards` shards, one at a time each. This updates no displays."""
-        self._workers, self._busy, self._queued = workers, min(shards, workers), max(0, shards - workers)
-
-    def set_process(self, process: str, state: ProcessState) -> None:
-        """Record what a process does. Any thread may call this. It updates no displays."""
-        with self._noting:
-            self._processes[process] = state
-            self._embedded.update((name, count) for name, count in state.embedded.items() if name in self._embedded)
+    def set_waits(self, process: str, waits: tuple[Outage, ...]) -> None:
+        """Record what a process waits for. Any thread may call this. It updates no displays."""
+        self._waits[process] = waits
 
     def keep_workers(self, addresses: Collection[str]) -> None:
         """Forget the workers that are not among these: one that died waits for nothing any more."""
-        with self._noting:
-            kept = {FLOW, *addresses}
-            self._processes = {name: state for name, state in self._processes.items() if name in kept}
+        for name in set(self._waits) - {FLOW, *addresses}:
+            self._waits.pop(name, None)
 
     @property
     def outages(self) -> list[Outage]:
         """The services that some process waits for, each once, the longest silent first."""
-        with self._noting:
-            return longest_first(outage for state in self._processes.values() for outage in state.outages)
-
-    def note_later(self, note: str) -> None:
-        """Set a note for the next update of the displays. Any thread may call this."""
-        self.note = note
+        return longest_first(outage for waits in list(self._waits.values()) for outage in waits)
 
     def say(self, note: str) -> None:
-        """Display a note at once, such as what the run is waiting for."""
+        """Set the note, which the next update displays."""
         self.note = note
-        self.tick(force=True)
 
     def tick(self, *, force: bool = False) -> None:
         """Update the displays, if they were not just updated. Call it while no document is finished."""
         with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
             now = self._clock()
             last, before = self._recent[-1]
-            if (reached := self.reached) != before and (now - last >= self._interval or len(self._recent) == 1):
-                self._recent.append((now, reached))
-            while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
-                self._recent.popleft()
+            if self.done != before and now - last >= 1.0:
+                self._recent.append((now, self.done))
             if force or now - self._updated >= self._interval:
                 self._updated = now
                 self._display(lambda display: display.show(self))
 
     def finish(self, sentence: str) -> None:
-        """Finish all displays with this sentence. What was embedded and not committed counts no more."""
-        with self._noting:
-            self._embedded.clear()
+        """Finish all displays with this sentence."""
         with self._updating:
             self._display(lambda display: display.finish(self, sentence))
             self.displays = []
@@ -173,104 +122,68 @@ class Progress:
                 self.displays.remove(display)
 
     @property
-    def reached(self) -> float:
-        """Documents that are done, and what is embedded of those under way."""
-        with self._noting:
-            return self.done + sum(self._embedded.values())
-
-    @property
-    def _pause(self) -> float:
-        """Seconds since something was finished, up to the usual ones: whatever is finished in requests comes in steps,
-        and rate and time left do not change between these."""
-        (first, _), (last, _) = self._recent[0], self._recent[-1]
-        return min(self._clock() - last, (last - first) / max(1, len(self._recent) - 1))
-
-    @property
     def rate(self) -> float:
-        """Documents per second in the recent past. It falls while none is finished for longer than usual."""
-        (first, before), elapsed = self._recent[0], self._clock() - self._pause
-        return max(0.0, self.reached - before) / (elapsed - first) if elapsed > first else 0.0
+        """Documents per second in the recent past."""
+        (since, before), now = self._recent[0], self._clock()
+        return max(0.0, self.done - before) / (now - since) if now > since else 0.0
 
     @property
     def eta(self) -> float | None:
         """Seconds left at the recent rate; None if that is unknown, or a service is away."""
-        measured = self._recent[-1][0] - self._recent[0][0]
-        rate, reached = self.rate, self.reached
-        if not rate or self.total < reached or self.outages:
+        if not (rate := self.rate) or self.total < self.done or self.outages:
             return None
-        left = max(0.0, (self.total - reached) / rate - self._pause)
-        known = measured >= MIN_MEASURED and left <= MAX_ETA * (self._clock() - self._started)
-        return left if known else None
+        left, elapsed = (self.total - self.done) / rate, self._clock() - self._started
+        return left if elapsed >= MIN_MEASURED and left <= MAX_ETA * elapsed else None
 
     def sentence(self) -> str:
-        """Return documents done, rates, time left, busy workers and failures as one line."""
-        note = f" ({self._note()})" if self._note() else ""
-        said = _joined(self._share(), self._words(), self._rate(), self._left(), self._workload(), self._failed())
-        return f"{self.index}: {said}{note}"
+        """Return documents done, failures, time left, the note and the rate as one line."""
+        return f"{self.index}: {_joined(self.headline(), self.details())}"
 
     def headline(self, *, short: bool = False) -> str:
         """Return what a person needs to see in any case: documents done, failures and time left."""
         share = self._share().removesuffix(f" {self._noun}") if short else self._share()
-        return _joined(share, self._failed(), self._left())
+        return _joined(share, f"{self.failed:,} failed" if self.failed else "", self._left())
 
     def details(self) -> str:
-        """Return what the headline leaves out: the note, the rates and the workload."""
-        return _joined(self._note(), self._words(), self._rate(), self._workload())
+        """Return what the headline leaves out: the note, and the rate."""
+        words = f"{self.worded:,} can be found by their words" if self.worded and not self._complete else ""
+        rate = f"{rate:,.0f}/s" if (rate := self.rate) and not (self._complete or self.outages) else ""
+        return _joined(self._note(), words, rate)
 
     def card(self) -> str:
         """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
         return _joined(self.headline(short=True), self.details())
 
     def kept(self) -> str:
-        """Return what a run that stops here keeps: what is embedded and not committed is embedded again."""
+        """Return what a run that stops here keeps."""
         if not self._begun:
             return "nothing was changed"
         return f"{self.done:,.0f} of {max(self.total, self.done):,.0f} {self._noun} are done and kept"
 
     def percent(self) -> float:
         """Return how much is done, from 0 to 100."""
-        return min(100.0, 100.0 * self.reached / (self.total or self.reached or 1))
+        return min(100.0, 100.0 * self.done / (self.total or self.done or 1))
+
+    @property
+    def _complete(self) -> bool:
+        """Whether all is done, but for what comes after the documents, such as a search index."""
+        return self._begun and self.done >= self.total
 
     def _share(self) -> str:
-        reached = int(self.reached)
-        if not self._begun and not reached:
+        if not self._begun and not self.done:
             return "not begun" if self._note() else "waiting for the database, the embedder and Qdrant"
-        return f"{reached:,} of {max(self.total, reached):,} {self._noun}"
-
-    def _words(self) -> str:
-        by_words = f"{self.worded:,} can be found by their words" if self.worded else ""
-        return "" if self._begun and self.done >= self.total else by_words
-
-    def _failed(self) -> str:
-        return f"{self.failed:,} failed" if self.failed else ""
+        return f"{int(self.done):,} of {int(max(self.total, self.done)):,} {self._noun}"
 
     def _note(self) -> str:
         return "; ".join(outage.sentence(self.wait) for outage in self.outages) or self.note
 
     def _left(self) -> str:
-        eta = self.eta  # another thread may change what it is computed of
-        if eta is None or self.done >= self.total:
+        eta = self.eta
+        if eta is None or self._complete:
             return ""
         minutes = round(eta / 60)
         longer = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
         return f"{eta:.0f} s left" if eta < 90 else f"{longer} left"
-
-    def _rate(self) -> str:
-        """Return the recent and the average rate; "" if nothing was finished recently, or a search index is left."""
-        if not self.rate or self.outages or (self.total and self.done >= self.total):
-            return ""
-        now = f"{self.rate:,.0f}/s"
-        mean = f"{self.reached / (self._clock() - self._started):,.0f}/s"
-        return now + (f" ({mean} on average)" if mean != now else "")
-
-    def _workload(self) -> str:
-        if not self._busy or self.outages:
-            return ""
-        with self._noting:
-            sent = sum(state.requests for state in self._processes.values())
-        queued = f"{count_of(self._queued, 'shard')} queued" if self._queued else ""
-        requests = f"{count_of(sent, 'request')} in flight" if sent else ""
-        return _joined(f"{self._busy} of {count_of(self._workers, 'worker')} busy", queued, requests)
 
 
 def _joined(*parts: str) -> str:
@@ -332,8 +245,8 @@ class Bar:
         """Move the bar."""
         self._details.plain = printable(progress.details())
         headline = progress.headline(short=self._console.width < NARROW)
-        reached, total, index = progress.reached, progress.total or None, progress.index
-        self._bar.update(self._task, completed=reached, total=total, visible=True, index=index, headline=headline)
+        done, total, index = progress.done, progress.total or None, progress.index
+        self._bar.update(self._task, completed=done, total=total, visible=True, index=index, headline=headline)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Replace the bar by a line."""
@@ -418,22 +331,19 @@ def counted(
     return iter(items) if progress is None else progress.count(items, noun, total, size)
 
 
-class LogNotes(logging.Handler):
-    """A handler that gives each warning to `say`."""
-
+class _Notes(logging.Handler):
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say the message of a record."""
         self._say(record.getMessage())
 
 
 @contextmanager
 def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
-    """Give what this process logs to `say`, which may be called from any thread."""
-    handler = LogNotes(say)
+    """Give the warnings that this process logs to `say`, which may be called from any thread."""
+    handler = _Notes(say)
     for logger in LOGGERS:
         logger.addHandler(handler)
     try:
@@ -441,25 +351,6 @@ def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
     finally:
         for logger in LOGGERS:
             logger.removeHandler(handler)
-
-
-@contextmanager
-def watched_processes(
-    progress: Progress,
-    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
-    states: Callable[[], Mapping[str, ProcessState]],
-) -> Iterator[None]:
-    """Show what these processes of this machine do, for the time of the block. Who does not answer is shown beside the
-    progress, and logged once with the run."""
-
-    def look() -> Iterable[Outage]:
-        for name, state in states().items():
-            progress.set_process(name, state)
-        progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
-        return progress.outages
-
-    with said_outages(lambda sentence: logger.warning("%s", sentence), look=look, wait=progress.wait):
-        yield
 
 
 @contextmanager

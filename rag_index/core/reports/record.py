@@ -59,15 +59,14 @@ class RunRecord:
         if self.metrics.first_shard_after is None:
             self.metrics.first_shard_after = time.monotonic() - self._started
 
-    def add(self, written: WrittenShard, *, new: int, dimension: int) -> None:
+    def add(self, written: WrittenShard, *, new: int) -> None:
         """Count a shard that was committed, `new` of whose documents are new."""
         failed = sum(failure.kind == "failed" for failure in written.failures)
         for failure in written.failures:
             self._note(failure)
-        documents = len(written.keys) + failed
         self.outcome.add(written, new=new)
-        self.metrics.add(written, documents=documents, dimension=dimension)
-        self.progress.advance(documents, failed=failed, shard=written.number)
+        self.metrics.add(written)
+        self.progress.advance(len(written.keys) + failed, failed=failed)
 
     def _note(self, failure: Failure) -> None:
         # logs outlive an erasure, so that keys are for debugging alone
