@@ -114,7 +114,7 @@ def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Conn
     counter = CostCounter(settings, index, None)
     with closing(open_source(settings, index)) as source:
         source.check()
-        for page in all_pages(source, settings.source.page_rows):
+        for page in all_pages(source):
             for read in with_files(page.documents):
                 ids = map(document_id, read.keys)
                 scratch.executemany("INSERT INTO source VALUES (?, ?)", zip(ids, read.texts, strict=True))

@@ -293,7 +293,7 @@ def _compare(
     state = ScanState(index, ledger, collection_id, settings=scan_settings(settings, index), full=full)
     source.use_scan_state(state)
     languages: Counter[str] = Counter()
-    for page in all_pages(source, settings.source.page_rows):
+    for page in all_pages(source):
         state.see(page, plan)
         if state.pages == 1:
             plan.say(_secret_values(index, page.documents))

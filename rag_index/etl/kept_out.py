@@ -37,7 +37,7 @@ def let_nobody_back(opened: Opened, live: LiveName | None) -> None:
     for same, form in [*(in_store or ()), *in_ledger]:
         known.setdefault(same, []).append(form)
     found = set[str]()
-    for page in all_pages(opened.source, opened.settings.source.page_rows):
+    for page in all_pages(opened.source):
         keys = [*page.documents.keys, *page.unread, *(failure.key for failure in page.unreadable)]
         found.update(key for key in keys if _is_kept_out(key, opened.index.key_columns, known))
     if found:

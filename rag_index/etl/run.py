@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import Steps
 
-FIRST_PAGE_ROWS = 2000
+FIRST_PAGE_ROWS, MAX_PAGE_ROWS = 2000, 20_000
 ROW_CHARS = 500
 KEEP_DAYS = 90
 AUTO_MB = 256
@@ -156,17 +156,17 @@ class AllDocuments:
     def pages(self, opened: Opened, steps: Steps, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the pages of the source, which grow from a small first one, so that work begins soon. They grow to
         about `PAGE_CHARS`, so that short texts do not mean many small queries."""
-        cursor, rows, max_rows, number = None, FIRST_PAGE_ROWS, opened.settings.source.page_rows, 0
+        cursor, rows, number = None, FIRST_PAGE_ROWS, 0
         while True:
             number += 1
             with record.stopwatch.stage("fetch"):
-                page = steps.fetch(opened, number, cursor, min(rows, max_rows))
+                page = steps.fetch(opened, number, cursor, min(rows, MAX_PAGE_ROWS))
             yield page
             cursor = page.cursor
             if cursor is None:
                 return
             mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
-            rows = max(1, min(rows * 4, max_rows, int(PAGE_CHARS / mean)))
+            rows = max(1, min(rows * 4, MAX_PAGE_ROWS, int(PAGE_CHARS / mean)))
 
     def go_on(self) -> None:
         """Return at once: another shard is about to begin. RunPaused ends the run before that."""

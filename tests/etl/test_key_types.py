@@ -93,10 +93,10 @@ def test_a_source_with_several_types_or_other_keys_goes_on(tmp_path, before, aft
     assert (outcome.state, len(project.texts())) == ("completed", len({*keys_of(project)}))
 
 
-def test_numbers_that_come_before_texts_of_the_same_name_are_documents_of_their_own(tmp_path):
+def test_numbers_that_come_before_texts_of_the_same_name_are_documents_of_their_own(tmp_path, monkeypatch):
     """The first page has numbers alone, and the ledger texts alone: the texts are still there."""
     project = project_of(tmp_path, "'' || n", rows='table = "note"')
-    project.write_settings(project.config.read_text().replace("[[indexes]]", "page_rows = 5\n[[indexes]]"))
+    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 5)
     project.run()
     project.execute("INSERT INTO note SELECT CAST(id AS INTEGER), title, body, author, priority FROM note")
     (outcome,) = project.run().indexes

@@ -180,8 +180,7 @@ def test_a_store_or_ledger_that_was_put_back_between_the_passes_is_seen(halted):
 
 def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, monkeypatch):
     monkeypatch.setattr(digest, "MIN_ROWS", 10)
-    more = 'source.db"\npage_rows = 8\n'  # most documents are written by their words before the scan sees them
-    project.write_settings(project.config.read_text().replace('source.db"\n', more))
+    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 8)  # most are written by words before the scan sees them
     run_plain(project)
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         [collection] = ledger.collections()

@@ -15,8 +15,6 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 from tests.waiting import eventually
 
-PAGES = "[source]\npage_rows = 60\n"
-
 
 def seen_of(url: str, name: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
     """Return the names of the tasks before each task of the newest flow run of this name, the run, and its log."""
@@ -62,8 +60,7 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
     with FakeQdrant() as qdrant:
         store = f'[store]\nurl = "{qdrant.url}"\n' if server else ""
         project = Project(tmp_path / "project", extra=store).fill(180)
-        text = project.config.read_text()
-        project.write_settings(text.replace("[source]\n", PAGES, 1))
+        monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 60)
         assert project.index(**way).state == "completed"
     found, run, log = seen_of(prefect_server, "index notes")
     pages = {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {3}}  # of 60 rows each, and shards of 50

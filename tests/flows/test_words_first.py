@@ -14,7 +14,8 @@ def test_a_first_run_of_the_flow_writes_words_first_and_embeds_everything(tmp_pa
         write(self, documents, chunker)
 
     monkeypatch.setattr(words_first.WordsFirst, "_write_shard", note)
-    extra = f"page_rows = 10\n{fake.settings}[parallel]\nshard_documents = 4\nworkers = 1\n"
+    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 10)
+    extra = f"{fake.settings}[parallel]\nshard_documents = 4\nworkers = 1\n"
     project = Project(tmp_path / "project", extra=extra).fill(30)
     outcome = project.index().indexes[0]
     assert (outcome.state, outcome.new, outcome.failed) == ("completed", 30, 0)

@@ -27,7 +27,6 @@ TABLES = """\
 project = "test"
 [source]
 url = "{url}"
-page_rows = 5
 [ledger]
 url = "{url}"
 [[indexes]]

@@ -381,7 +381,7 @@ def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, mes
 # The environment
 
 EXAMPLES = [
-    ("source.page_rows", "7", 7),
+    ("source.timeout", "7", 7),
     ("embedder.hosts", '["http://a", "http://b/"]', ["http://a", "http://b"]),
     ("embedder.hosts", "http://a, http://b", ["http://a", "http://b"]),
     ("embedder.query_prefix", "[q] ", "[q] "),

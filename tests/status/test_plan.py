@@ -19,7 +19,7 @@ from tests.fakes.ollama import FakeOllama
 from tests.project import Project, run_here
 
 WARNING = "not known what model ours was trained to read"
-CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\nmax_file_bytes = 1000\n'
+CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
     for number in range(3):
         (source / f"f{number}.py").write_text(f"def f{number}():\n    return {number}\n")
     (source / "binary.py").write_bytes(b"a = 1\0")
-    (source / "large.py").write_text("# a comment\n" * 200)
+    (source / "large.py").write_text("# a comment\n" * 100_000)
     (source / "away.py").symlink_to("/etc/hostname")
     project.write_settings(project.config.read_text().partition("[[indexes]]")[0] + CODE)
     (plan,) = project.json("plan")["indexes"]

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.settings import IndexSettings, Settings
 
-MAX_PAGE_ROWS = 5000
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -226,7 +225,7 @@ class Checkup:
             with closing(open_source(self.settings, self.index)) as source:
                 source.check()
                 self._look_at_policies(source)
-                for page in all_pages(source, min(self.settings.source.page_rows, MAX_PAGE_ROWS)):
+                for page in all_pages(source):
                     if comparison is not None:
                         comparison.add_source_keys(page.documents.keys)
                         comparison.add_source_keys(failure.key for failure in page.unreadable)

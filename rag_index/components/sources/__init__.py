@@ -31,6 +31,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+PAGE_ROWS = 5000
+"""A page of `all_pages` has at most so many rows."""
+
+
 class Source(Protocol):
     """Documents in pages. Reading a page twice gives the same documents, so that a retry is harmless.
 
@@ -65,14 +69,14 @@ class Source(Protocol):
         """Close connections and files."""
 
 
-def all_pages(source: Source, rows: int) -> Iterator[SourcePage]:
-    """Yield all pages of a source, of at most `rows` rows each. Raises as `Source.page`."""
+def all_pages(source: Source) -> Iterator[SourcePage]:
+    """Yield all pages of a source. Raises as `Source.page`."""
 
     def read() -> Iterator[SourcePage]:
-        page = source.page(None, rows)
+        page = source.page(None, PAGE_ROWS)
         yield page
         while page.cursor is not None:
-            page = source.page(page.cursor, rows)
+            page = source.page(page.cursor, PAGE_ROWS)
             yield page
 
     def size(page: SourcePage) -> int:
@@ -184,7 +188,7 @@ def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
         source.check()
         while read == 0 or (cursor is not None and read < size * READ_FACTOR):
             started = time.perf_counter()
-            page = source.page(cursor, min(settings.source.page_rows, size * READ_FACTOR))
+            page = source.page(cursor, size * READ_FACTOR)
             seconds += time.perf_counter() - started
             cursor = page.cursor
             read += max(1, len(page.documents))

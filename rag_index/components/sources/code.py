@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 PAGE_BYTES = 16_000_000
+MAX_FILE_BYTES = 1_000_000
+"""A larger file is skipped and listed."""
 RACY_SECONDS = 2.0
 """The coarsest resolution of times on file systems."""
 WATERMARK = "files/1"
@@ -115,15 +117,15 @@ class CodeSource:
         return len(files)
 
     def _read_file(self, page: SourcePage, key: str, file: File, listed_at: float) -> int:
-        max_bytes, size, data = self._index.max_file_bytes, file.size, b""
+        size, data = file.size, b""
         try:
-            if size <= max_bytes:
+            if size <= MAX_FILE_BYTES:
                 folder, _, name = file.path.rpartition("/")
                 with (
                     open_below(self._root, f"{folder}/" if folder else "") as inside,
                     os.fdopen(open_file(name, inside), "rb") as opened,
                 ):
-                    data = opened.read(max_bytes + 1)
+                    data = opened.read(MAX_FILE_BYTES + 1)
                     size = opened.seek(0, os.SEEK_END)  # it may have grown after it was listed
         except FileNotFoundError:  # deleted after it was listed
             return 0
@@ -132,8 +134,8 @@ class CodeSource:
                 Failure(key, f"it cannot be read: {exc.strerror}; check its permissions, and that it is no link")
             )
             return 0
-        if size > max_bytes:
-            reason = f"it has {size:,} bytes, more than max_file_bytes ({max_bytes:,})"
+        if size > MAX_FILE_BYTES:
+            reason = f"it has {size:,} bytes, more than {MAX_FILE_BYTES:,}"
             page.unreadable.append(Failure(key, reason, kind="skipped"))
             return len(data)
         if b"\0" in data:

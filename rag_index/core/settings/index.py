@@ -18,7 +18,6 @@ from rag_index.core.settings.parts import (
     JoinSettings,
     PartSettings,
     PayloadKind,
-    PositiveInt,
     Section,
     as_list,
     check_format,
@@ -53,7 +52,7 @@ SQL_KEYS = {
     "not_secret", "where", "newest", "title", "link", "format", "files",
     "joins", "parts", "language_column",
 }  # fmt: skip
-CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes"}
+CODE_KEYS = {"root", "include", "exclude", "languages"}
 """Keys that belong to one kind only."""
 CODE_FIELDS = (
     "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
@@ -159,8 +158,6 @@ class IndexSettings(Section):
     languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
     """With kind `code`: the language of files by their suffix, where it differs from the
     [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
-    max_file_bytes: PositiveInt = 1_000_000
-    """With kind `code`: the size above which files are skipped and listed, in bytes."""
     options: dict[str, Any] = Field(default={})
     """Options for an installed source, or for the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)

@@ -58,8 +58,6 @@ class SourceSettings(Section):
     others). The drivers are the [extras](#install) `postgresql` and `mariadb`; for another database, install its
     SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as `?client_encoding=latin1`
     says."""
-    page_rows: PositiveInt = 20_000
-    """The maximum number of rows of one query. A page also ends at about 4 million characters."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])

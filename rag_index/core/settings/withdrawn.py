@@ -15,6 +15,8 @@ logger = logging.getLogger("rag_index.settings")
 WITHDRAWN: dict[tuple[str, ...], str] = {
     ("source", "digest"): "digests are used wherever the database can compute them and the table is large enough",
     ("indexes", "changed_since"): "the database computes digests of its rows, which find every change",
+    ("source", "page_rows"): "a query reads at most 20,000 rows, and about 4 million characters",
+    ("indexes", "max_file_bytes"): "a file of more than 1,000,000 bytes is skipped and listed",
     ("run", "max_cost"): "the limit that the provider of the embeddings offers bounds what a run costs",
     ("embedder", "wait_for_recovery"): "`[run] wait_for_recovery` says how long a run waits for any of its services",
     ("run", "keep_days"): "the history is kept for 90 days",
