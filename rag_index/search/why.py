@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import re
+import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -149,12 +149,12 @@ class Inquiry:
                 page: SourcePage | None = read([self.document_id]) if read else None
             if page is None:  # a source of one's own that cannot be asked for one
                 return None
-            if keys := [*page.documents.keys, *(one.key for one in page.unreadable)]:
-                return self._in_the_ledger(ledger, live, page, keys[0])
+            for key in (*page.documents.keys, *(one.key for one in page.unreadable)):
+                return self._in_the_ledger(ledger, live, page, key)
             keys = possible_document_keys(index.key_columns, self.document_id)
-            return self._not_in_the_source(held=bool(live and live.held and ledger.known(live.id, keys)))
+            return self._not_in_the_source(live and live.held and ledger.known(live.id, keys))
 
-    def _not_in_the_source(self, *, held: bool) -> Why:
+    def _not_in_the_source(self, held: object) -> Why:
         index = self.settings.index(self.index)
         if index.kind == SQL:
             from rag_index.components.sources.hidden import RowFinder  # no other search needs a database
@@ -169,7 +169,6 @@ class Inquiry:
         return self._why("not_in_table", said, f"Look at the id: {key}.")
 
     def _in_the_ledger(self, ledger: Ledger, live: Collection | None, page: SourcePage, key: str) -> Why | None:
-        run = f"rag-index index {self.index}"
         failure = ledger.failures(live.id, [key]).get(key) if live else None
         reasons = [failure.reason] if failure and failure.kind != "incomplete" else []
         if reasons or page.unreadable:
@@ -180,21 +179,18 @@ class Inquiry:
         known = ledger.known(live.id, [key]).get(key) if live else None
         if known and not known.pending and (page.documents.files or known.text_hash == page.documents.text_hashes[0]):
             return None
-        for other in ledger.collections(self.settings.alias(self.index)):
+        alias = self.settings.alias(self.index)
+        for other in ledger.collections(alias):
             if known is None and other != live and key in ledger.known(other.id, [key]):
                 said = f"It is in {other.name}, which did not go live: that rebuild has not ended, or was held back."
-                return self._why(
-                    "held_back", said, "`rag-index status --report` says why, and `rag-index rebuild` resumes it."
-                )
-        return self._not_indexed(ledger, page, run, changed=bool(known and known.chunks and not known.pending))
-
-    def _not_indexed(self, ledger: Ledger, page: SourcePage, run: str, *, changed: bool) -> Why:
-        alias = self.settings.alias(self.index)
-        reached = ledger.reached().get(alias)
-        at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="seconds") if reached else ""
+                remedy = "`rag-index status --report` says why, and `rag-index rebuild` resumes it."
+                return self._why("held_back", said, remedy)
+        changed = known and known.chunks and not known.pending
         said = "Its row has changed since it was indexed" if changed else "Its row is not indexed yet"
-        said += f"; the index is complete up to {at}." if reached else "; no run was complete."
-        return self._why("not_indexed", said, f"`{run}` indexes it.")
+        reached = ledger.reached().get(alias)
+        at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reached.at)) if reached else ""
+        said += f"; the index is complete up to {at}." if at else "; no run was complete."
+        return self._why("not_indexed", said, f"`rag-index index {self.index}` indexes it.")
 
     def _in_the_store(self, question: Question, store: StoreReader, live: LiveCollection) -> Why | None:
         """Return why the chunks of the document are no candidates."""
@@ -271,10 +267,7 @@ class Inquiry:
             return {}
         from rag_index.components.sources.hidden import RowFinder
 
-        row, words = (
-            RowFinder(self.settings, index, self.document_id).whole_row(),
-            self.encoder.words(" ".join(missing)),
-        )
+        row = RowFinder(self.settings, index, self.document_id).whole_row()
         names = [name for name in row if name not in (*index.title_columns, *index.text_columns, *index.key_columns)]
-        found = self.encoder.matched(words, [str(row[name]) for name in names])
+        found = self.encoder.matched(self.encoder.words(" ".join(missing)), [str(row[name]) for name in names])
         return {name: some for name, some in zip(names, found, strict=True) if some}
