@@ -1,4 +1,4 @@
-"""What the Dask workers of a run tell it: their log lines, what they wait for, and whether there are any."""
+"""What the Dask workers of a run tell it: what they wait for, and whether there are any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from distributed import WorkerPlugin
 
 from rag_index.core.outages import Outage, outages
-from rag_index.core.reports.progress import captured_logs
 from rag_index.errors import TransientError
 from rag_index.etl.embed import begin_worker
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from rag_index.core.reports.record import RunRecord
 
-TOPIC, LOG_TOPIC = "rag-index-status", "rag-index"
+TOPIC = "rag-index-status"
 STATUS_SECONDS = 1.0
 WORKERS_CHECK_SECONDS = 5.0
 """Time between two checks. Each costs a message to the scheduler."""
@@ -30,7 +29,7 @@ GONE_SECONDS = 180.0
 
 
 class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
-    """Tells a worker which one it is, and the run what the worker logs and waits for."""
+    """Tells a worker which one it is, and the run what the worker waits for."""
 
     name = "rag-index"
 
@@ -38,14 +37,12 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         """Begin, in this worker's process."""
         name = worker.name  # the number of the worker in a cluster of ours
         begin_worker(name if isinstance(name, int) else sum(map(ord, str(name or ""))))
-        self._ended, self._logs = threading.Event(), captured_logs(lambda line: worker.log_event(LOG_TOPIC, line))
-        self._logs.__enter__()
+        self._ended = threading.Event()
         threading.Thread(target=self._send, args=(worker,), daemon=True, name="status").start()
 
     def teardown(self, worker: Worker) -> None:
         """End it."""
         self._ended.set()
-        self._logs.__exit__(None, None, None)
 
     def _send(self, worker: Worker) -> None:
         last: tuple[Outage, ...] = ()
@@ -61,12 +58,11 @@ class Liveness:
 
     def __init__(self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._record, self._clock = client, record, clock
-        self._progress = progress = record.progress
+        self._progress = record.progress
         self._checked = self._seen = clock()
         self.threads = 0
         """How many threads the workers had at the last check."""
         client.register_plugin(RunPlugin())
-        client.subscribe_topic(LOG_TOPIC, lambda event: progress.say(str(event[1])))
         client.subscribe_topic(TOPIC, self._receive)
         self._deaths = frozenset(self._find_deaths())  # of earlier indexes
 

@@ -1,11 +1,13 @@
 """What a worker process keeps open from shard to shard, and what it tells the run."""
 
+import time
+
 import pytest
 from distributed import Client, LocalCluster
 from qdrant_client import models
 
 from rag_index.core.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
-from rag_index.core.reports.progress import LOGGERS
+from rag_index.core.outages import asking
 from rag_index.core.reports.record import RunRecord
 from rag_index.core.settings import StoreSettings
 from rag_index.errors import IndexLocked, TransientError
@@ -51,16 +53,19 @@ def test_shards_share_a_connection_to_each_server(client) -> None:
         assert (connections(qdrant), connections(other)) == (1, 1)
 
 
-def warn() -> None:
-    LOGGERS[0].warning("the server asks for a pause")
+def wait_for_qdrant() -> None:
+    with asking("Qdrant at h", patience=0.0):
+        time.sleep(5)
 
 
-def test_the_run_hears_what_a_worker_logs_until_the_workers_are_gone(client, monkeypatch) -> None:
+def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(client, monkeypatch) -> None:
     monkeypatch.setattr(liveness, "WORKERS_CHECK_SECONDS", 0.0)
     record, now = RunRecord("notes"), [0.0]
     progress, alive = record.progress, Liveness(client, record, clock=lambda: now[0])
-    client.submit(warn, pure=False).result(60)
-    eventually(lambda: progress.note == "the server asks for a pause")
+    waiting = client.submit(wait_for_qdrant, pure=False)
+    eventually(lambda: [one.service for one in progress.outages] == ["Qdrant at h"])
+    waiting.result(60)
+    eventually(lambda: not progress.outages)
     alive.tick()
     client.cluster.scale(0)
     eventually(lambda: not client.nthreads())
