@@ -34,7 +34,7 @@ from rag_index.cli import (
 from rag_index.core.reports.outcome import RunReport, count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor import Diagnosis
@@ -153,13 +153,10 @@ def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
     with stopped_by_signals(stop):
         caught_up = follow(
             context.settings, names or None, stop,
-            once=once, began=lambda watch: _say_watched(watch.names), changed=try_to_write_metrics,
+            once=once, changed=try_to_write_metrics,
+            began=lambda watch: say(f"Watching {', '.join(watch.names)}; Ctrl-C ends it at the next commit.", err=True),
         )  # fmt: skip
     return 0 if caught_up else 1
-
-
-def _say_watched(names: Sequence[str]) -> None:
-    say(f"Watching {', '.join(names)}; Ctrl-C ends it at the next commit.", err=True)
 
 
 @command(example="drop comments --yes", kept="stopped; the same command deletes what is left")

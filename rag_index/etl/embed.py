@@ -152,11 +152,6 @@ def begin_worker(number: int) -> None:
     _Process.worker = number
 
 
-def is_worker() -> bool:
-    """Return whether this process is a worker of a run."""
-    return _Process.worker is not None
-
-
 def process_embedder(
     settings: EmbedderSettings, identity: EmbedderIdentity, workers: int, home: int | None = None
 ) -> Embedder:
@@ -196,7 +191,7 @@ def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None
     """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`, and
     ShardHalved if earlier tries have shown that it is too much. A `limited` process, such as every worker, ends itself
     if it takes longer than the shard's `limit`: its shard is then tried alone."""
-    limited = is_worker() if limited is None else limited
+    limited = _Process.worker is not None if limited is None else limited
     documents = job.shard.documents
     name = job.shard.index, documents.keys[0] if len(documents) else "", len(documents)
     if (tried := _Process.tried.get(name)) and len(documents) > 1:

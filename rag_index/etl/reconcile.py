@@ -103,7 +103,8 @@ class Comparison:
     def differing(self) -> Matches:
         """Find documents whose points are not as the ledger says, and documents that the store has and the ledger does
         not, unless the source does not have them either."""
-        return self._find(sa.union(self._wrong(), self._unknown()))
+        unknown = sa.select(o.key).where(self._is_mine(orphans), ~self._of_none()).distinct()
+        return self._find(sa.union(self._wrong(), unknown))
 
     def orphans(self) -> Matches:
         """Find points that nothing explains: the ledger has no such document, and neither has the source, if it was
@@ -117,10 +118,6 @@ class Comparison:
         done = (d.collection_id == self._collection.id) & (d.pending == 0) & (d.chunks > 0)
         wrong = t.key.is_(None) | (t.points != d.chunks) | (t.altered > 0)
         return sa.select(d.key).select_from(joined).where(done, wrong)
-
-    def _unknown(self) -> sa.Select[Any]:
-        """Return the query for documents that the ledger does not have, and a scan may have to index."""
-        return sa.select(o.key).where(self._is_mine(orphans), ~self._of_none()).distinct()
 
     def _of_none(self) -> sa.ColumnElement[bool]:
         """Return the condition for points that are of no document."""
@@ -250,7 +247,7 @@ def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) ->
         or bool(ours.get(BY_WORDS)) != bool(row.by_words)
         or ours.get("document_id") != document_id(key)
         or ours.get(CHUNK_HASH) != chunk_hash(point.payload)
-        or (canonical and content_hash(point) != payload_hash)
+        or (canonical and hash_bytes(encode_payload(document_payload(point.payload))).hex() != payload_hash)
     )
 
 
@@ -261,11 +258,6 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
     if not isinstance(key, str) or not key or type(chunk) is not int:
         return None
     return key if point.id == point_id(index, key, chunk) else None
-
-
-def content_hash(point: StoredPoint) -> str:
-    """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
-    return hash_bytes(encode_payload(document_payload(point.payload))).hex()
 
 
 def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[list[StoredPoint]]:

@@ -178,7 +178,7 @@ class Sharder:
         return [*shards, self._next_shard(DocumentBatch.empty())] if len(self._waiting) else shards
 
     def _target(self, given: float) -> float:
-        target = self._full_chars
+        target = min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
         if self._grows:
             first = max(self._least, self.chars_per_second * FIRST_SECONDS)
             target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
@@ -186,10 +186,6 @@ class Sharder:
             left = self._chars + given + self._coming
             target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SHARD_SECONDS))
         return target
-
-    @property
-    def _full_chars(self) -> float:
-        return min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
 
     def _is_full(self, documents: int, target: float) -> bool:
         if self._documents is not None:

@@ -152,7 +152,8 @@ class Window:
         suspects, self._alone = self._alone, []
         with self._record.stopwatch.stage("embed"):
             for shard in suspects:
-                self._write_in_parts(shard)
+                for written in in_parts(shard, lambda one: self._steps.write_alone(self._jobs.job(one, 1), self.to)):
+                    self._commit(written)
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
@@ -214,13 +215,6 @@ class Window:
         self._record.add(written, new=new)
         scan.diff.note_written(written)
         self._hand_over.note(sum(written.chunk_counts))
-
-    def _write_in_parts(self, shard: Shard) -> None:
-        for written in in_parts(shard, self._write_alone):
-            self._commit(written)
-
-    def _write_alone(self, shard: Shard) -> WrittenShard:
-        return self._steps.write_alone(self._jobs.job(shard, 1), self.to)
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:

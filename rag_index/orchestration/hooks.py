@@ -46,7 +46,9 @@ class SearchHooks:
         """Learn what scores mean, again once a collection without a result has doubled, and say that nothing was
         compared if the collection is a first one. Before it has learned, the weights of others stand."""
         if self._gate is not None and first:
-            self._gate.say_nothing_live(record)
+            from rag_index.search.evaluation.gate import NOTHING_LIVE
+
+            record.outcome.say(NOTHING_LIVE)
         if documents := to_learn(ledger, store, collection):
             from rag_index.search.evaluation.calibrate import Learner
 

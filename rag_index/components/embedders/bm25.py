@@ -334,7 +334,7 @@ class Bm25Encoder:
         self._engines = [_engine(language) for language in self.languages]
         self.words = lru_cache(MAX_KNOWN_QUERIES)(self._words)
         self._known = lru_cache(MAX_KNOWN_WORDS)(self.dimensions)
-        self._known_prepared = lru_cache(MAX_KNOWN_WORDS)(self._prepared_dimensions)
+        self._known_prepared = lru_cache(MAX_KNOWN_WORDS)(lambda word: self.dimensions(self._prepared(word)))
         self._known_form = lru_cache(MAX_KNOWN_WORDS)(self._form)
 
     def documents(
@@ -414,9 +414,6 @@ class Bm25Encoder:
 
     def dimensions_of(self, words: Iterable[str]) -> dict[str, frozenset[int]]:
         return {word: self._known(word) for word in words}
-
-    def _prepared_dimensions(self, word: str) -> frozenset[int]:
-        return self.dimensions(self._prepared(word))
 
     def _form(self, word: str) -> frozenset[int | str]:
         plain = without_accents(word)

@@ -101,15 +101,12 @@ class ScanRows(LedgerConnection):
         with self.transaction():
             self.check_scan(self._scan)
             self._write(lost.delete().where(self._is_mine(lost), GONE))
-            for some in self._read_some() if self._reads_some else [sa.true()]:
+            # of some buckets two conditions: SQLite does not look for both at once by the index
+            known = [d.bucket.is_(None), d.bucket.in_(self._read_buckets())] if self._reads_some else [sa.true()]
+            for some in known:
                 gone = rows.where(d.collection_id == collection_id, some, ~self._is_seen(d))
                 self._put_selected(lost, ["scan", "key"], gone)
             return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
-
-    def _read_some(self) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions for documents of which a scan of some buckets knows whether they are gone, each of
-        which the index on buckets answers; SQLite does not look for both at once by it."""
-        return [d.bucket.is_(None), d.bucket.in_(self._read_buckets())]
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
         """Return a page of what is recorded as gone (without hashes) or emptied."""

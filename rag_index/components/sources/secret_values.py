@@ -133,12 +133,8 @@ def looks_secret(value: object) -> bool:
         return False
     text = value.strip()
     is_named = PLACE.fullmatch(text) or UUID.fullmatch(text)
-    return holds_secret(text) or (_RANDOM.fullmatch(text) is not None and not is_named and _is_random(text))
-
-
-def holds_secret(text: str) -> bool:
-    """Return whether a text has a password hash, a token or a key in it, of a kind that shows."""
-    return any(kind.search(text, 0, MAX_SECRET_CHARS) for kind in (_HASH, _KEY))
+    shows = any(kind.search(text, 0, MAX_SECRET_CHARS) for kind in (_HASH, _KEY))
+    return shows or (_RANDOM.fullmatch(text) is not None and not is_named and _is_random(text))
 
 
 def _is_random(text: str) -> bool:

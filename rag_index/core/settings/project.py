@@ -145,10 +145,6 @@ class Settings(BaseModel):
         """Return the folder of an index of source code; a relative one starts at the folder of the settings file."""
         return self.folder / (index.root or Path()).expanduser()
 
-    def golden_file(self, index: IndexSettings) -> Path | None:
-        """Return the golden file of an index's gate, None if it has no gate."""
-        return None if index.gate is None else self.folder / index.gate.queries.expanduser()
-
     @property
     def ledger_url(self) -> URL:
         """Return the URL of the ledger, with a relative SQLite path resolved."""

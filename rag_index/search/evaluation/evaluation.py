@@ -126,7 +126,8 @@ def evaluate(
     """
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
-    answers = ask_indexes(settings, list(wanted), indexes, limit)
+    with Retriever(_patient(settings)) as retriever:
+        answers = retriever.run(_collect(retriever, list(wanted), indexes, limit))
     scopes = tuple(
         _measure(name, judged, settings.dense_weight, metrics, worst)
         for name, judged in _scopes(wanted, answers, indexes).items()
@@ -217,15 +218,6 @@ def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]
     }
 
 
-def ask_indexes(settings: Settings, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
-    """Search these indexes together for each query, with `limit` documents, and return the answers.
-
-    Raises the error of the first query if none of the first few is answered.
-    """
-    with Retriever(_patient(settings)) as retriever:
-        return retriever.run(_collect(retriever, queries, indexes, limit))
-
-
 def ask_collections(
     settings: Settings,
     index: IndexSettings,
@@ -256,7 +248,10 @@ def _patient(settings: Settings) -> Settings:
 
 
 async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
-    """Ask each query, again if its fault may pass. Documents of all groups are found."""
+    """Ask each query, again if its fault may pass. Documents of all groups are found.
+
+    Raises the error of the first query if none of the first few is answered.
+    """
     free = asyncio.Semaphore(QUERIES_AT_ONCE)
 
     async def ask(query: str) -> Answer:

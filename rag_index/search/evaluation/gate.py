@@ -51,9 +51,9 @@ def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
 
     Raises SettingsError if the golden file cannot be used.
     """
-    path = settings.golden_file(index)
-    if path is None or index.gate is None:
+    if index.gate is None:
         return []
+    path = settings.folder / index.gate.queries.expanduser()
     place = f"index {index.name}, [indexes.gate]"
     try:
         queries = read_golden(path, index.name)
@@ -170,7 +170,3 @@ class Gate:
         for note in verdict.notes():
             outcome.say(note)
         return ""
-
-    def say_nothing_live(self, record: RunRecord) -> None:
-        """Say that nothing was compared, since the collection is a first one."""
-        record.outcome.say(NOTHING_LIVE)
