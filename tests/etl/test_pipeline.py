@@ -267,6 +267,9 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step
 def test_a_changed_row_goes_through_few_files(tmp_path, monkeypatch):
     """Whoever follows a row reads the files of the run one after the other."""
     monkeypatch.setattr(window, "TICK_SECONDS", WAIT)  # a busy machine takes longer, in which the steps are told so
+    monkeypatch.setattr(
+        "rag_index.core.reports.progress.INTERVAL_SECONDS", WAIT
+    )  # and they are asked what they wait for
     project = Project(tmp_path / "project").fill(30)
     project.run()
     project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
