@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-import attrs
 import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity
@@ -41,12 +40,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.components.chunking import Chunker
-    from rag_index.components.embedders.bm25 import Bm25Model
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.record import RunRecord
-    from rag_index.core.settings import EmbedderSettings
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
@@ -62,58 +58,13 @@ but not more often than every ten seconds. If somebody searches meanwhile, it co
 logger = logging.getLogger("rag_index.indexing")
 
 
-@attrs.frozen
-class Jobs:
-    """Makes the job of a shard: how it is embedded, and the vectors that are known already."""
-
-    chunker: Chunker
-    embedder: EmbedderSettings
-    identity: EmbedderIdentity
-    bm25: Bm25Model | None
-    reuse: VectorReuse | None
-    wait: float
-
-    @classmethod
-    def of(cls, opened: Opened, scan: Scan) -> Jobs:
-        """Return what makes the jobs of a run."""
-        target, reuse, settings = scan.target, reusable(opened, scan), opened.settings
-        bm25, wait = bm25_model(opened.index), settings.run.wait_for_recovery
-        return cls(target.chunker, settings.embedder, target.identity, bm25, reuse, wait)
-
-    def job(self, shard: Shard, workers: int) -> EmbedJob:
-        """Return the job of a shard, one of whose `workers` will embed it."""
-        documents = shard.documents
-        known = self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
-        return EmbedJob(shard, self.chunker, self.embedder, self.identity, self.bm25, workers, self.wait, known)
-
-
-@attrs.define(eq=False)
-class HandOver:
-    """Lets readers of the embedded store see what the run has written, unless it is a rebuild, which none reads."""
-
-    opened: Opened
-    scan: Scan
-    _points: int = attrs.field(default=0, init=False)
-    _at: float = attrs.field(factory=time.monotonic, init=False)
-
-    def note(self, points: int) -> None:
-        """Take note of points that are committed. Every minute readers get them, and sooner if they are many."""
-        self._points += points
-        waited, store = time.monotonic() - self._at, self.opened.store
-        if waited < MIN_HAND_OVER_SECONDS or self.scan.target.rebuild or not store.embedded:
-            return
-        many = HAND_OVER_SHARE * store.count(self.scan.target.collection.name)
-        if waited >= HAND_OVER_SECONDS or self._points >= many:
-            store.hand_over()
-            self._points, self._at = 0, time.monotonic()
-
-
 class Window:
     """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker`."""
 
     def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
-        self._scan, self._steps, self._jobs, self._record = scan, steps, Jobs.of(opened, scan), record
-        self._hand_over = HandOver(opened, scan)
+        self._opened, self._scan, self._steps, self._record = opened, scan, steps, record
+        self._reuse, self._bm25 = reusable(opened, scan), bm25_model(opened.index)
+        self._points, self._handed_over = 0, time.monotonic()
         self.to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
@@ -152,16 +103,23 @@ class Window:
         suspects, self._alone = self._alone, []
         with self._record.stopwatch.stage("embed"):
             for shard in suspects:
-                for written in in_parts(shard, lambda one: self._steps.write_alone(self._jobs.job(one, 1), self.to)):
+                for written in in_parts(shard, lambda one: self._steps.write_alone(self._job(one, 1), self.to)):
                     self._commit(written)
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
         with record.stopwatch.stage("submit" if steps.started else "embed"):
-            future = steps.write(self._jobs.job(shard, steps.workers), self.to)
+            future = steps.write(self._job(shard, steps.workers), self.to)
         record.metrics.workers = steps.workers if steps.started else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
+
+    def _job(self, shard: Shard, workers: int) -> EmbedJob:
+        """Return the job of a shard, one of whose `workers` will embed it, with the vectors that are known already."""
+        settings, target, documents = self._opened.settings, self._scan.target, shard.documents
+        known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
+        how = target.chunker, settings.embedder, target.identity, self._bm25, workers, settings.run.wait_for_recovery
+        return EmbedJob(shard, *how, known)
 
     def _down_to(self, most: int) -> None:
         while len(self._under_way) > (0 if self._error else max(0, most)):
@@ -214,7 +172,18 @@ class Window:
             new = scan.committer.commit(written)
         self._record.add(written, new=new)
         scan.diff.note_written(written)
-        self._hand_over.note(sum(written.chunk_counts))
+        self._points += sum(written.chunk_counts)
+        self._hand_over_if_due()
+
+    def _hand_over_if_due(self) -> None:
+        """Let readers of the embedded store see what is committed, unless it is a rebuild, which none reads."""
+        waited, store = time.monotonic() - self._handed_over, self._opened.store
+        if waited < MIN_HAND_OVER_SECONDS or self._scan.target.rebuild or not store.embedded:
+            return
+        many = HAND_OVER_SHARE * store.count(self._scan.target.collection.name)
+        if waited >= HAND_OVER_SECONDS or self._points >= many:
+            store.hand_over()
+            self._points, self._handed_over = 0, time.monotonic()
 
 
 def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:

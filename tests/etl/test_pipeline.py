@@ -31,7 +31,6 @@ from rag_index.etl.embed import EmbedJob
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
-from rag_index.etl.window import Jobs
 from rag_index.orchestration import launch
 from tests.project import Project
 
@@ -103,15 +102,15 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
 
 def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatch):
     """A worker may write them to a server before this process hears of it."""
-    job, seen = Jobs.job, []
+    job, seen = window.Window._job, []
 
-    def checked(jobs, shard, workers):
+    def checked(self, shard, workers):
         with closing(Ledger(project.settings.ledger_url)) as ledger:
             rows = ledger.known(ledger.collections("test_notes")[0].id, shard.documents.keys)
         seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
-        return job(jobs, shard, workers)
+        return job(self, shard, workers)
 
-    monkeypatch.setattr(Jobs, "job", checked)
+    monkeypatch.setattr(window.Window, "_job", checked)
     run_with(project)
     assert seen == [True, True, True]
 
