@@ -293,11 +293,8 @@ class _Counting(Progress):
                 yield item
                 self.advance(size(item))
         finally:
+            self._begun = False
             self.finish("")
-
-    def finish(self, sentence: str) -> None:
-        self._begun = False
-        super().finish(sentence)
 
 
 _SHOWN: ContextVar[_Counting | None] = ContextVar("the progress of a command", default=None)
