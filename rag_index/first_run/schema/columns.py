@@ -121,6 +121,13 @@ class ReadColumn:
         return self.role in ("prose", "name")
 
     @property
+    def is_time(self) -> bool:
+        """Return whether it holds times, if only as seconds since 1970."""
+        numbers = [at for at in self.given if at] if self.kind == "number" else []
+        seconds = numbers and all(isinstance(at, int) and at > known.MIN_UNIX_SECONDS for at in numbers)
+        return "time" in (self.kind, self.role) or bool(seconds)
+
+    @property
     def last_word(self) -> str:
         """Return what the name of the column ends with, but for numbers."""
         named = [word for word in words(self.name) if not word.isdigit()]

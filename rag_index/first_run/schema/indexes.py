@@ -18,7 +18,7 @@ from rag_index.first_run.schema.words import words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.first_run.schema.tables import Condition, Relation, Table
+    from rag_index.first_run.schema.tables import Relation, Rule, Table
 
 MAX_NAME_CHARS = 80
 ORDER = (
@@ -115,7 +115,7 @@ class _Rows:
         """Add the columns that people filter by: choices, languages, levels and times."""
         table = self.table
         used = {RESERVED_KEY, *table.references, *table.title_columns, *table.key, *self.text}
-        used |= {name for one in table.conditions if one.through is None for name in one.columns}
+        used |= {one.column for one in table.conditions if one.through is None and one.of is None}
         for name, one in table.columns.items():
             kind = table.columns[name].kind
             if name in used or one.filled < 2 * known.FEW or kind == "bytes":
@@ -128,7 +128,7 @@ class _Rows:
             elif one.role == "number" and 1 < len(levels) <= known.MAX_VALUES and len(levels) * 4 < len(one.values):
                 self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
 
-    def where(self, conditions: Sequence[Condition], *more: str) -> dict[str, str]:
+    def where(self, conditions: Sequence[Rule], *more: str) -> dict[str, str]:
         """Return the condition for the rows that may be shown."""
         told = " AND ".join(filter(None, [*more, *dict.fromkeys(one.sql for one in conditions)]))
         return {"where": told} if told else {}
@@ -178,10 +178,11 @@ class IndexMaker:
         self._taken.add(name)
         return name
 
-    def _note(self, conditions: Sequence[Condition], settings: dict[str, Any]) -> None:
+    def _note(self, conditions: Sequence[Rule], settings: dict[str, Any]) -> None:
         """Note why rows are left out."""
         if settings.get("where"):
-            self.reasons[settings["where"]] = "; ".join(f"hides rows if {one.says}" for one in conditions)
+            said = dict.fromkeys(f"hides rows if {one.says}" for one in conditions)
+            self.reasons[settings["where"]] = "; ".join(said)
 
     def _title(self) -> str:
         """Return the title, with the code by which people know a row before it."""
@@ -206,7 +207,8 @@ class IndexMaker:
         ]
         found = [one for one in found if not {*STATE_LABELS, *known.STATES} & {*words(one.name)}]
         found = [one for one in found if table.columns[one.name].kind == "text"]
-        return [one.name for one in found if not any(one.name in c.columns for c in table.conditions)][:5]
+        says = {rule.column for rule in table.conditions if rule.of is None}
+        return [one.name for one in found if one.name not in says][:5]
 
     def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the payload, and what people filter by of documents and their parts."""
@@ -270,7 +272,7 @@ class IndexMaker:
         found = {"name": label, **{key: made[key] for key in ORDER if made.get(key)}}
         return found | {"payload": [*named], "payload_indexes": named} if named else found
 
-    def _own(self, table: Table, way: Relation) -> list[Condition]:
+    def _own(self, table: Table, way: Relation) -> list[Rule]:
         """Return the conditions of a row between, but for what its document says anyway."""
         return [one for one in table.conditions if one.through is not way]
 

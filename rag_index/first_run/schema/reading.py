@@ -15,8 +15,8 @@ from rag_index.first_run.schema.indexes import IndexMaker
 from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
 from rag_index.first_run.schema.relations import relate
 from rag_index.first_run.schema.screen import CHOSEN
-from rag_index.first_run.schema.tables import Table, read_tables
-from rag_index.first_run.schema.visibility import Rule, answered, conditions, find_rules
+from rag_index.first_run.schema.tables import Rule, Table, read_tables
+from rag_index.first_run.schema.visibility import answered, conditions, find_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -23,17 +23,32 @@ NOTHING = (None, "", 0, "0", -1, "-1")
 """Values that name no row of another table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What rows of a table must meet to be shown, and why the others are not."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """What rows of a table must meet to be shown, by what one column says, or the row that they name."""
 
-    columns: tuple[str, ...]
+    table: Table
+    column: str
+    """The column by whose name a person answers."""
     sql: str
     says: str
+    """Why the others are hidden: `is_private is yes`."""
+    is_open: bool = False
+    values: tuple[tuple[str, int, bool], ...] = ()
+    """The values as people read them, with their rows and whether these are left out."""
     reaches: bool = True
+    """Whether what belongs to a hidden row is hidden, too."""
     bans: bool = False
+    """Whether it says of an account that nobody may see what it wrote."""
+    of: Table | None = None
+    """The table whose rows are left out, if another one lists them."""
     through: Relation | None = None
     """What names a hidden row, if another table hides this one."""
+
+    @property
+    def place(self) -> str:
+        """Return the column as TABLE.COLUMN."""
+        return f"{self.table.name}.{self.column}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +124,7 @@ class Table:
     key: list[str]
     parents: list[Relation] = field(default_factory=list)
     children: list[Relation] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
+    conditions: list[Rule] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -267,12 +282,9 @@ class Table:
     @cached_property
     def written(self) -> bool:
         """Return whether rows came one by one: at different minutes, as one of their times says."""
-        for one in self.columns.values():
+        for one in [one for one in self.columns.values() if one.is_time]:
             values = [value for value in one.values if value not in NOTHING]
-            numbers = one.role == "number" and all(isinstance(n, int) and n > known.MIN_UNIX_SECONDS for n in values)
-            minutes = len({str(at)[:16] for at in values})
-            own = max(known.MIN_ROWS, 2 * known.FEW * len(values))
-            if (one.role == "time" or numbers) and minutes >= own:
+            if len({str(at)[:16] for at in values}) >= max(known.MIN_ROWS, 2 * known.FEW * len(values)):
                 return True
         return False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,63 +19,21 @@ from rag_index.errors import SettingsError
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.catalog import literal
 from rag_index.first_run.schema.columns import is_readable
-from rag_index.first_run.schema.tables import NOTHING, Condition, Table, listed
+from rag_index.first_run.schema.tables import NOTHING, Rule, Table, listed
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
     from rag_index.first_run.schema.columns import ReadColumn
     from rag_index.first_run.schema.tables import Relation
 
 _SAYS = known.HIDE | known.SHOW | known.ON | known.OFF
-_FILLERS = known.STATES | {
-    "from",
-    "for",
-    "flag",
-    "search",
-    "everyone",
-    "website",
-    "only",
-    "people",
-    "index",
-    "soft",
-    "publicly",
-}
-"""Words that say nothing beside those that hide or show, with all words of up to three letters."""
+_SURE = known.HIDE | known.SHOW
 _PAIR = re.compile(r'"(\w+)"\s*:\s*(true|false|"[^"]*"|-?\d+)')
-_NO_VALUE = {None: "empty", "": "empty", True: "yes", False: "no", "{}": "empty", "[]": "empty", "null": "empty"}
 _ACCOUNTS = known.HIDE - {"deleted", "delete", "removed"}
 """Words that hide what an account wrote: what one wrote who has left is shown as before."""
-Value = tuple[str, Any, int]
-"""A value as people read it, as the database has it, and its rows."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rule:
-    """Rows of a table that are left out for what one column says, the column by whose name a person answers."""
-
-    table: Table
-    column: str
-    sql: str
-    """What rows must meet to be shown."""
-    says: str
-    """Why the others are hidden: `is_private is yes`."""
-    is_open: bool = False
-    values: tuple[tuple[str, int, bool], ...] = ()
-    """The values as people read them, with their rows and whether these are left out."""
-    reaches: bool = True
-    """Whether what belongs to a hidden row is hidden, too."""
-    of: Table | None = None
-    """The table whose rows are left out, if another one lists them."""
-    bans: bool = False
-    """Whether it says of an account that nobody may see what it wrote."""
-
-    @property
-    def place(self) -> str:
-        """Return the column as TABLE.COLUMN."""
-        return f"{self.table.name}.{self.column}"
 
 
 # --- What names and values say ---
@@ -84,15 +42,25 @@ class Rule:
 @lru_cache(maxsize=20_000)
 def _known_words(word: str) -> tuple[str, ...]:
     """Return the known words of which a word consists, such as un, published; () if it does not."""
-    if word in _SAYS | known.NOT | _FILLERS:
+    if word in _SAYS | known.NOT | known.FILLERS:
         return (word,)
     for end in range(len(word) - 2, 1, -1):
         begin, rest = word[:end], word[end:]
-        short = begin in known.PERSONS | known.READERS or begin in ("is", "to", "in", "by")
         negates = begin in ("non", "un", "in", "dis", "not", "de")
-        if (negates or short or begin in _SAYS | _FILLERS) and (found := _known_words(rest)):
-            return ("not", *found) if negates else (begin, *found)
+        fits = negates or begin in known.PERSONS | known.READERS | _SAYS | known.FILLERS | {"is", "to", "in", "by"}
+        if fits and (found := _known_words(rest)):
+            return ("not" if negates else begin, *found)
     return ()
+
+
+def _parts(named: Iterable[str]) -> list[str]:
+    """Return words with those that are known inside of them: `unpublished` is not, published."""
+    return [part for word in named for part in (_known_words(word) or (word,))]
+
+
+def _is_for_persons(parts: Iterable[str]) -> bool:
+    """Return whether words such as only or required stand beside persons: `members_only`, `login_required`."""
+    return bool((known.READERS | known.PERSONS) & {*map(singular, parts)})
 
 
 def sense_of(named: Sequence[str]) -> tuple[bool, set[str]] | None:
@@ -101,20 +69,20 @@ def sense_of(named: Sequence[str]) -> tuple[bool, set[str]] | None:
     >>> sense_of(("is", "not", "public"))
     (True, set())
     """
-    parts = [part for word in named for part in (_known_words(word) or (word,))]
+    parts = _parts(named)
     said, rest, negated = list[tuple[bool, bool]](), set[str](), False
     for word in parts:
         if word in _SAYS:
-            said.append(((word in known.HIDE | known.OFF) != negated, word in known.HIDE | known.SHOW))
+            said.append(((word in known.HIDE | known.OFF) != negated, word in _SURE))
             negated = False
         elif word in known.NOT:
             negated = not negated
-        elif word not in _FILLERS and len(word) > 3:
+        elif word not in known.FILLERS and len(word) > 3:
             rest.add(word)
-    if not said and {"only", "required"} & {*parts} and (known.READERS | known.PERSONS) & {*map(singular, rest)}:
+    if not said and {"only", "required"} & {*parts} and _is_for_persons(rest):
         return True, set()
     if not said and known.NOT & {*parts} and {"search", "index"} & {*parts}:
-        said = [(True, True)]
+        return True, rest
     strong = [hides for hides, sure in said if sure]
     return (any(strong or [hides for hides, _ in said]), rest) if said else None
 
@@ -122,12 +90,12 @@ def sense_of(named: Sequence[str]) -> tuple[bool, set[str]] | None:
 def hides(value: str, noun: Sequence[str]) -> bool | None:
     """Return whether a value is of what is hidden, or of what all may see; None if it says neither."""
     text = value.strip().lower()
-    parts = [part for word in words(text) for part in (_known_words(word) or (word,))]
-    filler = known.REPLIES | known.CONTAINERS | _FILLERS | known.NOT | {*noun, "post", "page", "only", "mode"}
+    parts = _parts(words(text))
+    filler = known.REPLIES | known.CONTAINERS | known.FILLERS | known.NOT | {*noun, "post", "page", "only", "mode"}
     rest = {word for word in parts if not {word, singular(word)} & filler}
     if rest and rest <= known.DIRECT | {"personal"} and known.ROOMS & {*noun}:
         return True
-    if "only" in parts and (known.READERS | known.PERSONS) & {*map(singular, parts)}:
+    if "only" in parts and _is_for_persons(parts):
         return True
     for some, hidden in ((known.HIDE | {"inherit", "future"}, True), (known.SHOW | {"everyone"}, False)):
         if text in some or (rest and {singular(word) for word in rest} | rest <= some | {singular(w) for w in some}):
@@ -140,13 +108,14 @@ class _Look:
 
     def __init__(self, catalog: DatabaseCatalog, table: Table, column: ReadColumn) -> None:
         self.catalog, self.table, self.column = catalog, table, column
-        self.sql, self.kind = column.sql, column.kind
+        self.sql, self.kind, self.is_time = column.sql, column.kind, column.is_time
         self.named = table.named[column.name]
+        self.name = {*map(singular, self.named), *self.named}
+        self.ways = [one for one in table.parents if one.column == column.name]
         own = {*table.noun, *words(table.source.name)}
         self.sense = sense_of([word for word in self.named if word not in own or sense_of((word,))])
-        if self.sense and (self.named[-1] in ("count", "number", "reason", "level") or {*self.named} & known.REMARKS):
+        if self.named[-1] in ("count", "number", "reason", "level") or {*self.named} & known.REMARKS:
             self.sense = None
-        self.name = {*map(singular, self.named)} | {*self.named}
         if table.is_people and known.BANNED & self.name and not known.NOT & self.name:
             self.sense = (True, set())
 
@@ -155,17 +124,9 @@ class _Look:
         """Return the rows of each value, of all rows if they can be counted; nothing if there are many values."""
         return self.catalog.counts(self.table.source, self.column.source)
 
-    @property
-    def rows(self) -> int:
-        return max(1, self.counts.total())
-
-    @cached_property
-    def is_time(self) -> bool:
-        given = self.column.given
-        seconds = self.kind == "number" and all(
-            isinstance(at, int) and at > known.MIN_UNIX_SECONDS for at in given if at
-        )
-        return self.kind == "time" or self.column.role == "time" or (seconds and any(given))
+    def share(self, values: Iterable[Any]) -> float:
+        """Return the share of the rows that have one of these values."""
+        return sum(self.counts[value] for value in values) / max(1, self.counts.total())
 
     @cached_property
     def is_flag(self) -> bool:
@@ -184,14 +145,13 @@ class _Look:
     @property
     def as_text(self) -> str:
         """Return the column in SQL so that it can be compared with a text."""
-        name = self.catalog.connection.dialect.name
-        cast = {"sqlite": "CAST({} AS TEXT)", "postgresql": "CAST({} AS TEXT)"}.get(name, "CAST({} AS CHAR)")
-        return cast.format(self.sql) if self.kind in ("json", "bytes", "id", "other") else self.sql
+        cast = "TEXT" if self.catalog.connection.dialect.name in ("sqlite", "postgresql") else "CHAR"
+        return f"CAST({self.sql} AS {cast})" if self.kind in ("json", "bytes", "id", "other") else self.sql
 
     @cached_property
     def labels(self) -> dict[Any, str]:
         """Return what the rows are called that the column names."""
-        way = next((one for one in self.table.parents if one.column == self.column.name and not one.type_column), None)
+        way = next((one for one in self.ways if not one.type_column), None)
         if way is None or way.parent.title not in way.parent.columns:
             return {}
         keys = way.parent.columns[way.pairs[0][1]].values
@@ -199,46 +159,43 @@ class _Look:
 
     def spoken(self, value: Any) -> str:
         """Return a value as people read it."""
-        if isinstance(value, str) and not value.strip():
+        if value is None or (isinstance(value, str) and value.strip() in ("", "{}", "[]", "null")):
             return "empty"
-        if self.is_flag and value is not None:
+        if self.is_time:
+            return "set"
+        if self.is_flag or isinstance(value, bool):
             return "yes" if str(value).lower() in known.YES else "no"
-        said = (
-            _NO_VALUE[value] if value is None or (isinstance(value, str | bool) and value in _NO_VALUE) else str(value)
-        )
-        return f"{value} {self.labels[value]}" if value in self.labels else said
+        return f"{value} {self.labels[value]}" if value in self.labels else str(value)
 
     @property
-    def values(self) -> list[Value]:
-        """Return the values with their rows, the most common first; of a time whether it is set."""
+    def values(self) -> list[tuple[str, Any, int]]:
+        """Return the values as people read them, as the database has them, and their rows, the most common first; of a
+        time whether it is set."""
         if self.is_time:
             empty = self.catalog.rows_that(self.table.source, self.unset) or 0
             return [("empty", None, empty), ("set", True, max(0, self.table.rows - empty))]
         return [(self.spoken(value), value, rows) for value, rows in self.counts.most_common()]
 
-    def without(self, values: Sequence[Any]) -> str:
-        """Return in SQL that a row has none of these values."""
-        filled = [value for value in values if value not in (None, "")]
-        if self.is_time:
-            return f"NOT ({self.unset})" if None in values else self.unset
-        parts = [f"({self.as_text} IS NULL OR {self.as_text} NOT IN ({listed(filled)}))"] if filled else []
-        return " AND ".join([*parts, *([f"{self.sql} IS NOT NULL"] if len(filled) < len(values) else [])])
-
     def rule(self, sql: str, says: str, hidden: Sequence[Any] = (), *, is_open: bool = False) -> Rule:
         """Return a rule by which rows with the hidden values are left out."""
         found: dict[str, tuple[int, bool]] = {}
-        for said, value, rows in self.values if self.is_time or len(self.counts) <= known.MAX_CHOICES else ():
+        for said, value, rows in self.values:
             found[said] = (found.get(said, (0, False))[0] + rows, value in hidden)
         values = tuple((said, rows, out) for said, (rows, out) in found.items())
         named = {*self.named, *(word for said, _, out in values if out for word in words(said))}
-        return Rule(
-            self.table, self.column.name, sql, f"{self.column.name} {says}", is_open, values,
-            bans=bool((known.BANNED | (_ACCOUNTS if self.table.is_accounts else frozenset())) & named),
-        )  # fmt: skip
+        bans = bool((known.BANNED | (_ACCOUNTS if self.table.is_accounts else frozenset())) & named)
+        says = f"{self.column.name} {says}"
+        return Rule(self.table, self.column.name, sql, says, is_open=is_open, values=values, bans=bans)
 
     def among(self, values: Sequence[Any], *, is_open: bool = False) -> Rule:
         """Return the rule that leaves out rows with these values."""
-        return self.rule(self.without(values), f"is {self.said(values)}", values, is_open=is_open)
+        filled = [value for value in values if value not in (None, "")]
+        if self.is_time:
+            sql = f"NOT ({self.unset})" if None in values else self.unset
+        else:
+            parts = [f"({self.as_text} IS NULL OR {self.as_text} NOT IN ({listed(filled)}))"] if filled else []
+            sql = " AND ".join([*parts, *([f"{self.sql} IS NOT NULL"] if len(filled) < len(values) else [])])
+        return self.rule(sql, f"is {self.said(values)}", values, is_open=is_open)
 
     def only(self, values: Sequence[Any], *, is_open: bool = False) -> Rule:
         """Return the rule that leaves out rows with any other value."""
@@ -247,12 +204,11 @@ class _Look:
         parts = [f"{self.as_text} IN ({listed(filled)})"] if filled else []
         sql = " OR ".join([*parts, *([self.unset] if len(filled) < len(values) else [])])
         says = f"is {self.said(hidden)}" if hidden else f"is not {self.said(values)}"
-        return self.rule(f"({sql})" if len(filled) < len(values) and filled else sql, says, hidden, is_open=is_open)
+        return self.rule(f"({sql})" if " OR " in sql else sql, says, hidden, is_open=is_open)
 
     def said(self, values: Sequence[Any]) -> str:
-        spoken = (lambda value: "set" if value else "empty") if self.is_time else self.spoken
-        texts = [*dict.fromkeys(map(spoken, values))]
-        return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}" if texts else "empty"
+        texts = [*dict.fromkeys(map(self.spoken, values))]
+        return " or ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]])) or "empty"
 
 
 # --- What the columns of a table say ---
@@ -265,14 +221,12 @@ def find_rules(catalog: DatabaseCatalog, tables: Sequence[Table]) -> list[Rule]:
     for table in [one for one in tables if one.rows]:
         for column in table.columns.values():
             made = _column_rule(_Look(catalog, table, column), plurals)
-            found += [made] if made and not (table.is_label and _hides_all(catalog, made)) else []
+            # a flag that is the same in all rows of a label's table says nothing of what carries it
+            if made and not (table.is_label and catalog.rows_that(table.source, made.sql) == 0):
+                found.append(made)
         found += [*_called_hidden(table), *_calendar(table, catalog), *_pictures(table), *_older_versions(table)]
         found += _beside(catalog, table)
     return found
-
-
-def _hides_all(catalog: DatabaseCatalog, rule: Rule) -> bool:
-    return catalog.rows_that(rule.table.source, rule.sql) == 0
 
 
 def _column_rule(look: _Look, plurals: set[str]) -> Rule | None:
@@ -282,22 +236,16 @@ def _column_rule(look: _Look, plurals: set[str]) -> Rule | None:
         return None
     if span := _span(look):
         return span
-    if look.sense and _is_about_something_else(look, plurals):
-        return None
+    others = {word for name, one in table.named.items() if name != column.name for word in one}
+    if look.sense and (look.sense[1] - _own_words(look)) & (known.PERSONAL | plurals | others):
+        return None  # another thing is hidden: the row's comments, its phone
     if found := _set(look):
         return found
     if column.role in ("prose", "secret", "personal"):
         return None
-    if column.name in table.references and column.role != "flag":
-        return _of_groups(look) or _exception(look)
-    return _flag(look) or _state(look) or _json(look) or _minority(look) or _of_groups(look) or _exception(look)
-
-
-def _is_about_something_else(look: _Look, plurals: set[str]) -> bool:
-    """Return whether the rest of a name says that another thing is hidden: the row's comments, its phone."""
-    _, rest = look.sense or (False, set())
-    others = {word for name, one in look.table.named.items() if name != look.column.name for word in one}
-    return bool((rest - _own_words(look)) & (known.PERSONAL | plurals | others))
+    names_rows = column.name in table.references and column.role != "flag"
+    finders = (_exception,) if names_rows else (_flag, _state, _json, _minority, _exception)
+    return next(filter(None, (find(look) for find in finders)), None)
 
 
 def _own_words(look: _Look) -> set[str]:
@@ -313,20 +261,18 @@ def _flag(look: _Look) -> Rule | None:
     no = [value for value in look.counts if value is not None and str(value).lower() in known.NO]
     yes = [value for value in look.counts if value is not None and value not in no]
     if look.sense is None or _rest(look):
-        held = known.HELD & {*look.name} and {"accepted"}.isdisjoint(look.name)
-        return look.among(yes) if held and _is_written(look.table) and yes and _share(look, yes) <= known.HALF else None
+        held = known.HELD & look.name and "accepted" not in look.name and yes and _is_written(look.table)
+        return look.among(yes) if held and look.share(yes) <= known.HALF else None
     hidden = look.sense[0]
-    weak = not (known.HIDE | known.SHOW | known.BANNED) & {
-        part for word in look.named for part in (_known_words(word) or (word,))
-    }
-    share = _share(look, yes if hidden else [*no, None])
-    if (weak and share > known.HALF) or (not hidden and not yes and not known.SHOW & {*look.named}):
-        return None  # whether a thing is in use, or what nobody set: such rows are looked for all the same
+    weak = not (_SURE | known.BANNED) & {*_parts(look.named)}
+    if weak and look.share(yes if hidden else [*no, None]) > known.HALF:
+        return None  # whether a thing is in use: such rows are looked for all the same
+    if not hidden and not yes and not known.SHOW & {*look.named}:
+        return None  # what nobody set
     one = {"bool": "true", "number": "1"}.get(look.kind)
-    reaches = "search" not in look.name
     if hidden:
-        sql = look.unset if one else look.without(yes or ["1", "Y", "true"])
-        return replace(look.rule(sql, "is yes", yes), reaches=reaches)
+        made = look.rule(look.unset, "is yes", yes) if one else look.among(yes or ["1", "Y", "true"])
+        return replace(made, says=f"{look.column.name} is yes", reaches="search" not in look.name)
     if look.kind == "number" and yes and 1 not in yes:
         return None
     sql = f"{look.sql} = {one}" if one else f"{look.sql} IN ({listed(yes or ['1'])})"
@@ -335,13 +281,8 @@ def _flag(look: _Look) -> Rule | None:
 
 def _rest(look: _Look) -> set[str]:
     """Return the words of a name that were not understood."""
-    rest = look.sense[1] if look.sense else set()
-    rest = rest - _own_words(look) - {"date", "time", "timestamp"}
+    rest = (look.sense[1] if look.sense else set()) - _own_words(look) - {"date", "time", "timestamp"}
     return {word for word in rest if singular(word) not in known.PERSONS} if {"to", "for"} & {*look.named} else rest
-
-
-def _share(look: _Look, values: Sequence[Any]) -> float:
-    return sum(look.counts[value] for value in values) / look.rows
 
 
 def _is_written(table: Table) -> bool:
@@ -355,11 +296,9 @@ def _set(look: _Look) -> Rule | None:
     if column.role == "secret":
         few = {"password", "passwd"} & look.name and 0 < column.filled <= 2 * known.FEW
         return look.rule(look.unset, "is set: readers have to know it") if few else None
-    why = (
-        sense_of([word for word in look.named if word not in known.REMARKS]) if known.REMARKS & {*look.named} else None
-    )
+    why = known.REMARKS & {*look.named} and sense_of([word for word in look.named if word not in known.REMARKS])
     sense, few = (look.sense or why), 0 < column.filled <= known.SOME
-    if sense is None or (_rest(look) and not why):
+    if not sense or (_rest(look) and not why):
         return None
     if sense[0] and (look.is_time or last in ("at", "on") or (few and (last in ("id", "by") or why))):
         return look.rule(look.unset, "is set", [True])
@@ -371,22 +310,19 @@ def _span(look: _Look) -> Rule | None:
     """Return the rule of times such as `valid_to` and `publish_at`, unless it would hide more than half."""
     if not look.is_time or (look.kind == "text" and look.catalog.connection.dialect.name != "sqlite"):
         return None
-    name, parts = look.name, [part for word in look.named for part in (word, *re.findall("until|embargo|expire", word))]
-    ends = bool(known.UNTIL & {*parts} and (known.BETWEEN & name or {"expires", "expiry", "expiration"} & name))
-    ends = ends or "expire" in parts
-    starts = not ends and bool((known.FROM & {*parts} and known.BETWEEN & name) or {"embargo"} & {*parts})
-    starts = starts or bool(not ends and {"until"} & {*parts} and (known.HIDE | {"embargo"}) & name)
+    name, parts = look.name, {*look.named, *re.findall("until|embargo|expire", " ".join(look.named))}
+    between, hidden = known.BETWEEN & name, (known.HIDE | {"embargo"}) & name
+    ends = "expire" in parts or (known.UNTIL & parts and (between or {"expires", "expiry", "expiration"} & name))
+    starts = not ends and ((known.FROM & parts and between) or "embargo" in parts or ("until" in parts and hidden))
     if not (ends or starts):
         return None
-    now, given = datetime.now(UTC), [at for at in look.column.given if at]
-    in_seconds = look.kind == "number"
-    past = [(at <= now.timestamp()) if in_seconds else str(at) <= now.isoformat(" ") for at in given]
-    hidden = sum(one == ends for one in past) / max(1, len(look.column.values))
-    if hidden > known.HALF or (starts and not hidden):
+    now, in_seconds = datetime.now(UTC), look.kind == "number"
+    past = [(at <= now.timestamp()) if in_seconds else str(at) <= now.isoformat(" ") for at in look.column.given if at]
+    out = sum(one == bool(ends) for one in past) / max(1, len(look.column.values))
+    if out > known.HALF or (starts and not out):
         return None  # a time of publication that is past for all: `_set` says whether it may be empty
     compared = f"{look.sql} {'>' if ends else '<='} {look.catalog.seconds_now if in_seconds else 'CURRENT_TIMESTAMP'}"
-    drafts = starts and {"publish", "published", "release"} & name and known.HALF <= look.column.filled < 1
-    if drafts:
+    if starts and {"publish", "published", "release"} & name and known.HALF <= look.column.filled < 1:
         return look.rule(compared, "is to come, or empty")
     return look.rule(f"({look.unset} OR {compared})", f"is {'past' if ends else 'to come'}")
 
@@ -396,33 +332,25 @@ def _state(look: _Look) -> Rule | None:
     values = [value for value in look.counts if isinstance(value, str) and value.strip()]
     if look.kind != "text" or not values or max(map(len, values)) > known.MIN_PROSE_CHARS:
         return None
+    noun, is_people = {*look.table.noun}, look.table.is_people
     senses = {value: hides(value, look.table.noun) for value in values}
-    senses |= {value: True for value in values if look.table.is_people and known.BANNED & {*words(value)}}
+    senses |= {value: True for value in values if is_people and known.BANNED & {*words(value)}}
     public, hidden = ([value for value in values if senses[value] is one] for one in (False, True))
+    if not ((known.STATES | known.SECRECY) & {*look.named[-2:]} or (look.sense and not _rest(look))):
+        sure = known.SURE | {"only"} | (known.DIRECT if known.ROOMS & noun else set())
+        few = [value for value in hidden if sure & {*map(singular, words(value))}]
+        return look.among(few) if few and look.share(few) <= known.HALF and not is_people else None
+    if look.sense and not look.sense[0] and not public and known.NO & {*map(str.lower, values)}:
+        public = [value for value in values if value.lower() in known.YES]  # `comment_approved` is 0, 1 or spam
     held = [value for value in values if known.HELD & {*words(value)}]
-    if (known.STATES | known.SECRECY) & {*look.named[-2:]} or (look.sense and not _rest(look)):
-        if (
-            look.sense and not look.sense[0] and not public and known.NO & {*map(str.lower, values)}
-        ):  # `comment_approved` is 0, 1 or spam
-            public = [value for value in values if value.lower() in known.YES]
-        if held and _is_written(look.table):
-            return look.only(public + [value for value in held if "accepted" in words(value)]) if public or any(
-                "accepted" in words(value) for value in held) else look.among([*hidden, *held])  # fmt: skip
-        if public and not known.WORK & {*look.table.noun}:
-            return look.only(public) if len(public) < len(values) or not hidden else None
-        return (
-            look.among(hidden) if hidden and not (_is_published(look) and _share(look, hidden) > known.HALF) else None
-        )
-    sure = known.SURE | known.DIRECT if known.ROOMS & {*look.table.noun} else known.SURE
-    few = [value for value in hidden if (sure | {"only"}) & {*map(singular, words(value))}]
-    return look.among(few) if few and _share(look, few) <= known.HALF and not look.table.is_people else None
-
-
-def _is_published(look: _Look) -> bool:
-    """Return whether another state says which rows are public: that most are drafts is then a state of work."""
-    others = [one for name, one in look.table.columns.items() if name != look.column.name and one.role == "choice"]
-    states = [one for one in others if (known.STATES | known.SECRECY) & {one.last_word}]
-    return any(hides(text, look.table.noun) is False for one in states for text in {*one.texts})
+    if held and _is_written(look.table):
+        public += [value for value in held if "accepted" in words(value)]
+        return look.only(public) if public else look.among([*hidden, *held])
+    if public and not known.WORK & noun:
+        return look.only(public)
+    others = [one for one in look.table.columns.values() if (known.STATES | known.SECRECY) & {one.last_word}]
+    published = any(hides(text, look.table.noun) is False for one in others for text in {*one.texts} - {*values})
+    return look.among(hidden) if hidden and not (published and look.share(hidden) > known.HALF) else None
 
 
 def _json(look: _Look) -> Rule | None:
@@ -430,12 +358,11 @@ def _json(look: _Look) -> Rule | None:
     if look.kind != "json" and look.column.form != "json":
         return None
     found: dict[str, str] = {}
-    for value in look.column.given:
-        for pair in _PAIR.finditer(str(value)):
-            sense, said = sense_of(words(pair[1])), pair[2].strip('"').lower()
-            named = (known.STATES | known.SECRECY) & {*words(pair[1])} and hides(said, look.table.noun)
-            if named or (sense and not sense[1] and (said in known.YES if sense[0] else said in known.NO)):
-                found[pair[0]] = f"{pair[1]} {said}"
+    for pair in (pair for value in look.column.given for pair in _PAIR.finditer(str(value))):
+        sense, said = sense_of(words(pair[1])), pair[2].strip('"').lower()
+        named = (known.STATES | known.SECRECY) & {*words(pair[1])} and hides(said, look.table.noun)
+        if named or (sense and not sense[1] and said in (known.YES if sense[0] else known.NO)):
+            found[pair[0]] = f"{pair[1]} {said}"
     if not 0 < len(found) <= known.MAX_VALUES:
         return None
     like = [f"COALESCE({look.as_text}, '') NOT LIKE {literal(f'%{pair}%')}" for pair in found]
@@ -443,59 +370,53 @@ def _json(look: _Look) -> Rule | None:
 
 
 def _minority(look: _Look) -> Rule | None:
-    """Return the rule of a column that says nothing but who may see a row, in values that are not understood, and of
-    codes of rooms: all but the most common value are left out."""
+    """Return the rule of a column that says nothing but who may see a row, in values that are not understood, of codes
+    of rooms, and of groups: all but the most common value are left out, and what names a group."""
     named = {*look.named[-2:]} - {"level", "code", "type", "id"}
-    secret = {*look.named[-1:], *sorted(named)} & known.SECRECY and not {"policy"} & named - {"archive", "policy"}
+    secret = {look.named[-1], *named} & known.SECRECY
     short = all(len(str(one)) <= 2 for one in look.counts)
     rooms = known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]} and short
-    if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
-        return None
-    ((most, rows), *_) = look.counts.most_common(1)
-    sure = bool(secret) and not {"scope", "policy", "audience"} & named
-    return look.only([most]) if sure or rows > known.HALF * look.rows else None
-
-
-def _of_groups(look: _Look) -> Rule | None:
-    """Return the rule of a column that names groups: rows that name one are for few, if most name none."""
-    ways = [one for one in look.table.parents if one.column == look.column.name]
-    noun = ways[0].parent.noun if ways else look.named
-    empty = sum(rows for value, rows in look.counts.items() if value in (*NOTHING, "[]", "{}"))
-    named = known.GROUPS & {singular(noun[-1])} or {"acl", "permission", "usergroup"} & {*look.name}
-    if not named or not look.counts or not known.HALF <= empty / look.rows < 1:
-        return None
+    groups = known.GROUPS & {singular(look.named[-1])} or {"acl", "permission", "usergroup"} & look.name
+    few = 1 < len(look.counts) <= known.MAX_VALUES
+    if few and (secret or rooms):
+        usual = [look.counts.most_common(1)[0][0]]
+        sure = secret and not {"scope", "policy", "audience"} & named
+        return look.only(usual) if sure or look.share(usual) > known.HALF else None
     nothing = [value for value in look.counts if value in (*NOTHING, "[]", "{}")]
-    return look.only(nothing, is_open=bool(ways)) if not ways or empty >= known.NEARLY_ALL * look.rows else None
+    return look.only(nothing) if groups and nothing and known.HALF <= look.share(nothing) < 1 else None
 
 
 def _exception(look: _Look) -> Rule | None:
     """Return the open rule of a column with a value that nearly all rows have: the others are left out."""
-    column, ways = look.column, [one for one in look.table.parents if one.column == look.column.name]
+    column, noun, ways = look.column, {*look.table.noun}, look.ways
     labels = [one for one in ways if one.parent is not look.table and not one.parent.is_people and not one.parent.prose]
     about: frozenset[str] = known.SHOWN | known.WRITERS | known.PERSONAL | known.MIME | known.CODE_NAMES | known.ORDERS
-    about |= (known.REPLIES - {*look.table.noun}) | (known.BROUGHT - known.GROUPS - known.STATES)
+    about |= (known.REPLIES - noun) | (known.BROUGHT - known.GROUPS - known.STATES)
     if (about & look.name and not known.HELD & look.name) or look.named[-1] in known.SAID or look.table.is_people:
         return None
-    if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways) or column.role == "locale":
+    if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways):
         return None
-    if known.WORK & {*look.table.noun} and (ways or (known.HELD | known.STATES) & look.name):
+    if known.WORK & noun and (ways or (known.HELD | known.STATES) & look.name):
         return None
-    if not look.is_time and not (look.is_flag or column.role in ("choice", "code", "number", "name", "other")):
+    if not (look.is_time or look.is_flag or column.role in ("choice", "code", "number", "name", "other")):
         return None
     values = look.values
-    if not 1 < len(values) <= known.MAX_VALUES + 1:
+    groups = any(known.GROUPS & {one.parent.noun[-1]} for one in labels)
+    if not 1 < len(values) <= (known.MAX_CHOICES if groups else known.MAX_VALUES + 1):
         return None
     (_, most, rows), *others = sorted(values, key=lambda one: -one[2])
-    whole = rows + sum(one[2] for one in others)
-    states = [value for _, value, _ in others if value not in NOTHING]
-    plain = all(isinstance(one, str) or (one == int(one) and abs(one) < known.PROSE) for one in states)
-    plain = plain and all(len(str(one)) <= known.MAX_CODE_CHARS for one in states)
-    plain = plain and not any(" " in one and one != one.lower() for one in states if isinstance(one, str))
+    whole = sum(one[2] for one in values)
+    plain = groups or all(_is_plain(value) for _, value, _ in others if value not in NOTHING)
     if not known.NEARLY_ALL * whole <= rows < whole or not plain:
         return None
-    if look.is_time:
-        return look.among([others[0][1]], is_open=True)
-    return look.only([most], is_open=True)
+    return look.among([others[0][1]], is_open=True) if look.is_time else look.only([most], is_open=True)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value may be that of a state: a short text that is no name, a small whole number."""
+    if not isinstance(value, str):
+        return bool(value == int(value) and abs(value) < known.PROSE)
+    return len(value) <= known.MAX_CODE_CHARS and not (" " in value and value != value.lower())
 
 
 def answered(catalog: DatabaseCatalog, table: Table, column: ReadColumn, values: Sequence[str]) -> Rule:
@@ -506,15 +427,14 @@ def answered(catalog: DatabaseCatalog, table: Table, column: ReadColumn, values:
         SettingsError: the column has no such value.
     """
     look = _Look(catalog, table, column)
-    told = {str(name).lower(): value for said, value, _ in look.values for name in (value, said)}
-    told |= {said.lower(): value for said, value, _ in look.values}
+    told = {str(one[place]).lower(): one[1] for place in (1, 0) for one in look.values}
     for value in values:
         if value.lower() not in told and (look.counts or value not in map(str, column.given)):
             some = ", ".join([one[0] for one in look.values][: known.MAX_VALUES]) or "many values"
             raise SettingsError(f"{table.name}.{column.name} is never {value}: it is {some}")
     if values:
         return replace(look.among([told.get(value.lower(), value) for value in values]), bans=True)
-    common = [value for value, rows in look.counts.most_common(1) if rows > known.HALF * look.rows]
+    common = [value for value, _ in look.counts.most_common(1) if look.share([value]) > known.HALF]
     if look.is_time or not common or common[0] in NOTHING:
         return replace(look.rule(look.unset, "is set", [True]), bans=True)
     return replace(look.only(common), bans=True)
@@ -562,12 +482,13 @@ def _names_a_secret(name: str) -> bool:
 
 def _calendar(table: Table, catalog: DatabaseCatalog) -> Iterator[Rule]:
     """Yield the rules that leave out events whose class in their own text is not public."""
-    for name in [name for name, read in table.columns.items() if read.is_calendar]:
-        text = _Look(catalog, table, table.columns[name]).as_text
-        if table.columns[name].kind == "bytes" and catalog.connection.dialect.name == "postgresql":
-            text = f"ENCODE({table.columns[name].sql}, 'escape')"
-        told = [f"COALESCE({text}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
-        yield Rule(table, name, " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")
+    for name, column in table.columns.items():
+        if column.is_calendar:
+            text = _Look(catalog, table, column).as_text
+            if column.kind == "bytes" and catalog.connection.dialect.name == "postgresql":
+                text = f"ENCODE({column.sql}, 'escape')"
+            told = [f"COALESCE({text}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
+            yield Rule(table, name, " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")
 
 
 def _pictures(table: Table) -> Iterator[Rule]:
@@ -575,11 +496,10 @@ def _pictures(table: Table) -> Iterator[Rule]:
     files = [name for name in table.texts if table.columns[name].kind == "bytes"]
     for column in table.columns.values() if files and len(files) >= len(table.prose) else ():
         kinds = {value for value in column.given if isinstance(value, str)}
-        if not known.MIME & {*words(column.name)[-1:], "".join(words(column.name)[-2:])} or not kinds:
-            continue
-        if all("/" in kind for kind in kinds):
-            rows = [(kind, value) for kind, value in table.source.rows_of(column.name, files[0]) if value]
-            refused = sorted({kind for kind, _ in rows if kind} - {kind for kind, value in rows if is_readable(value)})
+        named = known.MIME & {*words(column.name)[-1:], "".join(words(column.name)[-2:])}
+        if named and kinds and all("/" in kind for kind in kinds):
+            rows = [(kind, value) for kind, value in table.source.rows_of(column.name, files[0]) if value and kind]
+            refused = sorted({kind for kind, _ in rows} - {kind for kind, value in rows if is_readable(value)})
             out = [f"{column.sql} NOT LIKE '{kind}/%'" for kind in ("image", "audio", "video", "font")]
             out += [f"{column.sql} NOT IN ({listed(refused)})"] if refused else []
             says = f"{column.name} is {', '.join(refused[:3] or ['a picture'])}, which has no text"
@@ -588,40 +508,31 @@ def _pictures(table: Table) -> Iterator[Rule]:
 
 def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
     """Yield the rules of tables that list some rows of this one: as private, as held back, for a group."""
-    for own in table.children:
+    for own in table.children if not table.is_people else ():
         other = own.child
-        if (
-            len(own.pairs) > 1
-            or other is table
-            or own.is_pointer
-            or other.is_people
-            or not other.rows
-            or table.is_people
-        ):
+        if len(own.pairs) > 1 or other is table or own.is_pointer or other.is_people or not other.rows:
             continue
         ((column, key),) = own.pairs
-        sql, named = other.columns[column].sql, table.columns[key].sql
-        where = " AND ".join(part for part in (own.where, f"{sql} IS NOT NULL") if part)
-        inner = f"{named} NOT IN (SELECT {sql} FROM {other.source.sql} WHERE {where})"
         called = {*map(singular, words(other.source.name))}
         lists = bool((known.FOR_FEW | {"restriction", "hidden", "embargo", "takedown", "unlisted"}) & called)
         lists = lists or bool(known.VERSIONS & {*other.noun} and {"past", "old", "former"} & {*words(column)})
-        groups = [one for one in other.parents if one.column != column and known.GROUPS & {one.parent.noun[-1]}]
-        says = lists or (known.HIDE | known.HELD) & called
         persons = [one.column for one in other.parents if one.parent.is_people]
         own_list = persons and not any(known.READERS & {*words(one)} for one in persons)
         idle = (known.SHOWN | known.REPORTS | known.OWN) & (called | {*words(other.source.name)})
-        if other.prose or other.children or (not says and (other.title or own_list or idle or other.machine)):
+        quiet = other.title or own_list or idle or other.machine
+        if other.prose or other.children or (quiet and not lists and not (known.HIDE | known.HELD) & called):
             continue
+        groups = any(one.column != column and known.GROUPS & {one.parent.noun[-1]} for one in other.parents)
         once = [column] == other.key or catalog.is_key(other.source, [column])
-        named_rows = catalog.rows_that(table.source, f"NOT ({inner})") or 0
-        few = 0 < named_rows <= known.FEW * table.rows
-        if lists and named_rows < table.rows:
-            yield Rule(other, column, inner, f"it is listed in {other.name}", of=table)
-        elif few and (once or groups) and not _is_kind(own):
-            yield Rule(
-                other, column, inner, f"it is listed in {other.name}", True, (("listed", named_rows, True),), of=table
-            )
+        sql, named = other.columns[column].sql, table.columns[key].sql
+        where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL")))
+        inner = f"{named} NOT IN (SELECT {sql} FROM {other.source.sql} WHERE {where})"
+        rows = catalog.rows_that(table.source, f"NOT ({inner})") or 0
+        made = Rule(other, column, inner, f"it is listed in {other.name}", of=table)
+        if lists and rows < table.rows:
+            yield made
+        elif 0 < rows <= known.FEW * table.rows and (once or groups) and not _is_kind(own):
+            yield replace(made, is_open=True, values=(("listed", rows, True),))
 
 
 def _is_kind(own: Relation) -> bool:
@@ -632,86 +543,79 @@ def _is_kind(own: Relation) -> bool:
 # --- What follows for each table ---
 
 
-def conditions(tables: Sequence[Table], rules: Sequence[Rule]) -> dict[Table, list[Condition]]:
+def conditions(tables: Sequence[Table], rules: Sequence[Rule]) -> dict[Table, list[Rule]]:
     """Return what each table is read with: its rules, and that of what its rows belong to, at any number of steps."""
-    found: dict[Table, list[Condition]] = {}
+    found: dict[Table, list[Rule]] = {}
     for table in tables:
         _add_conditions(table, rules, found, ())
     return found
 
 
 def _add_conditions(
-    table: Table, rules: Sequence[Rule], found: dict[Table, list[Condition]], below: tuple[Table, ...]
+    table: Table, rules: Sequence[Rule], found: dict[Table, list[Rule]], below: tuple[Table, ...]
 ) -> None:
     if table in found or table in below:
         return
-    for one in [*table.parents, *_links(table)]:
+    links = [*_links(table)]
+    for one in [*table.parents, *(far for _, far in links)]:
         _add_conditions(one.parent, rules, found, (*below, table))
-    own = [one for one in rules if (one.of or one.table) is table]
-    made = [Condition((one.column,) if one.of is None else (), one.sql, one.says, one.reaches, one.bans) for one in own]
+    made = [one for one in rules if (one.of or one.table) is table]
     for one in table.parents:
-        above = [one_above for one_above in found.get(one.parent, ()) if passes(one, one_above)]
+        above = [rule for rule in found.get(one.parent, ()) if passes(one, rule)]
         if above and one.parent is not table:
-            own_says = [condition.says for condition in above if condition.through is None]
-            told = f"its {' '.join(one.parent.noun)} is hidden" + (f" ({'; '.join(own_says[:3])})" if own_says else "")
-            columns = tuple(here for here, _ in one.pairs)
-            made.append(Condition(columns, f"({_named_hidden(one, above)}) IS NOT TRUE", told, through=one))
-    for one in _links(table):
-        above = [
-            condition for condition in found.get(one.parent, ()) if condition.reaches and condition.through is None
-        ]
-        own_way = next(way for way in one.child.parents if way.parent is table)
-        if above and one.parent.is_label:
-            (column, key), inner = own_way.pairs[0], _named_hidden(one, above)
-            sql = one.child.columns[column].sql
-            told = f"its {one.parent.noun[-1]}'s {'; '.join(condition.says for condition in above)}"
-            listed_rows = f"SELECT {sql} FROM {one.child.source.sql} WHERE {sql} IS NOT NULL AND {inner}"
-            made.append(Condition((), f"{table.columns[key].sql} NOT IN ({listed_rows})", told))
-    found[table] = [*dict.fromkeys(made)]
-    found[table] += _below_hidden(table, found[table])
+            own = [rule.says for rule in above if rule.through is None]
+            told = f"its {' '.join(one.parent.noun)} is hidden" + (f" ({'; '.join(own[:3])})" if own else "")
+            made.append(Rule(table, one.column, f"({_named_hidden(one, above)}) IS NOT TRUE", told, through=one))
+    for own_way, far in links:
+        above = [rule for rule in found.get(far.parent, ()) if rule.reaches and rule.through is None]
+        if above:
+            (column, key), source = own_way.pairs[0], far.child.source
+            sql = far.child.columns[column].sql
+            told = f"its {far.parent.noun[-1]}'s {'; '.join(rule.says for rule in above)}"
+            rows = f"SELECT {sql} FROM {source.sql} WHERE {sql} IS NOT NULL AND {_named_hidden(far, above)}"
+            made.append(Rule(far.parent, "", f"{table.columns[key].sql} NOT IN ({rows})", told, of=table))
+    found[table] = [*made, *_below_hidden(table, made)]
 
 
-def _links(table: Table) -> list[Relation]:
-    """Return the ways to the labels that rows carry by a table of links."""
-    ways = []
-    for own in table.children:
+def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
+    """Yield the ways from a table of links to this one, and to the labels that its rows carry."""
+    for own in table.children if not table.is_label else ():
         link = own.child
-        plain = not link.prose and not link.title and len(own.pairs) == 1 and link is not table and not table.is_label
-        for one in link.parents if plain and len(link.columns) <= known.MAX_JOINS else ():
-            if one.column != own.column and one.parent is not table and one.parent.is_label and len(one.pairs) == 1:
-                ways.append(one)
-    return ways
+        if not (link.prose or link.title or link is table or own.pairs[1:] or len(link.columns) > known.MAX_JOINS):
+            for far in link.parents:
+                if far.column != own.column and far.parent is not table and far.parent.is_label and not far.pairs[1:]:
+                    yield own, far
 
 
-def passes(one: Relation, condition: Condition) -> bool:
-    """Return whether a condition of what rows name holds for the rows, too."""
+def passes(one: Relation, rule: Rule) -> bool:
+    """Return whether a rule of what rows name holds for the rows, too."""
     if one.parent.is_people:
-        return condition.bans and not one.is_pointer
-    return condition.reaches and belongs(one)
+        return rule.bans and not one.is_pointer
+    return rule.reaches and belongs(one)
 
 
-def _named_hidden(relation: Relation, conditions: Sequence[Condition]) -> str:
+def _named_hidden(relation: Relation, rules: Sequence[Rule]) -> str:
     """Return in SQL that a row names a hidden row of its parent."""
     columns = [relation.child.columns[here].sql for here, _ in relation.pairs]
     keys = [relation.parent.columns[there].sql for _, there in relation.pairs]
-    shown = " AND ".join(one.sql for one in conditions)
+    shown = " AND ".join(one.sql for one in rules)
     inner = f"SELECT {', '.join(keys)} FROM {relation.parent.source.sql} WHERE ({shown}) IS NOT TRUE"
     left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
     named = f"{left} IN ({inner})"
     return f"({relation.where} AND {named})" if relation.where else named
 
 
-def _below_hidden(table: Table, conditions: Sequence[Condition]) -> Iterator[Condition]:
-    """Yield the condition that leaves out rows of a tree below a hidden one."""
+def _below_hidden(table: Table, rules: Sequence[Rule]) -> Iterator[Rule]:
+    """Yield the rule that leaves out rows of a tree below a hidden one."""
     tree = [one for one in table.parents if one.parent is table and len(one.pairs) == 1 and not one.is_pointer]
-    strong = [one.sql for one in conditions if one.reaches]
+    strong = [one.sql for one in rules if one.reaches]
     if tree and strong and known.PARENT_WORDS & {*words(tree[0].column)}:
         column, key = tree[0].pairs[0]
         own, above, place = table.columns[key].sql, table.columns[column].sql, table.source.sql
         first = f"SELECT {own} FROM {place} WHERE ({' AND '.join(strong)}) IS NOT TRUE"
         below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
         inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
-        yield Condition((column,), f"{own} NOT IN ({inner})", f"what {column} names is hidden")
+        yield Rule(table, column, f"{own} NOT IN ({inner})", f"what {column} names is hidden")
 
 
 def belongs(one: Relation) -> bool:

@@ -162,7 +162,10 @@ BANNED = _words("blocked banned suspended spammer shadowbanned")
 """What hides the rows of an account."""
 READERS = _words("staff admin moderator login password invite")
 """With PERSONS, who alone may read a row whose flag says `only` or `required`."""
+FILLERS = _words("from for flag search everyone website only people index soft publicly")
 STATES = _words("status state stage moderation workflow approval class statut")
+FILLERS |= STATES
+"""Words that say nothing beside those that hide or show, with all words of up to three letters."""
 SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy audience scope policy")
 """Last words of columns whose values say who may see a row; SECRECY says nothing else."""
 GROUPS = _words("group role team permission")
