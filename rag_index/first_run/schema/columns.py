@@ -116,6 +116,11 @@ class ReadColumn:
         return self.source.filled
 
     @property
+    def is_strong(self) -> bool:
+        """Return whether it names rows though its values repeat: many rows may have one subject."""
+        return self.last_word in known.STRONG_TITLES
+
+    @property
     def is_text(self) -> bool:
         """Return whether people read it."""
         return self.role in ("prose", "name")
@@ -149,22 +154,19 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
         return replace(made, role="prose", form=FILE, length=FILE_CHARS, said=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
-    if any(isinstance(one, str | bytes) and CALENDAR.match(_start(one)) for one in values[:20]):
+    begins = [one[:40].decode("latin-1") if isinstance(one, bytes) else str(one)[:40] for one in values[:20]]
+    if any(map(CALENDAR.match, begins)):
         made, form = replace(made, is_calendar=True), FILE
     if not texts:
         return made
     length, said = (sum(map(count, texts)) / len(texts) for count in (len, _characters_said))
     raw = sum(len(one) for one in values if isinstance(one, str | bytes))
-    made = replace(made, form=form, texts=tuple(texts), length=length, said=said)
-    made = replace(made, readable=min(1.0, length * len(texts) / max(1, raw)))
+    readable = min(1.0, length * len(texts) / max(1, raw))
+    made = replace(made, form=form, texts=tuple(texts), length=length, said=said, readable=readable)
     role, why = _guarded(made, values, table, noun)
     if form == FILE and not role:
         return replace(made, role="prose", said=length)
     return replace(made, role=role or _text_role(made, values), why=why)
-
-
-def _start(value: str | bytes) -> str:
-    return value[:40].decode("latin-1") if isinstance(value, bytes) else value[:40]
 
 
 def _personal_words(name: str, noun: Sequence[str]) -> frozenset[str]:
@@ -180,8 +182,7 @@ def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) 
     zero_or_one = {*map(str, column.filled)} <= {"0", "1"} and column.filled and column.name not in table.key
     if column.kind == "bool" or zero_or_one:
         return "flag"
-    kinds: dict[str, Role] = {"time": "time", "number": "number", "id": "other"}
-    return kinds.get(column.kind, "other")
+    return "time" if column.kind == "time" else "number" if column.kind == "number" else "other"
 
 
 def _form(values: Sequence[Any]) -> str:
@@ -205,29 +206,24 @@ def _format(text: str) -> str:
 
 def _texts(values: Sequence[Any], form: str) -> list[str]:
     """Return the texts of the values. If nearly all values are no text, the column is none."""
-    texts, refused = list[str](), 0
-    for value in values:
-        if form == "plain" and isinstance(value, str):
-            text = value
-        else:
-            try:
-                text = read_text(value, form)
-            except NotText:
-                refused += 1
-                continue
-        if text.strip():
-            texts.append(text.strip())
-    return texts if refused <= known.NEARLY_ALL * len(values) else []
+    found = [value if form == "plain" and isinstance(value, str) else _read(value, form) for value in values]
+    refused = sum(text is None for text in found)
+    return (
+        [text.strip() for text in found if text and text.strip()] if refused <= known.NEARLY_ALL * len(values) else []
+    )
+
+
+def _read(value: Any, form: str) -> str | None:
+    try:
+        return read_text(value, form)
+    except NotText:
+        return None
 
 
 def is_readable(value: Any) -> bool:
     """Return whether bytes are text, or a file with text."""
-    if isinstance(value, bytes) and _FILE_BYTES.match(value):
-        return True
-    try:
-        return bool(read_text(value, "auto").strip())
-    except NotText:
-        return False
+    is_file = isinstance(value, bytes) and _FILE_BYTES.match(value)
+    return bool(is_file or (_read(value, "auto") or "").strip())
 
 
 def _characters_said(text: str) -> int:
@@ -249,73 +245,55 @@ def _guarded(
     is_key = made.name in table.key or last in known.KEY_WORDS
     if not is_key and sum(map(looks_secret, values)) >= 2 * known.FEW * len(values):
         return "secret", "looks like a secret"
-    of_persons = bool(known.PERSONS & {*map(singular, noun)})
     if named & known.REMARKS and named & (known.PERSONS | known.READERS | {"account", "rejected", "rejection"}):
         return "personal", "is a remark for few"
     if named & known.HIDE and named & known.SAID:  # `private_notes`, `notas_internas`
         return "personal", "is for few, by its name"
-    looks = share(made.texts, _EMAIL) + share(made.texts, _PERSONAL)
-    if looks > known.SOME:
+    if share(made.texts, _EMAIL) + share(made.texts, _PERSONAL) > known.SOME:
         return "personal", "looks like personal data"
-    personal = _personal_words(made.name, noun)
-    if personal and not is_key and (made.length < known.PROSE or of_persons) and last not in ("status", "type", "kind"):
-        return "personal", "is personal, by its name"
-    return None, ""
+    of_persons = known.PERSONS & {*map(singular, noun)}
+    says = not is_key and (made.length < known.PROSE or of_persons) and last not in ("status", "type", "kind")
+    return ("personal", "is personal, by its name") if says and _personal_words(made.name, noun) else (None, "")
 
 
 def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     """Return the role of a column whose texts people may read."""
-    texts, named = made.texts, {*words(made.name)}
+    texts, length, said = made.texts, made.length, made.said
     if share(texts, _TIME) > known.MIN_FOUND:
         return "time"
     if {text.lower() for text in texts} <= known.YES | known.NO:
         return "flag"
-    if named & {"locale", "lang", "language", "langcode"} and share(texts, LOCALE) == 1:
+    if {*words(made.name)} & {"locale", "lang", "language", "langcode"} and share(texts, LOCALE) == 1:
         return "locale"
     if share(texts, _FILLER, whole=False) == 1:
         return "other"
-    wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
     letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
-    if letters < known.HALF and made.length <= known.MAX_CODE_CHARS:
+    if letters < known.HALF and length <= known.MAX_CODE_CHARS:
         return "code"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > known.HALF:
-        if len(texts) < known.SOME * len(values):
-            return "other"
-        return "prose" if made.said >= known.SOME * made.length else "other"
+        return "prose" if len(texts) >= known.SOME * len(values) and said >= known.SOME * length else "other"
+    wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
     signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
-    length = made.length * (3 if signs > known.SOME else 1)  # a Chinese sign says more than a letter
-    short = (
-        length >= known.MAX_CODE_CHARS and made.said >= known.HALF * made.length and made.last_word not in known.TITLES
-    )
-    if short or (
-        length >= known.MIN_PROSE_CHARS
-        and (
-            made.said >= known.SOME * made.length
-            or (
-                made.length >= 2 * known.MIN_PROSE_CHARS and wordy > known.HALF and made.said >= known.FEW * made.length
-            )
-        )
-    ):
+    weight = length * (3 if signs > known.SOME else 1)  # a Chinese sign says more than a letter
+    named = made.last_word in known.TITLES
+    sentences = weight >= known.MIN_PROSE_CHARS and said >= known.SOME * length
+    lines = length >= 2 * known.MIN_PROSE_CHARS and wordy > known.HALF and said >= known.FEW * length
+    if sentences or lines or (weight >= known.MAX_CODE_CHARS and said >= known.HALF * length and not named):
         return "prose"
     is_place = share(texts, PLACE) + share(texts, UUID) > known.HALF
-    if letters < known.HALF or is_place or (made.length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME):
+    if letters < known.HALF or is_place or (length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME):
         return "other"
     return _short_role(made, wordy)
 
 
 def _short_role(made: ReadColumn, wordy: float) -> Role:
     """Return the role of a column with short texts."""
-    texts, count = made.texts, len({*made.texts})
-    few = (
-        count <= known.MAX_CHOICES
-        and len(texts) >= max(known.MANY_TOLD, 2 * count)
-        and max(map(len, texts)) <= 2 * known.MIN_PROSE_CHARS
-    )
-    strong = made.last_word in known.STRONG_TITLES or (made.last_word in known.TITLES and made.distinct > known.SOME)
-    if few and not strong:
+    texts, count, longest = made.texts, len({*made.texts}), max(map(len, made.texts))
+    strong = made.is_strong or (made.last_word in known.TITLES and made.distinct > known.SOME)
+    few = count <= known.MAX_CHOICES and len(texts) >= max(known.MANY_TOLD, 2 * count)
+    if few and longest <= 2 * known.MIN_PROSE_CHARS and not strong:
         return "choice"
-    slugs = share(texts, _SLUG)
-    if slugs > known.HALF and not strong:
+    if share(texts, _SLUG) > known.HALF and not strong:
         return "other" if made.length > known.MAX_VALUES or wordy else "code"
     coded = [one for one in texts if any(map(str.isdigit, one)) and " " not in one]
     coded = [one for one in coded if len(one) >= known.MAX_VALUES or sum(map(str.isalpha, one)) < known.HALF * len(one)]

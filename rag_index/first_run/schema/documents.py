@@ -79,30 +79,19 @@ class _Planner:
 
     def made(self) -> Plan:
         """Return what becomes of each table."""
-        for one in self._tables:
-            reason = self._reason(one)
-            if reason:
-                self._out[one] = reason
-            else:
-                self._usable.add(one)
-        self._speaks = any(self._has_prose(one) for one in self._usable)
-        self._leave_out_older()
-        self._leave_out_whole_copies()
+        self._out |= {one: reason for one in self._tables if (reason := self._reason(one))}
+        self._usable = {one for one in self._tables if one not in self._out}
+        self._speaks = any(map(_has_prose, self._usable))
+        self._leave_out_copies()
         self._find_translations()
         for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
             self._choose_owner(one)
-        self._leave_out_copies()
+        self._put_in_place_of_parents()
         self._find_threads()
         self._choose_documents()
         self._leave_out_names()
         self._order()
         return self._plan
-
-    def _has_prose(self, table: Table) -> bool:
-        """Return whether a table has some texts of several sentences."""
-        texts = [text for name in table.prose for text in table.columns[name].texts]
-        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]  # a Chinese sign says more than a letter
-        return sum(size >= known.PROSE for size in sizes) >= known.MIN_ROWS
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
@@ -138,21 +127,17 @@ class _Planner:
     def _find_translations(self) -> None:
         """Find texts whose titles are in another table of translations of the same row, which itself says nothing."""
         for table in [one for one in self._tables if one in self._usable and one.prose and not one.title]:
-            for own in [one for one in table.parents if not (one.parent.title or one.parent.texts or one.type_column)]:
-                for other in [
-                    one for one in own.parent.children if one.child in self._usable and one.child is not table
-                ]:
-                    names, shared = other.child, {one.name for one in table.columns.values() if one.role == "locale"}
-                    pairs = (*zip([here for here, _ in own.pairs], [here for here, _ in other.pairs], strict=True),)
-                    pairs += tuple((one, one) for one in sorted(shared & names.columns.keys()))
-                    if (
-                        names.title in names.columns
-                        and not names.prose
-                        and self._catalog.is_key(names.source, [there for _, there in pairs])
-                    ):
-                        self._plan.titles[table] = Relation(table, names, pairs)
-                        self._usable -= {names}
-                        self._out |= {names: f"is in the documents of {table.name}", own.parent: NO_TEXT}
+            shared = {one.name for one in table.columns.values() if one.role == "locale"}
+            silent = [one for one in table.parents if not (one.parent.title or one.parent.texts or one.type_column)]
+            for own, other in [(one, other) for one in silent for other in one.parent.children]:
+                names, ends = other.child, zip(own.pairs, other.pairs, strict=True)
+                pairs = tuple((here, there) for (here, _), (there, _) in ends)
+                pairs += tuple((one, one) for one in sorted(shared & names.columns.keys()))
+                titled = names in self._usable - {table} and names.title in names.columns and not names.prose
+                if titled and self._catalog.is_key(names.source, [there for _, there in pairs]):
+                    self._plan.titles[table] = Relation(table, names, pairs)
+                    self._usable -= {names}
+                    self._out |= {names: f"is in the documents of {table.name}", own.parent: NO_TEXT}
 
     def _choose_owner(self, table: Table) -> None:
         """Make a table a part of what its rows hang on, unless they are called by a name of their own."""
@@ -161,81 +146,54 @@ class _Planner:
         if table in self._plan.titles:
             return
         if table.written and table.noun[-1] not in known.REPLIES and any(one.writes for one in table.parents):
-            ways = [
-                one for one in ways if one.parent.noun[-1] not in known.CONTAINERS | known.BROUGHT
-            ]  # a visit of a kind
-        named = self._has_own_name(table) and not any(_answers(one) for one in ways)
+            kinds = known.CONTAINERS | known.BROUGHT  # a visit of a kind
+            ways = [one for one in ways if one.parent.noun[-1] not in kinds]
+        title = table.columns.get(table.title)
+        named = bool(table.title) and (title is None or max(title.distinct, title.is_strong) >= known.HALF)
+        named = named and not any(map(_answers, ways))
         extends = [one for one in ways if one.extends and not one.type_column]
         extends = [one for one in extends if one.parent.title or one.parent.texts]
-        typed = [
-            one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > 2 * known.MAX_NAME_CHARS)
-        ]
+        large = 2 * known.MAX_NAME_CHARS
+        typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > large)]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]
         full = [one for one in plain if one.share >= known.NEARLY_ALL]
         partial = [one for one in plain if one.share < known.NEARLY_ALL]
         if extends:
-            self._plan.parts[table] = extends[:1]
-        elif not table.key and full and not table.title:
-            self._plan.parts[table] = [_owner(table, full)]
+            found = extends[:1]
+        elif full and not table.key and not table.title:
+            found = [_owner(table, full)]
         elif named and (table.texts or table.written or not full):
-            return
-        elif typed:
-            self._plan.parts[table] = typed
-        elif full:
-            self._plan.parts[table] = [_owner(table, full)]
-        elif partial and not named and sum(one.share for one in partial) >= known.HALF:
-            self._plan.parts[table] = partial[: known.MANY_TOLD]
+            found = []
+        else:
+            some = partial if not named and sum(one.share for one in partial) >= known.HALF else []
+            found = typed or ([_owner(table, full)] if full else some[: known.MANY_TOLD])
+        if found:
+            self._plan.parts[table] = found
 
-    def _has_own_name(self, table: Table) -> bool:
-        title = table.columns.get(table.title)
-        return bool(table.title) and (
-            title is None or title.distinct >= known.HALF or title.last_word in known.STRONG_TITLES
-        )
-
-    def _leave_out_copies(self) -> None:
-        """Let what extends a row and names it stand in its place; what holds the text of it twice is a copy."""
+    def _put_in_place_of_parents(self) -> None:
+        """Let what extends a row and names it stand in its place."""
         for table, ways in [*self._plan.parts.items()]:
             parent = ways[0].parent
             kinds = {one.child for one in parent.children if one.extends and not one.is_pointer}
             of_kinds = sum(one.rows for one in kinds) / max(1, parent.rows)
             few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - known.NEARLY_ALL
-            if not ways[0].extends or not table.title or parent.title or parent in self._wanted or few:
-                continue
-            del self._plan.parts[table]
-            self._plan.parts.pop(parent, None)
-            self._usable.discard(parent)
-            self._out[parent] = f"is in the documents of {table.name}"
-            self._plan.documents[table] = []
+            if ways[0].extends and table.title and not parent.title and parent not in self._wanted and not few:
+                del self._plan.parts[table]
+                self._plan.parts.pop(parent, None)
+                self._usable.discard(parent)
+                self._out[parent] = f"is in the documents of {table.name}"
 
-    def _leave_out_older(self) -> None:
-        """Leave out tables of versions, and those that programs search in, if others have their texts, too."""
-        for table in [one for one in self._tables if one in self._usable - self._wanted and is_of_copies(one)]:
-            heads = [head for name in table.prose for head in _pieces(table.columns[name].texts)]
+    def _leave_out_copies(self) -> None:
+        """Leave out tables of versions, and those that programs search in, if others have their texts, too; and those
+        with one row for each of another one, whose text it holds with what else is said of it."""
+        for table in [one for one in self._tables if one in self._usable - self._wanted]:
             others = [one for one in self._usable if one is not table and not is_of_copies(one)]
-            said = "\n".join(squeezed(text) for one in others for name in one.prose for text in one.columns[name].texts)
-            if len(heads) >= known.MIN_ROWS and 3 * sum(head in said for head in heads) >= len(heads):
-                self._usable.discard(table)
+            said = is_of_copies(table) and _says_what_others_say(table, others)
+            if said or any(map(_holds_its_parent, table.parents if table.prose else ())):
                 self._out[table] = "has what is in other tables, too"
-            elif any(_is_taken_from(table, one) for one in others):
-                self._usable.discard(table)
+            elif is_of_copies(table) and any(_is_taken_from(table, one) for one in others):
                 self._out[table] = "has what was put away, by its name"
-
-    def _leave_out_whole_copies(self) -> None:
-        """Leave out tables with one row for each of another one, whose text it holds with what else is said of it."""
-        for table in [one for one in self._tables if one in self._usable - self._wanted and one.prose]:
-            for one in [one for one in table.parents if one.parent.prose and one.parent is not table]:
-                said = dict(one.parent.source.rows_of(one.pairs[0][1], one.parent.prose[0]))
-                rows = table.source.rows_of(one.column, *table.prose)
-                pairs = [
-                    (squeezed(str(said[row[0]])), squeezed(" ".join(map(str, row[1:]))))
-                    for row in rows
-                    if row[0] in said
-                ]
-                held = [mine[: known.CROWD] in text for mine, text in pairs if len(mine) >= known.CROWD]
-                once = len({*one.named}) == len(one.named)
-                if once and len(held) >= known.MIN_ROWS and sum(held) >= known.HALF * len(pairs):
-                    self._usable.discard(table)
-                    self._out[table] = "has what is in other tables, too"
+            self._usable -= self._out.keys()
 
     def _find_threads(self) -> None:
         """Find replies that are in the table of what they answer."""
@@ -281,58 +239,42 @@ class _Planner:
         """Return whether the rows of a table may be documents."""
         if not table.key or table in self._plan.parts:
             return False
-        if table in self._wanted:
-            return table in self._usable
-        told = table in self._usable and not table.is_label
-        return told or (
-            table in owners and self._is_thing(table) and table not in self._usable and not table.is_accounts
-        )
+        if table in self._usable:
+            return table in self._wanted or not table.is_label
+        return table in owners and table not in self._wanted and self._is_thing(table)
 
     def _linked(self, root: Table, linked: set[Table]) -> list[Part]:
         """Return what tables of links say of the rows of a table: their tags, who took part."""
         found = []
         for own in root.children:
             link = own.child
-            is_link = not link.is_accounts and not link.prose and link not in self._plan.parts and link.rows
-            is_link = is_link and len({one.column for one in link.parents}) > 1 and not self._plan_has(link)
-            if not is_link or len(own.pairs) != len(root.key):
+            told = link in self._usable and link.title and (link.texts or link.written)  # a document itself
+            is_link = len({one.column for one in link.parents}) > 1 and len(own.pairs) == len(root.key) and link.rows
+            if not is_link or link.is_accounts or link.prose or link in self._plan.parts or told:
                 continue
-            values = [one for one in link.parents if one.parent.is_value]
-            for far in values or link.parents:
+            for far in [one for one in link.parents if one.parent.is_value] or link.parents:
                 other = far.parent
-                if far.column == own.column or other in (root, link) or other.is_accounts or far.is_pointer:
+                itself = far.column == own.column or other in (root, link) or far.is_pointer or not other.rows
+                if itself or other.is_accounts or (other.machine and "names" not in other.machine):
                     continue
-                if other.machine and "names" not in other.machine:
-                    continue
-                if not (other.title or other.prose) or not other.rows:
-                    continue
-                if other.is_value:
-                    linked.add(other)
-                    found.append(Part(own, far=far))
-                elif other.title and (other.is_label or other.rows <= root.rows):
+                if other.is_value or (other.title and (other.is_label or other.rows <= root.rows)):
+                    linked |= {other} if other.is_value else set()
                     found.append(Part(own, far=far))
         return found
-
-    def _plan_has(self, link: Table) -> bool:
-        """Return whether a table that links others is a document itself, since it has a name and a text of its own."""
-        return link in self._usable and bool(link.title and (link.texts or link.written))
 
     def _leave_out_names(self) -> None:
         """Leave out names that hardly say more, unless they were written one by one; and what programs repeat."""
         for table, parts in [*self._plan.documents.items()]:
-            own = [one for one in parts if not one.far and one.table.chars * 10 >= table.chars > 0]
-            if table in self._wanted:
-                continue
-            own += [one for one in parts if one.far and one.relation.gives_values]
-            alone = table.said < known.LITTLE and not own
-            few = table.told < 2 and not table.written and not table.is_people
-            brought = self._is_brought(table)
+            own = any(not one.far and one.table.chars * 10 >= table.chars > 0 for one in parts)
+            own = own or any(one.far and one.relation.gives_values for one in parts)
+            few = table.is_label or table.rows < known.MIN_ROWS or table.repeats
+            few = few or (table.told < 2 and not table.written and not table.is_people)
             facts = self._speaks and not table.written and any(map(_adds_facts, table.parents))
             busy = table.written or table.is_people or table.is_used
             idle = self._speaks and table.told <= known.MANY_TOLD and not busy
             nothing = not (table.chars or own) and not any(one.table.prose or one.table.title for one in parts)
-            few = few or table.is_label or table.rows < known.MIN_ROWS or table.repeats
-            if nothing or (alone and (few or brought or idle or facts)):
+            alone = table.said < known.LITTLE and not own and (few or self._is_brought(table) or idle or facts)
+            if table not in self._wanted and (nothing or alone):
                 self._out[table] = "has names alone"
                 del self._plan.documents[table]
 
@@ -342,14 +284,20 @@ class _Planner:
         def value(table: Table) -> float:
             return table.chars + sum(one.table.chars for one in self._plan.documents[table] if not one.far)
 
-        self._plan.documents = {
-            one: self._plan.documents[one] for one in sorted(self._plan.documents, key=value, reverse=True)
-        }
-        for table, parts in self._plan.documents.items():
+        ordered = sorted(self._plan.documents.items(), key=lambda item: value(item[0]), reverse=True)
+        self._plan.documents.clear()
+        for table, parts in ordered:
             unique = {
                 (one.table, one.relation.column, one.far and one.far.column, one.relation.where): one for one in parts
             }
             self._plan.documents[table] = [*unique.values()][: known.MAX_TEXTS]
+
+
+def _has_prose(table: Table) -> bool:
+    """Return whether a table has some texts of several sentences."""
+    texts = [text for name in table.prose for text in table.columns[name].texts]
+    sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]  # a Chinese sign says more than a letter
+    return sum(size >= known.PROSE for size in sizes) >= known.MIN_ROWS
 
 
 def _for_few(table: Table) -> str:
@@ -376,6 +324,26 @@ def _adds_facts(one: Relation) -> bool:
     return one.is_crowd and bool(one.parent.title) and one.parent.said >= known.LITTLE and not one.writes
 
 
+def _says_what_others_say(table: Table, others: Sequence[Table]) -> bool:
+    """Return whether others have the ends of the longest sentences, too: what a copy begins with may be a name."""
+    texts = [text for name in table.prose for text in table.columns[name].texts[: known.CROWD]]
+    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts]
+    ends = [squeezed(run)[-known.CROWD :] for run in runs if len(run) > 1.5 * known.CROWD]
+    said = "\n".join(squeezed(text) for one in others for name in one.prose for text in one.columns[name].texts)
+    return len(ends) >= known.MIN_ROWS and 3 * sum(end in said for end in ends) >= len(ends)
+
+
+def _holds_its_parent(one: Relation) -> bool:
+    """Return whether rows hold the text of the row that each of them names alone."""
+    if not one.parent.prose or one.parent is one.child or len({*one.named}) < len(one.named):
+        return False
+    said = dict(one.parent.source.rows_of(one.pairs[0][1], one.parent.prose[0]))
+    rows = [row for row in one.child.source.rows_of(one.column, *one.child.prose) if row[0] in said]
+    begins = [(squeezed(str(said[key]))[: known.CROWD], squeezed(" ".join(map(str, texts)))) for key, *texts in rows]
+    held = [mine in text for mine, text in begins if len(mine) >= known.CROWD]
+    return len(held) >= known.MIN_ROWS and sum(held) >= known.HALF * len(begins)
+
+
 def _is_taken_from(table: Table, other: Table) -> bool:
     """Return whether rows of a table may once have been those of another: both have a title of one name."""
     titles = [one.named[one.title] for one in (table, other) if one.title in one.columns]
@@ -390,12 +358,6 @@ def is_of_copies(table: Table) -> bool:
 def squeezed(text: str) -> str:
     """Return the letters of a text."""
     return re.sub(r"[\W\d_]", "", text).lower()
-
-
-def _pieces(texts: Sequence[str]) -> list[str]:
-    """Return the last letters of the longest sentence of each text: what a copy begins with may be a name."""
-    runs = [max(SENTENCE.findall(text), key=len, default="") for text in texts[: known.CROWD]]
-    return [squeezed(run)[-known.CROWD :] for run in runs if len(run) > 1.5 * known.CROWD]
 
 
 def _answers(one: Relation) -> bool:

@@ -83,62 +83,53 @@ class _Finder:
 
     def _declared(self, table: Table) -> list[Relation]:
         found = []
-        for one in table.source.references:
+        for one in [one for one in table.source.references if {*one.columns} <= table.columns.keys()]:
             named = [parent for parent in self._tables if parent.source.name.lower() == one.table.lower()]
             named = [parent for parent in named if parent.source.schema == one.schema] or named
-            known_columns = all(name in table.columns for name in one.columns)
-            for parent in named[:1] if known_columns else ():
-                filled = table.columns[one.columns[0]].filled if table.rows else 1.0
-                pairs = tuple(zip(one.columns, one.referred, strict=True))
-                found += [Relation(table, parent, pairs, filled)] if filled else []
+            filled = table.columns[one.columns[0]].filled if table.rows else 1.0
+            pairs = tuple(zip(one.columns, one.referred, strict=True))
+            found += [Relation(table, parent, pairs, filled) for parent in named[:1] if filled]
         return found
 
     def _found(self, values: Sequence[Any], parent: Table) -> float:
         """Return the share of values that are keys of a table; 0 if its key is of another kind."""
-        if not values:
-            return 0.0
         key = parent.columns[parent.key[0]]
-        is_text = isinstance(values[0], str)
-        if key.kind == "id" and not all(UUID.fullmatch(str(value)) for value in values):
-            return 0.0
-        if key.kind != "id" and is_text != (key.kind == "text"):
+        is_text = bool(values) and isinstance(values[0], str)
+        uuids = key.kind == "id" and all(UUID.fullmatch(str(value)) for value in values)
+        if not values or not (uuids if key.kind == "id" else is_text == (key.kind == "text")):
             return 0.0
         return self._catalog.share_found(values, parent.source, key.name)
 
     def _of_column(self, table: Table, column: ReadColumn) -> list[Relation]:
         """Return what a column names, by its name and values, or by random values alone."""
-        role = table.columns[column.name].role
         values = [value for value in column.given if value not in NOTHING]
-        if role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
+        if column.role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
             return []
         hit = next((one for one in self._named(table, column) if self._found(values, one) >= known.MIN_FOUND), None)
-        if hit is None and is_random(values):
+        fits = [(1.0, hit)] if hit else []
+        if not hit and is_random(values):
             own = known.PARENT_WORDS & {*words(column.name)}
             fits = [(self._found(values, one), one) for one in self._random if one is not table or own]
-            fits = [fit for fit in fits if fit[0] >= known.HARDLY]
-            found, left, filled = [], 1.05, table.columns[column.name].filled
-            for share, one in sorted(fits, key=lambda fit: (-fit[0], -len(fit[1].columns))):
-                if share <= left:  # a value names one row: what extends a table has the same keys
-                    found.append(Relation(table, one, ((column.name, one.key[0]),), share * filled))
-                    left -= share
-            return found
-        if hit is None:
-            return []
-        return [Relation(table, hit, ((column.name, hit.key[0]),), table.columns[column.name].filled)]
+        found, left = [], 1.05
+        for share, one in sorted(fits, key=lambda fit: (-fit[0], -len(fit[1].columns))):
+            if known.HARDLY <= share <= left:  # a value names one row: what extends a table has the same keys
+                found.append(Relation(table, one, ((column.name, one.key[0]),), share * column.filled))
+                left -= share
+        return found
 
     def _named(self, table: Table, column: ReadColumn) -> list[Table]:
         """Return the tables that a column may name, the likeliest by its name first."""
-        named = [singular(word) for word in table.named[column.name]]
+        named, called = [singular(word) for word in table.named[column.name]], words(column.name)
         bare = tuple(word for word in named if word not in known.KEY_WORDS)
         glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", column.name.lower()).replace("_", "")
-        found = []
-        called = tuple(words(column.name))
         keys = [called[at:] for at in range(len(called))]
-        near: list[Any] = [*bare[-1:], *([glued] if len(glued) >= 4 else []), *keys]
-        for one in dict.fromkeys(one for name in near if bare for one in self._by_name.get(name, ())):
-            fits = one.noun[-len(bare) :] == bare or "".join(one.noun) == glued or words(one.key[0]) in keys
-            if fits and one is not table:
-                found.append(one)
+        near: list[Any] = [*bare[-1:], *([glued] if len(glued) >= 4 else []), *keys] if bare else []
+        others = dict.fromkeys(one for name in near for one in self._by_name.get(name, ()) if one is not table)
+        found = [
+            one
+            for one in others
+            if one.noun[-len(bare) :] == bare or "".join(one.noun) == glued or words(one.key[0]) in keys
+        ]
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
         stem = bare[-1] if bare and len(bare) < len(named) else ""
         if not found and len(stem) >= known.MIN_ROWS:  # `repo_id` of a repository
@@ -152,54 +143,42 @@ class _Finder:
 
     def _by_several(self, table: Table) -> list[Relation]:
         """Return the tables whose keys of several columns a table has under the same names."""
-        found = []
-        for one in self._composite:
-            if one is table or not {*one.key} <= table.columns.keys() or {*table.key} == {*one.key}:
-                continue
-            filled = [[value for value in table.columns[name].values if value is not None] for name in one.key]
-            found_in = [
-                self._catalog.share_found(some, one.source, key) for key, some in zip(one.key, filled, strict=True)
-            ]
-            if min(found_in) >= known.MIN_FOUND:
-                found.append(Relation(table, one, tuple((name, name) for name in one.key)))
-        return sorted(found, key=lambda one: -len(one.pairs))[:1]
+        for one in sorted(self._composite, key=lambda one: -len(one.key)):
+            if one is not table and {*one.key} <= table.columns.keys() and {*table.key} != {*one.key}:
+                some = [[value for value in table.columns[name].values if value is not None] for name in one.key]
+                pairs = zip(one.key, some, strict=True)
+                if all(self._catalog.share_found(few, one.source, key) >= known.MIN_FOUND for key, few in pairs):
+                    return [Relation(table, one, tuple((name, name) for name in one.key))]
+        return []
 
     def _typed(self, table: Table, column: str, found: Sequence[Relation], done: set[str]) -> list[Relation]:
         """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
         named = words(column)
-        kind = max((one for one in known.TYPE_WORDS if named[-1].endswith(one)), key=len, default="")  # `ptable`
-        if not kind:
-            row = next((one for one in found if one.column == column), None)
-            if row is None or not known.TYPE_WORDS & {*named}:
-                return []
+        ends = max((one for one in known.TYPE_WORDS if named[-1].endswith(one)), key=len, default="")  # `ptable`
+        if not ends and not (known.TYPE_WORDS & {*named} and any(one.column == column for one in found)):
+            return []
         kinds = self._catalog.distinct(table.source, column, 2 * known.MAX_VALUES)
         kinds = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
-        stem |= {named[-1].removesuffix(kind)} - {"", named[-1]}
-        free = [name for name in table.columns if name not in (column, *done) and [name] != table.key]
-        named_by = {one.column for one in found if not known.GENERIC & {*words(one.column)}}
-        free = [name for name in free if stem or name not in named_by]
-        free = [
-            name for name in free if (known.KEY_WORDS | {"name"}) & {words(name)[-1]} or words(name)[-1].endswith("id")
-        ]
-        free = [name for name in free if not stem or any(any(w.startswith(s) for s in stem) for w in words(name))] or (
-            [name for name in free if not stem - {"content", "object"}]
-        )
-        if not 0 < len(kinds) <= known.MAX_VALUES or not free:
+        stem |= {named[-1].removesuffix(ends)} - {"", named[-1]}
+        named_by = {one.column for one in found if not known.GENERIC & {*words(one.column)}} if not stem else set()
+        free = [(name, words(name)) for name in table.columns if name not in (column, *done, *named_by)]
+        free = [(name, last) for name, last in free if [name] != table.key]
+        free = [one for one in free if one[1][-1] in known.KEY_WORDS | {"name"} or one[1][-1].endswith("id")]
+        near = [one for one in free if not stem or any(word.startswith((*stem,)) for word in one[1])]
+        near = near or [one for one in free if not stem - {"content", "object"}]
+        if not 0 < len(kinds) <= known.MAX_VALUES or not near:
             return []
         called = self._called(column, found)
-        return [one for kind in kinds for one in self._of_type(table, column, kind, called(kind), free[0])]
+        return [one for kind in kinds for one in self._of_type(table, column, kind, called(kind), near[0][0])]
 
     def _called(self, column: str, found: Sequence[Relation]) -> Any:
         """Return a function with the texts that a type is called by: itself, or those of the row that it names."""
         row = next((one for one in found if one.column == column and one.parent.source.is_whole), None)
         if row is None:
             return lambda kind: [str(kind)]
-        keys = row.parent.columns[row.pairs[0][1]].values
-        texts = [
-            [text for text in line if isinstance(text, str)] for line in row.parent.source.rows_of(*row.parent.columns)
-        ]
-        known_rows = dict(zip(keys, texts, strict=True))
+        lines = row.parent.source.rows_of(row.pairs[0][1], *row.parent.columns)
+        known_rows = {key: [text for text in line if isinstance(text, str)] for key, *line in lines}
         return lambda kind: [*known_rows.get(kind, ()), " ".join(known_rows.get(kind, ())[:2])]
 
     def _of_type(self, table: Table, column: str, kind: Any, texts: Sequence[str], other: str) -> list[Relation]:

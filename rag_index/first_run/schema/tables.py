@@ -155,68 +155,53 @@ class Table:
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
         passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
-        if known.CUSTOMERS & {*self.noun}:
-            return False
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
-        found = [one for one in self.columns.values() if one.role == "secret" and one.filled]
-        found = [one for one in found if one.filled > 2 * known.FEW or (mail and any(map(looks_secret, one.values)))]
-        return any(passwords & {*words(one.name), "".join(words(one.name))} for one in found)
+        for one in self.columns.values() if not known.CUSTOMERS & {*self.noun} else ():
+            filled = one.filled > 2 * known.FEW or (one.filled and mail and any(map(looks_secret, one.values)))
+            if one.role == "secret" and filled and passwords & {*words(one.name), "".join(words(one.name))}:
+                return True
+        return False
+
+    @cached_property
+    def _first_and_last(self) -> list[str]:
+        """Return the columns with the first and the last name of a person; [] if there are not both."""
+        named = {"".join(words(name)): name for name in self.columns}
+        found = [[named[one] for one in some if one in named][:1] for some in (known.FIRST_NAMES, known.LAST_NAMES)]
+        return found[0] + found[1] if all(found) else []
 
     @cached_property
     def is_people(self) -> bool:
         """Return whether rows are persons."""
-        called = {"".join(words(name)) for name in self.columns}
-        first_and_last = {*known.FIRST_NAMES} & called and {*known.LAST_NAMES} & called
-        return self.is_accounts or bool(first_and_last) or (bool(known.PERSONS & {*self.noun[-2:]}) and not self.prose)
+        called = known.PERSONS & {*self.noun[-2:]} and not self.prose
+        return self.is_accounts or bool(self._first_and_last or called)
 
     @cached_property
     def title(self) -> str:
         """Return the column, or the template of columns, that says what a row is called; "" if none does."""
-        named = {"".join(words(name)): name for name in self.columns}
-        first, last = (
-            next((named[one] for one in some if one in named), None) for some in (known.FIRST_NAMES, known.LAST_NAMES)
-        )
         free = [one for one in self.columns.values() if self._may_be_title(one)]
-        if first and last and not any(one.last_word in ("subject", "headline") for one in free):
-            return f"{{{first}}} {{{last}}}"
+        if self._first_and_last and not any(one.last_word in ("subject", "headline") for one in free):
+            return " ".join(f"{{{name}}}" for name in self._first_and_last)
         called = [one for one in free if one.last_word in known.TITLES]
-        called = [one for one in called if one.distinct >= 2 * known.FEW or one.last_word in known.STRONG_TITLES]
-        called = called or [one for one in free if self._names_by_values(one)]
-        if called:
+        called = [one for one in called if one.distinct >= 2 * known.FEW or one.is_strong]
+        other, often = {"by", "type", "status", "code", *known.KEY_WORDS}, known.HALF
+        rare = [one for one in free if one.distinct >= often and one.last_word not in other]
+        if called := called or [one for one in rare if one.role == "name" and one.filled >= often]:
             return min(called, key=self._title_rank).name
-        heads = [one for one in free if one.role == "prose" and one.distinct >= known.HALF and one.form == "plain"]
-        lines = [one for one in heads if one.filled >= known.HALF and one.length <= 80 and _are_headings(one.texts)]
+        lines = [one for one in free if one.role == "prose" and one.distinct >= often and one.form == "plain"]
+        lines = [one for one in lines if one.filled >= often and one.length <= 80 and _are_headings(one.texts)]
         return lines[0].name if lines else ""
 
     def _may_be_title(self, one: ReadColumn) -> bool:
         short = one.length <= known.MAX_NAME_CHARS and one.form in ("plain", "html", "auto", "bbcode")
         return one.is_text and one.name not in self.references and one.filled >= known.SOME and short
 
-    def _names_by_values(self, one: ReadColumn) -> bool:
-        """Return whether a column without the name of a title names rows, since nearly all have one of their own."""
-        other = {"by", "type", "status", "code", *known.KEY_WORDS}
-        return (
-            one.role == "name"
-            and one.distinct >= known.HALF
-            and one.filled >= known.HALF
-            and one.last_word not in other
-        )
-
     def _title_rank(self, one: ReadColumn) -> tuple[Any, ...]:
         """Return the smaller the likelier: by its word, not half empty, and of few words."""
-        place = known.TITLES.index(one.last_word) if one.last_word in known.TITLES else len(known.TITLES)
+        place = (*known.TITLES, one.last_word).index(one.last_word)
         own = {*map(singular, words(one.name)[:-1])} - {*self.noun}
-        unsure = place == len(known.TITLES) or (
-            one.last_word == "title" and bool(known.PERSONS & {*self.noun})
-        )  # a post
-        return (
-            unsure,
-            one.filled < known.HALF,
-            one.distinct < 2 * known.FEW,
-            len(own) > 1,
-            place,
-            [*self.columns].index(one.name),
-        )
+        post = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
+        unsure = post or place == len(known.TITLES)
+        return unsure, one.filled < known.HALF, one.distinct < 2 * known.FEW, len(own) > 1, place
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -228,19 +213,12 @@ class Table:
     @cached_property
     def code(self) -> str:
         """Return the column with the code by which people know a row; "" if there is none."""
-        for one in self.columns.values():
-            digits = one.role == "number" and bool(known.CODE_NAMES & {*words(one.name)})
-            if (one.role not in ("code", "name") and not digits) or one.name in (*self.references, *self.title_columns):
-                continue
-            named = bool(known.CODE_NAMES & {*words(one.name)}) and not known.PERSONAL & {*words(one.name)}
-            named = named and one.name not in self.key
-            if (
-                named
-                and one.distinct > known.NEARLY_ALL
-                and one.filled > known.HALF
-                and one.length <= known.MAX_CODE_CHARS
-                and self.rows > known.MIN_ROWS
-            ):
+        out = {*self.references, *self.title_columns, *self.key}
+        for one in self.columns.values() if self.rows > known.MIN_ROWS else ():
+            named = known.CODE_NAMES & {*words(one.name)} and not known.PERSONAL & {*words(one.name)}
+            unique = one.distinct > known.NEARLY_ALL and one.filled > known.HALF
+            short = one.role in ("code", "name", "number") and one.length <= known.MAX_CODE_CHARS
+            if named and unique and short and one.name not in out:
                 return one.name
         return ""
 
@@ -249,10 +227,10 @@ class Table:
         """Return the columns that people read beside the title, prose first, without those that say the same again."""
         out = {*self.title_columns, *self.references, *self.key}
         found = [one for one in self.columns.values() if one.is_text and one.name not in out]
-        said = [_heads(self.columns[name]) for name in self.title_columns]
+        said = [[*map(_head, self.columns[name].values)] for name in self.title_columns]
         kept: list[str] = []
         for one in sorted(found, key=lambda one: one.role != "prose"):
-            heads = _heads(one)
+            heads = [*map(_head, one.values)]
             if len(kept) < known.MAX_TEXTS and not any(_says_again(heads, other) for other in said):
                 kept.append(one.name)
                 said.append(heads)
@@ -333,19 +311,13 @@ class Table:
     def is_settings(self) -> bool:
         """Return whether rows are names with values, and belong to nothing that has a name."""
         last = {words(name)[-1]: one for name, one in self.columns.items()}
-        named = [
-            last[word] for word in ("name", "key", "option", "setting", "property", "param", "variable") if word in last
-        ]
-        own = known.MACHINE | known.BROUGHT
-        owners = [one.parent for one in self.parents if one.parent.title and not own & {*one.parent.noun}]
+        keys = {"name", "key", "option", "setting", "property", "param", "variable"}
+        named = [one for word, one in last.items() if word in keys]
+        owners = [one.parent for one in self.parents if one.parent.title]
+        owners = [one for one in owners if not (known.MACHINE | known.BROUGHT) & {*one.noun}]
         belongs = any(not (one.is_accounts or one.is_label) for one in owners)
         few = len(self.columns) <= known.MANY_TOLD or any(map(names_for_programs, named))
         return bool({*last} & {"value", "val", "translation"}) and bool(named) and few and not belongs
-
-    @cached_property
-    def is_template(self) -> bool:
-        """Return whether its prose has places that programs fill in."""
-        return any(is_template(self.columns[name]) for name in self.prose[:1])
 
     @cached_property
     def machine(self) -> str:
@@ -356,29 +328,19 @@ class Table:
             return "has names with values"
         for_people = title and first and first.length > 2 * known.MIN_PROSE_CHARS and not self.repeats
         machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
-        if (
-            machine
-            or any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
-            or (doubtful and not for_people)
-        ):
+        log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
+        if machine or log or (doubtful and not for_people):
             return "is for programs, by its name"
         addresses = any({"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns)
         if self.repeats and addresses:
             return "is a log of programs"
-        if self.is_template:
+        if any(is_template(self.columns[name]) for name in self.prose[:1]):
             return "has templates that programs fill in"
         if title and not first and names_for_programs(title) and not self.is_extended:
             return "has names that programs give"
-        known_by = [
-            one
-            for one in self.columns.values()
-            if one.role in ("name", "code", "other") and one.distinct >= known.NEARLY_ALL
-        ]
-        slugs = [
-            one
-            for one in known_by
-            if one.filled > known.NEARLY_ALL and names_for_programs(one) and not self._is_address(one)
-        ]
+        slugs = [one for one in self.columns.values() if min(one.distinct, one.filled) >= known.NEARLY_ALL]
+        slugs = [one for one in slugs if one.role in ("name", "code", "other") and names_for_programs(one)]
+        slugs = [one for one in slugs if not self._is_address(one)]
         used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
         if slugs and not (used or self.is_extended) and self.said < known.PROSE:
             return "came with the application: programs know its rows by a name"
@@ -388,11 +350,10 @@ class Table:
         """Return whether names are made of the titles, as those in addresses are: people read what has one."""
         if "slug" in words(one.name) or not self.title_columns:
             return "slug" in words(one.name)
-        if names_for_programs(self.columns[self.title_columns[0]]):
-            return False
         rows = self.source.rows_of(one.name, self.title_columns[0])
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
-        return sum(title[:12] in name or name[:12] in title for name, title in letters) > known.HALF * len(letters) > 0
+        same = sum(title[:12] in name or name[:12] in title for name, title in letters) > known.HALF * len(letters) > 0
+        return same and not names_for_programs(self.columns[self.title_columns[0]])
 
 
 def read_tables(catalog: DatabaseCatalog) -> list[Table]:
@@ -423,15 +384,15 @@ def is_random(values: Iterable[Any]) -> bool:
 
 def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
     """Return the column of a declared key whose random numbers name a row alone: others name it without the rest."""
-    own = [name for name in table.key if {*words(name)} <= known.KEY_WORDS and table.columns[name].distinct == 1]
-    own = [name for name in own if is_random(table.columns[name].given)] if table.key[1:] else []
-    return next(([name] for name in own if catalog.is_key(table.source, [name])), [])
+    own = [table.columns[name] for name in table.key if {*words(name)} <= known.KEY_WORDS] if table.key[1:] else []
+    own = [one for one in own if one.distinct == 1 and is_random(one.given)]
+    return next(([one.name] for one in own if catalog.is_key(table.source, [one.name])), [])
 
 
 def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
     """Return the fewest columns by whose values rows differ, the likeliest first; [] if there are none."""
     short = [one for one in table.columns.values() if one.role not in ("prose", "flag", "secret") and one.filled == 1]
-    short = [one for one in short if table.columns[one.name].kind in ("number", "text", "id", "time", "other")]
+    short = [one for one in short if one.kind in ("number", "text", "id", "time", "other")]
     short.sort(key=lambda one: (not known.KEY_WORDS & {*words(one.name)}, one.role == "time", -one.distinct))
     for one in short:
         if one.distinct == 1 and catalog.is_key(table.source, [one.name]):
@@ -449,11 +410,6 @@ def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
 def _are_headings(texts: Sequence[str]) -> bool:
     """Return whether nearly all texts are lines without the end of a sentence."""
     return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= known.MIN_FOUND * len(texts)
-
-
-def _heads(one: ReadColumn) -> list[str]:
-    """Return the first letters of each value."""
-    return [_head(value) for value in one.values]
 
 
 def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:
