@@ -153,23 +153,18 @@ class DatabaseCatalog:
 
     def _asked(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the rows of a statement, as `_rows` does, from the database if it was not asked before."""
-        return self._ask((sql, *values), lambda connection: _try(connection, sql, values))
-
-    def _ask(self, question: tuple[Any, ...], answer: Callable[[Connection], Any]) -> Any:
-        """Return the answer to a question about rows, from the database if it was not asked before."""
+        question = (sql, *values)
         if question not in self._known:
             is_open = not self.connection.closed
             with nullcontext(self.connection) if is_open else _connected(self.url) as connection:
-                self._known[question] = answer(connection)
+                self._known[question] = _try(connection, sql, values)
         return self._known[question]
 
     @property
     def seconds_now(self) -> str:
         """Return the time in seconds since 1970, in SQL."""
-        known = {
-            "sqlite": "(julianday('now') - 2440587.5) * 86400",
-            "postgresql": "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)",
-        }
+        postgresql, sqlite = "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)", "(julianday('now') - 2440587.5) * 86400"
+        known = {"sqlite": sqlite, "postgresql": postgresql}
         return known.get(self.connection.dialect.name, "UNIX_TIMESTAMP()")
 
     def is_key(self, table: DatabaseTable, names: Sequence[str]) -> bool:
@@ -178,22 +173,22 @@ class DatabaseCatalog:
         distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
         if not distinct or not table.counted:  # a large table is not scanned
             return distinct and table.counted
-        return table.is_whole or self._ask(("key", table.full_name, *names), lambda one: _is_key(one, table, names))
+        return table.is_whole or all(self._asked(sql) == [] for sql in _against_key(table, names))
 
     def chars(self, table: DatabaseTable, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has: counted, or about if the table is large."""
-        sampled = {name: [_length(value) for value in table.columns[name].filled] for name in names}
-        cut = any(length >= MAX_CHARS for lengths in sampled.values() for length in lengths)
-        if (table.is_whole and not cut) or not names:
-            return {name: sum(lengths) for name, lengths in sampled.items()}
+        lengths = {name: [_length(value) for value in table.columns[name].filled] for name in names}
+        sums = {name: sum(some) for name, some in lengths.items()}
+        if not names or (table.is_whole and max(map(max, filter(None, lengths.values())), default=0) < MAX_CHARS):
+            return sums
         text = "CHAR" if self.connection.dialect.name in ("mysql", "mariadb") else "TEXT"
         cast = "{}" if any(table.columns[name].kind == "bytes" for name in names) else f"CAST({{}} AS {text})"
         columns = [f"{cast.format(table.columns[name].sql)} AS c{number}" for number, name in enumerate(names)]
         read = f"SELECT {', '.join(columns)} FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}"
-        sums = [f"SUM(LENGTH(c{number}))" for number in range(len(names))]
-        found = self._asked(f"SELECT COUNT(*), {', '.join(sums)} FROM ({read}) AS sampled_rows")
+        lengths_read = ", ".join(f"SUM(LENGTH(c{number}))" for number in range(len(names)))
+        found = self._asked(f"SELECT COUNT(*), {lengths_read} FROM ({read}) AS sampled_rows")
         if not found or not found[0][0]:
-            return {name: sum(lengths) * table.rows // max(1, table.sampled) for name, lengths in sampled.items()}
+            return {name: chars * table.rows // max(1, table.sampled) for name, chars in sums.items()}
         factor = 1.0 if table.counted else table.rows / found[0][0]
         return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0][1:], strict=True)}
 
@@ -226,10 +221,8 @@ class DatabaseCatalog:
             name = table.columns[column].sql
             more = f"{name} IS NOT NULL" + (f" AND {where}" if where else "")
             some = f"SELECT {name} AS one FROM {table.sql} WHERE {more} LIMIT {MAX_ROWS}"
-            known = [
-                *known,
-                *[row[0] for row in self._asked(f"SELECT DISTINCT one FROM ({some}) AS sampled_rows") or []],
-            ]
+            rows = self._asked(f"SELECT DISTINCT one FROM ({some}) AS sampled_rows") or []
+            known = [*known, *(row[0] for row in rows)]
         return [*dict.fromkeys(known)][:count]
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
@@ -308,21 +301,22 @@ def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
 
 def _declared(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
     """Return the tables of a schema with what is declared of them; one that is broken has its problem."""
-    kinds = ("columns", "pk_constraint", "foreign_keys")
-    problems: dict[str, str] = {}
+    kinds, problems = ("columns", "pk_constraint", "foreign_keys"), dict[str, str]()
+
+    def declared(**only: Any) -> list[Any]:
+        return [getattr(inspector, f"get_multi_{kind}")(schema=schema, **only) for kind in kinds]
+
     try:
-        columns, keys, references = (getattr(inspector, f"get_multi_{kind}")(schema=schema) for kind in kinds)
+        columns, keys, references = declared()
     except exc.SQLAlchemyError as error:  # one table whose module or definition is missing: look at each alone
         _check(connection, error)
         columns, keys, references = {}, {}, {}
         for name in inspector.get_table_names(schema):
             try:
-                only: Any = {"schema": schema, "filter_names": [name]}
-                found = [getattr(inspector, f"get_multi_{kind}")(**only) for kind in kinds]
+                found = declared(filter_names=[name])
+                columns, keys, references = columns | found[0], keys | found[1], references | found[2]
             except exc.SQLAlchemyError as broken:
                 problems[name] = _check(connection, broken)
-                continue
-            columns, keys, references = columns | found[0], keys | found[1], references | found[2]
     left_out = _within_others(connection, schema or inspector.default_schema_name)
     quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
@@ -374,18 +368,17 @@ def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> 
         found.setdefault((schema, table), set()).add(column)
     default, notes = sa.inspect(connection).default_schema_name, list[str]()
     user = connection.dialect.identifier_preparer.quote(str(connection.scalar(sa.text("SELECT current_user"))))
-    for table in [one for one in tables if (str(one.schema or default), one.name) in found]:
-        columns = [
-            one for name, one in table.columns.items() if name in found[str(table.schema or default), table.name]
-        ]
-        if len(columns) == len(table.columns):
+    for table in tables:
+        names = found.get((str(table.schema or default), table.name), set()) & table.columns.keys()
+        if names and names == table.columns.keys():
             table.problem = f"ask for GRANT SELECT ON {table.sql} TO {user}"
-            continue
-        told = ", ".join(one.sql for one in columns)
-        notes.append(f"{table.full_name}: not all columns can be read: GRANT SELECT ({told}) ON {table.sql} TO {user}")
-        table.columns = {name: one for name, one in table.columns.items() if one not in columns}
-        table.key = table.key if {*table.key} <= table.columns.keys() else ()
-        table.references = tuple(one for one in table.references if {*one.columns} <= table.columns.keys())
+        elif names:
+            told = ", ".join(one.sql for name, one in table.columns.items() if name in names)
+            right = f"GRANT SELECT ({told}) ON {table.sql} TO {user}"
+            notes.append(f"{table.full_name}: not all columns can be read: {right}")
+            table.columns = {name: one for name, one in table.columns.items() if name not in names}
+            table.key = () if {*table.key} & names else table.key
+            table.references = tuple(one for one in table.references if not {*one.columns} & names)
     return tuple(notes)
 
 
@@ -427,16 +420,16 @@ def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tup
     unique = [one for one in inspector.get_indexes(table.name, schema=table.schema) if one.get("unique")]
     unique += inspector.get_unique_constraints(table.name, schema=table.schema)
     found = [tuple(one["column_names"]) for one in unique]
-    usable = [names for names in found if names and {*names} <= table.columns.keys()]
-    return next((names for names in sorted(usable, key=len) if _is_key(connection, table, names)), ())
+    usable = sorted((names for names in found if names and {*names} <= table.columns.keys()), key=len)
+    unlike = (one for one in usable if all(_rows(connection, sql) == [] for sql in _against_key(table, one)))
+    return next(unlike, ())
 
 
-def _is_key(connection: Connection, table: DatabaseTable, names: Sequence[str]) -> bool:
-    """Return whether each row has other values in these columns, none of them NULL. All rows are read."""
+def _against_key(table: DatabaseTable, names: Sequence[str]) -> Iterator[str]:
+    """Yield the statements that find rows by which columns are no key: with NULL, and with values of another row."""
     columns = [table.columns[name].sql for name in names]
-    missing = f"SELECT 1 FROM {table.sql} WHERE {' OR '.join(f'{one} IS NULL' for one in columns)} LIMIT 1"
-    again = f"SELECT 1 FROM {table.sql} GROUP BY {', '.join(columns)} HAVING COUNT(*) > 1 LIMIT 1"
-    return _rows(connection, missing) == [] and _rows(connection, again) == []
+    yield f"SELECT 1 FROM {table.sql} WHERE {' OR '.join(f'{one} IS NULL' for one in columns)} LIMIT 1"
+    yield f"SELECT 1 FROM {table.sql} GROUP BY {', '.join(columns)} HAVING COUNT(*) > 1 LIMIT 1"
 
 
 def _read_rows(connection: Connection, table: DatabaseTable, sampled: int) -> None:

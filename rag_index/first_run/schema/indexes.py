@@ -35,9 +35,8 @@ STATE_LABELS = known.STATES | known.BROUGHT | {"priority", "severity", "kind"}
 class _Rows:
     """Rows that are documents or parts, as their settings come together."""
 
-    def __init__(self, table: Table, taken: Iterable[str], schema: str | None) -> None:
-        self.table, self.schema = table, schema
-        self.taken = {*taken, *table.columns}
+    def __init__(self, table: Table, schema: str | None) -> None:
+        self.table, self.schema, self.taken = table, schema, {*table.columns}
         self.text: list[str] = []
         self.format: dict[str, str] = {}
         self.joins: dict[str, dict[str, Any]] = {}
@@ -68,7 +67,8 @@ class _Rows:
         wanted = [parent.source.name, f"{stem}_row"]
         if stem and relation.column not in relation.child.key:
             wanted = [stem, f"{stem}_{parent.noun[-1]}", *wanted]
-        free = [name for one in wanted if (name := identifier(one, "row")).lower() not in {*map(str.lower, self.taken)}]
+        taken = {*map(str.lower, self.taken)}
+        free = [name for one in wanted if (name := identifier(one, "row")).lower() not in taken]
         name = free[0] if free else free_name(identifier(wanted[0], "row"), self.taken)
         self.taken.add(name)
         on = {there: f"{through}.{here}" if through else here for here, there in relation.pairs}
@@ -80,11 +80,10 @@ class _Rows:
         """Join what rows name: it is a text, if it says what a row is about, and people filter by it."""
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
-            says = named or (parent.prose and (one.extends or len(parent.children) < 2))
+            says = named or (parent.prose and not parent.machine and (one.extends or len(parent.children) < 2))
             if parent is skip or one.type_column or one.is_pointer or one.share < known.HARDLY:
                 continue
-            again = (parent in self.joined - {self.table} and not one.writes) or len(self.joins) >= known.MAX_JOINS
-            if not says or again or not one.is_whole or (parent.machine and not named):
+            if not says or not self._may_join(one) or (parent in self.joined - {self.table} and not one.writes):
                 continue
             name = self.join(one, **self.where([told for told in parent.conditions if not passes(one, told)]))
             titles = self.read(parent, parent.title_columns, name)
@@ -94,20 +93,20 @@ class _Rows:
             self.text += [] if state else titles
             if not parent.title:
                 self.text += self.read(parent, parent.prose, name)
-            if not parent.prose and not parent.is_people:
-                self._add_names_above(parent, name)
+            for over in parent.parents if not parent.prose and not parent.is_people else ():
+                self._add_name_above(over, name)
             for key in {*titles} - {*self.text}:
                 self.format.pop(key, None)
 
-    def _add_names_above(self, table: Table, through: str) -> None:
+    def _may_join(self, one: Relation) -> bool:
+        return one.is_whole and len(self.joins) < known.MAX_JOINS
+
+    def _add_name_above(self, one: Relation, through: str) -> None:
         """Join what a joined row names in its turn: the artist of the album of a track."""
-        for one in table.parents:
-            over = one.parent
-            known_row = over in self.joined or over.is_people or over.is_label or one.type_column
-            if known_row or not over.title or over.prose or not one.is_whole or len(self.joins) >= known.MAX_JOINS:
-                continue
-            name = self.join(one, through)
-            titles = self.read(over, over.title_columns, name)
+        over = one.parent
+        again = over in self.joined or over.is_people or over.is_label or one.type_column
+        if not again and over.title and not over.prose and self._may_join(one):
+            titles = self.read(over, over.title_columns, self.join(one, through))
             self.text += titles
             self.payload |= dict.fromkeys(titles, "keyword" if len(titles) == 1 else "")
 
@@ -117,14 +116,13 @@ class _Rows:
         used = {RESERVED_KEY, *table.references, *table.title_columns, *table.key, *self.text}
         used |= {one.column for one in table.conditions if one.through is None and one.of is None}
         for name, one in table.columns.items():
-            kind = table.columns[name].kind
-            if name in used or one.filled < 2 * known.FEW or kind == "bytes":
-                continue
             levels = {value for value in one.values if isinstance(value, int)}
+            if name in used or one.filled < 2 * known.FEW or one.kind == "bytes":
+                continue
             if one.role in ("choice", "locale") and one.distinct < 1 and len({*one.texts}) > 1:
-                self.payload[name] = "keyword" if kind == "text" else ""
+                self.payload[name] = "keyword" if one.kind == "text" else ""
             elif one.role == "time" and len({*one.values}) > 2:
-                self.payload[name] = "datetime" if kind == "time" else ""
+                self.payload[name] = "datetime" if one.kind == "time" else ""
             elif one.role == "number" and 1 < len(levels) <= known.MAX_VALUES and len(levels) * 4 < len(one.values):
                 self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
 
@@ -140,7 +138,7 @@ class IndexMaker:
     def __init__(self, table: Table, plan: Plan, taken: set[str]) -> None:
         self._table, self._parts, self._thread = table, plan.documents[table], plan.threads.get(table)
         self._titled = plan.titles.get(table)
-        self._rows = _Rows(table, (), table.source.schema)
+        self._rows = _Rows(table, table.source.schema)
         self._taken = taken
         self.reasons: dict[str, str] = {}
 
@@ -163,13 +161,16 @@ class IndexMaker:
         thread = [] if self._thread is None else [_answers_none(self._thread)]
         settings |= rows.where(table.conditions, *thread)
         self._note(table.conditions, settings)
-        times = [one for one in table.columns.values() if one.role == "time" and one.filled >= known.NEARLY_ALL]
-        times = [one for one in times if table.columns[one.name].kind == "time"]
-        changed = [one.name for one in times if known.CHANGED & {*words(one.name)}]
-        key_kind = table.columns[table.key[0]].kind
-        age = table.key[0] if key_kind == "number" or not times else [*changed, times[0].name][0]
         made = {key: settings[key] for key in ORDER if settings.get(key) or key == "payload"}
-        return ProposedIndex(self._name(), table.name, made, self.reasons, age)
+        return ProposedIndex(self._name(), table.name, made, self.reasons, self._age())
+
+    def _age(self) -> str:
+        """Return the column whose greatest values the newest rows have."""
+        times = [one for one in self._table.columns.values() if one.role == one.kind == "time"]
+        times = [one for one in times if one.filled >= known.NEARLY_ALL]
+        times.sort(key=lambda one: not known.CHANGED & {*words(one.name)})
+        key = self._table.key[0]
+        return key if self._table.columns[key].kind == "number" or not times else times[0].name
 
     def _name(self) -> str:
         called = words(self._table.source.name)[-len(self._table.noun) :]
@@ -199,16 +200,10 @@ class IndexMaker:
     def _codes(self, title: str) -> list[str]:
         """Return the other columns with codes and choices that say what a row is."""
         table = self._table
-        found = [one for one in table.columns.values() if one.name not in (*table.references, *table.key, *table.texts)]
-        found = [
-            one
-            for one in found
-            if one.role in ("code", "choice") and one.filled > 2 * known.FEW and one.name not in title
-        ]
-        found = [one for one in found if not {*STATE_LABELS, *known.STATES} & {*words(one.name)}]
-        found = [one for one in found if table.columns[one.name].kind == "text"]
-        says = {rule.column for rule in table.conditions if rule.of is None}
-        return [one.name for one in found if one.name not in says][:5]
+        out = {*table.references, *table.key, *table.texts, *(one.column for one in table.conditions if not one.of)}
+        found = [one for one in table.columns.values() if one.name not in out and one.name not in title]
+        found = [one for one in found if one.role in ("code", "choice") and one.filled > 2 * known.FEW]
+        return [one.name for one in found if one.kind == "text" and not STATE_LABELS & {*words(one.name)}][:5]
 
     def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the payload, and what people filter by of documents and their parts."""
@@ -232,52 +227,42 @@ class IndexMaker:
     def _part(self, one: Part, used: set[str]) -> dict[str, Any] | None:
         """Return the settings of a part; None if it has nothing to read."""
         child, far = one.table, one.far
-        rows = _Rows(child, (), self._table.source.schema)
+        rows = _Rows(child, self._table.source.schema)
         on = dict(one.relation.pairs)
         conditions = [c for c in child.conditions if c.through is None or c.through not in (one.relation, one.up, far)]
         text: str | list[str]
-        if one.up is not None:  # through the row between
-            name = rows.join(one.relation, required=True, **rows.where(self._own(one.relation.parent, one.up)))
+        if one.up is not None:  # through the row between, without what its document says anyway
+            between = [rule for rule in one.relation.parent.conditions if rule.through is not one.up]
+            name = rows.join(one.relation, required=True, **rows.where(between))
             on = {f"{name}.{here}": there for here, there in one.up.pairs}
         if far is not None:
             text, inline = self._linked(rows, far, on), bool(far.parent.title)
         else:
-            rows.text += rows.read(child, [*child.title_columns, *child.texts])
+            read = [*child.title_columns, *child.texts]
+            rows.text += rows.read(child, read)
             rows.add_labels(skip=one.relation.parent)
-            short = (
-                sum(child.columns[name].length for name in (*child.title_columns, *child.texts)) < known.MIN_PROSE_CHARS
-            )
+            short = sum(child.columns[name].length for name in read) < known.MIN_PROSE_CHARS
             text, inline = rows.text, short and not child.prose and one.up is None
-            own = [name for name in text if "." not in name]
             captions = [name for name in text if "." in name]
-            if len(own) == len(captions) == 1 and not rows.format and inline:
-                text = f"{{{captions[0]}}}: {{{own[0]}}}"
+            if len(text) == 2 and len(captions) == 1 and not rows.format and inline:
+                text = f"{{{captions[0]}}}: {{{next(name for name in text if name not in captions)}}}"
         if not text:
             return None
         label = free_name(identifier(far.parent.source.name if far else child.source.name, "part"), used)
         used.add(label)
+        open_key = child.key and not inline and all(child.columns[name].role != "secret" for name in child.key)
         made = {
             **rows.place(child), "on": one_or_all([*on]) if [*on.values()] == self._table.key else on, "text": text,
             "format": rows.format, "joins": rows.joins, "inline": inline, **self._order(child, on),
-            "key": one_or_all(child.key) if self._has_open_key(child, inline=inline) else "",
+            "key": one_or_all(child.key) if open_key else "",
             **rows.where(conditions, one.relation.where, far.where if far and far.where != one.relation.where else ""),
         }  # fmt: skip
         self._note(conditions, made)
         self._rows.samples += rows.samples
-        named = {
-            name: kind
-            for name, kind in rows.payload.items()
-            if kind and (inline or name.partition(".")[0] in rows.joins)
-        }
+        kinds = {name: kind for name, kind in rows.payload.items() if kind}
+        named = {name: kind for name, kind in kinds.items() if inline or name.partition(".")[0] in rows.joins}
         found = {"name": label, **{key: made[key] for key in ORDER if made.get(key)}}
         return found | {"payload": [*named], "payload_indexes": named} if named else found
-
-    def _own(self, table: Table, way: Relation) -> list[Rule]:
-        """Return the conditions of a row between, but for what its document says anyway."""
-        return [one for one in table.conditions if one.through is not way]
-
-    def _has_open_key(self, table: Table, *, inline: bool) -> bool:
-        return bool(table.key) and not inline and all(table.columns[name].role != "secret" for name in table.key)
 
     def _linked(self, rows: _Rows, far: Relation, on: Iterable[str]) -> str | list[str]:
         """Return the text of what links name."""

@@ -44,50 +44,43 @@ class _Reading:
         self._catalog, self._choices = catalog, choices
         tables = read_tables(catalog)
         self._check(tables)
-        excluded = [one for one in tables if is_named(one, choices.exclude) and not is_named(one, choices.include)]
-        self._excluded = excluded
-        self.tables = [one for one in tables if one not in excluded]
+        left = [one for one in tables if is_named(one, choices.exclude) and not is_named(one, choices.include)]
+        self._excluded, self.tables = left, [one for one in tables if one not in left]
         for table in self.tables:
             self._use_columns(table)
         relate(catalog, self.tables)
         self._plan = plan(catalog, self.tables, choices.include)
-        parts = [(root, part.table) for root, some in self._plan.documents.items() for part in some if not part.far]
-        self._roots = {table: [root for root, one in parts if one is table] for _, table in parts}
-        self._read = [*dict.fromkeys([*self._plan.documents, *self._roots])]
+        self._roots: dict[Table, list[Table]] = {}
+        for root, part in [(root, part) for root, some in self._plan.documents.items() for part in some]:
+            self._roots.setdefault(part.table, []).extend([root] if not part.far else [])
+        self._read = [*dict.fromkeys([*self._plan.documents, *(one for one, some in self._roots.items() if some)])]
         self._rules = self._answered(find_rules(catalog, self.tables))
         self._lost = {rule: dict(self._lost_by(rule)) for rule in self._rules}
-        self._asked = set(self._beyond_a_tenth())
-        self._conditions = conditions(self.tables, [one for one in self._rules if self._holds(one)])
+        self._asked = {*self._beyond_a_tenth()}
+        found = conditions(self.tables, [one for one in self._rules if one not in self._asked])
         for table in self.tables:
-            table.conditions[:] = self._conditions[table]
+            table.conditions[:] = found[table]
 
     # --- Answers ---
 
     def _check(self, tables: Sequence[Table]) -> None:
         """Raise SettingsError if a choice names what is not there."""
         names = [one.name for one in tables]
-        for pattern in (*self._choices.include, *self._choices.exclude):
-            if not any(is_named(one, [pattern]) for one in tables):
-                near = ", ".join(get_close_matches(pattern, names, 3)) or "none is named like it"
-                raise SettingsError(f"there is no table {pattern}: {near}")
         columns = [f"{one.name}.{name}" for one in tables for name in one.columns]
         columns += [f"{one.source.name}.{name}" for one in tables for name in one.columns if one.source.schema]
         lower = {*map(str.lower, columns)}
-        hidden = [self._split(one)[0] if one.lower() not in lower else one for one in self._choices.hide]
+        for pattern in (*self._choices.include, *self._choices.exclude):
+            if not any(is_named(one, [pattern]) for one in tables):
+                raise SettingsError(f"there is no table {pattern}: {_near(pattern, names)}")
+        hidden = [_split(one)[0] if one.lower() not in lower else one for one in self._choices.hide]
         for column in (*self._choices.show, *hidden, *self._choices.uses):
             if column.lower() not in lower:
-                near = ", ".join(get_close_matches(column, columns, 3)) or "none is named like it"
-                raise SettingsError(f"there is no column {column}, as TABLE.COLUMN: {near}")
-
-    def _split(self, answer: str) -> tuple[str, str | None]:
-        """Return the column and the value of an answer such as `comment.state=held`."""
-        place, mark, value = answer.partition("=")
-        return place, value if mark else None
+                raise SettingsError(f"there is no column {column}, as TABLE.COLUMN: {_near(column, columns)}")
 
     def _chosen(self, table: Table, column: str, among: Sequence[str]) -> list[str]:
         """Return those of some answers that are about a column."""
         names = {f"{table.name}.{column}".lower(), f"{table.source.name}.{column}".lower()}
-        return [one for one in among if one.lower() in names or self._split(one)[0].lower() in names]
+        return [one for one in among if one.lower() in names or _split(one)[0].lower() in names]
 
     def _use_columns(self, table: Table) -> None:
         """Give columns the role that a person chose."""
@@ -113,19 +106,15 @@ class _Reading:
         """Return the rules with those that a person answered in the place of what was found."""
         found = [one for one in rules if not self._chosen(one.table, one.column, self._choices.show)]
         self._said = {one.place for one in rules if self._chosen(one.table, one.column, self._choices.hide)}
-        for table in self.tables:
-            for name, column in table.columns.items() if self._choices.hide else ():
-                said = self._chosen(table, name, self._choices.hide)
-                values = [value for one in said for value in [self._split(one)[1]] if value is not None]
-                if (
-                    not said
-                    or column.why == CHOSEN
-                    or (not values and any(one.place == f"{table.name}.{name}" for one in found))
-                ):
-                    continue
-                made = answered(self._catalog, table, column, values)
-                found = [one for one in found if one.place != made.place] + [made]
-                self._said.add(made.place)
+        columns = [(table, column) for table in self.tables for column in table.columns.values()]
+        for table, column in columns if self._choices.hide else ():
+            said = [_split(one)[1] for one in self._chosen(table, column.name, self._choices.hide)]
+            values = [value for value in said if value is not None]
+            place = f"{table.name}.{column.name}"
+            if said and column.why != CHOSEN and (values or not any(one.place == place for one in found)):
+                found = [one for one in found if one.place != place]
+                found.append(answered(self._catalog, table, column, values))
+                self._said.add(place)
         return found
 
     # --- What is left out together ---
@@ -141,22 +130,13 @@ class _Reading:
         """Yield the open rules that would leave out more than a tenth of what an index reads, the largest of them."""
         for table in self._read:
             left = known.FEW * max(table.rows, known.MAX_TEXTS)
-            some = [
-                one for one in self._rules if one.is_open and one.place not in self._said and table in self._lost[one]
-            ]
-            some = [one for one in some if not self._lost[one].keys() & {*self._roots.get(table, ())} - {table}]
+            roots = {*self._roots.get(table, ())} - {table}
+            some = [one for one in self._rules if one.is_open and one.place not in self._said]
+            some = [one for one in some if table in self._lost[one] and not self._lost[one].keys() & roots]
             for rule in sorted(some, key=lambda one: self._lost[one][table]):
                 left -= max(0, self._lost[rule][table])
                 if left < 0:
                     yield rule
-
-    def _holds(self, rule: Rule) -> bool:
-        return rule not in self._asked
-
-    def _is_large(self, rule: Rule) -> bool:
-        return any(
-            lost > known.HALF * table.rows for table, lost in self._lost[rule].items() if table in self._plan.documents
-        )
 
     def _state(self, rule: Rule) -> Literal["known", "open", "asked", "answered"]:
         if rule.place in self._said:
@@ -167,14 +147,11 @@ class _Reading:
         """Return the rules as a person answers them, in the order of the screen."""
         found = []
         for rule in [one for one in self._rules if self._lost[one]]:
-            lost = self._lost[rule].values()
-            rows = -1 if -1 in lost else sum(lost)
-            of = sum(table.rows for table in self._lost[rule])
-            state = self._state(rule)
-            made = HiddenRows(
-                rule.place, rule.says, rule.sql, rows, of, state, state != "asked", rule.values, self._is_large(rule)
-            )  # fmt: skip
-            found.append(made)
+            lost, state = self._lost[rule], self._state(rule)
+            large = any(rows > known.HALF * one.rows for one, rows in lost.items() if one in self._plan.documents)
+            rows = -1 if -1 in lost.values() else sum(lost.values())
+            of, hidden = sum(one.rows for one in lost), state != "asked"
+            found.append(HiddenRows(rule.place, rule.says, rule.sql, rows, of, state, hidden, rule.values, large))
         order = ("asked", "open", "answered", "known")
         return sorted(found, key=lambda one: (not one.large, order.index(one.state), -one.rows))
 
@@ -189,9 +166,8 @@ class _Reading:
         for one in self._excluded:
             chars = sum(self._chars(one).values())
             uses.append(TableUse(one.name, one.rows, chars, one.source.counted, "out", why=CHOSEN))
-        uses += [
-            TableUse(one, 0, 0, True, "out", why="is a view: what it shows is in tables") for one in self._catalog.views
-        ]
+        told = "is a view: what it shows is in tables"
+        uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
         ranked = sorted(uses, key=lambda one: -one.chars)
         notes = (*self._catalog.notes, *self._policies([*indexes.values()]))
         return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._hidden()), notes)
@@ -239,16 +215,13 @@ class _Reading:
         documents = self._plan.documents
         if table in documents:
             return "document", ()
-        of = [root for root, parts in documents.items() for part in parts if part.table is table]
-        if of:
-            return "part", tuple(dict.fromkeys(one.name for one in of))
+        parts = [(root.name, part) for root, some in documents.items() for part in some]
+        if of := [root for root, part in parts if part.table is table]:
+            return "part", tuple(dict.fromkeys(of))
         named = [one.child.name for one in table.children if one.child in documents]
-        named += [
-            root.name for root, parts in documents.items() for part in parts if part.far and part.far.parent is table
-        ]
-        if (table.source.schema, table.source.name, "") in shown:
-            return "label", tuple(dict.fromkeys(named))
-        return "out", ()
+        named += [root for root, part in parts if part.far and part.far.parent is table]
+        is_label = (table.source.schema, table.source.name, "") in shown
+        return ("label", tuple(dict.fromkeys(named))) if is_label else ("out", ())
 
     def _rows(self, table: Table, condition: str) -> int:
         found = self._catalog.rows_that(table.source, condition)
@@ -262,6 +235,16 @@ class _Reading:
         if not why or becomes == "out" or not one.filled or names_a_row:
             return None
         return LeftOut(table.name, name, why, chars)
+
+
+def _split(answer: str) -> tuple[str, str | None]:
+    """Return the column and the value of an answer such as `comment.state=held`."""
+    place, mark, value = answer.partition("=")
+    return place, value if mark else None
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    return ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
 
 
 def _is_readable(one: ReadColumn) -> bool:
