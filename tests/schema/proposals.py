@@ -92,48 +92,22 @@ def names(*called, key="id", name="name"):
     return many(len(called), key, **{name: lambda n: called[n - 1]})
 
 
-def pages(extra="x INTEGER", values=(0,), count=12):
-    """Return a table of pages with a column that has these values, and then nothing but the last one."""
-    columns, rows = many(count, title="Page {n} of the mill", body=TEXT)
-    return f"{columns}, {extra}", [(*row, values[min(row[0], len(values)) - 1]) for row in rows]
+def few(n, every=6):
+    """Return whether a row is one of few."""
+    return n % every == 2
 
 
-def entities():
-    """Return the tables of pages in two languages, each with its versions, in the way of Drupal."""
-    data = [(n, n, code, f"Page {n} {code}") for n in range(1, 13) for code in ("en", "de") if code == "en" or n < 4]
-    text = [(n, 0, n, code, 0, f"<p>{PROSE} {n} {code}</p>") for n, _, code, _ in data]
-    columns = "entity_id INTEGER, deleted INTEGER, revision_id INTEGER, langcode TEXT, delta INTEGER, body_value TEXT"
-    others = {f"{name}_data": ("id INTEGER PRIMARY KEY", [(1,)]) for name in ("menu", "file", "term", "user", "block")}
-    return others | {
-        "node": many(12, "nid", vid=itself, langcode="en"),
-        "node_field_data": (
-            "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (nid, langcode)", data),
-        "node_field_revision": (
-            "nid INTEGER, vid INTEGER, langcode TEXT, title TEXT, PRIMARY KEY (vid, langcode)",
-            [*data, *[(n, n + 50, "en", f"Old page {n}") for n in range(1, 13)]]),
-        "node__body": (f"{columns}, PRIMARY KEY (entity_id, deleted, delta, langcode)", text),
-        "node_revision__body": (
-            f"{columns}, PRIMARY KEY (entity_id, revision_id, deleted, delta, langcode)",
-            [*text, *[(n, 0, n + 50, "en", 0, f"<p>Old {PROSE} {n}</p>") for n in range(1, 13)]]),
-        "node__field_parts": (
-            "entity_id INTEGER, delta INTEGER, field_parts_value TEXT, PRIMARY KEY (entity_id, delta)",
-            [(n, delta, f"Wheel of oak {n}{delta}") for n in (6, 7) for delta in (0, 1, 2)]),
-    }  # fmt: skip
+def article(column, kind, value, count=24):
+    """Return a table of articles with one more column."""
+    columns, rows = many(count, title="The bridge {n} of the river", body=TEXT, email="a{n}@example.org", comments=0)
+    return f'{columns}, "{column}" {kind}', [(*row, value(row[0])) for row in rows]
 
 
-def cms(*, kinds=1):
-    """Return pages in a tree by path, whose texts are in tables of their kinds, and versions of them as JSON."""
-    paths = {1: "0001", 2: "00010001", 3: "00010002", 4: "000100020001", **{n: f"0001{n:04}" for n in range(5, 31)}}
-    page = {"title": "Page {n} of the mill", "draft_title": "Draft {n} of it"}
-    versions = {"latest_revision_id": lambda n: n + 100, "live_revision_id": itself}
-    said = [(n, "The text of the mill") for n in paths] + [(n + 100, "The latest text of the mill") for n in paths]
-    tables = {
-        "page": many(30, path=lambda n: paths[n], **page, **versions),
-        "revision": ("id INTEGER PRIMARY KEY, content TEXT", [(n, f'{{"body": "{text} {n}"}}') for n, text in said]),
-        "page_view_restriction": ("id INTEGER PRIMARY KEY, page_id INTEGER, password TEXT", [(1, 3, "s3cret")]),
-        "search_index_entry": many(30, title="Page {n} of the mill", body=TEXT),
-    }
-    for kind in range(kinds):
-        rows = [(n, f"{PROSE} {n}") for n in paths if n % kinds == kind]
-        tables[f"kind{kind}_page"] = ("page_ptr_id INTEGER PRIMARY KEY REFERENCES page (id), body TEXT", rows)
-    return tables
+def shown(proposed, table="article"):
+    """Return the numbers of the rows that a search reaches."""
+    return {int(key) for key in proposed.shown(table)}
+
+
+def every(rule=lambda n: True, count=24):
+    """Return the numbers of the rows of a table that meet a rule."""
+    return {n for n in range(1, count + 1) if rule(n)}

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rag_index.errors import SettingsError
-from tests.schema.proposals import TEXT, cycle, itself, many, names
+from tests.schema.proposals import TEXT, cycle, itself, many, names, shown
 
 COUNT = 60
 PAST = "2020-01-01 00:00:00"
@@ -18,10 +18,6 @@ def few(n):
 def article(column, kind, value, count=COUNT):
     columns, rows = many(count, title="The bridge {n} of the river", body=TEXT)
     return f'{columns}, "{column}" {kind}', [(*row, value(row[0])) for row in rows]
-
-
-def shown(proposed, table="article"):
-    return {int(key) for key in proposed.shown(table)}
 
 
 def every(rule=lambda n: True, count=COUNT):
@@ -166,6 +162,7 @@ def test_objects_say_who_may_see_a_row(propose, name):
     ("table", "columns", "why"),
     [
         ("message", {"sender_id": cycle(4), "recipient_id": cycle(3)}, "has messages between persons"),
+        ("letter_message", {"person_id": cycle(4)}, "has messages between persons"),
         ("post_report", {"post_id": cycle(30), "reporter_id": cycle(4)}, "has reports to moderators"),
         ("wishlist", {"person_id": cycle(4)}, "has what only its owner sees, by its name"),
         ("audit", {"person_id": cycle(4)}, "is for programs, by its name"),

@@ -4,7 +4,7 @@ import pytest
 
 from rag_index.first_run.schema.visibility import sense_of
 from rag_index.first_run.schema.words import words
-from tests.schema.proposals import TEXT, cycle, itself, many, names
+from tests.schema.proposals import TEXT, article, cycle, every, few, itself, many, names, shown
 
 COUNT = 24
 PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
@@ -25,24 +25,6 @@ WORK = """
     has_attachment is_vip hide_from_homepage show_in_menu in_stock reviewed cancelled in_progress pending paused
     hide_email
 """.split()
-
-
-def few(n):
-    return n % 6 == 2
-
-
-def article(column, kind, value):
-    """Return a table of articles with one more column."""
-    columns, rows = many(COUNT, title="The bridge {n} of the river", body=TEXT, email="a{n}@example.org", comments=0)
-    return f'{columns}, "{column}" {kind}', [(*row, value(row[0])) for row in rows]
-
-
-def shown(proposed, table="article"):
-    return {int(key) for key in proposed.shown(table)}
-
-
-def every(rule=lambda n: True, count=COUNT):
-    return {n for n in range(1, count + 1) if rule(n)}
 
 
 @pytest.mark.parametrize("flag", HIDE)

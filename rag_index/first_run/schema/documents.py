@@ -302,21 +302,27 @@ def _has_prose(table: Table) -> bool:
 
 def _for_few(table: Table) -> str:
     """Return why rows of a table are for few persons, by what they name; "" if nothing says so."""
-    named, last = {*table.noun}, table.noun[-1]
-    persons = [one for one in table.parents if one.parent.is_people]
-    others = [one for one in table.parents if not one.parent.is_people and (one.type_column or one.parent.texts)]
+    named, columns = {*table.noun}, {name: {*words(name)} for name in table.columns}
+    persons = {one.column for one in table.parents if one.parent.is_people}
+    others = [one for one in table.parents if not one.parent.is_people]
     if named & (known.SURE | known.DIRECT) or known.PRIVATE.fullmatch("".join(table.noun)):
         return "is for few, by its name"
     if known.OWN & named:
         return "has what only its owner sees, by its name"
-    if known.REPORTS & {last} and others and (persons or "reporter" in " ".join(table.columns)):
+    told = any(one.type_column or one.parent.texts for one in others)
+    if known.REPORTS & {table.noun[-1]} and told and (persons or "reporter" in " ".join(columns)):
         return "has reports to moderators"
-    to = [name for name in table.columns if (known.RECEIVERS | {"to"}) & {*words(name)}]
-    sent = [name for name in to if {*words(name)} & known.RECEIVERS or name in {one.column for one in persons}]
-    rooms = [table, *(one.parent for one in table.parents if (known.ROOMS | {"thread"}) & {*one.parent.noun})]
-    told = (known.ROOMS | known.REPLIES | {"thread"}) & named
-    joined = any({"participant"} & {*one.child.noun} for room in rooms for one in room.children)
-    return "has messages between persons" if told and (sent or joined) else ""
+    rooms = known.ROOMS | {"thread"}
+    sent = any(known.RECEIVERS & said or ("to" in said and name in persons) for name, said in columns.items())
+    joined = any(
+        "participant" in one.child.noun
+        for room in [table, *(one.parent for one in others if rooms & {*one.parent.noun})]
+        for one in room.children
+    )
+    # of a message that names but a person who is not its writer, this is who gets it
+    alone = "message" in named and all(one.parent.is_label and one.parent.title for one in others)
+    sent = sent or joined or (alone and any(not known.WRITERS & columns[name] for name in persons))
+    return "has messages between persons" if (rooms | known.REPLIES) & named and sent else ""
 
 
 def _adds_facts(one: Relation) -> bool:
