@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -471,7 +469,7 @@ def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
 
 
 def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind], sampled: int) -> list[Any]:
-    """Count the rows of a table, and return some: from the beginning, the middle and the end of the key.
+    """Count the rows of a table, and return some: from the beginning and the end of the key.
 
     They are the first ones if there is no key, and all if they are few, for which one statement is enough.
     """
@@ -483,22 +481,13 @@ def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind]
     if rows is not None and len(rows) <= sampled:
         table.rows = len(rows)
         return list(rows)
-    counted = [f"SELECT COUNT(*) FROM (SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows"]
-    if len(ordered) == 1 and kinds[table.key[0]] == "number":
-        counted += [f"SELECT {end}({ordered[0]}) FROM {table.sql}" for end in ("MIN", "MAX")]
-    found = _rows(connection, f"SELECT {', '.join(f'({one})' for one in counted)}")
-    table.rows, *ends = found[0] if found else (MAX_ROWS + 1,)
+    found = _rows(connection, f"SELECT COUNT(*) FROM (SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows")
+    table.rows = found[0][0] if found else MAX_ROWS + 1
     if table.rows > MAX_ROWS:
         table.rows = max(table.rows, _about(connection, table))
-    if not ordered:
-        return list(rows or [])[:sampled]
-    pages = [f"{select} ORDER BY {', '.join(f'{one} DESC' for one in ordered)}"]
-    if ends and all(isinstance(end, int | float | Decimal) and math.isfinite(end) for end in ends):
-        pages.append(f"{select} WHERE {ordered[0]} >= {sum(ends) // 2} ORDER BY {ordered[0]}")
-    size = sampled // (len(pages) + 1)
-    places = [list(kinds).index(column) for column in table.key]
-    read = [(rows or [])[:size], *[_rows(connection, f"{page} LIMIT {size}") or [] for page in pages]]
-    return [*{tuple(row[number] for number in places): row for page in read for row in page}.values()]
+    half = sampled // 2 if ordered else sampled
+    last = f"{select} ORDER BY {', '.join(f'{one} DESC' for one in ordered)} LIMIT {half}"
+    return [*(rows or [])[:half], *((_rows(connection, last) or []) if ordered else [])]
 
 
 def _about(connection: Connection, table: DatabaseTable) -> int:
