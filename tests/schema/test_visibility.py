@@ -6,7 +6,6 @@ from rag_index.first_run.schema.visibility import sense_of
 from rag_index.first_run.schema.words import words
 from tests.schema.proposals import TEXT, article, cycle, every, few, itself, many, names, shown
 
-COUNT = 24
 PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
 HIDE = """
     non_public not_visible is_not_public unpublished invisible nonpublic disabled hide_from_search hidden isPrivate
@@ -27,25 +26,16 @@ WORK = """
 """.split()
 
 
-@pytest.mark.parametrize("flag", HIDE)
-def test_a_yes_hides_a_row_whatever_the_words(propose, flag):
-    made = propose(article=article(flag, "BOOLEAN NOT NULL", few))
-    assert shown(made) == every(lambda n: not few(n))
-    (hidden,) = made.hidden
-    assert (hidden.rows, hidden.of, hidden.says) == (4, COUNT, f"{flag} is yes")
-    assert (hidden.values, hidden.state) == ((("no", 20, False), ("yes", 4, True)), "known")
-
-
-@pytest.mark.parametrize("flag", SHOW)
-def test_a_no_hides_a_row_whatever_the_words(propose, flag):
-    assert shown(propose(article=article(flag, "BOOLEAN NOT NULL", lambda n: not few(n)))) == every(
-        lambda n: not few(n)
-    )
-
-
-@pytest.mark.parametrize("flag", WORK)
-def test_states_of_work_and_what_is_about_something_else_hide_nothing(propose, flag):
-    assert shown(propose(article=article(flag, "BOOLEAN NOT NULL", few))) == every()
+@pytest.mark.parametrize("flag", [*HIDE, *SHOW, *WORK])
+def test_a_flag_hides_rows_in_both_directions_whatever_the_words_or_none(propose, flag):
+    """A state of work, and what is about something else, such as the comments of a row, hide nothing."""
+    yes = (lambda n: not few(n)) if flag in SHOW else few
+    made = propose(article=article(flag, "BOOLEAN NOT NULL", yes))
+    assert shown(made) == every(lambda n: flag in WORK or not few(n))
+    if flag in HIDE:
+        (hidden,) = made.hidden
+        assert (hidden.rows, hidden.of, hidden.says) == (4, 24, f"{flag} is yes")
+        assert (hidden.values, hidden.state) == ((("no", 20, False), ("yes", 4, True)), "known")
 
 
 @pytest.mark.parametrize(("name", "hides"), [("is_not_public", True), ("unhidden", False), ("hide_from_public", True)])
@@ -251,7 +241,7 @@ def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(prop
     by two columns each of the article, the remark and the library."""
     kinds = names("print", "sound", "film", key="id", name="name")
     two = {"kind_id": cycle(3), "other_kind_id": cycle(2)}
-    articles, rows = many(COUNT, title="The bridge {n} of the river", body=TEXT, library_id=cycle(4), **two)
+    articles, rows = many(24, title="The bridge {n} of the river", body=TEXT, library_id=cycle(4), **two)
     made = propose(
         corporate_body=many(4, name="The society {n} of the river", is_public=lambda n: int(n == 4)),
         kind=(f"{kinds[0]}, hidden INTEGER", [(*row, row[0] == 1) for row in kinds[1]]),
@@ -264,6 +254,6 @@ def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(prop
             **two,
         ),
         article=(articles, rows),
-        remark=many(COUNT, article_id=itself, said="The ferry {n} was late again and nobody was told", **two),
+        remark=many(24, article_id=itself, said="The ferry {n} was late again and nobody was told", **two),
     )
     assert shown(made) == every(lambda n: cycle(4)(n) != 2)

@@ -301,17 +301,17 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
     """Return the tables of a schema with what is declared of them; one that is broken has its problem."""
     kinds, problems = ("columns", "pk_constraint", "foreign_keys"), dict[str, str]()
 
-    def declared(**only: Any) -> list[Any]:
+    def read(**only: Any) -> list[Any]:
         return [getattr(inspector, f"get_multi_{kind}")(schema=schema, **only) for kind in kinds]
 
     try:
-        columns, keys, references = declared()
+        columns, keys, references = read()
     except exc.SQLAlchemyError as error:  # one table whose module or definition is missing: look at each alone
         _check(connection, error)
         columns, keys, references = {}, {}, {}
         for name in inspector.get_table_names(schema):
             try:
-                found = declared(filter_names=[name])
+                found = read(filter_names=[name])
                 columns, keys, references = columns | found[0], keys | found[1], references | found[2]
             except exc.SQLAlchemyError as broken:
                 problems[name] = _check(connection, broken)

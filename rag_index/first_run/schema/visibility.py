@@ -244,8 +244,8 @@ def _column_rule(look: _Look, plurals: set[str]) -> Rule | None:
     if column.role in ("prose", "secret", "personal"):
         return None
     names_rows = column.name in table.references and column.role != "flag"
-    finders = (_exception,) if names_rows else (_flag, _state, _json, _minority, _exception)
-    return next(filter(None, (find(look) for find in finders)), None)
+    finders = () if names_rows else (_flag, _state, _json, _minority)
+    return next(filter(None, (find(look) for find in (*finders, _of_groups, _exception))), None)
 
 
 def _own_words(look: _Look) -> set[str]:
@@ -370,20 +370,26 @@ def _json(look: _Look) -> Rule | None:
 
 
 def _minority(look: _Look) -> Rule | None:
-    """Return the rule of a column that says nothing but who may see a row, in values that are not understood, of codes
-    of rooms, and of groups: all but the most common value are left out, and what names a group."""
+    """Return the rule of a column that says nothing but who may see a row, in values that are not understood, and of
+    codes of rooms: all but the most common value are left out."""
     named = {*look.named[-2:]} - {"level", "code", "type", "id"}
     secret = {look.named[-1], *named} & known.SECRECY
     short = all(len(str(one)) <= 2 for one in look.counts)
     rooms = known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]} and short
-    groups = known.GROUPS & {singular(look.named[-1])} or {"acl", "permission", "usergroup"} & look.name
-    few = 1 < len(look.counts) <= known.MAX_VALUES
-    if few and (secret or rooms):
-        usual = [look.counts.most_common(1)[0][0]]
-        sure = secret and not {"scope", "policy", "audience"} & named
-        return look.only(usual) if sure or look.share(usual) > known.HALF else None
+    if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
+        return None
+    usual = [look.counts.most_common(1)[0][0]]
+    sure = secret and not {"scope", "policy", "audience"} & named
+    return look.only(usual) if sure or look.share(usual) > known.HALF else None
+
+
+def _of_groups(look: _Look) -> Rule | None:
+    """Return the rule of a column that names groups: rows that name one are for few, if most name none."""
+    last = look.ways[0].parent.noun[-1] if look.ways else look.named[-1]
+    named = known.GROUPS & {singular(last)} or {"acl", "permission", "usergroup"} & look.name
     nothing = [value for value in look.counts if value in (*NOTHING, "[]", "{}")]
-    return look.only(nothing) if groups and nothing and known.HALF <= look.share(nothing) < 1 else None
+    most = known.NEARLY_ALL if look.ways else known.HALF
+    return look.only(nothing, is_open=bool(look.ways)) if named and most <= look.share(nothing) < 1 else None
 
 
 def _exception(look: _Look) -> Rule | None:
@@ -394,19 +400,18 @@ def _exception(look: _Look) -> Rule | None:
     about |= (known.REPLIES - noun) | (known.BROUGHT - known.GROUPS - known.STATES)
     if (about & look.name and not known.HELD & look.name) or look.named[-1] in known.SAID or look.table.is_people:
         return None
-    if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways):
+    if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways) or column.role == "locale":
         return None
     if known.WORK & noun and (ways or (known.HELD | known.STATES) & look.name):
         return None
     if not (look.is_time or look.is_flag or column.role in ("choice", "code", "number", "name", "other")):
         return None
     values = look.values
-    groups = any(known.GROUPS & {one.parent.noun[-1]} for one in labels)
-    if not 1 < len(values) <= (known.MAX_CHOICES if groups else known.MAX_VALUES + 1):
+    if not 1 < len(values) <= known.MAX_VALUES + 1:
         return None
     (_, most, rows), *others = sorted(values, key=lambda one: -one[2])
     whole = sum(one[2] for one in values)
-    plain = groups or all(_is_plain(value) for _, value, _ in others if value not in NOTHING)
+    plain = all(_is_plain(value) for _, value, _ in others if value not in NOTHING)
     if not known.NEARLY_ALL * whole <= rows < whole or not plain:
         return None
     return look.among([others[0][1]], is_open=True) if look.is_time else look.only([most], is_open=True)
