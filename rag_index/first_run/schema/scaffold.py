@@ -20,7 +20,7 @@ from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
 from rag_index.first_run.schema.proposed import UNREAD, Choices, Proposal
 from rag_index.first_run.schema.reading import propose
-from rag_index.first_run.schema.screen import left_out, says, share_sentence
+from rag_index.first_run.schema.screen import left_out, note, share_sentence
 from rag_index.redaction import is_secret
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ def _index_section(index: ProposedIndex, questions: Sequence[HiddenRows]) -> str
     tables, lines = {*_tables({"table": index.table} | index.settings)} | {index.table}, []
     for one in questions:
         if one.place.rpartition(".")[0] in tables:
-            option = f"--{'show' if one.hidden else 'hide'} {shlex.quote(one.place)}"
-            lines.append(_comment(f"{says(one)}. To {'show' if one.hidden else 'hide'} them: {option}."))
+            verb = "show" if one.hidden else "hide"
+            lines.append(_comment(f"{one.place}: {note(one)}. To {verb} them: --{verb} {shlex.quote(one.place)}."))
     keys = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons)
     return "".join(lines) + "\n".join([*keys, ""])
 

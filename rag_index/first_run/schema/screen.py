@@ -64,27 +64,22 @@ def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Li
     nothing.
     """
     kept = {one.place for one in now.hidden}
-    rows = [_rows_line(one) for one in now.hidden]
-    rows += [_shown_line(one) for one in first.hidden if one.place not in kept]
     idle = {one.place for one in now.hidden if one.rows == 0 and not one.is_asked}
+    rows = [_rows_line(one) for one in now.hidden]
+    rows += [_rows_line(one, "shown, as you said") for one in first.hidden if one.place not in kept]
     busy = [one for one in rows if one.names[0] not in idle]
     nothing = [one for one in rows if one.names[0] in idle]
     columns = [_column_line(one, "left out: ") for one in _columns(now)]
-    still = {name for one in columns for name in one.names}
+    still = {one.names[0] for one in columns}
     used = {one.name for one in now.tables if one.becomes != "out"}
-    columns += [
-        replace(_column_line(one, "searched, before: "), searched=True)
-        for one in _columns(first)
-        if one.place not in still and one.table in used
-    ]
+    before = [one for one in _columns(first) if one.place not in still and one.table in used]
+    columns += [replace(_column_line(one, "searched, before: "), searched=True) for one in before]
     if all_of_it:
         return [*rows, *_tables(now, fold=False), *columns]
-    folded = [
-        _folded("rows", busy[MAX_LINES:], "more of who may see rows"),
-        _folded("rows", nothing, "hide no row today"),
-    ]
+    more = _folded("rows", busy[MAX_LINES:], "more of who may see rows")
+    more += _folded("rows", nothing, "hide no row today")
     personal = _folded("column", columns[MAX_NAMES:], "more columns left out")
-    return [*busy[:MAX_LINES], *filter(None, folded), *_tables(now), *columns[:MAX_NAMES], *filter(None, [personal])]
+    return [*busy[:MAX_LINES], *more, *_tables(now), *columns[:MAX_NAMES], *personal]
 
 
 def change(choices: Choices, line: Line) -> Choices:
@@ -104,11 +99,11 @@ def answer(choices: Choices, line: Line, *, show: bool, values: Sequence[str] = 
         raise SettingsError(f"{line.title} takes no value")
     on, off = ("include", "exclude") if line.kind == "table" else ("show", "hide")
     (name,) = line.names
+    add, names = on if show else off, [f"{name}={value}" for value in values] or [name]
     kept: dict[str, Any] = {
-        key: tuple(one for one in getattr(choices, key) if one.partition("=")[0] != name) for key in (on, off)
+        key: (*(one for one in getattr(choices, key) if one.partition("=")[0] != name), *(names if key == add else ()))
+        for key in (on, off)
     }
-    add = on if show else off
-    kept[add] = (*kept[add], *([f"{name}={value}" for value in values] or [name]))
     uses = {column: use for column, use in choices.uses.items() if column != name}
     return replace(choices, uses=uses, **kept)
 
@@ -118,11 +113,9 @@ def share_sentence(proposal: Proposal) -> str:
     searched, tables = sum(one.becomes != "out" for one in proposal.tables), len(proposal.tables)
     reached = f"{'' if proposal.exact else 'about '}{size(proposal.searched)} of {size(proposal.chars)} of text"
     unread = sum(one.why.startswith(UNREAD) for one in proposal.tables)
-    more = (
-        f"; {count(unread, 'table')} cannot be read, and {'is' if unread == 1 else 'are'} not counted" if unread else ""
-    )
+    told = f"; {count(unread, 'table')} cannot be read, and {'is' if unread == 1 else 'are'} not counted"
     said = f"{searched:,} of {count(tables, 'table')} {'is' if 1 in (searched, tables) else 'are'} searched: {reached}"
-    return said + more
+    return said + told * bool(unread)
 
 
 def left_out(proposal: Proposal) -> list[str]:
@@ -137,15 +130,11 @@ def left_out(proposal: Proposal) -> list[str]:
     return [f"{title}{f' ({size(chars)})' * (chars > 0)}: {why}" for chars, title, why in ranked]
 
 
-def values_of(hidden: HiddenRows) -> str:
-    """Return the values of a column with their rows: `no 812 · yes 9`; those that are hidden are marked."""
-    return " · ".join(f"{shortened(said, MAX_NAME // 3)} {rows:,}" for said, rows, _ in hidden.values[:MAX_LINES])
-
-
-def says(hidden: HiddenRows) -> str:
-    """Return for people what is left out for what a column says, or is not, and how many rows that is."""
-    rows = f"{hidden.rows:,}" if hidden.rows >= 0 else "some"
-    return f"{hidden.place}: {rows} of {hidden.of:,} {'left out' if hidden.hidden else 'shown'}: {hidden.says}"
+def note(one: HiddenRows) -> str:
+    """Return which rows are left out for what a column says, or wait for an answer, and how many they are."""
+    out = ", ".join(said for said, _, hidden in one.values if hidden) or one.says.partition(" ")[2]
+    rows = f" ({one.rows:,} of {one.of:,})" if one.rows >= 0 else ""
+    return f"left out: {out}{rows}" if one.hidden else f"shown, unless you hide {out}{rows}"
 
 
 def size(chars: int) -> str:
@@ -161,20 +150,15 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _rows_line(one: HiddenRows) -> Line:
-    """Return the line of rows that are left out, or wait for an answer."""
-    out = ", ".join(said for said, _, hidden in one.values if hidden) or one.says.partition(" ")[2]
-    rows = f" ({one.rows:,} of {one.of:,})" if one.rows >= 0 else ""
-    note = f"left out: {out}{rows}" if one.hidden else f"shown, unless you hide {out}{rows}"
-    return Line("rows", (one.place,), values_of(one) or one.says, not one.hidden, note, is_open=one.is_asked)
-
-
-def _shown_line(one: HiddenRows) -> Line:
-    return Line("rows", (one.place,), values_of(one) or one.says, True, "shown, as you said")
+def _rows_line(one: HiddenRows, shown: str = "") -> Line:
+    """Return the line of rows that are left out, or wait for an answer, or are shown as a person said."""
+    values = [f"{shortened(value, MAX_NAME // 3)} {rows:,}" for value, rows, _ in one.values[:MAX_LINES]]
+    says, is_open = " · ".join(values) or one.says, one.is_asked and not shown
+    return Line("rows", (one.place,), says, bool(shown) or not one.hidden, shown or note(one), is_open=is_open)
 
 
 def _column_line(one: LeftOut, what: str) -> Line:
-    return Line("column", (one.place,), f"{f'{size(one.chars)} ' if one.chars else ''}{what}{one.why}", False)
+    return Line("column", (one.place,), f"{f'{size(one.chars)} ' * bool(one.chars)}{what}{one.why}", False)
 
 
 def _columns(proposal: Proposal) -> list[LeftOut]:
@@ -182,10 +166,9 @@ def _columns(proposal: Proposal) -> list[LeftOut]:
     return sorted([one for table in proposal.tables for one in table.left_out], key=lambda one: -one.chars)
 
 
-def _folded(kind: Kind, some: Sequence[Line], says: str) -> Line | None:
-    """Return the line that stands for several; None if there are none."""
-    names = tuple(name for one in some for name in one.names)
-    return Line(kind, names, says, False) if names[1:] else some[0] if some else None
+def _folded(kind: Kind, some: Sequence[Line], says: str) -> list[Line]:
+    """Return the line that stands for several, or for one alone."""
+    return [Line(kind, tuple(one.names[0] for one in some), says, False)] if some[1:] else [*some]
 
 
 def _tables(proposal: Proposal, *, fold: bool = True) -> Iterator[Line]:
@@ -202,7 +185,9 @@ def _tables(proposal: Proposal, *, fold: bool = True) -> Iterator[Line]:
         groups.setdefault("\0belongs to the other documents", []).extend(groups.pop(key))
     for key, group in sorted(groups.items(), key=lambda item: ORDER.index(item[1][0].becomes)):
         chars, rows = sum(one.chars for one in group), sum(one.rows for one in group)
-        told = f"left out: {_reasons(group)}" if group[0].becomes == "out" else key[1:]
+        reasons = Counter(one.why for one in group).most_common(MAX_NAMES)
+        left = ", ".join(f"{why} ({number})" for why, number in reasons)
+        told = f"left out: {left}" if group[0].becomes == "out" else key[1:]
         share = f"{chars / whole:.0%}" if chars >= whole / 100 else "<1%" * (chars > 0)
         about = "" if all(one.exact for one in group) else "~"
         yield Line(
@@ -210,12 +195,6 @@ def _tables(proposal: Proposal, *, fold: bool = True) -> Iterator[Line]:
             group[0].becomes == "document", rows=f"{about}{rows:,}", share=share, index=group[0].index,
             columns=tuple(group[0].columns.items()) if len(group) == 1 else (),
         )  # fmt: skip
-
-
-def _reasons(tables: Sequence[TableUse]) -> str:
-    """Return why tables are left out, what is said of most first."""
-    found = Counter(one.why for one in tables).most_common(MAX_NAMES)
-    return ", ".join(f"{why} ({number})" for why, number in found)
 
 
 def _becomes(table: TableUse) -> str:
