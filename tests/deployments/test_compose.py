@@ -25,6 +25,7 @@ from rag_index.core.settings import Settings
 from rag_index.search.service.tokens import new_token, token_line
 from tests.deployments.server import ROOT, PrefectServer
 from tests.deployments.test_cluster import kill, psutil_children
+from tests.docs import pages
 from tests.docs.pages import page
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
@@ -149,13 +150,35 @@ def test_the_systemd_units_are_valid_and_listen_on_loopback():
     for unit in units:
         text = unit.read_text()
         assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/(prefect|rag-index (serve|watch)$)", text, re.MULTILINE)
-        assert not re.search(r"(?i)password|0\.0\.0\.0", text)
+        assert not re.search(r"(?i)password=|0\.0\.0\.0", text)
+        [file] = re.findall(r"^EnvironmentFile=-(.+)$", text, re.MULTILINE)
+        [row] = [row for row in pages.table(page("operations"), "way of running") if f"`{unit.stem}`" in row[0]]
+        assert f"`{file}`" in row[1], "where the page says that passwords go"
     if Path("/usr/bin/systemd-analyze").exists():
         ended = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
         )
         wrong = [line for line in ended.stderr.splitlines() if "is not executable" not in line]
         assert not [line for line in wrong if "rag-index" in line], wrong
+
+
+def test_the_line_of_cron_names_its_user_and_reads_the_passwords(tmp_path):
+    (line,) = pages.blocks(page("operations"), "crontab")
+    *_, user, command = line.strip().split(maxsplit=6)
+    assert user == "rag"
+    for place in ("/var/lib/rag-index", "/etc/rag-index", "/opt/rag-index/venv/bin"):
+        (tmp_path / place[1:]).mkdir(parents=True)
+        command = command.replace(f"{place}/", f"{tmp_path}{place}/").replace(f"{place} ", f"{tmp_path}{place} ")
+    (tmp_path / "etc/rag-index/rag-index.env").write_text("RAG_INDEX_SOURCE__URL='postgresql://a:b@c/d?e=f&g=$h'\n")
+    program = tmp_path / "opt/rag-index/venv/bin/rag-index"
+    program.write_text('#!/bin/sh\necho "$PWD $RAG_INDEX_SOURCE__URL $*"\nexit "$FAILS"\n')
+    program.chmod(0o755)
+    said = f"{tmp_path}/var/lib/rag-index postgresql://a:b@c/d?e=f&g=$h --config "
+    for fails in ("0", "3"):
+        environment = {"PATH": "/usr/bin:/bin", "FAILS": fails}
+        ended = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+        assert (tmp_path / "var/lib/rag-index/night.log").read_text().startswith(said), ended.stderr
+        assert bool(ended.stdout) == (fails == "3"), "mail of bad nights alone"
 
 
 @pytest.mark.long

@@ -64,7 +64,8 @@ def watched_alone(machine: LockedMachine) -> None:
         source.execute("INSERT INTO note VALUES (1, 'the printer', '2026-01-01 00:00:00')")
         source.commit()
     (etc / "watched.toml").write_text(machine.here(WATCHED))
-    (etc / "watch.env").write_text(f"RAG_INDEX_CONFIG={etc}/watched.toml")
+    with (etc / "rag-index.env").open("a") as variables:
+        variables.write(f"RAG_INDEX_CONFIG={etc}/watched.toml\n")
     machine.start_unit("rag-index-watch")
     log = machine.log / "rag-index-watch"
     eventually(lambda: "1 new" in log.read_text(), log.read_text, every=0.25)
