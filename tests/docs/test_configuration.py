@@ -49,7 +49,8 @@ def test_examples_of_settings_load(tmp_path, name, text):
 
 
 def test_the_smallest_example_names_the_real_defaults():
-    example = tomllib.loads(blocks(section(PAGE, "## A settings file from your database"), "toml")[0])["indexes"][0]
+    (written,) = blocks(section(page("install"), "## A settings file from your database"), "toml")
+    example = tomllib.loads(written)["indexes"][0]
     for key in ("chunk_chars", "chunk_overlap"):
         assert example[key] == IndexSettings.model_fields[key].default
 

@@ -137,7 +137,7 @@ class IndexSettings(Section):
     """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`, `integer`, `float`, `bool`
     or `datetime`."""
     labels: dict[str, str] = Field(default={})
-    """What [the page](page.md) calls payload columns: `{customer_id = "Customer"}`."""
+    """What [the page](service.md#the-page) calls payload columns: `{customer_id = "Customer"}`."""
     required_filter: dict[str, Any] = Field(default={})
     """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its caller says."""
     recency: RecencySettings | None = None

@@ -55,9 +55,9 @@ class SourceSettings(Section):
     url: DatabaseUrl | None = None
     """The database to read; required with kind `sql`. Nothing is written to it. Sessions use UTC, unless the URL names
     a zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the
-    others). The drivers are the [extras](#install) `postgresql` and `mariadb`; for another database, install its
-    SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as `?client_encoding=latin1`
-    says."""
+    others). The drivers are the [extras](install.md#install) `postgresql` and `mariadb`; for another database, install
+    its SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as
+    `?client_encoding=latin1` says."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
@@ -76,8 +76,8 @@ class EmbedderSettings(Section):
     kind: str = "local"
     """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions). `ollama`: on Ollama
     servers. `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `sentence-transformers`:
-    in each worker's process, on a GPU or one core; needs the [extra](#install) of that name. Any other name is a
-    [plug-in](plugins.md)."""
+    in each worker's process, on a GPU or one core; needs the [extra](install.md#install) of that name. Any other name
+    is a [plug-in](plugins.md)."""
     model: str = "wordllama"
     """The name of the model, or with `sentence-transformers` its folder. Required with any kind but `local`. wordllama
     knows [English alone](retrieval.md#other-languages)."""
