@@ -15,12 +15,13 @@ from rag_index.search import Retriever
 from rag_index.search.rerankers import reranker_opener
 from tests.contracts import ChunkerContract, EmbedderContract
 from tests.fakes.ollama import FakeOllama
+from tests.plugin_site import install_as_written
 from tests.project import Project
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-ENTRIES, SETTINGS = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
+PYPROJECT, SETTINGS = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
 
 
 class TestLocal(EmbedderContract):
@@ -59,12 +60,7 @@ class TestCodeChunker(ChunkerContract):
 def site(tmp_path, monkeypatch):
     """The example's package, installed."""
     folder = tmp_path / "site"
-    info = folder / "words-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "words.py").write_text(EXAMPLE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: words\nVersion: 1.0\n")
-    entries = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", ENTRIES).replace('"', "")
-    (info / "entry_points.txt").write_text(entries)
+    install_as_written(PYPROJECT, folder, {"words.py": EXAMPLE})
     monkeypatch.syspath_prepend(str(folder))
     sys.modules.pop("words", None)
     return folder

@@ -1,6 +1,5 @@
 """docs/retrieval.md: its options are those of the command."""
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -12,16 +11,13 @@ def block(language: str, having: str) -> str:
     return found
 
 
-def test_the_example_at_the_top_runs(embedded):
-    code = (
-        block("python", "timeout=0.5")
-        .replace("rag-index.toml", str(embedded.config))
-        .replace("timeout=0.5", "timeout=20")
-    )
-    lines = "".join(f"    {line}\n" for line in code.splitlines())
+def test_the_examples_at_the_top_run_as_files(embedded, capsys):
+    code = block("python", "timeout=0.5").replace("timeout=0.5", "timeout=20")
+    code = f"{block('python', 'print(')}\n{code}".replace("rag-index.toml", str(embedded.config))
     scope: dict[str, object] = {}
-    exec(f"async def main():\n{lines}    return result", scope)
-    result = asyncio.run(scope["main"]())
+    exec(code, scope)
+    result = scope["result"]
+    assert "comments/" in capsys.readouterr().out
     assert {hit.index for hit in result.hits} == {"comments", "solutions"}
     for name in re.findall(r"^\| `result\.(\w+)`", TEXT, re.MULTILINE):
         assert hasattr(result, name)

@@ -1,7 +1,6 @@
 """A source of another distribution: the example of docs/sources.md."""
 
 import json
-import re
 import sys
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from rag_index.components.sources import open_source
 from rag_index.errors import SettingsError
 from tests.docs.pages import blocks, page
+from tests.plugin_site import install_as_written
 from tests.project import Project
 
 SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")[0]
@@ -18,12 +18,7 @@ SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")
 def project(tmp_path, monkeypatch) -> Project:
     """A project with the settings of the example, whose package is installed."""
     site = tmp_path / "site"
-    info = site / "notes-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "notes.py").write_text(blocks(SECTION, "python")[0])
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
-    group, entry = re.search(r'entry-points\."(.*)"\]\n(.*)\n', blocks(SECTION, "text")[0]).groups()
-    (info / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
+    install_as_written(blocks(SECTION, "text")[0], site, {"notes.py": blocks(SECTION, "python")[0]})
     monkeypatch.syspath_prepend(str(site))
     made = Project(tmp_path / "project")
     made.write_settings('project = "test"\n' + blocks(SECTION, "toml")[0])
