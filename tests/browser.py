@@ -31,7 +31,7 @@ class Browser:
     """One window, until the `with` block ends; a test that needs one is skipped where no Chromium is installed.
 
     Pictures are written to the folder $SCREENSHOTS if that is set: docs/images for those of docs/operations.md and
-    docs/page.md.
+    docs/service.md.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -53,7 +53,7 @@ NUMBERS = [
     ("how-it-works", f"a lease of {runs.LEASE_SECONDS:.0f} s, which the run renews every {runs.RENEW_SECONDS:.0f} s"),
     ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
-    ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
+    ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
     ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
 ]

@@ -1,4 +1,4 @@
-"""docs/failures.md: each line of its tables happens as it says."""
+"""docs/troubleshooting.md: each failure of a run in its tables happens as it says."""
 
 import ast
 
@@ -10,7 +10,9 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.flows import scenes  # noqa: F401  it fills SCENES
 from tests.flows.stage import SCENES, Stage
 
-LINES = {row[0]: row[1:] for rows in tables(page("failures"), "what fails") for row in rows}
+ROWS = [row for rows in tables(page("troubleshooting"), "symptom") for row in rows]
+LINES = {row[1]: row for row in ROWS if row[-1].isdigit()}
+"""Failures of a run by their cause."""
 
 ELSEWHERE = {
     "The embedder refuses a text": (
@@ -51,6 +53,15 @@ ELSEWHERE = {
         1,
         "orchestration/test_launch.py",
         "a_prefect_server_that_does",
+    ),
+    "MariaDB and MySQL show six digits": (2, "sources/test_keys.py", "a_key_that_the_database_cannot_find_again_is_"),
+    "Two projects make one alias": (1, "etl/test_ownership.py", "no_command_touches_what_is_another_projects"),
+    "An upgrade reads or chunks": (1, "etl/test_index_version.py", "an_index_of_an_older_release_says_why_it_must_be"),
+    "The ledger was written by another": (1, "ledger/test_migrations.py", "a_ledger_of_another_version_is_refused_by_"),
+    "An earlier version kept these": (
+        2,
+        "etl/test_kept_out.py",
+        "every_run_is_refused_until_a_condition_keeps_them_out",
     ),
     "A migration gives the key another type": (2, "etl/test_key_types.py", "a_key_of_another_type_is_refused_and_a_"),
     "A folder that it writes belongs": (
