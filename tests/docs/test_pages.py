@@ -98,7 +98,17 @@ def test_each_symptom_has_a_cause_and_a_remedy_in_whole_sentences_and_a_document
 def test_a_message_in_troubleshooting_is_one_of_the_program():
     """Of pip, Prefect and databases, those that a reader may see first."""
     others = {"externally-managed-environment", "rag-index: command not found", "password authentication failed"}
-    others |= {"Access denied", "no password supplied", "401", "Scheduled", "Late", "Crashed", "Suspended", "Cancelled", "AwaitingRetry"}
+    others |= {
+        "Access denied",
+        "no password supplied",
+        "401",
+        "Scheduled",
+        "Late",
+        "Crashed",
+        "Suspended",
+        "Cancelled",
+        "AwaitingRetry",
+    }
     said = "\n".join(texts_of_the_product())
     rows = [row for found in tables(page("troubleshooting"), "symptom") for row in found]
     messages = {one for row in rows for one in re.findall(r"`([^`]+)`", row[0])} - others
