@@ -15,8 +15,8 @@ from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, code, page, se
 PRODUCT = ("rag_index", "flows", "tasks", "tests")
 FOLDERS = r"rag_index|tasks|flows|tests|benchmarks|docs|deployments|\.ci"
 WORDS = {
-    "chunk", "commit", "delete guard", "document", "epoch", "finding", "fingerprint", "lease", "ledger", "live",
-    "pending", "poison", "publish", "remedy", "shard", "stamp", }  # fmt: skip
+    "chunk", "commit", "delete guard", "document", "finding", "fingerprint", "gate", "ledger", "live", "part",
+    "pending", "publish", "relevance", "remedy", "shard", }  # fmt: skip
 
 
 @cache
