@@ -117,6 +117,17 @@ def test_a_message_in_troubleshooting_is_one_of_the_program():
     assert [(one, piece) for one, piece in sorted(pieces) if piece not in said] == []
 
 
+def test_pages_that_the_program_names_exist():
+    named = set(re.findall(r"docs/[\w-]+\.md(?:#[\w-]+)?", "\n".join(texts_of_the_product())))
+    named |= set(re.findall(r"docs/[\w-]+\.md(?:#[\w-]+)?", "".join(map(read, (ROOT / "deployments").rglob("*.*")))))
+    assert len(named) > 5
+    assert [one for one in sorted(named) if not leads_somewhere("README.md", one)] == []
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def texts_of_the_product() -> Iterator[str]:
     """Yield each text of the code, with … for what is put into it."""
     for path in (ROOT / "rag_index").rglob("*.py"):

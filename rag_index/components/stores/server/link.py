@@ -112,12 +112,12 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
     if refused is not None:
         return errors.StoreRefused(
             f"the strict mode of {place} refuses the request ({message}): raise this limit in the collection's "
-            "strict_mode_config; docs/servers.md lists what it must allow"
+            "strict_mode_config; docs/servers.md#strict-mode lists what it must allow"
         )
     if status in (401, 403):
         return errors.StoreRefused(
             f"{place} does not allow this with the API key ({answer}: {message}): give the key more access, or set "
-            "[store] api_key to another; docs/servers.md says what a key needs"
+            "[store] api_key to another; docs/servers.md#api-keys says what a key needs"
         )
     if status == 413:
         message += "; raise the limit of what is before it, such as client_max_body_size of nginx"
