@@ -3,7 +3,7 @@
 They are asked as the index is searched, and by meaning alone and by words alone: golden queries that words answer would
 not notice that meaning is lost. The rebuilt one is refused if it measures worse in one of these ways by more than
 `max_loss`, unless chance explains that: queries whose answers change back and forth lose as often as they gain. The
-test (see `significance`) is of the metric plus the reciprocal rank of the first relevant document, since ranks change
+test (see `chance_of_loss`) is of the metric plus the reciprocal rank of the first relevant document, since ranks change
 before answers are lost. The ways share its level, so a rebuild that lost nothing is refused at most once in 20. With
 `max_loss` 0, chance is given no credit. Nor is a collection published if no query finds anything in either one, because
 then the golden file's ids are wrong. A run is given the gate by `orchestration.hooks`.
