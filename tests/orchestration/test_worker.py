@@ -19,7 +19,8 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-def client():
+def client(monkeypatch):
+    monkeypatch.setattr("rag_index.etl.embed._Process.worker", None)  # afterwards this process is no worker
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
