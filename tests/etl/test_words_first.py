@@ -269,10 +269,11 @@ def filling(project):
 
 
 def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_says_so(halted, fake, monkeypatch):
-    monkeypatch.setattr(fan_out, "FILLING_SECONDS", 0.2)
+    monkeypatch.setattr(fan_out, "FILLING_SECONDS", 60.0)
     with filling(halted):
         before = asked(halted, "ticket 25", limit=30)
         assert "by words alone" not in before.missing
+        monkeypatch.setattr(fan_out, "FILLING_SECONDS", 0.2)
         fake.fault("hang", path=None)
         result = asked(halted, "ticket 25")
     assert result.hits[0].document_id == "25"
