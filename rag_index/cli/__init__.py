@@ -109,7 +109,7 @@ Examples:
 @click.version_option(package_name="rag-index")
 @click.pass_context
 def program(context: click.Context, config: str | None, verbose: bool) -> None:
-    """Keep a Qdrant search index true to a relational source."""
+    """Keep a Qdrant index in sync with a relational database."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
