@@ -220,8 +220,9 @@ def _finish(opened: Opened, record: RunRecord) -> None:
 
 def stop_in(error: BaseException | None) -> BaseException | None:
     """Return the Ctrl-C or SIGTERM that an error is, or was made of: inside a serializer it becomes another error."""
-    while isinstance(error, Exception | CancelledError):  # a time limit is made of the latter
-        error = error.__cause__
+    if isinstance(error, Exception):
+        cause = error.__cause__
+        return None if isinstance(cause, CancelledError) else stop_in(cause)  # of the latter a time limit is made
     return error
 
 
