@@ -27,6 +27,7 @@ def test_what_the_page_copies_each_night_is_restored_and_mended(restore, tmp_pat
     folders = sorted(path.name for path in (project.folder / "backup").iterdir())
     assert folders == ["before", "last"], "two nights, and nothing within itself"
     assert not (project.folder / "backup/last/qdrant/qdrant").exists()
+    assert (project.folder / "backup/last/ledger.db").stat().st_mode & 0o77 == 0
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
     project.execute("DELETE FROM note WHERE id = 6")
     run_plain(project)
