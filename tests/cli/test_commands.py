@@ -244,7 +244,7 @@ def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     assert indexed.json("status", "--report", run["run"][:8])["runs"][0]["run"] == run["run"]
     printed = indexed.cli("status", "--report").stdout
     assert "documents in" in printed
-    assert re.search(r"\d [kM]B read from the source, ", printed)
+    assert re.search(r"workers \(\d\) busy \d", printed)
     assert indexed.cli("status", "--report", "nothing").returncode == 2
 
 

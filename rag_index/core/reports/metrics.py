@@ -176,7 +176,7 @@ def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
     server = _FASTER_QDRANT if on_server else "a Qdrant server would take it from all workers at once"
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column would help",
-        "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
+        "diff": f"comparing with the ledger took {share}: put it on a faster disk",
         "submit": f"submit took {share} of the time: larger shards (parallel.shard_documents) would help",
         "upsert": f"writing took {share}: {server}",
         "commit": f"writing the ledger took {share}: put it on a faster disk",
