@@ -235,10 +235,10 @@ def lease_holders(project, name: str = "%") -> list[str | None]:
 
 
 def committed(project) -> int:
-    """Return how many documents the ledger says are in the index, none before there is a ledger."""
+    """Return how many documents the ledger says are embedded, none before there is a ledger."""
     try:
         with closing(sqlite3.connect(f"file:{project.folder}/.rag-index/ledger.db?mode=ro", uri=True)) as db:
-            return db.execute("SELECT count(*) FROM rag_index_documents WHERE pending = 0").fetchone()[0]
+            return db.execute("SELECT count(*) FROM rag_index_documents WHERE pending + by_words = 0").fetchone()[0]
     except sqlite3.OperationalError:
         return 0
 
