@@ -455,8 +455,8 @@ def test_what_is_missing_stands_first_and_the_page_tries_again_by_itself(window,
     desk = Desk(tmp_path / "desk", names=("comments", "titles"), extra=SHARED)
     desk.fill({name: DESK[name] for name in desk.names})
     shard = desk.settings.store.path / "collections" / "desk_titles__1"
+    shard.rename(shard.with_name("hidden"))  # before the service may have loaded it
     with Live(desk.settings) as live:
-        shard.rename(shard.with_name("hidden"))
         window.open(f"{live.url}/#q=zzqqxx+wwvvuu")
         shown = window.wait_for("titles did not answer:", "This is only what comments has.", "tries again in")
         assert "Nothing fits" not in shown
