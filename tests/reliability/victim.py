@@ -35,6 +35,7 @@ class Row(NamedTuple):
     payload_hash: bytes
     chunks: int
     pending: int
+    by_words: int
 
 
 def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
@@ -43,7 +44,7 @@ def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
     try:
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as db:
             found = db.execute(
-                "SELECT key, text_hash, payload_hash, chunks, pending FROM rag_index_documents"
+                "SELECT key, text_hash, payload_hash, chunks, pending, by_words FROM rag_index_documents"
             ).fetchall()
     except sqlite3.OperationalError:
         return {}
