@@ -114,6 +114,7 @@ def test_what_another_try_cannot_help_is_not_tried_for_long(quick, error, tries)
     with pytest.raises(type(error)):
         with_retries(step, 60)
     assert len(made) == tries
+    assert not may_try_again(error, tries, time.time()), "nor by a task of Prefect"
 
 
 def test_a_service_that_does_not_say_since_when_it_fails_is_waited_for_as_long(monkeypatch):
