@@ -165,9 +165,8 @@ def _pair_by_id(
 
 
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
-    if missing:
-        for batch in batches_of(missing):
-            store.upsert(name, batch)
+    for batch in batches_of(missing):
+        store.upsert(name, batch)
     store.delete_points(name, surplus)
     return len(missing) + len(surplus)
 

@@ -93,6 +93,7 @@ class EmbedJob:
         stats = ShardStats(
             seconds=elapsed - (after.waited_seconds - before.waited_seconds),
             embed_seconds=after.busy_seconds - before.busy_seconds,
+            asked_seconds=after.asked_seconds - before.asked_seconds,
             texts=len(sent),
             reused=sum(text in self.known for text in texts),
             **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},

@@ -116,7 +116,8 @@ class Sharder:
         self._number = 0
         self._coming: float | None = None
         self._grows, self._least = False, 0
-        self._mean = MEAN_CHARS
+        self.mean: float = MEAN_CHARS
+        """How many characters the documents of the last page had in the mean."""
 
     @classmethod
     def of(
@@ -133,14 +134,9 @@ class Sharder:
         """Make the first shards small, of `least` characters at least, so that writing can begin soon."""
         self._grows, self._least = True, least
 
-    @property
-    def mean(self) -> float:
-        """How many characters the documents of the last page had in the mean."""
-        return self._mean
-
     def expect(self, documents: int) -> None:
         """Take note that at most `documents` will follow those of the next `add`."""
-        self._coming = documents * self._mean
+        self._coming = documents * self.mean
 
     def observe(self, chars: int, seconds: float) -> None:
         """Take note that a worker embedded `chars` characters in `seconds`."""
@@ -160,7 +156,7 @@ class Sharder:
     def _divide(self, batch: DocumentBatch) -> Iterator[Shard]:
         given = float(sum(map(len, batch.texts)))
         if len(batch):
-            self._mean = given / len(batch)
+            self.mean = given / len(batch)
         target, first = self._target(given), 0
         for row, text in enumerate(batch.texts):
             self._chars += len(text)

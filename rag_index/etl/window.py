@@ -64,7 +64,8 @@ class Window:
     def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
         self._opened, self._scan, self._steps, self._record = opened, scan, steps, record
         self._reuse, self._bm25 = reusable(opened, scan), bm25_model(opened.index)
-        self._points, self._handed_over = 0, time.monotonic()
+        self._fills = opened.store.embedded and not (scan.target.rebuild or scan.target.collection.whole_in)
+        self._points, self._shown, self._handed_over = 0, 0, time.monotonic()
         self.to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
@@ -176,12 +177,13 @@ class Window:
         self._hand_over_if_due()
 
     def _hand_over_if_due(self) -> None:
-        """Let readers of the embedded store see what is committed, unless it is a rebuild, which none reads."""
-        waited, store = time.monotonic() - self._handed_over, self._opened.store
-        if waited < MIN_HAND_OVER_SECONDS or self._scan.target.rebuild or not store.embedded:
+        """Let readers of the embedded store see what is committed, while an index is filled for the first time."""
+        waited = time.monotonic() - self._handed_over
+        if not self._fills or waited < MIN_HAND_OVER_SECONDS:
             return
-        many = HAND_OVER_SHARE * store.count(self._scan.target.collection.name)
-        if waited >= HAND_OVER_SECONDS or self._points >= many:
+        if waited >= HAND_OVER_SECONDS or self._points >= HAND_OVER_SHARE * self._shown:
+            store, name = self._opened.store, self._scan.target.collection.name
+            self._shown = store.count(name)
             store.hand_over()
             self._points, self._handed_over = 0, time.monotonic()
 

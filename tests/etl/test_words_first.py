@@ -12,6 +12,7 @@ import pytest
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import digest
+from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.keys import document_id
 from rag_index.errors import StoreError
 from rag_index.etl import window, words_first
@@ -310,6 +311,17 @@ def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_
         run_plain(project)
     assert before <= 16
     assert max(seen) >= (26 if by == "words" else before + 4)
+
+
+@pytest.mark.parametrize("project", [""], indirect=True)
+def test_a_later_run_lets_readers_see_all_that_it_has_written_at_once(project, monkeypatch):
+    """While somebody searches, each time would cost a copy of the collection."""
+    run_plain(project)
+    handed = []
+    monkeypatch.setattr(EdgeStore, "hand_over", lambda self: handed.append(type(self)))
+    project.execute("UPDATE note SET body = 'now it prints'")
+    assert run_plain(project).changed == 30
+    assert not handed
 
 
 def test_a_document_that_has_failed_is_not_written_by_its_words_again(project, fake):

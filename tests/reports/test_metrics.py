@@ -72,6 +72,16 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
         (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: more at a time"),
         (busy(), VLLM, "1 embedding server: one more, on another GPU"),
         (busy(), FEW, "1 embedding server: more requests at once (requests_in_flight), or one more, on another GPU"),
+        (
+            busy(requests=400, asked_seconds=98.0),
+            VLLM,
+            "1 embedding server, asked for 98% of the time, 0.24 s a request: one more, on another GPU",
+        ),
+        (
+            busy(requests=400, asked_seconds=60.0),
+            VLLM,
+            "asked for 60% of the time, 0.15 s a request: more workers, or more requests at once (requests_in_flight)",
+        ),
         (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
         (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),

@@ -50,6 +50,7 @@ class Host:
     requests: int
     """Number of concurrent requests that it gets while it is well."""
     in_flight: int = 0
+    busy_since: float = 0.0
     alone: bool = False
     """Whether a batch that failed before is in flight. Nothing else is sent then, so that the outcome is its own."""
     being_probed: bool = False
@@ -249,5 +250,7 @@ class RequestStats:
     """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0
     """Seconds in which at least one request was running."""
+    asked_seconds: float = 0.0
+    """The sum over hosts of the seconds in which one had a request."""
     waited_seconds: float = 0.0
     """Seconds that calls waited for those of other threads."""

@@ -192,6 +192,7 @@ class HostCalls(ABC, Generic[Req]):
         if self._is_suspect(request) and (host.admitted_at or 0.0) >= request.failed_at:
             self._blame(request, host)
             return
+        host.busy_since = host.busy_since if host.in_flight else now
         self._busy_since = self._busy_since if self._in_flight else now
         host.alone = request.tries > 0
         host.in_flight += 1
@@ -222,11 +223,14 @@ class HostCalls(ABC, Generic[Req]):
         else:
             self._accept(request, host, answer, started)
         finally:
+            now = self._clock.now()
             host.in_flight -= 1
             host.alone = False
             self._in_flight -= 1
+            if not host.in_flight:
+                self._stats.asked_seconds += now - host.busy_since
             if not self._in_flight:
-                self._stats.busy_seconds += self._clock.now() - self._busy_since
+                self._stats.busy_seconds += now - self._busy_since
             self._pool.wake()
 
     def _timed_out(self, request: Req, host: Host, started: float) -> None:

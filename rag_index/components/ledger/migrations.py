@@ -88,11 +88,11 @@ def _columns_of_21(connection: Connection) -> None:
 
 def _to_22(connection: Connection) -> None:
     """A first run may write documents by their words before they have vectors."""
-    for statement in (
+    _run(
+        connection,
         "ALTER TABLE rag_index_documents ADD COLUMN by_words INTEGER DEFAULT 0 NOT NULL",
         "CREATE INDEX rag_index_worded_documents ON rag_index_documents (collection_id) WHERE by_words = 1",
-    ):
-        connection.execute(sa.text(statement))
+    )
 
 
 STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21, 22: _to_22}

@@ -220,9 +220,8 @@ class ScanRows(LedgerConnection):
     def commit_buckets(self, collection_id: int, digests: Mapping[int, str]) -> set[int]:
         """Record the digests of buckets that are indexed as they were read. One with a document that is still pending,
         such as one that cannot be read any more, or that has no vectors yet, stays to be read, and its documents are
-        counted one by one. Return
-        those that were left out, because they have documents that the scan did not see. Raises LedgerError as
-        `check_scan`."""
+        counted one by one. Return those that were left out, because they have documents that the scan did not see.
+        Raises LedgerError as `check_scan`."""
         failed = (f.collection_id == collection_id) & f.bucket.is_(None)
         has_points = d.chunks > 0
         cases = ((~self._is_seen(d), 1), (PENDING | BY_WORDS, 1), (has_points, 1), (has_points, d.chunks))

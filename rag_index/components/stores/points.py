@@ -77,10 +77,10 @@ def require_present(missing: Sequence[str], name: str) -> None:
 
 def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32] | None:
     """Check the vectors of a batch, if it has any, and return them with length one (float32, shape (len(points),
-    dimension)). The
-    engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long ones, so
-    it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values that are not
-    finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`)."""
+    dimension)). The engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on
+    very long ones, so it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension,
+    values that are not finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without
+    (`sparse`)."""
     vectors, problem = None if points.vectors is None else np.asarray(points.vectors), ""
     if points.sparse is not None and not sparse:
         problem = "has no sparse vectors"

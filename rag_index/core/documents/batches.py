@@ -249,6 +249,8 @@ class ShardStats:
     """Those requests that repeated an earlier one."""
     rate_limited: int = 0
     """Requests that a server answered by asking for a pause."""
+    asked_seconds: float = 0.0
+    """The sum over the embedder's servers of the seconds in which one had a request."""
     chars: int = 0
     chunk_seconds: float = 0.0
     """The part of `seconds` spent on chunking, which includes writing contexts."""

@@ -158,14 +158,23 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
     if metrics.work.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
-    servers = count_of(len(embedder.hosts), "embedding server")
-    if embedder.kind == "ollama":
-        return f", {servers}: {FASTER_OLLAMA}"
     if embedder.on_servers:
-        fewer = "more requests at once (requests_in_flight), or " if embedder.requests_in_flight != "auto" else ""
-        return f", {servers}: {fewer}one more, on another GPU or machine, would help (hosts)"
+        return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(metrics, embedder)}"
     gpu = "a GPU, or " if embedder.kind == "sentence-transformers" else ""
     return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
+
+
+def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
+    asked = metrics.work.asked_seconds
+    available = (metrics.seconds - (metrics.first_shard_after or 0.0)) * len(embedder.hosts)
+    share = min(1.0, asked / available) if asked and available > 0 else 1.0
+    measured = f", asked for {share:.0%} of the time, {asked / metrics.work.requests:.2g} s a request" if asked else ""
+    if share < MIN_BUSY:
+        return f"{measured}: more workers, or more requests at once (requests_in_flight), would keep it at work"
+    if embedder.kind == "ollama":
+        return f"{measured}: {FASTER_OLLAMA}"
+    fewer = "more requests at once (requests_in_flight), or " if embedder.requests_in_flight != "auto" else ""
+    return f"{measured}: {fewer}one more, on another GPU or machine, would help (hosts)"
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:

@@ -90,8 +90,8 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32] | None) -> li
     bad: list[tuple[str, Exception]] = []
     sparse = points.sparse.lists() if points.sparse is not None else repeat(([], []), len(points))
     # read by the engine in half the time that lists take to be made
-    rows: Iterator[Any] = repeat(None) if vectors is None else map(memoryview, vectors)
-    for point_id, payload, row, (indices, values) in zip(points.ids, points.payloads, rows, sparse, strict=False):
+    rows: Iterator[Any] = repeat(None, len(points)) if vectors is None else map(memoryview, vectors)
+    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
         try:
             words = {SPARSE: e.SparseVector(indices, values)} if indices else {}
             vector: Any = words if row is None else {"": row, **words} if words else row

@@ -400,8 +400,8 @@ def _upsert(
 ) -> models.UpdateResult:
     words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
     structs = []
-    rows = repeat(None) if vectors is None else vectors.tolist()
-    for point_id, payload, row, (indices, values) in zip(ids, payloads, rows, words, strict=False):
+    rows = [None] * len(ids) if vectors is None else vectors.tolist()
+    for point_id, row, (indices, values), payload in zip(ids, rows, words, payloads, strict=True):
         vector: dict[str, Any] = {} if row is None else {"": row}
         if indices:
             vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
