@@ -11,37 +11,6 @@ import pytest
 
 from tests.project import Project
 
-IMPORT_ALL = """
-import json, pkgutil, sys
-from importlib import import_module
-from importlib.util import find_spec
-wing = f"rag_index.{sys.argv[1]}"
-for module in pkgutil.walk_packages(import_module(wing).__path__, wing + "."):
-    if not module.name.startswith("rag_index.search.frameworks."):  # the frameworks are not installed
-        import_module(module.name)
-print(json.dumps(sorted(sys.modules)))
-"""
-BELOW = {
-    "core": set(),
-    "components": {"core"},
-    "etl": {"core", "components"},
-    "search": {"core", "components"},
-    "watch": {"core", "components", "etl"},
-    "first_run": {"core", "components"},
-}
-
-
-@pytest.mark.parametrize(
-    "wing", [wing if wing in ("etl", "search") else pytest.param(wing, marks=pytest.mark.long) for wing in BELOW]
-)
-def test_a_wing_imports_those_below_it_and_no_other(wing):
-    program = [sys.executable, "-c", IMPORT_ALL, wing]
-    modules = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
-    came_along = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
-    assert came_along - {"errors", "redaction", wing} <= BELOW[wing]
-    assert not {"prefect", "distributed"} & set(modules)
-
-
 IMPORTED_AT_THE_END = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
@@ -62,6 +31,7 @@ def test_a_night_loads_nothing_of_search_or_watch(tmp_path, program):
     assert not [name for name in modules if name.startswith(("rag_index.search", "rag_index.watch", "rag_index.first"))]
 
 
+@pytest.mark.long
 def test_a_worker_imports_what_embeds_and_writes_and_no_more():
     program = [sys.executable, "-c", "import json, sys, tasks.etl; print(json.dumps(sorted(sys.modules)))"]
     modules = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)

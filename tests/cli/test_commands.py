@@ -194,7 +194,7 @@ def children(pid: int) -> list[psutil.Process]:
 def test_ctrl_c_at_any_moment_shows_no_traceback(project):
     """Only what comes before the first line of the program, of some milliseconds, cannot be kept from it."""
     command = [sys.executable, "-P", "-c", "from rag_index.__main__ import main; main()", "status"]
-    for moment in range(24):
+    for moment in range(0, 24, 2):
         running = subprocess.Popen(command, cwd=project.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         time.sleep(moment / 100)
         running.send_signal(signal.SIGINT)

@@ -33,7 +33,7 @@ def receiver():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield calls, f"http://127.0.0.1:{server.server_port}/hook-with-a-secret"
     server.shutdown()
     server.server_close()

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import blocks, page, section
 
 PAGE = page("evaluation")
 
 
+@pytest.mark.long
 def test_the_example_prints_what_the_page_shows(tmp_path):
     first = section(PAGE, "## Measure with a golden file")
     (tmp_path / "golden.jsonl").write_text(blocks(first, "json")[0])

@@ -14,7 +14,7 @@ from tests.docs.pages import ROOT, blocks, page, table
 EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("*/README.md")}
 ELSEWHERE = {"langchain", "haystack"}
 """Examples that need another environment: tests/frameworks has it."""
-LONG = {"agent", "shop", "source-tree", "tickets", "web"}
+LONG = {"agent", "shop", "source-tree", "tickets", "web", "wiki"}
 
 
 def run_example(name, folder, *programs, **variables):

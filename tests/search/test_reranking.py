@@ -238,7 +238,7 @@ class RerankingServer(ThreadingHTTPServer):
     def __init__(self, path: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.path, self.fault, self.bodies = path, "", []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def url(self) -> str:

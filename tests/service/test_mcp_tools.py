@@ -111,12 +111,13 @@ LARGE = {
     "k" * 5_000: "short",
     "signs": "\u6f22\u5b57" * 50_000,
 }
+SMALLER = {"log": "log line 3 " * 200, "deep": {"a": [{"name": "x" * 40}] * 50}}
 
 
 def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments",))
     text = "The printer is offline since the update. " * 20
-    desk.fill({"comments": [(n, text, LARGE if n % 2 else {}) for n in range(60)]})
+    desk.fill({"comments": [(n, text, LARGE if n == 3 else SMALLER if n % 2 else {}) for n in range(60)]})
     with desk.retriever() as retriever:
         tools = mcp_tools.AgentTools(SearchService(desk.settings, retriever))
 

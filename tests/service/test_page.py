@@ -170,7 +170,7 @@ def test_a_link_of_another_page_opens_this_one_and_an_image_asks_nothing(window,
                 self.wfile.write(f"<img src='{live.url}/search?query=x'><a href='{live.url}/#q=printer'>go".encode())
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
-            threading.Thread(target=other.serve_forever, daemon=True).start()
+            threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
             window.open(f"http://127.0.0.1:{other.server_port}/")
             eventually(lambda: 'status="403"' in httpx.get(f"{live.url}/metrics").text, "the image is refused")
             window.evaluate("document.querySelector('a').click()")

@@ -81,7 +81,7 @@ class Issuer(BaseHTTPRequestHandler):
 def issuing():
     kind = type("OneIssuer", (Issuer,), {"gone": threading.Event()})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         kind.url = f"http://127.0.0.1:{server.server_port}/keys"
         yield kind
         kind.gone.set()

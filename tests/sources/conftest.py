@@ -8,6 +8,13 @@ from tests.sources.databases import KINDS, open_database
 __all__ = ["mariadb"]
 
 
+@pytest.fixture(scope="session")
+def kept_database(postgres):
+    """The server, and the name of a database that each test empties which asks for one."""
+    with postgres.database() as name:
+        yield postgres, name
+
+
 @pytest.fixture(params=KINDS)
 def database(request, tmp_path):
     """An empty database of each kind."""

@@ -110,6 +110,26 @@ class KnownStamps:
 
 @contextmanager
 def open_database(kind, request, tmp_path):
-    """Yield an empty database of a kind; `request` gives the servers."""
-    with new_database(kind, request, tmp_path, "parted") as url, closing(SourceDatabase(url)) as database:
-        yield database
+    """Yield an empty database of a kind; `request` gives the servers. PostgreSQL takes ten times as long to make one as
+    to empty it."""
+    if kind == "postgresql":
+        server, name = request.getfixturevalue("kept_database")
+        empty(server, name)
+        with closing(SourceDatabase(server.url(name))) as database:
+            yield database
+    else:
+        with new_database(kind, request, tmp_path, "parted") as url, closing(SourceDatabase(url)) as database:
+            yield database
+
+
+def empty(server, name):
+    """Drop all that a test has left in a database of PostgreSQL, and end the sessions that it has left."""
+    with server.connect() as connection:
+        connection.execute(f"ALTER DATABASE {name} RESET ALL")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+    with server.connect(name) as connection:
+        for (schema,) in connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        ).fetchall():
+            connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+        connection.execute("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")

@@ -88,7 +88,7 @@ def create(database, key="INTEGER", one="", two=""):
     + [(kind, key) for kind in ("postgresql", "mariadb") for key in ("numbers", "texts", "times")],
     indirect=["database"],
 )
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_edit_is_found(database, keys, data):
     column, key = KEYS[keys]
