@@ -84,7 +84,7 @@ def test_a_command_that_is_terminated_while_it_imports_ends_as_it_does_later(ind
     assert (ended.returncode, ended.stderr.strip().rpartition("\n")[2]) == (code, said)
 
 
-@pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all", "rebuild notes"])
+@pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all"])
 def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, command):
     program = [sys.executable, "-c", TERMINATED, "pydantic", "--config", str(indexed.config), *command.split()]
     ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=indexed.folder)

@@ -22,10 +22,20 @@ main(sys.argv[1:])
 
 
 @pytest.fixture
-def project(tmp_path):
-    project = Project(tmp_path / "project").fill(60)
-    project.run()
-    return project
+def project(indexed_notes):
+    return indexed_notes(60)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A fake server, and a project that is indexed there. Each command of a test is stopped before it changes any."""
+    with FakeQdrant() as server:
+        project = Project(tmp_path_factory.mktemp("served") / "project", extra=f'[store]\nurl = "{server.url}"').fill(
+            60
+        )
+        project.run()
+        server.break_next("points/scroll", times=None, hang=600)
+        yield project
 
 
 def at_once(project, *arguments):
@@ -67,14 +77,10 @@ STOPPED = {
 
 
 @pytest.mark.parametrize("command", STOPPED)
-def test_ctrl_c_while_a_bar_is_drawn_says_what_is_kept(tmp_path, command, monkeypatch):
-    with FakeQdrant() as server:
-        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{server.url}"').fill(60)
-        monkeypatch.chdir(project.folder)
-        project.run()
-        server.break_next("points/scroll", times=None, hang=600)
-        begun = re.compile(r" 0 of \d+ points")
-        asked = in_terminal(at_once(project, *command.split()), 100, until=lambda output: bool(begun.search(output)))
+def test_ctrl_c_while_a_bar_is_drawn_says_what_is_kept(served, command, monkeypatch):
+    monkeypatch.chdir(served.folder)
+    begun = re.compile(r" 0 of \d+ points")
+    asked = in_terminal(at_once(served, *command.split()), 100, until=lambda output: bool(begun.search(output)))
     assert plain_lines(asked)[-2] == f"rag-index: {STOPPED[command]}"
     assert asked.rfind("\x1b[?25h") > asked.rfind("\x1b[?25l") >= 0, "the cursor is there again"
-    assert not (project.folder / "notes.jsonl").exists()
+    assert not (served.folder / "notes.jsonl").exists()

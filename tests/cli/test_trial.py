@@ -58,6 +58,7 @@ def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_b
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.long
 def test_what_was_tried_can_be_kept(tmp_path):
     process, temporary, here = start(tmp_path, "--once", "--write", source="{}/source.db")  # the path of a file
     assert process.wait(120) == 0, (tmp_path / "output").read_text()

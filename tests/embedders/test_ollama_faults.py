@@ -217,9 +217,9 @@ def test_a_pause_longer_than_the_patience_is_raised_at_once(server, make_embedde
     [
         ("status", {"code": 500, "words": "do embedding request: EOF"}, TextRefused),
         ("status", {"code": 400, "words": "invalid input"}, TextRefused),
-        ("reset", {}, TextRefused),
+        pytest.param("reset", {}, TextRefused, marks=pytest.mark.long),
         ("null", {}, BadVectors),
-        ("zero", {}, BadVectors),
+        pytest.param("zero", {}, BadVectors, marks=pytest.mark.long),
     ],
 )
 def test_the_text_at_fault_is_found_and_no_other_suffers(server, embedder, kind, options, error):

@@ -37,13 +37,12 @@ def test_an_index_that_hangs_delays_no_other_however_often_it_is_asked(served, q
             together = await retriever.search("mailbox", timeout=120, dense_weight=1)
             assert all(together.timings_ms[name] > 0 for name in DESK)
             qdrant.break_next(TITLES, times=None, hang=20)
-            later = retriever.search("mailbox", timeout=8.0)
-            return await asyncio.gather(*(retriever.search(f"printer {n}") for n in range(5)), later)
+            return await asyncio.gather(*(retriever.search(f"printer {n}", timeout=5) for n in range(5)))
 
     for result in asyncio.run(main()):
         (reason,) = result.errors.values()
         assert re.match(
-            "still being (searched|opened) after [58] s; search again in a moment|.*does not answer", reason
+            "still being (searched|opened) after 5 s; search again in a moment|.*does not answer", reason
         ) or ("for its turn" in reason)
         assert without_titles(result)
 
@@ -77,7 +76,7 @@ def test_an_index_that_the_store_refuses_is_named_and_the_others_answer(served, 
 
 
 def test_a_server_that_goes_and_comes_back(served, qdrant):
-    with served.retriever(retrieve={"timeout": 5.0}) as retriever:
+    with served.retriever(retrieve={"timeout": 2.0}) as retriever:
         retriever.search_sync("printer", timeout=60)
         qdrant.stop()
         for _ in range(2):

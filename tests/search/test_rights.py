@@ -19,7 +19,7 @@ from tests.project import WORDS, Project, run_here
 from tests.search.rights import INDEX, POLICIES, TICKETS, World, live_through, mark
 from tests.service.live import Live
 
-ANSWERS = 120
+ANSWERS = 60
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_ten_hits_are_those_of_an_index_of_his_own(world):
     world.index()
     asked = equal = 0
     with Retriever.from_settings(world.project.config) as retriever:
-        for number, caller in enumerate(callers * 15):
+        for number, caller in enumerate(callers * 6):
             query = " ".join(chance.choices(WORDS, k=chance.randint(1, 5)))
             found = [
                 [

@@ -131,7 +131,8 @@ def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
         assert not client.get("/indexes").json()["indexes"][0]["live"]
 
 
-def test_after_a_move_the_service_is_not_ready(tmp_path):
+def test_after_a_move_the_service_is_not_ready(tmp_path, monkeypatch):
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.2)
     project = Project(tmp_path / "project").fill(5)
     run_plain(project)
     with served(project) as client:

@@ -17,7 +17,7 @@ from tests.wild.sample import SEEN, UNSEEN, sample, write
 
 __all__ = ["mariadb"]
 
-SOON, LONG = ("forum", "wiki"), [pytest.mark.long]
+SOON, LONG = ("forum",), [pytest.mark.long]
 ALLOWED = {"tracker": 1, "helpdesk": 1}
 """Questions of a kind whose first hit is another document."""
 
@@ -58,7 +58,7 @@ def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, 
         assert 1 <= len(settings.indexes) <= 10, kind
 
 
-@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+@pytest.mark.parametrize("server", ["postgres", pytest.param("mariadb", marks=LONG)])
 def test_servers_get_the_same_indexes_as_a_file(request, source, server):
     running = request.getfixturevalue(server)
     with _written(running, "helpdesk") as url:

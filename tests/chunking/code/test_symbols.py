@@ -73,8 +73,8 @@ def test_no_file_takes_longer_than_its_limit(language: str, text: str) -> None:
     """The limit bounds all that is done with a file. Processor time is measured: other work changes nothing in it."""
     begun = time.process_time()
     with contextlib.suppress(TerminalError):
-        symbols_of(text[:1_000_000].encode(), language, seconds=1)
-    assert time.process_time() - begun < 6
+        symbols_of(text[:1_000_000].encode(), language, seconds=0.3)
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.long

@@ -81,7 +81,7 @@ def test_a_server_that_answers_everything_but_questions_counts_as_down(server, m
     """A wedged server still says which models it has. No chunk is blamed for it."""
     server.fault("hang", path="/api/generate", seconds=3)
     with pytest.raises(EmbedderUnavailable, match=r"gave no answer within 0\.3 s"):
-        make_chunker(server, timeout=0.3, patience=2.0).chunk(page(numbered(3)))
+        make_chunker(server, timeout=0.3, patience=0.6).chunk(page(numbered(3)))
 
 
 def test_another_model_under_the_same_name_is_refused(server, make_chunker):
