@@ -5,6 +5,7 @@ import random
 import re
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,6 +46,11 @@ class Sample:
     """Values that may be in no setting, no payload and no text."""
     private: list[str] = field(default_factory=list)
     """E-mail addresses and telephone numbers, which nobody asked for."""
+
+
+def tables(name: str) -> str:
+    """Return the statements that make the tables of this kind, each of which ends with a semicolon."""
+    return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
 
 
 @cache
