@@ -14,10 +14,8 @@ from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.orchestration.hooks import to_learn
 from rag_index.search import Retriever
 from rag_index.search.evaluation import calibrate
-from rag_index.search.fusion import order_answers
 from rag_index.search.live_collections import WITH_WORDS, WITHOUT_WORDS, Calibration
-from rag_index.search.question import make_question
-from rag_index.search.relevance import FITS, relevance, with_relevance
+from rag_index.search.relevance import FITS, relevance
 from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -144,12 +142,3 @@ def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
             [collection] = ledger.collections("test_notes")
             assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
             assert to_learn(ledger, store, collection) == 0
-
-
-def test_hits_are_judged_together_as_each_is_alone(retriever):
-    question, names = make_question(retriever._settings, "jam toner router", {"limit": 100})
-    asked = retriever.run(retriever._fan_out.ask(question, names, {}))
-    hits = order_answers(asked.answered, asked.question, asked.scoring)[::-1]
-    together = with_relevance(hits, asked)
-    assert {len(hit.matched) for hit in together} >= {1, 2}
-    assert together == [with_relevance([hit], asked)[0] for hit in hits]

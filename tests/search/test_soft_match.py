@@ -45,6 +45,16 @@ def test_a_word_that_the_embedder_does_not_know_is_found_by_its_letters() -> Non
     assert soft_scores({"の": 1.0, "oslepeo": 1.0}, ["の", "...", "oslepeo"])[2] > 0.5
 
 
+def test_words_that_stand_together_in_the_query_count_more_where_they_do_so_too(tmp_path: Path) -> None:
+    rows = [
+        (1, "A red printer stood for many years in the corner beside the old wide wooden door"),
+        (2, "A red door stood for many years in the corner beside the old wide wooden printer"),
+    ]
+    with Desk(tmp_path, names=("comments",)).fill({"comments": rows}).retriever() as retriever:
+        soft = {hit.document_id: hit.soft for hit in retriever.search_sync("red printer").hits}
+    assert soft["1"] > soft["2"]
+
+
 def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:
     """The scanners are rare in all and frequent in their own index: each index's own idf would order otherwise."""
     halves = {"comments": ROWS[:40], "titles": ROWS[40:]}

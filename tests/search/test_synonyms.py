@@ -153,6 +153,12 @@ def test_an_index_that_is_searched_by_meaning_alone_finds_them_too(tmp_path):
         assert ids(retriever.search_sync("zzgl", exact=True))[0] != "11"
 
 
+def test_what_stands_before_an_arrow_means_the_same_as_nothing_beside_it():
+    assert parse(["MBP, MBA => MacBook", "VPN, tunnel"]) == [
+        ("MBP", "MacBook"), ("MBA", "MacBook"), ("VPN", "tunnel"), ("tunnel", "VPN"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("line", ["MBP", "MBP =>", "=> MBP", ","])
 def test_a_line_without_two_phrases_is_named(line):
     with pytest.raises(SettingsError, match="line 2 is"):

@@ -1,7 +1,11 @@
 """Databases for the tests of sources."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from rag_index.components.sources.attachments import FileReader
+from rag_index.components.sources.text import NotText
 from tests.live.mariadb import mariadb
 from tests.sources.databases import KINDS, open_database
 
@@ -41,3 +45,20 @@ def mariadb_desk(request, tmp_path):
     """An empty database of MariaDB."""
     with open_database("mariadb", request, tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def read():
+    """Return a function that returns the pages of a file, and the reason if something could not be read."""
+    reader = FileReader(SimpleNamespace(files=None))
+
+    def pages(data):
+        found = []
+        try:
+            found.extend(reader.take(data, "file", None).read())
+        except NotText as error:
+            return found, str(error)
+        return found, ""
+
+    yield pages
+    reader.close()

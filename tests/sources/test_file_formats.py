@@ -3,15 +3,12 @@
 import base64
 import io
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 from pypdf import PdfWriter
 from pypdf.annotations import FreeText, Text
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, StreamObject, TextStringObject
 
-from rag_index.components.sources.attachments import FileReader
-from rag_index.components.sources.text import NotText
 from tests.sources.test_attachments import ODT, assembled, docx, odt, pdf
 
 HEAD = "From: kim@example.org\r\nSubject: a report\r\nMIME-Version: 1.0\r\n"
@@ -48,23 +45,6 @@ location: Cape Horn
 dtstart: America/Lima 2024-02-29 17:15
 organizer: kim@example.org
 attendee: Lee, Jo lee@example.org"""
-
-
-@pytest.fixture(scope="module")
-def read():
-    """Return a function that returns the pages of a file, and the reason if something could not be read."""
-    reader = FileReader(SimpleNamespace(files=None))
-
-    def pages(data):
-        found = []
-        try:
-            found.extend(reader.take(data, "file", None).read())
-        except NotText as error:
-            return found, str(error)
-        return found, ""
-
-    yield pages
-    reader.close()
 
 
 def part(kind, text="", more=""):

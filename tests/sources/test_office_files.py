@@ -5,12 +5,9 @@ import base64
 import gzip
 import io
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 
-from rag_index.components.sources.attachments import FileReader
-from rag_index.components.sources.text import NotText
 from tests.sources.test_attachments import ODT
 from tests.sources.test_file_formats import CHART, OFFICE, OLD, SHEET, relations, slide, word, zipped
 
@@ -36,23 +33,6 @@ ADumrgx5QLqIoZKk9CPGwMoIM4uRSD2w8UIQCAfaXsSQzZAEdkc2yekX2C1kRPYP0RoFqJeFSLX/Hynu
 """)
 )
 """A workbook of Excel 97 with a 1 in its first cell."""
-
-
-@pytest.fixture(scope="module")
-def read():
-    """Return a function that returns the pages of a file, and the reason if something could not be read."""
-    reader = FileReader(SimpleNamespace(files=None))
-
-    def pages(data):
-        found = []
-        try:
-            found.extend(reader.take(data, "file", None).read())
-        except NotText as error:
-            return found, str(error)
-        return found, ""
-
-    yield pages
-    reader.close()
 
 
 def presentation(listed, parts, *pairs, space=RELATIONS):

@@ -95,8 +95,10 @@ def hashes(source):
 
 
 def test_a_document_has_columns_of_joined_rows_and_parts_of_other_tables(desk):
-    found = read(desk.source(**TICKETS))
+    found, batch = read(desk.source(**TICKETS)), desk.source(**TICKETS).page(None, 1).documents
     assert found.keys() == {"1", "2", "4"}  # where
+    assert [part.link for part in TextLayout.decode(batch.layouts[0]).parts] == ["/t/1#11", "/t/1#10"]
+    assert TextChunker(100, 10).chunk(batch)[0].contexts == ["Printer"] * 3
     title, own, parts, payload = found["1"]
     assert (title, own) == ("Printer", "It is offline.\n\ntags: office, paper")
     assert parts == [("remark", "11", "First remark"), ("remark", "10", "Second remark")]
