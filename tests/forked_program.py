@@ -8,6 +8,7 @@ that it was started with. Tests of imports, of signals and of the processes of a
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -17,11 +18,13 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 import traceback
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -77,6 +80,30 @@ def _parent(read_on_import: tuple[tuple[str, str], ...], _process: int) -> _Pare
     return _Parent(dict(read_on_import))
 
 
+@dataclass
+class Started:
+    """A process that runs, and how it ended."""
+
+    pid: int
+    _answers: socket.socket
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code."""
+        self._answers.settimeout(timeout)
+        with self._answers:
+            return int(self._answers.recv(100))
+
+
+def start_in_terminal(
+    code: str, arguments: Sequence[str], environment: Mapping[str, str], terminal: int, output: int
+) -> Started:
+    """Start the program, or a piece of Python with these arguments, in a session of its own: its errors and what it
+    asks for are those of `terminal`, which Ctrl-C is typed into."""
+    what = {"arguments": list(arguments), "terminal": True, "environment": dict(environment)}
+    parent = _parent(_read_on_import(environment), os.getpid())
+    return parent.start({**what, "code": code} if code else what, output, terminal)
+
+
 class _Parent:
     """A process to fork from. It ends when this process does, however: then our end of the socket closes."""
 
@@ -91,11 +118,8 @@ class _Parent:
         weakref.finalize(self, _end_parent, self._control, process)
 
     def run(self, command: list[str], what: dict[str, Any], timeout: float) -> subprocess.CompletedProcess[str]:
-        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipes = [os.pipe(), os.pipe()]
-        request = json.dumps({**what, "folder": str(Path.cwd())}).encode()
-        socket.send_fds(self._control, [request], [theirs.fileno(), *(write for _, write in pipes)])
-        theirs.close()
+        started = self.start(what, *(write for _, write in pipes))
         for _, write in pipes:
             os.close(write)
         texts = ["", ""]
@@ -105,16 +129,20 @@ class _Parent:
         ]
         for reader in readers:
             reader.start()
-        with answers:
-            pid = int(answers.recv(100))
-            deadline = time.monotonic() + timeout
-            for reader in readers:
-                reader.join(max(0, deadline - time.monotonic()))
-            if any(reader.is_alive() for reader in readers):
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(command, timeout, texts[0], texts[1])
-            code = int(answers.recv(100))
-        return subprocess.CompletedProcess(command, code, *texts)
+        deadline = time.monotonic() + timeout
+        for reader in readers:
+            reader.join(max(0, deadline - time.monotonic()))
+        if any(reader.is_alive() for reader in readers):
+            os.kill(started.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(command, timeout, texts[0], texts[1])
+        return subprocess.CompletedProcess(command, started.wait(), *texts)
+
+    def start(self, what: dict[str, Any], output: int, errors: int) -> Started:
+        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = json.dumps({"folder": str(Path.cwd()), **what}).encode()
+        socket.send_fds(self._control, [request], [theirs.fileno(), output, errors])
+        theirs.close()
+        return Started(int(answers.recv(100)), answers)
 
 
 def _end_parent(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
@@ -178,6 +206,11 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     os.close(answers)
     os.dup2(output, 1)
     os.dup2(errors, 2)
+    if "terminal" in request:
+        os.setsid()
+        fcntl.ioctl(errors, termios.TIOCSCTTY, 0)
+        os.dup2(errors, 0)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     os.close(output)
     os.close(errors)
     for name in os.environ.keys() - request["environment"].keys():
@@ -191,6 +224,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     code: object = 1
     try:
         if "code" in request:
+            sys.argv = ["-c", *request.get("arguments", ())]
             exec(request["code"], {"__name__": "__main__"})
             code = 0
         else:

@@ -10,24 +10,34 @@ import signal
 import struct
 import subprocess
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.forked_program import start_in_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
 def in_terminal(
-    command: Sequence[str], width: int, *, until: Callable[[str], bool] | None = None, **environment: str
+    command: Sequence[str],
+    width: int,
+    *,
+    until: Callable[[str], bool] | None = None,
+    forked: bool = False,
+    **environment: str,
 ) -> str:
     """Return what a command writes to its standard error if that is a terminal of this width. It gets Ctrl-C `until`
-    is true of that."""
+    is true of that. Python code (`-c`) may be `forked`, see forked_program.py."""
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-    running = subprocess.Popen(
-        command, stderr=terminal, stdout=subprocess.DEVNULL, start_new_session=True,
-        env={**inherited, "TERM": "xterm", **environment},
-    )  # fmt: skip
+    given = {**inherited, "TERM": "xterm", **environment}
+    with Path(os.devnull).open("wb") as nowhere:
+        if forked:
+            running = start_in_terminal(command[2], command[3:], given, terminal, nowhere.fileno())
+        else:
+            running = subprocess.Popen(command, stderr=terminal, stdout=nowhere, start_new_session=True, env=given)
     os.close(terminal)
     output = b""
     try:
@@ -39,7 +49,7 @@ def in_terminal(
     except OSError:  # the other end is closed
         pass
     os.close(main)
-    running.wait(timeout=60)
+    running.wait(60)
     return output.decode()
 
 

@@ -6,13 +6,13 @@ import pty
 import re
 import select
 import sqlite3
-import subprocess
 import tomllib
 from contextlib import chdir
 
 import pytest
 
-from tests.project import PROGRAM, run_here
+from tests.forked_program import start_in_terminal
+from tests.project import run_here
 
 PROMPT = "Ctrl-C nothing: "
 BODY = "The {} in room {} prints blank pages again and again, said the person at desk {}."
@@ -57,10 +57,8 @@ def init(folder, *keys, options=("source.db",), columns=100):
     Ctrl-C is typed again while nothing happens: Python misses one between a question and its first look at the input.
     """
     main, side = pty.openpty()
-    command = ["setsid", "--ctty", *PROGRAM, "init", *options]  # Ctrl-C reaches it
-    process = subprocess.Popen(
-        command, cwd=folder, stdin=side, stdout=side, stderr=side, env=os.environ | {"COLUMNS": str(columns)}
-    )
+    with chdir(folder):
+        process = start_in_terminal("", ["init", *options], os.environ | {"COLUMNS": str(columns)}, side, side)
     os.close(side)
     shown, left = "", list(keys)
     while True:

@@ -55,7 +55,7 @@ LONG = {
 @pytest.mark.parametrize("command", LONG)
 def test_a_command_that_takes_long_counts_what_it_does_and_leaves_nothing_of_that(project, command, monkeypatch):
     monkeypatch.chdir(project.folder)
-    drawn = plain_lines(in_terminal(at_once(project, *command.split()), 100))
+    drawn = plain_lines(in_terminal(at_once(project, *command.split()), 100, forked=True))
     for counted in LONG[command]:
         assert any(f"of {counted}" in line or f" {counted}" in line for line in drawn), drawn
     assert "of" not in drawn[-2].split(), drawn[-2:]
@@ -80,7 +80,9 @@ STOPPED = {
 def test_ctrl_c_while_a_bar_is_drawn_says_what_is_kept(served, command, monkeypatch):
     monkeypatch.chdir(served.folder)
     begun = re.compile(r" 0 of \d+ points")
-    asked = in_terminal(at_once(served, *command.split()), 100, until=lambda output: bool(begun.search(output)))
+    asked = in_terminal(
+        at_once(served, *command.split()), 100, until=lambda output: bool(begun.search(output)), forked=True
+    )
     assert plain_lines(asked)[-2] == f"rag-index: {STOPPED[command]}"
     assert asked.rfind("\x1b[?25h") > asked.rfind("\x1b[?25l") >= 0, "the cursor is there again"
     assert not (served.folder / "notes.jsonl").exists()

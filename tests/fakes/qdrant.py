@@ -162,6 +162,9 @@ class _Server(ThreadingHTTPServer):
         self.connections: set[socket.socket] = set()
         super().__init__(*given)
 
+    def handle_error(self, *_: object) -> None:
+        """Ignore clients that went away."""
+
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections.add(request)
         super().process_request(request, client_address)

@@ -128,7 +128,7 @@ SCRIPT = (
 )
 def test_the_bar_shows_failures_and_the_time_left_and_leaves_the_terminal_its_cursor(width, end):
     """After Ctrl-C, for example, nothing finishes the bar."""
-    output = in_terminal([sys.executable, "-c", SCRIPT + end], width)
+    output = in_terminal([sys.executable, "-c", SCRIPT + end], width, forked=True)
     lines = plain_lines(output)
     assert max(map(len, lines)) <= width
     headlines = [line for line in lines if "12,345 of 64,000" in line]
@@ -141,9 +141,9 @@ def test_the_bar_shows_failures_and_the_time_left_and_leaves_the_terminal_its_cu
 def test_without_colour_nothing_is_coloured_and_a_dumb_terminal_gets_lines():
     script = [sys.executable, "-c", f"{SCRIPT}p.finish('done')"]
     coloured = re.compile(r"\x1b\[[39]\d")
-    assert coloured.search(in_terminal(script, 80))
-    assert not coloured.search(in_terminal(script, 80, NO_COLOR="1"))
-    dumb = in_terminal(script, 40, TERM="dumb")
+    assert coloured.search(in_terminal(script, 80, forked=True))
+    assert not coloured.search(in_terminal(script, 80, forked=True, NO_COLOR="1"))
+    dumb = in_terminal(script, 40, forked=True, TERM="dumb")
     assert "\x1b" not in dumb
     assert [line[:37] for line in dumb.split("\r\n")] == ["a-long-name-of-an-index: 0 of 64,000 ", "done", ""]
 
