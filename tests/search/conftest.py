@@ -54,6 +54,12 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Ite
     yield from _desk(request.param, tmp_path / "desk", template)
 
 
+@pytest.fixture(params=["edge", pytest.param("http", marks=pytest.mark.long), KINDS[-1]])
+def blank(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Iterator[Desk]:
+    """The same for what is the same in each store, such as the words of a query: servers have it in long tests."""
+    yield from _desk(request.param, tmp_path / "desk", template)
+
+
 @pytest.fixture
 def ollama() -> Iterator[FakeOllama]:
     with FakeOllama(model=MODEL) as ollama:

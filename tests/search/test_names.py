@@ -30,9 +30,9 @@ FIRST = {
 }  # fmt: skip
 
 
-def test_a_key_or_a_first_line_is_first_however_common_its_words_are(empty: Desk) -> None:
-    empty.fill({"comments": COMMON[::2], "titles": COMMON[1::2]})
-    with empty.retriever() as retriever:
+def test_a_key_or_a_first_line_is_first_however_common_its_words_are(blank: Desk) -> None:
+    blank.fill({"comments": COMMON[::2], "titles": COMMON[1::2]})
+    with blank.retriever() as retriever:
         for query, first in FIRST.items():
             for weight in (None, 0.0):
                 result = retriever.search_sync(query, dense_weight=weight)
@@ -79,9 +79,9 @@ FITTING = {
 }  # fmt: skip
 
 
-def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(empty: Desk) -> None:
-    empty.fill({"comments": SIGNED})
-    with empty.retriever() as retriever:
+def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(blank: Desk) -> None:
+    blank.fill({"comments": SIGNED})
+    with blank.retriever() as retriever:
         for query, fitting in FITTING.items():
             result = retriever.search_sync(query, limit=5, indexes=["comments"])
             assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting, query
@@ -98,12 +98,12 @@ RARE = {
 LONG = "It works for a while and then stops, as the team found out after the last maintenance. " * 12
 
 
-def test_a_rare_name_comes_first_alone_and_beside_words_also_in_a_long_text(empty: Desk) -> None:
+def test_a_rare_name_comes_first_alone_and_beside_words_also_in_a_long_text(blank: Desk) -> None:
     named = [(number, f"{LONG}{text}. {LONG}") for number, text in enumerate(RARE.values(), 1)]
     near = ["Order number of the device", "Mail of anna.weber2 and others", "The token https://wiki.example/token/079"]
     others = [(number, f"{near[number % 3]}, wrong since {number}") for number in range(100, 300)]
-    empty.fill({"comments": [*named, *others]})
-    with empty.retriever() as retriever:
+    blank.fill({"comments": [*named, *others]})
+    with blank.retriever() as retriever:
         for number, name in enumerate(RARE, 1):
             for query in (name, f"wrong order of the device {name}", f"{name.lower()} mail"):
                 result = retriever.search_sync(query, indexes=["comments"], limit=3)
@@ -111,8 +111,8 @@ def test_a_rare_name_comes_first_alone_and_beside_words_also_in_a_long_text(empt
                 assert result.verdict == "", query
 
 
-def test_years_and_words_with_a_dash_are_no_names(empty: Desk) -> None:
-    empty.fill({"comments": [(1, "The boundary-layer in 1968"), (2, "How air flows along a wing, and what it costs")]})
-    with empty.retriever() as retriever:
+def test_years_and_words_with_a_dash_are_no_names(blank: Desk) -> None:
+    blank.fill({"comments": [(1, "The boundary-layer in 1968"), (2, "How air flows along a wing, and what it costs")]})
+    with blank.retriever() as retriever:
         hits = retriever.search_sync("boundary-layer 1968", indexes=["comments"]).hits
     assert [hit.names for hit in hits] == [0.0, 0.0]

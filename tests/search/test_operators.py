@@ -22,18 +22,18 @@ FITTING = {
 }  # fmt: skip
 
 
-def test_a_phrase_must_be_there_and_a_word_after_a_minus_must_not(empty: Desk) -> None:
-    empty.fill({"comments": ROWS[::2], "titles": ROWS[1::2]})
-    with empty.retriever() as retriever:
+def test_a_phrase_must_be_there_and_a_word_after_a_minus_must_not(blank: Desk) -> None:
+    blank.fill({"comments": ROWS[::2], "titles": ROWS[1::2]})
+    with blank.retriever() as retriever:
         for query, fitting in FITTING.items():
             for weight in (None, 1.0):
                 hits = retriever.search_sync(query, dense_weight=weight).hits
                 assert sorted(hit.document_id for hit in hits) == fitting, query
 
 
-def test_a_query_of_nothing_but_operators_is_searched_as_it_stands(empty: Desk) -> None:
-    empty.fill({"comments": ROWS})
-    with empty.retriever() as retriever:
+def test_a_query_of_nothing_but_operators_is_searched_as_it_stands(blank: Desk) -> None:
+    blank.fill({"comments": ROWS})
+    with blank.retriever() as retriever:
         for query in ("-printers", '""', '3.5" fan', "broken-fan", f'{"printer " * 12} "no such phrase"'):
             assert len(retriever.search_sync(query).hits) == 10
 
@@ -62,9 +62,9 @@ FOLDED = {
 """Words, and the same in another form."""
 
 
-def test_words_in_quotes_and_after_a_minus_have_all_forms_that_words_have(empty: Desk) -> None:
-    empty.fill({"comments": [(n, f"Der Eintrag nennt {text} hier") for n, text in enumerate(FOLDED)]})
-    with empty.retriever() as retriever:
+def test_words_in_quotes_and_after_a_minus_have_all_forms_that_words_have(blank: Desk) -> None:
+    blank.fill({"comments": [(n, f"Der Eintrag nennt {text} hier") for n, text in enumerate(FOLDED)]})
+    with blank.retriever() as retriever:
         for n, forms in enumerate(FOLDED.items()):
             for form in forms:
                 for query in (f'"{form}"', f"\uff02{form}\uff02"):

@@ -55,11 +55,11 @@ def test_words_that_stand_together_in_the_query_count_more_where_they_do_so_too(
     assert soft["1"] > soft["2"]
 
 
-def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:
+def test_several_indexes_rank_as_one_and_other_words_find(blank: Desk) -> None:
     """The scanners are rare in all and frequent in their own index: each index's own idf would order otherwise."""
     halves = {"comments": ROWS[:40], "titles": ROWS[40:]}
-    empty.fill({"solutions": ROWS, **halves})
-    with empty.retriever() as retriever:
+    blank.fill({"solutions": ROWS, **halves})
+    with blank.retriever() as retriever:
         for query in ("a noisy scanner of room 7", "printer with blank pages on floor 41", "a vehicle", "zzqq"):
             one = retriever.search_sync(query, indexes=["solutions"], limit=10)
             two = retriever.search_sync(query, indexes=list(halves), limit=10)

@@ -18,9 +18,9 @@ ROWS = [
 ]
 
 
-def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) -> None:
-    empty.fill({"comments": ROWS[:30], "solutions": ROWS[30:]})
-    with empty.retriever() as retriever:
+def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(blank: Desk) -> None:
+    blank.fill({"comments": ROWS[:30], "solutions": ROWS[30:]})
+    with blank.retriever() as retriever:
         for query, first, corrected in (
             ("pyhton web framwork", "40", {"pyhton": "python", "framwork": "framework"}),
             ("KUBERNETIS", "41", {"KUBERNETIS": "KUBERNETES"}),
@@ -62,7 +62,7 @@ def test_what_is_no_typing_error_is_searched_as_it_is(tmp_path: Path) -> None:
         assert retriever.search_sync(**asked, filter={"tenant": "acme"}).corrected == {"pyhton": "python"}
 
 
-def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> None:
+def test_nobody_learns_of_words_that_only_hidden_documents_have(blank: Desk) -> None:
     """Neither from a correction to such a word, nor from one that is missing, nor from which of two it is."""
     staff, all_ = {"_rag": access_part(["staff"])}, {"_rag": access_part(["staff", "guests"])}
     rows = [
@@ -74,10 +74,10 @@ def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> 
         (43, "A commuter", all_),
         (44, f"{'Cabbage is a vegetable. ' * 4}Sauerkraut", all_),
     ]
-    empty.more = {"comments": 'access = "acl"'}
-    empty.write()
-    empty.fill({"comments": rows})
-    with empty.retriever() as retriever:
+    blank.more = {"comments": 'access = "acl"'}
+    blank.write()
+    blank.fill({"comments": rows})
+    with blank.retriever() as retriever:
         for query, for_guests, for_staff in (
             ("merlinwod", {}, {"merlinwod": "merlinwood"}),
             ("kubernetis", {"kubernetis": "kubernetes"}, {}),
