@@ -187,9 +187,6 @@ class PrefectServer:
         found: dict[str, Any] = eventually(final, f"run {run_id} ends", seconds=280, every=0.25)
         return found
 
-    def wait_for_start(self, run_id: str) -> None:
-        eventually(lambda: self.run(run_id)["state_type"] == "RUNNING", f"run {run_id} runs", seconds=280, every=0.25)
-
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """Return the latest artifact of each key."""
         return {one["key"]: one for one in self.post("/artifacts/latest/filter", limit=200)}

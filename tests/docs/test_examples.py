@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks, page, table
+from tests.docs.pages import ROOT, blocks, page, section, table
 
 EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("*/README.md")}
 ELSEWHERE = {"langchain", "haystack"}
@@ -52,3 +52,19 @@ def database(postgres):
 )
 def test_the_command_of_an_example_prints_what_its_page_says(name, tmp_path, request):
     run_example(name, tmp_path, **(request.getfixturevalue("database") if name == "tickets" else {}))
+
+
+PAGE = page("evaluation")
+
+
+@pytest.mark.long
+def test_the_example_prints_what_the_page_shows(tmp_path):
+    first = section(PAGE, "## Measure with a golden file")
+    (tmp_path / "golden.jsonl").write_text(blocks(first, "json")[0])
+    typed = blocks(first, "sh")[0]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        ["bash", "-ec", typed], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert blocks(section(PAGE, "## Read the table"), "text")[0] in ended.stdout

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
 TEXT = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
 
 
@@ -23,3 +26,21 @@ def test_the_examples_at_the_top_run_as_files(embedded, capsys):
         assert hasattr(result, name)
     for name in ("index", "document_id", "score", "rank", "text", "payload", "chunks", "fused"):
         assert hasattr(result.hits[0], name)
+
+
+def test_prometheus_text_is_that_of_the_documentation(embedded):
+    with embedded.retriever() as retriever:
+        retriever.search_sync("printer")
+        retriever.search_sync("printer")
+        text = generate_latest(retriever.metrics()).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = {(s.name, *sorted(s.labels.items())): s.value for family in families.values() for s in family.samples}
+    assert samples["rag_index_search_seconds_bucket", ("le", "+Inf"), ("stage", "total")] == 2
+    assert samples["rag_index_search_seconds_bucket", ("le", "0.0001"), ("stage", "total")] == 0
+    assert samples["rag_index_search_index_seconds_count", ("index", "titles")] == 2
+    assert samples["rag_index_query_vectors_total",] == 2
+    assert samples["rag_index_query_embeds_total",] == 1
+    assert "rag_index_search" not in generate_latest().decode(), "nothing is in the registry of the process"
+    documentation = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`(rag_index_\w+)`", documentation))
+    assert documented == set(re.findall(r"^# TYPE (\w+(?<!_created)) ", text, re.MULTILINE))

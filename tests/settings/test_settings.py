@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 import traceback
 from pathlib import Path
 from typing import get_args
@@ -22,6 +23,7 @@ from rag_index.core.settings import (
     withdrawn,
 )
 from rag_index.core.settings.index import CodeLanguage, is_named_like_a_secret
+from rag_index.core.settings.plugins import check_own_packages
 from rag_index.core.settings.sections import ServerSettings
 from rag_index.core.settings.withdrawn import WITHDRAWN
 from rag_index.errors import SettingsError, UnknownIndex
@@ -541,3 +543,17 @@ def test_a_zero_width_sign_at_the_end_is_refused_and_an_empty_key_is_none(load, 
 @pytest.mark.parametrize("given", ["http://h:1?api_key=s3cret", "http://ann:s3cret@h:1"])
 def test_a_server_with_a_secret_in_its_address_is_refused_without_it(refused, given):
     assert "must not hold" in refused(f"[embedder]\nkind = 'ollama'\nmodel = 'm'\nhosts = ['{given}']\n{VALID}")
+
+
+@pytest.mark.parametrize("name", ["flows", "tasks"])
+@pytest.mark.parametrize("form", ["{}/__init__.py", "{}.py"])
+def test_another_package_of_that_name_is_said(tmp_path, monkeypatch, name, form):
+    check_own_packages()
+    file = tmp_path / form.format(name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in [module for module in sys.modules if module.split(".")[0] in ("flows", "tasks")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(SettingsError, match=f"of the packages named '{name}' Python finds the one in {tmp_path}"):
+        check_own_packages()
