@@ -188,7 +188,7 @@ def pytest_collection_modifyitems(items):
 
 TOGETHER = {
     "tests/flows/": "prefect", "tests/orchestration/": "prefect",
-    "tests/live/test_ollama.py": "ollama", "tests/chunking/context/test_live.py": "ollama",
+    "tests/live/test_ollama.py": "ollama", "tests/components/chunking/context/test_live.py": "ollama",
     **{f"tests/deployments/test_{name}": "deployed" for name in ("after_load", "automations", "schedule", "secrets")},
 }  # fmt: skip
 """Tests that share a server, which takes long to start."""

@@ -29,7 +29,7 @@ def test_the_tables_are_those_of_the_settings():
 @pytest.mark.parametrize("variable", sorted(set(re.findall(r"\bRAG_INDEX_[A-Z_]*[A-Z]\b", EVERYTHING))))
 def test_variables_that_are_named_are_read(variable):
     if variable == "RAG_INDEX_CONFIG":
-        return  # tests/settings/test_settings.py
+        return  # tests/core/settings/test_settings.py
     _, origin = overlay({variable: "1"}, {})
     assert variable in origin.values()
 

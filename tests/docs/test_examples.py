@@ -13,7 +13,7 @@ from tests.docs.pages import ROOT, blocks, page, section, table
 
 EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("*/README.md")}
 ELSEWHERE = {"langchain", "haystack"}
-"""Examples that need another environment: tests/frameworks has it."""
+"""Examples that need another environment: tests/search/frameworks has it."""
 LONG = {"agent", "shop", "source-tree", "tickets", "web", "wiki"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rag_index.etl import sharding
-from tests.chunking.code.samples import SAMPLES
+from tests.components.chunking.code.samples import SAMPLES
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 

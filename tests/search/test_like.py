@@ -11,7 +11,7 @@ from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools
 from tests.project import run_here
 from tests.search.desk import Desk, found
-from tests.service.live import Live
+from tests.search.service.live import Live
 
 NOTES = [
     (1, "The printer on floor two is offline since the update", {"priority": "high"}),

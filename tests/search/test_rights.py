@@ -17,7 +17,7 @@ from rag_index.search.service.mcp_tools import AgentTools
 from rag_index.search.service.tokens import token_line
 from tests.project import WORDS, Project, run_here
 from tests.search.rights import INDEX, POLICIES, TICKETS, World, live_through, mark
-from tests.service.live import Live
+from tests.search.service.live import Live
 
 ANSWERS = 60
 

@@ -1,0 +1,342 @@
+"""What only servers have: types, schemas, rights, cursors, time limits, and servers that stop."""
+
+import re
+import time
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.components.ledger import Ledger
+from rag_index.components.sources.engine import limit_on_server, limited, open_read_only
+from rag_index.components.sources.source_tables import tables_read
+from rag_index.components.sources.sql import Cursor
+from rag_index.core.database import redacted_url
+from rag_index.core.documents.canonical import decode_payload
+from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
+from tests.components.sources.databases import SourceDatabase, open_database, read
+
+QUERY = {"query": "SELECT * FROM note"}
+
+
+def payloads(source):
+    return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
+
+
+EXPECTED = {str(i): f"note {i}" for i in range(1, 8)}
+
+
+def test_a_query_is_read_in_one_short_transaction_from_one_snapshot(desk):
+    """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
+    desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '2s'")
+
+    def change(page):
+        desk.run("DELETE FROM note WHERE id > 5", "ALTER TABLE note ADD COLUMN IF NOT EXISTS more text")
+
+    assert read(desk.source(**QUERY), 2, change) == EXPECTED
+    assert len(read(desk.source(**QUERY), 2)) == 5
+
+
+def test_no_lock_is_held_between_pages(desk):
+    desk.notes(7).source().page(None, 2)
+    desk.run("ALTER TABLE note ADD COLUMN more text", "UPDATE note SET more = 'x'")
+
+
+def test_schemas_odd_names_views_and_domains(desk):
+    desk.run(
+        'CREATE SCHEMA "Help Desk"',
+        "CREATE DOMAIN prose AS text",
+        'CREATE TABLE "Help Desk"."order" ("Key" integer PRIMARY KEY, "select" prose, "100% ""x"" :y" varchar(50))',
+        """INSERT INTO "Help Desk"."order" VALUES (1, 'one', 'odd'), (2, 'two', NULL)""",
+        'CREATE MATERIALIZED VIEW "Help Desk".recent AS SELECT * FROM "Help Desk"."order" WHERE "Key" > 1',
+    )
+    given = {"schema": "Help Desk", "key": "Key", "text": ["select", '100% "x" :y']}
+    assert read(desk.source(table="order", **given), 1) == {"1": "one\nodd", "2": "two"}
+    assert read(desk.source(table="recent", **given), 1) == {"2": "two"}
+    with pytest.raises(SettingsError, match=r"table 'order' cannot be read: .*column order.key does not exist"):
+        desk.source(table="order", **(given | {"key": "key"})).check()
+
+
+def test_tables_of_joins_and_parts_are_in_the_schema_of_the_index_unless_they_name_one(desk):
+    tables = (
+        "CREATE TABLE {}customer (id integer PRIMARY KEY, name text)",
+        "CREATE TABLE {}ticket (id integer PRIMARY KEY, title text, body text, customer_id integer)",
+        "CREATE TABLE {}remark (id integer PRIMARY KEY, ticket_id integer, body text, customer_id integer)",
+    )
+    desk.run("CREATE SCHEMA app", *[table.format(schema) for table in tables for schema in ("", "app.")])
+    desk.run("INSERT INTO app.customer VALUES (1, 'Acme')", "INSERT INTO app.ticket VALUES (1, 'Ink', 'It is dry.', 1)")
+    desk.run("INSERT INTO app.remark VALUES (1, 1, 'Shake it.', 1)", "INSERT INTO remark VALUES (1, 1, 'No.', 1)")
+    customer = {"table": "customer", "on": "customer_id"}
+    part = {"table": "remark", "on": "ticket_id", "text": "{who.name}: {body}", "joins": {"who": customer}}
+    given = {"table": "ticket", "schema": "app", "joins": {"customer": customer}, "payload": ["customer.name"]}
+    for more, text in (({}, "Acme: Shake it."), ({"schema": "public"}, "Acme: No.")):
+        source = desk.source(**given, text="body", parts=[part | more])
+        [found] = read(source).values()
+        assert found.split("\n")[-1] == text
+        assert payloads(source)[0]["customer"] == {"name": "Acme"}
+
+
+def test_payload_values_have_one_form_in_every_session(desk):
+    name = desk.url.database
+    desk.run(
+        f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'",
+        """CREATE TABLE note (id uuid PRIMARY KEY, body text, at timestamptz, local timestamp, day date, clock time,
+           price numeric(12, 4), big numeric(40), tags text[], days date[], more jsonb, plain json, raw bytea,
+           span interval, flag boolean, real_ float8, address inet, code char(5))""",
+        """INSERT INTO note VALUES ('00000000-0000-0000-0000-0000000000ff', 'x', '2024-05-01 12:30:00+02',
+           '2024-05-01 12:30', '2024-05-01', '12:30', 10.5000, 123456789012345678901234567890, '{b,a,NULL}',
+           '{2024-05-01}',
+           '{"z": {"b": 1, "a": [1.5, null]}, "y": true}', '{"b": 1, "a": 2}', '\\x00ff', '1 day 2 hours', true, 0.1,
+           '10.0.0.1', 'ab')""",
+    )
+    names = "at local day clock price big tags days more plain raw span flag real_ address code id".split()
+    page = desk.source(payload=names).page(None, 10)
+    assert decode_payload(page.documents.payloads[0]) == {
+        "at": "2024-05-01T10:30:00Z", "local": "2024-05-01T12:30:00", "day": "2024-05-01", "clock": "12:30:00",
+        "price": 10.5, "big": "123456789012345678901234567890", "tags": ["b", "a", None], "days": ["2024-05-01"],
+        "more": {"y": True, "z": {"a": [1.5, None], "b": 1}}, "plain": {"a": 2, "b": 1}, "raw": "AP8=", "span": 93600.0,
+        "flag": True, "real_": 0.1, "address": "10.0.0.1", "code": "ab   ",
+        "id": "00000000-0000-0000-0000-0000000000ff",
+    }  # fmt: skip
+    assert page.documents.keys == ['{"uuid":"00000000-0000-0000-0000-0000000000ff"}']
+    desk.run(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
+    assert desk.source(payload=names).page(None, 10) == desk.source(**QUERY, payload=names).page(None, 10) == page
+
+
+def test_types_of_mariadb_are_converted(mariadb_desk):
+    mariadb_desk.run(
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, price DECIMAL(12, 2), about JSON, at TIMESTAMP NULL, "
+        "flag BIT(1), mask BIT(12))",
+        "INSERT INTO note VALUES "
+        "(1, 'Über Drucker 🖨', 1.00, '{\"room\": 1}', '2026-01-01 00:00:01', b'1', b'101000000001')",
+    )
+    source = mariadb_desk.source(payload=["price", "about", "at", "flag", "mask"])
+    assert read(source) == {"1": "Über Drucker 🖨"}
+    payload = payloads(source)[0]
+    assert (payload["price"], payload["at"]) == (1, "2026-01-01T00:00:01")
+    assert (payload["flag"], payload["mask"]) == (1, 0b101000000001)
+    assert payload["about"] in ('{"room": 1}', {"room": 1})
+
+
+def test_a_view_may_be_read_by_a_user_who_sees_only_its_rows(mariadb_desk):
+    mariadb_desk.notes(2).run(
+        "CREATE VIEW v_note AS SELECT id, body FROM note",
+        "CREATE OR REPLACE USER only_reader IDENTIFIED BY 'x'",
+        "GRANT SELECT ON parted.v_note TO only_reader",
+    )
+    url = mariadb_desk.url.set(username="only_reader", password="x")
+    try:
+        assert read(mariadb_desk.source(url=url, table="v_note")) == {"1": "note 1", "2": "note 2"}
+        with pytest.raises(SettingsError, match="denied"):
+            mariadb_desk.source(url=url).check()
+        with closing(sa.create_engine(url).connect()) as connection:
+            assert tables_read(connection, ["v_note"]) == set(), "the definition is for those who have SHOW VIEW"
+    finally:
+        mariadb_desk.close()
+        mariadb_desk.run("DROP USER only_reader")
+
+
+def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_another(postgres):
+    """PostgreSQL in the locale C makes SQL_ASCII databases, whose texts the driver gives as bytes."""
+    name = "desk_without_encoding"
+    with postgres.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
+    desk = SourceDatabase(postgres.url(name))
+    try:
+        with postgres.connect(name) as connection:
+            connection.execute("SET client_encoding = utf8")
+            connection.execute("CREATE TABLE note (id text PRIMARY KEY, body text)")
+            connection.execute("INSERT INTO note VALUES ('é', 'Über 東京')")
+        Ledger(desk.url).close()
+        assert read(desk.source()) == {'"é"': "Über 東京"}
+        desk.run(r"UPDATE note SET body = E'na\357ve'")  # Latin-1
+        latin = desk.url.update_query_dict({"client_encoding": "latin1"})
+        assert read(desk.source(url=latin)) == {'"Ã©"': "naïve"}
+        with pytest.raises((SourceError, SettingsError), match="invalid byte sequence"):
+            read(desk.source())
+    finally:
+        desk.close()
+        with postgres.connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_dates_that_python_cannot_represent_become_text(desk):
+    desk.run(
+        "CREATE TABLE note (id integer, body text, at timestamptz, local timestamp, day date)",
+        "INSERT INTO note VALUES (1, 'x', 'infinity', '-infinity', '0044-03-15 BC')",
+        "INSERT INTO note VALUES (2, 'y', NULL, '20000-01-01', 'infinity')",
+    )
+    for given in ({}, QUERY):
+        found = payloads(desk.source(payload=["at", "local", "day"], **given))
+        assert {one["day"] for one in found} == {"0044-03-15 BC", "infinity"}
+        assert {one["local"] for one in found} == {"-infinity", "20000-01-01 00:00:00"}
+
+
+def test_times_and_intervals_that_python_cannot_represent_become_text(desk):
+    desk.run(
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, at time, zoned timetz, span interval)",
+        """INSERT INTO note VALUES (1, 'x', '24:00:00', '24:00:00+02', '178956970 years'),
+           (2, 'y', '23:59:59', '23:59:59+02', '9999999 years'), (3, 'z', '00:00', '00:00+00', '-2 days')""",
+    )
+    assert [list(one.values()) for one in payloads(desk.source(payload=["at", "zoned", "span"]))] == [
+        ["24:00:00", "178956970 years", "24:00:00+02"],
+        ["23:59:59", "9999999 years", "23:59:59+02:00"],
+        ["00:00:00", -172800.0, "00:00:00+00:00"],
+    ]
+
+
+def test_such_values_become_text_within_arrays_ranges_and_domains(desk):
+    desk.run(
+        "CREATE DOMAIN closing AS time",
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, at time[], nested timetz[], days date[],"
+        " spans interval[], never tsmultirange, shut closing)",
+        """INSERT INTO note VALUES (1, 'x', '{24:00,01:00}', '{{24:00+02}}', '{infinity,0044-03-15 BC,20000-01-01}',
+           '{178956970 years,1 day}', '{[2024-01-01,infinity)}', '24:00')""",
+    )
+    columns = ["at", "nested", "days", "spans", "never", "shut"]
+    assert payloads(desk.source(payload=columns)) == [
+        {"at": ["24:00:00", "01:00:00"], "nested": [["24:00:00+02"]],
+         "days": ["infinity", "0044-03-15 BC", "20000-01-01"], "spans": ["178956970 years", 86400.0],
+         "never": "{[2024-01-01T00:00:00, infinity)}", "shut": "24:00:00"}
+    ]  # fmt: skip
+
+
+def test_json_with_a_number_longer_than_python_reads_becomes_text(desk):
+    number = "9" * 5000
+    desk.run(
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, one jsonb, several json[])",
+        f"""INSERT INTO note VALUES (1, 'x', '{{"n": {number}}}', ARRAY['[{number}]', '[1]']::json[]),
+            (2, 'y', '{{"n": 1}}', NULL)""",
+    )
+    assert payloads(desk.source(payload=["one", "several"])) == [
+        {"one": f'{{"n": {number}}}', "several": [f"[{number}]", [1]]},
+        {"one": {"n": 1}, "several": None},
+    ]
+
+
+def test_arrays_of_own_types_are_lists_and_bounds_of_ranges_are_in_utc(desk):
+    desk.run(
+        "CREATE EXTENSION citext",
+        "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+        "CREATE TABLE note (id integer, body text, moods mood[], tags citext[], at tstzrange, days daterange)",
+        """INSERT INTO note VALUES
+           (1, 'x', '{sad,ok}', '{Ink,"a,b"}', '[2024-05-01 12:00+02,)', '[2024-05-01,2024-06-01)')""",
+    )
+    assert payloads(desk.source(payload=["moods", "tags", "at", "days"])) == [
+        {"moods": ["sad", "ok"], "tags": ["Ink", "a,b"], "at": "[2024-05-01T10:00:00Z, None)",
+         "days": "[2024-05-01, 2024-06-01)"}
+    ]  # fmt: skip
+
+
+def test_pages_of_composite_keys_use_the_index(desk):
+    """PostgreSQL looks up row values in the index of the key even if the first column has equal values."""
+    desk.run(
+        "CREATE TABLE note (a integer, b text, body text, PRIMARY KEY (a, b))",
+        "INSERT INTO note SELECT 1, 'k' || i, 'x' FROM generate_series(1, 20000) i",
+        "ANALYZE note",
+    )
+    source = desk.source(key=["a", "b"])
+    with open_read_only(desk.url).connect() as connection:
+        statement = source._in_order(connection, source._select(), Cursor((1, "k5"), 0)).limit(10)
+        compiled = statement.compile(connection, compile_kwargs={"render_postcompile": True})
+        plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params))
+    assert re.search(r"Index Cond: .*ROW\(a, b\) > ROW", plan), plan
+
+
+@pytest.mark.long
+def test_parts_of_many_documents_with_a_composite_key(desk):
+    """PostgreSQL has no stack for as many pairs in a list, and takes 65,535 parameters."""
+    desk.run(
+        "CREATE TABLE note (a integer, b bigint, c integer, body text, PRIMARY KEY (a, b, c))",
+        "CREATE TABLE remark (a integer, b bigint, c integer, body text)",
+        "INSERT INTO note SELECT 1, i, 1, 'note ' || i FROM generate_series(1, 11000) i",
+        "INSERT INTO remark SELECT 1, i, 1, 'remark ' || i FROM generate_series(1, 11000) i WHERE i % 5500 = 0",
+    )
+    part = {"table": "remark", "on": ["a", "b", "c"], "text": "body", "inline": True}
+    texts = read(desk.source(key=["a", "b", "c"], parts=[part], text="body"), 11_000).values()
+    assert len(texts) == 11_000
+    assert [text for text in texts if "remark" in text] == [
+        f"note {number}\n\nremark {number}" for number in (5500, 11000)
+    ]
+
+
+def test_nothing_can_be_written(desk):
+    desk.notes(2)
+    engine = open_read_only(desk.url)
+    for statement in ("DELETE FROM note", "CREATE TABLE x (y integer)", "CREATE TEMP SEQUENCE s"):
+        with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    desk.run("CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$")
+    for query in (
+        "SELECT 1 AS id, harm() AS body",
+        "WITH gone AS (DELETE FROM note RETURNING *) SELECT * FROM gone",
+        "SELECT id, body FROM note; DELETE FROM note",
+    ):
+        with pytest.raises(SettingsError, match=r"the query cannot be read: .*(read-only|data-modifying|syntax error)"):
+            desk.source(query=query).check()
+    assert desk.source().count() == 2
+
+
+def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_errors(desk, postgres):
+    name = desk.notes(1).url.database
+    desk.run(f"CREATE ROLE reader_{name} LOGIN PASSWORD 'x'", f"GRANT SELECT (id) ON note TO reader_{name}")
+    urls = [
+        (
+            postgres.url(name, password="wr0ng"),
+            r"password authentication failed.*; correct user and password in \[source\] url",
+        ),
+        (postgres.url("nowhere"), 'database "nowhere" does not exist'),
+    ]
+    for url, message in urls:
+        with pytest.raises(SourceError, match=message) as caught:
+            desk.source(url=url).check()
+        assert "wr0ng" not in str(caught.value)
+        assert redacted_url(url) in str(caught.value)
+    reader = desk.source(url=postgres.url(name, f"reader_{name}", "x"))
+    with pytest.raises(SettingsError, match="permission denied for table note"):
+        reader.check()
+    desk.run(f"GRANT SELECT (body) ON note TO reader_{name}")
+    assert read(reader) == {"1": "note 1"}, "rights for the columns that the settings name are enough"
+    desk.run(f"DROP OWNED BY reader_{name}", f"DROP ROLE reader_{name}")
+
+
+def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(desk, postgres):
+    source = desk.notes(7).source()
+    copied = desk.source(**QUERY)
+    first, begun = source.page(None, 3), copied.page(None, 3)
+    postgres.stop()
+    try:
+        assert copied.page(begun.cursor, 3).documents.keys == ["4", "5", "6"], "a query was read"
+        for lost, cursor in ((source, first.cursor), (copied, None)):
+            with pytest.raises(SourceUnavailable, match=r"does not answer|a restart, ended the connection"):
+                lost.page(cursor, 3)
+    finally:
+        postgres.start()
+    assert source.page(first.cursor, 3).documents.keys == ["4", "5", "6"]
+    assert len(copied.page(None, 10).documents) == 7
+
+
+def run_limited(engine, statement, *, told, both=False):
+    """Run a statement with a limit, of which the server is told or not, or is told and too slow to say."""
+    with engine.connect() as connection, limited(connection, 0.4, "source x"):
+        if told:
+            limit_on_server(connection, 0.1 if both else 0.4, streams=False)
+        try:
+            connection.exec_driver_sql(statement)
+        finally:
+            time.sleep(0.6 if both else 0)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, request, tmp_path, monkeypatch):
+    sleep = {"postgresql": "SELECT pg_sleep(300)", "mariadb": "SELECT SLEEP(300)"}[kind]
+    with open_database(kind, request, tmp_path) as database:
+        engine = open_read_only(database.url)
+        for told, both, grace in ((True, False, 200.0), (True, True, 0.0), (False, False, 0.0)):
+            monkeypatch.setattr("rag_index.components.sources.engine.GRACE_SECONDS", grace)
+            with pytest.raises(SourceTimedOut, match=r"source x did not answer a query within 0\.4 s"):
+                run_limited(engine, sleep, told=told, both=both)
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1, "the pool has another connection"
+        engine.dispose()

@@ -1,0 +1,283 @@
+"""SQL sources: every document is read once, whatever its key is, and the source is never written."""
+
+import hashlib
+import re
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from rag_index.components.sources.engine import open_read_only
+from rag_index.components.sources.sql import SqlSource
+from rag_index.core.documents.canonical import decode_payload
+from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
+from tests.components.sources.databases import SourceDatabase, read
+
+QUERY = "SELECT id, body FROM note"
+
+
+# Every document once
+
+
+@pytest.mark.parametrize("given", [{}, {"query": f"{QUERY} -- all;\n;"}], ids=["table", "query"])
+def test_pages_of_any_size_give_every_document_once_in_order(database, given):
+    source = database.notes(7).source(**given)
+    for rows in (1, 2, 3, 6, 7, 8, 100):
+        assert read(source, rows) == {str(i): f"note {i}" for i in range(1, 8)}
+    assert source.count() == 7
+    first = source.page(None, 2)
+    assert source.page(None, 2) == first
+    if database.kind == "sqlite" or "query" not in given:
+        assert source.page(first.cursor, 2) == source.page(first.cursor, 2)
+
+
+def test_an_empty_table_is_one_empty_page(database):
+    """Also if texts are in the payload, too."""
+    database.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
+    for more in {}, {"payload": ["id", "body"]}, {"title": "body", "payload": ["id", "body"]}:
+        source = database.source(**more)
+        page = source.page(None, 10)
+        assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (0, None, [], 0)
+        assert len(source.documents(["1"]).documents) == 0
+
+
+@pytest.mark.parametrize("kind", ["table", "query"])
+def test_rows_are_inserted_deleted_and_changed_between_pages(sqlite, kind):
+    """Rows that stay are read once; a row that is inserted before the cursor is for the next run."""
+    sqlite.notes(10)
+
+    def change(page):
+        if page.documents.keys[:1] == ["1"]:
+            sqlite.run(
+                "DELETE FROM note WHERE id IN (1, 3, 4, 9)",
+                "UPDATE note SET body = 'changed' WHERE id = 6",
+                "INSERT INTO note VALUES (0, 'before', ''), (11, 'after', '')",
+            )
+
+    documents = read(sqlite.source(**({"query": QUERY} if kind == "query" else {})), 3, change)
+    assert list(documents) == ["1", "2", "3", "5", "6", "7", "8", "10", "11"]
+    assert documents["6"] == "changed"
+
+
+def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
+    monkeypatch.setattr("rag_index.components.sources.pages.PAGE_CHARS", 10)
+    source = sqlite.notes(7).source()
+    assert len(source.page(None, 7).documents) == 2
+    assert source.documents(list("1234567")).documents.keys == list("1234567")
+    sqlite.notes(250, first=8)
+    named = [str(number) for number in range(1, 258)]
+    assert sorted(source.documents(named).documents.keys, key=int) == named
+
+
+# Names and statements
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "  SELECT id, body FROM note ; \n ; ",
+        "SELECT id, body FROM note -- it's all of them",
+        "/* a; b */ SELECT id, body FROM note /* the end; */ ;",
+        "WITH all_notes AS (SELECT id, body FROM note) SELECT id, body FROM all_notes",
+        "SELECT id, body FROM note WHERE body <> '; -- not the end'",
+        "SELECT id, body FROM note WHERE body <> ':colon' AND body NOT LIKE '%x%' AND '12:30' <> 'a\\:b'",
+        'SELECT id, body, author AS ":odd" FROM note ORDER BY body DESC',
+    ],
+)
+def test_queries_as_people_write_them(sqlite, query):
+    assert read(sqlite.notes(3).source(query=query), 1) == {"1": "note 1", "2": "note 2", "3": "note 3"}
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT id, body FROM note; DROP TABLE note", 'near ";": syntax error'),
+        (" -- nothing\n ; ", "the query is empty"),
+        ("SELECT id, body FROM notes", "no such table: notes"),
+        ("DELETE FROM note", "syntax error"),
+        ("SELECT id, id AS body FROM note", "gives int \\(1\\), not text"),
+    ],
+)
+def test_queries_that_are_not_valid(sqlite, query, message):
+    sqlite.notes(1)
+    with pytest.raises(SettingsError, match=message) as caught:
+        sqlite.source(query=query).check()
+    assert "\n" not in str(caught.value)
+    assert "index notes" in str(caught.value)
+
+
+# Texts
+
+
+def test_columns_are_joined_by_newlines_and_templates_are_filled_with_literal_values(sqlite):
+    sqlite.run("CREATE TABLE note (id INTEGER, [a.b] TEXT, b TEXT, c TEXT)")
+    rows = [(1, "{b} {0} %s", "}", None), (2, None, "", " "), (3, None, "only b", "z"), (4, "x", None, "z")]
+    sqlite.run("INSERT INTO note VALUES (?, ?, ?, ?)", rows=rows)
+    joined = {"1": "{b} {0} %s\n}", "2": "", "3": "only b\nz", "4": "x\nz"}
+    assert read(sqlite.source(text=["a.b", "b", "c"])) == joined
+    filled = {"1": "Title: {b} {0} %s\n} {as is}", "2": "", "3": "Title: \nonly b {as is}", "4": "Title: x\n {as is}"}
+    assert read(sqlite.source(text="Title: {a.b}\n{b} {{as is}}")) == filled
+    sqlite.run("UPDATE note SET b = 'a' || char(0) || 'b'")
+    assert set(read(sqlite.source(text="b")).values()) == {"a b"}, "NUL characters are spaces"
+
+
+def test_a_value_that_is_not_text_fails_only_its_document(sqlite):
+    """SQLite allows values of any type in any column."""
+    sqlite.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO note VALUES (2, 'a'), (3, 'b')")
+    sqlite.run("INSERT INTO note VALUES (?, ?)", rows=[(1, b"\x00\x01")])
+    source = sqlite.source()
+    source.check()
+    page = source.page(None, 10)
+    assert page.documents.keys == ["2", "3"]
+    assert [failure.key for failure in page.unreadable] == ["1"]
+    assert re.search(r"column 'body' holds bytes .*not text", page.unreadable[0].reason)
+
+
+def test_bytes_that_are_not_utf8_are_read_in_the_charset_that_they_look_like(sqlite):
+    sqlite.notes(3).run("UPDATE note SET body = CAST(x'61ff62' AS TEXT) WHERE id = 2")
+    sqlite.run("UPDATE note SET author = CAST(x'636166e9206475' AS TEXT) WHERE id = 2")
+    source = sqlite.source(payload=["author"])
+    source.check()
+    page = source.page(None, 10)
+    assert page.documents.texts == ["note 1", "a\u00ffb", "note 3"]
+    assert decode_payload(page.documents.payloads[1]) == {"author": "caf\u00e9 du"}
+    assert sqlite.source(query=f"{QUERY} WHERE id = 2").check() is None
+    sqlite.run("CREATE TABLE other (id TEXT, body TEXT)", "INSERT INTO other VALUES (CAST(x'61ff' AS TEXT), 'x')")
+    with pytest.raises(SourceError, match=r"index notes: key id: .* not valid Unicode"):
+        read(sqlite.source(table="other"))
+
+
+def test_malformed_dates_are_unchanged_in_the_payload(sqlite):
+    sqlite.run("CREATE TABLE note (id INTEGER, body TEXT, at TIMESTAMP, day DATE)")
+    sqlite.run("INSERT INTO note VALUES (1, 'x', '0000-00-00 25:00', 'soon')")
+    page = sqlite.source(payload=["at", "day"]).page(None, 10)
+    assert decode_payload(page.documents.payloads[0]) == {"at": "0000-00-00 25:00", "day": "soon"}
+
+
+# Keys that are not valid
+
+
+@pytest.mark.parametrize("given", [{}, {"query": "SELECT * FROM note"}], ids=["table", "query"])
+def test_null_keys_are_refused_and_keys_that_occur_twice_wherever_pages_end(database, given):
+    database.run("CREATE TABLE note (id VARCHAR(9), n INTEGER, body VARCHAR(9))")
+    database.run("INSERT INTO note VALUES ('a', 1, 'x'), (NULL, 2, 'y'), ('b', NULL, 'z')")
+    for source, keys in ((database.source(**given), 2), (database.source(**given, key=["n", "id"]), 1)):
+        with pytest.raises(SourceError, match=r"\d rows? ha.* NULL in the key"):
+            source.check()
+        assert source.count() == keys == len(source.page(None, 10).documents)
+    database.run("UPDATE note SET id = 'b' WHERE id IS NULL")
+    streams = bool(given) and database.kind != "sqlite"  # a run notices keys of other pages
+    for rows in (10,) if streams else (1, 2, 3, 10):
+        with pytest.raises(SourceError, match=r"key b \(id\) occurs more than once"):
+            read(database.source(**given), rows)
+
+
+# Missing files, tables and columns
+
+
+def test_a_file_that_does_not_exist_or_is_no_database(tmp_path):
+    with pytest.raises(SettingsError, match=r"there is no file .*nothing\.db"):
+        SourceDatabase(make_url(f"sqlite:///{tmp_path}/nothing.db")).source()
+    (tmp_path / "x.db").write_bytes(b"this is no database at all, not at all " * 50)
+    with pytest.raises(SettingsError, match="file is not a database"):
+        SourceDatabase(make_url(f"sqlite:///{tmp_path}/x.db")).source().check()
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"table": "nots"}, "table 'nots' cannot be read: .*nots.*; did you mean note"),
+        ({"table": "xyzzy"}, "table 'xyzzy' cannot be read: .*; there are note"),
+        ({"schema": "mein"}, "table 'note' cannot be read: .*"),
+        ({"key": "idd"}, "table 'note' cannot be read: .*idd.*; did you mean id"),
+        ({"payload": ["xyzzy"]}, "table 'note' cannot be read: .*xyzzy.*; there are id, body, author"),
+        ({"query": "SELECT * FROM note", "key": "idd"}, "no column 'idd' in the query; did you mean id"),
+        ({"text": "id"}, r"column 'id' of table 'note' gives int \(1\), not text; cast it"),
+    ],
+)
+def test_an_unknown_name_is_said_before_anything_is_read(database, given, place):
+    with pytest.raises(SettingsError, match=f"index notes: .*{place}") as caught:
+        database.notes(1).source(**given).check()
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+# Read only
+
+
+def test_writing_is_impossible_and_the_file_stays_unchanged(sqlite):
+    sqlite.notes(20)
+    path = Path(sqlite.url.database)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    engine = open_read_only(sqlite.url)
+    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError, match="readonly database"):
+        connection.exec_driver_sql("DELETE FROM note")
+    engine.dispose()
+    read(sqlite.source(payload=["author"]), 3)
+    sqlite.close()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+
+
+def test_a_file_with_an_odd_name(tmp_path):
+    folder = tmp_path / "50% of ?all#"
+    folder.mkdir()
+    database = SourceDatabase(URL.create("sqlite", database=str(folder / "a b?mode=rw&x=1.db")))
+    assert read(database.notes(2).source()) == {"1": "note 1", "2": "note 2"}
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_writers_are_not_blocked_between_pages(sqlite, mode):
+    sqlite.notes(9).run(f"PRAGMA journal_mode={mode}")
+
+    def write(page):
+        with sqlite3.connect(sqlite.url.database, timeout=0.1) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("UPDATE note SET author = 'someone' WHERE id = 1")
+        writer.close()
+
+    assert len(read(sqlite.source(), 2, write)) == 9
+    assert len(read(sqlite.source(query=QUERY), 2, write)) == 9
+
+
+def test_a_locked_database_is_waited_for_and_then_a_transient_error(sqlite):
+    source = sqlite.notes(3).source()
+    source.check()
+    writer = sqlite3.connect(sqlite.url.database, check_same_thread=False)
+    writer.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(SourceUnavailable, match="locked"):
+        sqlite.source(url=sqlite.url.set(query={"timeout": "0.1"})).page(None, 10)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(source.page(None, 10)))
+    reader.start()
+    reader.join(0.3)
+    assert reader.is_alive(), "it does not wait for the lock"
+    writer.rollback()
+    reader.join()
+    assert len(found[0].documents) == 3
+    writer.close()
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS id, 'x' AS body FROM n"
+
+
+@pytest.mark.parametrize("ask", [SqlSource.check, SqlSource.count, lambda source: source.page(None, 10)])
+def test_a_query_that_never_ends_is_interrupted(sqlite, ask):
+    with pytest.raises(SourceTimedOut, match=r"did not answer a query within 0\.3 s.*raise \[source\] timeout"):
+        ask(sqlite.source(query=ENDLESS, timeout=0.3))
+
+
+# Other databases, without a server
+
+
+def test_a_server_that_does_not_answer_is_a_transient_error_without_the_password():
+    url = make_url("postgresql+psycopg://reader:s3cret%40@127.0.0.1:1/desk?application_name=s3cret")
+    source = SourceDatabase(url).source()
+    with pytest.raises(SourceUnavailable) as caught:
+        source.check()
+    message = str(caught.value)
+    assert re.search(r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused", message)
+    assert "s3cret" not in message
+    assert "\n" not in message

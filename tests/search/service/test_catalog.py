@@ -1,0 +1,143 @@
+"""How fresh an answer is: as the ledger knows it, without a search ever waiting long for the ledger."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from rag_index.care.transfer import move, target_settings
+from rag_index.search import positions
+from rag_index.search.positions import Positions
+from tests.etl.plain import run_plain
+from tests.project import Project
+from tests.search.service.live import Live
+from tests.search.service.test_http import problem
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def project(indexed_notes) -> Project:
+    return indexed_notes(12)
+
+
+@contextmanager
+def served(project):
+    with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        yield client
+
+
+def test_after_a_run_an_answer_says_when_it_was_complete(project):
+    with served(project) as client:
+        (found,) = client.get("/indexes").json()["indexes"]
+        assert found["documents"] == 12
+        assert found["chunks"] >= 12
+        assert found["as_of"]["last_run"] == "completed"
+        assert found["as_of"]["known_by"] == "run"
+        complete = datetime.fromisoformat(found["as_of"]["at"])
+        assert 0 <= (datetime.now(UTC) - complete).total_seconds() < 3600
+        answer = client.post("/search", json={"query": "printer"}).json()
+        assert answer["as_of"]["notes"]["at"] == found["as_of"]["at"]
+
+
+RUN = """
+import sys
+from rag_index.etl.opened import RunOptions, open_index
+from rag_index.core.settings import load_settings
+with open_index(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another"):
+    print("running", flush=True)
+    input()
+"""
+
+
+def test_a_run_that_was_killed_is_not_told_to_be_running(project):
+    def told() -> str:
+        with served(project) as client:
+            return client.get("/indexes").json()["indexes"][0]["as_of"]["last_run"]
+
+    command = [sys.executable, "-c", RUN, str(project.config)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "running\n"
+        assert told() == "running"
+        run.kill()
+    assert told() == "interrupted"
+    assert project.json("status", "--report")["runs"][0]["state"] == "interrupted"
+
+
+def test_a_search_does_not_depend_on_the_ledger(project):
+    ledger = project.folder / ".rag-index" / "ledger.db"
+    ledger.write_bytes(b"this is no database" * 100)
+    with served(project) as client:
+        answer = client.post("/search", json={"query": "printer"})
+        assert answer.status_code == 200
+        assert set(answer.json()["as_of"]["notes"].values()) == {None, ""}
+        assert client.get("/indexes").status_code == 503
+        assert client.get("/readyz").status_code == 503
+
+
+def test_ledger_and_store_are_looked_at_once_for_all_who_ask(qdrant, tmp_path):
+    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(12)
+    run_plain(project)
+    before = qdrant.requests("GET /aliases")
+
+    async def main():
+        with closing(Positions(project.settings)) as known:
+            return await asyncio.gather(*(known.checked(counts=True) for _ in range(50)))
+
+    known = asyncio.run(main())
+    assert {(one.live["notes"], one.totals["notes"].documents) for one in known} == {("test_notes__1", 12)}
+    assert 1 <= qdrant.requests("GET /aliases") - before <= 2, "the second for who asked just when the first was done"
+
+
+def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkeypatch):
+    free = threading.Event()
+
+    class Hanging(positions.Ledger):
+        def reached(self):
+            free.wait(60)
+            return super().reached()
+
+    monkeypatch.setattr(positions, "Ledger", Hanging)
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 1.0)
+
+    async def main():
+        known = Positions(project.settings)
+        try:
+            assert (await known.current()).newest("notes") is None
+            async with asyncio.timeout(positions.LEDGER_PATIENCE / 2):
+                assert (await known.current()).newest("notes") is None
+            free.set()
+            assert (await known.wait(lambda now: "notes" in now.last_runs, 60)).newest("notes").how == "run"
+        finally:
+            known.close()
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
+    """As where [store] or [ledger] of the service's settings were not changed with those of the runs."""
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
+        ledger.execute("UPDATE rag_index_collections SET name = 'test_notes__9'")
+    with served(project) as client:
+        for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1")):
+            assert answer.status_code == 503, answer.text
+            assert "is none of the collections of notes in the ledger (test_notes__9)" in answer.json()["detail"]
+        assert problem(client.get("/readyz"), 503)["detail"] == "the service is not ready; its log says why"
+        assert not client.get("/indexes").json()["indexes"][0]["live"]
+
+
+def test_after_a_move_the_service_is_not_ready(tmp_path, monkeypatch):
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.2)
+    project = Project(tmp_path / "project").fill(5)
+    run_plain(project)
+    with served(project) as client:
+        assert client.get("/readyz").status_code == 200
+        move(project.settings, target_settings(project.settings, str(tmp_path / "moved"), None))
+        eventually(lambda: client.get("/readyz").status_code == 503, "it looks again")
+        assert not client.get("/indexes").json()["indexes"][0]["live"]
+        assert "was moved to" in problem(client.post("/search", json={"query": "printer"}), 503)["detail"]
