@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import Embedder
 
 TEXTS = (
-    "The printer on the second floor is out of paper.",
-    "A customer cannot log in since Monday: error E-4711.",
-    "Der Drucker im zweiten Stock hat kein Papier mehr.",
-    "def shards(batch):\n    return batch.split()\n",
-    "漢字 かな — emoji \U0001f600, a zero-width\u200bspace, and a \x00 byte",
-    "word " * 200,
-)
+    "The printer on the second floor is out of paper.", "A customer cannot log in since Monday: error E-4711.",
+    "Der Drucker im zweiten Stock hat kein Papier mehr.", "def shards(batch):\n    return batch.split()\n",
+    "漢字 かな — emoji \U0001f600, a zero-width\u200bspace, and a \x00 byte", "word " * 200,
+)  # fmt: skip
 LONG = "\n\n".join(f"Paragraph {n} says that machine {n} of hall {n % 7} has stopped again." for n in range(400))
 HALF_A_CHARACTER = "half a character: \ud83d"
 SAME = 1e-3

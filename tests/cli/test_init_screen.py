@@ -35,14 +35,9 @@ def folder(tmp_path):
             db.execute(f"CREATE TABLE empty_{n} (id INTEGER PRIMARY KEY, body TEXT)")
         for i in range(1, 41):
             row = (
-                i,
-                f"Printer {i} is offline",
-                BODY.format("printer", i, i),
-                i % 10 == 0,
-                f"p{i}@example.org",
-                BODY.format("fax", -i, i),
-                i == 7,
-            )
+                i, f"Printer {i} is offline", BODY.format("printer", i, i), i % 10 == 0, f"p{i}@example.org",
+                BODY.format("fax", -i, i), i == 7,
+            )  # fmt: skip
             db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             db.execute("INSERT INTO remark VALUES (?, ?, ?, ?)", (i, i, BODY.format("copier", i, -i), i % 8 == 0))
             db.execute("INSERT INTO note VALUES (?, ?, ?, ?)", (i, f"Note {i}", BODY.format("plotter", i, i), i == 5))

@@ -62,16 +62,8 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
     full = json.loads(run(desk, "search", "printer", "--json", "--explain").stdout)
     assert set(full) == {"hits", "as_of", "timings_ms", "fusion", "dense_weight", "collections", "reranked"}
     assert set(full["hits"][0]) == {
-        *plain["hits"][0],
-        "rank",
-        "fused",
-        "cosine",
-        "bm25",
-        "soft",
-        "matched",
-        "synonyms",
-        "chunks",
-    }
+        *plain["hits"][0], "rank", "fused", "cosine", "bm25", "soft", "matched", "synonyms", "chunks",
+    }  # fmt: skip
     assert {"embed", "comments", "solutions", "titles", "fuse", "total"} < set(full["timings_ms"])
     assert full["fusion"] == "score"
 

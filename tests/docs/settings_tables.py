@@ -15,15 +15,11 @@ from rag_index.core.settings.sections import ContextSettings, GateSettings, Serv
 TABLE = re.compile(r"^[|].*(?:\n[|].*)*", re.MULTILINE)
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS: dict[str, type[BaseModel]] = {
-    "### Top of the file": Settings,
-    **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
-    "### `[store.server]`": ServerSettings,
-    "### `[[indexes]]`": IndexSettings,
-    "### `[indexes.gate]`": GateSettings,
-    "### `[indexes.context]`": ContextSettings,
-    "### `[indexes.joins.NAME]`": JoinSettings,
+    "### Top of the file": Settings, **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
+    "### `[store.server]`": ServerSettings, "### `[[indexes]]`": IndexSettings, "### `[indexes.gate]`": GateSettings,
+    "### `[indexes.context]`": ContextSettings, "### `[indexes.joins.NAME]`": JoinSettings,
     "### `[[indexes.parts]]`": PartSettings,
-}
+}  # fmt: skip
 
 
 def default_cell(value: object) -> str:

@@ -99,16 +99,9 @@ def test_a_message_in_troubleshooting_is_one_of_the_program():
     """Of pip, Prefect and databases, those that a reader may see first."""
     others = {"externally-managed-environment", "rag-index: command not found", "password authentication failed"}
     others |= {
-        "Access denied",
-        "no password supplied",
-        "401",
-        "Scheduled",
-        "Late",
-        "Crashed",
-        "Suspended",
-        "Cancelled",
+        "Access denied", "no password supplied", "401", "Scheduled", "Late", "Crashed", "Suspended", "Cancelled",
         "AwaitingRetry",
-    }
+    }  # fmt: skip
     said = "\n".join(texts_of_the_product())
     rows = [row for found in tables(page("troubleshooting"), "symptom") for row in found]
     messages = {one for row in rows for one in re.findall(r"`([^`]+)`", row[0])} - others

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from tests.fakes.qdrant import FakeQdrant
 
 CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
+    400: grpc.StatusCode.INVALID_ARGUMENT, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
+}  # fmt: skip
 
 
 class FakeQdrantGrpc:
@@ -106,20 +104,16 @@ def _filter(request: Any) -> Any:
 # Collections
 
 DIFFS: dict[str, Callable[[Any], Any]] = {
-    "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
-    "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
+    "optimizers_config": GrpcToRest.convert_optimizers_config_diff, "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
     "quantization_config": GrpcToRest.convert_quantization_config_diff,
-    "strict_mode_config": GrpcToRest.convert_strict_mode_config,
-    "params": GrpcToRest.convert_collection_params_diff,
-}
+    "strict_mode_config": GrpcToRest.convert_strict_mode_config, "params": GrpcToRest.convert_collection_params_diff,
+}  # fmt: skip
 
 KINDS = {
-    proto.FieldType.FieldTypeKeyword: "keyword",
-    proto.FieldType.FieldTypeInteger: "integer",
-    proto.FieldType.FieldTypeFloat: "float",
-    proto.FieldType.FieldTypeBool: "bool",
+    proto.FieldType.FieldTypeKeyword: "keyword", proto.FieldType.FieldTypeInteger: "integer",
+    proto.FieldType.FieldTypeFloat: "float", proto.FieldType.FieldTypeBool: "bool",
     proto.FieldType.FieldTypeDatetime: "datetime",
-}
+}  # fmt: skip
 
 
 def _create(fake: FakeQdrant, request: Any) -> Any:
@@ -258,14 +252,10 @@ def _query_body(request: Any) -> dict[str, Any]:
     else:
         query = list(nearest.dense.data)
     return {
-        "query": query,
-        "using": request.using or None,
-        "limit": request.limit,
-        "filter": _filter(request),
-        "params": _json(GrpcToRest.convert_search_params(request.params)),
-        "with_payload": request.with_payload.enable,
+        "query": query, "using": request.using or None, "limit": request.limit, "filter": _filter(request),
+        "params": _json(GrpcToRest.convert_search_params(request.params)), "with_payload": request.with_payload.enable,
         "with_vector": list(request.with_vectors.include.names),
-    }
+    }  # fmt: skip
 
 
 def _scored_points(found: Any) -> list[Any]:

@@ -42,11 +42,8 @@ def test_a_document_appears_once_with_its_best_chunks():
     first, second = ordered(x=A)
     assert (first.document_id, first.score, first.rank, first.text) == ("a", 0.9, 1, "a 0")
     assert [(chunk.chunk, chunk.score, chunk.text) for chunk in first.chunks] == [
-        (0, 0.9, "a 0"),
-        (3, 0.8, "a 3"),
-        (2, 0.7, "a 2"),
-        (1, 0.6, "a 1"),
-    ]
+        (0, 0.9, "a 0"), (3, 0.8, "a 3"), (2, 0.7, "a 2"), (1, 0.6, "a 1"),
+    ]  # fmt: skip
     assert first.payload == {"column": "A"}
     assert (second.document_id, second.rank) == ("b", 2)
     (hit,) = ordered(x=[StoredPoint("id", {"a": 1}, score=0.1)])

@@ -156,13 +156,10 @@ def test_values_that_look_alike_differ(database, kind, values):
 
 
 UNSENDABLE = {
-    "aclitem": "'{0}=r/pg_monitor'",
-    "aclitem[]": "ARRAY['{0}=r/pg_monitor'::aclitem]",
-    "rights": "'{0}=r/pg_monitor'",
-    "rights[]": "ARRAY['{0}=r/pg_monitor'::rights]",
-    "grant_of": "ROW(1, '{0}=r/pg_monitor')::grant_of",
+    "aclitem": "'{0}=r/pg_monitor'", "aclitem[]": "ARRAY['{0}=r/pg_monitor'::aclitem]", "rights": "'{0}=r/pg_monitor'",
+    "rights[]": "ARRAY['{0}=r/pg_monitor'::rights]", "grant_of": "ROW(1, '{0}=r/pg_monitor')::grant_of",
     "grant_of[]": "ARRAY[ROW(1, '{0}=r/pg_monitor')::grant_of]",
-}
+}  # fmt: skip
 """Types that PostgreSQL cannot send in binary form, or that hold one which it cannot."""
 
 

@@ -36,12 +36,9 @@ def check_service(config: str) -> None:
         assert refused(lambda: service.search_sync(QUERY, groups=["staff"])), "the token says that"
     assert refused(lambda: service.search_sync(QUERY), StoreUnavailable)
     hit = {
-        "index": "i",
-        "document_id": "1",
-        "score": 0.5,
-        "chunks": [],
+        "index": "i", "document_id": "1", "score": 0.5, "chunks": [],
         "payload": {"score": 7, "index": "x", "chunks": 1},
-    }
+    }  # fmt: skip
     ((_, _, metadata),), _ = found_in({"hits": [hit]})
     assert (metadata["score"], metadata["rag_index_score"], metadata["index"]) == (7, 0.5, "x")
 

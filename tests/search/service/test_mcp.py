@@ -79,12 +79,8 @@ def test_an_agent_finds_reads_and_cites(connect):
         ("list_indexes", {}),
     )
     assert [tool.name for tool in tools] == [
-        "search",
-        "get_document",
-        "verify_citations",
-        "list_indexes",
-        "why_not_found",
-    ]
+        "search", "get_document", "verify_citations", "list_indexes", "why_not_found",
+    ]  # fmt: skip
     by_name = {tool.name: tool for tool in tools}
     assert by_name["search"].annotations.read_only_hint
     assert by_name["search"].input_schema["properties"]["indexes"]["items"]["enum"] == list(DESK)

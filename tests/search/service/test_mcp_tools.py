@@ -19,11 +19,9 @@ COMMENTS = {
     "payload_indexes": {"priority": "keyword", "created_at": "datetime", "ticket_id": "integer"},
 }  # fmt: skip
 TITLES = {
-    "name": "titles",
-    **SQL,
-    "payload": ["priority", "open"],
+    "name": "titles", **SQL, "payload": ["priority", "open"],
     "payload_indexes": {"open": "bool", "priority": "keyword"},
-}
+}  # fmt: skip
 CODE = {"name": "code", "kind": "code", "root": "."}
 OWN = {"name": "wiki", "kind": "confluence"}
 
@@ -74,14 +72,8 @@ def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_s
     kinds = '[indexes.payload_indexes]\npriority = "keyword"\nauthor = "keyword"\nnumber = "integer"'
     desk = Desk(tmp_path / "desk", names=("comments",), more={"comments": f'access = "tenant"\n{kinds}'})
     given = [
-        ("a", "high"),
-        ("a", "high"),
-        ("a", "low"),
-        ("a", "x" * 80),
-        ("a", "x" * 80),
-        ("b", "secret"),
-        ("b", "secret"),
-    ]
+        ("a", "high"), ("a", "high"), ("a", "low"), ("a", "x" * 80), ("a", "x" * 80), ("b", "secret"), ("b", "secret"),
+    ]  # fmt: skip
     rows = [
         (n, "The printer is offline", {"priority": value, "author": f"author {n}", "_rag": access_part((group,))})
         for n, (group, value) in enumerate(given)
@@ -105,12 +97,10 @@ def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_s
 
 
 LARGE = {
-    "log": "log line 3 " * 20_000,
-    "deep": {"a": {"b": {"c": [{"name": "x" * 40}] * 2_000}}},
-    "wide": {f"key{number}": "value" * 5 for number in range(3_000)},
-    "k" * 5_000: "short",
+    "log": "log line 3 " * 20_000, "deep": {"a": {"b": {"c": [{"name": "x" * 40}] * 2_000}}},
+    "wide": {f"key{number}": "value" * 5 for number in range(3_000)}, "k" * 5_000: "short",
     "signs": "\u6f22\u5b57" * 50_000,
-}
+}  # fmt: skip
 SMALLER = {"log": "log line 3 " * 200, "deep": {"a": [{"name": "x" * 40}] * 50}}
 
 

@@ -436,16 +436,9 @@ def test_a_start_that_failed_is_tried_again_by_the_next_search(window, live):
 
 def test_only_addresses_of_the_web_are_links(page):
     addresses = [
-        "https://a.b/c",
-        "http://a.b",
-        "/t/1",
-        "//host",
-        "/\\host",
-        "/\t/host",
-        "javascript:alert(1)",
-        "https://",
+        "https://a.b/c", "http://a.b", "/t/1", "//host", "/\\host", "/\t/host", "javascript:alert(1)", "https://",
         " http://a",
-    ]
+    ]  # fmt: skip
     page.evaluate("import('/static/hits.js').then(hits => { window.isAddress = hits.isAddress })")
     eventually(lambda: page.evaluate("Boolean(window.isAddress)"))
     assert page.evaluate(f"{json.dumps(addresses)}.filter(isAddress)") == addresses[:3]
