@@ -35,6 +35,7 @@ def start(tmp_path, *arguments, source="sqlite:///{}/source.db"):
     return process, temporary, here
 
 
+@pytest.mark.long
 def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_behind(tmp_path):
     process, temporary, here = start(tmp_path, "--newest", "20")
     try:

@@ -15,8 +15,8 @@ ROWS = {
 
 
 @pytest.fixture
-def desk(empty):
-    return empty.fill(ROWS)
+def desk(blank):
+    return blank.fill(ROWS)
 
 
 def read(retriever, *where):

@@ -65,6 +65,7 @@ def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_one_that_clos
 
 def test_a_store_that_was_used_stays_open_until_a_run_wants_it(embedded, monkeypatch):
     monkeypatch.setattr(concurrency, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(fan_out, "IDLE_SECONDS", 600.0)
     monkeypatch.setattr(
         edge_collection, "LET_GO_SECONDS", 60.0
     )  # it waits for this process, which others' work slows down

@@ -13,9 +13,9 @@ CODES = {
 
 
 @pytest.fixture
-def codes(empty: Desk) -> Desk:
+def codes(blank: Desk) -> Desk:
     """Texts that mean the same and differ in a code."""
-    return empty.fill(CODES)
+    return blank.fill(CODES)
 
 
 def test_words_find_a_code_and_the_score_is_the_weighted_mean_with_bm25_as_a_share_of_the_best_and_soft_match(
@@ -41,10 +41,10 @@ def test_words_find_a_code_and_the_score_is_the_weighted_mean_with_bm25_as_a_sha
         assert all(hit.bm25 == 0 and hit.matched == () for hit in nothing.hits), "frequent words are not searched for"
 
 
-def test_an_index_without_words_takes_turns_with_one_that_has_them(empty: Desk) -> None:
-    empty.write(titles='search = "dense"')
-    empty.fill(CODES)
-    with empty.retriever() as retriever:
+def test_an_index_without_words_takes_turns_with_one_that_has_them(blank: Desk) -> None:
+    blank.write(titles='search = "dense"')
+    blank.fill(CODES)
+    with blank.retriever() as retriever:
         result = retriever.search_sync("E-4142", indexes=list(CODES), limit=4)
         assert result.fusion == "rank"
         assert [hit.fused for hit in result.hits] == pytest.approx([1 / 61] * 2 + [1 / 62] * 2)

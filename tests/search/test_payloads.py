@@ -36,8 +36,8 @@ class Halved:
 
 
 @pytest.fixture
-def desk(empty: Desk) -> Desk:
-    return empty.fill(ROWS)
+def desk(blank: Desk) -> Desk:
+    return blank.fill(ROWS)
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def test_the_payloads_of_the_best_are_read_and_of_the_next_for_those_that_are_de
     assert all(int(document) % 2 for _, document in after)
 
 
-def test_a_document_that_is_taken_from_the_caller_or_the_filter_meanwhile_is_not_shown(empty: Desk) -> None:
-    empty.more = {"titles": 'access = "acl"'}
-    empty.write()
+def test_a_document_that_is_taken_from_the_caller_or_the_filter_meanwhile_is_not_shown(blank: Desk) -> None:
+    blank.more = {"titles": 'access = "acl"'}
+    blank.write()
     access = access_part(("staff",))
-    empty.fill({"titles": [(n, f"Printer {n} is offline", {"number": n, "_rag": access}) for n in range(60)]})
+    blank.fill({"titles": [(n, f"Printer {n} is offline", {"number": n, "_rag": access}) for n in range(60)]})
 
-    board, name = access_part(("board",)), empty.settings.alias("titles")
-    with closing(open_store(empty.settings.store, wait=30)) as store:
+    board, name = access_part(("board",)), blank.settings.alias("titles")
+    with closing(open_store(blank.settings.store, wait=30)) as store:
         payloads = {point.id: point.payload for point in store.scroll(name)}
         odd = {one: payload for one, payload in payloads.items() if payload["number"] % 2}
         taken = {one: {**payload, "_rag": {**payload["_rag"], **board}} for one, payload in odd.items()}
@@ -81,7 +81,7 @@ def test_a_document_that_is_taken_from_the_caller_or_the_filter_meanwhile_is_not
         for changed in ({}, renumbered, taken):
             store.update_payloads(name, list(payloads.items()))
             halved = Halved(store, lambda store, name, changed=changed: store.update_payloads(name, [*changed.items()]))
-            with retriever_of(empty, halved) as retriever:
+            with retriever_of(blank, halved) as retriever:
                 hits = retriever.search_sync("offline", groups=["staff"], filter={"number": {"lt": 60}}).hits
                 assert any(hit.payload["number"] % 2 for hit in hits) is not bool(changed)
                 assert len(hits) == 10

@@ -80,8 +80,8 @@ def test_long_documents_do_not_crowd_others_out(tmp_path, weight):
 # Indexes that give no answer
 
 
-def test_nothing_is_indexed(empty):
-    with empty.retriever() as retriever:
+def test_nothing_is_indexed(blank):
+    with blank.retriever() as retriever:
         with pytest.raises(StoreError, match="nothing is indexed yet: `rag-index index-all` fills the indexes"):
             retriever.search_sync("printer")
         with pytest.raises(StoreError, match="index comments is empty: `rag-index index comments` fills it"):
@@ -93,9 +93,9 @@ def test_nothing_is_indexed(empty):
         assert set(e.value.errors) == {"comments", "titles"}
 
 
-def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(empty):
-    empty.fill({"titles": DESK["titles"]})
-    with empty.retriever() as retriever:
+def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(blank):
+    blank.fill({"titles": DESK["titles"]})
+    with blank.retriever() as retriever:
         result = retriever.search_sync("printer")
         assert (documents(result), result.errors) == ({("titles", "t-1"), ("titles", "t-2")}, {})
         result = retriever.search_sync("printer", indexes=["titles", "comments"])
@@ -103,7 +103,7 @@ def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(empty):
         assert result.errors == {"comments": "index comments is empty: `rag-index index comments` fills it"}
         assert sample(retriever, "search_errors_total", index="comments") == 1
         assert sample(retriever, "search_seconds_count", stage="total") == 2
-        empty.fill({"comments": DESK["comments"]})
+        blank.fill({"comments": DESK["comments"]})
         assert retriever.search_sync("mailbox", indexes=["titles", "comments"]).errors == {}
 
 
@@ -156,9 +156,9 @@ TENANTS = {
 
 
 @pytest.fixture
-def tenants(empty):
-    empty.write(comments='required_filter = { tenant = "a" }')
-    return empty.fill(TENANTS)
+def tenants(blank):
+    blank.write(comments='required_filter = { tenant = "a" }')
+    return blank.fill(TENANTS)
 
 
 def test_no_filter_removes_the_required_filter(tenants):

@@ -301,6 +301,7 @@ def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_er
     desk.run(f"DROP OWNED BY reader_{name}", f"DROP ROLE reader_{name}")
 
 
+@pytest.mark.long
 def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(desk, postgres):
     source = desk.notes(7).source()
     copied = desk.source(**QUERY)

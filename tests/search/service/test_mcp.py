@@ -38,7 +38,7 @@ def desk(tmp_path_factory):
     return desk.fill(documents)
 
 
-@pytest.fixture(params=["http", "http before 2026", "stdio"])
+@pytest.fixture(params=["http", "http before 2026", pytest.param("stdio", marks=pytest.mark.long)])
 def connect(request, desk):
     """Return a function that connects a client in one of the ways that agents do."""
     if request.param == "stdio":
