@@ -58,14 +58,6 @@ def test_a_call_whose_turn_has_not_come_is_given_up(one_thread):
     assert begun == ["last", "last there"]
 
 
-def test_a_lane_is_free_again_after_a_loop_that_has_ended(one_thread):
-    free = threading.Event()
-    with pytest.raises(SearchTimedOut):
-        asyncio.run(one_thread.run("lane", Deadline.after(0.01), free.wait, 30))
-    assert asyncio.run(one_thread.run("lane", Deadline.after(30), str, "answered")) == "answered"
-    free.set()
-
-
 def test_opening_the_store_holds_up_no_other_call():
     """It may take long, and an event loop makes the other calls."""
     begun, free = threading.Event(), threading.Event()

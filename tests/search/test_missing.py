@@ -13,7 +13,6 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.search import Caller
 from rag_index.search.frameworks import found_in
-from rag_index.search.results import missing_text
 from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools, search_text
 from tests.project import run_here
@@ -105,10 +104,3 @@ def test_words_alone_find_and_judge_while_the_embedder_is_down_and_the_answer_sa
     assert ("comments", "1") in [(hit.index, hit.document_id) for hit in result.hits]
     assert "comments was searched by words alone, since its embedder fails: " in result.missing
     assert not nonsense.nothing_fits
-
-
-def test_what_is_missing_is_one_sentence_for_each_index():
-    assert missing_text({}, {}, ["a"]) == ""
-    assert missing_text({"b": "it hangs."}, {}, ["a"]) == "b did not answer: it hangs. This is only what a has."
-    assert missing_text({}, {"a": "is still being filled"}, ["a"]) == "a is still being filled."
-    assert missing_text({}, {"a": "is not indexed yet"}, []) == "a is not indexed yet."

@@ -13,7 +13,7 @@ from rag_index.components.stores import open_store
 from rag_index.core.documents.keys import point_id
 from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError
-from rag_index.search import Caller, Retriever
+from rag_index.search import Retriever
 from tests.forked_program import run_program
 from tests.live.mariadb import mariadb
 from tests.live.sessions import new_database
@@ -239,8 +239,3 @@ def test_the_command_says_it(planted):
 )  # fmt: skip
 def test_a_condition_is_taken_apart_where_and_joins_it(condition, parts):
     assert and_parts(condition) == parts
-
-
-def test_a_local_person_has_all_rights_and_a_caller_of_a_token_has_not():
-    assert Caller(local=True).has_all_rights
-    assert not Caller("ann", frozenset({"staff"})).has_all_rights

@@ -1,14 +1,9 @@
 """The outcome of a run: its documented keys, its sentence, its exit code."""
 
-import logging
-
 import pytest
 
 from rag_index.cli.runs import print_report
-from rag_index.core.documents.batches import Failure, ShardStats, WrittenShard
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
-from rag_index.core.reports.record import RunRecord
-from rag_index.core.settings import EmbedderSettings
 
 
 def outcome(index="notes", **given):
@@ -79,17 +74,3 @@ def test_a_slow_run_ends_with_advice(capsys):
     report = RunReport([outcome("a", seconds=59, **given), outcome("b", seconds=70, **given), outcome(seconds=99)])
     print_report(report, as_json=False)
     assert capsys.readouterr().out.splitlines()[1:] == ["b: more hosts (`rag-index status --report` says more)"]
-
-
-def test_a_reason_is_one_warning_and_each_part_that_a_document_lacks_is_another(caplog):
-    record = RunRecord("notes")
-    lacks = [Failure(str(i), f"file {i} is empty; page {i} has no text", kind="incomplete") for i in range(2)]
-    failed = [Failure(str(i), f"Ollama died at text {i}; pull the model again") for i in range(2, 5)]
-    record.add(WrittenShard(1, [], [], [], [], [*lacks, *failed], ShardStats()), new=0)
-    with caplog.at_level(logging.WARNING):
-        record.end(EmbedderSettings(), on_server=False)
-    assert [line.message for line in caplog.records] == [
-        "notes: 3 documents failed: the first: Ollama died at text 2; pull the model again",
-        "notes: 2 documents incomplete: the first: file 0 is empty",
-        "notes: 2 documents incomplete: the first: page 0 has no text",
-    ]

@@ -438,11 +438,6 @@ def test_a_setting_that_is_gone_is_ignored_and_told_once_what_decides_it_now(loa
     assert f"{variable}: {name} is gone, and ignored: {WITHDRAWN[place]}" in caplog.messages
 
 
-def test_a_required_key_can_come_from_the_environment(load, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_SOURCE__URL", "sqlite:///b.db")
-    assert load(INDEX).source.url.get_secret_value() == "sqlite:///b.db"
-
-
 def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")

@@ -14,7 +14,7 @@ from rag_index.components.ledger import Ledger
 from tests.components.chunking.context.conftest import numbered, page, servers_of
 from tests.live.models import write_generating_gguf
 
-pytestmark = pytest.mark.ollama
+pytestmark = [pytest.mark.ollama, pytest.mark.long]
 
 SENTENCE = "This passage is one in a text about printers."
 
