@@ -113,7 +113,9 @@ def check_almost_fits(name: str, pattern: re.Pattern[Any]) -> None:
 UNITS = [" ", "&nbsp;", "[a_b", "[url=", "[b]", "<a ", "<a b='", "<!--", "\n ", "*", "`", "<s>", "[code]"]
 
 
-@pytest.mark.parametrize("form", ["html", "bbcode", "markdown", "auto"])
+@pytest.mark.parametrize(
+    "form", ["html", "auto", *(pytest.param(form, marks=pytest.mark.long) for form in ("bbcode", "markdown"))]
+)
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_long_text_of_anything_is_read_and_split_in_linear_time(form, unit):
     chunker = TextChunker(1000, 100)

@@ -118,6 +118,7 @@ def test_make_targets_that_are_named_exist_and_all_are_named():
 BENCHMARKS = sorted(set(re.findall(r"`python (benchmarks/\w+\.py)((?: \w+)?)", EVERYTHING)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", sorted({file for file, _ in BENCHMARKS}))
 def test_benchmarks_that_are_named_exist(file):
     path = ROOT / file

@@ -124,19 +124,19 @@ def test_documents_without_groups_yet_are_seen_by_nobody_once_the_settings_name_
         assert len(retriever.search_sync(**asked, groups=ALL_GROUPS).hits) == 3
 
 
-def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(empty: Desk) -> None:
+def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(blank: Desk) -> None:
     def error(index: str) -> str:
         try:
             return str(retriever.search_sync("printer", indexes=[index]).errors)
         except StoreError as refused:
             return str(refused)
 
-    with empty.fill().retriever() as retriever:
+    with blank.fill().retriever() as retriever:
         assert error("comments") == error("titles") == "{}"
-        with closing(open_store(empty.settings.store, wait=30)) as store:
-            store.set_metadata(empty.settings.alias("comments") + "__1", {"payload_indexes": {GROUPS_FIELD: "keyword"}})
+        with closing(open_store(blank.settings.store, wait=30)) as store:
+            store.set_metadata(blank.settings.alias("comments") + "__1", {"payload_indexes": {GROUPS_FIELD: "keyword"}})
             store.set_metadata(
-                empty.settings.alias("titles") + "__1", {MOVED_TO: "http://elsewhere:6333", MOVED_ID: "1"}
+                blank.settings.alias("titles") + "__1", {MOVED_TO: "http://elsewhere:6333", MOVED_ID: "1"}
             )
         eventually(lambda: "says who may see its documents" in error("comments"))
         eventually(lambda: "was moved to http://elsewhere:6333: name that store" in error("titles"))
@@ -152,8 +152,8 @@ def test_everything_that_is_for_a_caller_is_found_by_meaning_and_by_words(retrie
         assert all("_rag" not in hit.payload and "acl" not in hit.payload for hit in result.hits)
 
 
-def test_without_groups_a_closed_index_is_as_if_it_were_not_there(empty: Desk) -> None:
-    guarded = guard(empty)
+def test_without_groups_a_closed_index_is_as_if_it_were_not_there(blank: Desk) -> None:
+    guarded = guard(blank)
     with guarded.retriever() as retriever:
         result = retriever.search_sync("printer", indexes=CLOSED)
         assert (result.hits, result.errors, result.collections) == ((), {}, {})
@@ -184,8 +184,8 @@ def test_groups_that_cannot_be_right_are_refused(retriever: Retriever) -> None:
         retriever.search_sync("printer", filter={"_rag.groups": "staff"}, groups=["staff"])
 
 
-def test_a_change_of_rights_in_the_store_is_in_force_at_once(empty: Desk) -> None:
-    guarded, name = guard(empty), empty.settings.alias("comments")
+def test_a_change_of_rights_in_the_store_is_in_force_at_once(blank: Desk) -> None:
+    guarded, name = guard(blank), blank.settings.alias("comments")
     for change, seen in ((["board"], 40), ([], 0)):
         with closing(open_store(guarded.settings.store, wait=30)) as store:
             points = [(point.id, point.payload) for point in store.scroll(name)]

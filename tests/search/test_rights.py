@@ -36,6 +36,7 @@ def test_no_answer_tells_more_than_the_caller_selects(world):
     assert world.answers >= ANSWERS
 
 
+@pytest.mark.long
 def test_ten_hits_are_those_of_an_index_of_his_own(world):
     chance = random.Random(7)
     world.add(chance, 1, 300)
@@ -220,6 +221,7 @@ def test_every_way_to_ask_is_answered_for_the_role_of_its_token(shown):
     run_here(shown.project.config, "verify", f"tickets/{hidden}#0:{'0' * 16}", "--role", caller.role, code=3)
 
 
+@pytest.mark.long
 def test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_have(world, monkeypatch):
     world.run(
         "INSERT INTO ticket SELECT n, 'Ticket', 'The ' || (ARRAY['printer','mail','disk'])[1 + n % 3] || ' of room ' "

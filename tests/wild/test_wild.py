@@ -51,6 +51,7 @@ def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hid
     assert verdict.evidence >= len(made.questions) - 1
 
 
+@pytest.mark.long
 def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, tmp_path):
     for kind in (*SEEN, *UNSEEN):
         proposed(source(kind), tmp_path)

@@ -85,7 +85,12 @@ def create(database, key="INTEGER", one="", two=""):
 @pytest.mark.parametrize(
     ("database", "keys"),
     [("sqlite", key) for key in ("numbers", "far apart", "texts", "any type")]
-    + [(kind, key) for kind in ("postgresql", "mariadb") for key in ("numbers", "texts", "times")],
+    + [(kind, "texts") for kind in ("postgresql", "mariadb")]
+    + [
+        pytest.param(kind, key, marks=pytest.mark.long)
+        for kind in ("postgresql", "mariadb")
+        for key in ("numbers", "times")
+    ],
     indirect=["database"],
 )
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))

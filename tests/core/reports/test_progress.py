@@ -155,10 +155,8 @@ WORKER = ["--workers", "1", "--shard-documents", "5"]
 WAYS = {"in this process": ["--serial", "--shard-documents", "5"], "in a child": WORKER, "on a Dask worker": WORKER}
 
 
-@pytest.mark.parametrize(
-    "way",
-    ["in a child", *(pytest.param(one, marks=pytest.mark.long) for one in ("in this process", "on a Dask worker"))],
-)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.long
 def test_the_bar_moves_and_ctrl_c_says_what_is_kept(tmp_path, way, request):
     drawn = set()
     if way == "on a Dask worker":
