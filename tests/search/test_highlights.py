@@ -69,11 +69,17 @@ def test_a_long_text_is_cut_where_most_words_stand():
     assert snippet("x" * 500, [], 80) == f"{'x' * 56} …"
 
 
-def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(tmp_path):
+@pytest.fixture
+def project(tmp_path):
+    """A project with two indexes of one table, and a table of parts; all are empty."""
     project = Project(tmp_path)
     project.write_settings(PARTS + PARTS[PARTS.index("[[indexes]]") :].replace('"notes"', '"again"'))
+    project.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, said TEXT)")
+    return project
+
+
+def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(project):
     with project.source() as db:
-        db.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, said TEXT)")
         db.execute("INSERT INTO note (id, title, body) VALUES (1, 'Printer prints blank pages', 'It began on Monday.')")
         said = ["Ok.", "Thank you!", f"It is about the drum of the printer. {'Nobody knows why. ' * 8}"]
         db.executemany("INSERT INTO remark (note_id, said) VALUES (1, ?)", [(one,) for one in said])
@@ -87,11 +93,8 @@ def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(tmp_path)
                 assert {"prints"} <= {*hit.highlights}
 
 
-def test_of_many_parts_that_say_nothing_the_first_chunk_is_read_in_each_index_of_a_table(tmp_path):
-    project = Project(tmp_path)
-    project.write_settings(PARTS + PARTS[PARTS.index("[[indexes]]") :].replace('"notes"', '"again"'))
+def test_of_many_parts_that_say_nothing_the_first_chunk_is_read_in_each_index_of_a_table(project):
     with project.source() as db:
-        db.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, said TEXT)")
         long = "It began on Monday, and it is about what I told your colleague on the phone. " * 3
         db.executemany(
             "INSERT INTO note (id, title, body) VALUES (?, 'Printer prints blank pages', ?)",

@@ -187,8 +187,8 @@ def test_files_of_parts_are_parts_with_the_id_of_their_row(sqlite):
     [
         ("die", ["before"], "ends the process that reads it (exit code -9)"),
         ("hang", ["before"], "takes longer than 0.5 s to read"),
-        ("fill", ["before"], "takes too much memory"),
-        ("long", ["before", "x" * 4_999_994], "has more than 5,000,000 characters"),
+        pytest.param("fill", ["before"], "takes too much memory", marks=pytest.mark.long),
+        pytest.param("long", ["before", "x" * 4_999_994], "has more than 5,000,000 characters", marks=pytest.mark.long),
         ("well", ["before"], ""),
     ],
 )  # fmt: skip

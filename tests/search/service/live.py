@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import uvicorn
 
 from rag_index.search import Retriever
@@ -13,7 +15,7 @@ from rag_index.search.service.server import config_of, listen
 from tests.waiting import GENEROUS, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rag_index.core.settings import Settings
     from rag_index.search.rerankers import Reranker
@@ -46,3 +48,10 @@ class Live:
         self._thread.join()
         self._socket.close()
         self.retriever.close()
+
+
+@contextmanager
+def asking(settings: Settings) -> Iterator[httpx.Client]:
+    """Run a service over the indexes of some settings, and yield a client that asks it."""
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        yield client

@@ -5,10 +5,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 
 from rag_index.care.transfer import move, target_settings
@@ -16,7 +15,7 @@ from rag_index.search import positions
 from rag_index.search.positions import Positions
 from tests.etl.plain import run_plain
 from tests.project import Project
-from tests.search.service.live import Live
+from tests.search.service.live import asking
 from tests.search.service.test_http import problem
 from tests.waiting import eventually
 
@@ -26,14 +25,8 @@ def project(indexed_notes) -> Project:
     return indexed_notes(12)
 
 
-@contextmanager
-def served(project):
-    with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        yield client
-
-
 def test_after_a_run_an_answer_says_when_it_was_complete(project):
-    with served(project) as client:
+    with asking(project.settings) as client:
         (found,) = client.get("/indexes").json()["indexes"]
         assert found["documents"] == 12
         assert found["chunks"] >= 12
@@ -57,7 +50,7 @@ with open_index(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="anoth
 
 def test_a_run_that_was_killed_is_not_told_to_be_running(project):
     def told() -> str:
-        with served(project) as client:
+        with asking(project.settings) as client:
             return client.get("/indexes").json()["indexes"][0]["as_of"]["last_run"]
 
     command = [sys.executable, "-c", RUN, str(project.config)]
@@ -72,7 +65,7 @@ def test_a_run_that_was_killed_is_not_told_to_be_running(project):
 def test_a_search_does_not_depend_on_the_ledger(project):
     ledger = project.folder / ".rag-index" / "ledger.db"
     ledger.write_bytes(b"this is no database" * 100)
-    with served(project) as client:
+    with asking(project.settings) as client:
         answer = client.post("/search", json={"query": "printer"})
         assert answer.status_code == 200
         assert set(answer.json()["as_of"]["notes"].values()) == {None, ""}
@@ -123,7 +116,7 @@ def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
     """As where [store] or [ledger] of the service's settings were not changed with those of the runs."""
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
         ledger.execute("UPDATE rag_index_collections SET name = 'test_notes__9'")
-    with served(project) as client:
+    with asking(project.settings) as client:
         for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1")):
             assert answer.status_code == 503, answer.text
             assert "is none of the collections of notes in the ledger (test_notes__9)" in answer.json()["detail"]
@@ -135,7 +128,7 @@ def test_after_a_move_the_service_is_not_ready(tmp_path, monkeypatch):
     monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.2)
     project = Project(tmp_path / "project").fill(5)
     run_plain(project)
-    with served(project) as client:
+    with asking(project.settings) as client:
         assert client.get("/readyz").status_code == 200
         move(project.settings, target_settings(project.settings, str(tmp_path / "moved"), None))
         eventually(lambda: client.get("/readyz").status_code == 503, "it looks again")

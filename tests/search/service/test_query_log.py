@@ -3,22 +3,13 @@
 import datetime as dt
 import json
 import stat
-from contextlib import contextmanager
 
-import httpx
 import pytest
 
 from rag_index.core.query_log import QueryLog
-from rag_index.core.settings import load_settings
 from tests.etl.plain import printed, run_plain
 from tests.project import Project, run_here
-from tests.search.service.live import Live
-
-
-@contextmanager
-def asking(config):
-    with Live(load_settings(config)) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        yield client
+from tests.search.service.live import asking
 
 
 def with_log(folder):
@@ -35,7 +26,7 @@ def lines(path):
 
 def test_what_was_asked_and_opened_is_kept_measured_and_erased(tmp_path):
     project, path = with_log(tmp_path / "project")
-    with asking(project.config) as client:
+    with asking(project.settings) as client:
         hits = client.post("/search", json={"query": "Body of another note"}).json()["hits"]
         client.get("/search", params={"query": "zzqqxx wwvvuu"})
         client.get("/search", params={"query": "Zzqqxx wwvvuu"})
@@ -110,7 +101,7 @@ def test_old_entries_are_removed_and_a_half_line_costs_nothing(tmp_path):
 def test_nothing_is_kept_by_default_and_a_log_that_cannot_be_written_costs_no_answer(tmp_path, caplog):
     project, path = with_log(tmp_path / "project")
     path.mkdir()
-    with asking(project.config) as client:
+    with asking(project.settings) as client:
         for _ in range(2):
             assert client.get("/search", params={"query": "note"}).status_code == 200
     assert caplog.text.count(f"query_log {path} cannot be written") == 1

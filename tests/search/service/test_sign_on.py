@@ -9,7 +9,6 @@ import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -36,7 +35,7 @@ from rag_index.search.service.tokens import (
     token_line,
 )
 from tests.search.desk import DESK, Desk
-from tests.search.service.live import Live
+from tests.search.service.live import asking
 from tests.waiting import GENEROUS
 
 KEY, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
@@ -367,10 +366,7 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, issuer):
     serve = settings(
         issuer.url, tokens=[token_line("bo", token, ["board"])], proxy=["127.0.0.1"], proxy_groups="X-Groups"
     )
-    with (
-        Live(desk.settings.model_copy(update={"serve": serve})) as live,
-        httpx.Client(base_url=live.url, timeout=60) as client,
-    ):
+    with asking(desk.settings.model_copy(update={"serve": serve})) as client:
 
         def seen(**headers) -> list[str] | int:
             answer = client.get("/search", params={"query": "printer"}, headers=headers)
@@ -386,9 +382,6 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, issuer):
         assert seen(Authorization=f"Bearer {signed(exp=1)}") == 401
         assert seen() == 401
         issuer.status = 500
-    with (
-        Live(desk.settings.model_copy(update={"serve": serve})) as live,
-        httpx.Client(base_url=live.url, timeout=60) as client,
-    ):
+    with asking(desk.settings.model_copy(update={"serve": serve})) as client:
         assert seen(Authorization=f"Bearer {signed()}") == 503, "its keys cannot be read"
         assert seen(Authorization=f"Bearer {token}") == ["2"]
