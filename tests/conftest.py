@@ -1,6 +1,7 @@
 """The setup of all tests: one Prefect server, no telemetry, and skips that count as failures in CI."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -111,6 +112,16 @@ def ledger(project):
 def _no_secrets_of_other_tests(monkeypatch):
     """Let a test know its own secrets alone: some are words that others expect in messages."""
     monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
+
+
+@pytest.fixture(autouse=True)
+def _no_logs_of_other_tests():
+    """Let no logger write to what was the standard error of another test, and is closed."""
+    yield
+    for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+        for handler in [*getattr(logger, "handlers", ())]:
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logger.removeHandler(handler)
 
 
 def share_statements():
