@@ -1,12 +1,13 @@
 """How soon a search finds a single change, from its commit, and what the watch costs then and while nothing changes.
 
     python benchmarks/watch.py [--ways postgresql sqlite mariadb] [--documents 60000] [--changes 40] [--idle 60]
-                               [--qdrant URL]
+                               [--qdrant URL] [--alone]
 
 Starts `rag-index watch` on a service desk whose tickets show their customers, embedder in the process, with the
 embedded store or a Qdrant server. A ticket is changed, and looked for until a search finds its new text; then the next
 one, after a pause by chance. The processor time is that of the watch, for each change; and idle for each hour, of the
-watch and of the database's processes, if the benchmark has started them.
+watch and of the database's processes, if the benchmark has started them. With `--alone` nobody searches: the embedded
+store is then written in place, and the seconds are those until the watch says what it has written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +76,20 @@ def found_after(desk: Desk, retriever: Retriever, number: int, version: int) -> 
     raise TimeoutError((desk.folder / "watch.log").read_text()[-3000:])
 
 
+def written_after(desk: Desk, number: int, version: int) -> float:
+    """Change a ticket, and return the seconds from its commit until the watch says that a document has changed."""
+    log = desk.folder / "watch.log"
+    before = log.read_text().count(" changed")
+    with closing(desk.session()) as session:
+        session.run(f"UPDATE ticket SET body = 'version {version}' WHERE id = {number}")
+    began = time.monotonic()
+    while time.monotonic() < began + PATIENCE:
+        if log.read_text().count(" changed") > before:
+            return time.monotonic() - began
+        time.sleep(LOOK_SECONDS)
+    raise TimeoutError(log.read_text()[-3000:])
+
+
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one way."""
     chance, took = random.Random(1), []
@@ -87,12 +103,15 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         server = what.get("server")
         database = psutil.Process(server._process.pid) if server else None
         watch = stack.enter_context(watch_of(desk))
-        retriever = stack.enter_context(Retriever.from_settings(desk.config))
-        found_after(desk, retriever, 0, 0)
+        if given.alone:
+            changed = partial(written_after, desk)
+        else:
+            changed = partial(found_after, desk, stack.enter_context(Retriever.from_settings(desk.config)))
+        changed(0, 0)
         time.sleep(SETTLE_SECONDS)
         before = cpu_of(watch)
         for version in range(1, given.changes + 1):
-            took.append(found_after(desk, retriever, version * 7 % given.documents, version))
+            took.append(changed(version * 7 % given.documents, version))
             time.sleep(chance.uniform(2.0, 8.0))
         cpu = (cpu_of(watch) - before) / given.changes
         time.sleep(SETTLE_SECONDS)
@@ -101,6 +120,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         hour = 3600 / given.idle
         return {
             "way": way, "documents": given.documents, "store": "server" if given.qdrant else "embedded",
+            "searches": not given.alone,
             "p50": round(statistics.median(took), 2), "p95": round(sorted(took)[math.ceil(len(took) * 0.95) - 1], 2),
             "max": round(max(took), 2), "cpu_s_a_change": round(cpu, 2),
             "idle_cpu_s_an_hour": round((cpu_of(watch) - idle[0]) * hour, 1),
@@ -115,6 +135,7 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=40)
     parser.add_argument("--idle", type=float, default=60.0)
     parser.add_argument("--qdrant", help="a Qdrant server to write to, in place of the embedded store")
+    parser.add_argument("--alone", action="store_true", help="without searches beside the watch")
     given = parser.parse_args()
     for way in given.ways:
         print(json.dumps(measure(way, given)), flush=True)

@@ -92,21 +92,17 @@ def open_index(
     keep: tuple[Source, Ledger, Store | None] | None = None,
     looked_at: float | None = None,
 ) -> Iterator[Opened]:
-    """Open all that a run needs. What the caller wants to `keep` is used, and left open; a watch keeps its store only
-    if it is a server's.
+    """Open all that a run needs. What the caller wants to `keep` is used, and left open.
 
         with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
 
     Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced and
     StoreBusy."""
     index = settings.index(name)
+    source, ledger, store = keep or (None, None, None)
     with ExitStack() as stack:
-        store: Any = None
-        if keep is None:
-            source: Any = stack.enter_context(closing(open_source(settings, index)))
-            ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
-        else:
-            source, ledger, store = keep
+        source = source or stack.enter_context(closing(open_source(settings, index)))
+        ledger = ledger or stack.enter_context(closing(Ledger(settings.ledger_url)))
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
         store = store or stack.enter_context(closing(open_own_store(settings)))

@@ -190,6 +190,7 @@ class KeptRuns:
                 if isinstance(self._source, DigestSource):  # what is left, and what changes meanwhile, take turns
                     self._source.fresh_first = record.paused and not self._source.left
                 if error is None and target is not None:
+                    opened.store.hand_over()
                     next_try = opened.ledger.next_try(target.collection.id, opened.ledger.clock())
                     reached = opened.ledger.reached().get(self.alias)
                     claims = reached is not None and reached.at >= looked_at
@@ -215,6 +216,11 @@ class KeptRuns:
             return ""
         return restless_column(self._settings, self._settings.index(self._name))
 
+    def let_go(self) -> None:
+        """Let other processes write to the embedded store, if they wait for that. No run may be under way."""
+        if self._store is not None:
+            self._store.let_go()
+
     def close(self) -> None:
         """Close everything. The next run opens it again."""
         opened = (self._source, self._store, self._steps, self._ledger)
@@ -224,12 +230,11 @@ class KeptRuns:
                 if one is not None:
                     one.close()
 
-    def _open(self) -> tuple[Source, Ledger, Store | None]:
+    def _open(self) -> tuple[Source, Ledger, Store]:
         settings = self._settings
         self._ledger = self._ledger or Ledger(settings.ledger_url)
         self._source = self._source or open_source(settings, settings.index(self._name))
-        if settings.store.url is not None:  # the embedded one is closed after each run, so that others may write
-            self._store = self._store or open_store(settings.store, patience=PATIENCE)
+        self._store = self._store or open_store(settings.store, patience=PATIENCE)
         return self._source, self._ledger, self._store
 
     def _kept_steps(self) -> KeptSteps:

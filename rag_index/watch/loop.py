@@ -146,6 +146,8 @@ class Watch:
                         ended.add(index.name)
                 elif not (once and index.name in ended) and self._is_due(index, looks[index.name], now):
                     self._start(index, looks[index.name], now)
+                else:
+                    index.runs.let_go()
                 self._note(index, index.state, index.message)
             if once and len(ended) == len(self._indexes):
                 return

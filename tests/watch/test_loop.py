@@ -410,6 +410,12 @@ def test_a_watch_waits_for_another_run_and_another_run_for_a_watch(project, ledg
             project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
             eventually(lambda: watch.record().state == "waiting", watch.record)
         eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
+        watch.settled()  # it has the embedded store open
+        project.execute("DELETE FROM note WHERE id = 6")
+        run_plain(project)
+        assert shown(project, 6) is None
+        project.execute("UPDATE note SET body = 'and tested' WHERE id = 5")
+        eventually(lambda: shown(project, 5) == "Note 5\nand tested", every=0.1)
 
 
 @pytest.mark.parametrize("holder", [f"{WATCH}{ALIAS}", f"{CHECK_UP}1"])

@@ -238,5 +238,7 @@ class Store(StoreReader):
         """Point the alias at this collection in one step: a reader sees the old or the new one."""
 
     def hand_over(self) -> None:
-        """Let readers have what was written. The embedded store closes its shards for that, and opens them again with
-        the next call. A server's readers have it at once."""
+        """Let readers of the embedded store have what was written. A server's readers have it at once."""
+
+    def let_go(self) -> None:
+        """Close the collections of the embedded store that other processes wait for. None may be in use."""

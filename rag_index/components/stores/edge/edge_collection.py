@@ -27,7 +27,9 @@ from rag_index.components.stores.edge.folder import (
     folder_errors,
     note_writing,
     require_space,
+    wanted_file,
     write_mark,
+    writer_file,
 )
 from rag_index.components.stores.points import (
     check_ids,
@@ -218,19 +220,24 @@ class EdgeCollection(CollectionReader):
                 return
             self._closed = True
             try:
+                self._close_shard()
                 self._hand_over()
             finally:
                 self._release()
 
     def hand_over(self) -> None:
-        """Let readers have what was written. The shard is closed until the next call: an open one keeps a log, which
-        the engine repeats after a kill, so that readers of its files would see what was deleted since."""
+        """Let readers have what was written, while the shard stays open."""
         with self._lock:
             self._check_open()
+            self._flush()
             self._hand_over()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether another process waits to write the collection."""
+        return wanted_file(self._catalog.folder("").parent, self.name).exists()
+
     def _hand_over(self) -> None:
-        self._close_shard()
         if self._copied and self._whole:  # the copy takes the folder's place
             old = self._catalog.entry(self.name).folder
             self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
@@ -274,6 +281,7 @@ class EdgeCollection(CollectionReader):
     def _claim(self) -> None:
         if self._copied or self._in_place.held:
             return
+        writer_file(self._catalog.folder("").parent, self.name).touch()  # idle readers let go
         if self._in_place.take(wait=LET_GO_SECONDS):
             note_writing(self._folder)
         else:

@@ -31,8 +31,10 @@ ELSEWHERE = "set `data` or [store] path to another folder"
 NOT_ALLOWED_WORDS = ("Permission denied", "Read-only file system")
 LOCK_POLL = 0.02
 COMMAND_CHARS = 120
-WRITER_PATIENCE = 2.0
-"""How long the writer of a collection is waited for in any case: it may be about to close."""
+WRITER_PATIENCE = 5.0
+"""How long the writer of a collection is waited for in any case: it may be about to close, or a watch that lets go."""
+WANTED_SECONDS = 0.5
+"""How often a process that waits for the writer of a collection says so."""
 LET_GO_SECONDS = 0.3
 """How long a writer waits for an idle reader to let go of a collection, before it writes a copy."""
 LOCK_SECONDS = 10.0
@@ -110,11 +112,12 @@ class WriterLock(FileLock):
         super().__init__(file)
         with folder_errors(store):
             file.touch(0o600)
-            if not self.take(wait=wait):
+            if not self.take() and not self._ask_for_it(wanted_file(store, name), wait):
                 raise StoreBusy(
                     f"collection {name} of the store at {store} is open in {writer(store, name)}: "
                     "wait for it (--wait SECONDS) or use a Qdrant server"
                 )
+            wanted_file(store, name).unlink(missing_ok=True)
         given = zip(sys.argv[1:], sys.argv, strict=False)  # an option or its value may be what nobody should keep
         words = [word for word, before in given if not (word.startswith("-") or before.startswith("-"))]
         name = Path(sys.argv[0] if sys.argv else "").name
@@ -123,10 +126,24 @@ class WriterLock(FileLock):
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
 
+    def _ask_for_it(self, asked: Path, wait: float) -> bool:
+        """Return whether the lock was free within `wait` seconds. A watch that holds it sees that it is `asked` for."""
+        end = time.monotonic() + wait
+        while (left := end - time.monotonic()) > 0:
+            asked.touch(0o600)
+            if self.take(wait=min(left, WANTED_SECONDS)):
+                return True
+        return False
+
 
 def writer_file(store: Path, name: str) -> Path:
     """Return the file that the writer of a collection locks."""
     return store / "writers" / name
+
+
+def wanted_file(store: Path, name: str) -> Path:
+    """Return the file that says that another process waits to write the collection."""
+    return store / "writers" / f"{name}~wanted"
 
 
 def writer(store: Path, name: str) -> str:

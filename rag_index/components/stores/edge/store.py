@@ -2,7 +2,7 @@
 
     PATH/catalog.json       collections, metadata, aliases
     PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
-    PATH/writers/NAME       locked by the process that writes the collection
+    PATH/writers/NAME       locked by the process that writes the collection; beside it NAME~wanted, if others wait
     PATH/readers/ID         the view of a process that searches, see `reader.py`
     PATH/trash/             shard folders that are being deleted
 
@@ -112,6 +112,11 @@ class EdgeStore(EdgeReads, Store):
         with self._mutex:
             for collection in self._open.values():
                 collection.hand_over()
+
+    def let_go(self) -> None:
+        with self._mutex:
+            for name in [name for name, collection in self._open.items() if collection.is_wanted]:
+                self._open.pop(name).close()
 
     @contextmanager
     def lend(self, name: str) -> Iterator[EdgeCollection]:
