@@ -1,14 +1,10 @@
 """What the gate of a rebuild catches and what it lets through. README.md quotes the results.
 
-    python benchmarks/gate.py rebuilds [--repeat 100]     whole rebuilds of Python's docstrings, asked 300 known items
-    python benchmarks/gate.py curve [--repeat 200]        simulated rebuilds in which answers change back and forth
+    python benchmarks/gate.py [--repeat 100]
 
-`rebuilds` first rebuilds an index again and again, with max_loss 0.02 and with 0, from a source that did not change:
-each rebuild must go live. Then more and more of the documents that queries look for lose their text.
-
-`curve` draws for each query how deep its document lies (log-normal ranks around the third), and lets each of the three
-ways of searching find it a little higher or lower before and after. Nothing else happens in a harmless rebuild. In
-others, documents are lost until recall@10 is 4 points lower, twice `max_loss`; or all of them sink as far as that.
+It rebuilds an index of Python's docstrings, asked 300 known items, again and again, with max_loss 0.02 and with 0, from
+a source that did not change: each rebuild must go live. Then more and more of the documents that queries look for lose
+their text.
 """
 
 from __future__ import annotations
@@ -22,29 +18,22 @@ import tempfile
 import time
 import uuid
 from contextlib import closing
-from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 from rag_index.core.reports.record import RunRecord
-from rag_index.core.settings import GateSettings, load_settings
+from rag_index.core.settings import load_settings
 from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
 from rag_index.first_run.samples import pydocs
 from rag_index.orchestration.hooks import SearchHooks
-from rag_index.search.evaluation.gate import WAYS, judge
-from rag_index.search.evaluation.golden import GoldenQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rag_index.core.reports.outcome import IndexOutcome
 
 DOCUMENTS, QUERIES = 1000, 300
@@ -61,9 +50,6 @@ text = "body"
 queries = "golden.jsonl"
 max_loss = {max_loss}
 """
-OTHERS = tuple("abcdefghij")
-LOST_SHARE, SUNK = 0.052, 0.24
-"""Each lowers recall@10 by 4 points: 77% of the documents are among the first ten."""
 
 
 def rebuilds(arguments: argparse.Namespace) -> None:
@@ -146,68 +132,10 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
     return record.outcome
 
 
-def curve(arguments: argparse.Namespace) -> None:
-    """Print how often simulated rebuilds are stopped, and how many queries the gate asks for."""
-    gate = GateSettings(queries="golden.jsonl", max_loss=0.02)
-    print(f"max_loss {gate.max_loss}, {arguments.repeat:,} simulated rebuilds a cell: the share that is stopped")
-    print("| ranks change | queries | answers changed | harmless | 4 points lost | sunk by 4 points | it asks for |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for name, spread in (("not", 0.0), ("a little", 0.1), ("as by another chunk size", 0.3), ("much", 0.6)):
-        for queries in (100, 300, 900):
-            random_numbers = np.random.default_rng(1)
-            golden = [GoldenQuery(f"query {number}", {"right": 1}) for number in range(queries)]
-            cells, changed, needed = [], 0.0, []
-            for lost, sunk in ((0.0, 0.0), (LOST_SHARE, 0.0), (0.0, SUNK)):
-                stopped = 0
-                for _ in range(arguments.repeat):
-                    verdict = judge(gate, golden, *drawn(random_numbers, queries, spread, lost, sunk))
-                    stopped += not verdict.passed
-                    if not lost and not sunk:
-                        changed += (len(verdict.search.worse) + verdict.search.better) / queries / arguments.repeat
-                        needed.append(verdict.search.needed)
-                cells.append(f"{stopped / arguments.repeat:.1%}")
-            asked = f"{float(np.median(needed)):,.0f}"
-            print(f"| {name} | {queries:,} | {changed:.1%} | {' | '.join(cells)} | {asked} |", flush=True)
-
-
-def drawn(
-    random_numbers: np.random.Generator, queries: int, spread: float, lost: float, sunk: float
-) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, list[tuple[str, ...]]]]:
-    """Return what the queries find before and after, by each way of searching.
-
-    In a harmless rebuild, each way has its own luck, which is the worst case for false alarms. If something is lost,
-    all have the same, which is the worst case for noticing it.
-    """
-    depth = random_numbers.normal(1.0, 1.8, queries)  # the logarithm of a rank
-    gone = random_numbers.random(queries) < lost
-    ways = 1 if lost or sunk else len(WAYS)
-
-    def noise() -> Iterable[np.ndarray]:
-        return islice(cycle(random_numbers.normal(0, spread, (ways, queries))), len(WAYS))
-
-    before = {way: [ranking(rank) for rank in np.exp(depth + one)] for way, one in zip(WAYS, noise(), strict=True)}
-    after = {
-        way: [() if out else ranking(rank) for rank, out in zip(np.exp(depth + sunk + one), gone, strict=True)]
-        for way, one in zip(WAYS, noise(), strict=True)
-    }
-    return before, after
-
-
-def ranking(rank: float) -> tuple[str, ...]:
-    """Return ten documents or fewer, the right one at this rank."""
-    place = max(1, round(rank))
-    return () if place > len(OTHERS) else (*OTHERS[: place - 1], "right")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, call, repeat in (("rebuilds", rebuilds, 100), ("curve", curve, 200)):
-        command = commands.add_parser(name)
-        command.set_defaults(run=call)
-        command.add_argument("--repeat", type=int, default=repeat)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    parser.add_argument("--repeat", type=int, default=100)
+    rebuilds(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -2,25 +2,20 @@
 
     python benchmarks/local.py COMMAND [--documents N] [--workers N] [--repeat N] [--server URL]
 
-    overhead    documents/s end to end, without start-up, over the bare embedder in as many processes
-    unchanged   documents compared per second if nothing changed, beyond a run over ten documents
-    changed     a run in which 1% changed over the first run, both without start-up
     workers     two workers over one, without start-up; and the same for the bare embedder
     framework   documents/s end to end with an embedder that answers at once, without start-up
     memory      private memory (RssAnon) of each process with N documents over that with a tenth of them; the same for
                 documents/s; the larger run also builds a search index (HNSW), in a process of its own
-    startup     time from the command to the first embedding, minus the slower of Prefect's server and the cluster alone
     prose       first run on real prose, whole command, with default settings, with `--workers` and, if `--server` is
                 given, on that Qdrant server, over wordllama's own `embed` in one process; and the same of the seconds
                 of CPU of all processes but the server's
-    single      `index --id`: seconds beyond the interpreter's imports
 
-The documents are the service desk sample (memory, changed, unchanged, single) or prose: Python's documentation in one
+The documents are the service desk sample (memory) or prose: Python's documentation in one
 index, in excerpts of 400 characters from different places. "Without start-up" means minus the seconds of the same run
 over a quarter of the documents, measured in turn, for the documents that it has more: whatever both start, neither
-counts. `overhead`, `workers` and `framework` measure the flow, which runs against a Prefect server that they start, so
+counts. `workers` and `framework` measure the flow, which runs against a Prefect server that they start, so
 that it is the flow from its beginning; the others measure the command as a user has it. The bare embedder is ours
-(`throughput.embed`). Each command prints its goal. The embedder of `framework` and the clock of `startup` get into all
+(`throughput.embed`). Each command prints its goal. The embedder of `framework` gets into all
 processes of a run through `hooks/sitecustomize.py`.
 """
 
@@ -30,7 +25,6 @@ import argparse
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,7 +38,7 @@ from typing import TYPE_CHECKING, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 
 import servicedesk
-from throughput import PROGRAM, bare, embed, embed_as_a_script, run, texts_of
+from throughput import bare, embed, embed_as_a_script, run, texts_of
 
 from rag_index.care.index_status import run_reports
 from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
@@ -57,17 +51,6 @@ if TYPE_CHECKING:
 
 HOOKS = str(Path(__file__).parent / "hooks")
 EXCERPT_CHARS = 400
-FEW = 10
-"""Documents of a run that takes only what every run takes: health checks, the model, opening five collections."""
-SERVER = "from tests.prefect_api import temporary_server\nwith temporary_server(): pass"
-CLUSTER = (
-    "from rag_index.orchestration.cluster import Workers; from rag_index.core.settings import ParallelSettings\n"
-    "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"
-)
-IMPORTS = (
-    "import rag_index.cli.runs, rag_index.etl.changed, rag_index.components.sources.sql, "
-    "rag_index.components.stores.edge.store, wordllama"
-)
 
 
 class RunCost(NamedTuple):
@@ -155,54 +138,6 @@ def say(what: str, values: list[float], goal: str) -> None:
     print(f"{what}: {median(values):,.3f} ({spread}); goal: {goal}", flush=True)
 
 
-def overhead(given: argparse.Namespace) -> None:
-    with prose(few(given)) as small, prose(given.documents) as large:
-        sides = [
-            (large.bare(given.workers), beyond(small, large, given.workers, **given.prefect))
-            for _ in range(given.repeat)
-        ]
-    ratios = [alone / given.documents / (whole / more(given)) for alone, whole in sides]
-    say("documents/s end to end over the bare embedder", ratios, "at least 0.85")
-
-
-def unchanged(given: argparse.Namespace) -> None:
-    with desk(given.documents) as made, desk(FEW) as ten:
-        sides = (ten, made)
-        for side in sides:
-            side.index(workers=given.workers)
-        times = [[side.index(workers=given.workers).seconds for side in sides] for _ in range(given.repeat)]
-    say("documents compared per second", [given.documents / (many - none) for none, many in times], "at least 70,000")
-    say("seconds of the whole run", [many for _, many in times], "at most 10")
-
-
-def changed(given: argparse.Namespace) -> None:
-    ratios = []
-    with desk(few(given)) as small, desk(given.documents) as large:
-        for _ in range(given.repeat):
-            first = beyond(small, large, given.workers)
-            seconds = []
-            for side in (small, large):
-                change_one_percent(side)
-                seconds.append(side.index(workers=None).seconds)
-            ratios.append((seconds[1] - seconds[0]) / first)
-    say("seconds with 1% changed over those of the first run", ratios, "at most 0.06")
-
-
-def change_one_percent(made: Desk) -> None:
-    with sqlite3.connect(made.folder / "desk.db") as db:
-        for table, column in texts(db):
-            db.execute(f'UPDATE "{table}" SET "{column}" = "{column}" || \' again\' WHERE rowid % 100 = 0')
-
-
-def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return the tables of the sample, each with the column of its long text."""
-    found = []
-    for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-        columns = {row[1] for row in db.execute(f'PRAGMA table_info("{table}")')}
-        found += [(table, column) for column in ("body", "description") if column in columns][:1]
-    return found
-
-
 def workers(given: argparse.Namespace) -> None:
     ratios, alone = [], []
     with prose(few(given)) as small, prose(given.documents) as large:
@@ -248,28 +183,6 @@ def memory(given: argparse.Namespace) -> None:
     say("documents/s, the same comparison", rates, "at least 0.9")
 
 
-def startup(given: argparse.Namespace) -> None:
-    seconds = []
-    with desk(given.documents) as made:
-        home = str(made.folder / "prefect")
-        made.index(workers=given.workers)
-        for _ in range(given.repeat):
-            alone = [run_code(code, PREFECT_HOME=home) for code in (SERVER, CLUSTER.format(given.workers))]
-            first = made.folder / "first"
-            first.unlink(missing_ok=True)
-            started = time.time()
-            made.reset().index(workers=given.workers, PYTHONPATH=HOOKS, BENCHMARK_FIRST=str(first))
-            seconds.append(float(first.read_text()) - started - max(alone))
-    say("seconds to the first embedding beyond the slower of Prefect's server and the cluster", seconds, "at most 1")
-
-
-def run_code(code: str, **more: str) -> float:
-    """Run a Python program with `more` in its environment. Return its seconds from start to end."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **more})
-    return time.perf_counter() - started
-
-
 def real_prose(given: argparse.Namespace) -> None:
     walls: dict[str, list[float]] = defaultdict(list)
     with prose(given.documents) as made:
@@ -290,31 +203,12 @@ def real_prose(given: argparse.Namespace) -> None:
         say(f"{name} over those of wordllama's own embed", ratios, goal if "whole" in name else "none")
 
 
-def single(given: argparse.Namespace) -> None:
-    seconds = []
-    with desk(given.documents) as made:
-        made.index(workers=given.workers)
-        name = load_settings(made.config).indexes[0].name
-        with sqlite3.connect(made.folder / "desk.db") as db:
-            table, column = texts(db)[0]
-        for number in range(given.repeat):
-            with sqlite3.connect(made.folder / "desk.db") as db:
-                db.execute(f'UPDATE "{table}" SET "{column}" = ?', (f"changed {number}",))
-            imports = run_code(IMPORTS)
-            started = time.perf_counter()
-            arguments = ["--config", str(made.config), "index", name, "--id", "1"]
-            subprocess.run([*PROGRAM, *arguments], check=True, stdout=subprocess.DEVNULL)
-            seconds.append(time.perf_counter() - started - imports)
-    say("seconds of `index --id` beyond imports", seconds, "under 1")
-
-
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], int]] = {
-    "overhead": (overhead, 64_000), "unchanged": (unchanged, 214_072), "changed": (changed, 214_072),
     "workers": (workers, 64_000), "framework": (framework, 214_072), "memory": (memory, 1_000_000),
-    "startup": (startup, 20_000), "prose": (real_prose, 64_000), "single": (single, 20_000),
+    "prose": (real_prose, 64_000),
 }  # fmt: skip
 
-FLOW = ("overhead", "workers", "framework")
+FLOW = ("workers", "framework")
 """Commands that measure the flow: without a Prefect server, a command begins plainly, whatever `--workers` says."""
 
 

@@ -6,10 +6,8 @@
                                                                      five embedded collections: scanned, then with HNSW
     python benchmarks/retrieval.py one [--documents 66700] [--queries 213] [--folder DIR]
                                                                      one index: wall, CPU, stages
-    python benchmarks/retrieval.py known-item [--documents 1000] [--model wordllama|minilm]
 
 `desk --documents 214072` is the whole service desk. With `--folder`, existing indexes in the folder are used again.
-`known-item --model minilm` needs an Ollama server (found or built as for the tests) and the package index.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.searches.fan_out import overhead, parallel
-from benchmarks.searches.known_items import known_item
 from benchmarks.searches.one_index import one
 from benchmarks.searches.service_desk import desk
 
@@ -41,10 +38,6 @@ def main() -> None:
     command.add_argument("--documents", type=int, default=66_700)
     command.add_argument("--queries", type=int, default=213)
     command.add_argument("--folder", type=Path)
-    command = commands.add_parser("known-item")
-    command.set_defaults(run=known_item)
-    command.add_argument("--documents", type=int, default=1000)
-    command.add_argument("--model", choices=["wordllama", "minilm"], default="wordllama")
     arguments = parser.parse_args()
     arguments.run(arguments)
 

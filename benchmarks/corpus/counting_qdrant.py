@@ -1,7 +1,7 @@
 """A Qdrant server that counts points and keeps none but marks, in a process of its own: real REST and gRPC on loopback.
 
-It takes at most `rate` points a second, and answers an upsert after `acknowledge` seconds. What no first run and no run
-without changes asks for (searches, scrolling) finds nothing.
+It takes at most `rate` points a second. What no first run and no run without changes asks for (searches, scrolling)
+finds nothing.
 """
 
 from __future__ import annotations
@@ -45,16 +45,14 @@ def store_settings(ports: tuple[int, int]) -> str:
 class CountingQdrant:
     """The server, used as a context manager. `url` is its address, `points` how many it has taken."""
 
-    def __init__(
-        self, rate: float, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT, *, acknowledge: float = 0.0
-    ) -> None:
+    def __init__(self, rate: float, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -> None:
         self.url = f"http://127.0.0.1:{rest_port}"
         context = multiprocessing.get_context("spawn")
         self._points = context.Value(ctypes.c_int64, 0)
         self._ready = context.Event()
         self._process = context.Process(
             target=_serve,
-            args=(rate, (rest_port, grpc_port), acknowledge, self._points, self._ready),
+            args=(rate, (rest_port, grpc_port), self._points, self._ready),
             daemon=True,
         )
 
@@ -79,14 +77,12 @@ class CountingQdrant:
         self._process.join()
 
 
-def _serve(rate: float, ports: tuple[int, int], acknowledge: float, points: Synchronized[int], ready: Event) -> None:
+def _serve(rate: float, ports: tuple[int, int], points: Synchronized[int], ready: Event) -> None:
     counter = _Counter(rate, points, CALLS["Upsert"])
     CALLS["Upsert"] = counter.upsert
     CALLS["Count"] = counter.count
     fake = FakeQdrant()
     fake._port = ports[0]
-    if acknowledge:
-        fake.break_next("GRPC Upsert", times=None, hang=acknowledge)
     server = FakeQdrantGrpc(fake)
     server.port = ports[1]
     with fake, server:

@@ -3,7 +3,6 @@
 BENCHMARK_AT_ONCE   use an embedder that answers at once, with vectors made in advance
 BENCHMARK_TEXT_SECONDS  how long that embedder sleeps for each text, as if another machine embedded it
 BENCHMARK_SPANS     a folder in which each process writes when that embedder began and ended, in seconds since 1970
-BENCHMARK_IN_TURN   workers embed nothing while a server has not acknowledged what they sent
 BENCHMARK_FIRST     a file to write the time of the first embedding to, in seconds since 1970
 """
 
@@ -75,8 +74,3 @@ if AT_ONCE or FIRST:
         return InstantEmbedder() if AT_ONCE else TimedEmbedder(original(*arguments, **named))
 
     embedders.open_embedder = open_embedder
-
-if os.environ.get("BENCHMARK_IN_TURN"):
-    from rag_index.orchestration import worker
-
-    worker.begin_next = lambda: None

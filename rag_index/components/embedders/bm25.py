@@ -57,7 +57,7 @@ BM25_VERSION = 5
 than it has."""
 BM25_K, BM25_B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
 """A text of 400 characters has some 40 words that count. Taking such texts for shorter than average finds more once
-meaning and words are added up (`benchmarks/quality.py`). With the mean of each collection (19 to 68 words), words alone
+meaning and words are added up. With the mean of each collection (19 to 68 words), words alone
 found .007 and .010 more in two test collections, but searches by both less where texts are short (.987 to .985)."""
 MAX_POINT_WORDS = 160
 """Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""

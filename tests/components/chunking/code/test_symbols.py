@@ -41,7 +41,6 @@ def test_a_file_that_takes_too_long_fails_and_the_next_one_is_parsed() -> None:
 
 
 def test_symbols_agree_with_ast() -> None:
-    """Compare one large module of the standard library; benchmarks/code_agreement.py compares all of them."""
     source = Path(ast.__file__).read_bytes()
     expected = {
         (node.name, node.lineno)
