@@ -3,21 +3,23 @@
     python benchmarks/beside.py OTHER/.venv/bin/python [--documents 63905] [--repeat 3] [--qdrant URL]
 
 Prints, as medians with their spread, the seconds of processors of all processes and those of the clock, for this
-version and for the other one, and the median ratio of each pair: a plain first run and one in which nothing changed,
-and the same as a flow at a Prefect server that runs already, with the embedded store; with `--qdrant` also with that
-server, whose own processors are not counted. A version that still has `--prefect` runs its flow by that.
+version and for the other one, and the median ratio of each pair: a plain first run, one in which nothing changed, and
+one in which 1% did, spread over the table; and the same as a flow at a Prefect server that runs already, with the
+embedded store; with `--qdrant` also with that server, whose own processors are not counted. A version that still has
+`--prefect` runs its flow by that.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -55,6 +57,12 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def change(made: Desk, to: str) -> None:
+    """Change one document of a hundred to a text that no run has seen."""
+    with closing(sqlite3.connect(made.folder / "pydocs.db")) as db, db:
+        db.execute("UPDATE excerpt SET body = substr(body, 1, 300) || ? WHERE id % 100 = 7", (f" {to} {uuid.uuid4()}",))
+
+
 def runs(made: Desk, python: str, qdrant: str | None) -> Iterator[tuple[str, Cost]]:
     """Run an index from the start and again, plainly and as a flow, and yield what each costs."""
     flow = (*PLAIN, "--prefect") if has_option(python) else FLOW
@@ -63,7 +71,9 @@ def runs(made: Desk, python: str, qdrant: str | None) -> Iterator[tuple[str, Cos
             made.reset()
             server = {"RAG_INDEX_STORE__URL": store, "RAG_INDEX_PROJECT": f"beside-{uuid.uuid4().hex[:8]}"}
             with environment(**server if store else {}):
-                for when in ("first run", "nothing changed"):
+                for when in ("first run", "nothing changed", "1% changed"):
+                    if when == "1% changed":
+                        change(made, store + way)
                     yield f"{way}, {'a server' if store else 'embedded'}, {when}", cost(python, *command)
 
 

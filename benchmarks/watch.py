@@ -100,6 +100,8 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         settings = load_settings(desk.config)
         for index in settings.indexes:
             whole_run(settings, index.name)
+            drop = [*PROGRAM, "--config", str(desk.config), "drop", index.name, "--yes"]
+            stack.callback(subprocess.run, drop, check=True, stdout=subprocess.DEVNULL)
         server = what.get("server")
         database = psutil.Process(server._process.pid) if server else None
         watch = stack.enter_context(watch_of(desk))
