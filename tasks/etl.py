@@ -1,6 +1,6 @@
 """The tasks of a run: each is a policy (how often it is tried, after which delays, and when no more) around one call.
 
-    check > fetch > embed > upsert > delete gone > verify and publish > erase
+    check > fetch > (write words) > embed > upsert > delete gone > verify and publish > erase
 
 The flow `index-collection` runs them, in the order of `rag_index.etl.run`; `orchestration.task_steps` says what waits
 for what. `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert` takes the future of
@@ -33,6 +33,7 @@ from tasks.assets import note_published
 from tasks.policies import UNCACHED, may_be_tried
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from prefect.client.schemas.objects import State
@@ -166,6 +167,15 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
         return _no_memory(embedded)  # type: ignore[return-value]
     get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
     return written
+
+
+@task(name="write words", task_run_name="write words", retries=0, **UNCACHED)
+def write_words(opened: Opened, write: Callable[[], str]) -> None:
+    """Write all documents of a first run by their words, so that searches find them before they are embedded.
+
+    Each page that it reads and each write is tried again as long as a fetch and an upsert are.
+    """
+    get_run_logger().info("%s", write())
 
 
 @task(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rag_index.etl.checks import ServiceChecks
     from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import Steps
+    from rag_index.etl.words_first import Fetcher
 
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
@@ -97,7 +98,7 @@ class NamedDocuments(AllDocuments):
         identity, chunker = identify(opened.settings.embedder), open_chunker(opened.settings, opened.index)
         return begin(opened, record, identity, chunker, documents=len(self._ids))
 
-    def pages(self, opened: Opened, steps: Steps, record: RunRecord) -> Iterator[SourcePage]:
+    def pages(self, opened: Opened, steps: Fetcher, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the documents, which `begin` has read."""
         yield self.page
 

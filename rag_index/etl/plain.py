@@ -100,6 +100,9 @@ class Plainly(Steps):
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
         return self._upsert(self._embed(self._alone, job)(), to)
 
+    def write_words(self, opened: Opened, write: Callable[[], str]) -> None:
+        logger.info("%s: %s", opened.index.name, write())
+
     def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
         deleted = with_retries(partial(delete_gone, opened, scan, record), self._recovery)
         record.log.info("%s: %s", opened.index.name, deleted.sentence)

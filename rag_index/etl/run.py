@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import Steps
+    from rag_index.etl.words_first import Fetcher
 
 FIRST_PAGE_ROWS, MAX_PAGE_ROWS = 2000, 20_000
 ROW_CHARS = 500
@@ -153,7 +154,7 @@ class AllDocuments:
             checks.said.add(warning)
         return scan
 
-    def pages(self, opened: Opened, steps: Steps, record: RunRecord) -> Iterator[SourcePage]:
+    def pages(self, opened: Opened, steps: Fetcher, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the pages of the source, which grow from a small first one, so that work begins soon. They grow to
         about `PAGE_CHARS`, so that short texts do not mean many small queries."""
         cursor, rows, number = None, FIRST_PAGE_ROWS, 0

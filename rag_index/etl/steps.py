@@ -76,6 +76,10 @@ class Steps(ABC):
         """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
 
     @abstractmethod
+    def write_words(self, opened: Opened, write: Callable[[], str]) -> None:
+        """Have all documents written by their words, before they are embedded. `write` does it, and says how many."""
+
+    @abstractmethod
     def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
         """Delete what the source no longer has."""
 

@@ -19,6 +19,7 @@ from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.sources import open_source
 from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.recovery import with_retries
+from rag_index.core.reports.outcome import count_of
 from rag_index.etl.embed import weigh
 
 if TYPE_CHECKING:
@@ -44,10 +45,17 @@ MAX_DOCUMENTS, MAX_CHARS = 500, 500_000
 """What is written at a time, and is pending if the run dies then: the next one embeds that alone."""
 
 
+class Fetcher(Protocol):
+    """What reads pages."""
+
+    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
+        """Read the page of this number from the source."""
+
+
 class Documents(Protocol):
     """The documents of a run, as it reads them."""
 
-    def pages(self, opened: Opened, steps: Steps, record: RunRecord) -> Iterator[SourcePage]:
+    def pages(self, opened: Opened, steps: Fetcher, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the pages of the source."""
 
     def go_on(self) -> None:
@@ -90,14 +98,14 @@ class WordsFirst:
         if left < max(WORTH_SECONDS, SHARE * cost):
             return
         self._is_over = True
-        self._write()
-        self.opened.store.hand_over()
+        self.steps.write_words(self.opened, self._write)
 
-    def _write(self) -> None:
+    def _write(self) -> str:
+        """Write all documents by their words. Return how many, as a sentence."""
         opened, record = self.opened, self.record
         chunker, waiting = open_chunker(opened.settings, opened.index, contexts=False), DocumentBatch.empty()
         with closing(open_source(opened.settings, opened.index)) as source, record.stopwatch.stage("words"):
-            for page in self.documents.pages(attrs.evolve(opened, source=source), self.steps, record):
+            for page in self.documents.pages(attrs.evolve(opened, source=source), self, record):
                 for first in range(0, len(page.documents), MAX_DOCUMENTS):
                     rows = range(first, min(first + MAX_DOCUMENTS, len(page.documents)))
                     waiting = waiting.plus(self._new(page.documents.take([*rows])))
@@ -105,6 +113,12 @@ class WordsFirst:
                         self._write_shard(waiting, chunker)
                         waiting = DocumentBatch.empty()
             self._write_shard(waiting, chunker)
+        opened.store.hand_over()
+        return f"{count_of(record.progress.worded, 'document')} can be found by their words"
+
+    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
+        """Read a page of the source. It is no task of its own: the pass is one."""
+        return with_retries(partial(opened.source.page, cursor, rows), opened.settings.run.wait_for_recovery)
 
     def _new(self, documents: DocumentBatch) -> DocumentBatch:
         """Return those that are not in the index yet, or there by their words as they were before."""

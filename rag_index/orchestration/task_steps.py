@@ -143,6 +143,9 @@ class TaskSteps(Steps):
         state = tasks.embed_suspect(job, self._alone, wait_for=self._pages(job), return_state=True)
         return self._upsert(state, to)
 
+    def write_words(self, opened: Opened, write: Callable[[], str]) -> None:
+        _result(tasks.write_words(opened, write, return_state=True))
+
     # After the last page
 
     def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
