@@ -86,12 +86,6 @@ def test_values_that_are_not_understood_hide_the_minority_where_the_name_says_wh
     assert [one.state for one in made.hidden] == ["known"]
 
 
-def test_that_most_rows_are_drafts_is_a_state_of_work_where_another_state_says_what_is_public(propose):
-    columns, rows = article("paper_state", "TEXT", lambda n: "final" if n % 8 == 0 else "draft")
-    said = [(*row, "deleted" if few(row[0]) else "published") for row in rows]
-    assert shown(propose(article=(f"{columns}, server_state TEXT", said))) == every(lambda n: not few(n))
-
-
 def test_no_weak_word_leaves_the_minority_alone(propose):
     assert shown(propose(article=article("active", "BOOLEAN NOT NULL", few))) == every()
 
@@ -173,16 +167,6 @@ def test_names_of_secrets_are_left_out_of_names_with_values(propose):
     said = " ".join(made.documents("account").values())
     assert "is remark" in said
     assert not any(f"is {name}" in said for name in kinds[1:])
-
-
-@pytest.mark.parametrize("kind", ["TEXT", "BLOB"])
-def test_an_event_whose_own_text_says_that_it_is_private_is_hidden(propose, kind):
-    text = "BEGIN:VEVENT\r\nSUMMARY:The bridge {n} of us\r\nCLASS:%s\r\nEND:VEVENT\r\n"
-    columns, rows = many(24, title="Event {n} of the mill")
-    said = [(text % ("PRIVATE" if few(n) else "PUBLIC")).format(n=n) for n, *_ in rows]
-    held = [one.encode() if kind == "BLOB" else one for one in said]
-    made = propose(event=(f"{columns}, data {kind}", [(*row, one) for row, one in zip(rows, held, strict=True)]))
-    assert shown(made, "event") == every(lambda n: not few(n))
 
 
 def test_kinds_of_channels_in_codes_hide_what_differs_and_ask(propose):

@@ -25,7 +25,7 @@ from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
@@ -50,7 +50,7 @@ SYSTEM_SCHEMAS = re.compile(r"information_schema|pg_.*|sys|mysql|performance_sch
 
 
 KINDS: tuple[tuple[Any, Kind], ...] = (
-    (sa.JSON, "json"),
+    (sa.JSON | sa.ARRAY, "json"),
     (sa.Uuid, "id"),
     (TSVECTOR, "other"),
     (sa.String | sa.Enum, "text"),
@@ -78,7 +78,7 @@ class Column:
     """Whether it takes the values of a list alone, so that it cannot be compared with an empty text."""
 
     @cached_property
-    def filled(self) -> list[Any]:
+    def given(self) -> list[Any]:
         """Return the values that are neither NULL nor empty."""
         return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
 
@@ -159,11 +159,24 @@ class DatabaseCatalog:
         return self._known[question]
 
     @property
+    def is_mysql(self) -> bool:
+        """Return whether it is one of MariaDB or MySQL."""
+        return self.connection.dialect.name in ("mysql", "mariadb")
+
+    @property
     def seconds_now(self) -> str:
         """Return the time in seconds since 1970, in SQL."""
         postgresql, sqlite = "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)", "(julianday('now') - 2440587.5) * 86400"
         known = {"sqlite": sqlite, "postgresql": postgresql}
         return known.get(self.connection.dialect.name, "UNIX_TIMESTAMP()")
+
+    def as_text(self, column: Column) -> str:
+        """Return a column in SQL so that it can be compared with a text."""
+        if column.kind not in ("json", "bytes", "id", "other"):
+            return column.sql
+        if self.connection.dialect.name == "postgresql":
+            return _readable(self.connection, column)
+        return f"CAST({column.sql} AS {'CHAR' if self.is_mysql else 'TEXT'})"
 
     def is_key(self, table: DatabaseTable, names: Sequence[str]) -> bool:
         """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
@@ -175,20 +188,19 @@ class DatabaseCatalog:
 
     def chars(self, table: DatabaseTable, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has: counted, or about if the table is large."""
-        lengths = {name: [_length(value) for value in table.columns[name].filled] for name in names}
-        sums = {name: sum(some) for name, some in lengths.items()}
-        if not names or (table.is_whole and max(map(max, filter(None, lengths.values())), default=0) < MAX_CHARS):
+        sums = {name: sum(map(_length, table.columns[name].given)) for name in names}
+        longest = max((_length(value) for name in names for value in table.columns[name].given), default=0)
+        if table.is_whole and longest < MAX_CHARS:
             return sums
-        text = "CHAR" if self.connection.dialect.name in ("mysql", "mariadb") else "TEXT"
-        cast = "{}" if any(table.columns[name].kind == "bytes" for name in names) else f"CAST({{}} AS {text})"
-        columns = [f"{cast.format(table.columns[name].sql)} AS c{number}" for number, name in enumerate(names)]
-        read = f"SELECT {', '.join(columns)} FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}"
-        lengths_read = ", ".join(f"SUM(LENGTH(c{number}))" for number in range(len(names)))
-        found = self._asked(f"SELECT COUNT(*), {lengths_read} FROM ({read}) AS sampled_rows")
-        if not found or not found[0][0]:
+        cast = "CHAR" if self.is_mysql else "TEXT"
+        columns = [table.columns[name] for name in names]
+        read = [one.sql if one.kind == "bytes" else f"CAST({one.sql} AS {cast})" for one in columns]
+        some = f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}) AS first_rows"
+        found = self._asked(f"SELECT {', '.join(f'SUM(LENGTH({one}))' for one in read)} FROM {some}") if names else None
+        if not found:
             return {name: chars * table.rows // max(1, table.sampled) for name, chars in sums.items()}
-        factor = 1.0 if table.counted else table.rows / found[0][0]
-        return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0][1:], strict=True)}
+        factor = 1.0 if table.counted else table.rows / COUNTED_ROWS
+        return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0], strict=True)}
 
     def rows_that(self, table: DatabaseTable, condition: str) -> int | None:
         """Return how many rows meet a condition, of a large table about; None if the database cannot say."""
@@ -204,24 +216,10 @@ class DatabaseCatalog:
         if len(found) > MAX_COUNTED or any(isinstance(value, bytes | dict | list) for value in found):
             return Counter()
         if not table.is_whole:
-            some = f"SELECT {_value(self.connection, column.sql, column.kind)} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
+            some = f"SELECT {_value(self.connection, column)} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
             grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
             found = Counter({value: max(1, rows) for value, rows in [*found.items(), *(self._asked(grouped) or ())]})
         return found if len(found) <= MAX_COUNTED else Counter()
-
-    def distinct(self, table: DatabaseTable, column: str, count: int, where: str = "") -> list[Any]:
-        """Return at most `count` different values of a column, of all rows or of those that meet a condition.
-
-        Of a large table, not all rows are looked at.
-        """
-        known = [] if where else table.columns[column].filled
-        if where or not table.is_whole:
-            name = table.columns[column].sql
-            more = f"{name} IS NOT NULL" + (f" AND {where}" if where else "")
-            some = f"SELECT {name} AS one FROM {table.sql} WHERE {more} LIMIT {MAX_ROWS}"
-            rows = self._asked(f"SELECT DISTINCT one FROM ({some}) AS sampled_rows") or []
-            known = [*known, *(row[0] for row in rows)]
-        return [*dict.fromkeys(known)][:count]
 
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
@@ -262,7 +260,7 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
                 progress(number, len(tables), table.full_name)
             if not table.problem:
                 _read_rows(connection, table, sampled)
-                table.key = table.key or (_unique(connection, inspector, table) if table.rows else ())
+                table.key = table.key or (_unique(inspector, table) if table.rows else ())
         policies = read_policies(connection, [relation(one.schema, one.name) for one in tables])
         for table in tables:
             if not (table.rows or table.problem):
@@ -320,7 +318,11 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
         if place[1] not in left_out:
             key = tuple((keys.get(place) or {}).get("constrained_columns") or [])
-            declared = tuple(filter(None, [_reference(one, columns) for one in references.get(place) or []]))
+            declared = tuple(
+                Reference(tuple(one["constrained_columns"]), one["referred_schema"], one["referred_table"],
+                          tuple(one["referred_columns"] or one["constrained_columns"]))
+                for one in references.get(place) or ()
+            )  # fmt: skip
             sql = ".".join(map(quote, filter(None, [schema, place[1]])))
             named = {one["name"]: _column(connection, one) for one in found}
             tables.append(DatabaseTable(schema, str(place[1]), key, named, declared, sql, 0))
@@ -402,25 +404,13 @@ def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
     return failure.said
 
 
-def _reference(declared: Any, columns: Mapping[Any, Sequence[Any]]) -> Reference | None:
-    """Return a foreign key with the names that the tables have: SQLite takes any case; None if it names no key."""
-    named, own = str(declared["referred_table"]), tuple(declared["constrained_columns"])
-    referred = tuple(declared["referred_columns"]) or own
-    for place, found in columns.items():
-        if place[0] == declared["referred_schema"] and str(place[1]).lower() == named.lower():
-            known = {one["name"].lower(): one["name"] for one in found}
-            named, referred = str(place[1]), tuple(known[name.lower()] for name in referred if name.lower() in known)
-    return Reference(own, declared["referred_schema"], named, referred) if len(referred) == len(own) else None
-
-
-def _unique(connection: Connection, inspector: Any, table: DatabaseTable) -> tuple[str, ...]:
-    """Return the columns of a unique index or constraint that have no NULL; () if there is none."""
+def _unique(inspector: Any, table: DatabaseTable) -> tuple[str, ...]:
+    """Return the columns of a unique index or constraint without NULL in the sample; () if there is none."""
     unique = [one for one in inspector.get_indexes(table.name, schema=table.schema) if one.get("unique")]
     unique += inspector.get_unique_constraints(table.name, schema=table.schema)
-    found = [tuple(one["column_names"]) for one in unique]
-    usable = sorted((names for names in found if names and {*names} <= table.columns.keys()), key=len)
-    unlike = (one for one in usable if all(_rows(connection, sql) == [] for sql in _against_key(table, one)))
-    return next(unlike, ())
+    filled = {name for name, one in table.columns.items() if None not in one.values}
+    found = (tuple(one["column_names"]) for one in unique)
+    return min((names for names in found if names and {*names} <= filled), key=len, default=())
 
 
 def _against_key(table: DatabaseTable, names: Sequence[str]) -> Iterator[str]:
@@ -433,7 +423,7 @@ def _against_key(table: DatabaseTable, names: Sequence[str]) -> Iterator[str]:
 def _read_rows(connection: Connection, table: DatabaseTable, sampled: int) -> None:
     """Count the rows of a table, and give its columns the values of a sample of them."""
     sqlite = connection.dialect.name == "sqlite"
-    read = {name: one.kind for name, one in table.columns.items() if one.kind != "other" or sqlite}
+    read = [name for name, one in table.columns.items() if one.kind != "other" or sqlite]
     rows: list[Any] = []
     try:
         rows = _sample(connection, table, read, sampled)
@@ -468,13 +458,13 @@ def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
     return kind
 
 
-def _sample(connection: Connection, table: DatabaseTable, kinds: dict[str, Kind], sampled: int) -> list[Any]:
+def _sample(connection: Connection, table: DatabaseTable, names: Sequence[str], sampled: int) -> list[Any]:
     """Count the rows of a table, and return some: from the beginning and the end of the key.
 
     They are the first ones if there is no key, and all if they are few, for which one statement is enough.
     """
-    columns = [_value(connection, table.columns[name].sql, kind) for name, kind in kinds.items()]
-    ordered = [table.columns[name].sql for name in table.key] if {*table.key} <= kinds.keys() else []
+    columns = [_value(connection, table.columns[name]) for name in names]
+    ordered = [table.columns[name].sql for name in table.key] if {*table.key} <= {*names} else []
     select = f"SELECT {', '.join(columns)} FROM {table.sql}"
     first = f"{select} ORDER BY {', '.join(ordered)}" if ordered else select
     rows = _rows(connection, f"{first} LIMIT {sampled + 1}") if columns else None
@@ -505,13 +495,19 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes) else len(str(value))
 
 
-def _value(connection: Connection, column: str, kind: Kind) -> str:
+def _value(connection: Connection, column: Column) -> str:
     """Return in SQL what is read of a column: of long values only the beginning."""
-    if connection.dialect.name == "postgresql" and kind in ("json", "text"):
-        return f"SUBSTR(CAST({column} AS TEXT), 1, {MAX_CHARS})"
-    if kind == "bool" and connection.dialect.name in ("mysql", "mariadb"):
-        return f"{column} + 0"  # a BIT is bytes
-    return f"SUBSTR({column}, 1, {MAX_CHARS})" if kind in ("text", "bytes") else column
+    if column.kind == "bool" and connection.dialect.name in ("mysql", "mariadb"):
+        return f"{column.sql} + 0"  # a BIT is bytes
+    told = column.kind in ("text", "bytes", "json")
+    return f"SUBSTR({_readable(connection, column)}, 1, {MAX_CHARS})" if told else column.sql
+
+
+def _readable(connection: Connection, column: Column) -> str:
+    """Return in SQL a text, an object or an array of a column, or its bytes."""
+    if connection.dialect.name != "postgresql" or column.kind == "bytes":
+        return column.sql
+    return f"CAST({f'TO_JSONB({column.sql})' if column.kind == 'json' else column.sql} AS TEXT)"
 
 
 def _try(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Sequence[Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.components.sources.secret_values import PLACE, UUID, looks_secret
@@ -19,7 +19,7 @@ from rag_index.first_run.schema.words import singular, words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.first_run.schema.catalog import DatabaseTable, Kind
+    from rag_index.first_run.schema.catalog import DatabaseTable
 
 Role = Literal[
     "prose", "name", "code", "choice", "flag", "time", "number", "locale", "secret", "personal", "other",
@@ -27,7 +27,6 @@ Role = Literal[
 """`name` are short texts with words, `code` short ones without, `choice` one of few values; programs read `other`."""
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
-NO_COLUMN = Column("", "", "other", True, ())
 MARKS = re.compile(r"[<&\[{*#`_|~>]")
 SENTENCE = re.compile(
     r"(?<![^\W\d_])(?<!['’-])(?:[^\W\d_]++(?:['’-][^\W\d_]++)*+[^\w\s]*+[^\S\n]++[^\w\s]*+){3,}[^\W\d_]++"
@@ -62,8 +61,7 @@ _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _FILE_BYTES = re.compile(
     rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
 )
-CALENDAR = re.compile(r"\s*BEGIN:V(?:CALENDAR|CARD|EVENT|TODO|JOURNAL)", re.IGNORECASE)
-"""iCalendar and vCard, which are read like files."""
+CALENDAR = re.compile(r"(?:b')?\s*BEGIN:V(?:CALENDAR|CARD|EVENT|TODO|JOURNAL)", re.IGNORECASE)
 _TEMPLATE = re.compile(
     r"[%$]\{[\w.]+\}|\{\{[#^/]? ?(?:\w+[._][\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php|##\w[\w.]*##"
     r"|\{[a-z]+\.\w+\}|\{[A-Z]+(?:_[A-Z]+)*\}|\[[A-Z]+(?:_[A-Z]+)+\]|%[A-Z_]{3,}%"
@@ -72,20 +70,18 @@ _TEMPLATE = re.compile(
 """A place in a text that a program fills in."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadColumn:
+@dataclass(frozen=True, eq=False)
+class ReadColumn(Column):
     """What is known of a column."""
 
-    name: str
-    role: Role
-    filled: float
+    role: Role = "other"
+    filled: float = 0
     """The share of rows that have a value."""
-    distinct: float
+    distinct: float = 0
     """The share of filled rows with a value of their own."""
     why: str = ""
     """Why no search reaches a column with text, to be read after its name."""
     form: str = "plain"
-    is_calendar: bool = False
     length: float = 0
     """The average length of its texts as people read them."""
     said: float = 0
@@ -93,27 +89,6 @@ class ReadColumn:
     readable: float = 0
     """The share of the characters that people read: the others are marks."""
     texts: tuple[str, ...] = ()
-    source: Column = NO_COLUMN
-
-    @property
-    def sql(self) -> str:
-        """Return the name as it stands in SQL."""
-        return self.source.sql
-
-    @property
-    def kind(self) -> Kind:
-        """Return the kind of its type."""
-        return self.source.kind
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """Return the values of the sampled rows."""
-        return self.source.values
-
-    @property
-    def given(self) -> list[Any]:
-        """Return the values that are neither NULL nor empty."""
-        return self.source.filled
 
     @property
     def is_strong(self) -> bool:
@@ -141,9 +116,10 @@ class ReadColumn:
 
 def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> ReadColumn:
     """Return what a column of a table, which is called so, holds."""
-    values = column.filled
-    distinct = len({*map(str, values)}) / max(1, len(values))
-    made = ReadColumn(column.name, "other", len(values) / max(1, len(column.values)), distinct, source=column)
+    values = column.given
+    distinct, filled = len({*map(str, values)}) / max(1, len(values)), len(values) / max(1, len(column.values))
+    facts = {one.name: getattr(column, one.name) for one in fields(Column)}
+    made = ReadColumn(**facts, filled=filled, distinct=distinct)
     if column.problem:
         return replace(made, why=column.problem)
     if is_named_like_a_secret(column.name):
@@ -154,9 +130,8 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
         return replace(made, role="prose", form=FILE, length=FILE_CHARS, said=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
-    begins = [one[:40].decode("latin-1") if isinstance(one, bytes) else str(one)[:40] for one in values[:20]]
-    if any(map(CALENDAR.match, begins)):
-        made, form = replace(made, is_calendar=True), FILE
+    if any(re.match(CALENDAR, str(one)[:40]) for one in values):
+        return replace(made, role="personal", texts=tuple(texts), why="has calendars, which may be private")
     if not texts:
         return made
     length, said = (sum(map(count, texts)) / len(texts) for count in (len, _characters_said))
@@ -164,8 +139,6 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
     readable = min(1.0, length * len(texts) / max(1, raw))
     made = replace(made, form=form, texts=tuple(texts), length=length, said=said, readable=readable)
     role, why = _guarded(made, values, table, noun)
-    if form == FILE and not role:
-        return replace(made, role="prose", said=length)
     return replace(made, role=role or _text_role(made, values), why=why)
 
 
@@ -177,11 +150,12 @@ def _personal_words(name: str, noun: Sequence[str]) -> frozenset[str]:
 
 def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) -> Role:
     """Return the role of a column that has no text."""
-    if personal and words(column.name)[-1] not in known.KEY_WORDS and column.kind != "bool":
+    names_rows = column.name in table.key or words(column.name)[-1] in known.KEY_WORDS
+    if personal and not names_rows and column.kind != "bool":
         return "personal"
-    zero_or_one = {*map(str, column.filled)} <= {"0", "1"} and column.filled and column.name not in table.key
+    zero_or_one = {*map(str, column.given)} <= {"0", "1"} and column.given
     if column.kind == "bool" or zero_or_one:
-        return "flag"
+        return "other" if names_rows else "flag"
     return "time" if column.kind == "time" else "number" if column.kind == "number" else "other"
 
 
@@ -205,12 +179,11 @@ def _format(text: str) -> str:
 
 
 def _texts(values: Sequence[Any], form: str) -> list[str]:
-    """Return the texts of the values. If nearly all values are no text, the column is none."""
+    """Return the texts of the values. If nearly all values are no text, or a few bytes, the column is none."""
     found = [value if form == "plain" and isinstance(value, str) else _read(value, form) for value in values]
-    refused = sum(text is None for text in found)
-    return (
-        [text.strip() for text in found if text and text.strip()] if refused <= known.NEARLY_ALL * len(values) else []
-    )
+    most = known.FEW if any(isinstance(value, bytes) for value in values) else known.NEARLY_ALL
+    refused = sum(text is None for text in found) > most * len(values)
+    return [] if refused else [text.strip() for text in found if text and text.strip()]
 
 
 def _read(value: Any, form: str) -> str | None:
@@ -218,12 +191,6 @@ def _read(value: Any, form: str) -> str | None:
         return read_text(value, form)
     except NotText:
         return None
-
-
-def is_readable(value: Any) -> bool:
-    """Return whether bytes are text, or a file with text."""
-    is_file = isinstance(value, bytes) and _FILE_BYTES.match(value)
-    return bool(is_file or (_read(value, "auto") or "").strip())
 
 
 def _characters_said(text: str) -> int:

@@ -49,11 +49,11 @@ class Plan:
     """What becomes of each table."""
 
     documents: dict[Table, list[Part]] = field(default_factory=dict)
-    threads: dict[Table, Relation] = field(default_factory=dict)
-    """Replies in the table of what they answer."""
     parts: dict[Table, list[Relation]] = field(default_factory=dict)
     titles: dict[Table, Relation] = field(default_factory=dict)
     """Translations of texts, with the way to their title in another table of translations."""
+    read: set[tuple[Table, str]] = field(default_factory=set)
+    """The columns that people read, and "" for each table that is joined."""
     out: dict[Table, str] = field(default_factory=dict)
     """Why a table is left out, to be read after its name."""
 
@@ -86,8 +86,6 @@ class _Planner:
         self._find_translations()
         for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
             self._choose_owner(one)
-        self._put_in_place_of_parents()
-        self._find_threads()
         self._choose_documents()
         self._leave_out_names()
         self._order()
@@ -152,7 +150,7 @@ class _Planner:
         named = bool(table.title) and (title is None or max(title.distinct, title.is_strong) >= known.HALF)
         named = named and not any(map(_answers, ways))
         extends = [one for one in ways if one.extends and not one.type_column]
-        extends = [one for one in extends if one.parent.title or one.parent.texts]
+        extends = [one for one in extends if one.parent.title or (one.parent.texts and not table.title)]
         large = 2 * known.MAX_NAME_CHARS
         typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > large)]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]
@@ -170,19 +168,6 @@ class _Planner:
         if found:
             self._plan.parts[table] = found
 
-    def _put_in_place_of_parents(self) -> None:
-        """Let what extends a row and names it stand in its place."""
-        for table, ways in [*self._plan.parts.items()]:
-            parent = ways[0].parent
-            kinds = {one.child for one in parent.children if one.extends and not one.is_pointer}
-            of_kinds = sum(one.rows for one in kinds) / max(1, parent.rows)
-            few = 2 * table.rows < parent.rows and abs(of_kinds - 1) > 1 - known.NEARLY_ALL
-            if ways[0].extends and table.title and not parent.title and parent not in self._wanted and not few:
-                del self._plan.parts[table]
-                self._plan.parts.pop(parent, None)
-                self._usable.discard(parent)
-                self._out[parent] = f"is in the documents of {table.name}"
-
     def _leave_out_copies(self) -> None:
         """Leave out tables of versions, and those that programs search in, if others have their texts, too; and those
         with one row for each of another one, whose text it holds with what else is said of it."""
@@ -194,16 +179,6 @@ class _Planner:
             elif is_of_copies(table) and any(_is_taken_from(table, one) for one in others):
                 self._out[table] = "has what was put away, by its name"
             self._usable -= self._out.keys()
-
-    def _find_threads(self) -> None:
-        """Find replies that are in the table of what they answer."""
-        for table in self._usable:
-            own = next((one for one in table.parents if one.parent is table and len(one.pairs) == 1), None)
-            if own is None or not table.prose or table.title or own.is_pointer:
-                continue
-            above = {str(key): str(up) for up, key in table.source.rows_of(*own.pairs[0]) if up not in (None, "", 0)}
-            if above and not {*above} & {*above.values()}:
-                self._plan.threads[table] = own
 
     def _choose_documents(self) -> None:
         """Make all other tables documents, and give each its parts."""
@@ -227,8 +202,6 @@ class _Planner:
                 for one in ways:
                     ups = [up for up in parts.get(one.parent, ()) if up.parent is root and not up.type_column]
                     found += [Part(one, up=up) for up in ups]
-            if root in self._plan.threads:
-                found.append(Part(self._plan.threads[root]))
             found += self._linked(root, linked)
             documents[root] = found
         for table in [one for one in linked if one in documents and not one.title and one not in self._wanted]:
@@ -269,11 +242,10 @@ class _Planner:
             own = own or any(one.far and one.relation.gives_values for one in parts)
             few = table.is_label or table.rows < known.MIN_ROWS or table.repeats
             few = few or (table.told < 2 and not table.written and not table.is_people)
-            facts = self._speaks and not table.written and any(map(_adds_facts, table.parents))
             busy = table.written or table.is_people or table.is_used
             idle = self._speaks and table.told <= known.MANY_TOLD and not busy
             nothing = not (table.chars or own) and not any(one.table.prose or one.table.title for one in parts)
-            alone = table.said < known.LITTLE and not own and (few or self._is_brought(table) or idle or facts)
+            alone = table.said < known.LITTLE and not own and (few or self._is_brought(table) or idle)
             if table not in self._wanted and (nothing or alone):
                 self._out[table] = "has names alone"
                 del self._plan.documents[table]
@@ -323,11 +295,6 @@ def _for_few(table: Table) -> str:
     alone = "message" in named and all(one.parent.is_label and one.parent.title for one in others)
     sent = sent or joined or (alone and any(not known.WRITERS & columns[name] for name in persons))
     return "has messages between persons" if (rooms | known.REPLIES) & named and sent else ""
-
-
-def _adds_facts(one: Relation) -> bool:
-    """Return whether rows are many for each row that says more than they do: its measurements, its steps."""
-    return one.is_crowd and bool(one.parent.title) and one.parent.said >= known.LITTLE and not one.writes
 
 
 def _says_what_others_say(table: Table, others: Sequence[Table]) -> bool:

@@ -35,8 +35,8 @@ STATE_LABELS = known.STATES | known.BROUGHT | {"priority", "severity", "kind"}
 class _Rows:
     """Rows that are documents or parts, as their settings come together."""
 
-    def __init__(self, table: Table, schema: str | None) -> None:
-        self.table, self.schema, self.taken = table, schema, {*table.columns}
+    def __init__(self, table: Table, schema: str | None, plan: Plan) -> None:
+        self.table, self.schema, self.plan, self.taken = table, schema, plan, {*table.columns}
         self.text: list[str] = []
         self.format: dict[str, str] = {}
         self.joins: dict[str, dict[str, Any]] = {}
@@ -55,6 +55,7 @@ class _Rows:
         names = [f"{through}.{column}" if through else column for column in columns]
         for name, column in zip(names, columns, strict=True):
             found = table.columns[column]
+            self.plan.read.add((table, column))
             self.samples += found.texts[:30]
             self.format |= {name: found.form} if found.form != "plain" else {}
         return names
@@ -74,6 +75,7 @@ class _Rows:
         on = {there: f"{through}.{here}" if through else here for here, there in relation.pairs}
         self.joins[name] = {**self.place(parent), "on": on["id"] if [*on] == ["id"] else on, **more}
         self.joined.add(parent)
+        self.plan.read.add((parent, ""))
         return name
 
     def add_labels(self, skip: Table | None = None) -> None:
@@ -136,9 +138,9 @@ class IndexMaker:
     """Makes the settings of one index."""
 
     def __init__(self, table: Table, plan: Plan, taken: set[str]) -> None:
-        self._table, self._parts, self._thread = table, plan.documents[table], plan.threads.get(table)
+        self._table, self._parts = table, plan.documents[table]
         self._titled = plan.titles.get(table)
-        self._rows = _Rows(table, table.source.schema)
+        self._rows = _Rows(table, table.source.schema, plan)
         self._taken = taken
         self.reasons: dict[str, str] = {}
 
@@ -158,8 +160,7 @@ class IndexMaker:
             "title": title, "text": rows.text, "format": rows.format, "joins": rows.joins, "parts": parts,
             **self._filters(parts), **self._language(),
         }  # fmt: skip
-        thread = [] if self._thread is None else [_answers_none(self._thread)]
-        settings |= rows.where(table.conditions, *thread)
+        settings |= rows.where(table.conditions)
         self._note(table.conditions, settings)
         made = {key: settings[key] for key in ORDER if settings.get(key) or key == "payload"}
         return ProposedIndex(self._name(), table.name, made, self.reasons, self._age())
@@ -227,7 +228,7 @@ class IndexMaker:
     def _part(self, one: Part, used: set[str]) -> dict[str, Any] | None:
         """Return the settings of a part; None if it has nothing to read."""
         child, far = one.table, one.far
-        rows = _Rows(child, self._table.source.schema)
+        rows = _Rows(child, self._table.source.schema, self._rows.plan)
         on = dict(one.relation.pairs)
         conditions = [c for c in child.conditions if c.through is None or c.through not in (one.relation, one.up, far)]
         text: str | list[str]
@@ -287,13 +288,6 @@ class IndexMaker:
         free = [name for name in table.key if name not in on]
         found = [*(places or times)[:1], *free]
         return {"order_by": one_or_all(list(dict.fromkeys(found)))} if found else {}
-
-
-def _answers_none(thread: Relation) -> str:
-    """Return the condition that leaves out replies: they are parts of what they answer."""
-    column = thread.child.columns[thread.column]
-    nothing = {"number": "0", "text": "''"}.get(column.kind)
-    return f"COALESCE({column.sql}, {nothing}) = {nothing}" if nothing else f"{column.sql} IS NULL"
 
 
 def one_or_all(names: Sequence[str]) -> str | list[str]:

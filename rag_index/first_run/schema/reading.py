@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog
     from rag_index.first_run.schema.columns import ReadColumn
 
-_COLUMNS = re.compile(r"\{([^{}]+)\}")
-Shown = set[tuple[str | None, str, str]]
-
 
 def propose(catalog: DatabaseCatalog, choices: Choices | None = None) -> Proposal:
     """Return what becomes of each table of a database, and the indexes that follow, as far as a person did not choose.
@@ -43,7 +39,7 @@ class _Reading:
     def __init__(self, catalog: DatabaseCatalog, choices: Choices) -> None:
         self._catalog, self._choices = catalog, choices
         tables = read_tables(catalog)
-        self._check(tables)
+        self._resolve(tables)
         left = [one for one in tables if is_named(one, choices.exclude) and not is_named(one, choices.include)]
         self._excluded, self.tables = left, [one for one in tables if one not in left]
         for table in self.tables:
@@ -63,32 +59,34 @@ class _Reading:
 
     # --- Answers ---
 
-    def _check(self, tables: Sequence[Table]) -> None:
-        """Raise SettingsError if a choice names what is not there."""
-        names = [one.name for one in tables]
-        columns = [f"{one.name}.{name}" for one in tables for name in one.columns]
-        columns += [f"{one.source.name}.{name}" for one in tables for name in one.columns if one.source.schema]
-        lower = {*map(str.lower, columns)}
+    def _resolve(self, tables: Sequence[Table]) -> None:
+        """Keep the choices by table and column. Raise SettingsError if one names what is not there."""
         for pattern in (*self._choices.include, *self._choices.exclude):
             if not any(is_named(one, [pattern]) for one in tables):
-                raise SettingsError(f"there is no table {pattern}: {_near(pattern, names)}")
-        hidden = [_split(one)[0] if one.lower() not in lower else one for one in self._choices.hide]
-        for column in (*self._choices.show, *hidden, *self._choices.uses):
-            if column.lower() not in lower:
-                raise SettingsError(f"there is no column {column}, as TABLE.COLUMN: {_near(column, columns)}")
+                raise SettingsError(f"there is no table {pattern}: {_near(pattern, [one.name for one in tables])}")
+        names = {f"{one.source.name}.{name}": (one, name) for one in tables for name in one.columns}
+        names |= {f"{one.name}.{name}": (one, name) for one in tables for name in one.columns}
+        places = {name.lower(): place for name, place in names.items()}
 
-    def _chosen(self, table: Table, column: str, among: Sequence[str]) -> list[str]:
-        """Return those of some answers that are about a column."""
-        names = {f"{table.name}.{column}".lower(), f"{table.source.name}.{column}".lower()}
-        return [one for one in among if one.lower() in names or _split(one)[0].lower() in names]
+        def place(name: str) -> tuple[Table, str]:
+            if name.lower() not in places:
+                raise SettingsError(f"there is no column {name}, as TABLE.COLUMN: {_near(name, [*names])}")
+            return places[name.lower()]
+
+        self._show = {place(one) for one in self._choices.show}
+        self._uses = {place(one): use for one, use in self._choices.uses.items()}
+        self._hide: dict[tuple[Table, str], list[str]] = {}
+        for one in self._choices.hide:
+            name, mark, value = (one, "", "") if one.lower() in places else one.partition("=")
+            self._hide.setdefault(place(name), []).extend([value] if mark else [])
 
     def _use_columns(self, table: Table) -> None:
         """Give columns the role that a person chose."""
         for name, one in table.columns.items():
-            use = next((use for key, use in self._choices.uses.items() if self._chosen(table, name, [key])), "")
-            if self._chosen(table, name, self._choices.show) and one.role in ("secret", "personal", "other", "code"):
+            use = self._uses.get((table, name), "")
+            if (table, name) in self._show and one.role in ("secret", "personal", "other", "code"):
                 use = "text"
-            if any("=" not in said for said in self._chosen(table, name, self._choices.hide)) and one.is_text:
+            if self._hide.get((table, name)) == [] and one.is_text:
                 use = "out"
             if use == "out":
                 table.columns[name] = replace(one, role="other", why=CHOSEN)
@@ -104,17 +102,12 @@ class _Reading:
 
     def _answered(self, rules: Sequence[Rule]) -> list[Rule]:
         """Return the rules with those that a person answered in the place of what was found."""
-        found = [one for one in rules if not self._chosen(one.table, one.column, self._choices.show)]
-        self._said = {one.place for one in rules if self._chosen(one.table, one.column, self._choices.hide)}
-        columns = [(table, column) for table in self.tables for column in table.columns.values()]
-        for table, column in columns if self._choices.hide else ():
-            said = [_split(one)[1] for one in self._chosen(table, column.name, self._choices.hide)]
-            values = [value for value in said if value is not None]
-            place = f"{table.name}.{column.name}"
-            if said and column.why != CHOSEN and (values or not any(one.place == place for one in found)):
-                found = [one for one in found if one.place != place]
-                found.append(answered(self._catalog, table, column, values))
-                self._said.add(place)
+        found = [one for one in rules if (one.table, one.column) not in self._show]
+        for (table, name), values in self._hide.items():
+            others = [one for one in found if (one.table, one.column) != (table, name)]
+            column = table.columns[name]
+            if table in self.tables and column.why != CHOSEN and (values or len(others) == len(found)):
+                found = [*others, answered(self._catalog, table, column, values)]
         return found
 
     # --- What is left out together ---
@@ -131,7 +124,7 @@ class _Reading:
         for table in self._read:
             left = known.FEW * max(table.rows, known.MAX_TEXTS)
             roots = {*self._roots.get(table, ())} - {table}
-            some = [one for one in self._rules if one.is_open and one.place not in self._said]
+            some = [one for one in self._rules if one.is_open and (one.table, one.column) not in self._hide]
             some = [one for one in some if table in self._lost[one] and not self._lost[one].keys() & roots]
             for rule in sorted(some, key=lambda one: self._lost[one][table]):
                 left -= max(0, self._lost[rule][table])
@@ -139,7 +132,7 @@ class _Reading:
                     yield rule
 
     def _state(self, rule: Rule) -> Literal["known", "open", "asked", "answered"]:
-        if rule.place in self._said:
+        if (rule.table, rule.column) in self._hide:
             return "answered"
         return "asked" if rule in self._asked else "open" if rule.is_open else "known"
 
@@ -161,8 +154,7 @@ class _Reading:
         """Return what becomes of each table, and the indexes."""
         made, taken = self._plan, set[str]()
         indexes = {table: IndexMaker(table, made, taken).made() for table in made.documents}
-        shown = {place for one in indexes.values() for place in _shown(one.settings)}
-        uses = [self._use(one, indexes, shown) for one in self.tables]
+        uses = [self._use(one, indexes) for one in self.tables]
         for one in self._excluded:
             chars = sum(self._chars(one).values())
             uses.append(TableUse(one.name, one.rows, chars, one.source.counted, "out", why=CHOSEN))
@@ -182,12 +174,11 @@ class _Reading:
             notes += [f"{index.name}: {note}" for note in policies.notes()]
         return [*warnings, *notes]
 
-    def _use(self, table: Table, indexes: Mapping[Table, ProposedIndex], shown: Shown) -> TableUse:
+    def _use(self, table: Table, indexes: Mapping[Table, ProposedIndex]) -> TableUse:
         """Return what becomes of a table, with its numbers."""
         chars, made = self._chars(table), self._plan
-        place = (table.source.schema, table.source.name)
-        reached = [name for name in chars if (*place, name) in shown]
-        becomes, of = self._role(table, shown)
+        reached = [name for name in chars if (table, name) in made.read]
+        becomes, of = self._role(table)
         told = table.conditions if becomes in ("document", "part") else []
         lost = self._rows(table, f"({' AND '.join(one.sql for one in told)}) IS NOT TRUE") if told else 0
         share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
@@ -211,7 +202,7 @@ class _Reading:
         counted = self._catalog.chars(table.source, [*texts]) if texts and table.rows else {}
         return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
 
-    def _role(self, table: Table, shown: Shown) -> tuple[Any, tuple[str, ...]]:
+    def _role(self, table: Table) -> tuple[Any, tuple[str, ...]]:
         documents = self._plan.documents
         if table in documents:
             return "document", ()
@@ -220,8 +211,7 @@ class _Reading:
             return "part", tuple(dict.fromkeys(of))
         named = [one.child.name for one in table.children if one.child in documents]
         named += [root for root, part in parts if part.far and part.far.parent is table]
-        is_label = (table.source.schema, table.source.name, "") in shown
-        return ("label", tuple(dict.fromkeys(named))) if is_label else ("out", ())
+        return ("label", tuple(dict.fromkeys(named))) if (table, "") in self._plan.read else ("out", ())
 
     def _rows(self, table: Table, condition: str) -> int:
         found = self._catalog.rows_that(table.source, condition)
@@ -237,12 +227,6 @@ class _Reading:
         return LeftOut(table.name, name, why, chars)
 
 
-def _split(answer: str) -> tuple[str, str | None]:
-    """Return the column and the value of an answer such as `comment.state=held`."""
-    place, mark, value = answer.partition("=")
-    return place, value if mark else None
-
-
 def _near(name: str, names: Sequence[str]) -> str:
     return ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
 
@@ -250,20 +234,3 @@ def _near(name: str, names: Sequence[str]) -> str:
 def _is_readable(one: ReadColumn) -> bool:
     """Return whether people can read a column, whether they may or not."""
     return one.role in ("prose", "name", "personal") or (one.role == "other" and bool(one.why))
-
-
-def _shown(place: Mapping[str, Any], schema: str | None = None) -> Iterator[tuple[str | None, str, str]]:
-    """Yield the columns whose text an index or a part of it shows, and joined tables without: schema, table, column."""
-    schema, joins = place.get("schema", schema), place.get("joins", {})
-    text, title = place.get("text", []), place.get("title", "")
-    names = [*text] if isinstance(text, list) else [text]
-    for name in [found for one in (*names, title) for found in _COLUMNS.findall(one) or [one] if found]:
-        through, dot, column = name.partition(".")
-        at = joins.get(through, place) if dot else place
-        found = at.get("schema", schema), at["table"], column if at is not place else name
-        yield from {found, (None, *found[1:])}
-    for join in joins.values():
-        yield join.get("schema", schema), join["table"], ""
-        yield None, join["table"], ""
-    for part in place.get("parts", ()):
-        yield from _shown(part, schema)

@@ -7,7 +7,7 @@ has the same by chance.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.secret_values import UUID
@@ -25,8 +25,6 @@ def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
     finder = _Finder(catalog, tables)
     for table in tables:
         table.parents = finder.parents_of(table)
-    for one in finder.pointers():
-        one.child.parents.append(one)
     for table in tables:
         for one in table.parents:
             one.parent.children.append(one)
@@ -40,7 +38,6 @@ class _Finder:
         self._tables = tables
         self._keyed = [one for one in tables if len(one.key) == 1 and one.rows]
         self._random = [one for one in self._keyed if is_random(one.columns[one.key[0]].given)]
-        self._composite = [one for one in tables if len(one.key) > 1 and one.rows]
         self._by_name: dict[Any, list[Table]] = {}
         """Tables with keys by the last word of what they are called, all of it, and the words of their keys."""
         for one in self._keyed:
@@ -58,28 +55,14 @@ class _Finder:
         done = {column for one in found for column, _ in one.pairs}
         if not table.rows:
             return found
-        found += [one for one in self._by_several(table) if not {column for column, _ in one.pairs} <= done]
         for column in table.columns.values():
             if column.name not in done and [column.name] != table.key:
                 found += self._of_column(table, column)
         for type_column in [*table.columns]:
-            typed = self._typed(table, type_column, found, done)
+            typed = [*self._typed(table, type_column, found, done)]
             replaced = {one.column for one in typed}
             found = [one for one in found if one.column not in replaced] + typed
         return found + self._one_each(table, found)
-
-    def pointers(self) -> list[Relation]:
-        """Return what names the newest version of a row, such as `page_latest` a revision that belongs to the page."""
-        found = []
-        for version in [one for one in self._keyed if known.VERSIONS & {one.noun[-1]}]:
-            for owner in dict.fromkeys(one.parent for one in version.parents if one.parent is not version):
-                related = {column for one in owner.parents for column, _ in one.pairs}
-                for column in owner.columns.values():
-                    values = [value for value in column.given if value not in NOTHING]
-                    newest = known.POINTERS & {*words(column.name)} and column.name not in related
-                    if newest and self._found(values, version) >= known.MIN_FOUND:
-                        found.append(Relation(owner, version, ((column.name, version.key[0]),)))
-        return found
 
     def _declared(self, table: Table) -> list[Relation]:
         found = []
@@ -87,8 +70,10 @@ class _Finder:
             named = [parent for parent in self._tables if parent.source.name.lower() == one.table.lower()]
             named = [parent for parent in named if parent.source.schema == one.schema] or named
             filled = table.columns[one.columns[0]].filled if table.rows else 1.0
-            pairs = tuple(zip(one.columns, one.referred, strict=True))
-            found += [Relation(table, parent, pairs, filled) for parent in named[:1] if filled]
+            for parent in named[:1] if filled else ():
+                called = {name.lower(): name for name in parent.columns}  # SQLite takes any case
+                pairs = tuple(zip(one.columns, (called.get(name.lower(), "") for name in one.referred), strict=False))
+                found += [Relation(table, parent, pairs, filled)] if all(there for _, there in pairs) else []
         return found
 
     def _found(self, values: Sequence[Any], parent: Table) -> float:
@@ -141,61 +126,30 @@ class _Finder:
             found += sorted((one for one in self._keyed if one.is_people), key=lambda one: not one.is_accounts)
         return found
 
-    def _by_several(self, table: Table) -> list[Relation]:
-        """Return the tables whose keys of several columns a table has under the same names."""
-        for one in sorted(self._composite, key=lambda one: -len(one.key)):
-            if one is not table and {*one.key} <= table.columns.keys() and {*table.key} != {*one.key}:
-                some = [[value for value in table.columns[name].values if value is not None] for name in one.key]
-                pairs = zip(one.key, some, strict=True)
-                if all(self._catalog.share_found(few, one.source, key) >= known.MIN_FOUND for key, few in pairs):
-                    return [Relation(table, one, tuple((name, name) for name in one.key))]
-        return []
-
-    def _typed(self, table: Table, column: str, found: Sequence[Relation], done: set[str]) -> list[Relation]:
-        """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
+    def _typed(self, table: Table, column: str, found: Sequence[Relation], done: set[str]) -> Iterator[Relation]:
+        """Yield the relations of columns such as `about_type` and `about_id`, one for each type."""
         named = words(column)
         ends = max((one for one in known.TYPE_WORDS if named[-1].endswith(one)), key=len, default="")  # `ptable`
-        if not ends and not (known.TYPE_WORDS & {*named} and any(one.column == column for one in found)):
-            return []
-        kinds = self._catalog.distinct(table.source, column, 2 * known.MAX_VALUES)
-        kinds = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
+        kinds = self._catalog.counts(table.source, table.columns[column]) if ends else {}
+        texts = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
+        if self._catalog.is_mysql:  # a backslash says something else there
+            texts = [kind for kind in texts if chr(92) not in str(kind)]
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
         stem |= {named[-1].removesuffix(ends)} - {"", named[-1]}
         named_by = {one.column for one in found if not known.GENERIC & {*words(one.column)}} if not stem else set()
         free = [(name, words(name)) for name in table.columns if name not in (column, *done, *named_by)]
-        free = [(name, last) for name, last in free if [name] != table.key]
         free = [one for one in free if one[1][-1] in known.KEY_WORDS | {"name"} or one[1][-1].endswith("id")]
-        near = [one for one in free if not stem or any(word.startswith((*stem,)) for word in one[1])]
-        near = near or [one for one in free if not stem - {"content", "object"}]
-        if not 0 < len(kinds) <= known.MAX_VALUES or not near:
-            return []
-        called = self._called(column, found)
-        return [one for kind in kinds for one in self._of_type(table, column, kind, called(kind), near[0][0])]
-
-    def _called(self, column: str, found: Sequence[Relation]) -> Any:
-        """Return a function with the texts that a type is called by: itself, or those of the row that it names."""
-        row = next((one for one in found if one.column == column and one.parent.source.is_whole), None)
-        if row is None:
-            return lambda kind: [str(kind)]
-        lines = row.parent.source.rows_of(row.pairs[0][1], *row.parent.columns)
-        known_rows = {key: [text for text in line if isinstance(text, str)] for key, *line in lines}
-        return lambda kind: [*known_rows.get(kind, ()), " ".join(known_rows.get(kind, ())[:2])]
-
-    def _of_type(self, table: Table, column: str, kind: Any, texts: Sequence[str], other: str) -> list[Relation]:
-        """Return the relation for one type: to the table that is called so, if the ids are its keys."""
-        ids: list[Any] | None = None
-        for text in texts:
-            called = tuple(singular(word) for word in words(re.split(r"[\\.:]", text)[-1])) if text.strip() else ()
-            some = [*self._by_noun.get(called, ()), *self._by_noun.get(called[-1:], ())] if called else []
-            for parent in sorted(dict.fromkeys(some), key=lambda one: (one.noun != called, len(one.noun))):
-                if parent is table or len(parent.key) != 1:
-                    continue
-                made = Relation(table, parent, ((other, parent.key[0]),), 1.0, column, kind)
-                if ids is None:
-                    ids = self._catalog.distinct(table.source, other, 60, made.where)
-                if ids and self._found(ids, parent) >= known.MIN_FOUND:
-                    return [made]
-        return []
+        near = [name for name, named in free if not stem or any(word.startswith((*stem,)) for word in named)]
+        near = near or [name for name, _ in free if not stem - {"content", "object"}]
+        near = [name for name in near if [name] != table.key]
+        for kind in texts if near and len(texts) <= known.MAX_VALUES else ():
+            ids = [one for said, one in table.source.rows_of(column, near[0]) if said == kind and one is not None]
+            called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
+            some = {one for name in (called, called[-1:]) for one in self._by_noun.get(name, ())} - {table}
+            for parent in sorted(some, key=lambda one: (one.noun != called, len(one.noun), one.name)):
+                if len(parent.key) == 1 and self._found(ids, parent) >= known.MIN_FOUND:
+                    yield Relation(table, parent, ((near[0], parent.key[0]),), 1.0, column, kind)
+                    break
 
     def _one_each(self, table: Table, found: Sequence[Relation]) -> list[Relation]:
         """Return the larger table of which each row has at most one here: its key is the other's."""

@@ -267,17 +267,12 @@ class Table:
         return False
 
     @cached_property
-    def is_extended(self) -> bool:
-        """Return whether another table has a text for each row."""
-        return any(one.extends and one.child.prose for one in self.children)
-
-    @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
         named = sum(self.columns[name].length for name in self.title_columns) > known.MAX_CODE_CHARS
         if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it
-        if self.is_extended or any(one.extends and one.parent.prose for one in self.parents):
+        if any(one.extends and one.parent.prose for one in self.parents):
             return False  # its text is there
         many = any(one.child.rows > known.CROWD * self.rows for one in self.children)
         small = self.rows <= known.MAX_CHOICES or many
@@ -336,13 +331,13 @@ class Table:
             return "is a log of programs"
         if any(is_template(self.columns[name]) for name in self.prose[:1]):
             return "has templates that programs fill in"
-        if title and not first and names_for_programs(title) and not self.is_extended:
+        if title and not first and names_for_programs(title):
             return "has names that programs give"
         slugs = [one for one in self.columns.values() if min(one.distinct, one.filled) >= known.NEARLY_ALL]
         slugs = [one for one in slugs if one.role in ("name", "code", "other") and names_for_programs(one)]
         slugs = [one for one in slugs if not self._is_address(one)]
         used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
-        if slugs and not (used or self.is_extended) and self.said < known.PROSE:
+        if slugs and not used and self.said < known.PROSE:
             return "came with the application: programs know its rows by a name"
         return ""
 
@@ -366,7 +361,8 @@ def read_tables(catalog: DatabaseCatalog) -> list[Table]:
         called = name[1:] if name[0] == prefix and len(name) > 1 else name
         noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
         columns = {column.name: read_column(column, one, noun) for column in one.columns.values()}
-        table = Table(one, noun, columns, [*one.key])
+        is_key = all(one.columns[name].kind != "json" for name in one.key)  # no array can be compared with one
+        table = Table(one, noun, columns, [*one.key] if is_key else [])
         table.key = _random_of_key(catalog, table) or table.key or _key_by_values(catalog, table)
         tables.append(table)
     return tables
@@ -390,21 +386,14 @@ def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
 
 
 def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
-    """Return the fewest columns by whose values rows differ, the likeliest first; [] if there are none."""
+    """Return the likeliest column by whose values rows differ; [] if there is none."""
     short = [one for one in table.columns.values() if one.role not in ("prose", "flag", "secret") and one.filled == 1]
     short = [one for one in short if one.kind in ("number", "text", "id", "time", "other")]
     short.sort(key=lambda one: (not known.KEY_WORDS & {*words(one.name)}, one.role == "time", -one.distinct))
     for one in short:
         if one.distinct == 1 and catalog.is_key(table.source, [one.name]):
             return [one.name]
-    chosen = [one.name for one in short[: known.MANY_TOLD]]
-    if len(chosen) < 2 or not catalog.is_key(table.source, chosen):
-        return []
-    for name in reversed(chosen):
-        fewer = [one for one in chosen if one != name]
-        if len(fewer) > 1 and catalog.is_key(table.source, fewer):
-            chosen = fewer
-    return chosen
+    return []
 
 
 def _are_headings(texts: Sequence[str]) -> bool:

@@ -18,7 +18,6 @@ from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.catalog import literal
-from rag_index.first_run.schema.columns import is_readable
 from rag_index.first_run.schema.tables import NOTHING, Rule, Table, listed
 from rag_index.first_run.schema.words import singular, words
 
@@ -122,7 +121,7 @@ class _Look:
     @cached_property
     def counts(self) -> Counter[Any]:
         """Return the rows of each value, of all rows if they can be counted; nothing if there are many values."""
-        return self.catalog.counts(self.table.source, self.column.source)
+        return self.catalog.counts(self.table.source, self.column)
 
     def share(self, values: Iterable[Any]) -> float:
         """Return the share of the rows that have one of these values."""
@@ -137,16 +136,15 @@ class _Look:
     def unset(self) -> str:
         """Return in SQL that a row has no value, or no yes."""
         empty = {"number": "0", "bool": "false", "text": "''", "time": "''" * ("" in self.column.values)}
-        nothing = None if self.column.source.is_enum else empty.get(self.kind)
-        if self.kind in ("number", "bool") and not self.column.source.nullable:
+        nothing = None if self.column.is_enum else empty.get(self.kind)
+        if self.kind in ("number", "bool") and not self.column.nullable:
             return f"{self.sql} = {nothing}"
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
     @property
     def as_text(self) -> str:
         """Return the column in SQL so that it can be compared with a text."""
-        cast = "TEXT" if self.catalog.connection.dialect.name in ("sqlite", "postgresql") else "CHAR"
-        return f"CAST({self.sql} AS {cast})" if self.kind in ("json", "bytes", "id", "other") else self.sql
+        return self.catalog.as_text(self.column)
 
     @cached_property
     def labels(self) -> dict[Any, str]:
@@ -224,8 +222,7 @@ def find_rules(catalog: DatabaseCatalog, tables: Sequence[Table]) -> list[Rule]:
             # a flag that is the same in all rows of a label's table says nothing of what carries it
             if made and not (table.is_label and catalog.rows_that(table.source, made.sql) == 0):
                 found.append(made)
-        found += [*_called_hidden(table), *_calendar(table, catalog), *_pictures(table), *_older_versions(table)]
-        found += _beside(catalog, table)
+        found += [*_called_hidden(table), *_older_versions(catalog, table), *_beside(catalog, table)]
     return found
 
 
@@ -267,14 +264,10 @@ def _flag(look: _Look) -> Rule | None:
     weak = not (_SURE | known.BANNED) & {*_parts(look.named)}
     if weak and look.share(yes if hidden else [*no, None]) > known.HALF:
         return None  # whether a thing is in use: such rows are looked for all the same
-    if not hidden and not yes and not known.SHOW & {*look.named}:
-        return None  # what nobody set
     one = {"bool": "true", "number": "1"}.get(look.kind)
     if hidden:
         made = look.rule(look.unset, "is yes", yes) if one else look.among(yes or ["1", "Y", "true"])
         return replace(made, says=f"{look.column.name} is yes", reaches="search" not in look.name)
-    if look.kind == "number" and yes and 1 not in yes:
-        return None
     sql = f"{look.sql} = {one}" if one else f"{look.sql} IN ({listed(yes or ['1'])})"
     return replace(look.rule(sql, "is no", [*no, None]), reaches=bool(yes))
 
@@ -348,9 +341,7 @@ def _state(look: _Look) -> Rule | None:
         return look.only(public) if public else look.among([*hidden, *held])
     if public and not known.WORK & noun:
         return look.only(public)
-    others = [one for one in look.table.columns.values() if (known.STATES | known.SECRECY) & {one.last_word}]
-    published = any(hides(text, look.table.noun) is False for one in others for text in {*one.texts} - {*values})
-    return look.among(hidden) if hidden and not (published and look.share(hidden) > known.HALF) else None
+    return look.among(hidden) if hidden else None
 
 
 def _json(look: _Look) -> Rule | None:
@@ -374,8 +365,7 @@ def _minority(look: _Look) -> Rule | None:
     codes of rooms: all but the most common value are left out."""
     named = {*look.named[-2:]} - {"level", "code", "type", "id"}
     secret = {look.named[-1], *named} & known.SECRECY
-    short = all(len(str(one)) <= 2 for one in look.counts)
-    rooms = known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]} and short
+    rooms = known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]}
     if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
         return None
     usual = [look.counts.most_common(1)[0][0]]
@@ -396,7 +386,7 @@ def _exception(look: _Look) -> Rule | None:
     """Return the open rule of a column with a value that nearly all rows have: the others are left out."""
     column, noun, ways = look.column, {*look.table.noun}, look.ways
     labels = [one for one in ways if one.parent is not look.table and not one.parent.is_people and not one.parent.prose]
-    about: frozenset[str] = known.SHOWN | known.WRITERS | known.PERSONAL | known.MIME | known.CODE_NAMES | known.ORDERS
+    about: frozenset[str] = known.SHOWN | known.WRITERS | known.PERSONAL | known.CODE_NAMES | known.ORDERS
     about |= (known.REPLIES - noun) | (known.BROUGHT - known.GROUPS - known.STATES)
     if (about & look.name and not known.HELD & look.name) or look.named[-1] in known.SAID or look.table.is_people:
         return None
@@ -448,67 +438,39 @@ def answered(catalog: DatabaseCatalog, table: Table, column: ReadColumn, values:
 # --- What rows and tables beside it say ---
 
 
-def _older_versions(table: Table) -> Iterator[Rule]:
-    """Yield the rule that leaves out versions of a row to which the row itself does not point as its newest."""
-    owners = {one.parent for one in table.parents if not one.is_pointer}
-    for one in table.children if known.VERSIONS & {table.noun[-1]} else ():
-        if one.is_pointer and len(one.pairs) == 1 and one.child in owners:
-            (pointer, key), owner = one.pairs[0], one.child
-            named, sql = owner.columns[pointer].sql, table.columns[key].sql
-            newest = f"{sql} IN (SELECT {named} FROM {owner.source.sql} WHERE {named} IS NOT NULL)"
-            yield Rule(table, key, newest, f"it is no newest version, as {owner.source.name}.{pointer} says")
+def _older_versions(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
+    """Yield the rule that leaves out versions to which the row that has them does not point as its newest."""
+    for owner in {one.parent for one in table.parents if known.VERSIONS & {table.noun[-1]} and len(table.key) == 1}:
+        for column in owner.columns.values():
+            named = [value for value in column.given if value not in NOTHING]
+            newest = owner is not table and bool(named) and known.POINTERS & {*words(column.name)}
+            if newest and catalog.share_found(named, table.source, table.key[0]) >= known.MIN_FOUND:
+                some = f"SELECT {column.sql} FROM {owner.source.sql} WHERE {column.sql} IS NOT NULL"
+                says = f"it is no newest version, as {owner.source.name}.{column.name} says"
+                yield Rule(table, table.key[0], f"{table.columns[table.key[0]].sql} IN ({some})", says)
 
 
 def _called_hidden(table: Table) -> Iterator[Rule]:
     """Yield the rules that leave out labels and folders that are called so, and names of secrets with values."""
-
-    def leave_out(column: ReadColumn, values: Sequence[Any], says: str) -> Rule:
-        return Rule(table, column.name, f"COALESCE({column.sql}, '') NOT IN ({listed(values)})", says)
-
     few = table.children and table.rows <= known.MAX_CHOICES and not table.is_people and table.source.is_whole
-    column = table.columns.get(table.title) if few else None
-    if column is not None:
-        named = [name for name in dict.fromkeys(column.given) if isinstance(name, str)]
+    title, out = table.columns.get(table.title) if few else None, dict[str, list[Any]]()
+    if title is not None:
+        named = [name for name in dict.fromkeys(title.given) if isinstance(name, str)]
         hidden = [one for one in named if hides(one, table.noun) and known.SURE & {*words(one), one.lower()}]
-        if 0 < len(hidden) < len(named):
-            yield leave_out(column, hidden, f"{column.name} is {', '.join(hidden)}")
+        out = {title.name: hidden} if len(hidden) < len(named) else {}
     last = {name: words(name)[-1] for name in table.columns if name not in table.references}
-    key = next((name for name, word in last.items() if word in ("name", "key", "attribute", "property", "field")), None)
-    has_values = any({"value", "val", "data", "content"} & {*words(name)} for name in last)
-    if key is not None and has_values and table.columns[key].kind == "text":
-        secrets = [name for name in dict.fromkeys(table.columns[key].given) if _names_a_secret(str(name))]
-        if secrets:
-            yield leave_out(table.columns[key], secrets, f"{key} is that of a secret or something personal")
+    key = next((name for name, word in last.items() if word in ("name", "key", "attribute", "property", "field")), "")
+    if key and {"value", "val", "data", "content"} & {word for name in last for word in words(name)}:
+        out[key] = [one for one in dict.fromkeys(table.columns[key].given) if _names_a_secret(str(one))]
+    for name, values in out.items():
+        sql = table.columns[name].sql
+        if values:
+            says = f"{name} is {', '.join(map(str, values[:3]))}"
+            yield Rule(table, name, f"({sql} IS NULL OR {sql} NOT IN ({listed(values)}))", says)
 
 
 def _names_a_secret(name: str) -> bool:
     return any(map(is_named_like_a_secret, (name, *words(name)))) or bool(known.PERSONAL & {*words(name)})
-
-
-def _calendar(table: Table, catalog: DatabaseCatalog) -> Iterator[Rule]:
-    """Yield the rules that leave out events whose class in their own text is not public."""
-    for name, column in table.columns.items():
-        if column.is_calendar:
-            text = _Look(catalog, table, column).as_text
-            if column.kind == "bytes" and catalog.connection.dialect.name == "postgresql":
-                text = f"ENCODE({column.sql}, 'escape')"
-            told = [f"COALESCE({text}, '') NOT LIKE '%CLASS:{kind}%'" for kind in ("PRIVATE", "CONFIDENTIAL")]
-            yield Rule(table, name, " AND ".join(told), f"{name} has CLASS:PRIVATE or CLASS:CONFIDENTIAL")
-
-
-def _pictures(table: Table) -> Iterator[Rule]:
-    """Yield the rule that leaves out files that are no text, as a column beside them says."""
-    files = [name for name in table.texts if table.columns[name].kind == "bytes"]
-    for column in table.columns.values() if files and len(files) >= len(table.prose) else ():
-        kinds = {value for value in column.given if isinstance(value, str)}
-        named = known.MIME & {*words(column.name)[-1:], "".join(words(column.name)[-2:])}
-        if named and kinds and all("/" in kind for kind in kinds):
-            rows = [(kind, value) for kind, value in table.source.rows_of(column.name, files[0]) if value and kind]
-            refused = sorted({kind for kind, _ in rows} - {kind for kind, value in rows if is_readable(value)})
-            out = [f"{column.sql} NOT LIKE '{kind}/%'" for kind in ("image", "audio", "video", "font")]
-            out += [f"{column.sql} NOT IN ({listed(refused)})"] if refused else []
-            says = f"{column.name} is {', '.join(refused[:3] or ['a picture'])}, which has no text"
-            yield Rule(table, column.name, f"({column.sql} IS NULL OR ({' AND '.join(out)}))", says, reaches=False)
 
 
 def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
@@ -536,13 +498,8 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         made = Rule(other, column, inner, f"it is listed in {other.name}", of=table)
         if lists and rows < table.rows:
             yield made
-        elif 0 < rows <= known.FEW * table.rows and (once or groups) and not _is_kind(own):
+        elif 0 < rows <= known.FEW * table.rows and (once or groups):
             yield replace(made, is_open=True, values=(("listed", rows, True),))
-
-
-def _is_kind(own: Relation) -> bool:
-    """Return whether a table is one of several that have one row each for rows of their kind."""
-    return sum(one.extends and bool(one.child.texts) for one in own.parent.children) > 1 and own.extends
 
 
 # --- What follows for each table ---
@@ -588,7 +545,7 @@ def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
         link = own.child
         if not (link.prose or link.title or link is table or own.pairs[1:] or len(link.columns) > known.MAX_JOINS):
             for far in link.parents:
-                if far.column != own.column and far.parent is not table and far.parent.is_label and not far.pairs[1:]:
+                if far.column != own.column and far.parent.is_label and not (far.parent.is_people or far.pairs[1:]):
                     yield own, far
 
 

@@ -91,7 +91,6 @@ REMARKS = _words("note remark comment memo reason")
 SAID = REMARKS | {*TITLES, "text", "body", "content", "description", "message"}
 WRITERS = _words("author owner user creator writer sender reporter assignee assigned by")
 """Words of columns that name a person to whom a row belongs."""
-MIME = _words("mime mimetype contenttype mediatype")
 CODE_NAMES = _words("number no nr code reference ticket sku isbn")
 """Words of columns by whose unique codes people know a row."""
 ORDERS = _words("position sort order rank line number sequence")
