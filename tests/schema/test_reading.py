@@ -133,3 +133,26 @@ def test_exceptions_are_left_out_whatever_the_type_of_a_server(request, server, 
         with engine.begin() as connection:
             connection.exec_driver_sql("DROP TABLE held")
         engine.dispose()
+
+
+def test_arrays_and_uuids_are_read_and_say_who_may_see_a_row(postgres, tmp_path):
+    """An array is text, tags or a state; none is a key."""
+    columns = "id uuid, parts text[], tags varchar(20)[], states text[], title text, path text[] PRIMARY KEY"
+    with postgres.database() as name:
+        engine, url = sa.create_engine(postgres.url(name)), postgres.url(name)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE TABLE story ({columns})")
+            for n in range(1, 61):
+                state, tag = "draft" if n == 7 else "published", ("mill", "river")[n % 2]
+                parts, path = f"ARRAY['{PROSE} {n}', 'And so it ends']", f"ARRAY['a', '{n}']"
+                row = f"gen_random_uuid(), {parts}, ARRAY['old', '{tag}'], ARRAY['{state}'], 'Page {n} of us', {path}"
+                connection.exec_driver_sql(f"INSERT INTO story VALUES ({row})")
+        engine.dispose()
+        whole = url.render_as_string(hide_password=False)
+        (index,) = scaffold(whole, tmp_path).proposal.indexes
+        settings = Settings(source={"url": whole}, indexes=[{"name": "one", **index.settings}])
+        with closing(open_source(settings, settings.indexes[0])) as source:
+            texts = source.page(None, 100).documents.texts
+    assert (index.settings["key"], index.settings["text"]) == ("id", ["parts", "tags"])
+    assert len(texts) == 59
+    assert all("And so it ends\nold, " in text for text in texts)

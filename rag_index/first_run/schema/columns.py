@@ -53,6 +53,8 @@ _PROGRAMS = re.compile(
     r"|[\w.+-]+/[\w.+-]+(?:;.*)?$|(?:SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER)\s"
 )
 """What programs write: serialised objects, paths, digests, numbers, types of files."""
+_LIST = re.compile(r"\[(?:\"[^\"]{1,60}\"(?:, ?)?)*\]")
+"""Tags, as a list in JSON."""
 _SLUG = re.compile(
     r"[a-z0-9]+(?:[-_.:/@]+%?[A-Za-z0-9]*)+|[a-z]+(?:[A-Z][a-z0-9]*)+|(?:[A-Z][a-z0-9]+){2,}|[A-Z0-9]+(?:_[A-Z0-9]+)+|\\?\w+(?:\\\w+)+"
 )
@@ -150,12 +152,11 @@ def _personal_words(name: str, noun: Sequence[str]) -> frozenset[str]:
 
 def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) -> Role:
     """Return the role of a column that has no text."""
-    names_rows = column.name in table.key or words(column.name)[-1] in known.KEY_WORDS
-    if personal and not names_rows and column.kind != "bool":
+    if personal and words(column.name)[-1] not in known.KEY_WORDS and column.kind != "bool":
         return "personal"
-    zero_or_one = {*map(str, column.given)} <= {"0", "1"} and column.given
+    zero_or_one = {*map(str, column.given)} <= {"0", "1"} and column.given and column.name not in table.key
     if column.kind == "bool" or zero_or_one:
-        return "other" if names_rows else "flag"
+        return "flag"
     return "time" if column.kind == "time" else "number" if column.kind == "number" else "other"
 
 
@@ -235,8 +236,11 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     if share(texts, _FILLER, whole=False) == 1:
         return "other"
     letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
-    if letters < known.HALF and length <= known.MAX_CODE_CHARS:
+    if letters < known.HALF and length <= known.MAX_CODE_CHARS and made.kind != "json":
         return "code"
+    items = {item for text in texts for item in text.split(", ")}
+    if made.kind == "json" and share(values, _LIST) == 1 and len(items) <= min(known.MAX_CHOICES, len(texts)):
+        return "choice"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > known.HALF:
         return "prose" if len(texts) >= known.SOME * len(values) and said >= known.SOME * length else "other"
     wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)

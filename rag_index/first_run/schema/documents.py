@@ -150,7 +150,9 @@ class _Planner:
         named = bool(table.title) and (title is None or max(title.distinct, title.is_strong) >= known.HALF)
         named = named and not any(map(_answers, ways))
         extends = [one for one in ways if one.extends and not one.type_column]
-        extends = [one for one in extends if one.parent.title or (one.parent.texts and not table.title)]
+        extends = [
+            one for one in extends if one.parent.title or (one.parent.texts and not (table.title and one.parent.prose))
+        ]
         large = 2 * known.MAX_NAME_CHARS
         typed = [one for one in ways if one.type_column and (not one.is_crowd or one.parent.rows > large)]
         plain = [one for one in ways if not one.type_column and not one.is_crowd]

@@ -122,7 +122,7 @@ class _Rows:
             if name in used or one.filled < 2 * known.FEW or one.kind == "bytes":
                 continue
             if one.role in ("choice", "locale") and one.distinct < 1 and len({*one.texts}) > 1:
-                self.payload[name] = "keyword" if one.kind == "text" else ""
+                self.payload[name] = "keyword" if one.kind in ("text", "json") else ""
             elif one.role == "time" and len({*one.values}) > 2:
                 self.payload[name] = "datetime" if one.kind == "time" else ""
             elif one.role == "number" and 1 < len(levels) <= known.MAX_VALUES and len(levels) * 4 < len(one.values):
@@ -204,7 +204,7 @@ class IndexMaker:
         out = {*table.references, *table.key, *table.texts, *(one.column for one in table.conditions if not one.of)}
         found = [one for one in table.columns.values() if one.name not in out and one.name not in title]
         found = [one for one in found if one.role in ("code", "choice") and one.filled > 2 * known.FEW]
-        return [one.name for one in found if one.kind == "text" and not STATE_LABELS & {*words(one.name)}][:5]
+        return [one.name for one in found if one.kind in ("text", "json") and not STATE_LABELS & {*words(one.name)}][:5]
 
     def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the payload, and what people filter by of documents and their parts."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import Settings
     from rag_index.first_run.schema.catalog import DatabaseCatalog, Progress
-    from rag_index.first_run.schema.proposed import HiddenRows, ProposedIndex
 
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 EXAMPLE_INDEX = """\
@@ -129,7 +128,11 @@ def scaffold(
     lacks_password = bool(url.password or any(map(is_secret, url.query)))
     shown = _without_secrets(source, here, folder or here)
     head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "")
-    sections = [_index_section(index, proposal.questions) for index in proposal.indexes]
+    sections = ["\n".join([*_lines("[indexes]", {"name": one.name} | one.settings, one.reasons), ""])
+                for one in proposal.indexes]  # fmt: skip
+    verbs = [(one, "show" if one.hidden else "hide") for one in proposal.questions]
+    asked = [f"{one.place}: {note(one)}. To {verb} them: --{verb} {shlex.quote(one.place)}." for one, verb in verbs]
+    sections[:0] = [_comments("Open, until you answer", asked)] if asked else []
     out = left_out(proposal)
     reached = _comments(share_sentence(proposal) + ". Left out, the largest first" * bool(out), out)
     first = f"{_comments('Rights of the user of this database', proposal.notes)}\n" if proposal.notes else ""
@@ -157,25 +160,6 @@ def _comment(sentence: str) -> str:
     """Return a comment of lines that are not too long."""
     lines = textwrap.wrap(_printable(sentence), 116, break_on_hyphens=False)
     return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
-
-
-def _index_section(index: ProposedIndex, questions: Sequence[HiddenRows]) -> str:
-    """Return the [[indexes]] section of an index, with the reasons and what is open as comments."""
-    tables, lines = {*_tables({"table": index.table} | index.settings)} | {index.table}, []
-    for one in questions:
-        if one.place.rpartition(".")[0] in tables:
-            verb = "show" if one.hidden else "hide"
-            lines.append(_comment(f"{one.place}: {note(one)}. To {verb} them: --{verb} {shlex.quote(one.place)}."))
-    keys = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons)
-    return "".join(lines) + "\n".join([*keys, ""])
-
-
-def _tables(place: Mapping[str, Any], schema: str = "") -> Iterator[str]:
-    """Yield the full names of the tables of an index or a part, and of those below it."""
-    schema = place.get("schema", schema)
-    yield f"{schema}.{place['table']}" if schema else place["table"]
-    for one in (*place.get("joins", {}).values(), *place.get("parts", ())):
-        yield from _tables(one, schema)
 
 
 def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) -> Iterator[str]:

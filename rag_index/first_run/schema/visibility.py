@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -309,15 +308,15 @@ def _span(look: _Look) -> Rule | None:
     starts = not ends and ((known.FROM & parts and between) or "embargo" in parts or ("until" in parts and hidden))
     if not (ends or starts):
         return None
-    now, in_seconds = datetime.now(UTC), look.kind == "number"
-    past = [(at <= now.timestamp()) if in_seconds else str(at) <= now.isoformat(" ") for at in look.column.given if at]
-    out = sum(one == bool(ends) for one in past) / max(1, len(look.column.values))
-    if out > known.HALF or (starts and not out):
-        return None  # a time of publication that is past for all: `_set` says whether it may be empty
+    in_seconds = look.kind == "number"
     compared = f"{look.sql} {'>' if ends else '<='} {look.catalog.seconds_now if in_seconds else 'CURRENT_TIMESTAMP'}"
+    shown = f"({look.unset} OR {compared})"
+    out = look.table.rows - (look.catalog.rows_that(look.table.source, shown) or 0)
+    if out > known.HALF * look.table.rows or (starts and not out):
+        return None  # a time of publication that is past for all: `_set` says whether it may be empty
     if starts and {"publish", "published", "release"} & name and known.HALF <= look.column.filled < 1:
         return look.rule(compared, "is to come, or empty")
-    return look.rule(f"({look.unset} OR {compared})", f"is {'past' if ends else 'to come'}")
+    return look.rule(shown, f"is {'past' if ends else 'to come'}")
 
 
 def _state(look: _Look) -> Rule | None:
