@@ -217,3 +217,28 @@ def test_the_work_for_a_table_grows_as_its_columns_do(propose):
             sys.setprofile(None)
         calls[count] = made
     assert calls[300] < 5 * calls[100]
+
+
+def test_what_moderators_are_told_and_what_hangs_on_it_is_left_out_and_joined_by_nothing(propose):
+    """A report of a person names two; a list of taken down rows is no text."""
+    made = propose(
+        person=many(9, name="Ada Brandt{n}", email="a{n}@example.org"),
+        post=many(60, title="The bridge {n}", body=TEXT, made_at="2024-01-{n:02} 10:00"),
+        abuse=many(30, reporter_id=cycle(9), target_id=cycle(8), reason=TEXT,
+                   kinds=dict.fromkeys(("reporter_id", "target_id"), "INTEGER REFERENCES person (id)")),
+        abuse_message=many(40, abuse_id=cycle(30), message=TEXT),
+        post_moderation_note=many(30, post_id=cycle(60), note=TEXT),
+        post_blacklist=many(2, post_id=itself, reason="copyright"),
+    )  # fmt: skip
+    assert [one.table for one in made.indexes] == ["post"]
+    assert {*made.parts("post")} <= {"post_blacklist"}
+    assert shown(made, "post") == every(lambda n: n > 2)
+
+
+def test_what_was_seen_of_a_person_at_a_place_is_a_document(propose):
+    made = propose(
+        patient=many(20, given_name="Ada{n}", family_name="Brandt{n}"),
+        location=many(5, name="The ward {n} of us", description=TEXT),
+        visit=many(60, location_id=cycle(5), patient_id=cycle(20), seen=TEXT, at="2024-01-{n:02} 10:00:{n}"),
+    )
+    assert {one.name: one.becomes for one in made.tables}["visit"] == "document"

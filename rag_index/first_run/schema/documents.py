@@ -54,6 +54,8 @@ class Plan:
     """Translations of texts, with the way to their title in another table of translations."""
     read: set[tuple[Table, str]] = field(default_factory=set)
     """The columns that people read, and "" for each table that is joined."""
+    few: set[Table] = field(default_factory=set)
+    """Tables that are left out since few persons may see their rows."""
     out: dict[Table, str] = field(default_factory=dict)
     """Why a table is left out, to be read after its name."""
 
@@ -80,6 +82,9 @@ class _Planner:
     def made(self) -> Plan:
         """Return what becomes of each table."""
         self._out |= {one: reason for one in self._tables if (reason := self._reason(one))}
+        few = self._plan.few = {one for one in self._tables if one in self._out and _for_few(one)}
+        below = {one.child for table in few for one in table.children if one.share >= known.NEARLY_ALL} - self._wanted
+        self._out |= {one: "belongs to what is for few" for one in below if one not in self._out}
         self._usable = {one for one in self._tables if one not in self._out}
         self._speaks = any(map(_has_prose, self._usable))
         self._leave_out_copies()
@@ -144,8 +149,9 @@ class _Planner:
         if table in self._plan.titles:
             return
         if table.written and table.noun[-1] not in known.REPLIES and any(one.writes for one in table.parents):
-            kinds = known.CONTAINERS | known.BROUGHT  # a visit of a kind
+            kinds = known.CONTAINERS | known.BROUGHT | known.ORGANISATIONS  # a visit of a kind, at a place
             ways = [one for one in ways if one.parent.noun[-1] not in kinds]
+        ways = [one for one in ways if one.parent.noun[-1] not in ("type", "class", "kind")]
         title = table.columns.get(table.title)
         named = bool(table.title) and (title is None or max(title.distinct, title.is_strong) >= known.HALF)
         named = named and not any(map(_answers, ways))
@@ -279,11 +285,13 @@ def _for_few(table: Table) -> str:
     named, columns = {*table.noun}, {name: {*words(name)} for name in table.columns}
     persons = {one.column for one in table.parents if one.parent.is_people}
     others = [one for one in table.parents if not one.parent.is_people]
-    if named & (known.SURE | known.DIRECT) or known.PRIVATE.fullmatch("".join(table.noun)):
+    if named & (known.SURE | known.DIRECT | {"moderation", "moderator"}) or known.PRIVATE.fullmatch(
+        "".join(table.noun)
+    ):
         return "is for few, by its name"
     if known.OWN & named:
         return "has what only its owner sees, by its name"
-    told = any(one.type_column or one.parent.texts for one in others)
+    told = len(persons) > 1 or any(one.type_column or one.parent.texts for one in others)
     if known.REPORTS & {table.noun[-1]} and told and (persons or "reporter" in " ".join(columns)):
         return "has reports to moderators"
     rooms = known.ROOMS | {"thread"}

@@ -83,7 +83,13 @@ class _Rows:
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
             says = named or (parent.prose and not parent.machine and (one.extends or len(parent.children) < 2))
-            if parent is skip or one.type_column or one.is_pointer or one.share < known.HARDLY:
+            if (
+                parent is skip
+                or parent in self.plan.few
+                or one.type_column
+                or one.is_pointer
+                or one.share < known.HARDLY
+            ):
                 continue
             if not says or not self._may_join(one) or (parent in self.joined - {self.table} and not one.writes):
                 continue

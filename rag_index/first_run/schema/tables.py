@@ -154,7 +154,7 @@ class Table:
     @cached_property
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
-        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
+        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash", "privatekey"}
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
         for one in self.columns.values() if not known.CUSTOMERS & {*self.noun} else ():
             filled = one.filled > 2 * known.FEW or (one.filled and mail and any(map(looks_secret, one.values)))

@@ -480,7 +480,10 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
             continue
         ((column, key),) = own.pairs
         called = {*map(singular, words(other.source.name))}
-        lists = bool((known.FOR_FEW | {"restriction", "hidden", "embargo", "takedown", "unlisted"}) & called)
+        lists = bool(
+            (known.FOR_FEW | {"restriction", "hidden", "embargo", "takedown", "unlisted", "blacklist", "blocklist"})
+            & called
+        )
         lists = lists or bool(known.VERSIONS & {*other.noun} and {"past", "old", "former"} & {*words(column)})
         persons = [one.column for one in other.parents if one.parent.is_people]
         own_list = persons and not any(known.READERS & {*words(one)} for one in persons)

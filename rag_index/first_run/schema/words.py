@@ -81,7 +81,7 @@ PERSONAL = PLACES | _words("""
     email mail mobile ip iban ssn passport birthday birthdate birth salary gender login username health
 """)
 """Words of columns about a person that a stranger should not meet in a search."""
-ORGANISATIONS = _words("company supplier vendor office shop store venue organization")
+ORGANISATIONS = _words("company supplier vendor office shop store venue organization location")
 CUSTOMERS = _words("customer client patient student employee")
 """Nouns of persons whom people look for, though they may log in."""
 PERSONS = CUSTOMERS | _words("user person people staff member contact agent author")
@@ -114,8 +114,8 @@ VERSIONS = _words("version revision edition")
 # --- What tables are for ---
 
 MACHINE = _words("""
-    cache migration queue outbox token session setting config configuration preference permission audit cron lock
-     statistic credential acl template search fts
+    cache migration queue outbox notification token session setting config configuration preference permission audit
+    cron lock statistic credential acl template search fts
 """)
 """Nouns of tables that programs need, whatever stands in them."""
 DOUBTFUL = _words("log job version index import export history address")
