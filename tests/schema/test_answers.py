@@ -235,10 +235,12 @@ def test_what_moderators_are_told_and_what_hangs_on_it_is_left_out_and_joined_by
     assert shown(made, "post") == every(lambda n: n > 2)
 
 
-def test_what_was_seen_of_a_person_at_a_place_is_a_document(propose):
+def test_what_was_seen_of_a_person_at_a_place_is_a_document_and_hidden_with_the_person(propose):
+    """Accounts write, and what they wrote stays when they have left; of a patient others write."""
     made = propose(
-        patient=many(20, given_name="Ada{n}", family_name="Brandt{n}"),
+        patient=many(20, given_name="Ada{n}", family_name="Brandt{n}", voided=lambda n: int(n == 3)),
         location=many(5, name="The ward {n} of us", description=TEXT),
         visit=many(60, location_id=cycle(5), patient_id=cycle(20), seen=TEXT, at="2024-01-{n:02} 10:00:{n}"),
     )
     assert {one.name: one.becomes for one in made.tables}["visit"] == "document"
+    assert shown(made, "visit") == every(lambda n: cycle(20)(n) != 3)

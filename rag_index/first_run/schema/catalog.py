@@ -25,7 +25,7 @@ from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
@@ -71,7 +71,7 @@ class Column:
     """The name as it stands in SQL."""
     kind: Kind
     nullable: bool
-    values: tuple[Any, ...]
+    values: tuple[Any, ...] = ()
     problem: str = ""
     """Why its text cannot be read."""
     is_enum: bool = False
@@ -81,16 +81,6 @@ class Column:
     def given(self) -> list[Any]:
         """Return the values that are neither NULL nor empty."""
         return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Columns that name a row of another table: a declared foreign key."""
-
-    columns: tuple[str, ...]
-    schema: str | None
-    table: str
-    referred: tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +93,8 @@ class DatabaseTable:
     key: tuple[str, ...]
     """The primary key, or else columns that a unique index has, none of them NULL."""
     columns: dict[str, Column]
-    references: tuple[Reference, ...]
+    references: Sequence[Mapping[str, Any]]
+    """Its declared foreign keys, as SQLAlchemy has them."""
     sql: str
     """The name as it stands in SQL, with its schema."""
     rows: int
@@ -318,14 +309,13 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
         if place[1] not in left_out:
             key = tuple((keys.get(place) or {}).get("constrained_columns") or [])
-            declared = tuple(
-                Reference(tuple(one["constrained_columns"]), one["referred_schema"], one["referred_table"],
-                          tuple(one["referred_columns"] or one["constrained_columns"]))
-                for one in references.get(place) or ()
-            )  # fmt: skip
             sql = ".".join(map(quote, filter(None, [schema, place[1]])))
-            named = {one["name"]: _column(connection, one) for one in found}
-            tables.append(DatabaseTable(schema, str(place[1]), key, named, declared, sql, 0))
+            named = {
+                one["name"]: Column(one["name"], quote(one["name"]), _kind(one["type"]), one.get("nullable", True),
+                                    is_enum=isinstance(one["type"], sa.Enum))
+                for one in found
+            }  # fmt: skip
+            tables.append(DatabaseTable(schema, str(place[1]), key, named, references.get(place) or (), sql, 0))
     if connection.dialect.name == "sqlite":
         for table in tables:
             _without_own_collations(connection, table)
@@ -346,14 +336,6 @@ def _without_own_collations(connection: Connection, table: DatabaseTable) -> Non
             table.columns[name] = replace(column, sql=f"({column.sql} || '')", problem=problem)
             if name in table.key:
                 table.problem = f"its key {name} needs the application: {said}"
-
-
-def _column(connection: Connection, declared: Any) -> Column:
-    """Return a column without values."""
-    name, nullable = declared["name"], bool(declared.get("nullable", True))
-    quoted = connection.dialect.identifier_preparer.quote(name)
-    is_enum = isinstance(declared["type"], sa.Enum)
-    return Column(name, quoted, _kind(declared["type"]), nullable, (), is_enum=is_enum)
 
 
 def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> tuple[str, ...]:
@@ -378,7 +360,7 @@ def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> 
             notes.append(f"{table.full_name}: not all columns can be read: {right}")
             table.columns = {name: one for name, one in table.columns.items() if name not in names}
             table.key = () if {*table.key} & names else table.key
-            table.references = tuple(one for one in table.references if not {*one.columns} & names)
+            table.references = [one for one in table.references if not {*one["constrained_columns"]} & names]
     return tuple(notes)
 
 

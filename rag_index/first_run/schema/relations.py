@@ -66,14 +66,16 @@ class _Finder:
 
     def _declared(self, table: Table) -> list[Relation]:
         found = []
-        for one in [one for one in table.source.references if {*one.columns} <= table.columns.keys()]:
-            named = [parent for parent in self._tables if parent.source.name.lower() == one.table.lower()]
-            named = [parent for parent in named if parent.source.schema == one.schema] or named
-            filled = table.columns[one.columns[0]].filled if table.rows else 1.0
+        for one in table.source.references:
+            columns, called = one["constrained_columns"], one["referred_table"].lower()
+            named = [parent for parent in self._tables if parent.source.name.lower() == called]
+            named = [parent for parent in named if parent.source.schema == one["referred_schema"]] or named
+            filled = table.columns[columns[0]].filled if table.rows else 1.0
             for parent in named[:1] if filled else ():
-                called = {name.lower(): name for name in parent.columns}  # SQLite takes any case
-                pairs = tuple(zip(one.columns, (called.get(name.lower(), "") for name in one.referred), strict=False))
-                found += [Relation(table, parent, pairs, filled)] if all(there for _, there in pairs) else []
+                names = {name.lower(): name for name in parent.columns}  # SQLite takes any case
+                there = [names[name.lower()] for name in one["referred_columns"] or columns if name.lower() in names]
+                if len(there) == len(columns):
+                    found.append(Relation(table, parent, tuple(zip(columns, there, strict=True)), filled))
         return found
 
     def _found(self, values: Sequence[Any], parent: Table) -> float:

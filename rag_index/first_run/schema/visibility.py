@@ -387,7 +387,9 @@ def _exception(look: _Look) -> Rule | None:
     labels = [one for one in ways if one.parent is not look.table and not one.parent.is_people and not one.parent.prose]
     about: frozenset[str] = known.SHOWN | known.WRITERS | known.PERSONAL | known.CODE_NAMES | known.ORDERS
     about |= (known.REPLIES - noun) | (known.BROUGHT - known.GROUPS - known.STATES)
-    if (about & look.name and not known.HELD & look.name) or look.named[-1] in known.SAID or look.table.is_people:
+    if (about & look.name and not known.HELD & look.name) or look.named[-1] in known.SAID:
+        return None
+    if look.table.is_people and not known.CUSTOMERS & noun:
         return None
     if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways) or column.role == "locale":
         return None
@@ -553,7 +555,7 @@ def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
 
 def passes(one: Relation, rule: Rule) -> bool:
     """Return whether a rule of what rows name holds for the rows, too."""
-    if one.parent.is_people:
+    if one.parent.is_people and not known.CUSTOMERS & {*one.parent.noun}:
         return rule.bans and not one.is_pointer
     return rule.reaches and belongs(one)
 

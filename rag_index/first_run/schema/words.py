@@ -182,7 +182,7 @@ BETWEEN = _words("valid visible available effective publish published")
 SHOWN = _words("""
     priority severity language locale lang kind type category country currency format resolved closed completed done
     finished edited modified modification updated pinned sticky featured due start started read year seen views likes
-    votes count total size rating score position version gender color url source price amount num
+    votes count total size rating score position version gender suffix color url source price amount num
     page allow
 """)
 """Words of columns that say something else of a row than who may see it."""
