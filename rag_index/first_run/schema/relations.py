@@ -118,9 +118,6 @@ class _Finder:
             if one.noun[-len(bare) :] == bare or "".join(one.noun) == glued or words(one.key[0]) in keys
         ]
         found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
-        stem = bare[-1] if bare and len(bare) < len(named) else ""
-        if not found and len(stem) >= known.MIN_ROWS:  # `repo_id` of a repository
-            found = [one for one in self._keyed if one is not table and one.noun[-1].startswith(stem)]
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
             trees = [one for one in self._keyed if column.name in one.columns and one.noun[-1] in known.CONTAINERS]
             found += [*sorted(trees, key=lambda one: one is not table), *([] if "pid" in named and trees else [table])]
@@ -164,12 +161,9 @@ class _Finder:
             begins = one.noun == table.noun[: len(one.noun)] and len(one.noun) < len(table.noun)
             named = bare and bare != table.noun and one.noun[-len(bare) :] == bare and one.noun != table.noun
             same = random and one in self._random and len(one.columns) > len(table.columns)
-            alike = one.key[0] == key.name or bare == one.noun
+            alike = begins and (one.key[0] == key.name or bare == one.noun)
             plain = key.name.lower() == "id" and (any(r.parent is one for r in found) or 2 * table.rows < one.rows)
-            if plain and not random:  # small numbers are the keys of any table
-                continue
-            if one is table or one.rows < table.rows or not (named or same or (begins and alike)):
-                continue
-            if key.given and self._found(key.given, one) >= known.NEARLY_ALL:
+            fits = (named or same or alike) and (random or not plain)  # small numbers are the keys of any table
+            if fits and table.rows <= one.rows and one is not table and self._found(key.given, one) >= known.NEARLY_ALL:
                 return [Relation(table, one, ((key.name, one.key[0]),))]
         return []

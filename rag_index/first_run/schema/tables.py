@@ -198,10 +198,8 @@ class Table:
     def _title_rank(self, one: ReadColumn) -> tuple[Any, ...]:
         """Return the smaller the likelier: by its word, not half empty, and of few words."""
         place = (*known.TITLES, one.last_word).index(one.last_word)
-        own = {*map(singular, words(one.name)[:-1])} - {*self.noun}
-        post = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
-        unsure = post or place == len(known.TITLES)
-        return unsure, one.filled < known.HALF, one.distinct < 2 * known.FEW, len(own) > 1, place
+        unsure = place == len(known.TITLES) or (one.last_word == "title" and bool(known.PERSONS & {*self.noun}))
+        return unsure, one.filled < known.HALF, one.distinct < 2 * known.FEW, place
 
     @cached_property
     def title_columns(self) -> list[str]:
