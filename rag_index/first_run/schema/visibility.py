@@ -364,7 +364,8 @@ def _minority(look: _Look) -> Rule | None:
     codes of rooms: all but the most common value are left out."""
     named = {*look.named[-2:]} - {"level", "code", "type", "id"}
     secret = {look.named[-1], *named} & known.SECRECY
-    rooms = known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]}
+    short = all(len(str(one)) <= 2 for one in look.counts)
+    rooms = short and known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]}
     if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
         return None
     usual = [look.counts.most_common(1)[0][0]]
