@@ -19,7 +19,9 @@ def residues(folder: Path, texts=(), vectors=()) -> list[str]:
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with suppress(FileNotFoundError):  # it was deleted meanwhile
-            content = path.read_bytes().strip(b"\0")  # a store keeps room for what is to come
+            content = np.fromfile(path, np.uint8)
+            used = np.flatnonzero(content)  # a store keeps room for what is to come
+            content = content[: used[-1] + 1].tobytes() if len(used) else b""
             if any(piece in content for piece in wanted):
                 found.append(str(path.relative_to(folder)))
     return found

@@ -13,9 +13,12 @@ import pytest
 
 from rag_index.care.doctor import examine, repair
 from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.ledger.tables import documents
 from rag_index.core.documents.batches import RESERVED_KEY, Failure, PointBatch
-from tests.project import Project
+from rag_index.errors import IndexLocked
+from tests.etl.plain import printed
+from tests.project import Project, run_here
 from tests.twin import twin
 
 DOCUMENTS = 60
@@ -46,12 +49,11 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
     file = project.folder / ".rag-index/ledger.db"
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
-    refused = project.cli("plan")
-    assert refused.returncode == 1
+    refused = run_here(project.config, "plan", code=1)[1]
     way = rf"Reading[^\n]*\n[^\n]*ledger.db has version {version}, .*move the file away.*doctor --repair.*\n"
-    assert re.fullmatch(way, refused.stderr)
+    assert re.fullmatch(way, refused)
     file.rename(file.with_name("old.db"))
-    assert project.cli("doctor", "--repair").returncode == 0
+    run_here(project.config, "doctor", "--repair")
     assert project.points() == points
     assert project.run().indexes[0].chunks_embedded == 0
 
@@ -150,7 +152,7 @@ def point_alias_elsewhere(project, points):
     with project.store() as store:
         store.create("another_index__1", 4, {"alias": "another_index", "store_id": "s"})
         store.point_alias("test_notes", "another_index__1")
-    assert "another_index__1" in project.cli("search", "note").stderr
+    assert "another_index__1" in run_here(project.config, "search", "note", code=1)[1]
     assert "was made for another_index" in project.run().indexes[0].message
 
 
@@ -231,18 +233,6 @@ def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebu
     assert project.points() == points
 
 
-@pytest.mark.long
-def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
-    with project.store() as store:
-        store.delete_points(NAME, ids_of(points, 10)[:1])
-        store.update_payloads(NAME, [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 33)])
-        other = ids_of(points, 20)[0]  # a chunk of another version of its text
-        store.update_payloads(NAME, [(other, other_hash(points[other][0]))])
-    lose_ledger(project)
-    assert repair_all(project) == {"unknown_collection": 1, "different_documents": 3}
-    assert project.points() == points
-
-
 def test_a_damaged_ledger_is_renamed_and_restored(project, points):
     file = project.folder / ".rag-index" / "ledger.db"
     content = bytearray(file.read_bytes())
@@ -318,16 +308,44 @@ def test_doctor_command(project, points):
     with project.store() as store:
         store.delete_points(NAME, ids_of(points, 7))
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
-    ended = project.cli("doctor")
-    assert ended.returncode == 3
-    assert "notes: different_documents: 1 document (7)" in ended.stdout
-    assert "2 findings." in ended.stdout
-    answer = project.json("doctor", "notes", "--repair")
+    out = run_here(project.config, "doctor", code=3)[0]
+    assert "notes: different_documents: 1 document (7)" in out
+    assert "2 findings." in out
+    answer = printed(project, "doctor", "notes", "--repair")
     assert answer["findings"] == []
     assert {finding["kind"] for finding in answer["repaired"]} == {"different_documents", "orphan_points"}
-    again = project.json("doctor")
+    again = printed(project, "doctor")
     assert (again["findings"], again["repaired"]) == ([], [])
     assert "1 pending document: `rag-index index notes`" in again["advice"][0]["message"]
     assert project.run().state == "completed"
     assert project.points() == points
-    assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
+    assert "did you mean 'notes'?" in printed(project, "doctor", "nots", code=2)["error"]
+
+
+def advice(project) -> list[str]:
+    """Return the advice of a project in which nothing is wrong."""
+    diagnosis = examine(project.settings)
+    assert (diagnosis.findings, diagnosis.exit_code) == ([], 0)
+    return [one.message for one in diagnosis.advice]
+
+
+def test_an_index_without_a_run_and_one_that_a_run_has_made(project, tmp_path):
+    assert advice(project) == []
+    project.fill(2, first=2000)
+    assert advice(project) == [], "`plan` says what the next run does"
+    assert "nothing is indexed yet" in advice(Project(tmp_path / "empty").fill(3))[0]
+
+
+def test_a_locked_index_names_the_holder(project):
+    with (
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+        IndexLease(ledger, "test_notes", "a run"),
+        pytest.raises(IndexLocked, match="process"),
+    ):
+        examine(project.settings)
+
+
+def test_the_doctor_needs_no_embedder(project):
+    text = project.config.read_text()
+    project.write_settings(text + '[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = ["http://127.0.0.1:9"]\n')
+    assert advice(project) == []

@@ -1,8 +1,8 @@
 """The doctor on a Qdrant server: what another program did, and what the server refuses by rule."""
 
 import os
-import uuid
 from contextlib import closing
+from functools import partial
 from unittest import mock
 
 import jwt
@@ -16,15 +16,17 @@ from rag_index.components.stores.server import ServerStore
 from rag_index.core.settings import Alias
 from rag_index.errors import StoreRefused
 from rag_index.etl.publish import roll_back
+from tests.etl.plain import printed
 from tests.fakes.qdrant import FakeQdrant
-from tests.project import Project
+from tests.live.qdrant import SERVERS, project_on
+from tests.project import Project, run_here
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
     pytest.mark.filterwarnings("ignore:Api key is used"),
 ]
 
-DOCUMENTS = 150
+DOCUMENTS = 40
 
 
 class Served(Project):
@@ -55,31 +57,15 @@ class Served(Project):
         self.client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=lost)])
 
 
-@pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
+@pytest.fixture(params=SERVERS)
 def project(request, tmp_path):
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    if request.param == "loopback":
-        with FakeQdrant() as fake:
-            project = _indexed(tmp_path, name, fake.url, None)
-            project.fake = fake
-            yield project
-        return
-    if "QDRANT_URL" not in os.environ:
-        pytest.skip("needs a Qdrant server: set QDRANT_URL")
-    project = _indexed(tmp_path, name, os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
-    yield project
-    for collection in project.client.get_collections().collections:
-        if collection.name.startswith(f"{name}_"):
-            project.client.delete_collection(collection.name)
-
-
-def _indexed(folder, name: str, url: str, key: str | None) -> Served:
-    extra = f'[store]\nurl = "{url}"' + (f'\napi_key = "{key}"' if key else "")
-    project = Served(folder / "project", extra=extra).fill(DOCUMENTS)
-    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
-    project.client, project.alias = QdrantClient(url, api_key=key), Alias(name, "notes")
-    assert project.run().state == "completed"
-    return project
+    with FakeQdrant() as fake, project_on(request.param, partial(Served, tmp_path / "project"), fake) as project:
+        store = project.settings.store
+        project.fake = fake if request.param == "loopback" else None
+        project.client = QdrantClient(store.url, api_key=None if project.fake else os.environ.get("QDRANT_API_KEY"))
+        project.alias = project.settings.alias("notes")
+        assert project.fill(DOCUMENTS).run().state == "completed"
+        yield project
 
 
 def test_points_that_another_program_gave_a_number_are_deleted(project):
@@ -105,15 +91,14 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
     out = tmp_path / "points.jsonl"
     count = export(project.settings, "notes", str(out))
     assert len(out.read_text().splitlines()) == count > DOCUMENTS
-    found = project.json("search", "printer", "--limit", "150")
-    assert len(found["hits"]) == 150
+    found = printed(project, "search", "printer", "--limit", "40")
+    assert len(found["hits"]) == 40
     project.execute("DELETE FROM note WHERE id = 11")
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     report = project.run()
     assert (report.state, report.indexes[0].changed, report.indexes[0].deleted) == ("completed", 1, 1)
-    ended = project.cli("search", "printer", "--filter", "author=author 1")
-    assert ended.returncode == 1
-    assert "add author to payload_indexes of the index" in ended.stderr
+    said = run_here(project.config, "search", "printer", "--filter", "author=author 1", code=1)[1]
+    assert "add author to payload_indexes of the index" in said
 
 
 def test_a_read_that_is_refused_is_no_damage(project):
@@ -134,17 +119,17 @@ def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_
     project.write_settings(text.replace("chunk_chars = 200", "chunk_chars = 300"))
     assert project.run(full=True).state == "completed"
     project.write_settings(text)
-    assert project.json("rollback", "notes")["live"] == f"{project.alias}__1"
+    assert printed(project, "rollback", "notes")["live"] == f"{project.alias}__1"
     project.lose_alias()
     finding = next(one for one in examine(project.settings).findings if one.kind == "missing_alias")
     assert finding.examples == (f"{project.alias}__1",)
     assert repair(project.settings).findings == []
     assert project.run(full=True).state == "completed"  # now the third and the first fit
     for live in (f"{project.alias}__1", f"{project.alias}__3"):
-        assert project.json("rollback", "notes")["live"] == live
+        assert printed(project, "rollback", "notes")["live"] == live
         project.lose_alias()
         repair(project.settings)
-        assert project.json("status")["indexes"][0]["collection"] == live
+        assert printed(project, "status")["indexes"][0]["collection"] == live
 
 
 def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_is_lost(project):
@@ -161,7 +146,7 @@ def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_
         roll_back(ledger, store, project.alias, "notes")
     project.lose_alias()
     assert repair(project.settings).findings == []
-    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__1"
+    assert printed(project, "status")["indexes"][0]["collection"] == f"{project.alias}__1"
 
 
 def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_made(project):
@@ -173,7 +158,7 @@ def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_m
     assert f"a collection named {foreign}, which rag-index did not make" in report.indexes[0].message
     assert "give this project another name (`project`" in report.indexes[0].message
     assert f"{foreign}__1" not in {one.name for one in project.client.get_collections().collections}
-    [planned] = project.json("plan", code=1)["indexes"]
+    [planned] = printed(project, "plan", code=1)["indexes"]
     assert (planned["error"], planned["new"]) == (report.indexes[0].message, 0)
     assert "foreign_collection" in {one.kind for one in examine(project.settings).findings}
     assert {one.kind for one in repair(project.settings).findings} == {"foreign_collection"}
@@ -200,11 +185,11 @@ def test_a_key_for_one_index_searches_it_and_what_it_may_not_see_is_not_lost(pro
     project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"more"'))
     project.run("more")
     project.read_only(project.alias)
-    found = project.json("search", "printer", "--limit", "3", code=3)
+    found = printed(project, "search", "printer", "--limit", "3", code=3)
     assert {hit["index"] for hit in found["hits"]} == {"notes"}
     assert "is required" in found["errors"]["more"]
     project.write_settings(project.config.read_text().partition('[[indexes]]\nname = "more"')[0])
-    [shown] = project.json("status")["indexes"]
+    [shown] = printed(project, "status")["indexes"]
     assert (shown["collection"], shown["documents"]) == (f"{project.alias}__1", DOCUMENTS)
     assert export(project.settings, "notes", str(tmp_path / "out")) == shown["points"]
     for look in (examine, repair):
@@ -217,7 +202,6 @@ def test_a_key_for_a_collection_is_told_that_it_needs_the_alias(project):
     """The alias alone says which collection is live."""
     project.read_only(f"{project.alias}__1")
     for command in ("search printer", "doctor", "doctor --repair", "plan", "status"):
-        ended = project.cli(*command.split())
-        assert ended.returncode == 1
-        assert f"collection {project.alias} is required" in ended.stderr, command
+        said = run_here(project.config, *command.split(), code=1)[1]
+        assert f"collection {project.alias} is required" in said, command
     assert project.rows() == [f"{project.alias}__1"]

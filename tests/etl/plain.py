@@ -124,9 +124,9 @@ def counts(outcome: IndexOutcome) -> dict:
     return found
 
 
-def printed(project: Project, *arguments: str) -> dict:
+def printed(project: Project, *arguments: str, code: int = 0) -> dict:
     """Run a command in this process, and return the document that --json prints."""
-    return json.loads(run_here(project.config, *arguments, "--json")[0])
+    return json.loads(run_here(project.config, *arguments, "--json", code=code)[0])
 
 
 class Died(BaseException):

@@ -1,9 +1,7 @@
 """A change of rights is in force after the next run, or at once, and embeds nothing, whatever else happens."""
 
 from contextlib import closing
-from dataclasses import replace
 
-import attrs
 import numpy as np
 import pytest
 
@@ -16,7 +14,6 @@ from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import point_id
 from rag_index.etl import delete_guard
 from rag_index.etl.changed import index_documents
-from rag_index.etl.commit import Committer
 from tests.etl.plain import printed, run_plain
 from tests.project import SETTINGS, Project, run_here
 from tests.twin import STORE, back_up, restore, twin
@@ -223,17 +220,6 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     grant(hosted, 10, "staff")
     assert run_plain(hosted).changed == 1
     assert (groups(hosted)["10"], hosted.texts()["10"]) == (["staff"], ["Note 10\ngood again"])
-
-
-def test_a_text_that_kills_its_process_costs_the_document_nothing_if_its_rights_changed_too(hosted, fake, monkeypatch):
-    commit = Committer.commit
-    killed = lambda shard: attrs.evolve(shard, failures=[replace(one, died=True) for one in shard.failures])  # noqa: E731
-    monkeypatch.setattr(Committer, "commit", lambda self, shard: commit(self, killed(shard)))
-    fake.fault("status", code=400, marker="POISON", words="cannot embed this")
-    hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 11")
-    grant(hosted, 11, "board")
-    assert run_plain(hosted).state == "partial"
-    assert (groups(hosted)["11"], hosted.texts()["11"]) == (["board"], ["Note 11\ntext 11"])
 
 
 def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):

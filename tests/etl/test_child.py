@@ -54,44 +54,33 @@ def embedded(child: Process, wanted: EmbedJob):
     return answer(child.submit(embed, wanted, limited=True), wanted)
 
 
-def test_a_child_embeds_and_raises_errors_as_ours_and_is_started_again_after_a_death():
+def test_a_child_embeds_raises_errors_as_ours_and_is_started_again_after_a_death():
+    text = "The printer is out of paper."
     with Process() as child:
-        assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
+        assert embedded(child, job(text)).chunk_counts == [1]
         with pytest.raises(EmbedderUnavailable, match="down"):
             embedded(child, job("down"))
         with pytest.raises(TerminalError, match="ZeroDivisionError"):
             embedded(child, job("divide"))
-        with pytest.raises(ProcessDied):
-            embedded(child, job("kill"))
-        found = embedded(child, job("The printer is out of paper."))
-        assert (found.chunk_counts, found.documents.texts) == ([1], ["The printer is out of paper."])
+        dying = [child.submit(embed, job(one), limited=True) for one in ("kill", text)]
+        for one in dying:  # what waits for the same child ends, too
+            with pytest.raises(ProcessDied):
+                answer(one, job(text))
+        found = embedded(child, job(text))
+        assert (found.chunk_counts, found.documents.texts) == ([1], [text])
         with pytest.raises(ProcessDied):
             embedded(child, job("hang", limit=0.5))
-
-
-def test_what_is_asked_after_its_end_starts_no_process():
-    child = Process()
-    child.shutdown()
+        hanging = child.submit(embed, job("hang"), limited=True)
+    with pytest.raises(BrokenExecutor):
+        hanging.result(60)
     before = set(multiprocessing.active_children())
     with pytest.raises(BrokenExecutor, match="the run has ended"):
         child.submit(embed, job("late"), limited=True)
     assert set(multiprocessing.active_children()) <= before, "those of earlier tests may end"
 
 
-def test_a_death_ends_what_waits_for_the_same_child_and_a_shutdown_what_it_does():
-    with Process() as child:
-        dying = [child.submit(embed, job(text), limited=True) for text in ("kill", "The printer is out of paper.")]
-        for one in dying:
-            with pytest.raises(BrokenExecutor):
-                one.result(60)
-        assert embedded(child, job("The printer is out of paper.")).chunk_counts == [1]
-        hanging = child.submit(embed, job("hang"), limited=True)
-    with pytest.raises(BrokenExecutor):
-        hanging.result(60)
-
-
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
-def test_no_child_outlives_its_parent(number):
+@pytest.mark.long
+def test_no_child_outlives_its_parent():
     """Whatever the child is doing: it hangs here."""
     code = (
         "from tests.etl.test_child import *\n"
@@ -107,7 +96,7 @@ def test_no_child_outlives_its_parent(number):
     children = psutil.Process(parent.pid).children(recursive=True)
     assert children
     time.sleep(0.2)  # let it begin to hang; the test holds either way
-    parent.send_signal(number)
+    parent.kill()
     parent.wait(30)
     eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
 

@@ -197,13 +197,6 @@ def test_rows_at_the_end_of_a_table_that_are_deleted_with_their_buckets_are_foun
     assert figures(project, full=True)["new"] == 301
 
 
-def test_a_document_that_only_a_single_run_saw_is_deleted_with_its_row(project):
-    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
-    assert index_documents(project.settings, "notes", ["901"]).state == "completed"
-    project.execute("DELETE FROM note WHERE id = 901")
-    assert figures(project) == {"unchanged": DOCUMENTS, "deleted": 1}
-
-
 def test_a_source_whose_digests_the_database_does_not_compute_is_read_whole(project, rows_read, monkeypatch):
     def refuse(self, connection):
         raise SourceError("no such function")

@@ -6,6 +6,7 @@ import struct
 import time
 import uuid
 from contextlib import closing
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -22,7 +23,9 @@ from rag_index.watch.kept_runs import KeptRuns
 from tests.etl.plain import printed
 from tests.file_scanner import residues
 from tests.forked_program import run_code
+from tests.live.qdrant import STORES, project_on
 from tests.project import SETTINGS, Project, run_here
+from tests.twin import twin
 from tests.waiting import eventually
 
 SECRETS = {
@@ -48,13 +51,18 @@ def test_the_scanner_finds_what_is_planted(tmp_path):
     assert residues(tmp_path, ["Nobody lives here, and nobody ever did"], [VECTOR[::-1]]) == []
 
 
-@pytest.fixture
-def project(tmp_path):
-    project = Project(tmp_path, "[store]\nkeep_previous = 1\n").fill(40)
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("erase") / "project", "[store]\nkeep_previous = 1\n").fill(40)
     for number, secret in SECRETS.items():
         project.execute("UPDATE note SET body = ? WHERE id = ?", secret, number)
     project.run()
     return project
+
+
+@pytest.fixture
+def project(indexed, tmp_path):
+    return twin(indexed, tmp_path / "project")
 
 
 def data(project):
@@ -166,19 +174,19 @@ def test_an_erasure_waits_for_a_rebuild_that_is_not_finished_and_says_so(project
     assert residues(data(project), SECRETS.values()) == []
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--id", "5"], "--id is withdrawn: leave the document out by a condition in `where`"),
-        (["--key", "5"], "--key is withdrawn: leave the document out"),
-        (["--proof", "proof.json"], "--proof is withdrawn: no proof is written"),
-        (["--look-for", "person.txt", "--json"], "--look-for is withdrawn"),
-        (["--folder", "/"], "--folder is withdrawn"),
-    ],
-)
-def test_an_option_of_an_earlier_version_says_what_to_do_instead(project, options, said):
-    assert said in run_here(project.config, "erase", "notes", *options, code=2)[1]
-    assert "5" in project.texts()
+WITHDRAWN = {
+    "--id 5": "--id is withdrawn: leave the document out by a condition in `where`",
+    "--key 5": "--key is withdrawn: leave the document out",
+    "--proof proof.json": "--proof is withdrawn: no proof is written",
+    "--look-for person.txt --json": "--look-for is withdrawn",
+    "--folder /": "--folder is withdrawn",
+}
+
+
+def test_an_option_of_an_earlier_version_says_what_to_do_instead(tmp_path):
+    config = Project(tmp_path).config
+    for options, said in WITHDRAWN.items():
+        assert said in run_here(config, "erase", "notes", *options.split(), code=2)[1]
 
 
 def test_whoever_the_source_has_stays_away_by_a_condition(project):
@@ -232,27 +240,20 @@ def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(pro
     assert residues(data(project), SECRETS.values()) == []
 
 
-@pytest.fixture(params=["embedded", "loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
-def stored(request, tmp_path, qdrant):
+@pytest.fixture(params=STORES)
+def stored(request, tmp_path):
     """A project with rights and payload indexes in a store of each kind, two of whose documents go."""
-    if request.param == "real" and "QDRANT_URL" not in os.environ:
-        pytest.skip("needs a Qdrant server: set QDRANT_URL")
-    url = {"loopback": qdrant.url, "real": os.environ.get("QDRANT_URL")}.get(request.param)
-    project, name = Project(tmp_path / "project").fill(40), f"test_{uuid.uuid4().hex[:12]}"
-    project.execute("CREATE TABLE reader (note_id INTEGER, team TEXT)")
-    project.execute("INSERT INTO reader SELECT id, 'team ' || (id % 3) FROM note WHERE id < 30")
-    text = SETTINGS.format(extra=f'[store]\nurl = "{url}"' if url else "[store]").replace('"test"', f'"{name}"')
-    project.write_settings(
-        f'{text}access = "SELECT note_id, team FROM reader"\npayload_indexes = {{author = "keyword"}}\n'
-    )
-    project.run()
-    project.client = QdrantClient(url) if url else None
-    project.exact = request.param != "loopback"  # which scales vectors once more
-    yield project
-    with project.store() as store:
-        for one in store.collections():
-            if one.startswith(f"{name}_"):
-                store.drop(one)
+    with project_on(request.param, partial(Project, tmp_path / "project")) as project:
+        project.fill(40).execute("CREATE TABLE reader (note_id INTEGER, team TEXT)")
+        project.execute("INSERT INTO reader SELECT id, 'team ' || (id % 3) FROM note WHERE id < 30")
+        text = project.config.read_text() if request.param != "embedded" else SETTINGS.format(extra="[store]")
+        rights = 'access = "SELECT note_id, team FROM reader"\npayload_indexes = {author = "keyword"}\n'
+        project.write_settings(text + rights)
+        project.run()
+        url = project.settings.store.url
+        project.client = QdrantClient(url, api_key=os.environ.get("QDRANT_API_KEY")) if url else None
+        project.exact = request.param != "loopback"  # which scales vectors once more
+        yield project
 
 
 def what_lives(project):
@@ -340,7 +341,11 @@ main(["--config", {config!r}, "erase", "notes"])
 """
 
 
-@pytest.mark.parametrize("steps", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("stored", "steps"),
+    [("embedded", 6), *(pytest.param(store, 1, marks=pytest.mark.long) for store in ("embedded", "loopback"))],
+    indirect=["stored"],
+)
 def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored, steps):
     deaths, alias = 0, stored.settings.alias("notes")
     secrets = [f"{uuid.uuid4()} {uuid.uuid4()}" for _ in range(40)]

@@ -38,8 +38,11 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("rows", ['table = "note"', 'query = "SELECT * FROM note"'], ids=["table", "query"])
-@pytest.mark.parametrize(("before", "after", "said"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    ("rows", "before", "after", "said"),
+    [('query = "SELECT * FROM note"', *CHANGES["text"]), *(('table = "note"', *one) for one in CHANGES.values())],
+    ids=["query", *CHANGES],
+)
 def test_a_key_of_another_type_is_refused_and_a_rebuild_takes_it_without_embedding(tmp_path, before, after, said, rows):
     project = project_of(tmp_path, before, rows=rows)
     assert project.run().state == "completed"

@@ -17,7 +17,6 @@ from pydantic_core import PydanticSerializationError
 import rag_index.etl
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.sql import SqlSource
-from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core import machine
 from rag_index.core.reports.record import RunRecord
 from rag_index.errors import StoreError, TerminalError, TransientError
@@ -78,10 +77,8 @@ def committed(project, *, pending: bool = False) -> int:
         return totals.pending if pending else totals.documents
 
 
-@pytest.mark.parametrize("store", ["a server", "an embedded store"])
-def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch, store):
-    if store == "an embedded store":
-        project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
+def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch):
+    project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
     embedded, write, answer = threading.Semaphore(0), commit_module.write_shard, plain.answer
 
     def answer_next(*args):
@@ -121,28 +118,6 @@ def test_what_is_under_way_when_the_source_fails_is_committed(project):
     assert committed(project) == 20
     again = run_with(project)
     assert (again.unchanged, again.new) == (20, 10)
-
-
-def test_a_shard_whose_points_are_not_durable_is_not_committed(project, monkeypatch):
-    project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    write, flush, written = commit_module.write_shard, EdgeStore.flush, []
-
-    def write_shard(store, collection, shard, **options):
-        written.append(shard.number)
-        return write(store, collection, shard, **options)
-
-    def flush_once(store, name):
-        if written[-1:] == [2]:
-            raise StoreError("the disk is full")
-        flush(store, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(commit_module, "write_shard", write_shard)
-        patch.setattr(EdgeStore, "flush", flush_once)
-        outcome = run_with(project)
-    assert (outcome.state, outcome.message, committed(project)) == ("failed", "the disk is full", 10)
-    assert run_with(project).new == 20
-    assert len(project.texts()) == 30
 
 
 def test_nothing_is_written_after_the_store_has_failed(project, monkeypatch):

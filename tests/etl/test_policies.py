@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.etl.plain import printed
 from tests.live.postgres import PASSWORD
 from tests.project import Project, run_here
 
@@ -61,7 +62,7 @@ def test_a_reader_who_sees_all_is_warned_of_first(tenants):
     said = "ticket: searches show the rows of ticket to everybody: .* since owner is a superuser"
     plan = tenants.plan(role="owner")
     assert "searches show the rows of ticket to everybody" in plan, plan
-    found = tenants.project.json("doctor", code=3)["findings"]
+    found = printed(tenants.project, "doctor", code=3)["findings"]
     assert found[0]["kind"] == "ignored_policies"
     tenants.project.config.unlink()
     out = run_here(tenants.project.config, "init", "--source", tenants.url("owner"))[0]

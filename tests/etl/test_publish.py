@@ -6,18 +6,17 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from rag_index.components.ledger import Ledger
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
 from rag_index.core.settings import Alias
-from rag_index.errors import LedgerUnavailable, StoreMismatch
+from rag_index.errors import StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.publish import publish_collection, roll_back
 from rag_index.orchestration import hooks
 from rag_index.search.evaluation.calibrate import Learner
-from tests.etl.plain import run_plain
+from tests.etl.plain import printed, run_plain
 
 ALIAS = Alias("p", "notes")
 
@@ -131,22 +130,6 @@ def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, mes
     assert project.points() == before
 
 
-def test_publishing_is_tried_again_if_the_ledger_does_not_answer(project, monkeypatch):
-    run_plain(project.fill(3))
-    update, tries = Ledger.update_collection, []
-
-    def fail_once(ledger, collection_id, **values):
-        if "state" in values:
-            tries.append(values)
-            if len(tries) == 1:
-                raise LedgerUnavailable("the ledger does not answer")
-        update(ledger, collection_id, **values)
-
-    monkeypatch.setattr(Ledger, "update_collection", fail_once)
-    assert project.run(full=True).state == "completed"
-    assert tries == [{"state": "ready"}] * 2
-
-
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):
     publish(ledger, store, 1, keep=2)
     publish(ledger, store, 2, keep=2)
@@ -154,17 +137,6 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
     with killed, pytest.raises(KeyboardInterrupt):
         publish(ledger, store, 3, keep=2)
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
-
-
-@pytest.mark.parametrize("owner", [EdgeStore, Ledger])
-def test_what_a_death_while_an_older_collection_is_dropped_leaves_is_dropped_the_next_time(ledger, store, owner):
-    publish(ledger, store, 1, keep=1)
-    publish(ledger, store, 2, keep=1)
-    drop = "drop" if owner is EdgeStore else "drop_collection"
-    with mock.patch.object(owner, drop, side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        publish(ledger, store, 3, keep=1)
-    publish(ledger, store, 4, keep=1)
-    assert there(ledger, store) == ([3, 4], 4)
 
 
 def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
@@ -188,4 +160,4 @@ def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_
         killed.setattr("rag_index.etl.collection.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             project.run()
-    assert project.json("search", "printer")["hits"] == []
+    assert printed(project, "search", "printer")["hits"] == []

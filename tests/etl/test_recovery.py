@@ -11,8 +11,10 @@ from rag_index.components.embedders import servers
 from rag_index.core import recovery
 from rag_index.core.recovery import may_try_again, waiting, with_retries
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
+from tests.etl.plain import printed
 from tests.fakes.ollama import FakeOllama
-from tests.project import Project
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project, run_here
 
 AWAY = 1.0
 
@@ -57,7 +59,7 @@ def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_docume
     [outcome] = report.indexes
     assert (outcome.state, outcome.new, outcome.failed) == ("partial", 59, 1), outcome
     assert 2 < len(deaths) <= 12, deaths
-    [failed] = project.json("status", "--failed")["failed"]
+    [failed] = printed(project, "status", "--failed")["failed"]
     assert failed["document_id"] == "7"
     assert "each time this text is sent" in failed["reason"]
     assert "so all others go first" in caplog.text
@@ -139,3 +141,14 @@ def test_a_pause_longer_than_the_time_left_is_not_waited_for():
     assert not may_try_again(error, 1, time.time())
     error.retry_after = 30
     assert may_try_again(error, 1, time.time())
+
+
+def test_a_command_asks_a_server_again_only_if_it_is_told_to_wait(tmp_path):
+    with FakeQdrant() as qdrant:
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n').fill(3)
+        fault = qdrant.break_next(status=503, times=3)
+        out, _ = run_here(project.config, "index-all", code=1)
+        assert f"Qdrant at {qdrant.url} answered 503" in out
+        assert fault.times, "it was asked once or twice"
+        run_here(project.config, "index-all", "--wait", "3")
+        assert not fault.times

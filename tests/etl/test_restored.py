@@ -16,7 +16,6 @@ from rag_index.core.documents.batches import CommitMark
 from rag_index.errors import StoreRestored
 from rag_index.etl import commit
 from rag_index.etl.changed import index_documents
-from rag_index.etl.reconcile import Comparison
 from tests.etl.plain import Died, die, run_plain
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
@@ -157,15 +156,6 @@ def test_a_run_that_commits_between_two_looks_is_no_difference(ledger):
 def test_single_documents_leave_it_to_a_run_over_all(stale):
     refused = index_documents(stale.settings, "notes", ["5"])
     assert (refused.state, OLDER in refused.message) == ("failed", True)
-    assert OLDER in run_plain(stale).message
-    assert_right(stale)
-
-
-def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Comparison, "_mark_pending", die)
-        with pytest.raises(Died):
-            run_plain(stale)
     assert OLDER in run_plain(stale).message
     assert_right(stale)
 

@@ -34,10 +34,14 @@ def pays(monkeypatch):
     monkeypatch.setattr(window, "MIN_HAND_OVER_SECONDS", 0.0)
 
 
-@pytest.fixture(params=["", "server"])
+BOTH = pytest.mark.parametrize("project", ["", "server"], indirect=True)
+
+
+@pytest.fixture
 def project(request, tmp_path, fake):
     """A project in the embedded store or on a server, with an embedder on a server."""
-    store = f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n' if request.param else ""
+    server = getattr(request, "param", "")
+    store = f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n' if server else ""
     return Project(tmp_path / "project", extra=f"{store}{fake.settings}{SHARDS}").fill(30)
 
 
@@ -93,6 +97,7 @@ def content_of(project):
     return {i: (payload, np.round(vector, 4).tolist()) for i, (payload, vector) in project.points().items()}
 
 
+@BOTH
 def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
     rows, totals = ledger_rows(halted)
     assert 10 <= totals.by_words < 30  # a shard that was under way is left to the next run
@@ -102,6 +107,7 @@ def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
     assert printed(halted, "doctor")["findings"] == []
 
 
+@BOTH
 def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
     assert counts(run_plain(halted))["new"] >= 20
     rows, totals = ledger_rows(halted)
@@ -115,6 +121,7 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
     assert ledger_rows(plain)[0] == rows
 
 
+@BOTH
 def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypatch):
     monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 10)
     with monkeypatch.context() as patch:
@@ -149,6 +156,7 @@ def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
     assert counts(run_plain(halted)) == {"unchanged": 28, "empty": 1}
 
 
+@BOTH
 def test_a_document_that_fails_in_the_end_is_as_if_there_had_been_no_pass(halted, fake):
     fake.fault("nan", marker="ticket 25 ")
     assert run_plain(halted).failed == 1
@@ -194,7 +202,6 @@ def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, mo
 
 
 @pytest.mark.parametrize("why", ["dense", "local", "complete", "rebuild"])
-@pytest.mark.parametrize("project", [""], indirect=True)
 def test_nothing_is_written_twice_where_it_does_not_pay(project, monkeypatch, why):
     if why == "dense":
         project.write_settings(project.config.read_text() + 'search = "dense"\n')
@@ -235,6 +242,7 @@ def asked(project, query="", **options):
         return retriever.search_sync(query, **options)
 
 
+@BOTH
 def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(halted):
     for document in ("2", "25"):  # one has a vector, or is pending with its points, and the other has none
         result = asked(halted, f"note {document}", limit=30)
@@ -287,7 +295,6 @@ def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_say
     assert all(hit.bm25 for hit in result.hits)
 
 
-@pytest.mark.parametrize("project", [""], indirect=True)
 @pytest.mark.parametrize("by", ["words", "minutes"])
 def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_on(project, monkeypatch, by):
     with monkeypatch.context() as patch:
@@ -313,7 +320,6 @@ def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_
     assert max(seen) >= (26 if by == "words" else before + 4)
 
 
-@pytest.mark.parametrize("project", [""], indirect=True)
 def test_a_later_run_lets_readers_see_all_that_it_has_written_at_once(project, monkeypatch):
     """While somebody searches, each time would cost a copy of the collection."""
     run_plain(project)
@@ -331,12 +337,6 @@ def test_a_document_that_has_failed_is_not_written_by_its_words_again(project, f
     project.fill(20, first=31)
     assert watched_run(project).outcome.failed == 1  # its next try comes later
     assert (vectorless(project), "25" in project.texts()) == (set(), False)
-
-
-def test_a_watch_that_starts_in_between_goes_on(halted):
-    end = watched_run(halted)
-    assert (end.complete, end.outcome.failed, vectorless(halted)) == (True, 0, set())
-    assert ledger_rows(halted)[1].by_words == 0
 
 
 def test_an_erasure_and_an_export_in_between_keep_what_has_no_vector(halted):

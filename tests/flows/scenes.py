@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index.components.sources.sql import SqlSource
-from rag_index.errors import SourceUnavailable
 from rag_index.search import Retriever
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
@@ -93,25 +92,6 @@ def source_hangs(stage: Stage, _: FakeQdrant) -> int:
     return code
 
 
-@line("The source breaks off in the middle")
-def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
-    stage.held()
-    stage.project.execute("DELETE FROM note WHERE id = 1")
-    stage.project.fill(40, first=DOCUMENTS + 1)
-
-    def breaks_off(number: int) -> None:
-        if number >= 3:
-            raise SourceUnavailable("the database went away")
-
-    with pytest.MonkeyPatch.context() as stage.patch:
-        pages_of(stage, 20, breaks_off)
-        code = fails(stage.run(), "went away")
-    assert "1" in stage.project.texts(), "nothing was deleted"
-    assert len(stage.project.texts()) > DOCUMENTS
-    does_the_rest(stage, sure=DOCUMENTS)
-    return code
-
-
 # The embedder
 
 
@@ -126,17 +106,6 @@ def embedder_away(stage: Stage, _: FakeQdrant) -> int:
     assert stage.project.texts() == before
     stage.fake.model = "fake-embed"
     does_the_rest(stage, sure=DOCUMENTS)
-    return code
-
-
-@line("An Ollama server goes down in the middle")
-def embedder_goes_away(stage: Stage, _: FakeQdrant) -> int:
-    stage.fake.seconds_per_text = 0.02
-    with when(lambda: embeds(stage, "ticket 31 "), stage.fake.stop_listening):
-        code = fails(stage.run(), stage.fake.url.removeprefix("http://"))
-    assert stage.project.texts()
-    stage.fake.listen()
-    does_the_rest(stage)
     return code
 
 
@@ -167,19 +136,6 @@ def no_context(stage: Stage, _: FakeQdrant) -> int:
 
 
 # Single documents
-
-
-@line("A value in a text column is not text")
-def no_text(stage: Stage, _: FakeQdrant) -> int:
-    before = stage.held()
-    stage.project.execute("UPDATE note SET body = x'0001' WHERE id = 7")
-    outcome = stage.run()
-    assert (outcome.failed, stage.listed()) == (1, {"7": 1})
-    assert stage.project.texts() == before
-    stage.project.execute("UPDATE note SET body = 'good' WHERE id = 7")
-    does_the_rest(stage, sure=DOCUMENTS - 1)
-    assert not stage.listed()
-    return exit_code(outcome)
 
 
 # Store, ledger and disk

@@ -15,11 +15,10 @@ LINES = {row[1]: row for row in ROWS if row[-1].isdigit()}
 """Failures of a run by their cause."""
 
 ELSEWHERE = {
-    "The embedder refuses a text": (
-        3,
-        "flows/test_failures.py",
-        "a_refused_text_is_tried_again_by_hand_and_is_no_failure",
-    ),
+    "The embedder refuses a text": (3, "flows/test_failures.py", "a_refused_text_is_tried_again_by_hand_and_is_no"),
+    "The source breaks off in the middle": (1, "etl/test_pipeline.py", "what_is_under_way_when_the_source_fails_is_"),
+    "An Ollama server goes down": (1, "flows/test_outages.py", "the_progress_of_a_run_that_failed_says_what_is_kept"),
+    "A value in a text column is not text": (3, "etl/test_single.py", "a_failed_document_that_is_mended_or_gone_is_no"),
     "The source lost more than": (3, "etl/test_delete_guard.py", "a_wrong_source_never_empties_the_index_and"),
     "Another run has this index": (1, "etl/test_single.py", "it_waits_for_no_other_run_and_says_who_is_writing"),
     "A collection of the embedded store": (1, "cli/test_commands.py", "a_store_that_another_process_writes_is"),
@@ -38,37 +37,21 @@ ELSEWHERE = {
     "The workers do not start": (0, "flows/test_failures.py", "workers_that_do_not_start_are_started_once_more"),
     "The flow's process is killed": (137, "reliability/test_kill.py", "the_run_after_a_kill_loses_nothing"),
     "You press Ctrl-C": (130, "cli/test_commands.py", "a_signal_stops_the_run_and_its_processes_and_the_next_run"),
-    "The worker of a deployed run": (
-        137,
-        "deployments/test_automations.py",
-        "runs_that_lose_their_machine_or_worker_are",
-    ),
+    "The worker of a deployed run": (137, "deployments/test_automations.py", "runs_that_lose_their_machine_or_worker"),
     "The pod of a run": (0, "deployments/test_worker.py", "a_job_of_kubernetes_that_is_told_to_end_schedules_its_run"),
     "A run is suspended": (0, "deployments/test_worker.py", "a_run_that_is_suspended_ends_its_processes_and_goes_on"),
     "A run is cancelled on Prefect's page": (130, "flows/test_cancel.py", "a_run_in_a_terminal_that_is_cancelled"),
     "A [part](": (2, "etl/test_parts.py", "a_source_that_lost_many_parts_overwrites_nothing"),
     "Store or ledger was put back": (0, "etl/test_restored.py", "a_store_that_was_put_back_is_mended_by_the_next"),
     "The Prefect server goes away": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
-    "The Prefect server that Prefect's settings name": (
-        1,
-        "orchestration/test_launch.py",
-        "a_prefect_server_that_does",
-    ),
+    "The Prefect server that Prefect's settings name": (1, "orchestration/test_launch.py", "a_prefect_server_that"),
     "MariaDB and MySQL show six digits": (2, "sources/test_keys.py", "a_key_that_the_database_cannot_find_again_is_"),
     "Two projects make one alias": (1, "etl/test_ownership.py", "no_command_touches_what_is_another_projects"),
-    "An upgrade reads or chunks": (1, "etl/test_index_version.py", "an_index_of_an_older_release_says_why_it_must_be"),
+    "An upgrade reads or chunks": (1, "etl/test_collection.py", "an_index_of_an_older_release_says_why_it_must_be"),
     "The ledger was written by another": (1, "ledger/test_migrations.py", "a_ledger_of_another_version_is_refused_by_"),
-    "An earlier version kept these": (
-        2,
-        "etl/test_kept_out.py",
-        "every_run_is_refused_until_a_condition_keeps_them_out",
-    ),
+    "An earlier version kept these": (2, "etl/test_kept_out.py", "every_run_is_refused_until_a_condition_keeps_them"),
     "A migration gives the key another type": (2, "etl/test_key_types.py", "a_key_of_another_type_is_refused_and_a_"),
-    "A folder that it writes belongs": (
-        1,
-        "reliability/test_unwritable.py",
-        "a_store_that_cannot_be_written_is_whole",
-    ),
+    "A folder that it writes belongs": (1, "reliability/test_unwritable.py", "a_store_that_cannot_be_written_is_whole"),
 }
 """Lines that another test provokes, most of them with other processes: the exit code, and that test."""
 

@@ -21,10 +21,11 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.task_steps import NOT_BEGUN
 from tests.dask_workers import workers_among
+from tests.etl.plain import printed
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.qdrant import STORES, project_on
 from tests.ports import free_port
-from tests.project import Project
+from tests.project import Project, run_here
 from tests.reliability.victim import Victim
 from tests.waiting import eventually, when
 
@@ -41,7 +42,7 @@ def project(request, tmp_path, fake) -> Iterator[Project]:
 
 
 def listed(project: Project) -> dict[str, str]:
-    return {one["document_id"]: one["reason"] for one in project.json("status", "--failed")["failed"]}
+    return {one["document_id"]: one["reason"] for one in printed(project, "status", "--failed")["failed"]}
 
 
 def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone(project, fake):
@@ -56,7 +57,7 @@ def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone
     assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 2), "2 of 80 are tolerated"
     assert "cannot embed this" in listed(project)["17"]
     fake.clear()
-    retried = project.json("index-all", "--retry-failed", "--serial")["indexes"][0]
+    retried = printed(project, "index-all", "--retry-failed", "--serial")["indexes"][0]
     assert (retried["state"], retried["new"]) == ("completed", 2)
     assert listed(project) == {}
 
@@ -95,23 +96,6 @@ def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, pre
         assert "Traceback" not in run.output
         eventually(run.gone, seconds=60)
     assert len(project.texts()) == 80
-
-
-def test_a_lease_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_path):
-    project = Project(tmp_path / "p")
-    now = 1_000_000.0
-    ledger = Ledger(project.settings.ledger_url, clock=lambda: now)
-    lease = IndexLease(ledger, "test_notes", "elsewhere")
-    lease.__enter__()
-    with ledger.transaction() as connection:
-        connection.exec_driver_sql("UPDATE rag_index_leases SET host = 'another machine'")
-    here = Ledger(project.settings.ledger_url, clock=lambda: now + 59)
-    with pytest.raises(Exception, match="another machine since 1970-01-12 13:46:40 UTC"):
-        IndexLease(here, "test_notes", "me").__enter__()
-    here.clock = lambda: now + 61
-    with IndexLease(here, "test_notes", "me") as mine:
-        assert mine.epoch == 2
-    lease._stop.set()
 
 
 @pytest.mark.long
@@ -194,9 +178,9 @@ def test_a_worker_that_was_killed_once_is_told_and_counted(project, prefect_serv
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
     assert caplog.text.count("a worker process died (killed, out of memory, or a crash)") == 1
-    [run] = project.json("status", "--report")["runs"]
+    [run] = printed(project, "status", "--report")["runs"]
     assert run["metrics"]["workers_died"] == 1
-    assert "1 death of worker processes" in project.cli("status", "--report").stdout
+    assert "1 death of worker processes" in run_here(project.config, "status", "--report")[0]
 
 
 def test_a_task_that_had_failed_documents_has_a_state_of_its_own(project, prefect_server, fake):

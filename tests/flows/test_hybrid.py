@@ -7,6 +7,7 @@ import pytest
 from rag_index import Retriever
 from rag_index.components.embedders.bm25 import BM25_VERSION, Bm25Encoder, Bm25Model
 from rag_index.core.documents.batches import StoredPoint
+from tests.etl.plain import printed
 from tests.project import SETTINGS, Project
 
 DENSE = SETTINGS.format(extra="") + 'search = "dense"\n'
@@ -74,5 +75,7 @@ def test_an_index_gets_its_words_by_a_rebuild_that_embeds_nothing(
     assert project.run(full=True).state == "completed"
     hybrid = check_words(project)
     assert {i: point.vector for i, point in hybrid.items()} == {i: point.vector for i, point in old.items()}
-    [metrics] = [run["metrics"] for run in project.json("status", "--report")["runs"] if run["metrics"].get("reused")]
+    [metrics] = [
+        run["metrics"] for run in printed(project, "status", "--report")["runs"] if run["metrics"].get("reused")
+    ]
     assert (metrics["texts"], metrics["reused"]) == (0, len(hybrid))

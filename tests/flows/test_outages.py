@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from rag_index.components.embedders import servers
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
@@ -62,8 +63,14 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
 def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_lasts(
     project, prefect_server, fake, caplog, monkeypatch
 ):
-    monkeypatch.setattr("rag_index.core.reports.progress.REPEAT_SECONDS", 0.0)
-    fake.seconds_per_text = 0.05
+    for name, value in (
+        ("reports.progress.REPEAT", 0.0),
+        ("reports.progress.INTERVAL", 0.05),
+        ("outages.SILENCE", 0.2),
+    ):
+        monkeypatch.setattr(f"rag_index.core.{name}_SECONDS", value)
+    monkeypatch.setattr(servers, "PATIENCE", 1.0)
+    fake.seconds_per_text = 0.01
 
     def said() -> list[str]:
         records = [one for one in caplog.records if getattr(one, "flow_name", "") == "index-all"]
@@ -75,9 +82,10 @@ def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_l
     assert said()[0].startswith(f"notes: {silent(fake)}")
 
 
-def test_the_progress_of_a_run_that_failed_says_what_is_kept(tmp_path, prefect_server, fake):
+def test_the_progress_of_a_run_that_failed_says_what_is_kept(tmp_path, prefect_server, fake, monkeypatch):
+    monkeypatch.setattr(servers, "PATIENCE", 0.5)
     project = Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 0.2\n").fill(80)
-    fake.seconds_per_text = 0.05
+    fake.seconds_per_text = 0.02
     with when(lambda: any("Note 40" in text for one in fake.embeds() for text in one.texts), fake.stop_listening):
         assert project.index(serial=True, shard_documents=10).state == "failed"
     with get_client(sync_client=True) as client:
@@ -145,7 +153,10 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
     assert len(fake.embeds()) == 1
 
 
-def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(tmp_path, fake, caplog):
+def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(
+    tmp_path, fake, caplog, monkeypatch
+):
+    monkeypatch.setattr(servers, "PATIENCE", 1.0)
     project = Project(tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 1\n").fill(3)
     settings = project.config.read_text()
     project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"others"'))

@@ -1,23 +1,29 @@
-"""The ledger in each database: what a run records of documents, and what is left when its process is interrupted."""
+"""The ledger in each database: what a run records of documents, what is left when its process is interrupted,
+what the delete guard decides by, what there is to erase, and what is forgotten."""
 
 import itertools
 import signal
 import sqlite3
 import sys
 from contextlib import closing
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
 from rag_index.components.ledger import Known, Ledger, Totals
-from rag_index.components.ledger.tables import ScanRecord, metadata
+from rag_index.components.ledger.runs import IndexLease
+from rag_index.components.ledger.tables import DAY, ScanRecord, metadata
 from rag_index.core.database import interrupts_deferred
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
+from rag_index.core.settings import load_settings
 from rag_index.errors import LedgerError
+from tests.etl.plain import run_plain
 from tests.ledger.conftest import add
+from tests.project import Project
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
@@ -267,3 +273,168 @@ def test_a_deferred_signal_is_handled_at_the_end_of_the_block_even_if_it_fails()
     with pytest.raises(KeyboardInterrupt) as both:
         failing()
     assert isinstance(both.value.__context__, ValueError)
+
+
+RECIPE, EARLIER = "0123456789abcdef", "fedcba9876543210"
+
+
+def put(ledger, text: str, *, chunks: int = 1, recipe: str = RECIPE) -> None:
+    for number in range(chunks):
+        ledger.put_context(recipe, hash_text(text), hash_text(str(number)), text)
+
+
+def has(ledger, text: str, *, recipe: str = RECIPE) -> bool:
+    return bool(ledger.contexts(recipe, [hash_text(text)])[hash_text(text)])
+
+
+def test_a_context_is_kept_by_its_document_chunk_and_recipe(ledger):
+    put(ledger, "sécond 漢字", chunks=2)
+    put(ledger, "other", recipe=EARLIER)
+    ledger.put_context(RECIPE, hash_text("sécond 漢字"), hash_text("0"), "too late")
+    first, other = hash_text("sécond 漢字"), hash_text("other")
+    assert ledger.contexts(RECIPE, [first, other]) == {
+        first: {hash_text("0"): "sécond 漢字", hash_text("1"): "sécond 漢字"}, other: {},
+    }  # fmt: skip
+
+
+def test_old_contexts_go_unless_a_document_of_a_collection_needs_them(ledger, clock):
+    collection = add(ledger)
+    ledger.update_collection(collection.id, chunking=f"text-1-200-20/context-{RECIPE}/bm25-1/canonical-3")
+    plain = add(ledger, "p_others__1")
+    ledger.update_collection(plain.id, chunking="text-1-200-20/bm25-1/canonical-3")
+    ledger.record(collection.id, [("1", hash_text("indexed"), b"", 2)])
+    ledger.record(plain.id, [("1", hash_text("without contexts"), b"", 2)])
+    ledger.fail(collection.id, [Failure("2", "refused", hash_text("failed"))])
+    texts = ("unneeded", "indexed", "failed", "without contexts")
+    for text in texts:
+        put(ledger, text, chunks=3)
+    put(ledger, "indexed", recipe=EARLIER)
+    assert ledger.prune_contexts(clock.now) == 0, "nothing is old"
+    clock.now += 90 * DAY
+    put(ledger, "new")
+    assert ledger.prune_contexts(clock.now - DAY) == 7
+    assert [has(ledger, text) for text in (*texts, "new")] == [False, True, True, False, True]
+    assert not has(ledger, "indexed", recipe=EARLIER), "of a prompt or a model that no collection has"
+    ledger.drop_collection(collection.id)
+    assert ledger.prune_contexts(clock.now + DAY) == 7, "no collection needs any"
+
+
+@pytest.fixture
+def collection(ledger):
+    return add(ledger, "a__1")
+
+
+def test_the_largest_size_counts_for_a_day(ledger, clock, collection):
+    def largest():
+        return ledger.largest_sizes(collection.id).get("", 0)
+
+    for count in (300, 900, 400):
+        ledger.note_size(collection.id, count)
+    ledger.note_size(collection.id, 7, "comment")
+    clock.now += DAY - 1
+    ledger.note_size(collection.id, 500)
+    assert ledger.largest_sizes(collection.id) == {"": 900, "comment": 7}
+    clock.now += 2
+    assert ledger.largest_sizes(collection.id) == {"comment": 7}, "of parts, those before the last whole run"
+    ledger.note_size(collection.id, 400)
+    assert largest() == 400
+    clock.now -= 3 * DAY  # the clock was wrong: a day that is yet to come does not count
+    assert largest() == 0
+    ledger.note_size(collection.id, 300)
+    assert largest() == 300
+
+
+def test_what_is_held_back_is_known_with_its_time_until_it_is_none(ledger, clock, collection):
+    def now():
+        found = ledger.collection("a__1")
+        return found.held, found.held_since
+
+    ledger.hold_back(collection, 5)
+    first, clock.now = clock.now, clock.now + DAY
+    assert now() == (5, first)
+    assert ledger.gaps_since(collection.id) == first, "nothing is complete since then"
+    ledger.hold_back(ledger.collection("a__1"), 7)
+    assert now() == (7, first)
+    ledger.hold_back(ledger.collection("a__1"), 0)
+    assert now() == (0, None)
+    assert ledger.gaps_since(collection.id) is None
+
+
+def test_documents_that_are_gone_are_counted_if_they_have_points(ledger, collection):
+    ledger.record(collection.id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1), ("3", b"t", b"p", 0)])
+    ledger.begin_scan("p_notes")
+    ledger.note_gone(["1", "3", "4"])
+    assert ledger.count_deletions(collection).all == 1
+    assert [row[0] for row in ledger.lost(collection.id)] == ["1", "3", "4"]
+
+
+ALIAS = "p_notes"
+
+
+def test_deletions_and_changes_are_counted_in_all_collections_until_the_erasure_ends(each_ledger):
+    kept, live = add(each_ledger), add(each_ledger, "p_notes__2")
+    assert each_ledger.erasable(ALIAS).documents == 0
+    each_ledger.note_erasable(kept.id, 2)
+    each_ledger.forget(live.id, ["1"])
+    pending = each_ledger.erasable(ALIAS)
+    assert (pending.documents, pending.since, pending.lately) == (3, kept.created_at, False)
+    each_ledger.drop_collection(kept.id)
+    each_ledger.end_erasure(live.id)
+    assert (each_ledger.erasable(ALIAS).documents, each_ledger.erasable(ALIAS).lately) == (0, True)
+    each_ledger.update_collection(live.id, erased_at=each_ledger.clock() - DAY)
+    assert not each_ledger.erasable(ALIAS).lately
+
+
+def run(ledger: Any, run_id: str, alias: str, day: float) -> None:
+    ledger.clock.now = day * DAY
+    ledger.start_run(run_id, alias, host="h", pid=1)
+    ledger.finish_run(run_id, state="completed", message="", report={})
+
+
+def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
+    for day in (800, 801, 999):
+        run(ledger, f"run {day}", "test_notes", day)
+    run(ledger, "run of another", "other_notes", 700)
+    run(ledger, "id-1", "test_notes", 800)
+    run(ledger, "id-2", "test_notes", 999)
+    run(ledger, "watch-test_notes", "test_notes", 700)
+    assert ledger.prune(910 * DAY) == 3
+    assert ledger.last_run("test_notes").id == "run 999"
+    assert ledger.last_run("other_notes").id == "run of another"
+    assert ledger.last_run("test_notes", "id-").id == "id-2"
+    assert ledger.prune(910 * DAY) == 0
+
+
+def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
+    ledger.clock.now = 1_000 * DAY
+    with IndexLease(ledger, "test_notes", "long"):
+        ledger.clock.now = 800 * DAY
+        ledger.start_run("long", "test_notes", host="h", pid=1)
+        run(ledger, "newer", "test_notes", 900)
+        assert ledger.prune(950 * DAY) == 0
+    assert ledger.prune(950 * DAY) == 1
+
+
+def test_failures_of_collections_that_are_gone_go(ledger):
+    ours = add(ledger, "test_notes__1").id
+    for one in (ours, 4711):  # of a collection that nobody knows
+        ledger.fail(one, [Failure("k", "reason", b"h")])
+    assert ledger.prune(910 * DAY) == 1
+    assert [ledger.count_failures(one) for one in (ours, 4711)] == [1, 0]
+
+
+def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_folder_alone(tmp_path):
+    project = Project(tmp_path / "project").fill(3)
+    second = project.config.read_text().replace('project = "test"', 'project = "second"')
+    (project.folder / "second.toml").write_text(second)
+    ledger = Ledger(load_settings(project.config).ledger_url)
+    now = ledger.clock()
+    for name, alias, days in (("one", "test_notes", 200), ("two", "second_notes", 200), ("three", "second_notes", 100)):
+        ledger.clock = lambda days=days: now - days * DAY
+        ledger.start_run(name, alias, host="h", pid=1)
+        ledger.finish_run(name, state="completed", message="", report={})
+    assert run_plain(project).state == "completed"
+    assert ledger.last_run("test_notes", "one") is None
+    assert ledger.last_run("test_notes").state == "completed"
+    assert ledger.last_run("second_notes").id == "three", "the last one says how it went"
+    ledger.close()

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 from prefect.states import Cancelled
 
+from rag_index.core.machine import terminable
 from rag_index.core.reports.outcome import RunReport
 from rag_index.orchestration import reporting, stopping
 from rag_index.orchestration.reporting import whole_run
@@ -70,3 +71,17 @@ def test_the_artifacts_of_a_cancelled_run_say_so_and_count_nothing_that_they_do_
         whole.end(RunReport([whole.outcome_of(state, "notes")]), state)
     said = "0 of 2 indexes, cancelled; what was committed is kept"
     assert sent == ["0 of 2 indexes", said, "No document failed", said]
+
+
+def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():
+    def library() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except BaseException as error:
+            raise ValueError("cannot be written down") from error
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        library()
+    with pytest.raises(ValueError, match="another"), terminable():
+        raise ValueError("another error stays as it is")

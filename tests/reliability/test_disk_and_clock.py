@@ -20,8 +20,9 @@ from sqlalchemy.engine import make_url
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import LedgerError
+from tests.etl.plain import printed
 from tests.fakes.ollama import FakeOllama
-from tests.project import Project
+from tests.project import Project, run_here
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import Victim, assert_equals_clean_index, dead_pid, ledger_rows
 from tests.waiting import eventually, when
@@ -205,10 +206,10 @@ def test_what_a_run_with_a_clock_ahead_claimed_is_not_believed_and_later_runs_co
     answer = project.cli(*fresh, "2")
     assert answer.returncode == 1
     assert "ahead of this clock" in answer.stderr
-    assert "known by a clock that was ahead" in project.cli("status").stdout
+    assert "known by a clock that was ahead" in run_here(project.config, "status")[0]
     project.execute("ALTER TABLE note RENAME TO gone")
     assert project.run().state == "failed"
-    assert project.json("status")["indexes"][0]["last_run"]["state"] == "failed"
+    assert printed(project, "status")["indexes"][0]["last_run"]["state"] == "failed"
     project.execute("ALTER TABLE gone RENAME TO note")
     assert project.run().state == "completed"
     assert project.cli(*fresh, "60").returncode == 0

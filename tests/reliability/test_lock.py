@@ -14,7 +14,6 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked
-from rag_index.etl import commit as commit_module
 from rag_index.etl.commit import Committer
 from rag_index.etl.deletes import delete_gone, delete_some
 from rag_index.etl.opened import RunOptions
@@ -140,23 +139,6 @@ def test_a_run_whose_lease_was_taken_notices_it(ledger, monkeypatch):
         lease._renewer.join()  # it has nothing left to renew
         with pytest.raises(IndexLocked, match="another took over notes"):
             lease.check()
-
-
-def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path, monkeypatch):
-    """It has embedded and written a shard meanwhile: the other run writes what is true."""
-    project = Project(tmp_path / "project").fill(3)
-    settings = project.settings
-    with begun_run(settings, RunOptions()) as (opened, scan, steps, record):
-        write = commit_module.write_shard
-
-        def loses_the_lease(*shard, **options):
-            change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
-            return write(*shard, **options)
-
-        monkeypatch.setattr(commit_module, "write_shard", loses_the_lease)
-        with pytest.raises(IndexLocked):
-            index_pages(opened, scan, steps, record, AllDocuments())
-        assert opened.ledger.totals(scan.target.collection.id).documents == 0
 
 
 def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path):

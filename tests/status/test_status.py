@@ -5,7 +5,8 @@ import pytest
 from rag_index.care.index_status import status
 from rag_index.components.stores import PERSON_SECONDS
 from rag_index.errors import StoreUnavailable
-from tests.project import Project
+from tests.etl.plain import printed
+from tests.project import Project, run_here
 
 
 @pytest.fixture
@@ -24,20 +25,19 @@ def test_a_server_that_is_down_is_asked_for_seconds_and_not_for_half_a_minute(pr
 
 def test_what_the_ledger_knows_is_shown_of_a_server_that_is_down(project, qdrant):
     project.fill(3).run()
-    [before] = project.json("status")["indexes"]
+    [before] = printed(project, "status")["indexes"]
     qdrant.break_next("GET /aliases", times=None, hang=3600.0)
     asked = qdrant.requests("GET /aliases")
-    ended = project.cli("status", timeout=60)
-    assert f"{qdrant.url} does not answer as it should" in ended.stderr
+    assert f"{qdrant.url} does not answer as it should" in run_here(project.config, "status", code=1)[1]
     assert qdrant.requests("GET /aliases") == asked + 1
     qdrant.faults.clear()
     qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
-    shown = project.json("status", code=1)
+    shown = printed(project, "status", code=1)
     assert shown["indexes"] == [{**before, "indexed": None}]
     assert "503: starting" in shown["error"]
-    ended = project.cli("status")
-    assert ended.stdout.splitlines()[1].split()[:4] == ["notes", "test_notes__1", "3", str(before["points"])]
-    assert "503: starting (what is shown is from the ledger alone)" in ended.stderr
+    out, said = run_here(project.config, "status", code=1)
+    assert out.splitlines()[1].split()[:4] == ["notes", "test_notes__1", "3", str(before["points"])]
+    assert "503: starting (what is shown is from the ledger alone)" in said
 
 
 def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant):
@@ -46,17 +46,20 @@ def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant
     for _ in range(5):  # the server works on it
         [notes] = status(project.settings).indexes
     assert notes.points - 10 <= notes.indexed <= notes.points
-    lines = project.cli("status").stdout.splitlines()
+    lines = run_here(project.config, "status")[0].splitlines()
     assert lines[0].split()[:5] == ["index", "collection", "documents", "points", "indexed"]
     assert lines[1].split()[4] == str(notes.indexed)
 
 
 def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(project, qdrant):
     project.fill(3).run()
-    [before] = project.json("status")["indexes"]
-    assert "complete up to" not in project.cli("status").stdout, "the last run says it"
+    [before] = printed(project, "status")["indexes"]
+    assert "complete up to" not in run_here(project.config, "status")[0], "the last run says it"
     project.fill(1, first=4)
     qdrant.break_next("PUT /collections/test_notes__1/points", times=None, status=400, error="the disk is full")
     assert project.run().exit_code == 1
     qdrant.faults.clear()
-    assert f"notes: complete up to {before['as_of']['at']}, known by run" in project.cli("status").stdout.splitlines()
+    assert (
+        f"notes: complete up to {before['as_of']['at']}, known by run"
+        in run_here(project.config, "status")[0].splitlines()
+    )

@@ -249,13 +249,6 @@ def test_bad_points_are_found_by_halves_and_the_good_ones_written(qdrant, store,
     assert {point.id for point in used.scroll("c")} == set(batch.ids) - set(refused.value.point_ids)
 
 
-def test_too_large_a_request_is_halved(qdrant, store):
-    qdrant.break_next(UPSERT, status=413, error="Payload Too Large")
-    store.upsert("c", points(10))
-    assert qdrant.requests(UPSERT) == 3
-    assert store.count("c") == 10
-
-
 def test_bad_payloads_are_found_by_halves_and_missing_points_among_many(store):
     batch = points(300)
     store.upsert("c", batch)
@@ -292,14 +285,6 @@ def test_faults_that_need_a_person_are_not_retried(qdrant, store, fast, status, 
         assert not isinstance(wrong.value, PointsRefused)
         assert isinstance(wrong.value, StoreRefused) == (status in (401, 403))
     assert (qdrant.requests(UPSERT), qdrant.requests("GRPC Upsert")) == (1, 1)
-
-
-def test_an_old_server_is_named(qdrant):
-    qdrant.version = "1.15.4"
-    with closing(ServerStore(qdrant.url, patience=PATIENCE)) as store:
-        for _ in range(2):
-            with pytest.raises(StoreError, match=r"version 1\.15\.4, and metadata .* needs 1\.16 or newer: upgrade it"):
-                store.create("c", 4, {})
 
 
 def test_collections_that_rag_index_did_not_make(qdrant, store):

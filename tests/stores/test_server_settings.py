@@ -14,7 +14,6 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreUnavailable
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
-from tests.ports import free_port
 from tests.stores.test_server_faults import points, stop_time
 
 DIMENSION = 4
@@ -105,15 +104,6 @@ def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_wou
 
 
 # gRPC
-
-
-def test_grpc_is_found_beside_the_port_of_the_url():
-    port = free_port(2)
-    with FakeQdrant(port=port) as qdrant, FakeQdrantGrpc(qdrant, port=port + 1):
-        with closing(ServerStore(qdrant.url, patience=1)) as store:
-            store.create("c", DIMENSION, {})
-            assert store.fallback() == ""
-        assert "GRPC Create" in qdrant.seen
 
 
 def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):

@@ -15,7 +15,7 @@ from rag_index.components.stores import open_store
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError
-from tests.project import Project
+from tests.project import Project, run_here
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +100,12 @@ def test_a_pipe_is_written_as_it_is(project, tmp_path):
 
 def test_export_command(project, tmp_path):
     out = tmp_path / "out.jsonl"
-    ended = project.cli("export", "notes", "--out", str(out), "--no-vectors")
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"Wrote {len(project.points())} points to {out}\n"
+    written = run_here(project.config, "export", "notes", "--out", out, "--no-vectors")[0]
+    assert written == f"Wrote {len(project.points())} points to {out}\n"
     assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
     streamed = project.cli("export", "notes", "--out", "-", "--no-vectors")
     assert streamed.stdout == out.read_text(encoding="utf-8"), "nothing else is on standard output"
-    assert "did you mean 'notes'?" in project.cli("export", "nots", "--out", "-").stderr
+    assert "did you mean 'notes'?" in run_here(project.config, "export", "nots", "--out", "-", code=2)[1]
     with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
         export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
     with pytest.raises(StoreError, match="rag-index index notes"):

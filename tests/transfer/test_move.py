@@ -12,11 +12,12 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
 from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from tests.etl.plain import printed
 from tests.fakes.qdrant import FakeQdrant, Fault
-from tests.project import SETTINGS, Project
+from tests.project import SETTINGS, Project, run_here
 from tests.twin import twin
 
-DOCUMENTS = 300
+DOCUMENTS = 60
 UPSERT = "PUT /collections/test_notes__2/points"
 
 
@@ -192,23 +193,23 @@ def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, t
         assert "\n" not in str(raised.value)
 
 
-def test_move_command(project, qdrant):
+def test_move_command(project, qdrant, monkeypatch):
     before = exported(project)
     project.write_settings(SETTINGS.format(extra="") + EMPTY)
-    missing = project.cli("move", "--to", qdrant.url, "--api-key-env", "NOT_SET")
-    assert (missing.returncode, "NOT_SET" in missing.stderr) == (2, True)
-    ended = project.cli("move", "notes", "--to", qdrant.url, "--api-key-env", "KEY", KEY="s3cret")
-    assert ended.returncode == 0, ended.stderr
-    assert f'url = "{qdrant.url}"' in ended.stdout
-    assert "RAG_INDEX_STORE__API_KEY" in ended.stdout
-    assert "Not moved, so missing from the new store: none_yet." in ended.stdout
-    assert "s3cret" not in ended.stdout + ended.stderr
-    again = project.cli("move", "--to", qdrant.url).stdout
+    missing = run_here(project.config, "move", "--to", qdrant.url, "--api-key-env", "NOT_SET", code=2)[1]
+    assert "NOT_SET" in missing
+    monkeypatch.setenv("KEY", "s3cret")
+    out, err = run_here(project.config, "move", "notes", "--to", qdrant.url, "--api-key-env", "KEY")
+    assert f'url = "{qdrant.url}"' in out
+    assert "RAG_INDEX_STORE__API_KEY" in out
+    assert "Not moved, so missing from the new store: none_yet." in out
+    assert "s3cret" not in out + err
+    again = run_here(project.config, "move", "--to", qdrant.url)[0]
     assert "Not moved" not in again, "an index that nothing was indexed of has nothing to move"
     use(project, f'url = "{qdrant.url}"')
     assert exported(project) == before
     folder = project.folder / "elsewhere"
-    answer = project.json("move", "--to", str(folder))
+    answer = printed(project, "move", "--to", str(folder))
     assert answer["store"] == f'path = "{folder}"'
     assert answer["indexes"][0]["documents"] == DOCUMENTS
     use(project, answer["store"])

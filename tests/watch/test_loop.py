@@ -8,20 +8,23 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 
+from rag_index.components.embedders import servers
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import CHECK_UP, WATCH, IndexLease, lease_name
 from rag_index.components.ledger.tables import runs as history
-from rag_index.components.sources.hints import Hints, Moved
+from rag_index.components.sources import digest
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_reader
 from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError, TerminalError
+from rag_index.etl import plain
 from rag_index.etl.opened import RunOptions, open_index
+from rag_index.etl.sharding import Sharder
 from rag_index.search import Retriever
-from rag_index.watch import kept_runs, loop
+from rag_index.watch import kept_runs
 from rag_index.watch.kept_runs import KeptRuns
 from tests.etl.plain import run_plain, watched_run
 from tests.live.sessions import Session
-from tests.project import SETTINGS, Project
+from tests.project import SETTINGS, Project, run_here
 from tests.waiting import eventually, when
 from tests.watch.following import ALIAS, following
 
@@ -34,9 +37,16 @@ text = "body"
 """
 
 
+@pytest.fixture(autouse=True)
+def embed_here(monkeypatch):
+    """Embed in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
+    monkeypatch.setattr(plain, "worker_count", lambda settings: 0)
+    monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)
+
+
 @pytest.fixture
 def project(tmp_path) -> Project:
-    return Project(tmp_path / "project", extra="").fill(30)
+    return Project(tmp_path / "project").fill(30)
 
 
 def texts(project, index="notes"):
@@ -88,9 +98,9 @@ def test_a_project_is_watched_by_one_process_at_a_time(project, ledger):
 
 
 def test_once_ends_when_nothing_is_left(project):
-    assert project.cli("watch", "--once").returncode == 0
+    run_here(project.config, "watch", "--once")
     project.execute("UPDATE note SET body = ? WHERE id = 5", b"\x01")  # no text
-    assert project.cli("watch", "--once").returncode == 1
+    run_here(project.config, "watch", "--once", code=1)
     assert len(project.texts()) == 30
 
 
@@ -144,86 +154,32 @@ def test_rows_of_other_tables_rights_and_full_text_tables_are_followed(project):
     assert (groups["6"], groups["7"]) == (["board"], ["staff"])
 
 
-# A hint that is broken is noticed: each of these tests fails for one of the ways to break it
+def test_what_is_written_while_a_run_reads_is_found(project, monkeypatch):
+    whole, ends = KeptRuns.run, []
 
+    def run(runs, looked_at):
+        ends.append(whole(runs, looked_at))
+        if len(ends) == 1:  # it has read the row
+            project.execute("UPDATE note SET body = 'written meanwhile' WHERE id = 5")
+        return ends[-1]
 
-def never_moved(self, name, before, now):
-    return Moved.NO
-
-
-@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "always nothing"])
-def test_a_change_after_a_complete_run_is_found_unless_the_hint_says_nothing(project, monkeypatch, broken):
-    if broken:
-        monkeypatch.setattr(Hints, "moved", never_moved)
+    monkeypatch.setattr(KeptRuns, "run", run)
     with following(project) as watch:
+        eventually(lambda: shown(project, 5) == "Note 5\nwritten meanwhile", every=0.1)
         watch.settled()
-        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
-        if not broken:
-            eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
-        watch.looked(5)
-    assert (shown(project, 5) == "Note 5\nthe pump is mended") is not broken
 
 
-class Meanwhile:
-    """Runs of an index during which a test writes, after the run has read the row."""
-
-    def __init__(self, monkeypatch, project):
-        whole, self.done = KeptRuns.run, 0
-
-        def run(runs, looked_at):
-            end = whole(runs, looked_at)
-            self.done += 1
-            if self.done == 1:
-                project.execute("UPDATE note SET body = 'written meanwhile' WHERE id = 5")
-            return end
-
-        monkeypatch.setattr(KeptRuns, "run", run)
-
-
-@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "taken after the read"])
-def test_what_is_written_while_a_run_reads_is_found_unless_the_look_comes_after_it(project, monkeypatch, broken):
-    Meanwhile(monkeypatch, project)
-    if broken:
-        settle = loop.Watch._settle
-
-        def late(self, index, end):
-            index.looked = self.hints.look()[index.name]
-            return settle(self, index, end)
-
-        monkeypatch.setattr(loop.Watch, "_settle", late)
-        monkeypatch.setattr(loop.Watch, "_claim", lambda *_: None)  # which the ledger refuses, so that a run comes
-    with following(project) as watch:
-        if not broken:
-            eventually(lambda: shown(project, 5) == "Note 5\nwritten meanwhile", every=0.1)
-        watch.settled()
-        watch.looked(5)
-    assert (shown(project, 5) == "Note 5\nwritten meanwhile") is not broken
-
-
-@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "kept after a failed run"])
-def test_what_a_failed_run_did_not_write_is_found_unless_its_look_is_kept(tmp_path, fake, monkeypatch, broken):
+def test_what_a_failed_run_did_not_write_is_found(tmp_path, fake, monkeypatch):
+    monkeypatch.setattr(kept_runs, "PATIENCE", 0.2)
+    monkeypatch.setattr(servers, "PATIENCE", 0.2)
     project = Project(tmp_path / "project", extra=f"{fake.settings}").fill(30)
-    if broken:
-        back_off = loop.Watch._back_off
-
-        def keep(self, index, error):
-            found = back_off(self, index, error)
-            index.seen = index.looked
-            return found
-
-        monkeypatch.setattr(loop.Watch, "_back_off", keep)
     with following(project) as watch:
         watch.settled()
-        if broken:  # else the next claim is refused by the ledger, and a run comes
-            monkeypatch.setattr(loop.Watch, "_claim", lambda *_: None)
         fake.stop_listening()
         project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
         eventually(lambda: watch.record().state == "backing off", watch.record)
         fake.listen()
-        if not broken:
-            eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
-        watch.looked(50)
-    assert (shown(project, 5) == "Note 5\nthe pump is mended") is not broken
+        eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
 
 
 # Failures, bursts, and what one index does to another
@@ -267,22 +223,30 @@ def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, mo
     assert all(chunks[-1].endswith("again") for chunks in project.texts().values())
 
 
-@pytest.mark.parametrize("rows", [400, 2000], ids=["some rows", "nearly all rows"])
-def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(tmp_path, monkeypatch, rows):
-    project = Project(tmp_path / "large", extra="[parallel]\nshard_documents = 20\n").fill(2100)
+@pytest.fixture
+def large(tmp_path, monkeypatch) -> Project:
+    """A project whose small table has digests, too, and which a run has indexed."""
+    monkeypatch.setattr(digest, "MIN_ROWS", 0)
+    project = Project(tmp_path / "large", extra="[parallel]\nshard_documents = 20\n").fill(300)
     run_plain(project)
+    return project
+
+
+@pytest.mark.parametrize("rows", [60, 240], ids=["some rows", "nearly all rows"])
+def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(large, monkeypatch, rows):
+    project = large
     project.execute("UPDATE note SET body = body || ' again' WHERE id <= ?", rows)
     with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
         with monkeypatch.context() as hurried:
             hurried.setattr(kept_runs, "EMBED_SECONDS", 0.0)
             assert not kept.run(time.time()).complete
-        project.fill(1, first=2101)
-        project.execute("DELETE FROM note WHERE id = 2050")
-        project.execute("UPDATE note SET body = 'mended' WHERE id = 2060")
+        project.fill(1, first=301)
+        project.execute("DELETE FROM note WHERE id = 290")
+        project.execute("UPDATE note SET body = 'mended' WHERE id = 295")
         end = kept.run(looked := time.time())
         assert (end.complete, end.claims, end.outcome.deleted) == (False, False, 1)
         found = texts(project)
-        assert ("2101" in found, "2050" in found, found["2060"]) == (True, False, "Note 2060\nmended")
+        assert ("301" in found, "290" in found, found["295"]) == (True, False, "Note 295\nmended")
         assert sum(text.endswith("again") for text in found.values()) < rows
         with closing(Ledger(project.settings.ledger_url)) as ledger:
             assert ledger.reached()[ALIAS].at < looked, "the index is not complete"
@@ -291,20 +255,19 @@ def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(tmp_p
     assert run_plain(project).nothing_to_do
 
 
-def test_a_run_of_what_just_changed_deletes_nothing_that_a_run_over_all_held_back(tmp_path, monkeypatch):
-    project = Project(tmp_path / "large", extra="[parallel]\nshard_documents = 20\n").fill(2100)
-    run_plain(project)
-    project.execute("DELETE FROM note WHERE id > 1200")
+def test_a_run_of_what_just_changed_deletes_nothing_that_a_run_over_all_held_back(large, monkeypatch):
+    project = large
+    project.execute("DELETE FROM note WHERE id > 160")
     with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
-        assert kept.run(time.time()).outcome.held_back == 900
+        assert kept.run(time.time()).outcome.held_back == 140
         with monkeypatch.context() as hurried:
             hurried.setattr(kept_runs, "EMBED_SECONDS", 0.0)
-            project.execute("UPDATE note SET body = body || ' again' WHERE id <= 200")
+            project.execute("UPDATE note SET body = body || ' again' WHERE id <= 80")
             assert not kept.run(time.time()).complete
-        project.execute("DELETE FROM note WHERE id = 1100")
+        project.execute("DELETE FROM note WHERE id = 150")
         end = kept.run(time.time())
-        assert (end.complete, end.outcome.deleted, end.outcome.held_back) == (False, 0, 900)
-    assert len(texts(project)) == 2100
+        assert (end.complete, end.outcome.deleted, end.outcome.held_back) == (False, 0, 140)
+    assert len(texts(project)) == 300
 
 
 def test_a_first_run_is_not_cut(project, monkeypatch):

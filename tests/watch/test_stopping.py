@@ -36,11 +36,11 @@ def watching(project):
 
 
 def tell(running, how: str) -> None:
-    """Send SIGTERM as systemd does, or what Ctrl-C in a terminal sends."""
-    if how == "SIGTERM":
-        running.terminate()
-    else:
+    """Send what Ctrl-C in a terminal sends, or SIGTERM as systemd does."""
+    if how == "Ctrl-C":
         os.killpg(running.pid, signal.SIGINT)
+    else:
+        running.terminate()
 
 
 def documents(project) -> int:
@@ -49,20 +49,21 @@ def documents(project) -> int:
         return sum(one.documents - one.by_words for one in totals)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
-def test_a_run_is_ended_at_its_next_commit_and_the_next_watch_goes_on(project, fake, how):
-    fake.seconds_per_text = 0.05
-    with watching(project) as (running, said):
-        eventually(lambda: len(fake.embeds()) > 4, said.read_text, every=0.05)
-        tell(running, how)
-        assert running.wait(timeout=60) == 0, said.read_text()
-    assert not [word for word in ("Traceback", "Error", "backing off") if word in said.read_text()], said.read_text()
-    kept = documents(project)
-    assert 0 < kept < 200
-    fake.seconds_per_text = 0.0
-    with watching(project) as (running, said):
-        eventually(lambda: documents(project) == 200, said.read_text, every=0.2)
-        tell(running, how)
-        assert running.wait(timeout=60) == 0, said.read_text()
+def test_a_run_is_ended_at_its_next_commit_and_the_next_watch_goes_on(project, fake):
+    """By SIGTERM in the middle of a run, by Ctrl-C in the middle of the next one, and by SIGTERM where it waits."""
+    kept = [0]
+    for how in ("SIGTERM", "Ctrl-C", "SIGTERM at rest"):
+        fake.seconds_per_text, asked = 0.0 if "rest" in how else 0.05, len(fake.embeds())
+        with watching(project) as (running, said):
+            if "rest" in how:
+                eventually(lambda: documents(project) == 200, said.read_text, every=0.1)
+            else:
+                eventually(lambda asked=asked: len(fake.embeds()) > asked + 4, said.read_text, every=0.05)
+            tell(running, how)
+            assert running.wait(timeout=60) == 0, said.read_text()
+        wrong = [word for word in ("Traceback", "Error", "backing off") if word in said.read_text()]
+        assert not wrong, said.read_text()
+        kept.append(documents(project))
+    assert 0 < kept[1] < kept[2] < kept[3] == 200
     embedded = [text for request in fake.embeds() for text in request.texts if "Note" in text]
     assert len(embedded) == len(set(embedded)), "what was committed was not embedded again"

@@ -1,0 +1,190 @@
+"""The collection of an index: what makes it searchable, and which release and which model without a digest made it."""
+
+from contextlib import closing
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rag_index.care.doctor.checkup import examine
+from rag_index.care.plan import plan_runs
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.ledger import Ledger
+from rag_index.components.stores import open_store
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.server import ServerStore
+from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
+from rag_index.etl import run as run_module
+from rag_index.etl.changed import index_documents
+from rag_index.etl.collection import make_searchable
+from rag_index.etl.run import search_index_due
+from tests.etl.plain import printed, run_plain
+from tests.fakes.ollama import FakeOllama, vector_of
+from tests.project import SETTINGS, Project, run_here
+
+IDENTITY = EmbedderIdentity("local", "wordllama", "d" * 64, 4, "doc: ", "query: ")
+
+
+def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(qdrant):
+    with closing(ServerStore(qdrant.url)) as store:
+        store.create("c", 4, {"other": 1})
+        ours = dict(qdrant.indexes["c"])
+        for fields in ({"priority": "keyword", "number": "float"}, {"priority": "integer"}, {}):
+            make_searchable(store, "c", IDENTITY, fields)
+            assert qdrant.indexes["c"] == ours | fields
+            before = qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")
+            make_searchable(store, "c", IDENTITY, fields)
+            assert (qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")) == before
+        metadata = store.metadata("c")
+        assert (EmbedderIdentity(**metadata["embedder_identity"]), metadata["other"]) == (IDENTITY, 1)
+
+
+def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_empty(tmp_path):
+    """SQLite has neither booleans nor JSON: it gives numbers and text, and filters that expect more find nothing."""
+    project = Project(tmp_path / "project").fill(2)
+    run_plain(project)
+    for column, value in (("urgent", 1), ("meta", '{"tag": "x"}'), ("blank", None)):
+        project.execute(f"ALTER TABLE note ADD {column}")
+        project.execute(f"UPDATE note SET {column} = ?", value)
+    kinds = {"urgent": "bool", "meta.tag": "keyword", "blank": "bool", "author": "keyword", "priority": "integer"}
+    added = ", ".join(f'"{field}" = "{kind}"' for field, kind in kinds.items())
+    text = project.config.read_text().replace(
+        '["author", "priority"]', '["author", "priority", "urgent", "meta", "blank"]'
+    )
+    project.config.write_text(f"{text}payload_indexes = {{ {added} }}\n")
+    assert run_plain(project).message == (
+        "the payload index on urgent is empty: its kind is bool, and the source gives other values; "
+        "the payload index on meta.tag is empty: its kind is keyword, and the source gives other values"
+    )
+    with project.store() as store:
+        assert store.metadata("test_notes__1")["payload_indexes"] == {**kinds, "_rag.chunk": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "embedded", "indexed", "due"),
+    [(256, True, False, False), (768, True, False, True), (768, True, True, False), (768, False, False, False)],
+)
+def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, embedded, indexed, due):
+    store = SimpleNamespace(embedded=embedded, indexed=lambda name: indexed, count=lambda name: 100_000)
+    assert search_index_due(store, "c", dimension) == due
+
+
+def test_a_run_is_complete_before_it_builds_the_search_index_and_single_documents_leave_it_to_runs(
+    tmp_path, monkeypatch
+):
+    project, seen = Project(tmp_path / "project").fill(20), []
+
+    def note_state(store, name):
+        with closing(Ledger(project.settings.ledger_url)) as ledger:
+            seen.append(ledger.last_run("test_notes").state)
+
+    monkeypatch.setattr(run_module, "AUTO_MB", 0)
+    monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
+    monkeypatch.setattr(EdgeStore, "optimize", note_state)
+    assert project.run().state == "completed"
+    assert seen == ["completed"]
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 5")
+    assert index_documents(project.settings, "notes", ["5"]).changed == 1
+    assert seen == ["completed"]
+
+
+RELEASED = "text-1/200/0/bm25-4-english/canonical-1"
+"""How the first release recorded what made an index."""
+
+
+def made_as(project: Project, chunking: str) -> None:
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        (collection,) = ledger.collections()
+        ledger.update_collection(collection.id, chunking=chunking)
+
+
+def test_an_index_of_an_older_release_says_why_it_must_be_rebuilt_and_is_rebuilt_once(project: Project) -> None:
+    project.fill(30).run()
+    made_as(project, RELEASED)
+    why = f"test_notes__1 was made by an older rag-index; {INDEX_CHANGES}: run `rag-index rebuild notes`"
+    assert why in run_here(project.config, "status")[0].splitlines()[-1]
+    assert printed(project, "plan", code=1)["indexes"][0]["error"] == why
+    assert project.run().indexes[0].message == why
+    assert printed(project, "doctor", code=3)["findings"][0]["message"] == why.partition(": run")[0]
+    assert printed(project, "search", "note 7")["hits"]
+    assert project.run(full=True).state == "completed"
+    assert printed(project, "status")["indexes"][0]["outdated"] == ""
+    assert printed(project, "status", "--report")["runs"][0]["metrics"]["texts"] == 0
+    assert project.run().indexes[0].unchanged == 30
+
+
+@pytest.mark.parametrize("newer", [INDEX_VERSION + 1, INDEX_VERSION + 10])
+def test_an_index_of_a_newer_release_is_not_written_by_an_older_one(project: Project, newer: int) -> None:
+    project.fill(3).run()
+    made_as(project, f"text/200/0/index-{newer}")
+    assert project.run().indexes[0].message.startswith("test_notes__1 was made by a newer rag-index: run")
+
+
+def test_another_query_prefix_asks_for_a_rebuild_that_embeds_nothing(project: Project) -> None:
+    project.fill(30).run()
+    before = project.points()
+    project.write_settings(f'{project.config.read_text()}\n[embedder]\nquery_prefix = "query: "\n')
+    assert "query prefix 'query: '" in project.run().indexes[0].message
+    assert project.run(full=True).state == "completed"
+    assert printed(project, "status", "--report")["runs"][0]["metrics"]["texts"] == 0
+    assert {key: point[1] for key, point in project.points().items()} == {
+        key: point[1] for key, point in before.items()
+    }
+
+
+EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nurl = "{url}/v1"\n'
+
+
+@pytest.fixture
+def hosted(tmp_path):
+    with FakeOllama(dimension=64) as server:
+        extra = EMBEDDER.format(url=server.url)
+        made = Project(tmp_path / "project", extra).fill(12)
+        table = SETTINGS[SETTINGS.index("[[indexes]]") :]
+        made.write_settings(SETTINGS.format(extra=extra) + table.replace('"notes"', '"again"'))
+        yield made
+
+
+@pytest.fixture
+def noisy(monkeypatch):
+    """Every vector is a little different each time, as those of a busy GPU are."""
+    chance = np.random.default_rng(7)
+
+    def vector(text, dimension):
+        return (np.asarray(vector_of(text, dimension)) + 0.002 * chance.standard_normal(dimension)).tolist()
+
+    monkeypatch.setattr("tests.fakes.ollama.vector_of", vector)
+
+
+def fingerprints(project):
+    with closing(open_store(project.settings.store)) as store:
+        found = [store.metadata(project.settings.alias(name)) for name in ("notes", "again")]
+    return {one["embedder_fingerprint"] for one in found} | {one["embedder_identity"]["digest"] for one in found}
+
+
+def test_noise_is_no_other_model(hosted, noisy):
+    """The first vector that was recorded counts for all indexes, so that searches embed a query once for both."""
+    assert hosted.run().exit_code == 0
+    recorded = fingerprints(hosted)
+    assert len(recorded) == 2
+    hosted.fill(3, first=13)
+    report = hosted.run()
+    assert (report.exit_code, [one.unchanged for one in report.indexes]) == (0, [12, 12])
+    assert fingerprints(hosted) == recorded
+    assert [one.message for one in plan_runs(hosted.settings, hosted.settings.indexes)] == ["", ""]
+    assert not examine(hosted.settings).findings
+
+
+def test_another_model_of_the_same_name_is_refused_until_a_rebuild_which_reuses_no_vector(hosted, monkeypatch):
+    hosted.run()
+    before, old = hosted.points(), fingerprints(hosted)
+    monkeypatch.setattr("tests.fakes.ollama.vector_of", lambda text, size: vector_of(f"another {text}", size))
+    hosted.fill(1, first=13)
+    report = hosted.run("notes")
+    assert report.exit_code != 0
+    assert "rag-index rebuild notes" in report.indexes[0].message
+    assert hosted.points() == before
+    assert hosted.run(full=True).exit_code == 0
+    after = hosted.points()
+    assert all(after[one][1] != vector for one, (_, vector) in before.items())
+    assert not fingerprints(hosted) & old
