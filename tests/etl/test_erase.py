@@ -189,18 +189,6 @@ def test_an_option_of_an_earlier_version_says_what_to_do_instead(tmp_path):
         assert said in run_here(config, "erase", "notes", *options.split(), code=2)[1]
 
 
-def test_whoever_the_source_has_stays_away_by_a_condition(project):
-    project.execute("CREATE TABLE forgotten (note_id INTEGER)")
-    project.execute("INSERT INTO forgotten VALUES (5)")
-    condition = 'key = "id"\nwhere = "id NOT IN (SELECT note_id FROM forgotten)"'
-    project.write_settings(project.config.read_text().replace('key = "id"', condition))
-    project.run(allow_deletes=True)
-    run_here(project.config, "erase", "notes")
-    assert residues(data(project), [SECRETS[5]]) == []
-    project.run(full=True)
-    assert "5" not in project.texts()
-
-
 def test_what_the_guard_holds_back_is_counted_and_the_exit_code_says_so(project):
     project.fill(200, first=41)
     project.run()

@@ -121,7 +121,6 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
     assert ledger_rows(plain)[0] == rows
 
 
-@BOTH
 def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypatch):
     monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 10)
     with monkeypatch.context() as patch:
@@ -156,7 +155,6 @@ def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
     assert counts(run_plain(halted)) == {"unchanged": 28, "empty": 1}
 
 
-@BOTH
 def test_a_document_that_fails_in_the_end_is_as_if_there_had_been_no_pass(halted, fake):
     fake.fault("nan", marker="ticket 25 ")
     assert run_plain(halted).failed == 1

@@ -9,9 +9,8 @@ import pytest
 
 from rag_index.etl import sharding
 from tests.components.chunking.code.samples import SAMPLES
-from tests.etl.plain import printed
 from tests.fakes.ollama import FakeOllama
-from tests.project import Project, run_here
+from tests.project import Project
 
 SETTINGS = """\
 project = "test"
@@ -58,7 +57,7 @@ class Code:
         """Return the listed documents with the reason."""
         return {
             one["document_id"]: f"{one['kind']}: {one['reason']}"
-            for one in printed(self.project, "status", "--failed")["failed"]
+            for one in self.project.json("status", "--failed")["failed"]
         }
 
 
@@ -92,10 +91,11 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
-    metrics = printed(code.project, "status", "--report")["runs"][0]["metrics"]
+    metrics = code.project.json("status", "--report")["runs"][0]["metrics"]
     assert 0 < metrics["utilisation"] <= 1
+    printed = code.project.cli("status", "--report").stdout
     times = metrics["utilisation"] * metrics["workers"]
-    assert f"{times:.1f} times one process" in run_here(code.project.config, "status", "--report")[0]
+    assert f"{times:.1f} times one process" in printed
 
 
 def test_only_the_changed_part_of_a_file_is_embedded_and_nothing_of_one_that_moved(code):
@@ -146,9 +146,9 @@ def test_a_file_that_is_skipped_now_loses_its_points_and_stays_listed(code):
 
 def test_search_shows_the_place_and_the_signature(code):
     code.index()
-    found = run_here(code.project.config, "search", "--index", "code", "queue of things", "--limit", "3")[0]
-    assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in found
-    assert "code: go/sample.go:3\n       type Queue struct\n" in found
+    printed = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
+    assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in printed
+    assert "code: go/sample.go:3\n       type Queue struct\n" in printed
 
 
 @pytest.mark.long
