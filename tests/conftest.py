@@ -178,7 +178,7 @@ def pytest_collection_finish():
 LONG_SECONDS = 1200
 LONGEST = (
     "tests/deployments/test_worker.py", "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability",
-    "tests/live", "tests/watch", "tests/etl", "tests/transfer", "tests/cli", "tests/doctor", "tests", "tests/wild",
+    "tests/live", "tests/watch", "tests/etl", "tests/care", "tests/cli", "tests/care/doctor", "tests", "tests/wild",
 )  # fmt: skip
 """The folders, and a file, that take longest: one that begins at the end keeps the other processes waiting."""
 

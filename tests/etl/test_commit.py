@@ -11,8 +11,8 @@ from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.errors import StoreMismatch
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import Committer, update_payloads
+from tests.components.ledger.conftest import add
 from tests.etl.plain import Died, die, run_plain
-from tests.ledger.conftest import add
 
 OLD, NEW, PAYLOAD = hash_text("old"), hash_text("new"), hash_text("{}")
 

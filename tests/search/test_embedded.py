@@ -11,8 +11,8 @@ from rag_index.components.stores.edge import edge_collection
 from rag_index.components.stores.edge import reader as edge_reader
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.search import Retriever, concurrency, fan_out
+from tests.components.stores.edge_process import writer
 from tests.search.desk import found
-from tests.stores.edge_process import writer
 from tests.waiting import eventually
 
 HOLD = """

@@ -5,7 +5,7 @@ import pytest
 from rag_index.core.documents.batches import ShardStats
 from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.core.settings import EmbedderSettings
-from tests.test_outages import Clock
+from tests.core.test_outages import Clock
 
 
 def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twice():

@@ -11,12 +11,12 @@ import pytest
 
 from rag_index.core.outages import Outage
 from rag_index.core.reports.progress import Lines, Progress, open_display
+from tests.core.test_outages import Clock
 from tests.fakes.ollama import FakeOllama
 from tests.flows.conftest import Recorder
 from tests.project import PROGRAM, Project
 from tests.reliability.victim import FLOW, in_environment
 from tests.terminal import in_terminal, plain_lines
-from tests.test_outages import Clock
 
 
 @pytest.fixture

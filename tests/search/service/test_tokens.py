@@ -10,7 +10,7 @@ from rag_index.errors import SettingsError, TerminalError
 from rag_index.search import Caller
 from rag_index.search.service.server import listen, url_of
 from rag_index.search.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
-from tests.test_outages import Clock
+from tests.core.test_outages import Clock
 
 
 def register(tmp_path=None, *lines: str, **settings) -> TokenRegister:

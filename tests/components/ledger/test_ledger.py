@@ -21,8 +21,8 @@ from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
 from rag_index.core.settings import load_settings
 from rag_index.errors import LedgerError
+from tests.components.ledger.conftest import add
 from tests.etl.plain import run_plain
-from tests.ledger.conftest import add
 from tests.project import Project
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
-from tests.stores.edge_process import WIDE, points
+from tests.components.stores.edge_process import WIDE, points
 {before}
 store = EdgeStore(Path(sys.argv[1]))
 """

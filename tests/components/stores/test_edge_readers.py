@@ -19,7 +19,7 @@ from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.core.documents.batches import CommitMark
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
-from tests.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
+from tests.components.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
 from tests.waiting import eventually, when
 
 

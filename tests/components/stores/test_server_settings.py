@@ -12,9 +12,9 @@ from rag_index.components.stores.server import server_collection as server_colle
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreUnavailable
+from tests.components.stores.test_server_faults import points, stop_time
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
-from tests.stores.test_server_faults import points, stop_time
 
 DIMENSION = 4
 QUERY = np.ones(DIMENSION, np.float32)

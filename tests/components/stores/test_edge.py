@@ -21,7 +21,7 @@ from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.protocol import VectorQuery
 from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import StoreBusy, StoreError
-from tests.stores.edge_process import DIMENSION, fill, points, writer
+from tests.components.stores.edge_process import DIMENSION, fill, points, writer
 from tests.waiting import eventually, when
 
 # Locks

@@ -17,7 +17,7 @@ from rag_index.core.documents.keys import point_id
 from rag_index.errors import LedgerError, LedgerUnavailable, SourceError
 from rag_index.etl.commit import CHUNK_HASH, chunk_hash
 from rag_index.etl.reconcile import Comparison
-from tests.ledger.conftest import add
+from tests.components.ledger.conftest import add
 from tests.live.pooler import pooler
 from tests.project import Project
 from tests.waiting import eventually

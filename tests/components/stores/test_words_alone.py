@@ -7,7 +7,7 @@ from rag_index.components.stores.points import batches_of
 from rag_index.components.stores.queries import VectorQuery
 from rag_index.core.documents.batches import PointBatch
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
-from tests.stores.test_contract import new_name, store
+from tests.components.stores.test_contract import new_name, store
 
 __all__ = ["store"]
 

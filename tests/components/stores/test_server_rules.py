@@ -14,9 +14,9 @@ from qdrant_client import QdrantClient, models
 from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.errors import PointsRefused, StoreRefused
+from tests.components.stores import test_server_faults
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
-from tests.stores import test_server_faults
 
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used")
 DIMENSION = 4

@@ -1,4 +1,4 @@
-"""The ledger on a real PostgreSQL server, where that differs from a file; `tests/ledger` has its methods in both."""
+"""The ledger on a real PostgreSQL server, where that differs from a file; `test_ledger` has its methods in both."""
 
 import datetime as dt
 import os
@@ -13,7 +13,7 @@ from rag_index.components.ledger.tables import leases
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
 from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable
-from tests.ledger.conftest import add, open_at_once
+from tests.components.ledger.conftest import add, open_at_once
 from tests.waiting import eventually
 
 A, B = hash_text("a"), hash_text("b")

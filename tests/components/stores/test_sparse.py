@@ -12,7 +12,7 @@ from rag_index.components.stores.reads import MAX_PLACES
 from rag_index.core.documents.batches import PointBatch
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreMismatch
-from tests.stores.test_contract import DIMENSION, batch, new_name, store
+from tests.components.stores.test_contract import DIMENSION, batch, new_name, store
 
 __all__ = ["store"]
 
