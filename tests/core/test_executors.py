@@ -18,6 +18,7 @@ def die_in_the_middle_of_the_answer() -> bytes:
     return bytes(100_000)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_while_it_answers_is_not_waited_for():
     with Process() as process:
         with pytest.raises(BrokenExecutor):

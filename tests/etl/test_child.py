@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor
-from dataclasses import replace
 
 import psutil
 import pytest
@@ -46,8 +45,8 @@ def shard_of(*texts: str) -> Shard:
     return Shard("notes", 1, page_of([(number, text, {}) for number, text in enumerate(texts)]), sum(map(len, texts)))
 
 
-def job(text: str, limit: float | None = None) -> EmbedJob:
-    return EmbedJob(replace(shard_of(text), limit=limit), Chunker(100, 10), LOCAL, identify(LOCAL))
+def job(text: str) -> EmbedJob:
+    return EmbedJob(shard_of(text), Chunker(100, 10), LOCAL, identify(LOCAL))
 
 
 def embedded(child: Process, wanted: EmbedJob):
@@ -68,8 +67,6 @@ def test_a_child_embeds_raises_errors_as_ours_and_is_started_again_after_a_death
                 answer(one, job(text))
         found = embedded(child, job(text))
         assert (found.chunk_counts, found.documents.texts) == ([1], [text])
-        with pytest.raises(ProcessDied):
-            embedded(child, job("hang", limit=0.5))
         hanging = child.submit(embed, job("hang"), limited=True)
     with pytest.raises(BrokenExecutor):
         hanging.result(60)

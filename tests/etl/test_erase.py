@@ -331,7 +331,7 @@ main(["--config", {config!r}, "erase", "notes"])
 
 @pytest.mark.parametrize(
     ("stored", "steps"),
-    [("embedded", 6), *(pytest.param(store, 1, marks=pytest.mark.long) for store in ("embedded", "loopback"))],
+    [("embedded", 8), *(pytest.param(store, 1, marks=pytest.mark.long) for store in ("embedded", "loopback"))],
     indirect=["stored"],
 )
 def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored, steps):

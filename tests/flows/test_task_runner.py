@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from prefect import flow, task
 
 from flows.index_collection import index_collection
@@ -15,6 +16,7 @@ def added() -> int:
     return os.getpid()
 
 
+@pytest.mark.long
 def test_a_task_that_is_submitted_runs_on_the_workers_that_embed(tmp_path, prefect_server):
     settings = Project(tmp_path / "project").settings
     settings = settings.model_copy(update={"parallel": settings.parallel.model_copy(update={"workers": 1})})

@@ -16,7 +16,7 @@ from rag_index.etl.commit import write_shard
 from rag_index.etl.deletes import delete_gone
 from rag_index.etl.opened import RunOptions
 from rag_index.etl.run import AllDocuments, index_pages
-from tests.etl.plain import begun_run
+from tests.etl.plain import begun_run, printed
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
 from tests.reliability.victim import FLOW, in_environment
@@ -138,7 +138,7 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
     assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
     assert project.texts()["7"] != ["old"]
     assert project.run().indexes[0].message == ""
-    project.json("doctor")
+    assert printed(project, "doctor")["findings"] == []
 
 
 def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_server, monkeypatch):
@@ -166,4 +166,4 @@ def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_s
     [outcome] = project.run().indexes
     assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
     assert "7" in project.texts()
-    project.json("doctor")
+    assert printed(project, "doctor")["findings"] == []

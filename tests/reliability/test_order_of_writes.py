@@ -56,6 +56,8 @@ class Watch:
         self._unflushed |= {(collection, key) for key in keys}
 
     def before_delete_points(self, collection: str, ids) -> None:
+        points = self._store.retrieve(collection, list(ids))
+        self._are_pending(collection, {point.payload[RESERVED_KEY]["key"] for point in points})
         self._unflushed |= {(collection, "")} if ids else set()
 
     def before_delete_chunks(self, collection: str, first) -> None:

@@ -4,14 +4,25 @@ import threading
 from contextlib import closing, contextmanager
 from functools import partial
 
+import pytest
+
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.hints import Hints
 from rag_index.core.settings import load_settings
+from rag_index.etl import plain
+from rag_index.etl.sharding import Sharder
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop
 from tests.waiting import eventually
 
 ALIAS = "test_notes"
+
+
+@pytest.fixture(autouse=True)
+def embed_here(monkeypatch):
+    """Embed in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
+    monkeypatch.setattr(plain, "worker_count", lambda settings: 0)
+    monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)
 
 
 class Following:
@@ -42,8 +53,6 @@ class Following:
 @contextmanager
 def following(project, config=None, *, pace=0.02, names=None):
     """Watch a project for the time of the block, which looks more often than once a second."""
-    import pytest
-
     stop, config, errors = Stop(), config or project.config, []
     with pytest.MonkeyPatch.context() as patch, closing(Ledger(project.settings.ledger_url)) as ledger:
         found, look = Following(ledger), Hints.look

@@ -16,9 +16,7 @@ from rag_index.components.sources import digest
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_reader
 from rag_index.errors import IndexLocked, SettingsError, SettingsReplaced, StoreError, TerminalError
-from rag_index.etl import plain
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.sharding import Sharder
 from rag_index.search import Retriever
 from rag_index.watch import kept_runs
 from rag_index.watch.kept_runs import KeptRuns
@@ -26,7 +24,9 @@ from tests.etl.plain import run_plain, watched_run
 from tests.live.sessions import Session
 from tests.project import SETTINGS, Project, run_here
 from tests.waiting import eventually, when
-from tests.watch.following import ALIAS, following
+from tests.watch.following import ALIAS, embed_here, following
+
+__all__ = ["embed_here"]
 
 OTHER = """
 [[indexes]]
@@ -35,13 +35,6 @@ table = "other"
 key = "id"
 text = "body"
 """
-
-
-@pytest.fixture(autouse=True)
-def embed_here(monkeypatch):
-    """Embed in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
-    monkeypatch.setattr(plain, "worker_count", lambda settings: 0)
-    monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)
 
 
 @pytest.fixture
