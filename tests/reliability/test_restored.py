@@ -27,7 +27,7 @@ def digests(monkeypatch):
     monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
 
 
-SOME = [("second", parts, False, 30) for parts in PARTS]
+SOME = [("second", parts, False, 30) for parts in ("store", "ledger")]
 MANY = [
     *(("second", parts, False, 8) for parts in PARTS),
     ("few", "ledger", False, 8),
