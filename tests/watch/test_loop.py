@@ -243,7 +243,8 @@ def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(large
         assert sum(text.endswith("again") for text in found.values()) < rows
         with closing(Ledger(project.settings.ledger_url)) as ledger:
             assert ledger.reached()[ALIAS].at < looked, "the index is not complete"
-        assert kept.run(time.time()).complete
+            assert kept.run(looked := time.time()).complete
+            assert ledger.reached()[ALIAS].at == looked, "as it was before the run read"
     assert sum(chunks[-1].endswith("again") for chunks in project.texts().values()) == rows
     assert run_plain(project).nothing_to_do
 
