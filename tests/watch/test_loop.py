@@ -398,6 +398,8 @@ def test_a_run_waits_for_a_run_of_a_watch_or_a_check_up_to_end(project, ledger, 
 def test_what_another_process_forgot_is_not_claimed(project, ledger):
     with following(project) as watch:
         watch.settled()
+        before = watch.at()
+        eventually(lambda: watch.at() > before)  # by a look, so that its run has ended and knows what it claims
         ledger.drop_position(ALIAS)  # as a repair does
         watch.settled()  # since a run comes, although nothing was written
 
