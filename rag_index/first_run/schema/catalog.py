@@ -193,13 +193,13 @@ class DatabaseCatalog:
         factor = 1.0 if table.counted else table.rows / COUNTED_ROWS
         return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0], strict=True)}
 
-    def rows_that(self, table: DatabaseTable, condition: str) -> int | None:
-        """Return how many rows meet a condition, of a large table about; None if the database cannot say."""
+    def rows_that(self, table: DatabaseTable, condition: str) -> int:
+        """Return how many rows meet a condition, of a large table about; -1 if the database cannot say."""
         if not table.rows:
-            return None
+            return -1
         read = table.sql if table.counted else f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
         rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {condition}")
-        return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else None
+        return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else -1
 
     def counts(self, table: DatabaseTable, column: Column) -> Counter[Any]:
         """Return the rows of each value of a column, of the first rows of a large table; none if it has many values."""

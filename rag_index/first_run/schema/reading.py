@@ -117,7 +117,7 @@ class _Reading:
         for table in self._read:
             told = conditions([table], [rule])[table]
             if told:
-                yield table, self._rows(table, f"({' AND '.join(one.sql for one in told)}) IS NOT TRUE")
+                yield table, self._catalog.rows_that(table.source, _unmet(told))
 
     def _beyond_a_tenth(self) -> Iterator[Rule]:
         """Yield the open rules that would leave out more than a tenth of what an index reads, the largest of them."""
@@ -180,7 +180,7 @@ class _Reading:
         reached = [name for name in chars if (table, name) in made.read]
         becomes, of = self._role(table)
         told = table.conditions if becomes in ("document", "part") else []
-        lost = self._rows(table, f"({' AND '.join(one.sql for one in told)}) IS NOT TRUE") if told else 0
+        lost = self._catalog.rows_that(table.source, _unmet(told)) if told else 0
         share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
@@ -213,10 +213,6 @@ class _Reading:
         named += [root for root, part in parts if part.far and part.far.parent is table]
         return ("label", tuple(dict.fromkeys(named))) if (table, "") in self._plan.read else ("out", ())
 
-    def _rows(self, table: Table, condition: str) -> int:
-        found = self._catalog.rows_that(table.source, condition)
-        return -1 if found is None else found
-
     def _left_out(self, table: Table, name: str, chars: int, becomes: str) -> LeftOut | None:
         """Return a column with text that no search reaches; None if it has none, or its table is left out anyway."""
         one = table.columns[name]
@@ -225,6 +221,11 @@ class _Reading:
         if not why or becomes == "out" or not one.filled or names_a_row:
             return None
         return LeftOut(table.name, name, why, chars)
+
+
+def _unmet(rules: Sequence[Rule]) -> str:
+    """Return in SQL that a row is hidden."""
+    return f"({' AND '.join(one.sql for one in rules)}) IS NOT TRUE"
 
 
 def _near(name: str, names: Sequence[str]) -> str:

@@ -106,7 +106,8 @@ class _Look:
 
     def __init__(self, catalog: DatabaseCatalog, table: Table, column: ReadColumn) -> None:
         self.catalog, self.table, self.column = catalog, table, column
-        self.sql, self.kind, self.is_time = column.sql, column.kind, column.is_time
+        self.sql, self.as_text = column.sql, catalog.as_text(column)
+        self.kind, self.is_time = column.kind, column.is_time
         self.named = table.named[column.name]
         self.name = {*map(singular, self.named), *self.named}
         self.ways = [one for one in table.parents if one.column == column.name]
@@ -140,11 +141,6 @@ class _Look:
             return f"{self.sql} = {nothing}"
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
-    @property
-    def as_text(self) -> str:
-        """Return the column in SQL so that it can be compared with a text."""
-        return self.catalog.as_text(self.column)
-
     @cached_property
     def labels(self) -> dict[Any, str]:
         """Return what the rows are called that the column names."""
@@ -169,7 +165,7 @@ class _Look:
         """Return the values as people read them, as the database has them, and their rows, the most common first; of a
         time whether it is set."""
         if self.is_time:
-            empty = self.catalog.rows_that(self.table.source, self.unset) or 0
+            empty = max(0, self.catalog.rows_that(self.table.source, self.unset))
             return [("empty", None, empty), ("set", True, max(0, self.table.rows - empty))]
         return [(self.spoken(value), value, rows) for value, rows in self.counts.most_common()]
 
@@ -311,7 +307,7 @@ def _span(look: _Look) -> Rule | None:
     in_seconds = look.kind == "number"
     compared = f"{look.sql} {'>' if ends else '<='} {look.catalog.seconds_now if in_seconds else 'CURRENT_TIMESTAMP'}"
     shown = f"({look.unset} OR {compared})"
-    out = look.table.rows - (look.catalog.rows_that(look.table.source, shown) or 0)
+    out = look.table.rows - max(0, look.catalog.rows_that(look.table.source, shown))
     if out > known.HALF * look.table.rows or (starts and not out):
         return None  # a time of publication that is past for all: `_set` says whether it may be empty
     if starts and {"publish", "published", "release"} & name and known.HALF <= look.column.filled < 1:
@@ -499,7 +495,7 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         sql, named = other.columns[column].sql, table.columns[key].sql
         where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL")))
         inner = f"{named} NOT IN (SELECT {sql} FROM {other.source.sql} WHERE {where})"
-        rows = catalog.rows_that(table.source, f"NOT ({inner})") or 0
+        rows = catalog.rows_that(table.source, f"NOT ({inner})")
         made = Rule(other, column, inner, f"it is listed in {other.name}", of=table)
         if lists and rows < table.rows:
             yield made
