@@ -20,8 +20,7 @@ from sqlalchemy.engine import make_url
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.components.chunking.context import ContextChunker
-from rag_index.components.chunking.context.writer import Recipe
+from rag_index.components.chunking.context import ContextChunker, Recipe
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import DocumentBatch

@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import load_settings
 from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
 from rag_index.first_run.samples import pydocs
-from rag_index.orchestration.hooks import SearchHooks
+from rag_index.orchestration.launch import SearchHooks
 
 if TYPE_CHECKING:
     from rag_index.core.reports.outcome import IndexOutcome

@@ -13,7 +13,7 @@ from prefect.context import AssetContext
 from rag_index.core.settings.index import SQL
 
 if TYPE_CHECKING:
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Settings
     from rag_index.core.settings.index import IndexSettings
     from rag_index.etl.collection import Target

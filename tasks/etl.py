@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.commit import Destination, WorkerDestination
     from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rag_index.core.extras import install_command
+from rag_index.errors import install_command
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def command(monkeypatch, tmp_path):
                 raise metadata.PackageNotFoundError(name)
             return found
 
-        monkeypatch.setattr("rag_index.core.extras.distribution", distribution)
+        monkeypatch.setattr("rag_index.errors.distribution", distribution)
         return install_command("mcp")
 
     yield install

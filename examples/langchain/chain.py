@@ -3,7 +3,7 @@
 import sys
 
 from rag_index import Retriever
-from rag_index.core.extras import install_command
+from rag_index.errors import install_command
 
 try:
     from langchain_core.prompts import ChatPromptTemplate

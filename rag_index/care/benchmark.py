@@ -25,7 +25,7 @@ from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import cpu_count, worker_count
 from rag_index.core.reports.outcome import count_of
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import LedgerSettings, Settings
 from rag_index.core.settings.index import SQL
 from rag_index.core.settings.parts import Secret, split_name

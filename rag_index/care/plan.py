@@ -38,7 +38,7 @@ from rag_index.core.reports.outcome import Counts, count_of
 from rag_index.core.settings.index import SQL, split_languages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, recognised
-from rag_index.etl.delete_guard import DeleteGuard, count_parts, hidden_by_policies
+from rag_index.etl.deletes import DeleteGuard, count_parts, hidden_by_policies
 from rag_index.etl.diff import diff
 
 if TYPE_CHECKING:

@@ -222,7 +222,7 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
     from rag_index.components.ledger import Ledger
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.stores import open_own_store
-    from rag_index.etl.delete_guard import held_back
+    from rag_index.etl.deletes import held_back
     from rag_index.etl.erase import erase
 
     settings = context.settings(wait=wait)

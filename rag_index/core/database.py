@@ -102,7 +102,7 @@ def redacted_url(url: URL) -> str:
 
 def missing_driver(url: URL, error: Exception) -> str:
     """Return the message for a database whose driver cannot be loaded."""
-    from rag_index.core.extras import install_command  # reads the installation, which no other command needs
+    from rag_index.errors import install_command  # reads the installation, which no other command needs
 
     backend = url.drivername.split("+")[0]
     driver, _, extra = DRIVERS.get(backend, ("", "", ""))

@@ -16,10 +16,10 @@ from rag_index.components.stores import find_live
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import key_parts, possible_keys
 from rag_index.core.recovery import with_retries
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import SettingsError
 from rag_index.etl.deletes import delete_some
-from rag_index.etl.key_types import require_same_types
+from rag_index.etl.diff import require_same_types
 from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
     from rag_index.core.reports.outcome import IndexOutcome
     from rag_index.core.settings import Settings
-    from rag_index.etl.checks import ServiceChecks
     from rag_index.etl.publish import Hooks
-    from rag_index.etl.steps import Steps
+    from rag_index.etl.steps import ServiceChecks, Steps
     from rag_index.etl.words_first import Fetcher
 
 

@@ -26,8 +26,7 @@ from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
-from rag_index.etl.kept_out import let_nobody_back
-from rag_index.etl.reconcile import Comparison, commit_difference, typed_key
+from rag_index.etl.reconcile import Comparison, commit_difference, let_nobody_back, typed_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.stores.protocol import Store, StoreNames
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Alias
     from rag_index.etl.opened import Opened
 

@@ -1,4 +1,5 @@
-"""Deletes: what the source no longer has leaves the index, unless the delete guard holds it back."""
+"""Deletes: what the source no longer has leaves the index, unless the delete guard holds it back: a run that would
+delete too much deletes nothing, until the source has the documents again or a person allows it (`--allow-deletes`)."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ import attrs
 
 from rag_index.components.sources.sql import SqlSource, policy_digest
 from rag_index.core.reports.outcome import count_of
-from rag_index.etl.delete_guard import DeleteGuard, count_parts, held_back, hidden_by_policies
+from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.components.ledger import Collection, Counts, Ledger
+    from rag_index.components.sources import Source
+    from rag_index.core.reports.progress import RunRecord
+    from rag_index.core.settings import IndexSettings
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
 
@@ -83,3 +87,136 @@ def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:
     for deleted in scan.committer.delete_lost():
         record.outcome.deleted += deleted
     opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)  # deleting their points took them off the list
+
+
+UNGUARDED_DELETES = 100
+"""Up to this many deletions, or lost rows of a part, are never guarded."""
+AGAIN = "run again with --allow-deletes"
+
+
+def held_back(documents: int, index: str) -> str:
+    """Return the sentence about documents that the last run would have deleted; "" if there are none."""
+    if not documents:
+        return ""
+    which = "1 document is" if documents == 1 else f"{documents:,} documents are"
+    return (
+        f"{which} held back, because the source lost more than delete_guard allows, or its policies changed: "
+        f"`rag-index index {index} --allow-deletes` deletes what the source no longer has"
+    )
+
+
+def _too_many(lost: int, documents: int, share: float) -> bool:
+    return lost > UNGUARDED_DELETES and lost > share * documents
+
+
+@attrs.frozen
+class DeleteGuard:
+    """The delete guard of a scan into `collection`."""
+
+    ledger: Ledger
+    collection: Collection
+    share: float
+    hidden: str = ""
+    """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
+    before: Counts | None = None
+    """The documents that the collection had before the scan; by default those that it has now."""
+
+    @classmethod
+    def of(cls, opened: Opened, scan: Scan) -> DeleteGuard:
+        """Return the guard of a run, for the collection that it writes to."""
+        ledger, collection, share = opened.ledger, scan.target.collection, opened.settings.run.delete_guard
+        before = scan.before if scan.before.all else None  # a first run may have written what it deletes now
+        return cls(ledger, collection, share, hidden_now(opened, scan, collection), before)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The most rows that each part had."""
+        return {part: rows for part, rows in self.ledger.largest_sizes(self.collection.id).items() if part}
+
+    def too_many(self, lost: Counts) -> tuple[str, bool]:
+        """Return what would be lost if that is more than the share, "" if it is not, and whether it is of what the
+        index had when it was last whole. Rows of a wrong source must not hide the loss of the right ones, so only those
+        count. Later documents count too, unless the last run was refused: they come from the same faulty source."""
+        before = self.before or self.ledger.count_documents(self.collection)
+        largest = max(before.whole, self.ledger.largest_sizes(self.collection.id).get("", 0))
+        earlier = largest - before.whole
+        if lost.whole and _too_many(earlier + lost.whole, largest, self.share):
+            if not earlier:
+                return f"{lost.whole:,} of {largest:,} documents", True
+            together = f"{earlier + lost.whole:,} of {largest:,} with those lost in the last day"
+            return f"{lost.whole:,} documents ({together})", True
+        if not self.collection.held and _too_many(lost.all, before.all, self.share):
+            return f"{lost.all:,} of {before.all:,} documents", False
+        return "", False
+
+    def foresee(self) -> tuple[int, str]:
+        """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
+        lost = self.ledger.count_deletions(self.collection)
+        if self.hidden and lost.all:
+            return lost.all, f"the run would hold back {lost.all:,} documents: {self.hidden}"
+        if many := self.too_many(lost)[0]:
+            return lost.all, f"the run would hold back {many}, more than delete_guard ({self.share:.0%}) allows"
+        return 0, ""
+
+    def refuse(self) -> tuple[int, str]:
+        """Return how many documents a run would delete, and why it may not; "" if it may. That is recorded. Once later
+        documents alone were too many, all that the index has counts as what it had when it was whole."""
+        lost = self.ledger.count_deletions(self.collection)
+        many, of_whole = self.too_many(lost) if lost.all else ("", False)
+        refused = ""
+        if self.hidden and lost.all:
+            refused = f"{lost.all:,} documents would be deleted, but {self.hidden}; if they are to go, {AGAIN}"
+        elif many:
+            too_many = f"{many} would be deleted, more than delete_guard ({self.share:.0%}) allows"
+            refused = f"{too_many}; nothing was deleted: if the source is right, {AGAIN}"
+        with self.ledger.transaction():
+            if many and not of_whole:
+                self.ledger.note_whole(self.collection.id)
+            self.ledger.hold_back(self.collection, lost.all if refused else 0)
+        return lost.all, refused
+
+    def allow(self) -> None:
+        """Let everything be deleted, because a person allowed it or because no search reads the collection yet."""
+        with self.ledger.transaction():
+            self.ledger.hold_back(self.collection, 0)
+            self.ledger.forget_sizes(self.collection.id)
+
+    def replacement_refused(self, rebuilt: Collection) -> str:
+        """Return why `rebuilt` cannot replace the collection; "" if it lacks little of it."""
+        lost = self.ledger.count_unmatched(self.collection, rebuilt)
+        many, _ = self.too_many(lost)
+        if not many and not (self.hidden and lost.all):
+            return ""
+        reason = f"more than delete_guard ({self.share:.0%}) allows" if many else self.hidden
+        return (
+            f"the rebuilt {rebuilt.name} lacks {many or f'{lost.all:,} documents'} of the live collection, {reason}; "
+            f"it was not published: if that is right, {AGAIN}"
+        )
+
+
+def hidden_by_policies(live: Collection | None, *digests: str) -> str:
+    """Return why what an index lacks may only be hidden, if one of the digests is not that of its last run."""
+    same = live is None or {*digests} == {live.policies}
+    return "" if same else "row level security, or the role that reads, changed since the last run"
+
+
+def hidden_now(opened: Opened, scan: Scan, live: Collection) -> str:
+    """Return why what the source lacks may only be hidden; "" if policies and reader stayed what they were."""
+    return hidden_by_policies(live, scan.policies, policy_digest(opened.source))
+
+
+def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
+    """Return how many rows the source has of each part of an index now. Raises as the source, and SourceError if a part
+    of the live collection, whose guard this is, lost too many."""
+    rows = source.count_parts() if isinstance(source, SqlSource) else {}
+    share, parts = (guard.share, guard.parts) if guard is not None else (1.0, {})
+    for part, largest in parts.items():
+        now = rows.get(part, largest)
+        hidden = guard.hidden if guard is not None and now < largest else ""
+        if hidden or _too_many(largest - now, largest, share):
+            why = hidden or f"which is a loss of more than delete_guard ({share:.0%}) allows"
+            raise SourceError(
+                f"index {index.name}: part {part} has {now:,} rows where it had {largest:,}, {why}; nothing was "
+                f"written: if the source is right, `rag-index index {index.name} --allow-deletes` goes on"
+            )
+    return rows

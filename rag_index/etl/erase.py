@@ -42,7 +42,7 @@ from rag_index.etl.reconcile import pages
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store, StoreNames
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Alias, IndexSettings, Settings
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened

@@ -13,11 +13,9 @@ import attrs
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.stores import open_reader
-from rag_index.core.machine import in_thread
-from rag_index.core.machine.executors import Here, Process
+from rag_index.core.machine import Here, Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker, worker_count
-from rag_index.core.outages import Outage, outages
-from rag_index.core.recovery import with_retries
+from rag_index.core.recovery import Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.deletes import count_parts_of, delete_gone
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted

@@ -18,11 +18,11 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.etl.collection import require_own, verify_counts
 from rag_index.etl.commit import carry_access
-from rag_index.etl.delete_guard import DeleteGuard, hidden_now
+from rag_index.etl.deletes import DeleteGuard, hidden_now
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Alias
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened

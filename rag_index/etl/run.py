@@ -23,13 +23,13 @@ from rag_index.components.embedders import prefix_warning
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.ledger.tables import DAY
 from rag_index.components.sources.pages import PAGE_CHARS
-from rag_index.core.outages import outages
+from rag_index.core.recovery import outages
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import FLOW, said_outages
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.etl.checks import ServiceChecks, questions
 from rag_index.etl.erase import erasure_due, unfinished_rebuild
 from rag_index.etl.scan import Scan, begin
+from rag_index.etl.steps import ServiceChecks, questions
 from rag_index.etl.window import NOT_WRITABLE, Window
 from rag_index.etl.words_first import WordsFirst
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.outages import Outage
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.recovery import Outage
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks

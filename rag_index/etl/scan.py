@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Counts
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
 
 MUCH_SECONDS = 10.0

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.sources import SourcePage
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.commit import Destination
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
 
-from rag_index.core.outages import Outage, outages
+from rag_index.core.recovery import Outage, outages
 from rag_index.errors import TransientError
 from rag_index.etl.embed import begin_worker
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Worker
 
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
 
 TOPIC = "rag-index-status"
 STATUS_SECONDS = 1.0

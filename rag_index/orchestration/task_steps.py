@@ -15,11 +15,9 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed
 
-from rag_index.core.machine import in_thread
-from rag_index.core.machine.executors import Process
+from rag_index.core.machine import Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker
-from rag_index.core.outages import Outage, outages
-from rag_index.core.recovery import with_retries
+from rag_index.core.recovery import Outage, outages, with_retries
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.commit import WorkerDestination
 from rag_index.etl.embed import close_process_embedder, embed, process_died
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted

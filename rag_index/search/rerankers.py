@@ -21,11 +21,9 @@ from urllib.parse import urldefrag, urlsplit
 import httpx
 
 from rag_index.components.embedders.bm25 import names_of
-from rag_index.core.connections import why_failed
-from rag_index.core.extras import install_command
+from rag_index.core.connections import BoundedTransport, why_failed
 from rag_index.core.settings.plugins import RERANKERS, installed, load_plugin
-from rag_index.core.transport import BoundedTransport
-from rag_index.errors import RerankerError, one_line
+from rag_index.errors import RerankerError, install_command, one_line
 from rag_index.search.concurrency import Deadline
 
 if TYPE_CHECKING:

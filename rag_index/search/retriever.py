@@ -17,14 +17,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from rag_index.components.stores import open_reader
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.keys import point_id
-from rag_index.core.machine.executors import EventLoopThread
+from rag_index.core.machine import EventLoopThread
 from rag_index.core.settings import Settings, run_settings
 from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
 from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
-from rag_index.search.fusion import failure_of
+from rag_index.search.fusion import failure_of, in_order
 from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import (
@@ -35,7 +35,6 @@ from rag_index.search.question import (
     like_question,
     make_question,
 )
-from rag_index.search.recency import in_order
 from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
 from rag_index.search.results import (

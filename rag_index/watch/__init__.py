@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger
-from rag_index.components.sources.left_behind import left_behind
+from rag_index.components.sources.hints import left_behind
 from rag_index.core.files import file_stamp
 from rag_index.errors import RagIndexError
 from rag_index.watch.loop import LOOK_SECONDS, Stop, Watch

@@ -20,7 +20,7 @@ from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_store
 from rag_index.core.machine import collect_seldom
 from rag_index.core.recovery import PATIENCE
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import RagIndexError, SettingsReplaced, TerminalError
 from rag_index.etl.embed import embed
 from rag_index.etl.opened import RunOptions, open_index
@@ -34,15 +34,14 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.reports.outcome import IndexOutcome
-    from rag_index.core.reports.record import RunRecord as Record
+    from rag_index.core.reports.progress import RunRecord as Record
     from rag_index.core.settings import Settings
-    from rag_index.etl.checks import ServiceChecks
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
-    from rag_index.etl.steps import Steps
+    from rag_index.etl.steps import ServiceChecks, Steps
 
 logger = logging.getLogger("rag_index.watch")
 EMBED_SECONDS = 30.0

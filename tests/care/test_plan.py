@@ -10,7 +10,7 @@ from rag_index.care.index_status import status
 from rag_index.care.plan import CostCounter
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources import open_source
-from rag_index.core import outages
+from rag_index.core import recovery
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
@@ -89,7 +89,7 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
 
 
 def test_a_plan_says_whom_it_waits_for(tmp_path, monkeypatch, qdrant):
-    monkeypatch.setattr(outages, "SILENCE_SECONDS", 0.0)
+    monkeypatch.setattr(recovery, "SILENCE_SECONDS", 0.0)
     monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
     project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
     qdrant.break_next("GET /aliases", times=3, status=503, error="starting")

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rag_index.care.index_status import status, try_to_write_metrics
 from rag_index.components.ledger.runs import IndexLease, lease_name
 from rag_index.components.ledger.tables import positions
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import Retriever
 from tests.etl.plain import run_plain

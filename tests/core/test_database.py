@@ -10,8 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from rag_index.components.sources.engine import open_read_only
 from rag_index.core import database
 from rag_index.core.database import first_line, set_pragmas
-from rag_index.core.extras import install_command
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, install_command
 
 
 @pytest.fixture

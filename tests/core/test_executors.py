@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from rag_index.core.machine.executors import Process
+from rag_index.core.machine import Process
 
 
 def die_in_the_middle_of_the_answer() -> bytes:

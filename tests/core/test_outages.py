@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rag_index.core.outages import Calls
+from rag_index.core.recovery import Calls
 
 
 @dataclass
@@ -94,7 +94,7 @@ def test_a_service_at_work_is_asked_about_early_and_told_after_the_whole_patienc
 
 
 def test_a_service_that_several_calls_wait_for_is_named_once_with_the_longest_wait(calls, clock, monkeypatch):
-    monkeypatch.setattr("rag_index.core.outages.time.time", clock)
+    monkeypatch.setattr("rag_index.core.recovery.time.time", clock)
     with calls.asking("Qdrant"), calls.asking("source"):
         clock.now += 3
         with calls.asking("Qdrant"):
@@ -110,7 +110,7 @@ def give_up(calls, clock):
 
 
 def test_an_outage_goes_on_between_the_tries_of_a_task_until_one_succeeds(calls, clock, monkeypatch):
-    monkeypatch.setattr("rag_index.core.outages.time.time", clock)
+    monkeypatch.setattr("rag_index.core.recovery.time.time", clock)
     for _ in range(3):
         give_up(calls, clock)
         clock.now += 4

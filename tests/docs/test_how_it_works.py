@@ -13,7 +13,7 @@ from rag_index.components.ledger import runs, tables
 from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents.batches import RESERVED_KEY, ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
-from rag_index.etl import delete_guard, publish
+from rag_index.etl import deletes, publish
 from rag_index.etl.collection import CollectionMaker
 from rag_index.etl.commit import batches
 from rag_index.etl.opened import RunOptions, open_index
@@ -52,7 +52,7 @@ NUMBERS = [
     ("how-it-works", "for five nights with the same text"),
     ("how-it-works", f"a lease of {runs.LEASE_SECONDS:.0f} s, which the run renews every {runs.RENEW_SECONDS:.0f} s"),
     ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
-    ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
+    ("how-it-works", f"more than {deletes.UNGUARDED_DELETES} documents"),
     ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
     ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.care.doctor.collection_state import REMEDIES
+from rag_index.care.doctor import REMEDIES
 from rag_index.components.ledger.tables import metadata
 from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, code, page, section, table, tables
 

@@ -12,7 +12,7 @@ from unittest import mock
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.ledger import Ledger
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.etl import opened as opened_module
 from rag_index.etl.changed import serially
 from rag_index.etl.deletes import count_parts_of
@@ -20,7 +20,7 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
-from rag_index.orchestration.hooks import SearchHooks
+from rag_index.orchestration.launch import SearchHooks
 from rag_index.watch.kept_runs import KeptRuns
 from tests.project import run_here
 

@@ -12,7 +12,7 @@ from rag_index.components.ledger import Ledger, tables
 from rag_index.core.documents.batches import CommitMark, PointBatch
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import point_id
-from rag_index.etl import delete_guard
+from rag_index.etl import deletes
 from rag_index.etl.changed import index_documents
 from tests.etl.plain import printed, run_plain
 from tests.project import SETTINGS, Project, run_here
@@ -223,7 +223,7 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
 
 
 def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
-    monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 5)
+    monkeypatch.setattr(deletes, "UNGUARDED_DELETES", 5)
     project.execute("UPDATE note SET title = '', body = ''")
     grant(project, 10)
     assert run_plain(project).held_back == COUNT

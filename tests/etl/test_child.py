@@ -15,7 +15,7 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import identify
 from rag_index.components.sources import page_of
 from rag_index.core.documents.batches import Shard, WrittenShard
-from rag_index.core.machine.executors import Process
+from rag_index.core.machine import Process
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
 from rag_index.etl.embed import EmbedJob, embed

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rag_index.care.doctor.checkup import examine
+from rag_index.care.doctor import examine
 from rag_index.care.plan import plan_runs
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.ledger import Ledger

@@ -4,17 +4,17 @@ import pytest
 
 from rag_index.care.index_status import status
 from rag_index.care.plan import plan_runs
-from rag_index.etl import delete_guard
+from rag_index.etl import deletes
 from tests.etl.plain import Died, Nights, run_plain
 from tests.project import Project
 
-UNGUARDED = delete_guard.UNGUARDED_DELETES
+UNGUARDED = deletes.UNGUARDED_DELETES
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """Guard from a tenth as many deletions on, for indexes that are as small."""
-    monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", UNGUARDED // 10)
+    monkeypatch.setattr(deletes, "UNGUARDED_DELETES", UNGUARDED // 10)
 
 
 @pytest.fixture

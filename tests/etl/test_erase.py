@@ -289,7 +289,8 @@ def test_a_watch_erases_once_a_day_at_most_and_goes_on_in_the_copy(stored):
             with closing(Ledger(stored.settings.ledger_url)) as ledger:
                 [collection] = ledger.collections(alias)
                 assert (collection.name, collection.erasable) == (f"{alias}__{live}", pending)
-        assert printed(stored, "doctor")["findings"] == [], "what waits for its day is no finding"
+    assert printed(stored, "doctor")["findings"] == [], "what waits for its day is no finding"
+    with closing(KeptRuns(stored.settings, "notes", lambda: False)) as watched:
         with closing(Ledger(stored.settings.ledger_url)) as ledger:
             ledger.update_collection(collection.id, erased_at=time.time() - 90_000)
         assert watched.run(time.time()).claims, "nothing was written, and a day has passed"

@@ -12,7 +12,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import tombstones
 from rag_index.components.stores import KEPT_OUT
 from rag_index.core.documents.keys import encode_key, key_mark
-from rag_index.etl.kept_out import HASH_CHARS
+from rag_index.etl.reconcile import HASH_CHARS
 from tests.etl.plain import printed, watched_run
 from tests.project import Project, run_here
 

@@ -18,7 +18,7 @@ import rag_index.etl
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core import machine
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import StoreError, TerminalError, TransientError
 from rag_index.etl import commit as commit_module
 from rag_index.etl import plain, window

@@ -66,7 +66,7 @@ def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_l
     for name, value in (
         ("reports.progress.REPEAT", 0.0),
         ("reports.progress.INTERVAL", 0.05),
-        ("outages.SILENCE", 0.2),
+        ("recovery.SILENCE", 0.2),
     ):
         monkeypatch.setattr(f"rag_index.core.{name}_SECONDS", value)
     monkeypatch.setattr(servers, "PATIENCE", 1.0)
@@ -137,7 +137,7 @@ def test_what_a_store_has_waited_for_is_not_tried_again_by_the_step(tmp_path, of
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
     """With five indexes, and a limit at the start that is short, and told soon."""
-    for name, value in (("etl.checks.MIN_PATIENCE", 3.0), ("components.hosts.endpoint.MIN_SILENCE", 1.0)):
+    for name, value in (("etl.steps.MIN_PATIENCE", 3.0), ("components.hosts.endpoint.MIN_SILENCE", 1.0)):
         monkeypatch.setattr(f"rag_index.{name}", value)
     head, one = project.config.read_text().split("[[indexes]]")
     indexes = [one.replace('"notes"', f'"notes{number}"') for number in range(5)]

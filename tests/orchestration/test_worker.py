@@ -7,8 +7,8 @@ from distributed import Client, LocalCluster
 from qdrant_client import models
 
 from rag_index.core.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
-from rag_index.core.outages import asking
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.recovery import asking
+from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import StoreSettings
 from rag_index.errors import IndexLocked, TransientError
 from rag_index.etl.commit import WorkerDestination

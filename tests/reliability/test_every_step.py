@@ -17,7 +17,7 @@ import pytest
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.stores import open_store
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from rag_index.core.documents.batches import RESERVED_KEY
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import execute
 from tests.project import Project

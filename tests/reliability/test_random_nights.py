@@ -9,7 +9,7 @@ import pytest
 
 from rag_index.components.embedders import Embedder
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
-from rag_index.etl import delete_guard
+from rag_index.etl import deletes
 from rag_index.etl.changed import index_documents
 from tests.etl.plain import watched_run
 from tests.project import Project
@@ -105,7 +105,7 @@ def run_or_repair(project: Project, embedder: Embedder, *, death: Death | None =
 def test_random_nights_leave_what_the_source_has(folder, embedder, monkeypatch, digests):
     if digests:
         monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
-    monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 3)
+    monkeypatch.setattr(deletes, "UNGUARDED_DELETES", 3)
     seed = random.SystemRandom().randrange(1_000_000)
     nights = Nights(folder, seed)
     run_once(nights.project, embedder)

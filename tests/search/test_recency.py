@@ -7,7 +7,7 @@ import pytest
 from rag_index.core.settings import load_settings
 from rag_index.core.settings.sections import RecencySettings
 from rag_index.errors import SettingsError
-from rag_index.search.recency import freshness
+from rag_index.search.fusion import freshness
 from tests.search.desk import Desk, found
 
 NOW = dt.datetime.now(dt.UTC)

@@ -12,8 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rag_index import Retriever
-from rag_index.core.extras import install_command
-from rag_index.errors import RerankerError, SettingsError
+from rag_index.errors import RerankerError, SettingsError, install_command
 from rag_index.search import retriever as retriever_module
 from rag_index.search.frameworks import found_in
 from rag_index.search.rerankers import RerankServer

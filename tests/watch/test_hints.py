@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from rag_index.components.sources import hints as hints_module
-from rag_index.components.sources.hints import Hints, Moved
-from rag_index.components.sources.left_behind import left_behind, object_name
+from rag_index.components.sources.hints import Hints, Moved, left_behind, object_name
 from rag_index.core.settings import load_settings
 from tests.live.mariadb import mariadb
 from tests.live.postgres import PostgresServer, find_postgres

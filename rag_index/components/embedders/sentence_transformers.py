@@ -16,9 +16,8 @@ import numpy as np
 
 from rag_index.components.embedders.dispatch import take_batch
 from rag_index.components.embedders.local import InProcessEmbedder
-from rag_index.core.extras import install_command
 from rag_index.core.settings.parts import known_prompts
-from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong, one_line
+from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong, install_command, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ from rag_index.components.hosts.endpoint import (
 )
 from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.components.hosts.retries import AskedHosts
-from rag_index.core.machine.executors import EventLoopThread
+from rag_index.core.machine import EventLoopThread
 from rag_index.core.recovery import PATIENCE
 
 if TYPE_CHECKING:

@@ -17,10 +17,9 @@ import httpx
 import numpy as np
 import orjson
 
-from rag_index.core.connections import proxy_remedy, tls_context, why_failed
+from rag_index.core.connections import MAX_ANSWER, proxy_remedy, tls_context, why_failed
 from rag_index.core.documents.vectors import PROBE, broken_reason, same_digest, shorten
-from rag_index.core.outages import Call, asking
-from rag_index.core.transport import MAX_ANSWER
+from rag_index.core.recovery import Call, asking
 from rag_index.errors import (
     BadVectors,
     EmbedderError,

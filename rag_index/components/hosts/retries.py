@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from rag_index import errors
 from rag_index.components.hosts.endpoint import Endpoint, KnownModel, noticing_work
 from rag_index.components.hosts.host_pool import Clock, Host, Pool, RequestStats
-from rag_index.core.outages import Call, asking
+from rag_index.core.recovery import Call, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable

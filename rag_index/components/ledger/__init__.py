@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger.documents import DocumentRows
-from rag_index.components.ledger.runs import RunRows
+from rag_index.components.ledger.runs import RunRows, WatchRows
 from rag_index.components.ledger.tables import (
     Collection,
     Counts,
@@ -21,7 +21,6 @@ from rag_index.components.ledger.tables import (
     metadata,
     scans,
 )
-from rag_index.components.ledger.watches import WatchRows
 
 if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag_index.components.sources.page import SourcePage
+from rag_index.components.sources.pages import SourcePage
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from rag_index.components.chunking.code.symbols import TEXT, require_grammars
 from rag_index.components.sources.listing import File, Listing, list_files, open_below, open_file
-from rag_index.components.sources.page import SourcePage
+from rag_index.components.sources.pages import SourcePage
 from rag_index.core.documents.batches import DocumentBatch, Failure
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import document_id, encode_key

@@ -39,8 +39,14 @@ from rag_index.components.sources.buckets import (
     value_bucket,
     values_digest,
 )
-from rag_index.components.sources.page import SourcePage
-from rag_index.components.sources.pages import DocumentParts, require_all, stream_rows, valid_rows, with_any_text
+from rag_index.components.sources.pages import (
+    DocumentParts,
+    SourcePage,
+    require_all,
+    stream_rows,
+    valid_rows,
+    with_any_text,
+)
 from rag_index.components.sources.sql import Cursor, SqlSource
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import encode_keys

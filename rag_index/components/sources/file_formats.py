@@ -31,9 +31,9 @@ from typing import Any
 from rag_index.components.sources.markup import html_text, visible
 from rag_index.components.sources.office_files import MAX_FILE_CHARS, OfficeFile, Pages, reason_of, sheet_texts
 from rag_index.components.sources.text import BYTE_ORDER_MARKS, MAGIC, NotText, decode, decode_text, is_rtf, rtf_text
-from rag_index.core.extras import install_command
 from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.plugins import FORMATS, load_plugin
+from rag_index.errors import install_command
 
 MEMORY = 1_000_000_000  # bytes that the process may have, with Python and its libraries
 OUT_OF_MEMORY = 77

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
+import attrs
 from sqlalchemy import event, exc, func
 
 from rag_index.components.chunking.text_chunker import shortened
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, CursorResult
     from sqlalchemy.sql.selectable import Select
 
+    from rag_index.components.sources.buckets import PageBuckets
+    from rag_index.core.documents.batches import DocumentBatch, Failure
     from rag_index.core.settings import IndexSettings
 
 T = TypeVar("T")
@@ -428,3 +431,21 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
     if not title and not found and not parts.failure and not (language and own):
         return own, batches.NO_LAYOUT
     return whole, batches.TextLayout(title, len(own), found, parts.failure, language).encode()
+
+
+@attrs.frozen
+class SourcePage:
+    """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""
+
+    documents: DocumentBatch
+    cursor: Any
+    """The argument for the next call of `page`; None after the last page."""
+    unreadable: list[Failure] = attrs.Factory(list)
+    unread: list[str] = attrs.Factory(list)
+    """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
+    stamps: dict[str, str] = attrs.Factory(dict)
+    """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
+    buckets: PageBuckets | None = None
+    """The buckets of the rows that were read, of a source with digests (`sources.digest`)."""
+    groups: Mapping[str, Sequence[str]] = attrs.Factory(dict)
+    """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.components.ledger import FailedDocument, Ledger
-    from rag_index.components.sources.page import SourcePage
+    from rag_index.components.sources.pages import SourcePage
     from rag_index.core.documents.batches import Failure
     from rag_index.core.reports.outcome import Counts
     from rag_index.core.settings import IndexSettings

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rag_index.core.settings.alias import Alias
 from rag_index.core.settings.index import IndexSettings
 from rag_index.core.settings.project import (
     CONFIG_VARIABLE,
     ENV_PREFIX,
     FILE_NAME,
     SECTIONS,
+    Alias,
     Settings,
     find_config,
     load_settings,

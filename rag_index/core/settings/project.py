@@ -1,4 +1,5 @@
-"""The settings of a project: the model of a whole file, which is loaded from TOML and RAG_INDEX_* variables.
+"""The settings of a project, and the alias of each index: the model of a whole file, which is loaded from TOML and
+RAG_INDEX_* variables.
 
 Only this module reads the environment. A variable is RAG_INDEX_ and the place of its key in the file, with two
 underscores between the parts of the place: a key of a section is RAG_INDEX_<SECTION>__<KEY>, and one of a table within
@@ -26,7 +27,6 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from rag_index.core.database import database_url
 from rag_index.core.files import file_stamp, other_writer, read_written
-from rag_index.core.settings.alias import Alias
 from rag_index.core.settings.index import SQL, IndexSettings
 from rag_index.core.settings.parts import Secret, keys_of, stripped, tables_of
 from rag_index.core.settings.sections import (
@@ -452,3 +452,19 @@ def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
         for name in outer:
             content = content.setdefault(name, {})
         content[key] = value
+
+
+class Alias(str):
+    """The alias that readers search: the names of a project and of its index, joined by `_`. Two pairs of names may
+    make one alias (`desk` + `it_notes`, `desk_it` + `notes`), so it also has the pair, as `owner`."""
+
+    owner: dict[str, str]
+
+    def __new__(cls, project: str, index: str) -> Alias:
+        """Return the alias of an index of a project."""
+        alias = super().__new__(cls, f"{project}_{index}")
+        alias.owner = {"project": project, "index": index}
+        return alias
+
+    def __reduce__(self) -> tuple[type[Alias], tuple[str, ...]]:
+        return Alias, tuple(self.owner.values())

@@ -31,7 +31,7 @@ from rag_index.search.fusion import ranked
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.reports.record import RunRecord
+    from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import GateSettings, IndexSettings, Settings
 
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"

@@ -16,9 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from rag_index.core.extras import install_command
 from rag_index.core.settings.parts import PAYLOAD_KINDS
-from rag_index.errors import RagIndexError, StoreError
+from rag_index.errors import RagIndexError, StoreError, install_command
 from rag_index.search import Caller, Document, Retriever, SearchResult
 from rag_index.search.options import MAX_CHARS
 from rag_index.search.results import Facets
@@ -36,8 +35,8 @@ from rag_index.search.service.models import (
     VerifyBody,
     VerifyModel,
     WhyBody,
+    add_problem_handlers,
 )
-from rag_index.search.service.problems import add_problem_handlers
 from rag_index.search.service.tokens import TokenRegister
 from rag_index.search.why import Why
 

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from rag_index.errors import RagIndexError, RequestTooLarge
 from rag_index.search import Caller
 from rag_index.search.concurrency import Places
-from rag_index.search.service.problems import ProblemResponse, problem, problem_of
+from rag_index.search.service.models import ProblemResponse, problem, problem_of
 from rag_index.search.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
-from rag_index.core.extras import install_command
 from rag_index.core.settings.index import CODE, CODE_FIELDS
 from rag_index.core.settings.parts import PAYLOAD_KINDS
-from rag_index.errors import RagIndexError, SettingsError
+from rag_index.errors import RagIndexError, SettingsError, install_command
 from rag_index.search import Caller, Retriever
 from rag_index.search.options import Nothing, with_options
 from rag_index.search.service import SearchService

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.care.doctor import checkup, examine, repair
-from rag_index.care.doctor.checkup import Checkup
+from rag_index.care import doctor
+from rag_index.care.doctor import Checkup, examine, repair
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import documents
 from rag_index.core.documents.batches import RESERVED_KEY
@@ -91,7 +91,7 @@ def test_a_repair_that_dies_at_any_write_is_repeated(indexed_notes, tmp_path, mo
         ledger, store = death.of(ledger, WRITTEN["ledger"]), death.of(store, WRITTEN["store"])
         return Checkup(settings, index, ledger, store, *rest, **named)
 
-    monkeypatch.setattr(checkup, "Checkup", mortal)
+    monkeypatch.setattr(doctor, "Checkup", mortal)
     repair(twin(start, tmp_path / "whole").settings)
     count = len(death.writes)
     for number in range(1, count + 1):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rag_index.components.hosts.clients import OllamaEndpoint
-from rag_index.core.outages import outages
+from rag_index.core.recovery import outages
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (
     BadVectors,

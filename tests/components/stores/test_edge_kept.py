@@ -8,8 +8,8 @@ from rag_index.components.stores.edge import reader as reader_module
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.errors import StoreBusy
-from tests.stores.edge_process import WIDE, fill, numbers, points, writer
-from tests.stores.test_edge_readers import digests
+from tests.components.stores.edge_process import WIDE, fill, numbers, points, writer
+from tests.components.stores.test_edge_readers import digests
 from tests.waiting import eventually
 
 WRITES_AND_DELETES = """

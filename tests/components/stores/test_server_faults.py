@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import models
 
 from rag_index.components.stores.server import USUAL_PATIENCE, ServerStore
-from rag_index.core import transport
+from rag_index.core import connections
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import PointsRefused, SettingsError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.etl.commit import documents_named
@@ -61,7 +61,7 @@ BOMB = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(ZIPPED
     ids=["slow head", "slow body", "endless", "compressed"],
 )
 def test_an_answer_has_one_time_limit_and_one_size(monkeypatch, answer, size, said, proxied):
-    monkeypatch.setattr(transport, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(connections, "MAX_ANSWER", 1 << 20)
     ending = threading.Event()
 
     class Slow(socketserver.BaseRequestHandler):

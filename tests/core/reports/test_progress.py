@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from rag_index.core.outages import Outage
+from rag_index.core.recovery import Outage
 from rag_index.core.reports.progress import Lines, Progress, open_display
 from tests.core.test_outages import Clock
 from tests.fakes.ollama import FakeOllama

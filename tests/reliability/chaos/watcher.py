@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from rag_index.components.embedders.local import LocalEmbedder
-from rag_index.core.reports.record import RunRecord
+from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import Settings, load_settings
 from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index

@@ -15,8 +15,8 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from rag_index import cli
-from rag_index.core.extras import install_command
 from rag_index.core.settings import ServeSettings
+from rag_index.errors import install_command
 from rag_index.search import Retriever
 from rag_index.search.service import Caller, SearchService
 from rag_index.search.service.mcp_tools import AgentTools

@@ -13,8 +13,7 @@ from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from rag_index.core.extras import install_command
-from rag_index.errors import SettingsError, TerminalError
+from rag_index.errors import SettingsError, TerminalError, install_command
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser, Point, Query, Tree

@@ -21,9 +21,8 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from rag_index import errors
 from rag_index.components.stores.edge.folder import disk_full
-from rag_index.core.connections import trusted_certificates, why_failed
-from rag_index.core.outages import asking
-from rag_index.core.transport import MAX_ANSWER, BoundedTransport
+from rag_index.core.connections import MAX_ANSWER, BoundedTransport, trusted_certificates, why_failed
+from rag_index.core.recovery import asking
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)
 """All that a call raises: AssertionError for an empty answer, ValueError for no JSON, RuntimeError after closing."""

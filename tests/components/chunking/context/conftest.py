@@ -4,8 +4,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from rag_index.components.chunking.context import ContextChunker, writer
-from rag_index.components.chunking.context.writer import Recipe, close_process_writer
+from rag_index.components.chunking import context
+from rag_index.components.chunking.context import ContextChunker, Recipe, close_process_writer
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.ledger import Ledger
 from rag_index.core.documents.batches import DocumentBatch
@@ -47,7 +47,7 @@ def make_chunker(url, monkeypatch):
     """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
     def make(*servers, num_ctx=4096, patience=0.0, **given):
-        monkeypatch.setattr(writer, "PATIENCE", patience)
+        monkeypatch.setattr(context, "PATIENCE", patience)
         ledger = SecretStr(url.render_as_string(hide_password=False))
         recipe = Recipe(servers[0].digest, num_ctx)
         return ContextChunker(TextChunker(40, 0), servers_of(*servers, **given), recipe, ledger)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.components.chunking.context.writer import extract_context
+from rag_index.components.chunking.context import extract_context
 from rag_index.components.hosts.clients import Answer
 
 

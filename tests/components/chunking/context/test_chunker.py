@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from rag_index.components.chunking.code import CodeChunker
-from rag_index.components.chunking.context.writer import ContextCache, Recipe
+from rag_index.components.chunking.context import ContextCache, Recipe
 from rag_index.core.documents.batches import ContextCounts
 from rag_index.core.documents.canonical import hash_text
 from tests.components.chunking.context.conftest import numbered, page

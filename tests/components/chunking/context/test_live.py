@@ -6,8 +6,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from rag_index.components.chunking.context import ContextChunker
-from rag_index.components.chunking.context.writer import check_model
+from rag_index.components.chunking.context import ContextChunker, check_model
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.hosts.clients import OllamaEndpoint
 from rag_index.components.ledger import Ledger

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rag_index.components.chunking.context.writer import PROMPT, question
+from rag_index.components.chunking.context import PROMPT, question
 from tests.components.chunking.context.conftest import numbered
 
 BEFORE, BETWEEN, AFTER = map(re.escape, re.split(r"\{document\}|\{chunk\}", PROMPT))

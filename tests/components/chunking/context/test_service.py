@@ -4,8 +4,7 @@ import pytest
 
 from rag_index.care.doctor import examine
 from rag_index.components.chunking import open_chunker
-from rag_index.components.chunking.context import ContextChunker
-from rag_index.components.chunking.context.writer import check_model
+from rag_index.components.chunking.context import ContextChunker, check_model
 from rag_index.errors import EmbedderError, EmbedderUnavailable
 from tests.components.chunking.context.conftest import servers_of
 from tests.fakes.ollama import FakeOllama
