@@ -93,9 +93,11 @@ class ServerHint(DatabaseHint):
     """The hint of a server. `blind` says why it cannot be one; "" if it can."""
 
     server: str
-    """The query of what tells one server, and one start of it, from another."""
+    """The columns of what tells one server, and one start of it, from another."""
     now: str
-    """The query of the time, in seconds since 1970, by which a reader sees all that was committed."""
+    """The column of the time, in seconds since 1970, by which a reader sees all that was committed."""
+    exact: str = ""
+    """Columns that change with each commit that wrote, not before readers can see it, if one query has them all."""
 
     def __init__(self, settings: Settings, tables: Sequence[IndexSettings]) -> None:
         self._url, self._me = settings.source_url, object()  # what two connections say cannot be compared
@@ -117,22 +119,23 @@ class ServerHint(DatabaseHint):
 
     def _asked(self) -> tuple[Any, ...]:
         with self._engine.connect() as connection:
-            found = tuple(connection.exec_driver_sql(self.server).one())
+            found = tuple(connection.exec_driver_sql(f"SELECT {self.server}").one())
             connection.invalidate()
         return found
 
     def look(self) -> Look:
-        ask = self._connection.exec_driver_sql
+        columns = ", ".join(filter(None, (self.now, self.server, self.exact)))
         with (
             errors_as_ours(self._url, "whether it was written"),
             limited(self._connection, LOOK_TIMEOUT, "whether the source was written"),
         ):
-            began, at = time.time(), ask(self.now).scalar()
-            server = tuple(ask(self.server).one())
+            began = time.time()
+            at, *found = self._connection.exec_driver_sql(f"SELECT {columns}").one()
+            server = tuple(found[: len(self._servers[-1])])
             if server != self._servers[-1]:
                 self.blind = SEVERAL if server in self._servers else ""
                 self._servers.append(server)
-            exact = (self._me, server, *self._exact())
+            exact = (self._me, *found, *self._exact())
             return Look(min(began, float(at or 0.0)), exact, self._tables(exact))
 
     def tables_of(self, index: IndexSettings) -> set[str]:
@@ -143,9 +146,9 @@ class ServerHint(DatabaseHint):
             self._connection.close()
         self._engine.dispose()
 
-    @abstractmethod
     def _exact(self) -> tuple[Any, ...]:
-        """Return what changes with each commit that wrote, not before readers can see it."""
+        """Return what is as `exact`, and has a query of its own."""
+        return ()
 
     @abstractmethod
     def _tables(self, exact: object) -> Mapping[str, object]:
@@ -157,10 +160,10 @@ class PostgresqlHint(ServerHint):
     phases. It is that of all databases of the server. The tables' counters tell these apart later, and TRUNCATE changes
     the file. On a standby the snapshot is not exact, and no table is counted: there the place in the log decides."""
 
-    server = "SELECT pg_postmaster_start_time(), inet_server_addr()::text, inet_server_port(), pg_is_in_recovery()"
-    now = """SELECT extract(epoch FROM CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp()
-        ELSE clock_timestamp() END)"""
-    EXACT = """SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text
+    server = "pg_postmaster_start_time(), inet_server_addr()::text, inet_server_port(), pg_is_in_recovery()"
+    now = """extract(epoch FROM CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp()
+        ELSE statement_timestamp() END)"""  # that is before the snapshot, as the replay's time is before its place
+    exact = """CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text
         ELSE pg_current_snapshot()::text END"""
     TABLES = sa.text("""WITH RECURSIVE named AS (
             SELECT oid, relname::text AS top FROM pg_class WHERE relname = ANY (:names) AND relkind IN ('r', 'p', 'm')
@@ -169,9 +172,6 @@ class PostgresqlHint(ServerHint):
             + pg_stat_get_tuples_deleted(oid))::text, string_agg(concat_ws(' ', oid, pg_relation_filenode(oid)), ' '
             ORDER BY oid) FROM named GROUP BY top""")
     _last: tuple[object, float, Mapping[str, object]] = (None, 0.0, {})
-
-    def _exact(self) -> tuple[Any, ...]:
-        return tuple(self._connection.exec_driver_sql(self.EXACT).one())
 
     def _tables(self, exact: object) -> Mapping[str, object]:
         last, since, tables = self._last
@@ -188,9 +188,9 @@ class MariadbHint(ServerHint):
     """InnoDB counts up when a transaction begins to write, and when it is committed. `UPDATE_TIME` says in whole
     seconds when a transaction that wrote a table was committed, but for XA COMMIT, TRUNCATE and ALTER TABLE."""
 
-    server = "SELECT @@hostname, @@port, @@server_id"
-    now = "SELECT unix_timestamp(now(6))"
-    EXACT = "SHOW GLOBAL STATUS WHERE variable_name = 'Innodb_max_trx_id'"
+    server = "@@hostname, @@port, @@server_id"
+    now = "unix_timestamp(now(6))"
+    COMMITS = "SHOW GLOBAL STATUS WHERE variable_name = 'Innodb_max_trx_id'"
     TABLES = sa.text("""SELECT table_name, update_time, now() - INTERVAL 2 SECOND > update_time
         FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN :names""").bindparams(
         sa.bindparam("names", expanding=True)
@@ -202,7 +202,7 @@ class MariadbHint(ServerHint):
             self.blind = "it does not tell when it was last written"  # MySQL
 
     def _exact(self) -> tuple[Any, ...]:
-        return tuple(map(tuple, self._connection.exec_driver_sql(self.EXACT)))
+        return tuple(map(tuple, self._connection.exec_driver_sql(self.COMMITS)))
 
     def _tables(self, exact: object) -> Mapping[str, object]:
         rows = self._connection.execute(self.TABLES, {"names": self.every})
