@@ -249,7 +249,11 @@ class Trial:
         assert report.exit_code == 0, report.sentence()
         [outcome] = report.indexes
         with_text = {key: row for key, row in self.rows.items() if row.chunks}
-        left = {key for key, row in with_text.items() if key not in rows or rows[key].text_hash != row.text_hash}
+        left = {
+            key
+            for key, row in with_text.items()
+            if key not in rows or rows[key].text_hash != row.text_hash or rows[key].by_words
+        }
         again = outcome.new + outcome.changed - sum(not (key in rows and rows[key].pending) for key in left)
         shards = 3 * case.workers + 1  # they are under way, and one is committed
         window = shards * SHARD_DOCUMENTS[case.run]
