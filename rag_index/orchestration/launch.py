@@ -146,6 +146,8 @@ def run_flow(flow: Callable[..., State[RunReport]]) -> int:
             state = flow(return_state=True)
         said, report = state.message, result_of(state)
         code = 130 if state.is_cancelled() else report.exit_code if isinstance(report, RunReport) else 1
+        if state.is_failed() and "TerminationSignal" in str(said):  # it met Prefect's serializer, and became its error
+            said, code = "stopped", 130
     except KeyboardInterrupt:
         said, code = "stopped", 130
     except (httpx.HTTPError, RuntimeError, OSError) as error:  # RuntimeError if the server is away at the start
