@@ -31,7 +31,7 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
 from rag_index.first_run.samples import pydocs
-from rag_index.orchestration.launch import SearchHooks
+from rag_index.orchestration.hooks import SearchHooks
 
 if TYPE_CHECKING:
     from rag_index.core.reports.outcome import IndexOutcome

@@ -16,7 +16,7 @@ from rag_index.errors import RagIndexError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import execute
 from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.launch import SearchHooks
+from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.reporting import (
     OWN_END,
     current_run,

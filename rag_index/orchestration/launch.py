@@ -1,5 +1,4 @@
-"""What a run asks by search, which is loaded only if there is anything to ask. Runs without Prefect, as the command
-line starts them, and a flow that is started as a program."""
+"""Runs without Prefect, as the command line starts them, and a flow that is started as a program."""
 
 from __future__ import annotations
 
@@ -14,7 +13,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import TYPE_CHECKING
 
-from rag_index.components.stores import CALIBRATION, UNLEARNED
 from rag_index.core.files import private_folder, unwritable
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
@@ -24,6 +22,7 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
 from rag_index.etl.steps import ServiceChecks
+from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.prefect_api import result_of, send_pending_logs
 
 if TYPE_CHECKING:
@@ -33,11 +32,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.care.benchmark import BenchmarkReport
-    from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.ledger import Collection, Ledger
-    from rag_index.components.stores.protocol import Store
     from rag_index.core.settings import IndexSettings, Settings
-    from rag_index.search.evaluation.gate import Gate
 
 logger = logging.getLogger("rag_index.runs")
 
@@ -146,60 +141,9 @@ def run_flow(flow: Callable[..., State[RunReport]]) -> int:
             state = flow(return_state=True)
         said, report = state.message, result_of(state)
         code = 130 if state.is_cancelled() else report.exit_code if isinstance(report, RunReport) else 1
-        if state.is_failed() and "TerminationSignal" in str(said):  # it met Prefect's serializer, and became its error
-            said, code = "stopped", 130
     except KeyboardInterrupt:
         said, code = "stopped", 130
     except (httpx.HTTPError, RuntimeError, OSError) as error:  # RuntimeError if the server is away at the start
         said, code = f"the Prefect server does not answer ({error}): run again once `prefect server start` works", 1
     sys.stderr.write(f"rag-index: {said}\n")
     return code
-
-
-MIN_LEARNED_DOCUMENTS = 500
-"""A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
-
-
-class SearchHooks:
-    """The questions of one run, as `etl.publish.Hooks`."""
-
-    def __init__(self, settings: Settings, index: IndexSettings, options: RunOptions) -> None:
-        """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is embedded. Raises
-        SettingsError if the golden file cannot be used."""
-        self._settings, self._index = settings, index
-        self._gate: Gate | None = None
-        if index.gate is not None:
-            from rag_index.search.evaluation.gate import Gate
-
-            self._gate = Gate(settings, index, index.gate, asked=options.full and not options.allow_loss)
-
-    def before_publishing(
-        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
-    ) -> str:
-        """Return why the gate refuses the rebuilt collection; "" if it does not."""
-        return "" if self._gate is None else self._gate.refusal(ledger, store, rebuilt, live, record)
-
-    def after_run(
-        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
-        *, first: bool,
-    ) -> None:  # fmt: skip
-        """Learn what scores mean, again once a collection without a result has doubled, and say that nothing was
-        compared if the collection is a first one. Before it has learned, the weights of others stand."""
-        if self._gate is not None and first:
-            from rag_index.search.evaluation.gate import NOTHING_LIVE
-
-            record.outcome.say(NOTHING_LIVE)
-        if documents := to_learn(ledger, store, collection):
-            from rag_index.search.evaluation.calibrate import Learner
-
-            learner = Learner(self._settings, self._index, ledger, store, collection, identity)
-            learner.learn(documents, record.stopwatch)
-
-
-def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:
-    """Return the documents of the collection if it should learn now, else 0."""
-    known = store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
-    if UNLEARNED not in known:
-        return 0
-    documents = ledger.totals(collection.id).documents
-    return documents if documents >= max(MIN_LEARNED_DOCUMENTS, 2 * known[UNLEARNED]) else 0

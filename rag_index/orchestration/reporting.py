@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import time
 import uuid
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -36,7 +37,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext
-from prefect.exceptions import CancelledRun, PrefectException, UnfinishedRun
+from prefect.exceptions import CancelledRun, PrefectException, TerminationSignal, UnfinishedRun
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
@@ -359,7 +360,8 @@ def end_state(
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
     """Run a flow in this one, and return its final state. If Prefect's server goes away just as it begins or ends, it
-    is run again when the server is back: what is committed is not done again."""
+    is run again when the server is back: what is committed is not done again. Raises TerminationSignal if one met a
+    serializer of Prefect's, whose error would end this flow alone."""
     tries_left = SUBFLOW_TRIES
     while True:
         wait_for_api()
@@ -367,6 +369,8 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
             state = flow(*arguments, return_state=True)
             run_id = state.state_details.flow_run_id
             get_run_logger().info("%s: %s (flow run %s)", arguments[0], state.message or state.name, run_id)
+            if state.is_failed() and TerminationSignal.__name__ in (state.message or ""):
+                raise TerminationSignal(signal.SIGTERM)
             return state
         except httpx.HTTPError as error:
             tries_left -= 1

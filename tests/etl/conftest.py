@@ -5,13 +5,13 @@ import sys
 import pytest
 
 from rag_index.etl.sharding import Sharder
-from rag_index.orchestration import launch
+from rag_index.orchestration import hooks
 
 
 @pytest.fixture(autouse=True)
 def no_calibration(monkeypatch):
     """Leave out the searches at the end of a first run; `tests.search.test_calibration` has them."""
-    monkeypatch.setattr(launch, "MIN_LEARNED_DOCUMENTS", sys.maxsize)
+    monkeypatch.setattr(hooks, "MIN_LEARNED_DOCUMENTS", sys.maxsize)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
-from rag_index.orchestration.launch import SearchHooks
+from rag_index.orchestration.hooks import SearchHooks
 from rag_index.watch.kept_runs import KeptRuns
 from tests.project import run_here
 

@@ -14,7 +14,7 @@ from rag_index.errors import StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.publish import publish_collection, roll_back
-from rag_index.orchestration import launch
+from rag_index.orchestration import hooks
 from rag_index.search.evaluation.calibrate import Learner
 from tests.etl.plain import printed, run_plain
 
@@ -140,7 +140,7 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
 
 
 def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
-    monkeypatch.setattr(launch, "MIN_LEARNED_DOCUMENTS", 30)
+    monkeypatch.setattr(hooks, "MIN_LEARNED_DOCUMENTS", 30)
     asked = []
 
     def learn_nothing(learner):

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prefect import flow
 
 from flows.index_all import index_all
 from rag_index.orchestration.launch import run_flow
+from rag_index.orchestration.reporting import run_subflow
 from tests.browser import Browser
 from tests.docs.pages import ROOT
 from tests.forked_program import without_api
@@ -118,6 +120,23 @@ def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fa
     fake.seconds_per_text = 0
     assert project.run().state == "completed"
     assert len(project.texts()) == 60
+
+
+def test_sigterm_that_became_an_error_of_one_index_ends_the_whole_run(prefect_server):
+    """It may come while a serializer of Prefect's works, which makes an error of its own of it."""
+    begun = []
+
+    @flow
+    def part(name):
+        begun.append(name)
+        raise ValueError("Error calling function `_ser_model`: TerminationSignal:")
+
+    @flow
+    def whole():
+        for name in ("first", "second"):
+            run_subflow(part, name)
+
+    assert (run_flow(whole), begun) == (130, ["first"])
 
 
 BROKEN = '\n[[indexes]]\nname = "broken"\ntable = "nothing"\nkey = "id"\ntext = ["title"]\n'

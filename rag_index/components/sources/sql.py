@@ -20,6 +20,7 @@ from rag_index.components.sources.attachments import start_of
 from rag_index.components.sources.pages import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
+from rag_index.components.sources.row_file import RowFile
 from rag_index.components.sources.source_tables import (
     CHECKED_ROWS,
     batches,
@@ -35,7 +36,6 @@ from rag_index.components.sources.source_tables import (
 )
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
-from rag_index.core.files import RowFile
 from rag_index.core.recovery import asking
 from rag_index.core.settings.parts import TEXT_FORMATS, file_columns
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable

@@ -11,7 +11,7 @@ import pytest
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
 
-from rag_index.core.files import RowFile
+from rag_index.components.sources.row_file import RowFile
 from rag_index.errors import SourceError
 from tests.components.sources.databases import open_database, read
 from tests.project import Project

@@ -27,9 +27,7 @@ from rag_index.components.stores.edge.folder import (
     folder_errors,
     note_writing,
     require_space,
-    wanted_file,
     write_mark,
-    writer_file,
 )
 from rag_index.components.stores.points import (
     check_ids,
@@ -232,11 +230,6 @@ class EdgeCollection(CollectionReader):
             self._flush()
             self._hand_over()
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether another process waits to write the collection."""
-        return wanted_file(self._catalog.folder("").parent, self.name).exists()
-
     def _hand_over(self) -> None:
         if self._copied and self._whole:  # the copy takes the folder's place
             old = self._catalog.entry(self.name).folder
@@ -281,7 +274,7 @@ class EdgeCollection(CollectionReader):
     def _claim(self) -> None:
         if self._copied or self._in_place.held:
             return
-        writer_file(self._catalog.folder("").parent, self.name).touch()  # idle readers let go
+        self._writer_lock.touch()
         if self._in_place.take(wait=LET_GO_SECONDS):
             note_writing(self._folder)
         else:

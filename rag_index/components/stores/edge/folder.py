@@ -126,6 +126,11 @@ class WriterLock(FileLock):
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
 
+    def touch(self) -> None:
+        """Let readers know that the collection is about to be written: idle ones let go of it."""
+        with folder_errors(self._path):
+            self._path.touch()
+
     def _ask_for_it(self, asked: Path, wait: float) -> bool:
         """Return whether the lock was free within `wait` seconds. A watch that holds it sees that it is `asked` for."""
         end = time.monotonic() + wait

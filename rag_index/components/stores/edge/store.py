@@ -31,6 +31,7 @@ from rag_index.components.stores.edge.folder import (
     folder_errors,
     locked,
     note_writing,
+    wanted_file,
 )
 from rag_index.components.stores.protocol import Store
 from rag_index.core.files import leftovers, private_folder
@@ -115,7 +116,7 @@ class EdgeStore(EdgeReads, Store):
 
     def let_go(self) -> None:
         with self._mutex:
-            for name in [name for name, collection in self._open.items() if collection.is_wanted]:
+            for name in [name for name in self._open if wanted_file(self._path, name).exists()]:
                 self._open.pop(name).close()
 
     @contextmanager

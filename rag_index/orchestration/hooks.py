@@ -1,0 +1,65 @@
+"""What a run asks by search: the gate of a rebuild, and what scores mean. Search is loaded only if there is anything to
+ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag_index.components.stores import CALIBRATION, UNLEARNED
+
+if TYPE_CHECKING:
+    from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.components.ledger import Collection, Ledger
+    from rag_index.components.stores.protocol import Store
+    from rag_index.core.reports.progress import RunRecord
+    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.etl.opened import RunOptions
+    from rag_index.search.evaluation.gate import Gate
+
+MIN_LEARNED_DOCUMENTS = 500
+"""A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
+
+
+class SearchHooks:
+    """The questions of one run, as `etl.publish.Hooks`."""
+
+    def __init__(self, settings: Settings, index: IndexSettings, options: RunOptions) -> None:
+        """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is embedded. Raises
+        SettingsError if the golden file cannot be used."""
+        self._settings, self._index = settings, index
+        self._gate: Gate | None = None
+        if index.gate is not None:
+            from rag_index.search.evaluation.gate import Gate
+
+            self._gate = Gate(settings, index, index.gate, asked=options.full and not options.allow_loss)
+
+    def before_publishing(
+        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
+    ) -> str:
+        """Return why the gate refuses the rebuilt collection; "" if it does not."""
+        return "" if self._gate is None else self._gate.refusal(ledger, store, rebuilt, live, record)
+
+    def after_run(
+        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
+        *, first: bool,
+    ) -> None:  # fmt: skip
+        """Learn what scores mean, again once a collection without a result has doubled, and say that nothing was
+        compared if the collection is a first one. Before it has learned, the weights of others stand."""
+        if self._gate is not None and first:
+            from rag_index.search.evaluation.gate import NOTHING_LIVE
+
+            record.outcome.say(NOTHING_LIVE)
+        if documents := to_learn(ledger, store, collection):
+            from rag_index.search.evaluation.calibrate import Learner
+
+            learner = Learner(self._settings, self._index, ledger, store, collection, identity)
+            learner.learn(documents, record.stopwatch)
+
+
+def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:
+    """Return the documents of the collection if it should learn now, else 0."""
+    known = store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
+    if UNLEARNED not in known:
+        return 0
+    documents = ledger.totals(collection.id).documents
+    return documents if documents >= max(MIN_LEARNED_DOCUMENTS, 2 * known[UNLEARNED]) else 0
