@@ -71,6 +71,7 @@ CONNECTION: dict[str, Any] = {"distributed.dashboard.link": "", **MESSAGES_KEPT}
 log."""
 PRELOAD = "tasks.etl"
 """What workers import before their first shard. The fork server imports it once for all."""
+LOST_HEARTBEAT = "Failed to communicate with scheduler during heartbeat"
 
 
 class Workers(AbstractContextManager["Workers"]):
@@ -145,7 +146,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._config.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}))
         return LocalCluster(
             n_workers=workers,
-            preload=[PRELOAD],  # or the first shard waits
+            preload=[PRELOAD, __name__],  # or the first shard waits
             threads_per_worker=2 * self._at_a_time,  # half of them embed, and the others wait for the store
             resources={"embed": self._at_a_time},
             processes=True,
@@ -154,6 +155,12 @@ class Workers(AbstractContextManager["Workers"]):
             scheduler_kwargs={"dashboard": False},
             memory_limit=memory_per_worker(self._settings, 0),  # 0: no limit
         )
+
+
+def dask_setup(worker: object) -> None:
+    """Keep a heartbeat that the end of the cluster cuts off out of the log, where it is a page of traceback for
+    nothing: a worker that loses its scheduler ends by itself. Dask calls this in each worker."""
+    logging.getLogger("distributed.worker").addFilter(lambda record: LOST_HEARTBEAT not in str(record.msg))
 
 
 def _forked() -> bool:

@@ -1,6 +1,7 @@
 """A run's own Dask cluster: nobody else can run anything on it, and it keeps no shards. What is asked of another's."""
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -78,6 +79,16 @@ def client(cluster):
     with Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1)
         yield client
+
+
+def test_a_heartbeat_cut_off_by_the_end_is_no_traceback_in_the_log(client):
+    def logged(message: str) -> bool:
+        record = logging.makeLogRecord({"msg": message})
+        return bool(logging.getLogger("distributed.worker").filter(record))
+
+    [lost] = client.run(logged, "Failed to communicate with scheduler during heartbeat.").values()
+    [other] = client.run(logged, "Unexpected exception during heartbeat. Closing worker.").values()
+    assert (lost, other) == (False, True)
 
 
 def addresses(client) -> list[str]:

@@ -11,7 +11,7 @@ from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
 from rag_index.errors import EmbedderUnavailable, SettingsError
-from rag_index.orchestration.launch import to_learn
+from rag_index.orchestration.hooks import to_learn
 from rag_index.search import Retriever
 from rag_index.search.evaluation import calibrate
 from rag_index.search.live_collections import WITH_WORDS, WITHOUT_WORDS, Calibration
