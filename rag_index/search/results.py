@@ -33,7 +33,7 @@ MAX_FACET_VALUES = 100
 CITED_HASH_CHARS, SEAL_CHARS = 10, 6
 """Hexadecimal digits of a text's hash (two texts of one document never share 40 bits by chance), and of the seal."""
 _DIGITS = rf"([0-9a-f]{{{CITED_HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
-_FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]+)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
+_FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]*)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
 
 State = Literal["unchanged", "changed", "deleted", "unknown"]
 DIGITS = 6
@@ -141,7 +141,7 @@ class Citation:
         """Return what `str` made of a citation, in brackets or not. Raises SettingsError if it is none."""
         found = _FORM.fullmatch(text.strip())
         if not found:
-            raise SettingsError(f"{text!r} is no citation; one reads comments/4711#0:0123456789abcdef@POSITION")
+            raise SettingsError(f"{text!r} is no citation; one reads comments/4711#0:0123456789abcdef@TIME")
         index, document_id, chunk, text_hash, seal, at = found.groups(default="")
         return cls(index, unquote(document_id), int(chunk), text_hash, seal, unquote(at))
 
