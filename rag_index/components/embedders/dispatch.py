@@ -265,6 +265,7 @@ class Dispatch(HostCalls[Batch]):
         error = batch.error
         if batch.single:
             self._forget(batch)
+            self._stats.retries = max(0, self._stats.retries - batch.tries)  # its own: the servers are well
         if not batch.single:
             self._requeue_halves(batch, tries=batch.tries)
         elif isinstance(error, EmbedderUnavailable):

@@ -14,6 +14,7 @@ import pytest
 
 from rag_index.components.hosts.clients import OllamaEndpoint
 from rag_index.core.recovery import outages
+from rag_index.core.reports.metrics import MAX_RETRIED
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (
     BadVectors,
@@ -232,6 +233,8 @@ def test_the_text_at_fault_is_found_and_no_other_suffers(server, embedder, kind,
     right_but_for(error, entries, texts, *bad)
     assert options.get("words", "") in str(entries[7])
     assert server.url in str(entries[7])
+    repeated = embedder.stats.retries / embedder.stats.requests
+    assert repeated < MAX_RETRIED, "nothing that the servers could do better"
 
 
 def test_only_texts_that_are_too_long_are_too_long(server, embedder):
