@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
     from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import ServiceChecks, Steps
-    from rag_index.etl.words_first import Fetcher
+    from rag_index.etl.words_first import Fetch
 
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
@@ -42,8 +42,6 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     be one, if neither source nor index has it, or if the index's source cannot be asked for single documents; otherwise
     raises as `open_index`. Every other error of ours ends in the outcome."""
     options, run_id = RunOptions(retry_failed=True), f"{SINGLE}{uuid.uuid4()}"
-    embedder = settings.embedder.model_copy(update={"wait_for_recovery": settings.run.wait})
-    settings = settings.model_copy(update={"embedder": embedder})
     with (
         closing(Plainly(serially(settings))) as steps,
         open_index(settings, name, options, run_id=run_id, single=True) as opened,
@@ -67,7 +65,6 @@ class NamedDocuments(AllDocuments):
         self._ids = ids
         self.page = SourcePage(DocumentBatch.empty(), None)
         self._gone: list[str] = []
-        self._seen: list[str] = []
 
     def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
         """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
@@ -93,17 +90,17 @@ class NamedDocuments(AllDocuments):
                 raise SettingsError(
                     f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
                 )
-            self._gone, self._seen = sorted(known - there), sorted(there)
+            self._gone = sorted(known - there)
         identity, chunker = identify(opened.settings.embedder), open_chunker(opened.settings, opened.index)
         return begin(opened, record, identity, chunker, documents=len(self._ids))
 
-    def pages(self, opened: Opened, steps: Fetcher, record: RunRecord) -> Iterator[SourcePage]:
+    def pages(self, opened: Opened, fetch: Fetch, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the documents, which `begin` has read."""
         yield self.page
 
     def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
         """Delete those of the documents that the source no longer has, and verify the store."""
-        delete = partial(delete_some, opened, scan, record, gone=self._gone, seen=self._seen)
+        delete = partial(delete_some, opened, scan, record, gone=self._gone)
         with_retries(delete, opened.settings.run.wait_for_recovery)
         if (rate := scan.diff.sharder.measured) is not None:
             opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)

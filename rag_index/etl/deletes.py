@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
 
+UNGUARDED_DELETES = 100
+"""Up to this many deletions, or lost rows of a part, are never guarded."""
+AGAIN = "run again with --allow-deletes"
+
 
 @attrs.frozen
 class Deleted:
@@ -72,7 +76,7 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
 
-def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str], seen: Sequence[str]) -> None:
+def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str]) -> None:
     """Delete documents that a person named and that the source no longer has, and the points of emptied ones. They need
     no guard."""
     ledger, cid = opened.ledger, scan.target.collection.id
@@ -87,11 +91,6 @@ def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:
     for deleted in scan.committer.delete_lost():
         record.outcome.deleted += deleted
     opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)  # deleting their points took them off the list
-
-
-UNGUARDED_DELETES = 100
-"""Up to this many deletions, or lost rows of a part, are never guarded."""
-AGAIN = "run again with --allow-deletes"
 
 
 def held_back(documents: int, index: str) -> str:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 PAYLOADS = 100
 """Payloads of the first page in which the fields of payload indexes are looked for."""
+SAMPLE = 20
+PAGE_KEYS = 1000
+TEXT, PADDED = "text", "text padded with blanks"
+JSON_TYPES = {str: TEXT, int: "integer", float: "float", bool: "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +241,6 @@ class Diff:
             ledger.record(cid, changes.newly_empty)
             if changes.recovered:
                 ledger.clear_failures(cid, changes.recovered)
-
-
-SAMPLE = 20
-PAGE_KEYS = 1000
-TEXT, PADDED = "text", "text padded with blanks"
-JSON_TYPES = {str: TEXT, int: "integer", float: "float", bool: "boolean"}
 
 
 def require_same_types(opened: Opened, collection: Collection, page: SourcePage) -> bool:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 PAGE_POINTS = 1000
 MAX_EXAMPLES = 5
 HASH_HEX = 32
+DEFAULT_SCHEMAS = ("", "public", "main")
+HASH_CHARS = 64
+EXAMPLES = 3
 
 d, t, o, s = documents.c, tallies.c, orphans.c, source_keys.c
 
@@ -272,11 +275,6 @@ def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[li
     iterator = iter(points)
     while page := list(islice(iterator, size)):
         yield page
-
-
-DEFAULT_SCHEMAS = ("", "public", "main")
-HASH_CHARS = 64
-EXAMPLES = 3
 
 
 def let_nobody_back(opened: Opened, live: LiveName | None) -> None:

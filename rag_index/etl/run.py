@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.steps import Steps
-    from rag_index.etl.words_first import Fetcher
+    from rag_index.etl.words_first import Fetch
 
 FIRST_PAGE_ROWS, MAX_PAGE_ROWS = 2000, 20_000
 ROW_CHARS = 500
@@ -118,11 +118,12 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
     as `Committer.commit`."""
     window = Window(opened, scan, steps, record)
     if not scan.target.collection.whole_in:
-        window.meanwhile = WordsFirst(opened, scan, steps, record, documents, window.to).write_if_due
+        read = documents.pages, documents.go_on
+        window.meanwhile = WordsFirst(opened, scan, steps, record, *read, window.to).write_if_due
     if not scan.before.all:
         steps.start()  # while the first page is read and compared
     try:
-        for page in documents.pages(opened, steps, record):
+        for page in documents.pages(opened, steps.fetch, record):
             for shard in scan.diff.shards(page):
                 documents.go_on()
                 window.push(shard)  # waits while the window is full
@@ -154,14 +155,14 @@ class AllDocuments:
             checks.said.add(warning)
         return scan
 
-    def pages(self, opened: Opened, steps: Fetcher, record: RunRecord) -> Iterator[SourcePage]:
+    def pages(self, opened: Opened, fetch: Fetch, record: RunRecord) -> Iterator[SourcePage]:
         """Yield the pages of the source, which grow from a small first one, so that work begins soon. They grow to
         about `PAGE_CHARS`, so that short texts do not mean many small queries."""
         cursor, rows, number = None, FIRST_PAGE_ROWS, 0
         while True:
             number += 1
             with record.stopwatch.stage("fetch"):
-                page = steps.fetch(opened, number, cursor, min(rows, MAX_PAGE_ROWS))
+                page = fetch(opened, number, cursor, min(rows, MAX_PAGE_ROWS))
             yield page
             cursor = page.cursor
             if cursor is None:

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
 
+LOCKED_SECONDS = 5.0
+"""How long a source is asked again by a run that is not to wait for services, and workers that others have started by
+any run: it can do without them."""
+MIN_PATIENCE = 30.0
+"""The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
+
 
 class Steps(ABC):
     """Where the steps of runs are carried out. `close` ends what is under way."""
@@ -117,13 +123,6 @@ class Steps(ABC):
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""
-
-
-LOCKED_SECONDS = 5.0
-"""How long a source is asked again by a run that is not to wait for services, and workers that others have started by
-any run: it can do without them."""
-MIN_PATIENCE = 30.0
-"""The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
 
 @dataclass(frozen=True, slots=True)

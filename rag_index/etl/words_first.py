@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -23,7 +23,8 @@ from rag_index.core.reports.outcome import count_of
 from rag_index.etl.embed import weigh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.sources import SourcePage
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
+
+    Fetch: TypeAlias = Callable[[Opened, int, object, int], SourcePage]
 
 SHARE = 20
 """The pass may take one part in this many of the time that is left to embed."""
@@ -45,23 +48,6 @@ MAX_DOCUMENTS, MAX_CHARS = 500, 500_000
 """What is written at a time, and is pending if the run dies then: the next one embeds that alone."""
 
 
-class Fetcher(Protocol):
-    """What reads pages."""
-
-    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
-        """Read the page of this number from the source."""
-
-
-class Documents(Protocol):
-    """The documents of a run, as it reads them."""
-
-    def pages(self, opened: Opened, steps: Fetcher, record: RunRecord) -> Iterator[SourcePage]:
-        """Yield the pages of the source."""
-
-    def go_on(self) -> None:
-        """Return at once, or raise RunPaused if the run is to end before the next shard."""
-
-
 @attrs.define(eq=False)
 class WordsFirst:
     """The pass of one run, which takes place once, as soon as it pays."""
@@ -70,7 +56,10 @@ class WordsFirst:
     scan: Scan
     steps: Steps
     record: RunRecord
-    documents: Documents
+    pages: Callable[[Opened, Fetch, RunRecord], Iterator[SourcePage]]
+    """Those of the run, as it reads them."""
+    go_on: Callable[[], None]
+    """Returns at once, or raises RunPaused if the run is to end before the next shard."""
     to: Destination
     _began: float = attrs.field(factory=time.monotonic, init=False)
     _is_over: bool = attrs.field(init=False)
@@ -105,7 +94,7 @@ class WordsFirst:
         opened, record = self.opened, self.record
         chunker, waiting = open_chunker(opened.settings, opened.index, contexts=False), DocumentBatch.empty()
         with closing(open_source(opened.settings, opened.index)) as source, record.stopwatch.stage("words"):
-            for page in self.documents.pages(attrs.evolve(opened, source=source), self, record):
+            for page in self.pages(attrs.evolve(opened, source=source), self._fetch, record):
                 for first in range(0, len(page.documents), MAX_DOCUMENTS):
                     rows = range(first, min(first + MAX_DOCUMENTS, len(page.documents)))
                     waiting = waiting.plus(self._new(page.documents.take([*rows])))
@@ -116,7 +105,7 @@ class WordsFirst:
         opened.store.hand_over()
         return f"{count_of(record.progress.worded, 'document')} can be found by their words"
 
-    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
+    def _fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         """Read a page of the source. It is no task of its own: the pass is one."""
         return with_retries(partial(opened.source.page, cursor, rows), opened.settings.run.wait_for_recovery)
 
@@ -137,7 +126,7 @@ class WordsFirst:
         bm25 = bm25_model(self.opened.index)
         if not (len(documents) and bm25):
             return
-        self.documents.go_on()
+        self.go_on()
         shard = Shard(self.opened.index.name, 0, documents, sum(map(len, documents.texts)))
         committer, progress = self.scan.committer, self.record.progress
         committer.begin(shard)  # before it is chunked: a document that kills this process is left to the scan

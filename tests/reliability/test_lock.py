@@ -152,7 +152,7 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
         delete_gone(opened, scan, record)
 
     def delete_named(opened, scan, record):
-        delete_some(opened, scan, record, gone=["3"], seen=[])
+        delete_some(opened, scan, record, gone=["3"])
 
     def publish_all(opened, scan, record):
         publish(opened, scan, record)

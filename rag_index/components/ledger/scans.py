@@ -305,7 +305,7 @@ class ScanRows(LedgerConnection):
                 of_theirs = (b.collection_id == collection_id) & b.bucket.in_(theirs)
                 self._write(buckets.update().where(of_theirs).values(digest=""))
 
-    # What the delete guard decides by (`etl.delete_guard`)
+    # What the delete guard decides by (`etl.deletes`)
 
     def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
         """Count the documents of a collection for which all conditions hold."""

@@ -147,7 +147,7 @@ watches = _table(
 )
 
 tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
-"""Marks of documents that an earlier version kept out of indexes. None is added any more: see `etl.kept_out`."""
+"""Marks of documents that an earlier version kept out of indexes. None is added any more: see `etl.reconcile`."""
 
 contexts = _table(
     "contexts",
