@@ -18,16 +18,13 @@ from typing import TYPE_CHECKING, Any
 from rag_index.care.plan import CostCounter, RunCost
 from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.attachments import with_files
-from rag_index.components.stores.server import USUAL_PATIENCE
-from rag_index.components.stores.server.link import Link
+from rag_index.components.stores.server import ServerStore
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.progress import counted
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from qdrant_client import QdrantClient, models
 
     from rag_index.core.settings import IndexSettings, Settings
 
@@ -87,20 +84,21 @@ def audit(
     """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text. Raises
     SettingsError if no payload has one of these fields, and what the source and the server raise."""
     with (
-        closing(Link(url, USUAL_PATIENCE, api_key=api_key, timeout=settings.store.timeout)) as link,
+        closing(ServerStore(url, api_key=api_key, timeout=settings.store.timeout)) as store,
         closing(sqlite3.connect("")) as scratch,
     ):
         scratch.executescript(
             "CREATE TABLE source (id TEXT PRIMARY KEY, text TEXT); CREATE TABLE points (point TEXT, id TEXT, text TEXT)"
         )
-        records = _scroll(link, collection)
+        scrolled = store.scroll(collection, page=AUDIT_PAGE)
+        records = ({POINT_ID: point.id, **dict(_fields(point.payload))} for point in scrolled)
         sample = list(islice(records, AUDIT_SAMPLE))
         for field in (key, text):
             if sample and not any(field in fields for fields in sample):
                 known = ", ".join(f"{path} ({value:.40})" for fields in sample[:1] for path, value in fields.items())
                 raise SettingsError(f"no payload has a field {field}; the first point has {known}")
         cost = _read_source(settings, index, scratch)
-        points = counted(chain(sample, records), "points read", partial(_count, link, collection))
+        points = counted(chain(sample, records), "points read", partial(store.count, collection))
         rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in points)
         scratch.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
         counts, examples = _compare(scratch)
@@ -120,24 +118,6 @@ def _read_source(settings: Settings, index: IndexSettings, scratch: sqlite3.Conn
                 scratch.executemany("INSERT INTO source VALUES (?, ?)", zip(ids, read.texts, strict=True))
                 counter.add(read.take([row for row, text in enumerate(read.texts) if text]))
     return counter.cost()
-
-
-def _count(link: Link, collection: str) -> int:
-    return link.call(lambda client: client.count(collection).count)
-
-
-def _scroll(link: Link, collection: str) -> Iterator[dict[str, Any]]:
-    offset: Any = None
-
-    def scroll(client: QdrantClient) -> tuple[list[models.Record], Any]:
-        return client.scroll(collection, limit=AUDIT_PAGE, offset=offset, with_payload=True)
-
-    while True:
-        records, offset = link.call(scroll)
-        for record in records:
-            yield {POINT_ID: str(record.id), **dict(_fields(record.payload or {}))}
-        if offset is None:
-            return
 
 
 def _fields(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
