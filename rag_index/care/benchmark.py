@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 EQUAL = 1e-4
 """Two vectors of a text that differ by less in each component are the same: a batch may change their last bits."""
+QUERIES, DOCUMENTS = 200, 5000
 
 
 @dataclass(slots=True)
@@ -228,9 +229,6 @@ def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Benc
     the source does."""
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
         yield Bench(settings, name, size, Path(folder))
-
-
-QUERIES, DOCUMENTS = 200, 5000
 
 
 @contextmanager

@@ -67,6 +67,7 @@ REMEDIES = {
     "pending_erasures": "`rag-index erase {index}` leaves no file with them, as each run does with [store] erase",
 }
 """What to do about each kind of finding."""
+DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +205,6 @@ def collection_number(name: str) -> int:
     """Return the number at the end of a collection's name, or -1 if it has none."""
     match = re.search(r"__(\d+)$", name)
     return int(match[1]) if match else -1
-
-
-DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:

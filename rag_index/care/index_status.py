@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 WATCH_STATES = ("running", "waiting", "backing off", "failing", "stopped", "killed")
 """The states of a watch. A watch that was `killed` has not said that it ended."""
+Sample: TypeAlias = tuple[str, dict[str, str], float]
+"""A value of a metric: its name, labels, and the number."""
+RUN_PREFIX = "rag_index_run"
+WATCH_PREFIX = "rag_index_watch"
+HELP = "From the last run of each index, or its watch."
+logger = logging.getLogger("rag_index.status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +217,6 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
                 named = index.name, document_id(row.key)
                 documents.append(FailedDocument(*named, row.reason, row.tries, *tried, row.kind))
         return documents
-
-
-Sample: TypeAlias = tuple[str, dict[str, str], float]
-"""A value of a metric: its name, labels, and the number."""
-RUN_PREFIX = "rag_index_run"
-WATCH_PREFIX = "rag_index_watch"
-HELP = "From the last run of each index, or its watch."
-logger = logging.getLogger("rag_index.status")
 
 
 def try_to_write_metrics(settings: Settings) -> None:

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = "-"
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+COPY_POINTS = 500
+PASSES = 3
+"""The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 
 
 def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
@@ -109,11 +112,6 @@ def _open_output(out: str) -> Iterator[BinaryIO]:
     except OSError as error:
         kind = TerminalError if error.errno in DISK_FULL else SettingsError
         raise kind(unwritable(path, error, "name another file with --out")) from error
-
-
-COPY_POINTS = 500
-PASSES = 3
-"""The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 
 
 def copy_points(old: Store, new: Store, name: str, check: Callable[[], None]) -> int:

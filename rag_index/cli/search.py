@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 PARTIAL = 3
 SNIPPET = 110
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
+NOT_WITH_WHY = ("offset", "explain", "dense_weight", "after", "max_age", "exact", "no_rerank")
+"""Options of a search that do not decide whether a document is found."""
+METRICS = ("recall@10", "MRR@10", "nDCG@10")
+SHORT_CHARS = 70
+ALL = "all"
 
 
 class _Option(click.Option):
@@ -87,8 +92,6 @@ _found_options = options(
     _option("order", "FIELD"),
     search_options("Search"),
 )
-NOT_WITH_WHY = ("offset", "explain", "dense_weight", "after", "max_age", "exact", "no_rerank")
-"""Options of a search that do not decide whether a document is found."""
 
 
 @command(example='search "error ORA-01017" --index comments --limit 3')
@@ -354,11 +357,6 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
     asyncio.run(serve_standard_streams(settings, caller))
-
-
-METRICS = ("recall@10", "MRR@10", "nDCG@10")
-SHORT_CHARS = 70
-ALL = "all"
 
 
 @command(example="evaluate golden.jsonl --worst 5")

@@ -30,6 +30,10 @@ NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "REC
 
 ALERT = r"\x15\x03"
 """The beginning of an alert of TLS, as h11 shows it in place of a status line."""
+MAX_ANSWER = 256 << 20
+"""Bytes of an answer: a thousand vectors of 4096 dimensions have a third of that as JSON."""
+IDLE_SECONDS = 5.0
+"""A connection that was idle for longer is not used again: what stands between may have forgotten it."""
 
 
 @cache
@@ -114,12 +118,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         met.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-MAX_ANSWER = 256 << 20
-"""Bytes of an answer: a thousand vectors of 4096 dimensions have a third of that as JSON."""
-IDLE_SECONDS = 5.0
-"""A connection that was idle for longer is not used again: what stands between may have forgotten it."""
 
 
 class BoundedTransport(httpx.HTTPTransport):

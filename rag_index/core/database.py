@@ -49,6 +49,75 @@ RETRY_SECONDS = 0.05
 LISTED = 20
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SILENCE = "check that it runs and that the URL is right"
+_LOGIN = "correct user and password in {setting}, or set {variable} to the complete URL"
+_TLS = "name the file of its authority's certificate in {{setting}} ({}), or correct what that says of TLS"
+_RIGHT = "give this user the right to that"
+_CONNECTIONS = "allow more connections there, or close others"
+_POOLER = "set pool_mode of the pooler to transaction or session, or name the server itself in {setting}"
+_DISK = "make room on the disk of the database"
+_OTHER_SERVER = "a foreign table needs a server that does not answer: start that one, or correct its definition"
+_LOCKED = "another session holds a lock: wait for its end, or raise {} of this user"
+_TIME = "raise {} of this user, unless a person ended the query"
+_IDLE = "raise {} of this user"
+_ENDED = "an administrator or a restart ended the connection: run again"
+_AGAIN = "another transaction was in the way: run again"
+_Meaning = tuple[bool, str]
+POSTGRESQL: Mapping[str, _Meaning] = {
+    "57014": (True, _TIME.format("statement_timeout")),
+    "25P03": (True, _IDLE.format("idle_in_transaction_session_timeout")),
+    "25P04": (True, _IDLE.format("transaction_timeout")), "57P05": (True, _IDLE.format("idle_session_timeout")),
+    "55P03": (True, _LOCKED.format("lock_timeout")), "55006": (True, _AGAIN), "40P01": (True, _AGAIN),
+    "40001": (True, "raise max_standby_streaming_delay of the standby, or read from the primary server"),
+    "57P01": (True, _ENDED), "57P02": (True, _ENDED), "57P03": (True, "wait until the database has started"),
+    "57P04": (False, "the database was dropped: correct {setting}"),
+    "53100": (True, _DISK), "53200": (True, "give the database more memory"), "53300": (True, _CONNECTIONS),
+    "08001": (True, _OTHER_SERVER), "HV00N": (True, _OTHER_SERVER),
+    "58P01": (False, "the database server lacks this file: put it there, or install the extension that it is of"),
+    "TLS": (False, _TLS.format("sslrootcert=FILE")), "42501": (False, _RIGHT), "28P01": (False, _LOGIN),
+    "28000": (False, _LOGIN),
+}  # fmt: skip
+"""Whether another try may help, and the remedy, by SQLSTATE. For other states the database's own hint is shown."""
+TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+REFUSALS: tuple[tuple[str, str], ...] = (
+    ("too many (clients|connections)|connection slots", "53300"),
+    ("starting up|shutting down|recovery mode|not (yet )?accepting connections", "57P03"),
+    ("authentication failed|password supplied", "28P01"), ("permission denied|not permitted to log in", "42501"),
+    ("certificate|not support SSL", "TLS"),
+)  # fmt: skip
+"""The code of a refused connection by its words."""
+MYSQL: Mapping[int, _Meaning] = {
+    1969: (True, _TIME.format("max_statement_time")), 3024: (True, _TIME.format("max_execution_time")),
+    1317: (True, "the query was ended by hand: run again"), 1205: (True, _LOCKED.format("innodb_lock_wait_timeout")),
+    1213: (True, _AGAIN), 1412: (True, _AGAIN), 1047: (True, "wait until this node of the cluster is ready"),
+    1053: (True, _ENDED), 1927: (True, _ENDED), 4031: (True, _IDLE.format("wait_timeout")),
+    1021: (True, _DISK), 1114: (True, _DISK), 3: (True, _DISK), 28: (True, _DISK),
+    1040: (True, _CONNECTIONS), 1203: (True, _CONNECTIONS), 1226: (True, _CONNECTIONS),
+    1044: (False, _RIGHT), 1045: (False, _LOGIN), 1142: (False, _RIGHT), 1143: (False, _RIGHT), 1227: (False, _RIGHT),
+    1158: (True, SILENCE), 1159: (True, SILENCE), 1160: (True, SILENCE), 1161: (True, SILENCE),
+    1296: (True, _OTHER_SERVER), 1429: (True, _OTHER_SERVER), 1430: (True, _OTHER_SERVER),
+    2026: (False, _TLS.format("ssl_ca=FILE")),
+}  # fmt: skip
+"""The same by the error number of MySQL and MariaDB. Other errors of its client pass, and those of the server stay."""
+CLIENT_ERRORS = range(2000, 3000)
+_WRITER = "another process writes it: wait for its end"
+_RECOVER = "a process that wrote it was killed: let a user who may write there open it once (`sqlite3 FILE .schema`)"
+SQLITE: Mapping[int, _Meaning] = {
+    sqlite3.SQLITE_BUSY: (True, _WRITER), sqlite3.SQLITE_LOCKED: (True, _WRITER),
+    sqlite3.SQLITE_PROTOCOL: (True, _WRITER),
+    sqlite3.SQLITE_INTERRUPT: (True, ""), sqlite3.SQLITE_IOERR: (True, "check the disk"),
+    sqlite3.SQLITE_READONLY: (False, _RECOVER),
+    sqlite3.SQLITE_CANTOPEN: (False, f"it may not be read, or has a -wal beside it and {_RECOVER}"),
+    sqlite3.SQLITE_NOTADB: (False, "name another file, or a copy that is not encrypted"),
+    sqlite3.SQLITE_CORRUPT: (False, "put back a backup, or run `sqlite3 FILE .recover`"),
+}  # fmt: skip
+"""The same by SQLite's primary result code."""
+NOT_OURS = re.compile(r"(no such|unknown) (collation sequence|module|function)|no query solution")
+"""SQLite's words, which have no code, for what an application adds to its own connections."""
+_OWN = "only the application's own connections have that: leave it out, or write a `query` that needs none of it"
+_COLLATION = f"{_OWN}, as in SELECT name COLLATE BINARY AS name, … FROM the_table NOT INDEXED"
+TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "unknown database")
+"""Words in errors without a code for which another try gives the same answer."""
 
 
 def database_url(text: str, folder: Path) -> URL:
@@ -200,81 +269,6 @@ class Failure:
     """The first line of the driver's message, without secrets, and what to do if that is known."""
     code: str | int | None = None
     """SQLSTATE, the error number of MySQL, or SQLite's primary result code."""
-
-
-SILENCE = "check that it runs and that the URL is right"
-_LOGIN = "correct user and password in {setting}, or set {variable} to the complete URL"
-_TLS = "name the file of its authority's certificate in {{setting}} ({}), or correct what that says of TLS"
-_RIGHT = "give this user the right to that"
-_CONNECTIONS = "allow more connections there, or close others"
-_POOLER = "set pool_mode of the pooler to transaction or session, or name the server itself in {setting}"
-_DISK = "make room on the disk of the database"
-_OTHER_SERVER = "a foreign table needs a server that does not answer: start that one, or correct its definition"
-_LOCKED = "another session holds a lock: wait for its end, or raise {} of this user"
-_TIME = "raise {} of this user, unless a person ended the query"
-_IDLE = "raise {} of this user"
-_ENDED = "an administrator or a restart ended the connection: run again"
-_AGAIN = "another transaction was in the way: run again"
-
-_Meaning = tuple[bool, str]
-
-POSTGRESQL: Mapping[str, _Meaning] = {
-    "57014": (True, _TIME.format("statement_timeout")),
-    "25P03": (True, _IDLE.format("idle_in_transaction_session_timeout")),
-    "25P04": (True, _IDLE.format("transaction_timeout")), "57P05": (True, _IDLE.format("idle_session_timeout")),
-    "55P03": (True, _LOCKED.format("lock_timeout")), "55006": (True, _AGAIN), "40P01": (True, _AGAIN),
-    "40001": (True, "raise max_standby_streaming_delay of the standby, or read from the primary server"),
-    "57P01": (True, _ENDED), "57P02": (True, _ENDED), "57P03": (True, "wait until the database has started"),
-    "57P04": (False, "the database was dropped: correct {setting}"),
-    "53100": (True, _DISK), "53200": (True, "give the database more memory"), "53300": (True, _CONNECTIONS),
-    "08001": (True, _OTHER_SERVER), "HV00N": (True, _OTHER_SERVER),
-    "58P01": (False, "the database server lacks this file: put it there, or install the extension that it is of"),
-    "TLS": (False, _TLS.format("sslrootcert=FILE")), "42501": (False, _RIGHT), "28P01": (False, _LOGIN),
-    "28000": (False, _LOGIN),
-}  # fmt: skip
-"""Whether another try may help, and the remedy, by SQLSTATE. For other states the database's own hint is shown."""
-TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
-REFUSALS: tuple[tuple[str, str], ...] = (
-    ("too many (clients|connections)|connection slots", "53300"),
-    ("starting up|shutting down|recovery mode|not (yet )?accepting connections", "57P03"),
-    ("authentication failed|password supplied", "28P01"), ("permission denied|not permitted to log in", "42501"),
-    ("certificate|not support SSL", "TLS"),
-)  # fmt: skip
-"""The code of a refused connection by its words."""
-
-MYSQL: Mapping[int, _Meaning] = {
-    1969: (True, _TIME.format("max_statement_time")), 3024: (True, _TIME.format("max_execution_time")),
-    1317: (True, "the query was ended by hand: run again"), 1205: (True, _LOCKED.format("innodb_lock_wait_timeout")),
-    1213: (True, _AGAIN), 1412: (True, _AGAIN), 1047: (True, "wait until this node of the cluster is ready"),
-    1053: (True, _ENDED), 1927: (True, _ENDED), 4031: (True, _IDLE.format("wait_timeout")),
-    1021: (True, _DISK), 1114: (True, _DISK), 3: (True, _DISK), 28: (True, _DISK),
-    1040: (True, _CONNECTIONS), 1203: (True, _CONNECTIONS), 1226: (True, _CONNECTIONS),
-    1044: (False, _RIGHT), 1045: (False, _LOGIN), 1142: (False, _RIGHT), 1143: (False, _RIGHT), 1227: (False, _RIGHT),
-    1158: (True, SILENCE), 1159: (True, SILENCE), 1160: (True, SILENCE), 1161: (True, SILENCE),
-    1296: (True, _OTHER_SERVER), 1429: (True, _OTHER_SERVER), 1430: (True, _OTHER_SERVER),
-    2026: (False, _TLS.format("ssl_ca=FILE")),
-}  # fmt: skip
-"""The same by the error number of MySQL and MariaDB. Other errors of its client pass, and those of the server stay."""
-CLIENT_ERRORS = range(2000, 3000)
-
-_WRITER = "another process writes it: wait for its end"
-_RECOVER = "a process that wrote it was killed: let a user who may write there open it once (`sqlite3 FILE .schema`)"
-SQLITE: Mapping[int, _Meaning] = {
-    sqlite3.SQLITE_BUSY: (True, _WRITER), sqlite3.SQLITE_LOCKED: (True, _WRITER),
-    sqlite3.SQLITE_PROTOCOL: (True, _WRITER),
-    sqlite3.SQLITE_INTERRUPT: (True, ""), sqlite3.SQLITE_IOERR: (True, "check the disk"),
-    sqlite3.SQLITE_READONLY: (False, _RECOVER),
-    sqlite3.SQLITE_CANTOPEN: (False, f"it may not be read, or has a -wal beside it and {_RECOVER}"),
-    sqlite3.SQLITE_NOTADB: (False, "name another file, or a copy that is not encrypted"),
-    sqlite3.SQLITE_CORRUPT: (False, "put back a backup, or run `sqlite3 FILE .recover`"),
-}  # fmt: skip
-"""The same by SQLite's primary result code."""
-NOT_OURS = re.compile(r"(no such|unknown) (collation sequence|module|function)|no query solution")
-"""SQLite's words, which have no code, for what an application adds to its own connections."""
-_OWN = "only the application's own connections have that: leave it out, or write a `query` that needs none of it"
-_COLLATION = f"{_OWN}, as in SELECT name COLLATE BINARY AS name, … FROM the_table NOT INDEXED"
-TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "unknown database")
-"""Words in errors without a code for which another try gives the same answer."""
 
 
 def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:

@@ -24,6 +24,11 @@ DELAYS = [1.0, 2.0, 4.0, 8.0, 15.0]
 PATIENCE = 10.0
 """Seconds for which a try asks again by itself, at another host or over a new connection. Then the step waits."""
 logger = logging.getLogger("rag_index.indexing")
+SILENCE_SECONDS = 5.0
+"""Seconds after which a call without an answer is an outage, unless the caller knows better."""
+GIVEN_UP_SECONDS = 20.0
+"""Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
+AT_WORK = "it is still at work on a request"
 
 
 @contextmanager
@@ -77,12 +82,6 @@ def _deadline(error: TransientError, first: float) -> float:
     return math.inf if error.wait is None else (first if error.since is None else error.since) + error.wait
 
 
-SILENCE_SECONDS = 5.0
-"""Seconds after which a call without an answer is an outage, unless the caller knows better."""
-GIVEN_UP_SECONDS = 20.0
-"""Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
-
-
 @dataclass(frozen=True, slots=True)
 class Outage:
     """A service that has not answered for a while."""
@@ -111,9 +110,6 @@ def longest_first(outages: Iterable[Outage]) -> list[Outage]:
     for outage in sorted(outages, key=lambda outage: outage.since):
         first.setdefault(outage.service, outage)
     return list(first.values())
-
-
-AT_WORK = "it is still at work on a request"
 
 
 class Call:

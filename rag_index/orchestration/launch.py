@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 logger = logging.getLogger("rag_index.runs")
+SERVE = """
+import os, signal, socket, sys, threading, uvicorn
+threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
+app = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error")
+uvicorn.Server(app).run([socket.socket(fileno=int(sys.argv[1]))])
+"""
 
 
 def make_folder(folder: Path) -> None:
@@ -89,14 +95,6 @@ def _run_index(
         return record.outcome
     except RagIndexError as error:
         return failed_to_start(index.name, error)
-
-
-SERVE = """
-import os, signal, socket, sys, threading, uvicorn
-threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
-app = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error")
-uvicorn.Server(app).run([socket.socket(fileno=int(sys.argv[1]))])
-"""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from prefect.context import SettingsContext
 
 API_PAUSE_SECONDS = 2.0
+_IMPATIENT: ContextVar[tuple[Any, Any] | None] = ContextVar("impatient settings", default=None)
 
 
 class RunFailed(Exception):
@@ -53,9 +54,6 @@ def is_away(error: Exception | None) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
     return isinstance(error, httpx.TransportError)
-
-
-_IMPATIENT: ContextVar[tuple[Any, Any] | None] = ContextVar("impatient settings", default=None)
 
 
 def impatient() -> SettingsContext:

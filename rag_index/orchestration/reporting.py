@@ -75,6 +75,11 @@ TURN_SECONDS = 2.0
 MAX_FAILED = 500
 MAX_REASON = 300
 MAX_WORSE_ROWS = 500
+OWN_END: dict[str, Any] = {"retries": 0, "persist_result": False, "result_storage": Path(os.devnull)}
+"""The options by which a flow ends in its own state, whatever a platform sets for all flows. A retry would wait for a
+process that has ended, and what a state carries is for its caller, in the same process. With no storage named here,
+each flow would ask the server for its default one, and not begin if that is broken."""
+SUBFLOW_TRIES = 3
 
 
 class ArtifactDisplay:
@@ -254,12 +259,6 @@ def current_run() -> WholeRun | None:
 
 
 # How a flow ends
-
-OWN_END: dict[str, Any] = {"retries": 0, "persist_result": False, "result_storage": Path(os.devnull)}
-"""The options by which a flow ends in its own state, whatever a platform sets for all flows. A retry would wait for a
-process that has ended, and what a state carries is for its caller, in the same process. With no storage named here,
-each flow would ask the server for its default one, and not begin if that is broken."""
-SUBFLOW_TRIES = 3
 
 
 def _repeats_no_state(record: logging.LogRecord) -> bool:

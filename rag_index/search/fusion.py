@@ -63,6 +63,13 @@ MAX_SOFT, MIN_SOFT, SOFT_WORDS = 0.7, 0.3, 5.0
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
 """How many of the best chunks by words and by meaning have at least one in common. Random vectors do so in a quarter of
 all searches of a thousand chunks, and in a fortieth of those of ten thousand."""
+SHARE = 0.1
+"""The share of its score by which a document of today is lifted."""
+MAX_SECONDS = 1e11
+"""Greater numbers are milliseconds since 1970, or microseconds or nanoseconds: a time in one unit is far from any in
+another."""
+NUMBER = re.compile(r"(?!\d{8}$)-?\d{1,20}(\.\d{1,9})?")
+"""A number in a text. Eight digits are a date."""
 
 
 def score_of(point: StoredPoint, scoring: Scoring, *, soft: bool = True) -> float:
@@ -304,15 +311,6 @@ def failure_of(asked: Asked) -> Exception:
     all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
     late = all(isinstance(error, SearchTimedOut) for error in errors)
     return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1, late)
-
-
-SHARE = 0.1
-"""The share of its score by which a document of today is lifted."""
-MAX_SECONDS = 1e11
-"""Greater numbers are milliseconds since 1970, or microseconds or nanoseconds: a time in one unit is far from any in
-another."""
-NUMBER = re.compile(r"(?!\d{8}$)-?\d{1,20}(\.\d{1,9})?")
-"""A number in a text. Eight digits are a date."""
 
 
 def freshness(recency: RecencySettings, payload: Mapping[str, Any]) -> float:

@@ -43,6 +43,19 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = "30m"
 """How long Ollama keeps a model loaded after its last request."""
+ROUTE = "/embeddings"
+BASE64 = {"encoding_format": "base64"}
+"""Asks for the bytes of vectors: to read their numbers as JSON takes longer than all else that is done with them."""
+FORMAT_REFUSED = re.compile("encoding_format|base64", re.I)
+SAME_VECTOR = 0.05
+"""The share of its length by which a vector may differ if a server computes it twice."""
+TOO_MANY = re.compile(
+    r"batch size|(in one|per|submitted) batch|more batches|too many (inputs|texts|documents)|tokens per request"
+    r"|array too long|at most \d+ (inputs|items|texts)",
+    re.I,
+)
+"""The wordings of TEI, OpenAI, Mistral, Gemini, Voyage and Cohere for a request with too many texts."""
+NO_MODEL = re.compile(r"model\b.*(not found|does not exist|no such)|invalid model|unknown model|model_not_found", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +144,6 @@ class OllamaEndpoint(Endpoint):
         return ModelMissing(
             f"{self.url} has no model {self._model!r}: run `OLLAMA_HOST={self.url} ollama pull {self._model}`"
         )
-
-
-ROUTE = "/embeddings"
-BASE64 = {"encoding_format": "base64"}
-"""Asks for the bytes of vectors: to read their numbers as JSON takes longer than all else that is done with them."""
-FORMAT_REFUSED = re.compile("encoding_format|base64", re.I)
-SAME_VECTOR = 0.05
-"""The share of its length by which a vector may differ if a server computes it twice."""
-TOO_MANY = re.compile(
-    r"batch size|(in one|per|submitted) batch|more batches|too many (inputs|texts|documents)|tokens per request"
-    r"|array too long|at most \d+ (inputs|items|texts)",
-    re.I,
-)
-"""The wordings of TEI, OpenAI, Mistral, Gemini, Voyage and Cohere for a request with too many texts."""
-NO_MODEL = re.compile(r"model\b.*(not found|does not exist|no such)|invalid model|unknown model|model_not_found", re.I)
 
 
 class OpenAIEndpoint(Endpoint):

@@ -25,6 +25,11 @@ logger = logging.getLogger("rag_index.ledger")
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
+LEDGER_VERSION = 22
+"""Raise it with each change of a table, and add a step to `migrations`."""
+FIRST_RETRY, DAY = 60.0, 86_400.0
+FIVE_NIGHTS = 4.5 * DAY
+"""From the first night, in which a document failed, until after the fifth."""
 
 
 def primary(**kinds: Kind) -> Columns:
@@ -182,10 +187,6 @@ source_keys = scan_table("source_keys", primary(key=Text))
 """What every point was compared with, and found to be (`etl.reconcile`)."""
 
 
-LEDGER_VERSION = 22
-"""Raise it with each change of a table, and add a step to `migrations`."""
-
-
 def create_tables(connection: Connection, *, redacted_url: str, read_only: bool) -> None:
     """Create the tables of a new ledger, and bring those of an earlier version up to date. Raises LedgerError if they
     are of a version that this cannot read, or must not change."""
@@ -235,11 +236,6 @@ def version_of(connection: Connection) -> int | None:
     if not sa.inspect(connection).has_table(schema_version.name):
         return None
     return int(connection.scalar(sa.select(sa.func.max(schema_version.c.version))) or 1)
-
-
-FIRST_RETRY, DAY = 60.0, 86_400.0
-FIVE_NIGHTS = 4.5 * DAY
-"""From the first night, in which a document failed, until after the fifth."""
 
 
 class Known(NamedTuple):

@@ -33,6 +33,8 @@ __all__ = [
 
 PAGE_ROWS = 5000
 """A page of `all_pages` has at most so many rows."""
+READ_FACTOR = 20
+"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
 
 class Source(Protocol):
@@ -136,10 +138,6 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
         return CodeSource(settings.root(index), index)
     found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(settings, index)
     return found
-
-
-READ_FACTOR = 20
-"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,12 @@ MYSQL_SETTINGS = {
     "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')",
 }  # fmt: skip
 """What decides which rows are read, and in which form, whatever a role or a server sets, unless the URL sets it."""
+_ARRAYS = """
+    SELECT typname, coalesce(nullif(typbasetype, 0), oid)::int8, typarray::int8, typdelim::text FROM pg_type
+    WHERE typarray <> 0 AND oid >= 16384 AND typtype IN ('b', 'd', 'e')
+"""
+_LONG_INTERVAL = re.compile(rb"\d{7}")
+"""More years than psycopg counts right."""
 
 
 def open_read_only(url: URL) -> Engine:
@@ -180,14 +186,6 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
         if not named or error.filename is not None:
             raise
         raise SourceError(f"{what}: a file of TLS in [source] url cannot be read ({error}): correct {named}") from error
-
-
-_ARRAYS = """
-    SELECT typname, coalesce(nullif(typbasetype, 0), oid)::int8, typarray::int8, typdelim::text FROM pg_type
-    WHERE typarray <> 0 AND oid >= 16384 AND typtype IN ('b', 'd', 'e')
-"""
-_LONG_INTERVAL = re.compile(rb"\d{7}")
-"""More years than psycopg counts right."""
 
 
 def _read_all_types(connection: Any, _record: object) -> None:

@@ -48,6 +48,34 @@ LISTING_SHARE = 0.05
 SEVERAL = "its connections lead to several servers"
 CONNECTIONS = 3
 """New connections that are asked for their server: a balancer may send each to another one."""
+MAX_NAME = 60
+_POSTGRESQL = sa.text("""
+    SELECT 'slot ' || slot_name, format('SELECT pg_drop_replication_slot(%L)', slot_name)
+    FROM pg_replication_slots WHERE slot_name = :name AND database = current_database()
+    UNION ALL SELECT 'publication ' || pubname, format('DROP PUBLICATION %I', pubname)
+    FROM pg_publication WHERE pubname = :name
+    UNION ALL SELECT 'the triggers of ' || proname, format('DROP FUNCTION %I.%I() CASCADE', nspname, proname)
+    FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace
+    WHERE prorettype = 'trigger'::regtype AND strpos(prosrc, 'INSERT INTO rag_index.' || :name || ' (') > 0
+    UNION ALL SELECT 'queue rag_index.' || relname, format('DROP TABLE rag_index.%I', relname)
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relname = :name AND nspname = 'rag_index' AND relkind = 'r'
+""")
+_MYSQL = sa.text("""
+    SELECT CONCAT('trigger ', trigger_name),
+        CONCAT('DROP TRIGGER `', trigger_schema, '`.`', REPLACE(trigger_name, '`', '``'), '`')
+    FROM information_schema.triggers
+    WHERE LOCATE(CONCAT('INSERT INTO `', DATABASE(), '`.', :name, ' ('), action_statement) = 1
+    UNION ALL SELECT CONCAT('queue ', table_name), CONCAT('DROP TABLE ', table_name)
+    FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name
+""")
+_SQLITE = sa.text("""
+    SELECT 'trigger ' || name, 'DROP TRIGGER "' || replace(name, '"', '""') || '"'
+    FROM sqlite_master WHERE type = 'trigger' AND instr(sql, 'INSERT INTO ' || :name || ' (')
+    UNION ALL SELECT 'queue ' || name, 'DROP TABLE ' || name
+    FROM sqlite_master WHERE type = 'table' AND name = :name
+""")
+_QUERIES = {"postgresql": _POSTGRESQL, "mysql": _MYSQL, "mariadb": _MYSQL, "sqlite": _SQLITE}
 
 
 class Moved(IntEnum):
@@ -379,36 +407,6 @@ def _folder(settings: Settings, index: IndexSettings) -> Path | None:
     if index.kind == CODE:
         return settings.root(index)
     return settings.folder / index.files.expanduser() if index.files is not None else None
-
-
-MAX_NAME = 60
-_POSTGRESQL = sa.text("""
-    SELECT 'slot ' || slot_name, format('SELECT pg_drop_replication_slot(%L)', slot_name)
-    FROM pg_replication_slots WHERE slot_name = :name AND database = current_database()
-    UNION ALL SELECT 'publication ' || pubname, format('DROP PUBLICATION %I', pubname)
-    FROM pg_publication WHERE pubname = :name
-    UNION ALL SELECT 'the triggers of ' || proname, format('DROP FUNCTION %I.%I() CASCADE', nspname, proname)
-    FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace
-    WHERE prorettype = 'trigger'::regtype AND strpos(prosrc, 'INSERT INTO rag_index.' || :name || ' (') > 0
-    UNION ALL SELECT 'queue rag_index.' || relname, format('DROP TABLE rag_index.%I', relname)
-    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-    WHERE relname = :name AND nspname = 'rag_index' AND relkind = 'r'
-""")
-_MYSQL = sa.text("""
-    SELECT CONCAT('trigger ', trigger_name),
-        CONCAT('DROP TRIGGER `', trigger_schema, '`.`', REPLACE(trigger_name, '`', '``'), '`')
-    FROM information_schema.triggers
-    WHERE LOCATE(CONCAT('INSERT INTO `', DATABASE(), '`.', :name, ' ('), action_statement) = 1
-    UNION ALL SELECT CONCAT('queue ', table_name), CONCAT('DROP TABLE ', table_name)
-    FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = :name
-""")
-_SQLITE = sa.text("""
-    SELECT 'trigger ' || name, 'DROP TRIGGER "' || replace(name, '"', '""') || '"'
-    FROM sqlite_master WHERE type = 'trigger' AND instr(sql, 'INSERT INTO ' || :name || ' (')
-    UNION ALL SELECT 'queue ' || name, 'DROP TABLE ' || name
-    FROM sqlite_master WHERE type = 'table' AND name = :name
-""")
-_QUERIES = {"postgresql": _POSTGRESQL, "mysql": _MYSQL, "mariadb": _MYSQL, "sqlite": _SQLITE}
 
 
 def left_behind(settings: Settings) -> Iterator[str]:

@@ -33,6 +33,12 @@ ROUNDED = 1e-7
 
 NUMBER_TEXT = re.compile(r"0|[1-9][0-9]{0,19}")
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+Json = dict[str, Any]
+"""A filter, or one of its conditions, as Qdrant's REST takes it; bounds in time are `datetime`."""
+BOUNDS = ("gte", "gt", "lte", "lt")
+INT64 = 2**63
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_-]+")
+K = TypeVar("K")
 
 
 def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -154,15 +160,6 @@ def batches_of(points: Sequence[StoredPoint]) -> Iterator[PointBatch]:
         if some:
             matrix = np.asarray(vectors, dtype=np.float32) if vectors else None
             yield PointBatch([point.id for point in some], matrix, [point.payload for point in some], sparse)
-
-
-Json = dict[str, Any]
-"""A filter, or one of its conditions, as Qdrant's REST takes it; bounds in time are `datetime`."""
-BOUNDS = ("gte", "gt", "lte", "lt")
-INT64 = 2**63
-PLAIN_PATH = re.compile(r"[A-Za-z0-9_-]+")
-
-K = TypeVar("K")
 
 
 def payload_filter(conditions: Conditions) -> Json | None:

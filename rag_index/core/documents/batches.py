@@ -31,6 +31,7 @@ NO_LAYOUT = b""
 FailureKind = Literal["failed", "skipped", "incomplete"]
 """`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
 but lacks something, such as contexts."""
+_QUOTED = re.compile(r"'[^']*+'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +220,6 @@ class Failure:
     kind: FailureKind = "failed"
     died: bool = False
     """Whether its process died, so that some of its points may have been written."""
-
-
-_QUOTED = re.compile(r"'[^']*+'")
 
 
 def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:

@@ -54,6 +54,8 @@ MIN_LANGUAGE_SHARE = 0.08
 """A language of fewer texts does not count."""
 MAX_TEXTS = 120
 MAX_LANGUAGES = 4
+_BETWEEN = re.compile(r"[-_.@ (,;:/|\[]")
+"""What is between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`, `de,en;q=0.9`."""
 
 
 def language_of(code: object) -> str | None:
@@ -82,8 +84,6 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", "".join(sign for sign in parts if not unicodedata.combining(sign)))
 
 
-_BETWEEN = re.compile(r"[-_.@ (,;:/|\[]")
-"""What is between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`, `de,en;q=0.9`."""
 _BY_NAME = {_plain(one): name for name, codes in LANGUAGE_NAMES.items() for one in (name, *codes.split())}
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ALLOCATIONS = 100_000
+TELL_SECONDS = 1.0
+NOTICE_SECONDS = 1.0
+"""After this time Python looks for an interrupt that came just before it began to wait."""
 
 
 @contextmanager
@@ -127,9 +130,6 @@ def terminable() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-TELL_SECONDS = 1.0
-
-
 class Here(Executor):
     """Makes each call at once, in the thread of the caller."""
 
@@ -215,10 +215,6 @@ def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-NOTICE_SECONDS = 1.0
-"""After this time Python looks for an interrupt that came just before it began to wait."""
 
 
 class EventLoopThread:

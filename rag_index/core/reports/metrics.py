@@ -34,6 +34,12 @@ SMALL_RUN = 10.0
 
 SHORT_STAGE = 0.05
 MAX_WORSE = 20
+_FASTER_QDRANT = "a faster disk or more processors for Qdrant would help"
+FASTER_OLLAMA = (
+    "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
+    '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
+    "`rag-index benchmark`, with and without `num_thread = 1`, measures threads"
+)
 
 
 @dataclass(slots=True)
@@ -142,16 +148,6 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
     if metrics.seconds < SMALL_RUN:
         return f"{busy}: the run was too small for a cluster to matter"
     return f"{busy}, {_advice_on_flow(metrics, on_server=on_server)}"
-
-
-_FASTER_QDRANT = "a faster disk or more processors for Qdrant would help"
-
-
-FASTER_OLLAMA = (
-    "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
-    '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
-    "`rag-index benchmark`, with and without `num_thread = 1`, measures threads"
-)
 
 
 def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:

@@ -51,6 +51,9 @@ REPEAT_SECONDS = 60.0
 """Time after which it is said again that a service does not answer."""
 NARROW = 60
 """A terminal of fewer columns has no room for the noun."""
+MAX_REASONS = 20
+"""At most this many kinds of reasons are logged, why documents could not be indexed completely."""
+logger = logging.getLogger("rag_index.indexing")
 
 
 class Progress:
@@ -390,11 +393,6 @@ def said_outages(
         yield
     finally:
         ended.set()
-
-
-MAX_REASONS = 20
-"""At most this many kinds of reasons are logged, why documents could not be indexed completely."""
-logger = logging.getLogger("rag_index.indexing")
 
 
 @attrs.define(eq=False)

@@ -34,6 +34,7 @@ Port = Annotated[Int, Field(ge=0, le=65_535)]
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
 """The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
+USUAL_TEXTS, USUAL_CHARS = 64, 16_000
 
 
 class ServerSettings(Section):
@@ -65,9 +66,6 @@ class SourceSettings(Section):
     caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
     """The database settings that policies read, each with the claim of the caller that it gets: `{"app.tenant" =
     "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
-
-
-USUAL_TEXTS, USUAL_CHARS = 64, 16_000
 
 
 class EmbedderSettings(Section):

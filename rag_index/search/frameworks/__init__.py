@@ -22,6 +22,9 @@ __all__ = ["SearchOptions", "Service", "found_in"]
 
 SERVICE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
+SAID = ("remark", "missing", "errors", "unsure", "nothing_fits", "corrected", "synonyms", "rerank_error")
+OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "collapsed")
+"""The members of a hit that are in its metadata."""
 
 
 class Service:
@@ -92,8 +95,3 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
             )
         )
     return hits, said
-
-
-SAID = ("remark", "missing", "errors", "unsure", "nothing_fits", "corrected", "synonyms", "rerank_error")
-OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "collapsed")
-"""The members of a hit that are in its metadata."""

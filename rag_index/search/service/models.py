@@ -43,6 +43,21 @@ AGENT_OPTIONS = [
 ]
 """The options that agents have alike with programs."""
 EXAMPLE_FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
+LIKE = "like"
+"""What stands for the query if there is a document in its place."""
+RETRY_AFTER = "5"
+STATUS_OF = (
+    (DocumentNotFound, HTTPStatus.NOT_FOUND),
+    (NotAllowed, HTTPStatus.FORBIDDEN),
+    (RequestTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (SettingsError, HTTPStatus.BAD_REQUEST),
+    (SearchTimedOut, HTTPStatus.GATEWAY_TIMEOUT),
+)
+"""The status of each kind of error; of all others it is 503, because nothing could be searched."""
+HEADERS_OF = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"Connection": "close"},  # what is left of the body is not read
+}
 
 
 def _check_unicode(value: Any) -> Any:
@@ -73,10 +88,6 @@ class Asked(BaseModel):
     """A request over HTTP or by a tool. The text below each field is its description for clients and agents."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
-
-
-LIKE = "like"
-"""What stands for the query if there is a document in its place."""
 
 
 class SearchArguments(Asked):
@@ -266,23 +277,6 @@ class ProblemModel(BaseModel):
     detail: str
     code: str | None = None
     errors: Any = None
-
-
-RETRY_AFTER = "5"
-STATUS_OF = (
-    (DocumentNotFound, HTTPStatus.NOT_FOUND),
-    (NotAllowed, HTTPStatus.FORBIDDEN),
-    (RequestTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (SettingsError, HTTPStatus.BAD_REQUEST),
-    (SearchTimedOut, HTTPStatus.GATEWAY_TIMEOUT),
-)
-"""The status of each kind of error; of all others it is 503, because nothing could be searched."""
-
-
-HEADERS_OF = {
-    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"Connection": "close"},  # what is left of the body is not read
-}
 
 
 class ProblemResponse(JSONResponse):

@@ -46,6 +46,39 @@ _CPP = """
 (class_specifier name: [(template_type) (qualified_identifier)] @name body: (_)) @definition.class
 (function_declarator declarator: [(qualified_identifier) (operator_name) (destructor_name)] @name) @definition.function
 """
+_DOC = re.compile(r'\(comment\)\* @doc\s*\.|\(#[\w!?-]+(?:\s+(?:@[\w.]+|"(?:[^"\\]|\\.)*"|\w+))*\s*\)')
+"""What the queries say of comments, of which they take all before a symbol, and of texts: py-tree-sitter 0.26 crashes
+where a file is given to the parser in parts."""
+READ_BYTES = 1024
+"""Bytes that the parser is given at a time."""
+NODES_PER_LOOK = 256
+"""Nodes that are visited between two looks at the clock."""
+MAX_INDENTATION = 1000
+"""Bytes of white space before a comment that begins its line."""
+MAX_SIGNATURE_CHARS = 300
+"""Characters of a signature, and of a docstring."""
+MAX_READ_BYTES = 2000
+"""Bytes that are read for one of them: patterns take the square of the time for some long texts."""
+MAX_SYMBOLS_WITHIN = 40
+"""Symbols that are nested deeper belong to the symbols around them."""
+TYPE_KINDS = {"class", "interface", "implementation", "enum", "type"}
+"""Kinds of symbols whose functions are methods."""
+_C_TYPES = {"struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "declaration"}
+"""Nodes that define a type if they have a body, and else name one."""
+_NAMELESS = {"type_definition", "preproc_def", "preproc_function_def", "assignment"}
+"""Definitions whose name is not part of the qualified names of what is within them."""
+_KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
+"""What damaged text may show in the place of a function's name."""
+LOOK_BACK_BYTES = 400
+"""How far before a symbol its comment may end."""
+_BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
+_MARKERS = re.compile(r"^[\s/*#!]+|[\s/*#]+$", re.M)
+_ATTRIBUTE = re.compile(r"^\s*#!?\[.*$", re.M)
+_OPENING = re.compile(r"(=>|[\s:{;=])+$")
+_buffer = functools.cache(bytearray)
+"""Returns the buffer of a size through which the parser reads, overwritten by each file: py-tree-sitter 0.26.1 keeps
+what it was given for ever, so that each process grew by all that it parsed."""
+_QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
 
 
 def without_arguments(name: str, opens: str, closes: str) -> str:
@@ -172,43 +205,6 @@ def open_grammar(name: str) -> Grammar:
         else:
             query.disable_pattern(number)
     return Grammar(tree_sitter.Parser(grammar), query, types)
-
-
-_DOC = re.compile(r'\(comment\)\* @doc\s*\.|\(#[\w!?-]+(?:\s+(?:@[\w.]+|"(?:[^"\\]|\\.)*"|\w+))*\s*\)')
-"""What the queries say of comments, of which they take all before a symbol, and of texts: py-tree-sitter 0.26 crashes
-where a file is given to the parser in parts."""
-READ_BYTES = 1024
-"""Bytes that the parser is given at a time."""
-
-NODES_PER_LOOK = 256
-"""Nodes that are visited between two looks at the clock."""
-
-MAX_INDENTATION = 1000
-"""Bytes of white space before a comment that begins its line."""
-MAX_SIGNATURE_CHARS = 300
-"""Characters of a signature, and of a docstring."""
-MAX_READ_BYTES = 2000
-"""Bytes that are read for one of them: patterns take the square of the time for some long texts."""
-MAX_SYMBOLS_WITHIN = 40
-"""Symbols that are nested deeper belong to the symbols around them."""
-TYPE_KINDS = {"class", "interface", "implementation", "enum", "type"}
-"""Kinds of symbols whose functions are methods."""
-_C_TYPES = {"struct_specifier", "union_specifier", "class_specifier", "enum_specifier", "declaration"}
-"""Nodes that define a type if they have a body, and else name one."""
-_NAMELESS = {"type_definition", "preproc_def", "preproc_function_def", "assignment"}
-"""Definitions whose name is not part of the qualified names of what is within them."""
-_KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
-"""What damaged text may show in the place of a function's name."""
-LOOK_BACK_BYTES = 400
-"""How far before a symbol its comment may end."""
-_BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
-_MARKERS = re.compile(r"^[\s/*#!]+|[\s/*#]+$", re.M)
-_ATTRIBUTE = re.compile(r"^\s*#!?\[.*$", re.M)
-_OPENING = re.compile(r"(=>|[\s:{;=])+$")
-_buffer = functools.cache(bytearray)
-"""Returns the buffer of a size through which the parser reads, overwritten by each file: py-tree-sitter 0.26.1 keeps
-what it was given for ever, so that each process grew by all that it parsed."""
-_QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ CORRECTED = (".versions",)
 """The ends of the names of files that the engine may correct when it loads a shard."""
 MIN_LINKED = 256 * 1024
 """Smaller files are copied into a view, which takes no longer than linking them."""
+CATALOG_VERSION = 2
 
 
 class FileLock:
@@ -305,9 +306,6 @@ def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
                 start += copied
         if sync:
             os.fsync(new.fileno())
-
-
-CATALOG_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
