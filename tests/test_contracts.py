@@ -12,7 +12,7 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import open_embedder
 from rag_index.core.settings import EmbedderSettings
 from rag_index.search import Retriever
-from rag_index.search.rerankers import reranker_opener
+from rag_index.search.rerankers import make_reranker
 from tests.contracts import ChunkerContract, EmbedderContract
 from tests.fakes.ollama import FakeOllama
 from tests.plugin_site import install_as_written
@@ -82,7 +82,7 @@ def test_the_example_indexes_and_searches(site, tmp_path):
     project.write_settings('project = "test"\n[source]\nurl = "sqlite:///source.db"\n' + SETTINGS)
     assert project.run().exit_code == 0
     assert {len(vector) for _, vector in project.points().values()} == {256}
-    assert reranker_opener(project.settings)().score("a printer", ["the printer", "a printer"]) == [1, 2]
+    assert make_reranker(project.settings).score("a printer", ["the printer", "a printer"]) == [1, 2]
     with Retriever(project.settings) as retriever:
         result = retriever.search_sync("printer network", limit=3)
     assert len(result.hits) == 3

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +19,7 @@ from rag_index.core.machine.resources import (
 )
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.settings import Settings, origins
-from rag_index.core.settings.parts import Section, keys_of, tables_of
+from rag_index.core.settings.parts import Section, keys_of, meanings, tables_of
 from rag_index.redaction import MASK, is_secret, redacted
 
 if TYPE_CHECKING:
@@ -124,11 +121,6 @@ def settings_schema() -> dict[str, Any]:
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
     """Return what each key of a model means: the docstring below its attribute, as Markdown for a page in docs."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-    below = zip(body.body, body.body[1:]) if isinstance(body, ast.ClassDef) else ()  # noqa: B905
-    found = {}
-    for attribute, text in below:
-        match attribute, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
-                found[model.model_fields[name].alias or name] = " ".join(meaning.split())
-    return found
+    return {
+        model.model_fields[name].alias or name: " ".join(meaning.split()) for name, meaning in meanings(model).items()
+    }

@@ -40,8 +40,6 @@ IDLE_SECONDS = 5.0
 def tls_context() -> ssl.SSLContext:
     """Return the TLS context of the clients of this process: each that reads the certificates itself takes 25 ms.
     Raises SettingsError if the file that SSL_CERT_FILE names has no certificates."""
-    import httpx
-
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # and ssl.SSLError, which is one
@@ -73,8 +71,6 @@ def proxy_remedy(url: str) -> str:
 
 def why_failed(error: BaseException, url: str) -> str:
     """Return why a request to an address failed, and what to do: TLS, a proxy, http in place of https; else ""."""
-    import httpx
-
     if isinstance(error, SettingsError):  # of `tls_context`, which says it
         return str(error)
     chain = list(_causes(error))

@@ -1,5 +1,5 @@
 """Publishing: verify a collection, move the alias to it, keep some older ones; roll back; build the search index. What
-the delete guard asks is in `delete_guard`. The gate is a hook of the caller (`hooks`)."""
+the delete guard asks is in `deletes`. The gate is a hook of the caller (`hooks`)."""
 
 from __future__ import annotations
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 from collections.abc import Callable, Sequence
 from functools import cache, reduce
-from itertools import pairwise
 from operator import or_
-from textwrap import dedent
 from types import NoneType
 from typing import Annotated, Any, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Field, WithJsonSchema, create_model
 from pydantic.json_schema import SkipJsonSchema
 
+from rag_index.core.settings.parts import meanings
 from rag_index.search.access import Groups  # noqa: TC001 - looked up by name, as the others
 from rag_index.search.filters import Filter  # noqa: TC001
 
@@ -67,11 +64,7 @@ class SearchOptions(TypedDict, total=False):
 @cache
 def option_fields() -> dict[str, tuple[Any, Any]]:
     """Return the type and the field, with its bounds and its text, of each option. What may be None has that type."""
-    body = ast.parse(dedent(inspect.getsource(SearchOptions))).body[0].body  # type: ignore[attr-defined]
-    texts = {
-        ast.unparse(one.target): text.value.value for one, text in pairwise(body) if isinstance(one, ast.AnnAssign)
-    }
-    found = {}
+    texts, found = meanings(SearchOptions), {}
     for name, hint in get_type_hints(SearchOptions, include_extras=True).items():
         kind, *more, field = get_args(hint) if get_origin(hint) is Annotated else (hint, Field())
         optional = NoneType in get_args(kind)
@@ -79,7 +72,7 @@ def option_fields() -> dict[str, tuple[Any, Any]]:
         inner: Any = reduce(or_, kinds) if optional else kind
         if bounds := [*more, *field.metadata]:
             inner = Annotated[(inner, *bounds)]
-        default, text = None if optional else field.default, inspect.cleandoc(texts[name])
+        default, text = None if optional else field.default, texts[name]
         found[name] = inner | Nothing if optional else inner, Field(default, description=text, examples=field.examples)
     return found
 

@@ -84,10 +84,6 @@ class Known:
                 return one
         return None
 
-    def said(self, claims: Mapping[str, Reached | None]) -> dict[str, AsOf]:
-        """Return what an answer with these positions says of each index."""
-        return {index: self.as_of(index, claim) for index, claim in claims.items()}
-
     def as_of(self, index: str, reached: Reached | None) -> AsOf:
         """Return what an answer with this position says of an index."""
         run = self.last_runs.get(index)

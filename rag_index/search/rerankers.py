@@ -1,4 +1,4 @@
-"""Rerankers read a query and a text together, and say how well they fit. `reranker_opener` opens that of the settings.
+"""Rerankers read a query and a text together, and say how well they fit. `make_reranker` opens that of the settings.
 
 One is a server, a plug-in, or a CrossEncoder of sentence-transformers inside the process, which needs the extra
 `sentence-transformers` and with it torch. It never costs an answer: if it cannot be opened, is late or fails, the hits
@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urldefrag, urlsplit
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
     from rag_index.search.results import SearchHit
 
-__all__ = ["Reranker", "reranker_opener"]
+__all__ = ["Reranker", "make_reranker"]
 
 COMMON, TEI = "/v1/rerank", "/rerank"
 RERANKER_CONNECT_SECONDS = 5.0
@@ -59,17 +58,12 @@ class Reranker(Protocol):
         """Release the model."""
 
 
-def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
-    """Return a function that opens the reranker which the settings name; None if they name none.
+def make_reranker(settings: Settings) -> Reranker:
+    """Open the reranker that the settings name: a plug-in of this name, a server at an address, or a CrossEncoder.
 
-    That is a server if it is an address, a plug-in of this name, or a CrossEncoder. The function raises RerankerError
-    if a library is not installed or a model cannot be loaded, SettingsError if the plug-in cannot be, and whatever
-    that raises.
+    Raises RerankerError if a library is not installed or a model cannot be loaded, SettingsError if the plug-in cannot
+    be, and whatever that raises.
     """
-    return None if settings.retrieve.reranker is None else partial(_open, settings)
-
-
-def _open(settings: Settings) -> Reranker:
     model = str(settings.retrieve.reranker)
     if model in installed(RERANKERS):
         plugin: Callable[[Settings], Reranker] = load_plugin(RERANKERS, model, "[retrieve] reranker")

@@ -36,7 +36,7 @@ from rag_index.search.question import (
     make_question,
 )
 from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
-from rag_index.search.rerankers import Reranker, Reranking, reranker_opener
+from rag_index.search.rerankers import Reranker, Reranking, make_reranker
 from rag_index.search.results import (
     NOTHING_KNOWN,
     AsOf,
@@ -164,8 +164,9 @@ class Retriever:
             open_embedder=open_embedder,
             collections=collections,
         )
-        opener = open_reranker or reranker_opener(settings)
-        self._reranking = Reranking(opener, RERANK_TOP) if opener else None
+        opener = open_reranker or partial(make_reranker, settings)
+        asks_reranker = open_reranker is not None or settings.retrieve.reranker is not None
+        self._reranking = Reranking(opener, RERANK_TOP) if asks_reranker else None
         self._background = EventLoopThread("rag-index-search")
         # of another store, or of other collections than the live ones, the ledger says nothing
         self._positions = None if open_store or collections else Positions(settings)
@@ -513,7 +514,7 @@ class Retriever:
             claims = known.claims(asked.answers.values())
             too_old = demand.unmet(claims, known, question.deadline.seconds) if demand else None
             if too_old is None:
-                return asked, known.said(claims)
+                return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
             if question.deadline.left <= 0:
                 raise too_old
             await asyncio.sleep(REREAD_SECONDS)

@@ -321,19 +321,13 @@ class ContextRequest(Request):
 
 
 class ContextRequests(HostCalls[ContextRequest]):
-    """Requests contexts once: after `await run()` each of `requests` has a context or a reason. A host that asks for a
+    """Requests contexts once: after `run_to_end` each of `requests` has a context or a reason. A host that asks for a
     pause, or lets a request time out, gets half as many requests at once. Each context is in the cache as soon as it
     arrives."""
 
     def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
         super().__init__(writer.hosts, requests=requests, patience=PATIENCE)
         self._recipe, self._cache = writer.recipe, writer.cache
-
-    async def run(self) -> None:
-        """Send all requests and wait for their outcome. Raises EmbedderUnavailable or RateLimited if no host recovers
-        within `patience` seconds, and ModelMissing, ModelChanged or EmbedderError if a host answers but cannot be
-        used."""
-        await self._run_to_end()
 
     def _names(self, request: ContextRequest) -> list[bytes]:
         return [b"".join(request.key)]
@@ -406,7 +400,7 @@ class ContextWriter:
                     if key[1] not in known[document]:
                         requests.setdefault(key, self._request(text, chunk, key))
             if requests:
-                self._loop.run(ContextRequests(self, list(requests.values())).run())
+                self._loop.run(ContextRequests(self, list(requests.values())).run_to_end())
         found = []
         for document, _, chunks in documents:
             hashes = [hash_text(chunk) for chunk in chunks]

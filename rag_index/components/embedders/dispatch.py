@@ -124,7 +124,7 @@ class Dispatch(HostCalls[Batch]):
         failed = {one for one in ordered if self._name(one) in self._failed} if self._failed else set()
         self._texts.extend(one for one in ordered if one not in failed)
         self._suspects.extend(self._suspected(failed))
-        await self._run_to_end()
+        await self.run_to_end()
         return [one.entry for one in given if one.entry is not None]
 
     def _name(self, text: Text) -> bytes:
@@ -288,7 +288,7 @@ class QueryDispatch(Dispatch):
     def __init__(self, asked: AskedHosts, settings: EmbedderSettings) -> None:
         super().__init__(asked, settings, settings.query_prefix, patience=0.0)
 
-    async def _run_to_end(self) -> None:
+    async def run_to_end(self) -> None:
         """Run without saying whom this process waits for: only runs say that."""
         try:
             await self._work()

@@ -129,12 +129,9 @@ class ServerEmbedder:
     def close(self) -> None:
         """Close the connections and end the thread. Queries under way raise concurrent.futures.CancelledError."""
         if self._loop.running:
-            self._loop.run(self._close_endpoints())
+            for endpoint in self._endpoints:
+                self._loop.run(endpoint.close())
             self._loop.stop()
 
     async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
         return (await plain_vector(endpoint, self._settings.model)).size
-
-    async def _close_endpoints(self) -> None:
-        for endpoint in self._endpoints:
-            await endpoint.close()

@@ -114,7 +114,7 @@ class HostCalls(ABC, Generic[Req]):
         """Deal with a host that answers and cannot be used, such as one with another model: end the call."""
         raise error
 
-    async def _run_to_end(self) -> None:
+    async def run_to_end(self) -> None:
         """Run until all requests are sent and answered, and say meanwhile whom the process waits for. Raises
         EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host answers
         but cannot be used."""

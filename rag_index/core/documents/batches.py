@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
-Those of a document may have `groups` (see `documents.access`), `title` and `link`. A chunk may also have `context`, the
+Those of a document may have `groups` (see `documents.groups`), `title` and `link`. A chunk may also have `context`, the
 words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
 document, and `part`, which says what part of the document it is of. One without a vector has `by_words`."""
 TITLE, LINK, PART, BY_WORDS = "title", "link", "part", "by_words"

@@ -3,13 +3,17 @@ of known models, and `[indexes.joins.NAME]` and `[[indexes.parts]]` with their t
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import string
 import typing
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -48,6 +52,16 @@ def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[st
         if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None) is collection
         for kind in (field.annotation, *typing.get_args(field.annotation))
         if isinstance(kind, type) and issubclass(kind, BaseModel)
+    }
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """Return the docstrings below the attributes of a class."""
+    body: Any = ast.parse(dedent(inspect.getsource(kind))).body[0]
+    return {
+        ast.unparse(one.target): inspect.cleandoc(ast.literal_eval(text.value))
+        for one, text in pairwise(body.body)
+        if isinstance(one, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 
 

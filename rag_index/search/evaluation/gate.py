@@ -46,14 +46,9 @@ Answers = Mapping[str, Sequence[Ranking]]
 """What each query finds, by way of searching."""
 
 
-def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
-    """Return the golden queries of an index's gate; none if it has no gate.
-
-    Raises SettingsError if the golden file cannot be used.
-    """
-    if index.gate is None:
-        return []
-    path = settings.folder / index.gate.queries.expanduser()
+def check_gate(settings: Settings, index: IndexSettings, gate: GateSettings) -> list[GoldenQuery]:
+    """Return the golden queries of an index's gate. Raises SettingsError if the golden file cannot be used."""
+    path = settings.folder / gate.queries.expanduser()
     place = f"index {index.name}, [indexes.gate]"
     try:
         queries = read_golden(path, index.name)
@@ -82,9 +77,6 @@ def ask(
     Each is searched as the index is, with the model that made it, and by meaning and words alone if it has both. The
     store stays open. Raises what a search raises.
     """
-    gate = index.gate
-    if gate is None:
-        raise SettingsError(f"index {index.name} has no gate: add a table [indexes.gate] to it")
     texts = [query.query for query in queries]
     answers: list[Answers] = []
     for found in ask_collections(settings, index, store, collections, texts, METRIC.cutoff):
@@ -145,7 +137,7 @@ class Gate:
     def __init__(self, settings: Settings, index: IndexSettings, gate: GateSettings, *, asked: bool) -> None:
         """Read the golden queries. Raises SettingsError if the golden file cannot be used."""
         self._settings, self._index, self._gate, self._asked = settings, index, gate, asked
-        self._queries = check_gate(settings, index) if asked else []
+        self._queries = check_gate(settings, index, gate) if asked else []
 
     def refusal(self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""

@@ -113,7 +113,8 @@ def queries_of(project: Project, content: str | None):
         (project.folder / "golden.jsonl").write_text(content)
     gate = '[indexes.gate]\nqueries = "golden.jsonl"\n'
     project.write_settings(project.config.read_text() + gate)
-    return check_gate(project.settings, project.settings.index("notes"))
+    index = project.settings.index("notes")
+    return check_gate(project.settings, index, index.gate)
 
 
 LINE = '{"query": "printer", "relevant": ["1"]}\n'
