@@ -48,7 +48,6 @@ from rag_index.etl.collection import live_collection, require_own, verify_counts
 
 if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.documents.batches import StoredPoint
     from rag_index.core.settings import Alias, Settings
 
 STANDARD_OUTPUT = "-"

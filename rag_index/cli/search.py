@@ -122,36 +122,36 @@ def search(context: Context, query: str, like: str | None, sought: str | None, n
     others = {name: chosen.pop(name, no_rerank) for name in NOT_WITH_WHY}
     if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value]:
         raise click.UsageError(f"--why does not take {', '.join(given)}: leave it out")
-    _print_why(context, query, sought, **chosen)
-    return 0
+    return _print_why(context, query, sought, **chosen)
 
 
 def _print_why(
-    context: Context,
-    query: str,
-    document: str,
-    *,
-    filters: tuple[str, ...],
-    caller: Caller,
-    wait: float | None,
-    as_json: bool,
-    indexes: tuple[str, ...],
-    **options: Any,
-) -> None:
+    context: Context, query: str, document: str, *, wait: float | None, as_json: bool, all_groups: bool, **chosen: Any
+) -> int:
     """Say why a document is not found. With `all_groups` a person learns of every document; groups beside it say for
     whom that person asks."""
     from rag_index.search import Retriever
-    from rag_index.search.filters import conditions_of
 
-    groups = caller if caller.groups or caller.role or not options["all_groups"] else None
-    options = {name: value for name, value in options.items() if value is not None}
-    options |= {"filter": conditions_of(filters), "groups": groups, "indexes": indexes or None}
+    options = _search_options(all_groups=all_groups, **chosen)
     with Retriever.from_settings(context.settings(wait=wait)) as retriever:
-        found = retriever.why_sync(query, document, **options)
+        found = retriever.why_sync(query, document, all_groups=all_groups, **options)
     lines = [found.message, found.remedy]
     lines += [f"It has {', '.join(found.matched)}."] if found.matched else []
     lines += [f"It does not have {', '.join(found.missing)}."] if found.missing else []
     show(found.to_json(), *filter(None, lines), as_json=as_json)
+    return 0
+
+
+def _search_options(
+    *, indexes: tuple[str, ...], filters: tuple[str, ...], caller: Caller, all_groups: bool, **chosen: Any
+) -> dict[str, Any]:
+    """Return the options of a search as a Retriever takes them."""
+    from rag_index.search import ALL_GROUPS
+    from rag_index.search.filters import conditions_of
+
+    groups = ALL_GROUPS if all_groups and not (caller.groups or caller.role) else caller
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return given | {"indexes": indexes or None, "filter": conditions_of(filters), "groups": groups}
 
 
 def _print_found(
@@ -159,29 +159,24 @@ def _print_found(
     query: str,
     limits: dict[str, Any],
     *,
-    indexes: tuple[str, ...],
-    filters: tuple[str, ...],
     caller: Caller,
     all_groups: bool,
     wait: float | None,
     explain: bool,
     as_json: bool,
-    **options: Any,
+    **chosen: Any,
 ) -> int:
-    from rag_index.search import ALL_GROUPS, Retriever
-    from rag_index.search.filters import conditions_of
+    from rag_index.search import Retriever
 
     if (caller.groups or caller.role) and all_groups:
         raise click.UsageError("--all-groups cannot be combined with --group and --role; leave one of them out")
-    conditions = conditions_of(filters)
+    options = _search_options(caller=caller, all_groups=all_groups, **chosen)
     settings = context.settings(wait=wait)
-    options = {name: value for name, value in options.items() if value is not None}
-    options |= {"indexes": indexes or None, "filter": conditions, "groups": ALL_GROUPS if all_groups else caller}
     if timeout := options.get("timeout"):  # also of a single request to the store
         limits["timeout"] = timeout
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
     with Retriever.from_settings(settings) as retriever:
-        _warn_of_access(settings, indexes, retriever.closed(options["groups"]))
+        _warn_of_access(settings, options["indexes"] or (), retriever.closed(options["groups"]))
         result = retriever.search_sync(query, **options)
     if as_json:
         print_json(result.to_json(explain=explain))

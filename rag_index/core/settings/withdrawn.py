@@ -3,6 +3,7 @@ decides it now."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -55,10 +56,9 @@ WITHDRAWN: dict[tuple[str, ...], str] = {
 
 def without_withdrawn(values: Mapping[str, Any], file: str) -> dict[str, Any]:
     """Return the values of a settings file without settings that are gone, and log what decides each of them now."""
-    kept = dict(values)
+    kept = copy.deepcopy(dict(values))
     for place, instead in WITHDRAWN.items():
-        if _is_in(kept, place):
-            kept = _without(kept, place)
+        if _drop(kept, place):
             _say(f"{file}: {name_of(place)} is gone, and ignored: {instead}")
     tables = {place[0] for place in WITHDRAWN}
     return {name: value for name, value in kept.items() if value != {} or name not in tables}  # the table may be gone
@@ -75,23 +75,16 @@ def name_of(place: tuple[str, ...]) -> str:
     return f"[[{table}]] {place[-1]}" if table == "indexes" else f"[{table}] {place[-1]}"
 
 
-def _is_in(values: Any, place: tuple[str, ...]) -> bool:
-    """Return whether a setting is given; one of an index, whether any of the indexes has it."""
+def _drop(values: Any, place: tuple[str, ...]) -> bool:
+    """Remove a setting, one of an index from all indexes, and return whether it was given."""
     if isinstance(values, list):
-        return any(_is_in(one, place) for one in values)
-    if not place:
-        return True
-    return isinstance(values, dict) and place[0] in values and _is_in(values[place[0]], place[1:])
-
-
-def _without(values: Any, place: tuple[str, ...]) -> Any:
-    if isinstance(values, list):
-        return [_without(one, place) for one in values]
+        return True in [_drop(one, place) for one in values]  # of all indexes
     if not isinstance(values, dict) or place[0] not in values:
-        return values
-    if len(place) == 1:
-        return {key: value for key, value in values.items() if key != place[0]}
-    return {**values, place[0]: _without(values[place[0]], place[1:])}
+        return False
+    if place[1:]:
+        return _drop(values[place[0]], place[1:])
+    del values[place[0]]
+    return True
 
 
 @cache
