@@ -31,7 +31,7 @@ from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import HOOKS, Desk, prose
 from throughput import Watch, kind, run, running_prefect
 
-from rag_index.core.machine.resources import cpu_count
+from rag_index.core.machine.resources import detect_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,8 @@ def steady_run(made: Desk, ports: Ports, workers: int, shard: int, text_seconds:
 def curve(given: argparse.Namespace) -> None:
     shard = max(1, round(given.shard_seconds / given.text_seconds))
     ports = free_ports() if given.store == "server" else None
-    print(f"{given.store}, {given.text_seconds * 1000:g} ms a text, shards of {shard} texts, {cpu_count()} cores")
+    cores = detect_machine().processors
+    print(f"{given.store}, {given.text_seconds * 1000:g} ms a text, shards of {shard} texts, {cores} cores")
     each: Costs = {}
     for workers in map(int, given.workers.split(",")):
         with desk(workers * SHARDS * shard, ports) as made:
@@ -132,7 +133,7 @@ def curve(given: argparse.Namespace) -> None:
     print(f"  CPU for each shard with {workers} workers: {costs}")
     seconds, whole = shard * given.text_seconds, sum(each.values())
     print(
-        f"  full with these shards: this machine at {cpu_count() * seconds / whole:.0f} workers, "
+        f"  full with these shards: this machine at {detect_machine().processors * seconds / whole:.0f} workers, "
         f"the flow's process at {seconds / each[FLOW]:.0f}, Prefect's server at {seconds / each[PREFECT]:.0f}"
     )
 

@@ -41,8 +41,8 @@ import servicedesk
 from throughput import bare, embed, embed_as_a_script, run, texts_of
 
 from rag_index.care.index_status import run_reports
-from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.core.settings import load_settings
+from rag_index.core.machine.resources import WORKER_MEMORY, choose_worker_count
+from rag_index.core.settings import ParallelSettings, load_settings
 from rag_index.first_run.samples import pydocs
 from tests.prefect_api import temporary_server
 
@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--documents", type=int)
-    parser.add_argument("--workers", type=int, default=detect_machine().max_workers(WORKER_MEMORY["local"]))
+    parser.add_argument("--workers", type=int, default=choose_worker_count(ParallelSettings(), WORKER_MEMORY["local"]))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--server", metavar="URL", help="a Qdrant server that prose writes to as well")
     given = parser.parse_args()

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import servicedesk
 from rag_index.components.embedders.servers import ServerEmbedder
-from rag_index.core.machine.resources import cpu_count
+from rag_index.core.machine.resources import detect_machine
 from rag_index.core.settings import load_settings
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
@@ -170,7 +170,7 @@ def threads(documents: int, repeat: int, busy: bool) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(real_server())
         config = stack.enter_context(project(documents, hosts=[server.url], model=MODEL, more="batch_texts = 16"))
-        stack.enter_context(other_work(cpu_count() if busy else 0))
+        stack.enter_context(other_work(detect_machine().processors if busy else 0))
         command = [*PROGRAM, "--config", str(config), "benchmark", "--sample-size", str(documents), "--json"]
         ratios = []
         for _ in range(repeat):

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 import psutil
 import servicedesk
 
-from rag_index.core.machine.resources import WORKER_MEMORY, detect_machine
-from rag_index.core.settings import Settings, load_settings
+from rag_index.core.machine.resources import WORKER_MEMORY, choose_worker_count
+from rag_index.core.settings import ParallelSettings, Settings, load_settings
 from tests.reliability.victim import in_environment
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def measure(documents: int, workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", default="20000,214072")
-    parser.add_argument("--workers", type=int, default=detect_machine().max_workers(WORKER_MEMORY["local"]))
+    parser.add_argument("--workers", type=int, default=choose_worker_count(ParallelSettings(), WORKER_MEMORY["local"]))
     parser.add_argument("--repeat", type=int, default=1)
     arguments = parser.parse_args()
     for size in map(int, arguments.documents.split(",")):

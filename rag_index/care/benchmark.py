@@ -23,7 +23,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.sources import Sample, read_sample
 from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.documents.keys import document_id
-from rag_index.core.machine.resources import cpu_count, worker_count
+from rag_index.core.machine.resources import detect_machine, worker_count
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import LedgerSettings, Settings
@@ -133,7 +133,7 @@ class Bench:
             return sorted(set(given))
         limit = worker_count(self.settings)
         if self.settings.parallel.workers == "auto":
-            limit = max(limit, min(2, cpu_count()))  # two processors have something to compare, too
+            limit = max(limit, min(2, detect_machine().processors))  # two processors have something to compare, too
         limit = max(1, limit)
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 

@@ -7,7 +7,6 @@ import pytest
 from rag_index.core.machine.resources import (
     Machine,
     choose_worker_count,
-    cpu_count,
     detect_machine,
     estimate_worker_memory,
 )
@@ -18,7 +17,7 @@ HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 
 @pytest.fixture
 def machine(tmp_path):
-    """Return a function that writes cgroup files and returns the two paths that `cpu_count` reads."""
+    """Return a function that writes cgroup files and returns the two paths that `detect_machine` reads."""
 
     def machine(membership="0::/\n", **files):
         for name, content in files.items():
@@ -32,11 +31,11 @@ def machine(tmp_path):
 
 
 def test_without_a_limit_all_processors_count(machine, tmp_path):
-    assert cpu_count(*machine()) == HERE
-    assert cpu_count(*machine(cpu_dot_max="max 100000\n")) == HERE
-    assert cpu_count(*machine(cpu_dot_max="a lot")) == HERE
-    assert cpu_count(tmp_path / "nothing", tmp_path / "nothing") == HERE
-    assert cpu_count() <= HERE
+    assert detect_machine(*machine()).processors == HERE
+    assert detect_machine(*machine(cpu_dot_max="max 100000\n")).processors == HERE
+    assert detect_machine(*machine(cpu_dot_max="a lot")).processors == HERE
+    assert detect_machine(tmp_path / "nothing", tmp_path / "nothing").processors == HERE
+    assert detect_machine().processors <= HERE
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,7 @@ def test_without_a_limit_all_processors_count(machine, tmp_path):
     [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2), ("6400000 100000", 64), ("1000 100000", 1)],
 )
 def test_the_quota_of_a_container_is_rounded_up_and_bounded_by_the_processors(machine, limit, processors):
-    assert cpu_count(*machine(cpu_dot_max=limit)) == min(processors, HERE)
+    assert detect_machine(*machine(cpu_dot_max=limit)).processors == min(processors, HERE)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_the_quota_of_a_container_is_rounded_up_and_bounded_by_the_processors(ma
     ids=["service", "slice above", "elsewhere", "version 1", "version 1, other controller", "version 1, unlimited"],
 )  # fmt: skip
 def test_the_quotas_of_all_groups_above_a_process_count(machine, membership, files, limited):
-    assert cpu_count(*machine(membership, **files)) == (1 if limited else HERE)
+    assert detect_machine(*machine(membership, **files)).processors == (1 if limited else HERE)
 
 
 GB = 1_000_000_000

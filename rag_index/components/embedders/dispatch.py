@@ -47,10 +47,6 @@ class Text:
     def wanted(self) -> bool:
         return self.entry is None
 
-    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
-        """Give the text its vector or its error."""
-        self.entry = entry
-
 
 @dataclass(slots=True, eq=False)
 class Batch(Request):
@@ -76,11 +72,11 @@ def sendable(texts: Sequence[Text]) -> list[Text]:
     """Return the texts that can be sent, after giving each of the others its error."""
     for one in texts:
         if not one.text:
-            one.settle(TextRefused("the text is empty, and a server would return a meaningless vector for it"))
+            one.entry = TextRefused("the text is empty, and a server would return a meaningless vector for it")
         try:
             one.text.encode()
         except UnicodeEncodeError as exc:
-            one.settle(TextRefused(f"the text is not valid Unicode and cannot be sent: {exc}"))
+            one.entry = TextRefused(f"the text is not valid Unicode and cannot be sent: {exc}")
     return [one for one in texts if one.wanted]
 
 
@@ -231,7 +227,7 @@ class Dispatch(HostCalls[Batch]):
                 self._stats.retries += 2  # half of what was too long repeats nothing
             self._requeue_halves(batch)
         elif isinstance(error, TextTooLong):
-            batch.texts[0].settle(error)
+            batch.texts[0].entry = error
         else:
             host.revoke_admission()
             self._record_failure(batch, host, error)
@@ -245,7 +241,7 @@ class Dispatch(HostCalls[Batch]):
         for one, vector in zip(batch.texts, vectors, strict=True):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
-                one.settle(vector)
+                one.entry = vector
                 self._forget(Batch([one]))
                 self._unconfirmed.setdefault(host, []).append(one)
             else:
@@ -269,9 +265,9 @@ class Dispatch(HostCalls[Batch]):
         if not batch.single:
             self._requeue_halves(batch, tries=batch.tries)
         elif isinstance(error, EmbedderUnavailable):
-            batch.texts[0].settle(TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)"))
+            batch.texts[0].entry = TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)")
         elif error is not None:
-            batch.texts[0].settle(error)
+            batch.texts[0].entry = error
 
 
 class QueryDispatch(Dispatch):

@@ -337,16 +337,13 @@ class SqlSource:
         found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
         return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
 
-    def _unique(self, keys: list[str]) -> list[str]:
-        if len(set(keys)) < len(keys):
-            raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
-        return keys
-
     def _read(
         self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
         documents, unreadable = self._reader.read(rows, parts)
-        self._unique([*documents.keys, *(failure.key for failure in unreadable)])
+        keys = [*documents.keys, *(failure.key for failure in unreadable)]
+        if len(set(keys)) < len(keys):
+            raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
         page = SourcePage(documents, cursor, unreadable)
         if self._access is None or not unreadable:
             return page

@@ -45,14 +45,6 @@ class Machine:
         """Return the minimum of affinity and quota, at least 1."""
         return max(1, self.affinity if self.quota is None else min(self.affinity, math.ceil(self.quota)))
 
-    def max_workers(self, worker_bytes: int) -> int:
-        """Return one less than the processors, or fewer if memory is short; at least 1."""
-        return max(1, min(self.processors - 1, self.workers_that_fit(worker_bytes)))
-
-    def workers_that_fit(self, worker_bytes: int) -> int:
-        """Return how many workers of this size fit into memory beside the flow and the Prefect server."""
-        return max(0, self.memory - RESERVED_MEMORY) // worker_bytes
-
 
 def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, installed: int | None = None) -> Machine:
     """Return the resources of this machine as they are now; `installed` replaces its bytes of memory. The limits are
@@ -69,11 +61,6 @@ def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, insta
     return Machine(affinity, min(quotas, default=None), memory)
 
 
-def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
-    """Return the processors that this process may use: the minimum of affinity and cgroup quotas, at least 1."""
-    return detect_machine(cgroup, membership).processors
-
-
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
     """Return how many workers a run starts: as the settings say, or one less than the processors. Memory bounds an
     automatic number, at `worker_bytes` each unless the settings give `worker_memory`. It is 0 only if memory has room
@@ -81,7 +68,8 @@ def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: 
     if parallel.workers != "auto":
         return parallel.workers
     machine, worker_bytes = machine or detect_machine(), memory_per_worker(parallel, worker_bytes)
-    return machine.max_workers(worker_bytes) if machine.workers_that_fit(worker_bytes) else 0
+    fitting = max(0, machine.memory - RESERVED_MEMORY) // worker_bytes
+    return min(max(1, machine.processors - 1), fitting)
 
 
 def worker_count(settings: Settings) -> int:

@@ -155,10 +155,7 @@ def make_choices(
     def post_keep(body: ChoicesBody) -> JSONResponse:
         return JSONResponse(keep(body))
 
-    @router.get("/searchable")
-    def get_searchable() -> JSONResponse:
-        return JSONResponse(searchable())
-
+    router.add_api_route("/searchable", searchable)
     return router
 
 
