@@ -101,24 +101,9 @@ class Look:
     folder: object = None
 
 
-class DatabaseHint(ABC):
-    """The hint of one database, for all indexes. It keeps a connection; after an error, another object is needed."""
-
-    @abstractmethod
-    def look(self) -> Look:
-        """Return what the database says now. Raises SourceUnavailable, SourceError and SettingsError."""
-
-    @abstractmethod
-    def tables_of(self, index: IndexSettings) -> set[str]:
-        """Return the tables that an index reads, as far as the database tells, if they have counters."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connection."""
-
-
-class ServerHint(DatabaseHint):
-    """The hint of a server. `blind` says why it cannot be one; "" if it can."""
+class ServerHint(ABC):
+    """The hint of a server, for all indexes. `blind` says why it cannot be one; "" if it can. It keeps a connection;
+    after an error, another object is needed."""
 
     server: str
     """The columns of what tells one server, and one start of it, from another."""
@@ -152,6 +137,7 @@ class ServerHint(DatabaseHint):
         return found
 
     def look(self) -> Look:
+        """Return what the database says now. Raises SourceUnavailable, SourceError and SettingsError."""
         columns = ", ".join(filter(None, (self.now, self.server, self.exact)))
         with (
             errors_as_ours(self._url, "whether it was written"),
@@ -167,6 +153,7 @@ class ServerHint(DatabaseHint):
             return Look(min(began, float(at or 0.0)), exact, self._tables(exact))
 
     def tables_of(self, index: IndexSettings) -> set[str]:
+        """Return the tables that an index reads, as far as the database tells, if they have counters."""
         return self._read.get(index.name, set())
 
     def close(self) -> None:
@@ -237,9 +224,9 @@ class MariadbHint(ServerHint):
         return {name: time if settled is None or settled else object() for name, time, settled in rows}
 
 
-class SqliteHint(DatabaseHint):
-    """`data_version` of a kept connection changes when another one commits, whatever the journal. A file that was put
-    in the place of another one is noticed by its number."""
+class SqliteHint:
+    """The same of a SQLite file. `data_version` of a kept connection changes when another one commits, whatever the
+    journal. A file that was put in the place of another one is noticed by its number."""
 
     blind = ""
 
@@ -277,7 +264,7 @@ class SqliteHint(DatabaseHint):
         return found.st_dev, found.st_ino
 
 
-DATABASES: Mapping[str, Callable[[Settings, Sequence[IndexSettings]], Any]] = {
+DATABASES: Mapping[str, Callable[[Settings, Sequence[IndexSettings]], ServerHint | SqliteHint]] = {
     "postgresql": PostgresqlHint, "mariadb": MariadbHint, "mysql": MariadbHint, "sqlite": SqliteHint,
 }  # fmt: skip
 
@@ -328,7 +315,7 @@ class Hints:
         roots = {index.name: _folder(settings, index) for index in indexes}
         self._folders = {i.name: FolderHint(root, i) for i in indexes if (root := roots[i.name]) is not None}
         self._names = [index.name for index in indexes]
-        self._database: Any = None
+        self._database: ServerHint | SqliteHint | None = None
         kinds = "a source of its own does not tell when it was written"
         self.blind = {i.name: kinds for i in indexes if i.kind not in (SQL, CODE)}
         if self._sql and settings.source_url.get_backend_name() not in DATABASES:
@@ -340,7 +327,9 @@ class Hints:
         sql = Look(at, object())
         if any(index.name not in self.blind for index in self._sql):
             try:
-                sql = self._opened().look()
+                if self._database is None:
+                    self._database = DATABASES[self._settings.source_url.get_backend_name()](self._settings, self._sql)
+                sql = self._database.look()
                 if self._database.blind:
                     self._leave(self._database.blind)
             except (TransientError, OSError):
@@ -371,11 +360,6 @@ class Hints:
         if self._database is not None:
             self._database.close()
         self._database = None
-
-    def _opened(self) -> Any:
-        if self._database is None:
-            self._database = DATABASES[self._settings.source_url.get_backend_name()](self._settings, self._sql)
-        return self._database
 
     def _leave(self, why: str) -> None:
         self.close()
