@@ -65,12 +65,16 @@ def embed_shard(shard, chunker, embedder, **known):
     return EmbedJob(shard, chunker, None, None, **known).embed(embedder)
 
 
+def chunks_of(embedded):
+    return [chunk for document in embedded.chunked for chunk in document.chunks]
+
+
 def check(embedded):
     """What holds for every embedded shard: columns of one length, and each vector that of its chunk."""
     assert len(embedded.chunk_counts) == len(embedded.documents)
-    assert sum(embedded.chunk_counts) == len(embedded.chunks) == len(embedded.vectors)
+    assert sum(embedded.chunk_counts) == len(chunks_of(embedded)) == len(embedded.vectors)
     assert embedded.vectors.dtype == np.float32
-    for chunk, vector in zip(embedded.chunks, embedded.vectors, strict=True):
+    for chunk, vector in zip(chunks_of(embedded), embedded.vectors, strict=True):
         assert (vector == vector_of(chunk)).all()
     return embedded
 
@@ -78,7 +82,7 @@ def check(embedded):
 def chunks_by_key(embedded):
     found, first = {}, 0
     for key, count in zip(embedded.documents.keys, embedded.chunk_counts, strict=True):
-        found[key] = embedded.chunks[first : first + count]
+        found[key] = chunks_of(embedded)[first : first + count]
         first += count
     return found
 
@@ -122,7 +126,7 @@ def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
     embedded, embedder = embed(texts)
     assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
-    assert embedded.chunks == texts
+    assert chunks_of(embedded) == texts
     for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
         assert (stats.texts, stats.reused, stats.requests) == (3, 0, 1)
         assert (stats.embed_seconds, stats.chars) == (0.5, sum(map(len, texts)))
@@ -131,11 +135,11 @@ def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
 
 def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_not_sent_again():
     embedded, embedder = embed(["one two three four five six", "ten"], longest=10)
-    assert " ".join(embedded.chunks) == "one two three four five six ten"
-    assert embedded.stats.texts == len(embedder.all_sent) > len(embedded.chunks)
+    assert " ".join(chunks_of(embedded)) == "one two three four five six ten"
+    assert embedded.stats.texts == len(embedder.all_sent) > len(chunks_of(embedded))
     assert embedded.stats.requests == len(embedder.sent)
     embedded, embedder = embed(["thank you thank you", "thank you"], longest=9)
-    assert embedded.chunks == ["thank you"] * 3
+    assert chunks_of(embedded) == ["thank you"] * 3
     assert embedder.sent == [["thank you", "thank you thank you"]]
     assert embedded.stats.texts == 2
 

@@ -283,11 +283,6 @@ class EmbeddedShard:
         """The number of chunks of each document."""
         return [len(document.chunks) for document in self.chunked]
 
-    @property
-    def chunks(self) -> list[str]:
-        """The texts of all chunks, in the order of the rows of `vectors`."""
-        return [chunk for document in self.chunked for chunk in document.chunks]
-
 
 @dataclass(frozen=True, slots=True)
 class PointBatch:
