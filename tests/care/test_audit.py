@@ -83,13 +83,6 @@ def test_each_planted_fault_is_found_and_nothing_is_written(foreign):
     assert (found["examples"]["orphaned"], found["examples"]["duplicated"]) == (["7", "x-99"], ["8"])
 
 
-def test_the_text_of_attachments_is_compared_too(foreign):
-    project, _, audit, _ = foreign
-    project.attach(b"A file that the other program has not read.", "id = 9")
-    found = json.loads(audit(code=3))
-    assert (found["counts"]["stale"], found["examples"]["stale"]) == (1, ["9"])
-
-
 def test_a_field_that_is_not_there_is_refused_with_those_that_are(foreign):
     _, _, audit, (key, text) = foreign
     for given in (("--key", "ticket"), ("--text", "body")):

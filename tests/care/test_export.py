@@ -1,8 +1,6 @@
 """An export holds every point exactly, in order of id, and replaces its file as a whole."""
 
 import json
-import os
-import subprocess
 import tracemalloc
 import uuid
 from contextlib import closing
@@ -87,15 +85,6 @@ def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch)
         export(project.settings, "notes", str(out))
     assert out.read_text() == "as before"
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
-
-
-def test_a_pipe_is_written_as_it_is(project, tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
-    count = export(project.settings, "notes", str(pipe), vectors=False)
-    assert reader.communicate()[0].count(b"\n") == count
-    assert pipe.is_fifo()
 
 
 def test_export_command(project, tmp_path):

@@ -147,23 +147,6 @@ def test_a_stopped_move_is_resumed(project, qdrant, stop_on, after):
     assert examine(project.settings).findings == []
 
 
-def test_repeating_a_complete_move_changes_nothing(project, qdrant):
-    target = target_settings(project.settings, qdrant.url)
-    move(project.settings, target)
-    old = project.config.read_text()
-    use(project, f'url = "{qdrant.url}"')
-    project.execute("UPDATE note SET body = 'newer than the old store' WHERE id = 3")
-    project.run(full=True)
-    after, live = exported(project), qdrant.client.get_aliases().aliases[0].collection_name
-    assert live == "test_notes__3"
-    project.write_settings(old)
-    [again] = move(project.settings, target)
-    assert again.copied == 0
-    assert qdrant.client.get_aliases().aliases[0].collection_name == live
-    use(project, f'url = "{qdrant.url}"')
-    assert exported(project) == after
-
-
 def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, tmp_path):
     target = target_settings(project.settings, qdrant.url)
     with closing(open_store(target)) as store:

@@ -40,17 +40,6 @@ def test_what_the_ledger_knows_is_shown_of_a_server_that_is_down(project, qdrant
     assert "503: starting (what is shown is from the ledger alone)" in said
 
 
-def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant):
-    qdrant.threshold = 10  # kilobytes: 10 vectors
-    project.fill(60).run()
-    for _ in range(5):  # the server works on it
-        [notes] = status(project.settings).indexes
-    assert notes.points - 10 <= notes.indexed <= notes.points
-    lines = run_here(project.config, "status")[0].splitlines()
-    assert lines[0].split()[:5] == ["index", "collection", "documents", "points", "indexed"]
-    assert lines[1].split()[4] == str(notes.indexed)
-
-
 def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(project, qdrant):
     project.fill(3).run()
     [before] = printed(project, "status")["indexes"]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -120,11 +119,6 @@ def test_wrong_settings_end_with_2_and_say_which(project, change, expected):
     out, err = run_here(project.config, "index", "--json", code=2)
     assert "secret" not in out + err
     assert expected in json.loads(out)["indexes"][0]["message"]
-
-
-def test_a_quotation_mark_that_is_not_closed_is_called_that(project):
-    project.write_settings(project.config.read_text().replace('"sqlite:///source.db"', '"sqlite:///source.db'))
-    assert "a quotation mark is not closed there" in run_here(project.config, "plan", code=2)[1]
 
 
 def test_a_missing_settings_file_ends_with_2(tmp_path):
@@ -248,32 +242,7 @@ def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     assert indexed.cli("status", "--report", "nothing").returncode == 2
 
 
-def test_report_says_why_a_run_failed(project):
-    project.execute("CREATE TABLE loose (id INTEGER, body TEXT)")
-    project.execute("INSERT INTO loose VALUES (NULL, 'a text')")
-    project.write_settings(
-        project.config.read_text() + '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
-    )
-    assert project.run().state == "failed"
-    lines = project.cli("status").stdout.splitlines()
-    assert "NULL" not in lines[2]
-    assert any(line.startswith("loose: index loose: 1 row has NULL in the key (id); ") for line in lines[3:])
-    printed = project.cli("status", "--report").stdout
-    assert "  index loose: 1 row has NULL in the key (id); name another key" in printed
-    assert "nothing had to be embedded" not in printed
-
-
 def test_a_shell_completes_commands(tmp_path):
     completion = {"_RAG_INDEX_COMPLETE": "bash_complete", "COMP_WORDS": "rag-index pla", "COMP_CWORD": "1"}
     done = subprocess.run(PROGRAM, cwd=tmp_path, env={**os.environ, **completion}, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"plain,plan\n", b"")
-
-
-def test_a_working_folder_that_was_deleted_is_named_unless_the_settings_are(indexed, tmp_path):
-    gone = tmp_path / "gone"
-    for options, code in (([], 2), (["--config", str(indexed.config)], 0)):
-        gone.mkdir()
-        line = f"rmdir {gone}; exec {shlex.join([*PROGRAM, *options, 'status'])}"
-        ended = subprocess.run(["sh", "-c", line], cwd=gone, capture_output=True, text=True, check=False)
-        assert ended.returncode == code, ended.stderr
-        assert ("the folder that this is run in was deleted" in ended.stderr) == bool(code)

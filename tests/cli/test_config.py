@@ -6,7 +6,7 @@ from rag_index.care import effective_settings
 from rag_index.core.machine.resources import Machine
 from rag_index.core.settings import SECTIONS, IndexSettings
 from rag_index.core.settings.parts import keys_of, tables_of
-from tests.project import SETTINGS, Project
+from tests.project import Project
 
 SECRET = "hunter2-correct-horse"
 
@@ -42,18 +42,6 @@ def test_every_key_of_every_table_is_listed(project, monkeypatch):
         assert {f"{section}.{name}" for name in keys_of(model).keys() - tables.keys()} <= keys
         assert {f"{section}.{table}.{name}" for table, inner in tables.items() for name in inner.model_fields} <= keys
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
-
-
-def test_tables_of_an_index_are_objects_with_the_keys_of_the_file(tmp_path):
-    project = Project(tmp_path / "project")
-    project.write_settings(
-        f'{SETTINGS.format(extra="")}format = {{body = "html"}}\njoins = {{who = {{table = "a", on = "id"}}}}'
-    )
-    found = by_key(project.json("config")["settings"])
-    assert found["indexes.notes.format"]["value"] == {"body": "html"}
-    assert found["indexes.notes.joins"]["value"]["who"].items() >= {"table": "a", "schema": None, "on": "id"}.items()
-    assert found["indexes.notes.options"]["value"] == {}
-    assert '{"body": "html"}' in project.cli("config").stdout
 
 
 def test_secrets_are_masked(project):

@@ -69,25 +69,6 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     assert [one["index"] for one in evaluated(desk, golden)["scopes"]] == ["comments", "titles", None]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "name one of these: a golden file, or --query-column NAME"),
-        (["missing.jsonl"], "missing.jsonl cannot be read: No such file"),
-    ],
-)
-def test_wrong_usage(desk, arguments, message):
-    assert message in " ".join(run(desk, *arguments, code=2)[1].split())
-
-
-def test_an_index_that_does_not_answer_is_reported_and_the_exit_code_is_3(tmp_path):
-    desk = Desk(tmp_path, names=("comments", "titles")).fill({"titles": [(1, "printer")]})
-    (tmp_path / "golden.jsonl").write_text('{"query": "printer", "relevant": ["1"], "index": "titles"}\n')
-    out, err = run(desk, tmp_path / "golden.jsonl", code=3)
-    assert "titles" in out
-    assert "rag-index: comments did not answer 1 of 1 queries: index comments is empty" in err
-
-
 def test_queries_are_made_of_a_column(tmp_path):
     printed, progress = run(Project(tmp_path / "p").fill(40), "--query-column", "title")
     assert progress == "Indexing a sample of notes without title, in a temporary store …\n"

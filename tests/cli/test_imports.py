@@ -41,8 +41,6 @@ from rag_index.cli import main
 main()
 """
 UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
-SETTINGS = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
-DATABASE = {"attr", "attrs", "greenlet", "sqlalchemy"}
 
 
 def imported(project: Project, *arguments: str) -> set[str]:
@@ -69,21 +67,6 @@ def indexed(tmp_path_factory) -> Project:
     return project
 
 
-@pytest.mark.parametrize(
-    ("command", "module", "code", "said"),
-    [
-        ("index-all", "pydantic", 130, "rag-index: stopped"),
-        ("search x", "rag_index.search.retriever", 130, "rag-index: stopped"),
-        ("serve --port 0", "uvicorn", 0, ""),
-        ("watch", "rag_index.watch.loop", 0, ""),
-    ],
-)
-def test_a_command_that_is_terminated_while_it_imports_ends_as_it_does_later(indexed, command, module, code, said):
-    program = [sys.executable, "-c", TERMINATED, module, "--config", str(indexed.config), *command.split()]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr.strip().rpartition("\n")[2]) == (code, said)
-
-
 @pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all"])
 def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, command):
     program = [sys.executable, "-c", TERMINATED, "pydantic", "--config", str(indexed.config), *command.split()]
@@ -94,26 +77,6 @@ def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, com
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_help_and_version_import_nothing_but_click(indexed, option):
     assert packages(imported(indexed, option)) == {"click"}
-
-
-def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(indexed):
-    modules = imported(indexed, "status")
-    assert packages(modules) <= {"click"} | SETTINGS | DATABASE
-    assert not {name for name in modules if name.startswith(("sqlalchemy.orm", "sqlalchemy.ext."))}
-    assert "sqlalchemy.dialects.postgresql" not in modules, "the ledger is in SQLite"
-    assert {name for name in modules if name.startswith("rag_index.cli.")} == {"rag_index.cli.status"}
-    rooms = {
-        re.sub(r"rag_index\.(?:core\.|components\.|care\.)?(\w+).*", r"\1", name)
-        for name in modules
-        if "rag_index." in name
-    }
-    assert rooms == {
-        "care", "cli", "components", "core", "database", "documents", "embedders", "errors", "files", "ledger",
-        "machine", "redaction", "reports", "index_status", "query_log", "settings", "stores",
-    }  # fmt: skip
-    assert {name for name in modules if name.startswith("rag_index.core.documents.")} == {
-        "rag_index.core.documents.batches"
-    }
 
 
 @pytest.mark.long

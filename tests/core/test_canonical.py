@@ -233,12 +233,6 @@ def test_the_deep_levels_of_a_payload_become_text():
         assert kept or isinstance(stored, str)
 
 
-def test_the_largest_fields_of_a_payload_that_no_server_takes_say_their_size():
-    found = json.loads(encode_payload({"a": 1, "b": {"c": "ä" * 8_000_000}, "d": "x" * 4_000_000}))
-    assert found == {"a": 1, "b": "… (16,000,008 bytes)", "d": "x" * 4_000_000}
-    assert json.loads(encode_payload({"a": "x" * 15_000_000}))["a"] == "x" * 15_000_000
-
-
 # Floats: each is stored as one that every store gives back unchanged, that or a neighbour
 
 
@@ -257,21 +251,3 @@ def test_any_float_becomes_a_near_one_that_stays(value):
     assert storable_float(stored) == stored
     assert math.isinf(value) or _parsed(stored) == stored
     assert distance(value, stored) <= 1000
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, 0.1, 0.5, 1.0, 1e22, 12345.678, 5e-324, 1.7976931348623157e308])
-def test_floats_of_few_digits_stay(value):
-    assert storable_float(value) == value
-    assert math.copysign(1, storable_float(value)) == math.copysign(1, value)
-
-
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
-@example([1.5270049244697021e18])
-def test_payloads_hold_only_such_floats_wherever_they_are(values):
-    expected = [
-        int(value) if 2**53 <= abs(value) < 2**63 and value.is_integer() else storable_float(value) for value in values
-    ]
-    nested = json.loads(encode_payload({"deep": [{"x": value} for value in values]}))
-    assert [one["x"] for one in nested["deep"]] == expected
-    rows = encode_payloads(["a", "b"], [values, ["text"] * len(values)], len(values))
-    assert [json.loads(row)["a"] for row in rows] == expected

@@ -83,9 +83,25 @@ def is_told(message, *words):
     assert not any(word in message for word in AWAY), message
 
 
-def test_a_certificate_that_nobody_knows_is_named(said_of, tmp_path):
-    with TlsServer(tmp_path) as server:
-        is_told(said_of(server.url), "certificate is not trusted (self-signed certificate)", "set SSL_CERT_FILE")
+CERTIFICATES = {
+    "of nobody who is known": ({}, False, ["is not trusted (self-signed certificate)", "set SSL_CERT_FILE"]),
+    "of another name": (
+        {"name": "other.example"},
+        True,
+        ["not valid for 'localhost'", "with a name of the certificate"],
+    ),
+    "expired": ({"days": -1}, True, ["certificate has expired", "renew it"]),
+    "demanded of the client": ({"client": True}, True, ["demands a certificate of its client"]),
+}
+
+
+@pytest.mark.parametrize("which", CERTIFICATES)
+def test_a_certificate_that_cannot_be_used_is_named(said_of, tmp_path, trusting, which):
+    made, known, words = CERTIFICATES[which]
+    with TlsServer(tmp_path, **made) as server:
+        if known:
+            trusting(server.certificate)
+        is_told(said_of(server.url), *words)
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -177,24 +193,6 @@ def test_a_file_of_tls_for_mariadb_that_cannot_be_used_is_named(tmp_path, conten
         file.write_text(content)
     said = why_refused(make_url("mariadb+pymysql://reader:s3cret@localhost:1/desk"), ssl_ca=str(file))
     assert f"correct ssl_ca={file}" in said
-
-
-def test_a_certificate_of_another_name_is_named(said_of, tmp_path, trusting):
-    with TlsServer(tmp_path, name="other.example") as server:
-        trusting(server.certificate)
-        is_told(said_of(server.url), "not valid for 'localhost'", "with a name of the certificate")
-
-
-def test_a_certificate_that_has_expired_is_named(said_of, tmp_path, trusting):
-    with TlsServer(tmp_path, days=-1) as server:
-        trusting(server.certificate)
-        is_told(said_of(server.url), "certificate has expired", "renew it")
-
-
-def test_a_server_that_demands_a_certificate_is_named(said_of, tmp_path, trusting):
-    with TlsServer(tmp_path, client=True) as server:
-        trusting(server.certificate)
-        is_told(said_of(server.url), "demands a certificate of its client")
 
 
 def test_https_where_http_is_spoken_is_named(said_of):

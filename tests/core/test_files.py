@@ -77,19 +77,6 @@ def test_a_database_and_the_files_beside_it_are_the_owners_alone(tmp_path):
         }  # fmt: skip
 
 
-def test_an_old_database_is_closed_with_the_files_beside_it(tmp_path):
-    tmp_path.chmod(0o755)
-    for name in ("ledger.db", "ledger.db-wal", "ledger.dbx"):
-        (tmp_path / name).write_text("kept")
-        (tmp_path / name).chmod(0o644)
-    private_file(tmp_path / "ledger.db")
-    assert {file.name: mode(file) for file in tmp_path.iterdir()} == {
-        "ledger.db": "600", "ledger.db-wal": "600", "ledger.dbx": "644",
-    }  # fmt: skip
-    assert (tmp_path / "ledger.db").read_text() == "kept"
-    assert mode(tmp_path) == "755", "the folder may hold other things too"
-
-
 @pytest.mark.parametrize(
     "content",
     [

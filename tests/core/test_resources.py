@@ -8,9 +8,8 @@ from rag_index.core.machine.resources import (
     Machine,
     choose_worker_count,
     detect_machine,
-    estimate_worker_memory,
 )
-from rag_index.core.settings import EmbedderSettings, ParallelSettings
+from rag_index.core.settings import ParallelSettings
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -80,18 +79,6 @@ def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
     version_1 = {"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"}
     assert limits("4:memory:/x\n3:cpu:/y\n", **version_1) == 2 * GB
     assert detect_machine().memory > 0
-
-
-def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
-    def needed(kind, model="m"):
-        return estimate_worker_memory(EmbedderSettings(kind=kind, model=model))
-
-    assert needed("ollama") < needed("local", "wordllama") < needed("sentence-transformers")
-    (tmp_path / "model.safetensors").write_bytes(bytes(3_000_000))
-    (tmp_path / "pytorch_model.bin").write_bytes(bytes(3_000_000))  # the same weights in another format
-    small = needed("sentence-transformers", str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(bytes(5_000_000))
-    assert needed("sentence-transformers", str(tmp_path)) - small == 2_000_000
 
 
 @pytest.mark.parametrize(

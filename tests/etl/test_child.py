@@ -113,26 +113,3 @@ def test_a_shard_that_kills_is_split_until_the_document_is_found():
     assert not poison.keys
     assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm"]
     assert len(alone) <= 1 + 8 + 2
-
-
-HANGS = """
-import threading, time
-from rag_index.core.machine import end_process_after
-def short():
-    with end_process_after(60):
-        pass
-with end_process_after({seconds}):
-    one = threading.Thread(target=short)
-    one.start()
-    one.join()
-    time.sleep({sleep})
-"""
-
-
-def test_a_block_that_ends_leaves_the_limit_of_another_thread_as_it_is():
-    def code(seconds, sleep):
-        program = HANGS.format(seconds=seconds, sleep=sleep)
-        return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode
-
-    assert code(0.2, 60) == 1
-    assert code(60, 0) == 0

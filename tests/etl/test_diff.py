@@ -32,15 +32,10 @@ def failed_of(text=TEXT, tries=1):
 def group_of(plan):
     """The group of the only document of a plan."""
     groups = {
-        "new": plan.new,
-        "changed": len(plan.to_embed) - plan.new,
-        "payload": len(plan.payload_only),
-        "unchanged": plan.unchanged,
-        "empty": plan.empty - len(plan.emptied) - len(plan.newly_empty),
-        "emptied": len(plan.emptied),
-        "newly empty": len(plan.newly_empty),
-        "given up": plan.given_up,
-    }
+        "new": plan.new, "changed": len(plan.to_embed) - plan.new, "payload": len(plan.payload_only),
+        "unchanged": plan.unchanged, "empty": plan.empty - len(plan.emptied) - len(plan.newly_empty),
+        "emptied": len(plan.emptied), "newly empty": len(plan.newly_empty), "given up": plan.given_up,
+    }  # fmt: skip
     assert sorted(groups.values()) == [0] * (len(groups) - 1) + [1], groups
     return max(groups, key=groups.__getitem__)
 

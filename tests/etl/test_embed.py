@@ -15,8 +15,6 @@ from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
 from rag_index.etl.embed import EmbedJob
-from rag_index.etl.sharding import hang_limit
-from tests.project import Project
 
 DIMENSION = 4
 
@@ -177,16 +175,3 @@ def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, er
     embedder.embed_documents = answer
     with pytest.raises(error, match=message):
         embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
-
-
-OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "m"\ntimeout = 100\n'
-
-
-@pytest.mark.parametrize(
-    ("extra", "chars", "seconds"),
-    [("", 0, 600), ("", 100_000, 600 + 30 * 1000), (OLLAMA, 0, 600 + 4 * 100 + 10)],
-    ids=["default", "a large shard of a slow embedder", "what a server may be waited for"],
-)
-def test_a_limit_is_longer_than_all_that_a_shard_may_wait_for(tmp_path, extra, chars, seconds):
-    settings = Project(tmp_path / "p", extra=extra).settings
-    assert hang_limit(settings, settings.indexes[0], chars=chars, chars_per_second=100.0) == seconds

@@ -174,21 +174,6 @@ def test_an_erasure_waits_for_a_rebuild_that_is_not_finished_and_says_so(project
     assert residues(data(project), SECRETS.values()) == []
 
 
-WITHDRAWN = {
-    "--id 5": "--id is withdrawn: leave the document out by a condition in `where`",
-    "--key 5": "--key is withdrawn: leave the document out",
-    "--proof proof.json": "--proof is withdrawn: no proof is written",
-    "--look-for person.txt --json": "--look-for is withdrawn",
-    "--folder /": "--folder is withdrawn",
-}
-
-
-def test_an_option_of_an_earlier_version_says_what_to_do_instead(tmp_path):
-    config = Project(tmp_path).config
-    for options, said in WITHDRAWN.items():
-        assert said in run_here(config, "erase", "notes", *options.split(), code=2)[1]
-
-
 def test_what_the_guard_holds_back_is_counted_and_the_exit_code_says_so(project):
     project.fill(200, first=41)
     project.run()

@@ -7,7 +7,6 @@ import pytest
 
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.reports.outcome import RunReport
-from rag_index.errors import SettingsError
 from rag_index.search.evaluation import evaluation
 from tests.etl.plain import run_plain
 from tests.project import Project
@@ -89,23 +88,6 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
     assert run_plain(project).message == "", "the second run has one"
 
 
-def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path, fake, qdrant):
-    extra = f'{fake.settings}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
-    project = Project(tmp_path / "project", extra=extra).fill(20)
-    golden(project, range(1, 21))
-    set_gate(project)
-    run_plain(project)
-    lose(project, *LOST)
-    fake.requests.clear()
-    outcome = run_plain(project, full=True)
-    worse = [one.query for one in outcome.gate.search.worse]
-    assert (outcome.state, worse) == ("partial", [f"Note {number}" for number in LOST])
-    texts = [text for request in fake.requests for text in request.texts]
-    asked = [text for text in texts if text.startswith("Note ") and len(text) < 9]
-    assert sorted(asked) == sorted(f"Note {number}" for number in range(1, 21))
-    assert run_plain(project, full=True, allow_loss=True).state == "completed"
-
-
 @pytest.mark.parametrize("gone", [None, "model", "server"])
 def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alias_without(
     tmp_path, monkeypatch, fake, gone
@@ -138,20 +120,3 @@ def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(pr
     assert outcome.gate.search.after > 0.97, "words carry the titles"
     assert "recall@10 by meaning alone of 60 golden queries fell from 0.500 to 0." in outcome.message
     assert live(project) == "test_notes__1"
-
-
-def test_golden_documents_that_the_source_lost_are_named_and_do_not_count(project):
-    project.execute("DELETE FROM note WHERE id BETWEEN 3 AND 9")
-    golden(project, [*range(1, NOTES + 1), 900])
-    outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.gate.queries, len(outcome.gate.gone)) == ("completed", NOTES - len(LOST), 8)
-    assert "the source does not have 8 documents of the golden file (3, 4, 5, …)" in outcome.message
-
-
-def test_a_golden_file_that_cannot_be_used_ends_a_rebuild_before_anything_is_written(project):
-    (project.folder / "golden.jsonl").write_text('{"query": "a"}')
-    with pytest.raises(SettingsError, match=r"golden.jsonl, line 1"):
-        run_plain(project, full=True)
-    assert live(project) == "test_notes__1"
-    assert run_plain(project).state == "completed", "the nightly run asks no gate"
-    assert run_plain(project, full=True, allow_loss=True).state == "completed"

@@ -260,14 +260,3 @@ def test_a_language_is_understood_in_the_forms_that_databases_have(tmp_path):
     run_plain(project)
     found = {hit.document_id for hit in search(project, "Sensor", limit=50) if hit.bm25}
     assert found == {"1", *map(str, range(10, 10 + len(GERMAN)))}
-
-
-def test_a_plan_names_languages_that_are_not_those_of_the_index(tmp_path):
-    project = make_project(tmp_path / "project", LANGUAGES + 'language_column = "locale"\n', TRANSLATIONS)
-    project.execute("INSERT INTO translation VALUES (5, 'qqq', 'Sensoren', NULL), (6, ' 17', 'Light', NULL)")
-    [plan] = plan_runs(project.settings, project.settings.indexes)
-    assert "language_column locale says " in plan.message
-    assert {"'french' (1 document)", "'qqq' (1 document)", "'17' (1 document)"} <= set(
-        re.findall(r"'\w+' \(1 document\)", plan.message)
-    )
-    assert "'german'" not in plan.message

@@ -2,19 +2,14 @@
 
 import re
 import sqlite3
-import sys
 import threading
 import uuid
-from collections import Counter
 from concurrent.futures import CancelledError, Future
 from contextlib import closing
-from itertools import groupby
-from pathlib import Path
 
 import pytest
 from pydantic_core import PydanticSerializationError
 
-import rag_index.etl
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core import machine
@@ -30,7 +25,7 @@ from rag_index.etl.embed import EmbedJob
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
-from rag_index.orchestration import launch
+from tests.etl.plain import printed
 from tests.project import Project
 
 SHARDS = "[parallel]\nshard_documents = 10\n"
@@ -120,20 +115,6 @@ def test_what_is_under_way_when_the_source_fails_is_committed(project):
     assert (again.unchanged, again.new) == (20, 10)
 
 
-def test_nothing_is_written_after_the_store_has_failed(project, monkeypatch):
-    """What is embedded by then is embedded again by the next run: a store that is down would be asked in vain."""
-    project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    asked = []
-
-    def write_shard(store, collection, shard, **options):
-        asked.append(shard.number)
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(commit_module, "write_shard", write_shard)
-    assert run_with(project).message == "the disk is full"
-    assert len(asked) == 1
-
-
 def test_a_run_ends_at_once_when_the_store_has_failed_whatever_is_under_way(project):
     class Half(Plainly):
         """Steps of which the first shard cannot be written, and the next ones take for ever."""
@@ -211,7 +192,7 @@ def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, 
     monkeypatch.setattr(window.Window, "drain", lambda self: pytest.fail("a stopped run does not wait"))
     with pytest.raises(PydanticSerializationError):
         run_with(project)
-    ended = project.json("status")["indexes"][0]["last_run"]
+    ended = printed(project, "status")["indexes"][0]["last_run"]
     assert ended["message"].startswith("stopped; 0 of 30 documents are done and kept")
 
 
@@ -236,42 +217,6 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step
     monkeypatch.setattr(owner, name, once(getattr(owner, name)))
     outcome = run_with(project)
     assert (failed, outcome.state, outcome.new) == ([step], "completed", 30)
-
-
-def test_a_changed_row_goes_through_few_files(tmp_path, monkeypatch):
-    """Whoever follows a row reads the files of the run one after the other."""
-    monkeypatch.setattr(window, "TICK_SECONDS", WAIT)  # a busy machine takes longer, in which the steps are told so
-    monkeypatch.setattr(
-        "rag_index.core.reports.progress.INTERVAL_SECONDS", WAIT
-    )  # and they are asked what they wait for
-    project = Project(tmp_path / "project").fill(30)
-    project.run()
-    project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
-    settings, folder, calls = project.settings, str(Path(rag_index.etl.__file__).parent), {}
-
-    def note(frame, event, _):
-        code = frame.f_code
-        if event == "call" and code.co_filename.startswith(folder) and code.co_name != "<module>":
-            calls.setdefault(threading.get_ident(), []).append((Path(code.co_filename).stem, code.co_name))
-
-    threading.setprofile(note)
-    sys.setprofile(note)
-    try:
-        launch.run_plainly(settings, settings.indexes, RunOptions())
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
-
-    def entered(some):
-        return [file for file, _ in groupby(file for file, _ in some)][1:]
-
-    whole = [file for some in calls.values() for file in entered(some)]
-    main, *others = sorted(calls.values(), key=len, reverse=True)
-    last = max(place for place, (_, name) in enumerate(main) if name == "committing")
-    way = [*entered(main[main.index(("plain", "fetch")) : last]), *(file for some in others for file in entered(some))]
-    assert 10 < len(way) <= 15, way
-    assert 20 < len(whole) <= 48, whole
-    assert max(Counter(way).values()) <= 3, way
 
 
 def test_an_error_that_is_not_ours_is_raised_and_recorded(project, ledger):

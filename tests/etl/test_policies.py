@@ -112,12 +112,10 @@ def test_a_reader_who_sees_no_row_is_told_why_and_not_that_the_table_is_empty(te
 @pytest.mark.parametrize(
     "change",
     [
-        "DROP POLICY tenant ON ticket",
-        "ALTER POLICY tenant ON ticket USING (tenant = 'b')",
-        "ALTER ROLE {reader} SET app.tenant = 'b'",
-        "CREATE POLICY few ON ticket AS RESTRICTIVE USING (id < 6)",
+        "DROP POLICY tenant ON ticket", "ALTER POLICY tenant ON ticket USING (tenant = 'b')",
+        "ALTER ROLE {reader} SET app.tenant = 'b'", "CREATE POLICY few ON ticket AS RESTRICTIVE USING (id < 6)",
     ],
-)
+)  # fmt: skip
 def test_what_a_changed_policy_hides_is_held_back_and_what_is_deleted_later_is_not(tenants, change):
     project = tenants.settings()
     assert (project.run().state, len(project.texts("tickets"))) == ("completed", 18)

@@ -14,8 +14,6 @@ from rag_index.errors import StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.publish import publish_collection, roll_back
-from rag_index.orchestration import hooks
-from rag_index.search.evaluation.calibrate import Learner
 from tests.etl.plain import printed, run_plain
 
 ALIAS = Alias("p", "notes")
@@ -63,13 +61,6 @@ def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_we
     roll_back(ledger, store, ALIAS, "notes")
     publish(ledger, store, 3, keep=1)
     assert there(ledger, store) == ([1, 3], 3)
-
-
-def test_a_rollback_says_how_many_documents_come_back(ledger, store):
-    for number, keys in ((1, ["1", "2", "3"]), (2, ["1"])):
-        publish(ledger, store, number, keep=1)
-        ledger.record(ledger.collections(ALIAS)[-1].id, [(key, key.encode(), b"p", 1) for key in keys])
-    assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 2)
 
 
 def losing(chunk: int):
@@ -137,21 +128,6 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
     with killed, pytest.raises(KeyboardInterrupt):
         publish(ledger, store, 3, keep=2)
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
-
-
-def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(project, monkeypatch):
-    monkeypatch.setattr(hooks, "MIN_LEARNED_DOCUMENTS", 30)
-    asked = []
-
-    def learn_nothing(learner):
-        asked.append(learner.ledger.totals(learner.collection.id).documents)
-
-    monkeypatch.setattr(Learner, "ask_own_texts", learn_nothing)
-    for number in (20, 40, 40, 79, 80, 80):
-        project.execute("DELETE FROM note")
-        project.fill(number)
-        assert run_plain(project, allow_deletes=True).state == "completed"
-    assert asked == [40, 80]
 
 
 def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project, monkeypatch):

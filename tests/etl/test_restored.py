@@ -147,12 +147,6 @@ def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
     assert_right(stale)
 
 
-def test_a_run_that_commits_between_two_looks_is_no_difference(ledger):
-    now = {"test_notes__1": ledger.collections("test_notes")[0].commit_mark}
-    looks = [now, {"test_notes__1": CommitMark(7, "earlier")}]
-    assert ledger.find_restored({"notes": "test_notes__1"}, lambda _: looks.pop()) == {}
-
-
 def test_single_documents_leave_it_to_a_run_over_all(stale):
     refused = index_documents(stale.settings, "notes", ["5"])
     assert (refused.state, OLDER in refused.message) == ("failed", True)

@@ -118,11 +118,3 @@ def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension,
     for shard in made.add(page_of(["x" * chars] * count)):
         vectors = len(shard.documents) * -(-chars // step)
         assert 4 * workers * vectors * dimension * 4 <= WINDOW_BYTES * 1.1
-
-
-def test_where_servers_embed_the_first_shard_is_a_full_request():
-    made = sharder(workers=1, rate=4000)
-    made.begin_small(16_000)
-    assert sizes(made, 1000, 100)[:4] == [160, 200, 200, 200], "and no more is sent than the assumed rate allows"
-    made.observe(16_000, 0.16)
-    assert sizes(made, 20_000, 100)[:3] == [5000] * 3, "once an answer has shown what is possible, all of five seconds"

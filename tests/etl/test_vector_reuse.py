@@ -103,11 +103,3 @@ def test_a_rebuild_does_not_believe_a_payload_that_another_program_changed(proje
         store.update_payloads("test_notes", [(found.id, found.payload)])
     outcome = run_plain(project, full=True)
     assert (outcome.state, outcome.chunks_embedded, outcome.verified[-9:]) == ("completed", 1, "hemselves")
-
-
-def test_a_rebuild_replaces_a_collection_that_cannot_be_read(tmp_path, qdrant):
-    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
-    run_plain(project)
-    qdrant.break_next("POST /collections/test_notes__1/points", times=None, status=400, error="a segment is broken")
-    outcome = run_plain(project, full=True)
-    assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 3, 3)

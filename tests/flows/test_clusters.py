@@ -1,6 +1,5 @@
 """Workers that others have started, or that a run starts as it needs them: which are used, and what comes back."""
 
-import os
 from contextlib import closing, contextmanager
 
 import distributed.comm.tcp
@@ -13,7 +12,7 @@ from rag_index.core.settings import ParallelSettings, run_settings
 from rag_index.errors import TerminalError
 from rag_index.etl.opened import RunOptions
 from rag_index.etl.plain import Plainly
-from rag_index.orchestration.cluster import Workers, count_workers
+from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.launch import run_plainly
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
 from tests.fakes.ollama import FakeOllama
@@ -113,11 +112,3 @@ def test_there_are_as_many_processes_as_the_settings_say_whatever_embeds(tmp_pat
     settings = Project(tmp_path / "project", f'[embedder]\nkind = "ollama"\nmodel = "m"\n{parallel}').settings
     with closing(Plainly(settings)) as steps:
         assert steps.workers == workers
-
-
-@pytest.mark.long
-def test_a_cluster_has_all_its_workers_from_the_beginning():
-    with Workers(ParallelSettings(workers=3), on_servers=True) as workers:
-        client = distributed.Client(workers.cluster())
-        client.wait_for_workers(3, timeout=120)
-        assert len(client.run(os.getpid)) == workers.count == 3

@@ -211,18 +211,6 @@ def test_a_flow_run_that_died_is_marked_by_the_next_one(project, prefect_server)
     assert states[0].message.startswith("its process died; what was committed is kept")
 
 
-def test_an_unexpected_error_is_all_that_a_run_says_of_its_end(project, prefect_server, monkeypatch, caplog):
-    """Prefect writes what a flow raises to a storage, of which there is none."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("a mistake of ours")
-
-    monkeypatch.setattr("rag_index.etl.scan.choose", broken)
-    report = project.index(serial=True)
-    assert "a mistake of ours" in report.sentence()
-    assert "Failed to write result" not in caplog.text
-
-
 @pytest.mark.long
 def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake, monkeypatch):
     monkeypatch.setattr(

@@ -35,13 +35,6 @@ def run(tmp_path_factory, prefect_server):
         return project, report, runs, tasks(), artifacts
 
 
-def test_one_index_that_fails_does_not_stop_the_others(run):
-    project, report, *_ = run
-    assert [(o.index, o.state) for o in report.indexes] == [("broken", "failed"), ("notes", "partial")]
-    assert "table 'nothing' cannot be read" in report.indexes[0].message
-    assert len(project.texts()) == 50
-
-
 def test_prefect_shows_states_and_names(run):
     _, _, runs, tasks, _ = run
     state = runs["index notes"].state

@@ -120,21 +120,6 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
         assert len(project.texts()) == 200
 
 
-@pytest.mark.parametrize(
-    "of", ["PUT /collections/test_notes__2/points", "POST /collections/aliases"], ids=["upsert", "publish"]
-)
-def test_what_a_store_has_waited_for_is_not_tried_again_by_the_step(tmp_path, of):
-    with FakeQdrant() as qdrant:
-        store = f'[store]\nurl = "{qdrant.url}"\n[run]\nwait_for_recovery = 0'
-        project = Project(tmp_path / "project", extra=store).fill(10)
-        assert project.run().state == "completed"
-        if of.startswith("PUT"):
-            qdrant.break_next(of)  # the mark with which a run begins its writes is answered
-        fault = qdrant.break_next(of, times=None, status=500)
-        assert project.run(full=True).state == "failed"
-        assert fault.met == 1
-
-
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
     """With five indexes, and a limit at the start that is short, and told soon."""
     for name, value in (("etl.steps.MIN_PATIENCE", 3.0), ("components.hosts.endpoint.MIN_SILENCE", 1.0)):

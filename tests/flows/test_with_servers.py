@@ -50,25 +50,6 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
 
 
 @pytest.mark.long
-@pytest.mark.ollama
-def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(tmp_path, ollama_server, ollama_model):
-    project = Project(tmp_path / "p", extra=OLLAMA.format(model=ollama_model, url=ollama_server.url))
-    project.write_settings(
-        project.config.read_text()
-        .replace("chunk_chars = 200", "chunk_chars = 50000")
-        .replace("overlap = 20", "overlap = 0")
-    )
-    project.fill(3)
-    words = " ".join(f"word{i}" for i in range(6000))
-    project.execute("INSERT INTO note VALUES (99, 'long', ?, 'a', 1)", words)
-    report = project.run()
-    assert report.state == "completed", report.sentence()
-    chunks = project.texts()["99"]
-    assert len(chunks) > 1
-    assert " ".join(chunks).split() == ["long", *words.split()]
-
-
-@pytest.mark.long
 def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     """They are not in the output (even in full), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"

@@ -148,8 +148,6 @@ class OllamaServer:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.folder),
-            "OLLAMA_HOST": f"127.0.0.1:{self.port}",
-            "OLLAMA_MODELS": str(self.folder / "models"),
-        }
+            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder),
+            "OLLAMA_HOST": f"127.0.0.1:{self.port}", "OLLAMA_MODELS": str(self.folder / "models"),
+        }  # fmt: skip

@@ -81,17 +81,6 @@ def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(p
         assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,), "workers ran no flow"
 
 
-@pytest.mark.long
-def test_a_server_of_its_own_that_does_not_start_is_told_in_a_line(project, tmp_path):
-    (tmp_path / "prefect.db").write_text("not a database")
-    ended = run(project, PREFECT_HOME=str(tmp_path))
-    assert ended.returncode == 1, ended.stderr
-    assert len(ended.stderr.splitlines()) == 1, ended.stderr
-    assert "the Prefect server does not answer" in ended.stderr
-    assert "run again once `prefect server start` works" in ended.stderr
-    assert not list(project.folder.rglob("ledger.db"))
-
-
 def servers(run: Victim) -> list[psutil.Process]:
     return [one for one in run.processes() if "prefect.server.api.server" in " ".join(one.cmdline())]
 

@@ -7,12 +7,9 @@ import time
 from contextlib import nullcontext
 
 import pytest
-from prefect.states import Cancelled
 
 from rag_index.core.machine import terminable
-from rag_index.core.reports.outcome import RunReport
-from rag_index.orchestration import reporting, stopping
-from rag_index.orchestration.reporting import whole_run
+from rag_index.orchestration import stopping
 from rag_index.orchestration.stopping import stoppable
 
 
@@ -60,17 +57,6 @@ def test_whatever_the_signal_became_a_cancelled_run_ends_as_cancelled_and_no_oth
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (stop.state is not None) is is_cancelled
-
-
-def test_the_artifacts_of_a_cancelled_run_say_so_and_count_nothing_that_they_do_not_know(monkeypatch):
-    sent = []
-    monkeypatch.setattr(reporting, "_send", lambda call, *_, description, **__: sent.append(description))
-    monkeypatch.setattr(reporting, "wait_for_api", lambda: None)
-    state = Cancelled(message="cancelled; what was committed is kept")
-    with whole_run("desk", 2) as whole:
-        whole.end(RunReport([whole.outcome_of(state, "notes")]), state)
-    said = "0 of 2 indexes, cancelled; what was committed is kept"
-    assert sent == ["0 of 2 indexes", said, "No document failed", said]
 
 
 def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():

@@ -1,20 +1,15 @@
-"""What a worker process keeps open from shard to shard, and what it tells the run."""
+"""What a worker process that waits for a service tells the run."""
 
 import time
 
 import pytest
 from distributed import Client, LocalCluster
-from qdrant_client import models
 
-from rag_index.core.documents.batches import DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.core.recovery import asking
 from rag_index.core.reports.progress import RunRecord
-from rag_index.core.settings import StoreSettings
-from rag_index.errors import IndexLocked, TransientError
-from rag_index.etl.commit import WorkerDestination
+from rag_index.errors import TransientError
 from rag_index.orchestration import liveness
-from rag_index.orchestration.liveness import Liveness, RunPlugin
-from tests.fakes.qdrant import FakeQdrant
+from rag_index.orchestration.liveness import Liveness
 from tests.waiting import eventually
 
 
@@ -26,32 +21,6 @@ def client(monkeypatch):
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
-
-
-def connections(qdrant: FakeQdrant) -> int:
-    """Return how often the server was asked for its version, with which each connection begins."""
-    return sum(seen == "GET /" for seen in qdrant.seen)
-
-
-def write(to: WorkerDestination) -> int:
-    return to.write(EmbeddedShard("notes", 1, DocumentBatch.empty(), [], None, [], ShardStats())).number
-
-
-def test_shards_share_a_connection_to_each_server(client) -> None:
-    client.register_plugin(RunPlugin())
-    with FakeQdrant() as qdrant, FakeQdrant() as other:
-        for server in (qdrant, other):
-            vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
-            server.client.create_collection("notes__1", vectors_config=vectors, metadata={"epoch": 7})
-        to = WorkerDestination(StoreSettings(url=qdrant.url), "notes__1", 7)
-        for _ in range(3):
-            assert client.submit(write, to, pure=False).result(60) == 1
-        assert connections(qdrant) == 1
-        with pytest.raises(IndexLocked, match="is written by a later run"):
-            client.submit(write, WorkerDestination(to.settings, to.collection, 6), pure=False).result(60)
-        assert client.submit(write, to, pure=False).result(60) == 1
-        client.submit(write, WorkerDestination(StoreSettings(url=other.url), "notes__1", 7), pure=False).result(60)
-        assert (connections(qdrant), connections(other)) == (1, 1)
 
 
 def wait_for_qdrant() -> None:

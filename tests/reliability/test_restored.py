@@ -14,11 +14,8 @@ from tests.twin import back_up, restore
 
 SEED = random.SystemRandom().randrange(1_000_000)
 PARTS = {
-    "store": ["qdrant"],
-    "points": ["qdrant/collections"],
-    "ledger": ["ledger.db"],
-    "both": ["qdrant", "ledger.db"],
-}
+    "store": ["qdrant"], "points": ["qdrant/collections"], "ledger": ["ledger.db"], "both": ["qdrant", "ledger.db"],
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -72,14 +72,6 @@ def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(inde
     assert indexed.run().indexes[0].unchanged == 3, "nothing was repaired, and so lost"
 
 
-@pytest.mark.parametrize("command", ["index-all", "doctor", "drop notes --yes"])
-def test_a_ledger_that_cannot_be_written(indexed, closed, command):
-    folder = closed(indexed.folder / ".rag-index")
-    said = run_as_anybody(indexed, command)
-    assert f"ledger {folder}/ledger.db cannot be written by user " in said, said
-    assert "set `data` or [ledger] url to another place" in said
-
-
 @pytest.mark.parametrize(
     ("command", "file"),
     [
@@ -96,10 +88,3 @@ def test_a_file_that_cannot_be_written(indexed, closed, command, file):
     indexed.folder.chmod(0o700)
     assert f"{file} cannot be written by user " in said, said
     assert "or name " in said
-
-
-def test_data_that_cannot_be_made(project, closed):
-    project.fill(3)
-    closed(project.folder)
-    said = run_as_anybody(project, "index-all", 2)
-    assert f"{project.folder} belongs to " in said, said

@@ -135,15 +135,3 @@ def test_a_document_that_is_not_for_the_caller_looks_like_one_that_never_was(pro
         project.run(allow_deletes=True)
     with Retriever.from_settings(project.config) as retriever:
         assert retriever.verify_sync(cited["2"], groups=["author 2"]).text.endswith("A secret.")
-
-
-def test_a_chunk_that_a_rebuild_made_part_of_another_has_changed(tmp_path):
-    project = Project(tmp_path).fill(10)
-    project.run()
-    with Retriever.from_settings(project.config) as retriever:
-        last = retriever.run(retriever.document("notes", "10", choose=lambda numbers: numbers[-1:])).citation
-    assert Citation.parse(last).chunk > 0
-    assert states(project, last) == ["unchanged"]
-    project.write_settings(re.sub("chunk_chars = .*", "chunk_chars = 20000", project.config.read_text()))
-    project.run(full=True)
-    assert states(project, last) == ["changed"]

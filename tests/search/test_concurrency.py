@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from contextlib import ExitStack, nullcontext, suppress
-from types import SimpleNamespace
 
 import pytest
 
@@ -56,33 +55,6 @@ def test_a_call_whose_turn_has_not_come_is_given_up(one_thread):
 
     run_while_busy(one_thread, main)
     assert begun == ["last", "last there"]
-
-
-def test_opening_the_store_holds_up_no_other_call():
-    """It may take long, and an event loop makes the other calls."""
-    begun, free = threading.Event(), threading.Event()
-
-    def open_slowly():
-        begun.set()
-        assert free.wait(30), "the other call was not made"
-        return nullcontext()
-
-    async def main():
-        opening = asyncio.ensure_future(threads.run("lane", Deadline.after(60), threads.ask, lambda store: "opened"))
-        await asyncio.to_thread(begun.wait, 30)
-        await threads.run("another lane", Deadline.after(60), free.set)
-        assert await opening == "opened"
-
-    threads = StoreThreads(open_slowly, {"lane": 1, "another lane": 1})
-    asyncio.run(main())
-
-
-def test_a_store_that_a_call_uses_is_not_idle_however_long_the_call_takes():
-    closed = threading.Event()
-    store = SimpleNamespace(close=closed.set, wanted=lambda: False)
-    threads = StoreThreads(lambda: store, {"lane": 1}, idle=0.01)
-    assert not asyncio.run(threads.run("lane", Deadline.after(30), threads.ask, lambda _: closed.wait(0.5)))
-    assert closed.wait(30)
 
 
 def test_a_store_that_is_closed_is_asked_no_more(one_thread):

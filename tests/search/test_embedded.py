@@ -1,18 +1,13 @@
 """The embedded store among processes: searches go on while another one writes, and an idle retriever closes it."""
 
-import shutil
 import threading
-from contextlib import closing
 
 import pytest
 
-from rag_index.components.stores import open_store
-from rag_index.components.stores.edge import edge_collection
 from rag_index.components.stores.edge import reader as edge_reader
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
-from rag_index.search import Retriever, concurrency, fan_out
+from rag_index.search import Retriever, fan_out
 from tests.components.stores.edge_process import writer
-from tests.search.desk import found
 from tests.waiting import eventually
 
 HOLD = """
@@ -61,31 +56,3 @@ def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_one_that_clos
             assert eventually(lambda: not list(readers.iterdir()))
         assert len(retriever.search_sync("printer").hits) == 7
     assert list(readers.iterdir()) == []
-
-
-def test_a_store_that_was_used_stays_open_until_a_run_wants_it(embedded, monkeypatch):
-    monkeypatch.setattr(concurrency, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(fan_out, "IDLE_SECONDS", 600.0)
-    monkeypatch.setattr(
-        edge_collection, "LET_GO_SECONDS", 60.0
-    )  # it waits for this process, which others' work slows down
-    readers, shards = (embedded.settings.store.path / name for name in ("readers", "collections"))
-    with embedded.retriever() as retriever:
-        assert len(retriever.search_sync("printer").hits) == 7
-        opened = list(readers.iterdir())
-        assert len(retriever.search_sync("mailbox").hits) == 7
-        assert list(readers.iterdir()) == opened, "the second search did not open it again"
-        with closing(open_store(embedded.settings.store)) as store:
-            store.delete_points("desk_titles__1", ["00000000-0000-0000-0000-000000000000"])
-            assert not [one.name for one in shards.iterdir() if "~" in one.name], "it is written in place"
-        assert eventually(lambda: not list(readers.iterdir()))
-        assert len(retriever.search_sync("printer").hits) == 7
-
-
-def test_a_damaged_collection_is_named_and_the_others_answer(embedded):
-    shutil.rmtree(embedded.settings.store.path / "collections" / "desk_titles__1")
-    with embedded.retriever() as retriever:
-        result = retriever.search_sync("printer")
-        assert {index for index, _ in found(result)} == {"comments", "solutions"}
-        assert "the folder of collection desk_titles__1" in result.errors["titles"]
-        assert "rag-index rebuild" in result.errors["titles"]

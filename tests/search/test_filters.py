@@ -1,6 +1,5 @@
 """Filters as people write them."""
 
-from contextlib import suppress
 from datetime import UTC, date, datetime
 
 import pytest
@@ -95,14 +94,6 @@ def test_a_filter_has_a_size(given):
     with pytest.raises(SettingsError, match="at most 30 conditions with 1,000 values in all, and this one has"):
         conditions_of(given)
     assert len(conditions_of({"a": list(range(1000))})) == 1
-
-
-def test_a_long_text_takes_no_longer_than_its_length():
-    """A pattern that goes back and forth would take hours for each of these, and hold up everything else."""
-    for text in ("a{}b!", "!{}a!", "a{}", "a={}b", "a=9{}"):
-        for filler in (" ", "9"):
-            with suppress(SettingsError):
-                conditions_of(text.format(filler * 1_000_000))
 
 
 def test_a_field_that_no_index_has_names_those_there_are():

@@ -50,15 +50,6 @@ def test_a_document_appears_once_with_its_best_chunks():
     assert (hit.document_id, hit.text, hit.payload) == ("id", "", {"a": 1}), "a point that rag-index did not write"
 
 
-@pytest.mark.parametrize(("chars", "shown"), [(400, 5), (500, 4), (600, 3), (2000, 3)])
-def test_a_document_shows_five_chunks_if_they_are_short(chars: int, shown: int) -> None:
-    points = [point("a", number, 1 - number / 10) for number in range(6)]
-    for one in points:
-        one.payload["_rag"]["text"] = "x" * chars
-    (hit,) = ordered(x=points)
-    assert [chunk.chunk for chunk in hit.chunks] == list(range(shown))
-
-
 def test_equal_scores_have_one_order_whatever_order_the_store_returns():
     points = [point(key, chunk, 0.5) for key in "cab" for chunk in (1, 0)]
     expected = ordered(x=points)

@@ -91,20 +91,3 @@ def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(project):
             for hit in hits:
                 assert shown in hit.text, query
                 assert {"prints"} <= {*hit.highlights}
-
-
-def test_of_many_parts_that_say_nothing_the_first_chunk_is_read_in_each_index_of_a_table(project):
-    with project.source() as db:
-        long = "It began on Monday, and it is about what I told your colleague on the phone. " * 3
-        db.executemany(
-            "INSERT INTO note (id, title, body) VALUES (?, 'Printer prints blank pages', ?)",
-            [(number, f"{number} {long}") for number in range(1, 41)],
-        )
-        remarks = [(number, said) for number in range(1, 41) for said in ("Ok.", "Thank you!")]
-        db.executemany("INSERT INTO remark (note_id, said) VALUES (?, ?)", remarks)
-    run_here(project.config, "index-all")
-    with Retriever.from_settings(project.settings) as retriever:
-        hits = retriever.search_sync("blank pages of the printer", limit=60).hits
-    assert {hit.index for hit in hits} == {"notes", "again"}
-    assert len({hit.document_id for hit in hits}) < len(hits), "equal keys in both"
-    assert all("It began on Monday" in hit.text for hit in hits)

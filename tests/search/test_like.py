@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from rag_index.errors import DocumentNotFound, SettingsError, UnknownIndex
-from rag_index.search import Caller, Retriever
+from rag_index.errors import DocumentNotFound
+from rag_index.search import Caller
 from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools
 from tests.project import run_here
@@ -36,28 +36,6 @@ def test_what_is_like_a_document_comes_first_without_itself_and_its_repetitions(
     assert {*found(other)} == {("comments", "5"), ("titles", "t")}
     assert {*found(high)} == {("comments", "4"), ("comments", "5")}
     assert near.verdict == ""
-
-
-def test_nothing_is_embedded(desk):
-    def broken(*_, **__):
-        raise AssertionError("an embedder was opened")
-
-    with Retriever(desk.settings, open_embedder=broken) as retriever:
-        assert found(retriever.search_sync(like="comments/1", limit=1)) == [("comments", "3")]
-
-
-def test_what_is_no_document_is_refused(desk):
-    with desk.retriever() as retriever:
-        for like, error in (
-            ("comments/77", DocumentNotFound),
-            ("nothing/1", UnknownIndex),
-            ("comments", SettingsError),
-            ("/1", SettingsError),
-        ):
-            with pytest.raises(error):
-                retriever.search_sync(like=like)
-        with pytest.raises(SettingsError, match="in place of a query"):
-            retriever.search_sync("printer", like="comments/1")
 
 
 def test_whoever_may_not_see_a_document_finds_nothing_by_it(tmp_path):

@@ -1,7 +1,4 @@
-"""What stands in a query: names as a whole, repeated words, and how much a long query may cost."""
-
-import time
-from pathlib import Path
+"""What stands in a query: names as a whole, first lines, compounds and rare names; and its deadline."""
 
 import pytest
 
@@ -40,25 +37,11 @@ def test_a_key_or_a_first_line_is_first_however_common_its_words_are(blank: Desk
                 assert result.hits[0].score >= 1 >= result.hits[1].score
 
 
-def test_a_long_query_costs_little_and_its_deadline_ends_it(tmp_path: Path) -> None:
-    """The processor time of this process: the store's is bounded by the number of words, which is compared."""
-    rows = [(n, " ".join(f"{word}{n % 7}" for word in ("alpha", "beta", "gamma", "delta"))) for n in range(60)]
-    long = " ".join(f"wordq{n}x{n * n}" for n in range(900))
-    with Desk(tmp_path, names=("comments",)).fill({"comments": rows}).retriever() as retriever:
-        retriever.search_sync("alpha1 and some others")
-        began = time.process_time()
-        retriever.search_sync("alpha1 and some others", limit=60)
-        short = time.process_time() - began
-        began = time.process_time()
-        result = retriever.search_sync(f"alpha1 {long}", limit=60)
-        assert time.process_time() - began < max(0.25, 10 * short)
-        assert result.hits
-    for scores in (
-        soft_scores,
-        lambda *given, **more: near_scores(Bm25Encoder(Bm25Model("english")), [], [1.0, 1.0], given[1], **more),
-    ):
-        with pytest.raises(SearchTimedOut, match="while texts were compared"):
-            scores({"alpha": 1.0}, ["alpha"], deadline=Deadline.after(-1))
+def test_the_deadline_of_a_search_ends_the_comparison_of_texts() -> None:
+    with pytest.raises(SearchTimedOut, match="while texts were compared"):
+        soft_scores({"alpha": 1.0}, ["alpha"], deadline=Deadline.after(-1))
+    with pytest.raises(SearchTimedOut, match="while texts were compared"):
+        near_scores(Bm25Encoder(Bm25Model("english")), [], [1.0, 1.0], ["alpha"], deadline=Deadline.after(-1))
 
 
 SIGNED = [
@@ -109,10 +92,3 @@ def test_a_rare_name_comes_first_alone_and_beside_words_also_in_a_long_text(blan
                 result = retriever.search_sync(query, indexes=["comments"], limit=3)
                 assert result.hits[0].document_id == str(number), query
                 assert result.verdict == "", query
-
-
-def test_years_and_words_with_a_dash_are_no_names(blank: Desk) -> None:
-    blank.fill({"comments": [(1, "The boundary-layer in 1968"), (2, "How air flows along a wing, and what it costs")]})
-    with blank.retriever() as retriever:
-        hits = retriever.search_sync("boundary-layer 1968", indexes=["comments"]).hits
-    assert [hit.names for hit in hits] == [0.0, 0.0]

@@ -31,13 +31,6 @@ def test_a_phrase_must_be_there_and_a_word_after_a_minus_must_not(blank: Desk) -
                 assert sorted(hit.document_id for hit in hits) == fitting, query
 
 
-def test_a_query_of_nothing_but_operators_is_searched_as_it_stands(blank: Desk) -> None:
-    blank.fill({"comments": ROWS})
-    with blank.retriever() as retriever:
-        for query in ("-printers", '""', '3.5" fan', "broken-fan", f'{"printer " * 12} "no such phrase"'):
-            assert len(retriever.search_sync(query).hits) == 10
-
-
 FOLDED = {
     "Hauptstra\u00dfe 5": "HAUPTSTRASSE 5",
     "\u0141\u00f3d\u017a fabryka": "lodz fabryka",

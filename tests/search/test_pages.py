@@ -8,9 +8,8 @@ import pytest
 from rag_index import Retriever
 from rag_index.core.documents.groups import access_part
 from rag_index.errors import SettingsError
-from rag_index.search import retriever as retriever_module
 from rag_index.search.retriever import FURTHER
-from tests.search.desk import PATIENT, Desk, found
+from tests.search.desk import Desk, found
 
 WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
 QUERY = "backup of the mail server"
@@ -69,43 +68,6 @@ def test_pages_have_each_document_once_and_begin_with_what_a_search_returns(
     every = walk(retriever, 40, query, **asked)
     assert len(every) == documents, "down to the last"
     assert every[:40] == found(retriever.search_sync(query, limit=40, **asked))
-
-
-def test_pages_of_any_length_have_the_same_documents_while_the_candidates_are_those_of_a_search(
-    retriever: Retriever,
-) -> None:
-    together = found(retriever.search_sync(QUERY, limit=10))
-    for limit in (1, 3, 7):
-        pages = [retriever.search_sync(QUERY, limit=limit, offset=at).hits for at in range(0, 10, limit)]
-        assert [(hit.index, hit.document_id) for page in pages for hit in page][:10] == together
-
-
-def test_indexes_that_take_turns_do_so_on_each_page(tmp_path) -> None:
-    desk = Desk(tmp_path, names=tuple(MANY), more={"titles": 'search = "dense"'}).fill(MANY)
-    with desk.retriever() as retriever:
-        assert retriever.search_sync(QUERY).fusion == "rank"
-        every = walk(retriever, 30)
-        assert len(every) == 200
-        assert [index for index, _ in every[:60]] == ["comments", "titles"] * 30
-
-
-def test_the_reranker_reads_the_same_documents_for_each_page(tmp_path, monkeypatch) -> None:
-    read = []
-
-    class ByLength:
-        def score(self, query, texts):
-            read.extend(texts)
-            return [-len(text) for text in texts]
-
-        def close(self):
-            pass
-
-    desk = Desk(tmp_path, names=("titles",), extra=PATIENT).fill({"titles": MANY["titles"]})
-    monkeypatch.setattr(retriever_module, "RERANK_TOP", 16)
-    with Retriever(desk.settings, open_reranker=ByLength) as retriever:
-        every = walk(retriever, 9)
-        assert len(every) == 60
-        assert len(set(read)) == 16
 
 
 def test_a_page_says_that_it_is_the_last_and_where_no_search_goes(retriever: Retriever) -> None:

@@ -11,7 +11,7 @@ from rag_index.components.stores.protocol import Store
 from rag_index.core.documents.batches import StoredPoint
 from rag_index.core.documents.groups import access_part
 from rag_index.search import Retriever
-from tests.search.desk import Desk, found, sample
+from tests.search.desk import Desk, found
 
 ROWS = {
     name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
@@ -99,16 +99,3 @@ def test_a_collection_that_is_replaced_meanwhile_is_searched_anew(desk: Desk, op
         assert result.errors == {}
         assert result.collections == {"titles": desk.collection("titles", 2)}
         assert sorted(found(result)) == [("titles", str(n)) for n in range(5)]
-
-
-def test_an_index_that_fails_between_the_halves_is_named_and_the_others_answer(desk: Desk, opened: Store) -> None:
-    def fail(_: Store, name: str) -> None:
-        if name == desk.collection("titles"):
-            raise OSError("the disk is gone")
-
-    with retriever_of(desk, Halved(opened, fail)) as retriever:
-        result = retriever.search_sync("the printer of titles number 7")
-        assert result.errors == {"titles": "the disk is gone"}
-        assert len(result.hits) == 10
-        assert {hit.index for hit in result.hits} <= {"comments", "solutions"}
-        assert sample(retriever, "search_errors_total", index="titles") == 1

@@ -1,6 +1,5 @@
 """What answers claim to be true of, and what searches may demand."""
 
-import asyncio
 import shutil
 import threading
 import time
@@ -10,7 +9,7 @@ import pytest
 
 from rag_index.components.ledger import Ledger, Reached
 from rag_index.components.stores.edge import reader as reader_module
-from rag_index.errors import IndexBehind, SettingsError, StoreError, StoreMismatch, StoreUnavailable
+from rag_index.errors import IndexBehind, SettingsError, StoreMismatch
 from rag_index.search import Retriever, fan_out, positions
 from rag_index.search.live_collections import LiveCollection
 from rag_index.search.positions import Known
@@ -121,41 +120,6 @@ def test_a_living_reader_forgets_what_its_ledger_has_forgotten(project, monkeypa
         assert retriever.run(retriever.checked()).reached["notes"]
         ledger.drop_position("test_notes")
         assert not retriever.run(retriever.checked()).reached["notes"]
-
-
-@pytest.mark.parametrize("made", [True, False])
-def test_a_wait_for_a_position_ends_when_its_retriever_is_closed(tmp_path, made):
-    project = Project(tmp_path / "project").fill(1)
-    if made:
-        run_plain(project)
-
-    async def wait():
-        known = positions.Positions(project.settings)
-        waiting = asyncio.create_task(known.wait(lambda now: False, 60))
-        await asyncio.sleep(0.01)
-        known.close()
-        await asyncio.wait_for(waiting, 30)
-
-    with pytest.raises(StoreError, match="closed"):
-        asyncio.run(wait())
-
-
-def test_a_wait_asks_a_store_that_is_down_no_more_often_than_one_that_nobody_waits_for(project, monkeypatch):
-    pauses, asked = [], []
-
-    def fail(*given):
-        asked.append(given)
-        raise StoreUnavailable("the store is down")
-
-    async def wait():
-        known = positions.Positions(project.settings)
-        with closing(known):
-            await known.wait(lambda now: len(asked) > 3, 60)
-
-    monkeypatch.setattr(positions, "live_aliases", fail)
-    monkeypatch.setattr(positions.time, "sleep", pauses.append)
-    asyncio.run(wait())
-    assert {*pauses} == {positions.REST_SECONDS}
 
 
 def test_a_position_of_a_clock_that_was_ahead_is_young_enough_for_nobody(project):

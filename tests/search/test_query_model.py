@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
-from rag_index.errors import EmbedderUnavailable
 from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.live_collections import LiveCollection
 from rag_index.search.query_model import QueryVectors
@@ -98,35 +97,3 @@ def test_each_query_has_its_own_vector_by_one_thread_and_once(opened, local, liv
         with pytest.raises(ValueError, match="read-only"):
             vector[0] = 1
     assert model.asked == TEXTS
-
-
-def test_a_query_whose_turn_has_not_come_when_its_caller_leaves_is_not_embedded(opened, local, live):
-    model = Gated(local)
-
-    async def main():
-        vectors = opened(model)
-        first, left = (asyncio.create_task(vectors.get(live, text, Deadline.after(60))) for text in ("first", "left"))
-        await asyncio.to_thread(eventually, lambda: model.asked)
-        left.cancel()
-        await asyncio.wait([left])
-        model.gate.set()
-        await first
-        await vectors.get(live, "last", Deadline.after(60))
-
-    asyncio.run(main())
-    assert model.asked == ["first", "last"]
-
-
-def test_a_query_that_comes_after_the_end_opens_no_model(opened, local, live):
-    model, made = Gated(local), []
-    model.gate.set()
-    vectors = opened(model)
-    asyncio.run(vectors.get(live, "first", Deadline.after(60)))
-    [used] = vectors._models.values()
-    vectors.close()
-    used._opener = made.append
-    with pytest.raises(EmbedderUnavailable, match="closed"):
-        asyncio.run(vectors.get(live, "late", Deadline.after(60)))
-    with pytest.raises(EmbedderUnavailable, match="closed"):
-        used.embed(live, "late")
-    assert not made

@@ -4,9 +4,7 @@ import datetime as dt
 
 import pytest
 
-from rag_index.core.settings import load_settings
 from rag_index.core.settings.sections import RecencySettings
-from rag_index.errors import SettingsError
 from rag_index.search.fusion import freshness
 from tests.search.desk import Desk, found
 
@@ -66,12 +64,6 @@ def test_a_number_is_a_time_in_the_unit_of_its_magnitude(unit):
             assert freshness(recency, {"at": value}) == pytest.approx(expected, abs=1e-3), value
 
 
-def test_a_text_that_is_no_time_lifts_nothing_and_a_date_of_digits_is_a_date():
-    recency = RecencySettings(field="at", half_life="180d")
-    assert [freshness(recency, {"at": value}) for value in ("soon", "", True, None, "12-")] == [0.0] * 5
-    assert freshness(recency, {"at": f"{NOW:%Y%m%d}"}) == pytest.approx(1, abs=0.01)
-
-
 @pytest.mark.parametrize(
     ("order", "ids"),
     [("-created_at", ["3", "2", "1", "5"]), ("created_at", ["1", "2", "3", "5"]), ("-number", ["2", "1", "5", "3"])],
@@ -79,21 +71,3 @@ def test_a_text_that_is_no_time_lifts_nothing_and_a_date_of_digits_is_a_date():
 def test_the_documents_that_fit_are_put_in_the_order_of_a_field(desk, order, ids):
     hits = search(desk, order=order).hits
     assert [hit.document_id for hit in hits] == ids, "the mailbox does not fit"
-
-
-def test_numbers_of_any_size_are_ordered_as_numbers(tmp_path):
-    rows = [(n, f"The printer of room {n} is offline", {"number": size}) for n, size in enumerate((2e8, 1.5e11, 7), 1)]
-    desk = Desk(tmp_path, names=("comments",)).fill({"comments": rows})
-    assert [hit.document_id for hit in search(desk, "printer offline", order="number").hits] == ["3", "1", "2"]
-
-
-def test_a_field_that_is_none_is_refused(desk, tmp_path):
-    with pytest.raises(SettingsError, match="there is no field 'colour' to order by"):
-        search(desk, order="-colour")
-    for wrong, said in (
-        ('field = "colour"', "recency names 'colour'"),
-        ('field = "number", half_life = "soon"', "half_life"),
-    ):
-        other = Desk(tmp_path, names=("comments",), more={"comments": f"recency = {{{wrong}}}"})
-        with pytest.raises(SettingsError, match=said):
-            load_settings(other.config)

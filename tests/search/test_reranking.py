@@ -19,7 +19,6 @@ from rag_index.search.rerankers import RerankServer
 from rag_index.search.service.mcp_tools import search_text
 from tests.project import run_here
 from tests.search.desk import DESK, Desk, found, sample
-from tests.waiting import GENEROUS
 
 QUERY = "printer offline after update"
 EVERYTHING = sum(map(len, DESK.values()))
@@ -118,22 +117,6 @@ def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(
     assert calls == [16, 16, 16, 8]  # one of the first search, and three of the second
 
 
-def test_one_that_fails_at_its_third_texts_leaves_all_hits_where_they_were(tmp_path) -> None:
-    calls = []
-
-    def fail(texts) -> None:
-        calls.append(texts)
-        if len(calls) == 3:
-            raise RuntimeError("out of memory")
-
-    desk = Desk(tmp_path / "desk", names=("comments",)).fill({"comments": [(n, f"printer {n}") for n in range(50)]})
-    with Retriever(desk.settings, open_reranker=lambda: Shortest(fail)) as retriever:
-        expected = found(retriever.search_sync("printer", limit=50, rerank=False))
-        result = retriever.search_sync("printer", limit=50)
-    assert (found(result), result.rerank_error, len(calls)) == (expected, "out of memory", 3)
-    assert all(hit.rerank_score is None for hit in result.hits)
-
-
 @pytest.mark.parametrize(
     ("score", "reason"),
     [
@@ -150,36 +133,6 @@ def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monke
     result = retriever.search_sync(QUERY, limit=EVERYTHING)
     assert found(result) == found(fused)
     assert (result.reranked, result.rerank_error) == (False, reason)
-
-
-def test_it_is_opened_by_warm_up_or_a_search_which_does_not_count_and_closed_with_the_retriever(
-    desk: Desk, monkeypatch
-) -> None:
-    reranker, opened, passed, clock = Shortest(), [], [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
-
-    def open_reranker() -> Shortest:
-        opened.append(True)
-        passed[0] += 200
-        return reranker
-
-    async def ask() -> None:
-        async with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
-            await retriever.search(QUERY, rerank=False)
-            assert not opened
-            assert (await retriever.search(QUERY, timeout=60)).reranked
-
-    async def warm_up() -> None:
-        async with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
-            await retriever.warm_up()
-            assert len(opened) == 2
-            await retriever.search(QUERY)
-
-    for work in (ask, warm_up):
-        asyncio.run(work())
-        assert reranker.closed.wait(GENEROUS)
-        reranker.closed.clear()
-    assert len(opened) == 2
 
 
 def test_asking_for_a_reranker_where_there_is_none_is_a_mistake(desk: Desk) -> None:
@@ -207,25 +160,6 @@ def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_
     assert search_text(result).count("The hits are not reranked: reranker 'mini' needs") == 1
     [(_, _, metadata), _], said = found_in(result)
     assert install in metadata["rerank_error"] == said["rerank_error"]
-
-
-def test_one_that_cannot_be_opened_costs_no_answer_and_is_tried_again_after_a_minute(desk, fused, monkeypatch) -> None:
-    tries, passed, clock = [], [0.0], time.monotonic
-    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
-
-    def open_reranker() -> Shortest:
-        tries.append(True)
-        if len(tries) == 1:
-            raise Panic("no such tokenizer")
-        return Shortest()
-
-    with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
-        for _ in range(2):
-            result = retriever.search_sync(QUERY, limit=EVERYTHING)
-            assert (found(result), result.rerank_error) == (found(fused), "no such tokenizer")
-        assert len(tries) == 1, "the second search does not wait for another try"
-        passed[0] += 61
-        assert retriever.search_sync(QUERY, limit=EVERYTHING).reranked
 
 
 # A server

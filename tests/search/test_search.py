@@ -10,7 +10,7 @@ from rag_index import Retriever
 from rag_index.components.stores.protocol import Condition
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.search import SearchFailed
-from tests.search.desk import DESK, Desk, documents, found, sample
+from tests.search.desk import Desk, documents, found, sample
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +93,6 @@ def test_nothing_is_indexed(blank):
         assert set(e.value.errors) == {"comments", "titles"}
 
 
-def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(blank):
-    blank.fill({"titles": DESK["titles"]})
-    with blank.retriever() as retriever:
-        result = retriever.search_sync("printer")
-        assert (documents(result), result.errors) == ({("titles", "t-1"), ("titles", "t-2")}, {})
-        result = retriever.search_sync("printer", indexes=["titles", "comments"])
-        assert documents(result) == {("titles", "t-1"), ("titles", "t-2")}
-        assert result.errors == {"comments": "index comments is empty: `rag-index index comments` fills it"}
-        assert sample(retriever, "search_errors_total", index="comments") == 1
-        assert sample(retriever, "search_seconds_count", stage="total") == 2
-        blank.fill({"comments": DESK["comments"]})
-        assert retriever.search_sync("mailbox", indexes=["titles", "comments"]).errors == {}
-
-
 def test_a_closed_retriever_stays_closed_and_warming_up_is_not_counted(full, tmp_path):
     retriever = full.retriever()
     asyncio.run(retriever.warm_up())
@@ -132,18 +118,6 @@ def test_searches_in_a_running_event_loop_and_in_several_at_once(retriever):
         assert {tuple(one) for pair in answers for one in pair} == set(map(tuple, searches))
     started = [one for one in threading.enumerate() if one.name == "rag-index-search" and one not in before]
     assert len(started) <= 1
-
-
-def test_a_cancelled_search_leaves_nothing_behind(retriever):
-    async def main():
-        task = asyncio.ensure_future(retriever.search("a text that nobody asked for before"))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return found(await retriever.search("printer"))
-
-    assert asyncio.run(main()) == found(retriever.search_sync("printer"))
 
 
 # required_filter

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from rag_index.core.documents.groups import access_part
-from rag_index.errors import StoreError
-from rag_index.search import ALL_GROUPS, fan_out
+from rag_index.search import ALL_GROUPS
 from rag_index.search.fusion import ranked
 from tests.search.desk import Desk, found
 
@@ -89,18 +86,6 @@ def test_nobody_learns_of_words_that_only_hidden_documents_have(blank: Desk) -> 
             assert retriever.search_sync(**asked, groups=["staff"]).corrected == for_staff, query
             assert retriever.search_sync(**asked, groups=ALL_GROUPS).corrected == for_staff, query
             assert found(retriever.search_sync(**asked)) == []
-
-
-def test_a_correction_that_fails_costs_no_answer(embedded: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded.fill({"comments": ROWS}, number=2)
-    with embedded.retriever() as retriever:
-
-        def fail(*given: object) -> None:
-            raise StoreError("the store is gone")
-
-        monkeypatch.setattr(fan_out, "count_spellings", fail)
-        result = retriever.search_sync("kubernetis", indexes=["comments"])
-        assert (result.corrected, len(result.hits)) == ({}, 10)
 
 
 def test_a_correction_weighs_counts_edits_and_the_other_words_and_quotes_insist(tmp_path: Path) -> None:

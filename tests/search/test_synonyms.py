@@ -1,6 +1,5 @@
 """The house's own words: what means the same is found too, after what was typed, and the answer says so."""
 
-import os
 import sqlite3
 
 import pytest
@@ -90,14 +89,6 @@ def test_nothing_is_added_against_an_arrow_for_a_part_of_a_phrase_or_where_both_
     assert not search(query).synonyms
 
 
-@pytest.mark.parametrize(("query", "options"), [('"MBP"', {}), ("MBP", {"exact": True})])
-def test_whoever_insists_gets_what_was_typed(search, query, options):
-    result = search(query, **options)
-    assert not result.correction
-    assert ids(result)[0] == "2"
-    assert not any(hit.bm25 for hit in result.hits[1:])
-
-
 def test_a_word_of_the_list_is_no_typing_error(tmp_path):
     (tmp_path / "words.txt").write_text("prinxer, MacBook Pro\n")
     desk = Desk(tmp_path, extra='[retrieve]\nsynonyms = "words.txt"\ntimeout = 60', names=("comments",))
@@ -141,16 +132,6 @@ def test_a_select_gives_them(desk):
             assert not retriever.search_sync("virtual private network").synonyms
 
 
-def test_an_index_that_is_searched_by_meaning_alone_finds_them_too(tmp_path):
-    (tmp_path / "words.txt").write_text("zzgl, coffee\n")
-    extra = '[retrieve]\nsynonyms = "words.txt"\ntimeout = 60'
-    desk = Desk(tmp_path, extra=extra, names=("comments",), more={"comments": 'search = "dense"'})
-    desk.fill({"comments": ROWS})
-    with desk.retriever() as retriever:
-        assert ids(retriever.search_sync("zzgl"))[0] == "11"
-        assert ids(retriever.search_sync("zzgl", exact=True))[0] != "11"
-
-
 def test_what_stands_before_an_arrow_means_the_same_as_nothing_beside_it():
     assert parse(["MBP, MBA => MacBook", "VPN, tunnel"]) == [
         ("MBP", "MacBook"), ("MBA", "MacBook"), ("VPN", "tunnel"), ("tunnel", "VPN"),
@@ -161,14 +142,3 @@ def test_what_stands_before_an_arrow_means_the_same_as_nothing_beside_it():
 def test_a_line_without_two_phrases_is_named(line):
     with pytest.raises(SettingsError, match="line 2 is"):
         parse(["a, b", line])
-
-
-def test_a_list_costs_a_query_without_its_words_nothing(desk):
-    """Whoever has ten thousand abbreviations searches as fast as before: the words of the query alone are looked up."""
-    file = desk.folder / "many.txt"
-    file.write_text("".join(f"abbr{n}, words number {n}\n" for n in range(10_000)))
-    os.utime(file)
-    desk.write(extra=f'[retrieve]\nsynonyms = "{file}"\ntimeout = 60')
-    with desk.retriever() as retriever:
-        assert retriever.search_sync("abbr77").synonyms == {"abbr77": ("words number 77",)}
-        assert not retriever.search_sync("The kitchen has no coffee").synonyms

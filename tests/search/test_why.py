@@ -12,7 +12,6 @@ from rag_index.components.sources.hidden import and_parts
 from rag_index.components.stores import open_store
 from rag_index.core.documents.keys import point_id
 from rag_index.core.settings import load_settings
-from rag_index.errors import SettingsError
 from rag_index.search import Retriever
 from tests.forked_program import run_program
 from tests.live.mariadb import mariadb
@@ -201,12 +200,6 @@ def test_nobody_learns_of_a_document_that_he_may_not_see(planted):
     assert [one[0] for one in said] == ["unknown"]
     own = planted.retriever.why_sync("zebra", "tickets/111", groups=["staff"], limit=1)
     assert (own.reason, own.missing) == ("rank", ("zebra",)), "what he may see, without the columns of its row"
-
-
-def test_an_index_or_document_that_is_none_is_refused(planted):
-    for wrong, said in (("tickets", "such as comments/4711"), ("ticket/1", "did you mean 'tickets'")):
-        with pytest.raises(SettingsError, match=said):
-            planted.retriever.why_sync("printer", wrong, all_groups=True)
 
 
 def test_the_command_says_it(planted):

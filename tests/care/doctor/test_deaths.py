@@ -64,11 +64,9 @@ def put_back(part: str):
 
 
 DAMAGES = {
-    "points damaged": damage_points,
-    "store put back": put_back(STORE),
-    "ledger put back": put_back(LEDGER),
+    "points damaged": damage_points, "store put back": put_back(STORE), "ledger put back": put_back(LEDGER),
     "alias and ledger lost": lose_alias_and_ledger,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -322,20 +322,6 @@ def test_doctor_command(project, points):
     assert "did you mean 'notes'?" in printed(project, "doctor", "nots", code=2)["error"]
 
 
-def advice(project) -> list[str]:
-    """Return the advice of a project in which nothing is wrong."""
-    diagnosis = examine(project.settings)
-    assert (diagnosis.findings, diagnosis.exit_code) == ([], 0)
-    return [one.message for one in diagnosis.advice]
-
-
-def test_an_index_without_a_run_and_one_that_a_run_has_made(project, tmp_path):
-    assert advice(project) == []
-    project.fill(2, first=2000)
-    assert advice(project) == [], "`plan` says what the next run does"
-    assert "nothing is indexed yet" in advice(Project(tmp_path / "empty").fill(3))[0]
-
-
 def test_a_locked_index_names_the_holder(project):
     with (
         closing(Ledger(project.settings.ledger_url)) as ledger,
@@ -343,9 +329,3 @@ def test_a_locked_index_names_the_holder(project):
         pytest.raises(IndexLocked, match="process"),
     ):
         examine(project.settings)
-
-
-def test_the_doctor_needs_no_embedder(project):
-    text = project.config.read_text()
-    project.write_settings(text + '[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = ["http://127.0.0.1:9"]\n')
-    assert advice(project) == []

@@ -69,11 +69,6 @@ def test_each_chunk_repeats_about_the_overlap_of_the_one_before(lengths, chars, 
         covered = start + len(chunk)
 
 
-def test_a_short_text_is_one_chunk_without_its_edges():
-    assert TextChunker(100, 10).split("  a note\n") == ["a note"]
-    assert TextChunker(5, 0).split("12345") == ["12345"]
-
-
 def test_a_chunk_ends_at_a_paragraph_else_a_sentence_with_its_quotes_else_a_word():
     paragraphs = "One two three. Four five six.\n\nSeven eight. Nine ten eleven twelve."
     assert TextChunker(45, 0).split(paragraphs)[0] == "One two three. Four five six."

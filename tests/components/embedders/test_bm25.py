@@ -1,10 +1,6 @@
 """Sparse vectors: which words make which dimensions."""
 
-from dataclasses import asdict
-
-import numpy as np
 import pytest
-import qdrant_edge as e
 
 from rag_index.components.embedders.bm25 import (
     Bm25Encoder,
@@ -16,7 +12,6 @@ from rag_index.components.embedders.bm25 import (
     split_identifiers,
 )
 from rag_index.core.settings import IndexSettings
-from rag_index.core.settings.index import LANGUAGES
 
 ENGLISH, CODE = Bm25Encoder(Bm25Model("english")), Bm25Encoder(Bm25Model("english", identifiers=True))
 
@@ -87,11 +82,6 @@ def test_chinese_and_japanese_are_found_in_an_index_of_any_language(language: st
     assert not words("の", encoder)
 
 
-def test_words_of_an_unspaced_phrase_are_its_pairs_and_code_has_them_too() -> None:
-    assert list(ENGLISH.words("打印机 offline")) == ["打印", "印机", "offline"]
-    assert words("離線", CODE) & set(CODE.documents(["def check():  # プリンターが離線です"]).row(0).indices)
-
-
 @pytest.mark.parametrize(
     ("document_id", "found"),
     [("rest_framework", "rest framework restframework"), ("flask", "flask"), ("42", ""), ("T-1", ""),
@@ -99,28 +89,6 @@ def test_words_of_an_unspaced_phrase_are_its_pairs_and_code_has_them_too() -> No
 )  # fmt: skip
 def test_a_key_with_words_is_found_by_them(document_id: str, found: str) -> None:
     assert key_words(document_id) == found
-
-
-def test_the_languages_are_those_of_the_engine():
-    for language in (*LANGUAGES, "none"):
-        assert Bm25Encoder(Bm25Model(language)).documents(["Tokio 42"]).row(0)
-    names = {name.lower() for name in (*dir(e.Language), *dir(e.SnowballLanguage), "korean") if name[0] != "_"}
-    for name in names - set(LANGUAGES):
-        with pytest.raises(ValueError, match="unsupported language"):
-            e.Bm25(e.Bm25Config(language=name))
-
-
-def test_rows_are_the_vectors_of_the_texts():
-    texts = ["one printer", "", "of the", "two scanners and two printers"]
-    sparse = ENGLISH.documents(texts)
-    assert len(sparse) == 4
-    assert [bool(sparse.row(i)) for i in range(4)] == [True, False, False, True]
-    for i, text in enumerate(texts):
-        assert set(sparse.row(i).indices) == words(text)
-        assert list(sparse.row(i).indices) == sorted(sparse.row(i).indices)
-    part = sparse.rows(1, 4)
-    assert [part.row(i) for i in range(3)] == [sparse.row(i) for i in (1, 2, 3)]
-    assert (part.values.dtype, part.indices.dtype) == (np.float32, np.uint32)
 
 
 @pytest.mark.parametrize("query", ["JsonTreeReader", "json_tree_reader", "jsontreereader", "tree", "JSON reader"])
@@ -158,13 +126,6 @@ def test_matched_words_are_those_of_the_query_in_its_order():
     assert list(query) == ["printers", "cable", "offline"]
     assert ENGLISH.matched(query, ["A cable for one printer."])[0] == ("printers", "cable")
     assert ENGLISH.matched(query, ["bananas"])[0] == ()
-
-
-def test_a_model_is_read_from_metadata_only_if_it_makes_the_same_vectors():
-    model = Bm25Model("german", identifiers=True)
-    assert Bm25Model.from_metadata(asdict(model)) == model
-    for other in (None, {}, {"language": "german", "more": 1}, {**asdict(model), "version": 99}):
-        assert Bm25Model.from_metadata(other) is None
 
 
 def test_the_model_follows_the_settings_of_the_index():

@@ -53,15 +53,6 @@ def test_vectors_are_asked_for_in_base64_where_the_server_gives_the_same_ones(se
     assert {"encoding_format" in request.body for request in server.embeds()} == {asked}
 
 
-def test_another_server_behind_the_address_that_refuses_base64_costs_one_request(server, make):
-    embedder = make(server, requests_in_flight=1)
-    embedder.identity()
-    server.base64 = "refused"
-    server.requests.clear()
-    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-    assert ["encoding_format" in request.body for request in server.embeds()].count(True) == 1
-
-
 def test_the_servers_own_limit_of_texts_is_learnt(server, make):
     """A refusal is needed for each halving, and no more of them afterwards."""
     server.max_texts = 4
@@ -70,14 +61,6 @@ def test_the_servers_own_limit_of_texts_is_learnt(server, make):
     server.requests.clear()
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert max(len(request.texts) for request in server.embeds()) == 4
-
-
-@pytest.mark.parametrize("kind", ["html", "null", "nan", "unnumbered"])
-def test_a_passing_fault_costs_no_text(server, make, kind):
-    embedder = make(server, patience=30.0)
-    embedder.embed_documents(["warm up"])
-    server.fault(kind, times=2, marker="text 3")
-    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
 
 
 def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
@@ -125,8 +108,3 @@ def test_each_kind_cuts_vectors_to_unit_length(server, kind):
         assert np.allclose(short, long[:dimensions] / np.linalg.norm(long[:dimensions]), atol=1e-6)
     assert embedder.identity().fingerprint != whole.identity().fingerprint
     embedder.close(), whole.close()
-
-
-def test_more_dimensions_than_the_model_has_are_refused(server, make):
-    with pytest.raises(EmbedderError, match=r"vectors of 8 dimensions: set .embedder. dimensions to 8 or less"):
-        make(server, dimensions=9).embed_documents(TEXTS)

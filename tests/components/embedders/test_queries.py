@@ -99,15 +99,6 @@ def make():
         callers.close()
 
 
-def test_a_lone_query_waits_for_nothing_and_queries_at_once_go_to_all_hosts(make):
-    callers = make(4)
-    callers.answer("alone")
-    assert callers.seconds("alone") < 0.102
-    callers.answer(*TWENTY)
-    assert max(map(callers.seconds, TWENTY)) < 0.52
-    assert all(4 <= len(callers.sent(number)) <= 6 for number in range(4))
-
-
 @pytest.mark.parametrize("error", [TextRefused("invalid input"), TextTooLong("the input length exceeds")])
 def test_a_bad_query_fails_alone(make, error):
     callers = make(2)

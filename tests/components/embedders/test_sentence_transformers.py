@@ -1,6 +1,5 @@
 """The sentence-transformers embedder, with a fake of the library, whose real one needs 5 GB."""
 
-import math
 import sys
 import types
 from pathlib import Path
@@ -11,10 +10,9 @@ import pytest
 
 from rag_index.components.embedders import identify, open_embedder, prefix_warning
 from rag_index.components.embedders import sentence_transformers as ours
-from rag_index.core.settings import EmbedderSettings, load_settings
-from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
+from rag_index.core.settings import EmbedderSettings
+from rag_index.errors import EmbedderError, ModelMissing, TextTooLong
 from tests.fakes.ollama import vector_of
-from tests.project import Project
 
 
 class FakeSentenceTransformer:
@@ -80,35 +78,11 @@ def settings(model, **given) -> EmbedderSettings:
     return EmbedderSettings(kind="sentence-transformers", model=str(model), **given)
 
 
-def test_the_model_is_loaded_once_and_only_on_first_use(model):
-    embedder = open_embedder(settings(model))
-    assert FakeSentenceTransformer.loaded == 0
-    first = embedder.embed_documents(["one", "two"])
-    assert embedder.embed_documents(["one", "two"])[1] == pytest.approx(first[1])
-    assert FakeSentenceTransformer.loaded == 1
-    assert embedder.embed_query("one") == pytest.approx(vector_of("one?")), "the library embeds queries its own way"
-
-
-def test_batches_are_bounded_and_entries_are_in_order(model):
-    embedder = open_embedder(settings(model, batch_texts=4))
-    texts = [f"text {number} " + "x" * number for number in range(30)]
-    entries = embedder.embed_documents(texts)
-    assert max(map(len, FakeSentenceTransformer.batches)) == 4
-    assert embedder.stats.requests == len(FakeSentenceTransformer.batches)
-    for text, entry in zip(texts, entries, strict=True):
-        assert entry == pytest.approx(vector_of(text))
-
-
 def test_a_text_that_the_model_would_truncate_is_too_long(model):
     entries = open_embedder(settings(model)).embed_documents(["short", "word " * 21, "word " * 20])
     assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong, np.ndarray]
     assert "21 tokens" in str(entries[1])
     assert "takes 20" in str(entries[1])
-
-
-def test_bad_texts_and_bad_vectors_become_error_entries(model):
-    entries = open_embedder(settings(model)).embed_documents(["fine", "half \ud800", "nan"])
-    assert [type(entry) for entry in entries] == [np.ndarray, TextRefused, BadVectors]
 
 
 def test_the_identity_depends_on_the_weights_and_not_on_their_folder(model, tmp_path):
@@ -130,15 +104,6 @@ def test_every_error_names_the_remedy(model, monkeypatch):
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
     with pytest.raises(EmbedderError, match=r"pip install .*\[sentence-transformers\]"):
         open_embedder(settings(model)).embed_query("x")
-
-
-def test_a_relative_model_folder_is_next_to_the_settings_file(model, tmp_path):
-    project = Project(tmp_path, extra='[embedder]\nkind = "sentence-transformers"\nmodel = "mini"')
-    assert load_settings(project.config).embedder.model == str(model)
-    project.write_settings(project.config.read_text().replace('"mini"', '"all-MiniLM-L6-v2"'))
-    assert load_settings(project.config).embedder.model == "all-MiniLM-L6-v2"
-    with pytest.raises(ValueError, match="needs a model"):
-        EmbedderSettings(kind="sentence-transformers")
 
 
 @pytest.mark.parametrize(
@@ -163,23 +128,10 @@ def test_prompts_are_those_of_the_settings_the_model_or_its_name(model, monkeypa
     assert (identity.document_prefix, identity.query_prefix) == prefixes
 
 
-def test_another_prompt_of_the_library_is_another_model(model, monkeypatch):
-    before = open_embedder(settings(model)).identity()
-    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "ask: ", "document": ""})
-    assert open_embedder(settings(model)).identity().fingerprint != before.fingerprint
-
-
 def test_a_prompt_counts_for_the_length_of_a_text(model, monkeypatch):
     monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "", "document": "tell me: "})
     entries = open_embedder(settings(model)).embed_documents(["word " * 18, "word " * 19])
     assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong]
-
-
-def test_a_static_model_has_no_limit_and_another_tokenizer(model, monkeypatch):
-    monkeypatch.setattr(FakeSentenceTransformer, "max_seq_length", math.inf)
-    monkeypatch.setattr(FakeSentenceTransformer, "tokenizer", object())
-    entries = open_embedder(settings(model)).embed_documents(["word " * 100, "half \ud800"])
-    assert [type(entry) for entry in entries] == [np.ndarray, TextRefused]
 
 
 def test_a_model_of_which_nobody_knows_the_prompts_is_named(model, monkeypatch):

@@ -75,18 +75,6 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
     other.close()
 
 
-def test_no_transaction_is_left_open(ledger, cid, postgres, url):
-    """No connection idles in a transaction during the embedding, so that others may alter tables."""
-    ledger.begin_scan("p_notes")
-    ledger.known(cid, KEYS)
-    ledger.see(KEYS, page=1)
-    with postgres.connect(url.database) as connection:
-        states = connection.execute(
-            "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        ).fetchall()
-    assert {state for (state,) in states} == {"idle"}
-
-
 def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, postgres):
     """The keys that the scan has seen are lost, so the run must not treat every document as gone."""
     ledger.record(cid, [(KEYS[0], A, B, 1)])

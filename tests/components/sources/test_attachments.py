@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import shutil
 import zipfile
 from email.message import EmailMessage
@@ -255,30 +254,3 @@ def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_ar
     monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
     assert project.run().indexes[0].state == "failed"
     assert "Nothing of it is true" in project.texts("tickets")["1"]
-
-
-def test_many_pictures_make_one_warning_and_one_line(tmp_path):
-    """Their ids, numbers and names tell them apart, and nobody reads a line for each."""
-    project = Project(tmp_path / "desk")
-    project.execute("CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT)")
-    project.execute("CREATE TABLE file (id TEXT PRIMARY KEY, ticket INT, data BLOB)")
-    for i in range(1, 41):
-        project.execute("INSERT INTO ticket VALUES (?, ?)", i, f"Printer {i} is offline")
-        project.execute("INSERT INTO file VALUES (?, ?, ?)", f"{i}/a", i, b"\x89PNG\r\n\x1a\n\0")
-        project.execute("INSERT INTO file VALUES (?, ?, ?)", f"{i}/b", i, b"GIF89a\0" if i > 1 else b"\0\1\2")
-    project.write_settings(
-        '[source]\nurl = "sqlite:///source.db"\n[[indexes]]\nname = "notes"\ntable = "ticket"\nkey = "id"\n'
-        'text = ["subject"]\n[[indexes.parts]]\ntable = "file"\non = "ticket"\nkey = "id"\ntext = ["data"]\n'
-        'format = { data = "file" }\n[parallel]\nshard_documents = 5\n'
-    )
-    said = project.cli("--verbose", "index-all", "--serial").stderr
-    warnings = [line.partition(" - ")[2] for line in said.splitlines() if "WARNING" in line]
-    assert warnings == [
-        "notes: 40 documents incomplete: the first: file 1/a is a PNG picture",
-        "notes: 39 documents incomplete: the first: file 2/b is a GIF picture",
-        "notes: 1 document incomplete: file 1/b is no known kind of file",
-    ]
-    _, other, alike, _ = project.cli("status", "--failed").stdout.splitlines()
-    assert re.match(r"notes  1 +incomplete  .*file 1/b is no known kind of file", other)
-    assert re.match(r"notes  \d+ and 38 like it  .*file \d+/b is a GIF picture", alike)
-    assert len(project.json("status", "--failed")["failed"]) == 40

@@ -160,36 +160,6 @@ def test_values_that_look_alike_differ(database, kind, values):
         assert rescan(database, state, **INDEX) == (set(map(str, keys)) if turn else state.read), turn
 
 
-UNSENDABLE = {
-    "aclitem": "'{0}=r/pg_monitor'", "aclitem[]": "ARRAY['{0}=r/pg_monitor'::aclitem]", "rights": "'{0}=r/pg_monitor'",
-    "rights[]": "ARRAY['{0}=r/pg_monitor'::rights]", "grant_of": "ROW(1, '{0}=r/pg_monitor')::grant_of",
-    "grant_of[]": "ARRAY[ROW(1, '{0}=r/pg_monitor')::grant_of]",
-}  # fmt: skip
-"""Types that PostgreSQL cannot send in binary form, or that hold one which it cannot."""
-
-
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_types_without_a_binary_form_have_digests(database):
-    """Of rows and of parts, each change is found and nothing else is read."""
-    types = ["CREATE DOMAIN rights AS aclitem", "CREATE TYPE grant_of AS (number int, to_whom aclitem)"]
-    names = [f"v{number}" for number in range(len(UNSENDABLE))]
-    columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, UNSENDABLE, strict=True))
-    database.run(*types, f"CREATE TABLE note (id int PRIMARY KEY, body text, {columns})")
-    database.run(f"CREATE TABLE part (id int, note_id int, body text, {columns})")
-    values = ", ".join(value.format("pg_monitor") for value in UNSENDABLE.values())
-    database.run(f"INSERT INTO note SELECT 500 * n, 'text', {values} FROM generate_series(1, 9) n")
-    database.run(f"INSERT INTO part SELECT n, 500 * n, 'part', {values} FROM generate_series(1, 9) n")
-    index = {"payload": names, "parts": [{**PART, "key": "id", "payload": names}]}
-    state = State()
-    assert len(rescan(database, state, **index)) == 9
-    for name, value in zip(names, UNSENDABLE.values(), strict=True):
-        for table, column in (("note", "id"), ("part", "note_id")):
-            database.run(f"UPDATE {table} SET {name} = {value.format('')} WHERE {column} = 2500")
-            assert rescan(database, state, **index) == {"2500"}, (table, name)
-            assert not rescan(database, state, **index)
-    assert is_current(state, database, **index)
-
-
 def test_values_that_change_places_are_found(database):
     create(database).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(20)])
     database.run("UPDATE note SET one = 'left', two = 'right', body = 'a text' WHERE id = 6")
@@ -231,37 +201,6 @@ def test_only_the_ranges_of_keys_with_changes_are_read(many, monkeypatch):
     monkeypatch.setattr("rag_index.components.sources.digest.MAX_LISTED", 3)
     many.run("UPDATE note SET body = 'c' WHERE id % 900 = 0")
     assert len(rescan(many, state)) == 5100, "more buckets than a query can list"
-    assert not rescan(many, state)
-
-
-@pytest.mark.parametrize(
-    ("index", "row"),
-    [({}, "note SET body = {} WHERE id"), ({"parts": [PART]}, "part SET body = {} WHERE note_id")],
-    ids=["row", "part"],
-)
-def test_bytes_that_are_no_text_are_seen_as_they_are_read(many, index, row):
-    state = State()
-    many.run("CREATE TABLE part (note_id INTEGER, body TEXT)", "INSERT INTO part VALUES (5, 'five'), (7, 'seven')")
-    for text, most in (("ff41", 5000), ("ff42", 200)):
-        value = f"CAST(x'{text}' AS TEXT)"
-        many.run(f"UPDATE {row.format(value)} = 7")
-        assert 0 < len(rescan(many, state, **index)) <= most
-        assert not rescan(many, state, **index)
-
-
-def test_a_source_that_grows_gets_other_buckets_when_everything_is_read(many, monkeypatch):
-    state = State()
-    many.run("DELETE FROM note WHERE id > 60")
-    rescan(many, state)
-    many.run("INSERT INTO note VALUES (?, 'new', 1, NULL)", rows=[(n,) for n in range(61, 5001)])
-    assert len(rescan(many, state)) == 5000
-    assert len(state.known) < 600, "more than half of it is new"
-    many.run("INSERT INTO note VALUES (?, 'far', 1, NULL)", rows=[(n * 10**6,) for n in range(1, 2001)])
-    assert 2000 <= len(rescan(many, state)) < 3000
-    assert len(state.known) > 2000, "a bucket for each of them"
-    monkeypatch.setattr("rag_index.components.sources.digest.MAX_KEPT_BUCKETS", 1000)
-    assert len(rescan(many, state)) == 7000
-    assert len(state.known) < 600, "keys that are far apart are hashed"
     assert not rescan(many, state)
 
 

@@ -6,7 +6,6 @@ import sqlalchemy as sa
 from rag_index.errors import SourceUnavailable
 from tests.components.sources.databases import read
 from tests.components.sources.digests import State, rescan, scan
-from tests.live.sessions import Session
 from tests.project import Project
 
 POSTGRESQL = {
@@ -93,18 +92,6 @@ def test_settings_of_mariadb_change_nothing_of_what_is_read(mariadb_desk, settin
         default = "''" if name == "init_connect" else "DEFAULT"
         desk.run(f"SET GLOBAL {name} = {default}")
         desk.run("DROP USER plain_reader")
-
-
-def test_no_document_is_read_before_it_is_committed(mariadb_desk):
-    desk = mariadb_desk.notes(2).run("SET GLOBAL tx_isolation = 'READ-UNCOMMITTED'")
-    writer = Session(desk.url)
-    try:
-        writer.run("BEGIN")
-        writer.run("INSERT INTO note VALUES (3, 'not yet', '')")
-        assert list(read(desk.source())) == ["1", "2"]
-    finally:
-        writer.close()
-        desk.run("SET GLOBAL tx_isolation = DEFAULT")
 
 
 REMARKS = '[[indexes.parts]]\ntable = "remark"\non = "note"\nkey = "id"\ntext = "body"\n'

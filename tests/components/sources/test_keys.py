@@ -112,14 +112,6 @@ def test_the_keys_that_are_read_are_the_keys_that_are_there(table, kind, column,
     source.close()
 
 
-def keys_of(source, rows, between=lambda: None):
-    found = []
-    for page in pages(source, rows):
-        found += [*page.documents.keys, *page.unread]
-        between()
-    return found
-
-
 @pytest.mark.parametrize(
     ("kind", "column", "part", "value", "equal"),
     [
@@ -144,6 +136,14 @@ def test_a_part_finds_its_document_whatever_the_type_that_joins_them(databases, 
     source = database.source(key=on, text="body", parts=parts)
     assert [*read(source).values()] == (["note\n\nremark"] if equal != "ä" else ["note"])
     database.run("DROP TABLE remark")
+
+
+def keys_of(source, rows, between=lambda: None):
+    found = []
+    for page in pages(source, rows):
+        found += [*page.documents.keys, *page.unread]
+        between()
+    return found
 
 
 def test_a_key_that_the_database_cannot_find_again_is_refused(databases):

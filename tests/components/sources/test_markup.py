@@ -38,29 +38,6 @@ def test_a_formula_is_read_in_a_line(formula, text):
         assert read_text(f"so {start}{formula}{end} it is", "auto") == f"so {text} it is"
 
 
-def test_many_formulas_without_an_end_take_linear_time():
-    assert read_text("<math>a " * 50_000 + "<sup>b" * 50_000, "html").startswith("a a")
-
-
-@pytest.mark.parametrize(
-    ("marked", "text"),
-    [
-        ("10<sup>6</sup>, m<sup>2</sup>, 10<SUP>-3</SUP>, 10<sup><b>6</b></sup>5, 2<sup>n+1</sup>",
-         "10^6, m^2, 10^-3, 10^6 5, 2^(n+1)"),
-        ("1<sup>st</sup> 2<sup>e</sup> Mill<sup>TM</sup> word<sup>[1]</sup> Ca<sup>2+</sup>",
-         "1st 2e MillTM word[1] Ca^2+"),
-        ("H<sub>2</sub>O, log<sub>2</sub>8, 101<sub>2</sub>", "H2O, log2 8, 101_2"),
-    ],
-)  # fmt: skip
-def test_what_is_raised_or_lowered_changes_no_number(marked, text):
-    assert read_text(f"<p>{marked}</p>", "html") == text
-    assert read_text(f"a {marked}", "markdown") == f"a {text}"
-
-
-def test_bbcode_raises_and_lowers_too():
-    assert read_text("[b]10[/b][sup]6[/sup] H[sub]2[/sub]O", "bbcode") == "10^6 H2O"
-
-
 @pytest.mark.parametrize(
     "hidden",
     [

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from rag_index.components.sources import READ_FACTOR, Sample, open_source, read_sample
+from rag_index.components.sources import Sample, open_source, read_sample
 from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.errors import SourceError
 from tests.components.sources.databases import pages
@@ -26,11 +26,6 @@ def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(tmp_p
     assert max(numbers) > 300
     assert sample.seconds > 0
     assert [len(page.documents) for page in pages(sample, 15)] == [15, 15, 10]
-
-
-def test_a_large_source_is_not_read_to_its_end(tmp_path):
-    project = Project(tmp_path / "p").fill(400)
-    assert max(int(key.strip("[]")) for key in read(project, 5).documents.keys) <= 5 * READ_FACTOR
 
 
 def test_the_sample_of_a_small_source_is_all_of_it_except_empty_texts(tmp_path):

@@ -141,22 +141,6 @@ def test_hashes_and_digests_cover_parts_and_joins(desk):
         before = after
 
 
-def test_ids_of_several_tables_may_be_texts(desk):
-    desk.run(
-        "CREATE TABLE label (item VARCHAR(20), kind VARCHAR(20), body VARCHAR(20))",
-        "INSERT INTO label VALUES ('1', 'Ticket', 'first'), ('x-2', 'Page', 'other'), ('2', 'Ticket', 'second')",
-    )
-    part = {"table": "label", "on": "item", "where": "kind = 'Ticket'", "text": "body"}
-    index = {**TICKETS, "parts": [part]}
-    found = read(desk.source(**index))
-    assert [found[one][2] for one in ("1", "2")] == [[("label", "", "first")], [("label", "", "second")]]
-    state = State()
-    rescan(desk, state, rows=2, **index)
-    assert rescan(desk, state, rows=2, **index) == set()
-    desk.run("UPDATE label SET body = 'new' WHERE item = '2'")
-    assert "2" in rescan(desk, state, rows=2, **index)
-
-
 def test_one_query_for_each_table_of_parts_and_page(desk):
     source = desk.source(**TICKETS)
     source.check()

@@ -1,44 +1,14 @@
 """The file that the rows of a query are copied into."""
 
-import datetime as dt
-import decimal
-import ipaddress
-import math
-import uuid
 from contextlib import closing
 
 import pytest
-from psycopg.types.multirange import Multirange
-from psycopg.types.range import Range
 
 from rag_index.components.sources.row_file import RowFile
 from rag_index.errors import SourceError
 from tests.components.sources.databases import open_database, read
 from tests.project import Project
 from tests.reliability.test_disk_and_clock import Disk
-
-ZONE = dt.timezone(dt.timedelta(hours=5, minutes=45))
-VALUES = (
-    None, True, 7, -(2**70), 0.1, -0.0, math.inf, "Über\u2028\n\ud800\0", b"\x00\xff", {"a": [1.5, None], "é": {}}, [],
-    decimal.Decimal("1.50"), decimal.Decimal("-0E+3"), decimal.Decimal("NaN"), uuid.UUID(int=7), [decimal.Decimal(1)],
-    dt.datetime(2024, 5, 1, 12, 30, 0, 7),  # noqa: DTZ001
-    dt.datetime(1, 1, 1, tzinfo=ZONE), dt.date(2024, 5, 1), dt.time(12, tzinfo=ZONE),
-    dt.timedelta(-1, 7, 9), (1, "two"), {3, 4}, [[dt.date(2024, 5, 1)], None], ipaddress.ip_interface("10.0.0.1/8"),
-    Range(dt.date(2024, 5, 1), None, "[)"), Range(empty=True), Multirange([Range(1, 2)]), {"Decimal": ["Decimal", "x"]},
-)  # fmt: skip
-
-
-def test_a_value_of_each_type_is_read_as_it_was(tmp_path):
-    with closing(RowFile(tmp_path)) as file:
-        assert file.write([VALUES, [math.nan], ["last"]], 3) == 3
-        [found, [nan], last], ends = file.page(0, 10, 10**9)
-        assert (last, math.isnan(nan)) == (["last"], True)
-        assert [(type(one), str(one)) for one in found] == [(type(one), str(one)) for one in VALUES]
-        for one, value in zip(found, VALUES, strict=True):
-            assert one == value or value != value
-        assert file.page(ends[0], 1, 10**9)[0][0][0] != "last"
-        assert file.page(ends[1], 1, 10**9) == ([["last"]], [file.size])
-        assert [len(file.page(0, *most)[0]) for most in ((2, 10**9), (10, 1))] == [2, 1]
 
 
 def test_a_query_gives_what_its_table_gives(request, tmp_path):
@@ -73,12 +43,6 @@ def test_no_table_is_held_and_the_file_has_no_name(request, tmp_path):
         assert not list(folder.iterdir())
         assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, "a page is read again"
         assert source.page(source.page(first.cursor, 4).cursor, 4).documents.keys == ["9"]
-
-
-def test_a_sample_copies_no_more_rows_than_it_looks_at(request, tmp_path):
-    with open_database("postgresql", request, tmp_path) as desk:
-        source = desk.notes(9).source(query="SELECT * FROM note", first=4)
-        assert len(source.page(None, 100).documents) == 4
 
 
 @pytest.mark.mount

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from rag_index.components.sources.engine import open_read_only
 from rag_index.components.sources.sql import SqlSource
@@ -42,24 +42,6 @@ def test_an_empty_table_is_one_empty_page(database):
         page = source.page(None, 10)
         assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (0, None, [], 0)
         assert len(source.documents(["1"]).documents) == 0
-
-
-@pytest.mark.parametrize("kind", ["table", "query"])
-def test_rows_are_inserted_deleted_and_changed_between_pages(sqlite, kind):
-    """Rows that stay are read once; a row that is inserted before the cursor is for the next run."""
-    sqlite.notes(10)
-
-    def change(page):
-        if page.documents.keys[:1] == ["1"]:
-            sqlite.run(
-                "DELETE FROM note WHERE id IN (1, 3, 4, 9)",
-                "UPDATE note SET body = 'changed' WHERE id = 6",
-                "INSERT INTO note VALUES (0, 'before', ''), (11, 'after', '')",
-            )
-
-    documents = read(sqlite.source(**({"query": QUERY} if kind == "query" else {})), 3, change)
-    assert list(documents) == ["1", "2", "3", "5", "6", "7", "8", "10", "11"]
-    assert documents["6"] == "changed"
 
 
 def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
@@ -219,13 +201,6 @@ def test_writing_is_impossible_and_the_file_stays_unchanged(sqlite):
     read(sqlite.source(payload=["author"]), 3)
     sqlite.close()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-
-
-def test_a_file_with_an_odd_name(tmp_path):
-    folder = tmp_path / "50% of ?all#"
-    folder.mkdir()
-    database = SourceDatabase(URL.create("sqlite", database=str(folder / "a b?mode=rw&x=1.db")))
-    assert read(database.notes(2).source()) == {"1": "note 1", "2": "note 2"}
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])

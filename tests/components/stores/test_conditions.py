@@ -45,12 +45,8 @@ def test_numbers_are_equal_as_in_python_and_compare_as_floats(tmp_path, kind):
 def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
     forms = ["2024-05-01", "2024-05-01T10", "2024-05-01T10:00", "2024-05-01 10:00Z", "2024-05-01T10:00+02:00"]
     forms += [
-        "20240501T100000Z",
-        "20240501",
-        "2024-05-01T10:00:00,5",
-        "2024-W18-3T10:00",
-        "2024-05-01 10:00:00.5+02:00",
-    ]
+        "20240501T100000Z", "20240501", "2024-05-01T10:00:00,5", "2024-W18-3T10:00", "2024-05-01 10:00:00.5+02:00",
+    ]  # fmt: skip
     with closing(EdgeStore(tmp_path)) as store:
         fill(store, [{"f": comparable_time(form)} for form in forms], {"f": "datetime"})
         for bound in forms:

@@ -284,21 +284,6 @@ def test_points_are_read_under_conditions(store, name):
     assert store.retrieve(name, points.ids[:1], conditions=[condition]) == []
 
 
-def test_empty_calls_do_nothing(store, name):
-    assert list(store.scroll(name)) == store.search(name, VectorQuery(ONES, 3)) == []
-    store.upsert(name, batch([1]))
-    store.upsert(name, PointBatch([], np.zeros((0, DIMENSION), np.float32), []))
-    store.update_payloads(name, [])
-    store.delete_points(name, [])
-    store.delete_chunks(name, {})
-    assert store.count(name, keys=[]) == 0
-    assert store.retrieve(name, []) == store.retrieve(name, [], conditions=[Condition("a", "exists")]) == []
-    store.flush(name)
-    store.set_metadata(name, {})
-    store.index_fields(name, {})
-    assert ids(store, name) == {point_id("None1")}
-
-
 # Refusals before anything is written
 
 
@@ -474,17 +459,6 @@ FITTING: dict[str, list[tuple[str, Any]]] = {
 
 def test_every_kind_of_payload_index_is_described_and_tried():
     assert set(PAYLOAD_KINDS) == set(get_args(PayloadKind)) == set(FITTING)
-
-
-@pytest.mark.parametrize("kind", FITTING)
-def test_a_payload_index_changes_no_answer(store, name, kind):
-    points = labelled()
-    store.upsert(name, PointBatch(points.ids[:9], points.vectors[:9], points.payloads[:9]))
-    store.index_fields(name, {"f": kind})
-    store.upsert(name, PointBatch(points.ids[9:], points.vectors[9:], points.payloads[9:]))
-    expected = {(op, repr(value)): labels for op, value, labels in CONDITIONS}
-    for op, value in FITTING[kind]:
-        assert labels(store, name, op, value) == expected[op, repr(value)], (kind, op, value)
 
 
 def test_payload_indexes_are_created_changed_and_removed(store, name):

@@ -152,13 +152,6 @@ def test_a_catalog_of_a_newer_version_is_left_alone(tmp_path):
 # Damaged and unusable folders
 
 
-def test_a_file_in_place_of_the_folder(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StoreError, match=r"cannot be used: .*(Not a directory|File exists).*\[store\] path"):
-            EdgeStore(path)
-
-
 def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
     fill(tmp_path, 13, DIMENSION)
     with closing(EdgeStore(tmp_path, min_free=2**60)) as store:
@@ -193,12 +186,6 @@ def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path):
             store.drop(name)
             store.create(name, DIMENSION, {})
             assert store.count(name) == 0
-
-
-@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "a b", "ü", "a~b", "x" * 201])
-def test_names_that_are_not_folder_names(tmp_path, name):
-    with closing(EdgeStore(tmp_path)) as store, pytest.raises(StoreError, match="cannot name a collection"):
-        store.create(name, DIMENSION, {})
 
 
 # Searching

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rag_index.components.stores.server import ServerStore, link
-from rag_index.errors import RagIndexError, StoreError, StoreRefused, StoreUnavailable
+from rag_index.errors import RagIndexError, StoreUnavailable
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port
@@ -85,25 +85,3 @@ def test_both_ports_are_named_if_no_qdrant_answers(ports):
     with website(web, 502):
         said = said_of("http://127.0.0.1")
     assert f"(port {own}: [Errno 111] Connection refused; port {web}: answered 502: Hello)" in said
-
-
-def test_what_is_wrong_with_a_key_or_a_version_is_said_of_the_first_port(ports):
-    own, _ = ports
-    with FakeQdrant(port=own) as qdrant:
-        qdrant.break_next("GET /collections", status=401, error="Must provide an API key")
-        assert "(401: Must provide an API key)" in said_of("http://127.0.0.1", StoreRefused)
-        qdrant.version = "1.15.4"
-        assert "1.15.4, and metadata of collections needs 1.16" in said_of("http://127.0.0.1", StoreError)
-
-
-@pytest.mark.parametrize("path", ["/dashboard", "/collections/notes"])
-def test_a_path_that_is_none_of_qdrants_is_named(qdrant, path):
-    said = said_of(qdrant.url + path, StoreError)
-    assert said == f"Qdrant at {qdrant.url}{path}: Not Found (404): is {path} the path of its API?"
-
-
-def test_a_page_in_place_of_an_answer_names_the_path():
-    """As the dashboard of a real server is."""
-    with website() as url:
-        assert "is it running under /dashboard?" in said_of(url + "/dashboard")
-        assert said_of(url).endswith("is it running?")

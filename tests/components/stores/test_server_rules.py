@@ -11,7 +11,7 @@ import pytest
 import tblib.pickling_support
 from qdrant_client import QdrantClient, models
 
-from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.errors import PointsRefused, StoreRefused
 from tests.components.stores import test_server_faults
@@ -97,19 +97,6 @@ def test_a_limit_of_strict_mode_is_named_with_the_remedy(server):
         [server.store.upsert(server.name, points(200)) for _ in range(40)]  # a real server looks with every 32nd
     assert not isinstance(full.value, PointsRefused), "no point is at fault"
     assert len(server.asked_since(before)) in (0, 2), "refused once, not for each half"
-
-
-def test_a_filter_that_strict_mode_refuses_names_payload_indexes(server):
-    server.store.upsert(server.name, points(10))
-    server.strict(unindexed_filtering_retrieve=False)
-    message = r"allows no filter on author, because strict mode .*\[keyword.*add author to payload_indexes of the index"
-    by_author = [Condition("author", "eq", "author 1")]
-    with pytest.raises(StoreRefused, match=message):
-        server.search(3, conditions=by_author)
-    with pytest.raises(StoreRefused, match="add priority to payload_indexes"):
-        server.search(3, conditions=[Condition("priority", "range", {"gte": 2})])
-    server.store.index_fields(server.name, {"author": "keyword"})
-    assert len(server.search(3, conditions=by_author)) == 3
 
 
 # API keys

@@ -4,14 +4,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore
-from rag_index.components.stores.server import server_collection as server_collections
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
-from rag_index.errors import StoreUnavailable
 from tests.components.stores.test_server_faults import points, stop_time
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -34,18 +32,6 @@ def open_store(qdrant):
         for store in opened:
             store.close()
         assert any(call.startswith("GRPC") for call in qdrant.seen)
-
-
-def by_hand(qdrant: FakeQdrant, name: str = "c", **changes) -> models.CollectionConfig:
-    """Change a collection as any other program does, and return its configuration."""
-    with closing(QdrantClient(qdrant.url, check_compatibility=False)) as client:
-        if changes:
-            client.update_collection(name, **changes)
-        return client.get_collection(name).config
-
-
-def updates(qdrant: FakeQdrant) -> int:
-    return qdrant.requests("GRPC Update")
 
 
 def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_store):
@@ -73,20 +59,6 @@ def test_searches_of_compressed_vectors_are_scored_again(qdrant, open_store):
     qdrant.searches.clear()
     store.search("c", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
-
-
-def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant, open_store, monkeypatch):
-    monkeypatch.setattr(server_collections, "INDEX_POLL", 60.0)
-    qdrant.threshold, qdrant.stuck = 1, True
-    store = open_store()
-    store.create("c", DIMENSION, {})
-    store.upsert("c", points(100))
-    pauses = stop_time(store)
-    with pytest.raises(StoreUnavailable, match="did not grow for"):
-        store.optimize("c")
-    assert sum(pauses) >= server_collections.BUSY_WAIT
-    qdrant.stuck = False
-    store.optimize("c")
 
 
 def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, open_store):

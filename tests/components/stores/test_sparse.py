@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.protocol import Condition, VectorQuery
-from rag_index.components.stores.reads import MAX_PLACES
 from rag_index.core.documents.batches import PointBatch
-from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreMismatch
 from tests.components.stores.test_contract import DIMENSION, batch, new_name, store
 
@@ -85,16 +82,6 @@ def test_words_are_known_from_points_that_meet_the_conditions_alone(store, name)
     assert store.word_counts(name, [printer, scanner], only).having[scanner] >= 1
 
 
-def test_frequent_words_are_known_beside_rare_ones(store, name):
-    """The rare ones fill the first points that are looked at."""
-    texts = ["the printer hums"] * (MAX_PLACES + 20) + ["a scanner"] * MAX_PLACES
-    some = batch(list(range(10, 10 + len(texts))), [{}] * len(texts))
-    store.upsert(name, replace(some, sparse=ENGLISH.documents(texts)))
-    printer, scanner = (ENGLISH.query(word).indices[0] for word in ("printer", "scanner"))
-    found = store.find_words(name, [printer, scanner])
-    assert (len(found[printer]), len(found[scanner])) == (MAX_PLACES, MAX_PLACES)
-
-
 def test_both_scores_of_every_candidate_are_right(store, name):
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
@@ -108,30 +95,11 @@ def test_both_scores_of_every_candidate_are_right(store, name):
             assert point.bm25 == pytest.approx(bm25_by_hand("printer offline", text), rel=1e-4)
 
 
-def test_the_best_of_both_vectors_are_candidates(store, name):
-    third, fourth = points().vectors[3:5]  # of texts without these words
-    dense = third / np.linalg.norm(third) + fourth / np.linalg.norm(fourth)
-    found = store.search(name, VectorQuery(dense, 2, ENGLISH.query("printer offline")))
-    assert {point.payload["text"] for point in found} == {TEXTS[0], TEXTS[2], TEXTS[3], TEXTS[4]}
-
-
 def test_conditions_hold_for_both_vectors(store, name):
     conditions = [Condition("text", "eq", "A scanner is offline")]
     found = store.search(name, VectorQuery(points().vectors[0], 5, ENGLISH.query("offline"), conditions=conditions))
     assert [point.payload["text"] for point in found] == ["A scanner is offline"]
     assert found[0].bm25 > 0
-
-
-def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store, name):
-    dense, words = points().vectors[3], ENGLISH.query("printer offline")
-    whole = store.search(name, VectorQuery(dense, 3, words))
-    lean = store.search(name, VectorQuery(dense, 3, words, payload=False))
-    scores = [{point.id: [point.score, point.bm25] for point in found} for found in (whole, lean)]
-    assert scores[0] == {one: pytest.approx(both, abs=1e-6) for one, both in scores[1].items()}
-    assert all(point.payload for point in whole)
-    assert not any(point.payload for point in lean)
-    found = store.search(name, VectorQuery(points().vectors[3], 2, ENGLISH.query("the of")))
-    assert [point.id for point in found] == [p.id for p in store.search(name, VectorQuery(points().vectors[3], 2))]
 
 
 @pytest.mark.parametrize("store", ["edge", "http", "grpc"], indirect=True)
@@ -173,16 +141,3 @@ def test_payload_updates_and_new_texts_leave_no_old_words(store, name):
     changed = PointBatch(written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"]))
     store.upsert(name, changed)
     assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse is None
-
-
-def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_path):
-    store = EdgeStore(tmp_path)
-    store.create("c", DIMENSION, {}, sparse=True)
-    store.upsert("c", points())
-    store.close()
-    store = EdgeStore(tmp_path)
-    assert store.search("c", VectorQuery(points().vectors[0], 1, SparseVector((), ())))[0].bm25 == 0
-    store.optimize("c")
-    found = store.search("c", VectorQuery(points().vectors[0], 1, ENGLISH.query("bananas")))
-    assert {point.payload["text"] for point in found} == {"The printer is offline", "Bananas"}
-    store.close()

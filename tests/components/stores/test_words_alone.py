@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from rag_index.components.stores.points import batches_of
 from rag_index.components.stores.queries import VectorQuery
 from rag_index.core.documents.batches import PointBatch
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
@@ -56,12 +55,3 @@ def test_they_are_counted_read_and_replaced(store, name):
     store.upsert(name, batch([2, 3], [NEAR, FAR]))
     assert store.count(name) == 4
     assert not any(point.by_words for point in found(store, name).values())
-
-
-def test_a_copy_has_them_as_they_are(store, name):
-    copy = new_name()
-    store.create(copy, 2, {}, sparse=True)
-    for some in batches_of(list(store.scroll(name, vectors=True))):
-        store.upsert(copy, some)
-    one, other = (list(store.scroll(collection, vectors=True)) for collection in (name, copy))
-    assert one == other

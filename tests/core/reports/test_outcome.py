@@ -2,7 +2,6 @@
 
 import pytest
 
-from rag_index.cli.runs import print_report
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
 
 
@@ -67,10 +66,3 @@ def test_the_sentence_of_a_run_names_the_indexes_that_failed():
     assert RunReport([alone]).sentence() == "index logs: there is no table 'log'"
     assert RunReport([outcome()]).sentence() == "1 index: no documents"
     assert RunReport([outcome(new=1)]).sentence().startswith("1 index: 1 document indexed")
-
-
-def test_a_slow_run_ends_with_advice(capsys):
-    given = {"chunks_embedded": 9, "advice": "more hosts"}
-    report = RunReport([outcome("a", seconds=59, **given), outcome("b", seconds=70, **given), outcome(seconds=99)])
-    print_report(report, as_json=False)
-    assert capsys.readouterr().out.splitlines()[1:] == ["b: more hosts (`rag-index status --report` says more)"]

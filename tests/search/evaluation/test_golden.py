@@ -59,9 +59,3 @@ def test_a_wrong_line_is_named_with_its_number_and_value(golden, line, message):
     assert refused.startswith(f"{path}, line 3: ")
     assert message in refused
     assert len(refused) < len(str(path)) + 250
-
-
-def test_files_that_are_none(golden, tmp_path):
-    assert "cannot be read: No such file" in refusal(tmp_path / "missing.jsonl")
-    assert "is not UTF-8 (byte 2)" in refusal(golden(b'{"\xff'))
-    assert 'has no query with a relevant document: write one a line, such as {"query"' in refusal(golden("\n \n"))

@@ -1,18 +1,13 @@
 """How fresh an answer is: as the ledger knows it, without a search ever waiting long for the ledger."""
 
-import asyncio
 import sqlite3
 import subprocess
 import sys
-import threading
-from contextlib import closing
-from datetime import UTC, datetime
 
 import pytest
 
 from rag_index.care.transfer import move, target_settings
 from rag_index.search import positions
-from rag_index.search.positions import Positions
 from tests.etl.plain import run_plain
 from tests.project import Project
 from tests.search.service.live import asking
@@ -23,19 +18,6 @@ from tests.waiting import eventually
 @pytest.fixture
 def project(indexed_notes) -> Project:
     return indexed_notes(12)
-
-
-def test_after_a_run_an_answer_says_when_it_was_complete(project):
-    with asking(project.settings) as client:
-        (found,) = client.get("/indexes").json()["indexes"]
-        assert found["documents"] == 12
-        assert found["chunks"] >= 12
-        assert found["as_of"]["last_run"] == "completed"
-        assert found["as_of"]["known_by"] == "run"
-        complete = datetime.fromisoformat(found["as_of"]["at"])
-        assert 0 <= (datetime.now(UTC) - complete).total_seconds() < 3600
-        answer = client.post("/search", json={"query": "printer"}).json()
-        assert answer["as_of"]["notes"]["at"] == found["as_of"]["at"]
 
 
 RUN = """
@@ -71,45 +53,6 @@ def test_a_search_does_not_depend_on_the_ledger(project):
         assert set(answer.json()["as_of"]["notes"].values()) == {None, ""}
         assert client.get("/indexes").status_code == 503
         assert client.get("/readyz").status_code == 503
-
-
-def test_ledger_and_store_are_looked_at_once_for_all_who_ask(qdrant, tmp_path):
-    project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(12)
-    run_plain(project)
-    before = qdrant.requests("GET /aliases")
-
-    async def main():
-        with closing(Positions(project.settings)) as known:
-            return await asyncio.gather(*(known.checked(counts=True) for _ in range(50)))
-
-    known = asyncio.run(main())
-    assert {(one.live["notes"], one.totals["notes"].documents) for one in known} == {("test_notes__1", 12)}
-    assert 1 <= qdrant.requests("GET /aliases") - before <= 2, "the second for who asked just when the first was done"
-
-
-def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkeypatch):
-    free = threading.Event()
-
-    class Hanging(positions.Ledger):
-        def reached(self):
-            free.wait(60)
-            return super().reached()
-
-    monkeypatch.setattr(positions, "Ledger", Hanging)
-    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 1.0)
-
-    async def main():
-        known = Positions(project.settings)
-        try:
-            assert (await known.current()).newest("notes") is None
-            async with asyncio.timeout(positions.LEDGER_PATIENCE / 2):
-                assert (await known.current()).newest("notes") is None
-            free.set()
-            assert (await known.wait(lambda now: "notes" in now.last_runs, 60)).newest("notes").how == "run"
-        finally:
-            known.close()
-
-    asyncio.run(main())
 
 
 def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):

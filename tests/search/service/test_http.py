@@ -1,21 +1,11 @@
 """The HTTP interface of a service with default settings: answers, and problems for what is wrong."""
 
-import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import httpx
 import pytest
 
-from rag_index.components.stores.server import ServerStore
-from rag_index.search import Caller
-from rag_index.search import service as search_service
-from rag_index.search.service import SearchService
-from rag_index.search.service.mcp_tools import AgentTools
 from tests.etl.test_parts import SETTINGS, make_project
 from tests.search.desk import DESK, Desk
 from tests.search.service.live import Live
-from tests.waiting import GENEROUS
 
 PROBLEM = "application/problem+json"
 
@@ -36,12 +26,6 @@ def problem(answer, status: int) -> dict:
     return found
 
 
-def test_a_search_by_body_and_one_by_address_find_the_same(client):
-    asked = {"query": "Printer offline after update", "limit": 2}
-    assert ids(client.post("/search", json=asked)) == ids(client.get("/search", params=asked))
-    assert ids(client.get("/search", params=asked)) == [("titles", "t-1"), ("comments", "1")]
-
-
 def test_pages_follow_each_other_and_say_where_the_next_begins(client):
     every, offset = [], 0
     while offset is not None:
@@ -51,13 +35,6 @@ def test_pages_follow_each_other_and_say_where_the_next_begins(client):
     assert len(every) == len(set(every)) == sum(map(len, DESK.values()))
     assert "offset is from 0 to 900" in problem(client.get("/search?query=x&limit=100&offset=901"), 400)["detail"]
     problem(client.get("/search?query=x&offset=-1"), 422)
-
-
-def test_filters_and_indexes_narrow_a_search(client):
-    body = {"query": "printer", "indexes": ["comments"], "filter": {"priority": "high"}}
-    assert {one for _, one in ids(client.post("/search", json=body))} == {"1", "3"}
-    texts = {"query": "printer", "indexes": ["comments", "solutions"], "filter": ["priority=high", "number<=1"]}
-    assert set(ids(client.get("/search", params=texts))) == {("comments", "1"), ("solutions", "1")}
 
 
 def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tmp_path):
@@ -192,35 +169,6 @@ def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
         assert [one["live"] for one in client.get("/indexes").json()["indexes"]] == [False] * 3
 
 
-def test_a_body_is_json_whatever_the_client_calls_it(client):
-    for kind in ("application/x-www-form-urlencoded", "text/plain; charset=utf-8", ""):
-        answer = client.post("/search", content=b'{"query": "printer"}', headers={"Content-Type": kind})
-        assert ids(answer)
-
-
-def test_a_caller_may_leave_the_reranker_out(desk):
-    class Longest:
-        def score(self, query, texts):
-            return [len(text) for text in texts]
-
-        def close(self):
-            pass
-
-    asked = {"query": "printer", "explain": True}
-    with Live(desk.settings, open_reranker=Longest) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        plain = client.post("/search", json={**asked, "rerank": False}).json()
-        assert "rerank" not in plain["timings_ms"]
-        for answer in (client.post("/search", json=asked), client.get("/search", params={**asked, "rerank": True})):
-            hits = answer.json()["hits"]
-            lengths = [len(hit["text"]) for hit in hits]
-            assert lengths == sorted(lengths, reverse=True) == [hit["rerank_score"] for hit in hits]
-            assert answer.json()["reranked"] is True
-        arguments = {"name": "search", "arguments": {"query": "printer", "rerank": False}}
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments}
-        told = client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"}).text
-        assert re.findall(r"\d+\. \[\w+/([^]#]+)", told) == [hit["document_id"] for hit in plain["hits"]]
-
-
 def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
     text = " ".join(f"Sentence {number} is about the tape robot." for number in range(30)) + " A giraffe at its end."
     desk = Desk(tmp_path_factory.mktemp("long"), names=("solutions",)).fill({"solutions": [("a/b", text)]})
@@ -253,77 +201,6 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         assert wrong["errors"] == [{"field": "max_chars", "detail": "Input should be greater than or equal to 1"}]
 
 
-def test_of_a_long_document_only_what_is_asked_for_is_read(qdrant, tmp_path, monkeypatch):
-    desk = Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"', names=("solutions",))
-    text = " ".join(
-        f"Sentence {number} is about the tape robot and its library of tapes." for number in range(100, 300)
-    )
-    desk.fill({"solutions": [("long", text)]})
-    read = []
-
-    def retrieve(store, name, ids, **options):
-        read.extend(ids)
-        return found(store, name, ids, **options)
-
-    found = ServerStore.retrieve
-    monkeypatch.setattr(ServerStore, "retrieve", retrieve)
-    with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        for wanted, first in (({}, 0), ({"first_chunk": 50}, 50), ({"around": 70}, 69)):
-            read.clear()
-            part = client.get("/documents/solutions/long", params={**wanted, "max_chars": 250}).json()
-            assert [chunk["chunk"] for chunk in part["chunks"]] == list(range(first, first + 4))
-            assert (part["total_chunks"], part["next_chunk"]) == (200, first + 4)
-            assert len(read) < 12
-        assert len(client.get("/documents/solutions/long").json()["chunks"]) == 200
-
-
-def test_looking_for_words_in_a_long_document_holds_up_nobody(live, client, monkeypatch):
-    found, begun, answered = search_service._find, threading.Event(), threading.Event()
-
-    def find(*given):
-        begun.set()
-        assert answered.wait(GENEROUS)
-        return found(*given)
-
-    monkeypatch.setattr(search_service, "_find", find)
-    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=live.url, timeout=60) as other:
-        reading = pool.submit(client.get, "/documents/comments/1", params={"find": "printer"})
-        assert begun.wait(GENEROUS)
-        try:
-            assert other.get("/healthz").status_code == 200
-        finally:
-            answered.set()
-        assert reading.result().json()["chunks"][0]["matched"] == ["printer"]
-
-
-LINK = "https://desk.example.org/t/1"
-PART = {"name": "remark", "id": "10", "link": "/r/10"}
-
-
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     return make_project(tmp_path_factory.mktemp("parts"), SETTINGS.replace('access = "team"\n', "")).settings
-
-
-def test_programs_and_agents_get_title_link_and_part(settings):
-    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
-        found = client.post("/search", json={"query": "toner cartridge", "filter": {"remark.author": "kim"}}).json()
-        first = found["hits"][0]
-        assert (first["title"], first["link"], first["part"]) == ("Printer offline", LINK, PART)
-        document = client.get("/documents/notes/1").json()
-        assert (document["title"], document["link"]) == ("Printer offline", LINK)
-        assert [chunk.get("part", {}).get("id") for chunk in document["chunks"]] == [None, "10", "11"]
-        assert document["chunks"][1]["payload"] == {"remark": {"author": "kim"}}
-        fields = client.get("/indexes").json()["indexes"][0]["fields"]
-        assert {field["name"] for field in fields} == {"customer.name", "remark.author"}
-        tools = AgentTools(SearchService(settings, live.retriever))
-        given = {"query": "toner cartridge", "filter": {"customer.name": "Acme"}, "limit": 1}
-        calls = [("search", given), ("get_document", {"index": "notes", "document_id": "1"})]
-        search, document = (live.retriever.run(tools.call(*call, Caller())) for call in calls)
-    first, text, *_ = search.splitlines()
-    assert first.startswith("1. [notes/1")
-    assert "] Printer offline </r/10>, remark 10, chunk 1 of 0 to 2, score " in first
-    assert "customer.name: Acme" in first
-    assert text == "Replace the **toner** **cartridge**."
-    assert f"] Printer offline <{LINK}>" in document
-    assert "-- chunk 1 of 0 to 2, remark 10 (remark.author: kim)" in document

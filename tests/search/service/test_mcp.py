@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -112,27 +111,6 @@ def told(desk, *calls) -> list[str]:
     return asyncio.run(answers())
 
 
-def test_a_long_document_is_read_in_parts(desk):
-    where = {"index": "solutions", "document_id": "tapes/robot"}
-    found, first, around, last, words, none = told(
-        desk,
-        ("search", {"query": "tape library robot paragraph 20", "limit": 1}),
-        ("get_document", {**where, "max_chars": 500}),
-        ("get_document", {**where, "around": 9, "max_chars": 400}),
-        ("get_document", {**where, "first_chunk": 5}),
-        ("get_document", {**where, "find": "paragraph 20", "max_chars": 1}),
-        ("get_document", {**where, "find": "giraffe"}),
-    )
-    chunks = [[int(n) for n in re.findall(r"^-- chunk (\d+) ", text, re.M)] for text in (first, around, last)]
-    assert chunks == [[0, 1, 2, 3, 4], [8, 9, 10], list(range(5, 15))]
-    assert "[solutions/tapes/robot#10:" in found
-    assert "There are 15 chunks; go on with first_chunk 5." in first
-    assert "go on" not in last
-    assert "-- chunk 10 of 0 to 14, has paragraph, 20" in words
-    assert "14 more chunks have some of these words." in words
-    assert "None of the 15 chunks has any of these words." in none
-
-
 FIRST = {"index": "comments", "document_id": "1"}
 MISTAKES = [
     ("search", {"query": "x", "indexes": ["coments"]}, "there is no index 'coments', did you mean 'comments'?"),
@@ -157,17 +135,6 @@ def test_a_mistake_is_one_line_that_says_what_to_do(desk):
         assert words in answer, (tool, arguments)
         assert "Error: " in answer or "DocumentNotFound: " in answer or "UnknownIndex: " in answer
         assert "\n" not in answer
-
-
-@pytest.mark.parametrize("connect", ["http"], indirect=True)
-def test_a_mistake_is_an_error_for_the_agent(connect):
-    async def conversation():
-        async with connect() as client:
-            return await client.session.call_tool("search", {"query": "x", "indexes": ["coments"]})
-
-    result = asyncio.run(conversation())
-    assert result.is_error
-    assert text_of(result).startswith("there is no index 'coments'")
 
 
 def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):

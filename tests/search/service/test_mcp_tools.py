@@ -1,13 +1,11 @@
 """What an agent reads before it calls a tool: which indexes there are, and what their fields hold."""
 
-import json
 import re
 
 import pytest
 
 from rag_index.core.documents.groups import access_part
 from rag_index.core.settings import Settings
-from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import SettingsError
 from rag_index.search import Caller
 from rag_index.search.service import SearchService, answers, mcp_tools
@@ -51,21 +49,6 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
         "description": "text",
     }
     assert mcp_tools.filter_schema(settings(OWN).indexes)["properties"] == {}, "its source alone knows its fields"
-
-
-@pytest.mark.parametrize("indexes", [1, 5])
-def test_the_tools_take_little_of_what_an_agent_can_read(indexes):
-    """With forty fields, of which each index has its share."""
-    kinds = [*PAYLOAD_KINDS, None]
-    share = 40 // indexes
-    made = []
-    for number in range(indexes):
-        fields = {f"customer_field_{number}_{i}": kinds[i % len(kinds)] for i in range(share)}
-        indexed = {field: kind for field, kind in fields.items() if kind}
-        made.append({"name": f"index{number}", **SQL, "payload": list(fields), "payload_indexes": indexed})
-    described = mcp_tools.descriptions_of(settings(*made), reranker=True)
-    sent = json.dumps(described, separators=(",", ":"))
-    assert len(sent) < 9000
 
 
 def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_see(tmp_path):

@@ -1,9 +1,7 @@
 """Chunks of source code: no character is lost or repeated, and lines are numbered as an editor numbers them."""
 
-import functools
 import random
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -39,17 +37,6 @@ def assert_whole(text: str, one: ChunkedDocument) -> None:
     for chunk, (first, last) in zip(one.chunks, lines(one), strict=True):
         assert chunk.strip() in "\n".join(numbered[first - 1 : last])
         assert last - first == chunk.strip().count("\n")
-
-
-@pytest.mark.parametrize("language", CODE_LANGUAGES)
-def test_chunks_of_each_language_join_to_the_file(language: str) -> None:
-    plain = SAMPLES[language]
-    odd = ["\ufeff" + plain, plain.replace("  ", "\t"), plain.rstrip(), "\n\n \n" + plain + "\n\n\t\n", " \n\t\n"]
-    for text in (plain, plain.replace("\n", "\r\n"), *odd):
-        one = document(text, language)
-        assert_whole(text, one) if text.strip() else None
-        assert len(one.chunks) > 1 or not text.strip()
-        assert all(chunk.strip() for chunk in one.chunks)
 
 
 @settings(deadline=None, max_examples=150)
@@ -111,10 +98,3 @@ def test_a_large_function_is_split_at_lines_and_a_long_line_inside() -> None:
     assert {decode_payload(payload)["name"] for payload in one.payloads} == {"f"}
     assert max(map(len, one.chunks)) <= 120 + 2
     assert [chunk.endswith("\n") for chunk in one.chunks[:3]] == [True, True, True]
-
-
-def test_chunks_do_not_depend_on_the_other_files_of_a_shard() -> None:
-    """Parallel and serial runs agree byte for byte because of this."""
-    pages = [page(SAMPLES[language], language) for language in CODE_LANGUAGES]
-    together = functools.reduce(DocumentBatch.plus, pages)
-    assert CHUNKER.chunk(together) == [one for each in pages for one in CHUNKER.chunk(each)]

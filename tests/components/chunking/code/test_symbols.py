@@ -5,7 +5,6 @@ import contextlib
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from rag_index.components.chunking.code.symbols import CODE_LANGUAGES, Deadline, open_grammar, parse, symbols_of
@@ -25,12 +24,6 @@ def test_parents_and_ends() -> None:
     assert found["retry"].line == 9
     whole = SAMPLES["python"].encode()[found["retry"].start : found["retry"].end]
     assert whole.startswith(b"# How often.\n# And how long.\n@policy")
-
-
-def test_a_comment_that_is_not_right_before_a_symbol_is_not_its_docstring() -> None:
-    text = b"x = 1  # of x\ndef f(): pass\n\n# of nothing\n\ndef g(): pass\n"
-    docs = {s.name: s.docstring for s in symbols_of(text, "python", seconds=10)}
-    assert (docs["f"], docs["g"]) == ("", "")
 
 
 def test_a_file_that_takes_too_long_fails_and_the_next_one_is_parsed() -> None:
@@ -74,20 +67,6 @@ def test_no_file_takes_longer_than_its_limit(language: str, text: str) -> None:
     with contextlib.suppress(TerminalError):
         symbols_of(text[:1_000_000].encode(), language, seconds=0.3)
     assert time.process_time() - begun < 5
-
-
-@pytest.mark.long
-def test_a_process_does_not_grow_by_what_it_parses() -> None:
-    """py-tree-sitter keeps what its reader is given for ever: 40 MB here."""
-    text = b"/*" + b" " * 1_000_000 + b"*/ int f(void);\n"
-    process = psutil.Process()
-    deadline = Deadline(60)
-    for _ in range(3):
-        parse(text, CODE_LANGUAGES["c"], deadline)
-    before = process.memory_info().rss
-    for _ in range(40):
-        parse(text, CODE_LANGUAGES["c"], deadline)
-    assert process.memory_info().rss - before < 15_000_000
 
 
 def test_what_the_parser_reads_in_parts_is_the_file() -> None:

@@ -1,14 +1,11 @@
 """Contexts from a real Ollama server, with a model that says one sentence and one that says nonsense."""
 
-import asyncio
-
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from rag_index.components.chunking.context import ContextChunker, check_model
 from rag_index.components.chunking.text_chunker import TextChunker
-from rag_index.components.hosts.clients import OllamaEndpoint
 from rag_index.components.ledger import Ledger
 from tests.components.chunking.context.conftest import numbered, page, servers_of
 from tests.live.models import write_generating_gguf
@@ -34,18 +31,3 @@ def test_a_document_gets_contexts(ollama_server, saying, tmp_path):
     Ledger(make_url(ledger := f"sqlite:///{tmp_path}/ledger.db")).close()
     chunker = ContextChunker(TextChunker(40, 0), servers, check_model(servers), SecretStr(ledger))
     assert chunker.chunk(page(numbered(4)))[0].incomplete == ""
-
-
-def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, saying):
-    """The protection of the frame relies on this: in a prompt `</s>` is one token, and `< /s>` is text."""
-
-    async def counts():
-        endpoint = OllamaEndpoint(ollama_server.url, patient(ollama_server, saying))
-        try:
-            asked = [await endpoint.generate(f"q w{end}", num_ctx=1024, num_predict=1) for end in ("</s>", "< /s>")]
-        finally:
-            await endpoint.close()
-        return [answer.prompt_tokens for answer in asked]
-
-    plain, neutralized = asyncio.run(counts())
-    assert plain < neutralized

@@ -1,12 +1,14 @@
-"""The question for a chunk: its form, protection against documents, and the part of a long document that it holds."""
+"""The question for a chunk, and the context that is read from its answer: nothing leaves its place."""
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rag_index.components.chunking.context import PROMPT, question
+from rag_index.components.chunking.context import PROMPT, extract_context, question
+from rag_index.components.hosts.clients import Answer
 from tests.components.chunking.context.conftest import numbered
 
 BEFORE, BETWEEN, AFTER = map(re.escape, re.split(r"\{document\}|\{chunk\}", PROMPT))
@@ -24,12 +26,6 @@ def parts(prompt):
     tag_id = found[1]
     assert prompt.count(tag_id) == 4
     return found[2], found[3]
-
-
-def test_chunks_of_a_document_have_the_same_beginning():
-    """A server can then reuse what it computed for the document."""
-    questions = [question(numbered(9), chunk, WIDE) for chunk in numbered(9).split("\n\n")]
-    assert len({text[: text.index("<passage-")] for text in questions}) == 1
 
 
 SPECIAL = re.compile(r"<\S|\[[/|]?[A-Za-z]+\|?\]")
@@ -77,8 +73,58 @@ def test_a_question_fits_for_any_text(text, num_ctx):
         assert len(question(text, text[start : start + 200], num_ctx).encode()) <= 2 * num_ctx
 
 
-def test_a_chunk_that_does_not_fit_is_in_the_question_from_its_beginning():
-    document, chunk = parts(question(numbered(200), numbered(200), 1024))
-    assert chunk.startswith("[…] This is sentence number 000")
-    assert chunk.endswith(" […]")
-    assert len(document) < len(numbered(200))
+def extract(text, ended=True):
+    return extract_context(Answer(text, ended, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "context"),
+    [
+        ("It is about printers.", "It is about printers."),
+        ("  It is\n\n about\tprinters. \n", "It is about printers."),
+        ("It is \x1b[31mabout\x00 print\u200bers\u202e.", "It is [31mabout printers."),
+        ("No end of a sentence", "No end of a sentence"),
+        ("<think>Hm. What is it?</think>\nIt is about printers.", "It is about printers."),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_a_short_answer_is_used_whole(text, context):
+    assert extract(text) == (context, "")
+
+
+def test_the_finished_sentences_of_a_long_answer_that_fit_are_used():
+    text = (
+        "It is about printers. It says what to do. And then it goes on for far too long, as models do, " + "word " * 50
+    )
+    assert extract(text) == ("It is about printers. It says what to do.", "")
+    assert extract("プリンタの文書です。紙がない。" + "長い" * 150) == ("プリンタの文書です。紙がない。", "")
+    assert extract("a" * 300) == ("a" * 300, "")
+    assert extract("a" * 301)[0] == ""
+    assert extract("It is about printers. It says", ended=False) == ("It is about printers.", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        (" \n\x07\u200b", "empty"),
+        ("<think>Hm", "does not come to an answer"),
+        ("long " * 70, "too long (no sentence ends within 300 characters)"),
+        ("\ufffd\ufffd abc", "not text"),
+        ("abc \ud800", "not text"),
+        ("$%&/()=?! a", "not text"),
+    ],
+)
+def test_an_unusable_answer_gives_a_reason(text, reason):
+    context, why = extract(text)
+    assert context == ""
+    assert reason in why
+
+
+@given(st.text(max_size=700), st.booleans())
+def test_a_context_is_one_line_of_300_characters_without_control_characters(text, ended):
+    context, why = extract_context(Answer(text, ended, None))
+    assert bool(context) != bool(why)
+    assert len(context) <= 300
+    assert context == " ".join(context.split())
+    assert not any(unicodedata.category(sign)[0] == "C" and sign not in "\u200c\u200d" for sign in context)
