@@ -136,7 +136,7 @@ def test_exceptions_are_left_out_whatever_the_type_of_a_server(request, server, 
 
 
 def test_arrays_and_uuids_are_read_and_say_who_may_see_a_row(postgres, tmp_path):
-    """An array is text, tags or a state; none is a key."""
+    """An array is text, tags or a state; none is a key. A file may name arrays and uuids as text without a format."""
     columns = "id uuid, parts text[], tags varchar(20)[], states text[], title text, path text[] PRIMARY KEY"
     with postgres.database() as name:
         engine, url = sa.create_engine(postgres.url(name)), postgres.url(name)
@@ -153,6 +153,13 @@ def test_arrays_and_uuids_are_read_and_say_who_may_see_a_row(postgres, tmp_path)
         settings = Settings(source={"url": whole}, indexes=[{"name": "one", **index.settings}])
         with closing(open_source(settings, settings.indexes[0])) as source:
             texts = source.page(None, 100).documents.texts
+        own = {"name": "own", "table": "story", "key": "id", "title": "path", "text": ["id", "tags"]}
+        own = Settings(source={"url": whole}, indexes=[own])
+        with closing(open_source(own, own.indexes[0])) as source:
+            source.check()
+            found = source.page(None, 100).documents
+    assert all(text.split("\n")[0] in key for key, text in zip(found.keys, found.texts, strict=True))
+    assert {text.split("\n")[1] for text in found.texts} == {"old, mill", "old, river"}
     assert (index.settings["key"], index.settings["text"]) == ("id", ["parts", "tags"])
     assert len(texts) == 59
     assert all("And so it ends\nold, " in text for text in texts)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
+from uuid import UUID
 
 import attrs
 from sqlalchemy import event, exc, func
@@ -203,7 +204,7 @@ class Composer:
     def _part(self, value: Any, form: str | None, name: str) -> str:
         if value is None or (form is not None and form not in TEXT_FORMATS):
             return ""
-        if form is None and self._strict and not isinstance(value, dict | list):
+        if form is None and self._strict and not isinstance(value, dict | list | UUID):
             raise NotText(
                 f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query, "
                 "or give it a format"

@@ -13,6 +13,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -338,7 +339,7 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
         if name not in names or name in index.format:
             continue
         values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
-        if values and not any(isinstance(value, str | dict | list) for value in values):
+        if values and not any(isinstance(value, str | dict | list | UUID) for value in values):
             raise SettingsError(
                 f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__} ({values[0]!r:.40}), "
                 "not text; cast it in a query, or give it a format"

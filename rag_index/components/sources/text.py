@@ -125,8 +125,9 @@ def read_text(value: Any, form: str = "plain") -> str:
     if value is None:
         return ""
     if isinstance(value, dict | list):
+        is_plain = isinstance(value, list) and not any(isinstance(item, dict) for item in value)  # an array
         with suppress(ValueError):
-            if form in ("json", "auto"):
+            if is_plain or form in ("json", "auto"):
                 return flatten(value)
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     text = _characters(value)
