@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import SAMPLED_ROWS, read_catalog
 from rag_index.first_run.schema.reading import propose as proposed
-from rag_index.first_run.schema.relations import relate
-from rag_index.first_run.schema.tables import read_tables
+from rag_index.first_run.schema.relations import read_tables, relate
 from tests.schema.proposals import PROSE, TEXT, cycle, itself, many, names
 
 HASH = "$2b$12$abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmn"

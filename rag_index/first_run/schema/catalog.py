@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -23,21 +22,18 @@ from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.source_tables import relation
 from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
+from rag_index.first_run.schema.columns import MAX_CHARS, Column, Kind
+from rag_index.first_run.schema.tables import MAX_ROWS, Table, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
 
 Progress = Callable[[int, int, str], object]
-Kind = Literal["text", "number", "time", "bool", "bytes", "json", "id", "other"]
 SAMPLED_ROWS, FEWEST_ROWS = 300, 60
 MAX_SAMPLES = 60_000
 """All rows that are looked at: of many tables, fewer rows each."""
-MAX_CHARS = 1500
-"""What is read of one value."""
-MAX_ROWS = 20_000
-"""Rows of a table that are counted at most."""
 COUNTED_ROWS = 2_000
 """Rows of a larger table whose characters are counted."""
 SECONDS = 5.0
@@ -62,76 +58,11 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
 """The kinds of types: the first that fits counts. `TSVECTOR` is a `String`, and no text."""
 
 
-@dataclass(frozen=True, eq=False)
-class Column:
-    """A column with the values of the sampled rows; texts are cut at `MAX_CHARS`."""
-
-    name: str
-    sql: str
-    """The name as it stands in SQL."""
-    kind: Kind
-    nullable: bool
-    values: tuple[Any, ...] = ()
-    problem: str = ""
-    """Why its text cannot be read."""
-    is_enum: bool = False
-    """Whether it takes the values of a list alone, so that it cannot be compared with an empty text."""
-
-    @cached_property
-    def given(self) -> list[Any]:
-        """Return the values that are neither NULL nor empty."""
-        return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
-
-
-@dataclass(slots=True, eq=False)
-class DatabaseTable:
-    """A table with a sample of its rows."""
-
-    schema: str | None
-    """None for the schema that is meant if none is named."""
-    name: str
-    key: tuple[str, ...]
-    """The primary key, or else columns that a unique index has, none of them NULL."""
-    columns: dict[str, Column]
-    references: Sequence[Mapping[str, Any]]
-    """Its declared foreign keys, as SQLAlchemy has them."""
-    sql: str
-    """The name as it stands in SQL, with its schema."""
-    rows: int
-    """The number of rows; about, if there are more than `MAX_ROWS`."""
-    problem: str = ""
-    """Why its rows could not be read."""
-
-    @property
-    def counted(self) -> bool:
-        """Return whether the number of rows is exact."""
-        return self.rows <= MAX_ROWS
-
-    @property
-    def is_whole(self) -> bool:
-        """Return whether all rows were looked at."""
-        return self.sampled >= self.rows
-
-    @property
-    def sampled(self) -> int:
-        """Return how many rows were looked at."""
-        return max((len(column.values) for column in self.columns.values()), default=0)
-
-    @property
-    def full_name(self) -> str:
-        """Return the name with its schema, if there is one."""
-        return f"{self.schema}.{self.name}" if self.schema else self.name
-
-    def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
-        """Return the sampled values of some columns, a tuple for each row."""
-        return list(zip(*[self.columns[name].values for name in names], strict=True))
-
-
 @dataclass(slots=True)
 class DatabaseCatalog:
     """The tables of a database. Each question about its rows is asked once, over a new connection if need be."""
 
-    tables: list[DatabaseTable]
+    tables: list[Table]
     views: list[str]
     connection: Connection
     url: URL
@@ -169,15 +100,16 @@ class DatabaseCatalog:
             return _readable(self.connection, column)
         return f"CAST({column.sql} AS {'CHAR' if self.is_mysql else 'TEXT'})"
 
-    def is_key(self, table: DatabaseTable, names: Sequence[str]) -> bool:
+    def is_key(self, table: Table, names: Sequence[str]) -> bool:
         """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
-        rows = table.rows_of(*names)
+        rows, columns = table.rows_of(*names), [table.columns[name].sql for name in names]
         distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
-        if not distinct or not table.counted:  # a large table is not scanned
-            return distinct and table.counted
-        return table.is_whole or all(self._asked(sql) == [] for sql in _against_key(table, names))
+        again = " OR ".join(["COUNT(*) > 1", *(f"{one} IS NULL" for one in columns)])
+        sql = f"SELECT 1 FROM {table.sql} GROUP BY {', '.join(columns)} HAVING {again} LIMIT 1"
+        # a large table is not scanned
+        return distinct and table.counted and (table.is_whole or self._asked(sql) == [])
 
-    def chars(self, table: DatabaseTable, names: Sequence[str]) -> dict[str, int]:
+    def chars(self, table: Table, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has: counted, or about if the table is large."""
         sums = {name: sum(map(_length, table.columns[name].given)) for name in names}
         longest = max((_length(value) for name in names for value in table.columns[name].given), default=0)
@@ -188,12 +120,11 @@ class DatabaseCatalog:
         read = [one.sql if one.kind == "bytes" else f"CAST({one.sql} AS {cast})" for one in columns]
         some = f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}) AS first_rows"
         found = self._asked(f"SELECT {', '.join(f'SUM(LENGTH({one}))' for one in read)} FROM {some}") if names else None
-        if not found:
-            return {name: chars * table.rows // max(1, table.sampled) for name, chars in sums.items()}
-        factor = 1.0 if table.counted else table.rows / COUNTED_ROWS
-        return {name: round(int(value or 0) * factor) for name, value in zip(names, found[0], strict=True)}
+        counted = found[0] if found else sums.values()
+        rows = (table.rows if table.counted else COUNTED_ROWS) if found else max(1, table.sampled)
+        return {name: round(int(value or 0) * table.rows / rows) for name, value in zip(names, counted, strict=True)}
 
-    def rows_that(self, table: DatabaseTable, condition: str) -> int:
+    def rows_that(self, table: Table, condition: str) -> int:
         """Return how many rows meet a condition, of a large table about; -1 if the database cannot say."""
         if not table.rows:
             return -1
@@ -201,7 +132,7 @@ class DatabaseCatalog:
         rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {condition}")
         return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else -1
 
-    def counts(self, table: DatabaseTable, column: Column) -> Counter[Any]:
+    def counts(self, table: Table, column: Column) -> Counter[Any]:
         """Return the rows of each value of a column, of the first rows of a large table; none if it has many values."""
         found = Counter(value if not isinstance(value, str) or value.strip() else "" for value in column.values)
         if len(found) > MAX_COUNTED or any(isinstance(value, bytes | dict | list) for value in found):
@@ -212,7 +143,7 @@ class DatabaseCatalog:
             found = Counter({value: max(1, rows) for value, rows in [*found.items(), *(self._asked(grouped) or ())]})
         return found if len(found) <= MAX_COUNTED else Counter()
 
-    def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
+    def share_found(self, values: Sequence[Any], table: Table, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))
         asked = asked[:: 1 + len(asked) // CHECKED_VALUES]  # from all over the sample: the first keys are in each table
@@ -238,7 +169,7 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
     with _connected(url) as connection:
         inspector = sa.inspect(connection)
         default = inspector.default_schema_name
-        tables: list[DatabaseTable] = []
+        tables: list[Table] = []
         views: list[str] = []
         for schema in _schemas(connection, inspector):
             named = None if schema == default else schema
@@ -248,14 +179,14 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
         notes = _without_rights(connection, tables)
         for number, table in enumerate(tables):
             if progress is not None:
-                progress(number, len(tables), table.full_name)
+                progress(number, len(tables), table.name)
             if not table.problem:
                 _read_rows(connection, table, sampled)
-                table.key = table.key or (_unique(inspector, table) if table.rows else ())
-        policies = read_policies(connection, [relation(one.schema, one.name) for one in tables])
+                table.key = table.key or (_unique(inspector, table) if table.rows else [])
+        policies = read_policies(connection, [relation(one.schema, one.own_name) for one in tables])
         for table in tables:
             if not (table.rows or table.problem):
-                table.problem = "; ".join(policies.of([relation(table.schema, table.name)]).notes())
+                table.problem = "; ".join(policies.of([relation(table.schema, table.own_name)]).notes())
         yield DatabaseCatalog(tables, views, connection, url, policies, notes)
 
 
@@ -286,7 +217,7 @@ def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
     return sorted(found, key=lambda name: (name != inspector.default_schema_name, name))
 
 
-def _declared(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
+def _declared(connection: Connection, inspector: Any, schema: str | None) -> list[Table]:
     """Return the tables of a schema with what is declared of them; one that is broken has its problem."""
     kinds, problems = ("columns", "pk_constraint", "foreign_keys"), dict[str, str]()
 
@@ -308,23 +239,23 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
     quote, tables = connection.dialect.identifier_preparer.quote, []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
         if place[1] not in left_out:
-            key = tuple((keys.get(place) or {}).get("constrained_columns") or [])
+            key = [*((keys.get(place) or {}).get("constrained_columns") or [])]
             sql = ".".join(map(quote, filter(None, [schema, place[1]])))
             named = {
                 one["name"]: Column(one["name"], quote(one["name"]), _kind(one["type"]), one.get("nullable", True),
                                     is_enum=isinstance(one["type"], sa.Enum))
                 for one in found
             }  # fmt: skip
-            tables.append(DatabaseTable(schema, str(place[1]), key, named, references.get(place) or (), sql, 0))
+            tables.append(Table(schema, str(place[1]), key, named, references.get(place) or (), sql))
     if connection.dialect.name == "sqlite":
         for table in tables:
             _without_own_collations(connection, table)
-    return tables + [DatabaseTable(schema, name, (), {}, (), name, 0, problem) for name, problem in problems.items()]
+    return tables + [Table(schema, name, [], {}, (), name, problem=problem) for name, problem in problems.items()]
 
 
-def _without_own_collations(connection: Connection, table: DatabaseTable) -> None:
+def _without_own_collations(connection: Connection, table: Table) -> None:
     """Leave out texts, and tables by their keys, with a collation that only the application has."""
-    made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table.name,)).scalar() or ""
+    made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table.own_name,)).scalar() or ""
     if not {name.lower() for name in re.findall(r"(?i)\bCOLLATE\s+\W?(\w+)", made)} - {"binary", "nocase", "rtrim"}:
         return
     for name, column in table.columns.items():
@@ -338,7 +269,7 @@ def _without_own_collations(connection: Connection, table: DatabaseTable) -> Non
                 table.problem = f"its key {name} needs the application: {said}"
 
 
-def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> tuple[str, ...]:
+def _without_rights(connection: Connection, tables: Sequence[Table]) -> tuple[str, ...]:
     """Leave out what the user of PostgreSQL may not read, and return the rights to ask for, a sentence each."""
     if connection.dialect.name != "postgresql":
         return ()
@@ -351,16 +282,16 @@ def _without_rights(connection: Connection, tables: Sequence[DatabaseTable]) -> 
     default, notes = sa.inspect(connection).default_schema_name, list[str]()
     user = connection.dialect.identifier_preparer.quote(str(connection.scalar(sa.text("SELECT current_user"))))
     for table in tables:
-        names = found.get((str(table.schema or default), table.name), set()) & table.columns.keys()
+        names = found.get((str(table.schema or default), table.own_name), set()) & table.columns.keys()
         if names and names == table.columns.keys():
             table.problem = f"ask for GRANT SELECT ON {table.sql} TO {user}"
         elif names:
             told = ", ".join(one.sql for name, one in table.columns.items() if name in names)
             right = f"GRANT SELECT ({told}) ON {table.sql} TO {user}"
-            notes.append(f"{table.full_name}: not all columns can be read: {right}")
+            notes.append(f"{table.name}: not all columns can be read: {right}")
             table.columns = {name: one for name, one in table.columns.items() if name not in names}
-            table.key = () if {*table.key} & names else table.key
-            table.references = [one for one in table.references if not {*one["constrained_columns"]} & names]
+            table.key = [] if {*table.key} & names else table.key
+            table.declared = [one for one in table.declared if not {*one["constrained_columns"]} & names]
     return tuple(notes)
 
 
@@ -386,23 +317,16 @@ def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
     return failure.said
 
 
-def _unique(inspector: Any, table: DatabaseTable) -> tuple[str, ...]:
-    """Return the columns of a unique index or constraint without NULL in the sample; () if there is none."""
-    unique = [one for one in inspector.get_indexes(table.name, schema=table.schema) if one.get("unique")]
-    unique += inspector.get_unique_constraints(table.name, schema=table.schema)
+def _unique(inspector: Any, table: Table) -> list[str]:
+    """Return the columns of a unique index or constraint without NULL in the sample; [] if there is none."""
+    unique = [one for one in inspector.get_indexes(table.own_name, schema=table.schema) if one.get("unique")]
+    unique += inspector.get_unique_constraints(table.own_name, schema=table.schema)
     filled = {name for name, one in table.columns.items() if None not in one.values}
-    found = (tuple(one["column_names"]) for one in unique)
-    return min((names for names in found if names and {*names} <= filled), key=len, default=())
+    found = (one["column_names"] for one in unique)
+    return min(([*names] for names in found if names and {*names} <= filled), key=len, default=[])
 
 
-def _against_key(table: DatabaseTable, names: Sequence[str]) -> Iterator[str]:
-    """Yield the statements that find rows by which columns are no key: with NULL, and with values of another row."""
-    columns = [table.columns[name].sql for name in names]
-    yield f"SELECT 1 FROM {table.sql} WHERE {' OR '.join(f'{one} IS NULL' for one in columns)} LIMIT 1"
-    yield f"SELECT 1 FROM {table.sql} GROUP BY {', '.join(columns)} HAVING COUNT(*) > 1 LIMIT 1"
-
-
-def _read_rows(connection: Connection, table: DatabaseTable, sampled: int) -> None:
+def _read_rows(connection: Connection, table: Table, sampled: int) -> None:
     """Count the rows of a table, and give its columns the values of a sample of them."""
     sqlite = connection.dialect.name == "sqlite"
     read = [name for name, one in table.columns.items() if one.kind != "other" or sqlite]
@@ -440,7 +364,7 @@ def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
     return kind
 
 
-def _sample(connection: Connection, table: DatabaseTable, names: Sequence[str], sampled: int) -> list[Any]:
+def _sample(connection: Connection, table: Table, names: Sequence[str], sampled: int) -> list[Any]:
     """Count the rows of a table, and return some: from the beginning and the end of the key.
 
     They are the first ones if there is no key, and all if they are few, for which one statement is enough.
@@ -462,14 +386,14 @@ def _sample(connection: Connection, table: DatabaseTable, names: Sequence[str], 
     return [*(rows or [])[:half], *((_rows(connection, last) or []) if ordered else [])]
 
 
-def _about(connection: Connection, table: DatabaseTable) -> int:
+def _about(connection: Connection, table: Table) -> int:
     """Return about how many rows a large table has, as the database knows without counting; 0 if it does not."""
     known = {
         "sqlite": f"SELECT MAX(rowid) FROM {table.sql}",
         "postgresql": f"SELECT reltuples FROM pg_class WHERE oid = to_regclass({literal(table.sql)})",
     }
     otherwise = "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = "
-    rows = _try(connection, known.get(connection.dialect.name, otherwise + literal(table.name)))
+    rows = _try(connection, known.get(connection.dialect.name, otherwise + literal(table.own_name)))
     return int(rows[0][0] or 0) if rows else 0  # a table of SQLite may have no row ids
 
 
@@ -511,10 +435,3 @@ def _rows(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Seque
     except SourceTimedOut:
         connection.rollback()
         return None
-
-
-def literal(value: Any) -> str:
-    """Return a value as it stands in SQL."""
-    if isinstance(value, bool | int | float):
-        return str(value)
-    return "'" + str(value).replace("'", "''") + "'"

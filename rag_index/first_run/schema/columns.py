@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.components.sources.secret_values import PLACE, UUID, looks_secret
@@ -13,18 +14,19 @@ from rag_index.core.documents.text_languages import LOCALE
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.catalog import MAX_CHARS, Column
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.first_run.schema.catalog import DatabaseTable
 
+Kind = Literal["text", "number", "time", "bool", "bytes", "json", "id", "other"]
 Role = Literal[
     "prose", "name", "code", "choice", "flag", "time", "number", "locale", "secret", "personal", "other",
 ]  # fmt: skip
 """`name` are short texts with words, `code` short ones without, `choice` one of few values; programs read `other`."""
+MAX_CHARS = 1500
+"""What is read of one value."""
 FILE_CHARS = 1000
 """What a file is taken to have, which is not read for a proposal."""
 MARKS = re.compile(r"[<&\[{*#`_|~>]")
@@ -64,6 +66,7 @@ _FILE_BYTES = re.compile(
     rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
 )
 CALENDAR = re.compile(r"(?:b')?\s*BEGIN:V(?:CALENDAR|CARD|EVENT|TODO|JOURNAL)", re.IGNORECASE)
+
 _TEMPLATE = re.compile(
     r"[%$]\{[\w.]+\}|\{\{[#^/]? ?(?:\w+[._][\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php|##\w[\w.]*##"
     r"|\{[a-z]+\.\w+\}|\{[A-Z]+(?:_[A-Z]+)*\}|\[[A-Z]+(?:_[A-Z]+)+\]|%[A-Z_]{3,}%"
@@ -73,9 +76,19 @@ _TEMPLATE = re.compile(
 
 
 @dataclass(frozen=True, eq=False)
-class ReadColumn(Column):
-    """What is known of a column."""
+class Column:
+    """A column with the values of the sampled rows, texts cut at `MAX_CHARS`, and what they are taken for."""
 
+    name: str
+    sql: str
+    """The name as it stands in SQL."""
+    kind: Kind
+    nullable: bool
+    values: tuple[Any, ...] = ()
+    problem: str = ""
+    """Why its text cannot be read."""
+    is_enum: bool = False
+    """Whether it takes the values of a list alone, so that it cannot be compared with an empty text."""
     role: Role = "other"
     filled: float = 0
     """The share of rows that have a value."""
@@ -91,6 +104,11 @@ class ReadColumn(Column):
     readable: float = 0
     """The share of the characters that people read: the others are marks."""
     texts: tuple[str, ...] = ()
+
+    @cached_property
+    def given(self) -> list[Any]:
+        """Return the values that are neither NULL nor empty."""
+        return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
 
     @property
     def is_strong(self) -> bool:
@@ -116,18 +134,17 @@ class ReadColumn(Column):
         return named[-1] if named else ""
 
 
-def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> ReadColumn:
-    """Return what a column of a table, which is called so, holds."""
+def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Column:
+    """Return what a column holds, of a table with this key whose rows are called so."""
     values = column.given
     distinct, filled = len({*map(str, values)}) / max(1, len(values)), len(values) / max(1, len(column.values))
-    facts = {one.name: getattr(column, one.name) for one in fields(Column)}
-    made = ReadColumn(**facts, filled=filled, distinct=distinct)
+    made = replace(column, filled=filled, distinct=distinct)
     if column.problem:
         return replace(made, why=column.problem)
     if is_named_like_a_secret(column.name):
         return replace(made, role="secret", why="is named like a secret")
     if column.kind not in ("text", "bytes", "json"):
-        return replace(made, role=_plain_role(column, table, _personal_words(column.name, noun)))
+        return replace(made, role=_plain_role(column, key, _personal_words(column.name, noun)))
     if any(isinstance(one, bytes) and _FILE_BYTES.match(one) for one in values):
         return replace(made, role="prose", form=FILE, length=FILE_CHARS, said=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
@@ -140,7 +157,7 @@ def read_column(column: Column, table: DatabaseTable, noun: Sequence[str]) -> Re
     raw = sum(len(one) for one in values if isinstance(one, str | bytes))
     readable = min(1.0, length * len(texts) / max(1, raw))
     made = replace(made, form=form, texts=tuple(texts), length=length, said=said, readable=readable)
-    role, why = _guarded(made, values, table, noun)
+    role, why = _guarded(made, values, key, noun)
     return replace(made, role=role or _text_role(made, values), why=why)
 
 
@@ -150,11 +167,11 @@ def _personal_words(name: str, noun: Sequence[str]) -> frozenset[str]:
     return found - known.PLACES if known.ORGANISATIONS & {*noun} else found
 
 
-def _plain_role(column: Column, table: DatabaseTable, personal: frozenset[str]) -> Role:
+def _plain_role(column: Column, key: Sequence[str], personal: frozenset[str]) -> Role:
     """Return the role of a column that has no text."""
     if personal and words(column.name)[-1] not in known.KEY_WORDS and column.kind != "bool":
         return "personal"
-    zero_or_one = {*map(str, column.given)} <= {"0", "1"} and column.given and column.name not in table.key
+    zero_or_one = {*map(str, column.given)} <= {"0", "1"} and column.given and column.name not in key
     if column.kind == "bool" or zero_or_one:
         return "flag"
     return "time" if column.kind == "time" else "number" if column.kind == "number" else "other"
@@ -205,12 +222,10 @@ def share(texts: Sequence[Any], pattern: re.Pattern[str], *, whole: bool = True)
     return sum(match(str(text)) is not None for text in texts) / max(1, len(texts))
 
 
-def _guarded(
-    made: ReadColumn, values: Sequence[Any], table: DatabaseTable, noun: Sequence[str]
-) -> tuple[Role | None, str]:
+def _guarded(made: Column, values: Sequence[Any], key: Sequence[str], noun: Sequence[str]) -> tuple[Role | None, str]:
     """Return the role of a column that is not for everybody, and why; no role if it may be."""
     named, last = {*map(singular, words(made.name))}, singular(made.last_word)
-    is_key = made.name in table.key or last in known.KEY_WORDS
+    is_key = made.name in key or last in known.KEY_WORDS
     if not is_key and sum(map(looks_secret, values)) >= 2 * known.FEW * len(values):
         return "secret", "looks like a secret"
     if named & known.REMARKS and named & (known.PERSONS | known.READERS | {"account", "rejected", "rejection"}):
@@ -224,7 +239,7 @@ def _guarded(
     return ("personal", "is personal, by its name") if says and _personal_words(made.name, noun) else (None, "")
 
 
-def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
+def _text_role(made: Column, values: Sequence[Any]) -> Role:
     """Return the role of a column whose texts people may read."""
     texts, length, said = made.texts, made.length, made.said
     if share(texts, _TIME) > known.MIN_FOUND:
@@ -257,7 +272,7 @@ def _text_role(made: ReadColumn, values: Sequence[Any]) -> Role:
     return _short_role(made, wordy)
 
 
-def _short_role(made: ReadColumn, wordy: float) -> Role:
+def _short_role(made: Column, wordy: float) -> Role:
     """Return the role of a column with short texts."""
     texts, count, longest = made.texts, len({*made.texts}), max(map(len, made.texts))
     strong = made.is_strong or (made.last_word in known.TITLES and made.distinct > known.SOME)
@@ -271,12 +286,12 @@ def _short_role(made: ReadColumn, wordy: float) -> Role:
     return "code" if len(coded) > known.HALF * len(texts) and not (strong and wordy > 2 * known.FEW) else "name"
 
 
-def is_template(column: ReadColumn) -> bool:
+def is_template(column: Column) -> bool:
     """Return whether most texts have places that a program fills in."""
     return sum(_TEMPLATE.search(text) is not None for text in column.texts) > known.HALF * max(1, len(column.texts))
 
 
-def names_for_programs(column: ReadColumn) -> bool:
+def names_for_programs(column: Column) -> bool:
     """Return whether values are names that a programmer gave."""
     slugs = share(column.texts, _SLUG)
     return slugs > known.HALF or (slugs > known.SOME and share(column.texts, _WORD_OF_PROGRAMS) > known.NEARLY_ALL)

@@ -62,7 +62,7 @@ class Plan:
 
 def is_named(table: Table, patterns: Sequence[str]) -> bool:
     """Return whether the name of a table fits one of some patterns, with or without its schema."""
-    names = {table.name.lower(), table.source.name.lower()}
+    names = {table.name.lower(), table.own_name.lower()}
     return any(fnmatch.fnmatchcase(name, pattern.lower()) for name in names for pattern in patterns)
 
 
@@ -98,8 +98,8 @@ class _Planner:
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
-        if table.source.problem:
-            return f"{UNREAD}: {table.source.problem}"
+        if table.problem:
+            return f"{UNREAD}: {table.problem}"
         if not table.rows:
             return "is empty"
         if not (table.title or table.texts):
@@ -137,7 +137,7 @@ class _Planner:
                 pairs = tuple((here, there) for (here, _), (there, _) in ends)
                 pairs += tuple((one, one) for one in sorted(shared & names.columns.keys()))
                 titled = names in self._usable - {table} and names.title in names.columns and not names.prose
-                if titled and self._catalog.is_key(names.source, [there for _, there in pairs]):
+                if titled and self._catalog.is_key(names, [there for _, there in pairs]):
                     self._plan.titles[table] = Relation(table, names, pairs)
                     self._usable -= {names}
                     self._out |= {names: f"is in the documents of {table.name}", own.parent: NO_TEXT}
@@ -166,8 +166,6 @@ class _Planner:
         partial = [one for one in plain if one.share < known.NEARLY_ALL]
         if extends:
             found = extends[:1]
-        elif full and not table.key and not table.title:
-            found = [_owner(table, full)]
         elif named and (table.texts or table.written or not full):
             found = []
         else:
@@ -292,7 +290,7 @@ def _for_few(table: Table) -> str:
     if known.OWN & named:
         return "has what only its owner sees, by its name"
     told = len(persons) > 1 or any(one.type_column or one.parent.texts for one in others)
-    if known.REPORTS & {table.noun[-1]} and told and (persons or "reporter" in " ".join(columns)):
+    if known.REPORTS & {table.noun[-1]} and told:
         return "has reports to moderators"
     rooms = known.ROOMS | {"thread"}
     sent = any(known.RECEIVERS & said or ("to" in said and name in persons) for name, said in columns.items())
@@ -320,8 +318,8 @@ def _holds_its_parent(one: Relation) -> bool:
     """Return whether rows hold the text of the row that each of them names alone."""
     if not one.parent.prose or one.parent is one.child or len({*one.named}) < len(one.named):
         return False
-    said = dict(one.parent.source.rows_of(one.pairs[0][1], one.parent.prose[0]))
-    rows = [row for row in one.child.source.rows_of(one.column, *one.child.prose) if row[0] in said]
+    said = dict(one.parent.rows_of(one.pairs[0][1], one.parent.prose[0]))
+    rows = [row for row in one.child.rows_of(one.column, *one.child.prose) if row[0] in said]
     begins = [(squeezed(str(said[key]))[: known.CROWD], squeezed(" ".join(map(str, texts)))) for key, *texts in rows]
     held = [mine in text for mine, text in begins if len(mine) >= known.CROWD]
     return len(held) >= known.MIN_ROWS and sum(held) >= known.HALF * len(begins)
@@ -335,7 +333,7 @@ def _is_taken_from(table: Table, other: Table) -> bool:
 
 def is_of_copies(table: Table) -> bool:
     """Return whether a table is called like one of versions, or of texts for a search."""
-    return any(word.endswith(known.COPIES) for word in (*table.noun, *map(singular, words(table.source.name))))
+    return any(word.endswith(known.COPIES) for word in (*table.noun, *map(singular, words(table.own_name))))
 
 
 def squeezed(text: str) -> str:
@@ -353,14 +351,14 @@ def _answers(one: Relation) -> bool:
     if title is None or above is None:
         return False
     names = dict(zip(one.parent.columns[one.pairs[0][1]].values, above.values, strict=True))
-    pairs = [(said, names[key]) for key, said in one.child.source.rows_of(one.column, title.name) if key in names]
+    pairs = [(said, names[key]) for key, said in one.child.rows_of(one.column, title.name) if key in names]
     same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
     return len(same) >= known.MIN_ROWS and 2 * sum(same) >= len(same)
 
 
 def _owner(table: Table, ways: Sequence[Relation]) -> Relation:
     """Return the relation to what rows hang on: a table that this one is called after, or that few rows share."""
-    return max(ways, key=lambda one: (bool({*one.parent.noun} & {*table.noun}), len({*one.named}), one.parent.rows))
+    return max(ways, key=lambda one: (bool({*one.parent.noun} & {*table.noun}), one.parent.rows))
 
 
 def identifier(name: str, otherwise: str) -> str:

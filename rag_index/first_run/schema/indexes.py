@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.tables import Relation, Rule, Table
 
 MAX_NAME_CHARS = 80
-ORDER = (
-    "table", "schema", "on", "key", "where", "order_by", "title", "text", "inline", "format", "payload",
-    "payload_indexes", "language", "language_column", "joins", "parts",
-)  # fmt: skip
-"""The order of keys in an index or a part."""
-
-
 STATE_LABELS = known.STATES | known.BROUGHT | {"priority", "severity", "kind"}
 """Words of columns whose labels people filter by, but which say little about what a row is about."""
 
@@ -47,8 +40,8 @@ class _Rows:
 
     def place(self, table: Table) -> dict[str, Any]:
         """Return the keys that name a table: its schema is that of the index, if none is named."""
-        schema = table.source.schema
-        return {"table": table.source.name} | ({} if schema == self.schema else {"schema": schema or "public"})
+        schema = table.schema
+        return {"table": table.own_name} | ({} if schema == self.schema else {"schema": schema or "public"})
 
     def read(self, table: Table, columns: Sequence[str], through: str = "") -> list[str]:
         """Note how columns are written, and return what the settings call them: `through` is a join."""
@@ -65,7 +58,7 @@ class _Rows:
         parent = relation.parent
         skip = known.KEY_WORDS | {*words(parent.key[0])}
         stem = "_".join(word for word in words(relation.column) if word not in skip)
-        wanted = [parent.source.name, f"{stem}_row"]
+        wanted = [parent.own_name, f"{stem}_row"]
         if stem and relation.column not in relation.child.key:
             wanted = [stem, f"{stem}_{parent.noun[-1]}", *wanted]
         taken = {*map(str.lower, self.taken)}
@@ -146,7 +139,7 @@ class IndexMaker:
     def __init__(self, table: Table, plan: Plan, taken: set[str]) -> None:
         self._table, self._parts = table, plan.documents[table]
         self._titled = plan.titles.get(table)
-        self._rows = _Rows(table, table.source.schema, plan)
+        self._rows = _Rows(table, table.schema, plan)
         self._taken = taken
         self.reasons: dict[str, str] = {}
 
@@ -162,13 +155,12 @@ class IndexMaker:
         rows.text = rows.text or ([] if parts else [*table.title_columns])
         rows.add_payload()
         settings: dict[str, Any] = {
-            "table": table.source.name, "schema": table.source.schema, "key": one_or_all(table.key),
-            "title": title, "text": rows.text, "format": rows.format, "joins": rows.joins, "parts": parts,
-            **self._filters(parts), **self._language(),
+            "table": table.own_name, "schema": table.schema, "key": one_or_all(table.key),
+            **rows.where(table.conditions), "title": title, "text": rows.text, "format": rows.format,
+            **self._filters(parts), **self._language(), "joins": rows.joins, "parts": parts,
         }  # fmt: skip
-        settings |= rows.where(table.conditions)
         self._note(table.conditions, settings)
-        made = {key: settings[key] for key in ORDER if settings.get(key) or key == "payload"}
+        made = {key: value for key, value in settings.items() if value or key == "payload"}
         return ProposedIndex(self._name(), table.name, made, self.reasons, self._age())
 
     def _age(self) -> str:
@@ -180,7 +172,7 @@ class IndexMaker:
         return key if self._table.columns[key].kind == "number" or not times else times[0].name
 
     def _name(self) -> str:
-        called = words(self._table.source.name)[-len(self._table.noun) :]
+        called = words(self._table.own_name)[-len(self._table.noun) :]
         base = slugify("-".join(called), max_length=MAX_NAME_CHARS) or "documents"  # of any script
         name = free_name(base, self._taken, "-")
         self._taken.add(name)
@@ -234,7 +226,7 @@ class IndexMaker:
     def _part(self, one: Part, used: set[str]) -> dict[str, Any] | None:
         """Return the settings of a part; None if it has nothing to read."""
         child, far = one.table, one.far
-        rows = _Rows(child, self._table.source.schema, self._rows.plan)
+        rows = _Rows(child, self._table.schema, self._rows.plan)
         on = dict(one.relation.pairs)
         conditions = [c for c in child.conditions if c.through is None or c.through not in (one.relation, one.up, far)]
         text: str | list[str]
@@ -255,20 +247,21 @@ class IndexMaker:
                 text = f"{{{captions[0]}}}: {{{next(name for name in text if name not in captions)}}}"
         if not text:
             return None
-        label = free_name(identifier(far.parent.source.name if far else child.source.name, "part"), used)
+        label = free_name(identifier(far.parent.own_name if far else child.own_name, "part"), used)
         used.add(label)
         open_key = child.key and not inline and all(child.columns[name].role != "secret" for name in child.key)
         made = {
-            **rows.place(child), "on": one_or_all([*on]) if [*on.values()] == self._table.key else on, "text": text,
-            "format": rows.format, "joins": rows.joins, "inline": inline, **self._order(child, on),
+            "name": label, **rows.place(child),
+            "on": one_or_all([*on]) if [*on.values()] == self._table.key else on,
             "key": one_or_all(child.key) if open_key else "",
             **rows.where(conditions, one.relation.where, far.where if far and far.where != one.relation.where else ""),
+            **self._order(child, on), "text": text, "inline": inline, "format": rows.format, "joins": rows.joins,
         }  # fmt: skip
         self._note(conditions, made)
         self._rows.samples += rows.samples
         kinds = {name: kind for name, kind in rows.payload.items() if kind}
         named = {name: kind for name, kind in kinds.items() if inline or name.partition(".")[0] in rows.joins}
-        found = {"name": label, **{key: made[key] for key in ORDER if made.get(key)}}
+        found = {key: value for key, value in made.items() if value}
         return found | {"payload": [*named], "payload_indexes": named} if named else found
 
     def _linked(self, rows: _Rows, far: Relation, on: Iterable[str]) -> str | list[str]:

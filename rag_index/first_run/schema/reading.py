@@ -12,16 +12,16 @@ from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.documents import is_named, plan
 from rag_index.first_run.schema.indexes import IndexMaker
 from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
-from rag_index.first_run.schema.relations import relate
+from rag_index.first_run.schema.relations import read_tables, relate
 from rag_index.first_run.schema.screen import CHOSEN
-from rag_index.first_run.schema.tables import Rule, Table, read_tables
 from rag_index.first_run.schema.visibility import answered, conditions, find_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.columns import ReadColumn
+    from rag_index.first_run.schema.columns import Column
+    from rag_index.first_run.schema.tables import Rule, Table
 
 
 def propose(catalog: DatabaseCatalog, choices: Choices | None = None) -> Proposal:
@@ -64,7 +64,7 @@ class _Reading:
         for pattern in (*self._choices.include, *self._choices.exclude):
             if not any(is_named(one, [pattern]) for one in tables):
                 raise SettingsError(f"there is no table {pattern}: {_near(pattern, [one.name for one in tables])}")
-        names = {f"{one.source.name}.{name}": (one, name) for one in tables for name in one.columns}
+        names = {f"{one.own_name}.{name}": (one, name) for one in tables for name in one.columns}
         names |= {f"{one.name}.{name}": (one, name) for one in tables for name in one.columns}
         places = {name.lower(): place for name, place in names.items()}
 
@@ -94,11 +94,9 @@ class _Reading:
                 table.columns[name] = replace(one, role="name" if use == "title" else "prose", why="")
             if use == "title":
                 table.title = name
-        if table.name in self._choices.include and not (table.title or table.texts):
+        if table.name in self._choices.include and not any(one.is_text for one in table.columns.values()):
             personal = {name: one for name, one in table.columns.items() if one.role == "personal" and one.texts}
             table.columns |= {name: replace(one, role="name", why="") for name, one in personal.items()}
-            for fact in ("title", "title_columns", "texts", "prose", "chars", "said"):
-                table.__dict__.pop(fact, None)
 
     def _answered(self, rules: Sequence[Rule]) -> list[Rule]:
         """Return the rules with those that a person answered in the place of what was found."""
@@ -117,7 +115,7 @@ class _Reading:
         for table in self._read:
             told = conditions([table], [rule])[table]
             if told:
-                yield table, self._catalog.rows_that(table.source, _unmet(told))
+                yield table, self._catalog.rows_that(table, _unmet(told))
 
     def _beyond_a_tenth(self) -> Iterator[Rule]:
         """Yield the open rules that would leave out more than a tenth of what an index reads, the largest of them."""
@@ -157,7 +155,7 @@ class _Reading:
         uses = [self._use(one, indexes) for one in self.tables]
         for one in self._excluded:
             chars = sum(self._chars(one).values())
-            uses.append(TableUse(one.name, one.rows, chars, one.source.counted, "out", why=CHOSEN))
+            uses.append(TableUse(one.name, one.rows, chars, one.counted, "out", why=CHOSEN))
         told = "is a view: what it shows is in tables"
         uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
         ranked = sorted(uses, key=lambda one: -one.chars)
@@ -180,7 +178,7 @@ class _Reading:
         reached = [name for name in chars if (table, name) in made.read]
         becomes, of = self._role(table)
         told = table.conditions if becomes in ("document", "part") else []
-        lost = self._catalog.rows_that(table.source, _unmet(told)) if told else 0
+        lost = self._catalog.rows_that(table, _unmet(told)) if told else 0
         share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
@@ -188,7 +186,7 @@ class _Reading:
             self._left_out(table, name, chars.get(name, 0), becomes) for name in table.columns if name not in reached
         ]
         return TableUse(
-            table.name, table.rows, sum(chars.values()), table.source.counted, becomes, of,
+            table.name, table.rows, sum(chars.values()), table.counted, becomes, of,
             "" if becomes != "out" else made.out.get(table, "has nothing that people look for"),
             indexes[table].name if table in indexes else "", tuple(filter(None, left)),
             {name: "title" if name in table.title_columns else "text" if name in reached else "out" for name in chars},
@@ -199,7 +197,7 @@ class _Reading:
         """Return how many characters each column has that people can read."""
         texts = {name: one for name, one in table.columns.items() if one.texts and _is_readable(one)}
         texts = {name: one for name, one in texts.items() if name not in {*table.key, *table.references}}
-        counted = self._catalog.chars(table.source, [*texts]) if texts and table.rows else {}
+        counted = self._catalog.chars(table, [*texts]) if texts and table.rows else {}
         return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
 
     def _role(self, table: Table) -> tuple[Any, tuple[str, ...]]:
@@ -232,6 +230,6 @@ def _near(name: str, names: Sequence[str]) -> str:
     return ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
 
 
-def _is_readable(one: ReadColumn) -> bool:
+def _is_readable(one: Column) -> bool:
     """Return whether people can read a column, whether they may or not."""
     return one.role in ("prose", "name", "personal") or (one.role == "other" and bool(one.why))

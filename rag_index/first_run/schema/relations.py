@@ -7,17 +7,37 @@ has the same by chance.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.secret_values import UUID
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.columns import read_column
 from rag_index.first_run.schema.tables import NOTHING, Relation, Table, is_random
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.columns import ReadColumn
+    from rag_index.first_run.schema.columns import Column
+
+
+def read_tables(catalog: DatabaseCatalog) -> list[Table]:
+    """Return the tables of a database with what their columns are, and a key of values where none is declared."""
+    names = [words(one.own_name) for one in catalog.tables]
+    first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
+    prefix = first[0][0] if first and first[0][1] >= max(3, known.HALF * len(names)) else ""
+    tables = []
+    for one, name in zip(catalog.tables, names, strict=True):
+        called = name[1:] if name[0] == prefix and len(name) > 1 else name
+        noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
+        columns = {column.name: read_column(column, one.key, noun) for column in one.columns.values()}
+        is_key = all(one.columns[name].kind != "json" for name in one.key)  # no array can be compared with one
+        table = replace(one, noun=noun, columns=columns, key=[*one.key] if is_key else [])
+        table.key = _random_of_key(catalog, table) or table.key or _key_by_values(catalog, table)
+        tables.append(table)
+    return tables
 
 
 def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
@@ -66,10 +86,10 @@ class _Finder:
 
     def _declared(self, table: Table) -> list[Relation]:
         found = []
-        for one in table.source.references:
+        for one in table.declared:
             columns, called = one["constrained_columns"], one["referred_table"].lower()
-            named = [parent for parent in self._tables if parent.source.name.lower() == called]
-            named = [parent for parent in named if parent.source.schema == one["referred_schema"]] or named
+            named = [parent for parent in self._tables if parent.own_name.lower() == called]
+            named = [parent for parent in named if parent.schema == one["referred_schema"]] or named
             filled = table.columns[columns[0]].filled if table.rows else 1.0
             for parent in named[:1] if filled else ():
                 names = {name.lower(): name for name in parent.columns}  # SQLite takes any case
@@ -85,9 +105,9 @@ class _Finder:
         uuids = key.kind == "id" and all(UUID.fullmatch(str(value)) for value in values)
         if not values or not (uuids if key.kind == "id" else is_text == (key.kind == "text")):
             return 0.0
-        return self._catalog.share_found(values, parent.source, key.name)
+        return self._catalog.share_found(values, parent, key.name)
 
-    def _of_column(self, table: Table, column: ReadColumn) -> list[Relation]:
+    def _of_column(self, table: Table, column: Column) -> list[Relation]:
         """Return what a column names, by its name and values, or by random values alone."""
         values = [value for value in column.given if value not in NOTHING]
         if column.role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
@@ -104,7 +124,7 @@ class _Finder:
                 left -= share
         return found
 
-    def _named(self, table: Table, column: ReadColumn) -> list[Table]:
+    def _named(self, table: Table, column: Column) -> list[Table]:
         """Return the tables that a column may name, the likeliest by its name first."""
         named, called = [singular(word) for word in table.named[column.name]], words(column.name)
         bare = tuple(word for word in named if word not in known.KEY_WORDS)
@@ -129,7 +149,7 @@ class _Finder:
         """Yield the relations of columns such as `about_type` and `about_id`, one for each type."""
         named = words(column)
         ends = max((one for one in known.TYPE_WORDS if named[-1].endswith(one)), key=len, default="")  # `ptable`
-        kinds = self._catalog.counts(table.source, table.columns[column]) if ends else {}
+        kinds = self._catalog.counts(table, table.columns[column]) if ends else {}
         texts = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
         if self._catalog.is_mysql:  # a backslash says something else there
             texts = [kind for kind in texts if chr(92) not in str(kind)]
@@ -142,7 +162,7 @@ class _Finder:
         near = near or [name for name, _ in free if not stem - {"content", "object"}]
         near = [name for name in near if [name] != table.key]
         for kind in texts if near and len(texts) <= known.MAX_VALUES else ():
-            ids = [one for said, one in table.source.rows_of(column, near[0]) if said == kind and one is not None]
+            ids = [one for said, one in table.rows_of(column, near[0]) if said == kind and one is not None]
             called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
             some = {one for name in (called, called[-1:]) for one in self._by_noun.get(name, ())} - {table}
             for parent in sorted(some, key=lambda one: (one.noun != called, len(one.noun), one.name)):
@@ -167,3 +187,21 @@ class _Finder:
             if fits and table.rows <= one.rows and one is not table and self._found(key.given, one) >= known.NEARLY_ALL:
                 return [Relation(table, one, ((key.name, one.key[0]),))]
         return []
+
+
+def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
+    """Return the column of a declared key whose random numbers name a row alone: others name it without the rest."""
+    own = [table.columns[name] for name in table.key if {*words(name)} <= known.KEY_WORDS] if table.key[1:] else []
+    own = [one for one in own if one.distinct == 1 and is_random(one.given)]
+    return next(([one.name] for one in own if catalog.is_key(table, [one.name])), [])
+
+
+def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
+    """Return the likeliest column by whose values rows differ; [] if there is none."""
+    short = [one for one in table.columns.values() if one.role not in ("prose", "flag", "secret") and one.filled == 1]
+    short = [one for one in short if one.kind in ("number", "text", "id", "time", "other")]
+    short.sort(key=lambda one: (not known.KEY_WORDS & {*words(one.name)}, one.role == "time", -one.distinct))
+    for one in short:
+        if one.distinct == 1 and catalog.is_key(table, [one.name]):
+            return [one.name]
+    return []

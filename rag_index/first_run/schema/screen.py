@@ -175,8 +175,8 @@ def _tables(proposal: Proposal, *, fold: bool = True) -> Iterator[Line]:
     """Yield the lines of tables: documents, then what belongs to them, then what is left out, the largest first."""
     groups: dict[str, list[TableUse]] = {}
     whole = max(1, proposal.chars)
-    for one in sorted(proposal.tables, key=lambda one: (ORDER.index(one.becomes), -one.chars)):
-        number = sum(len(some) for some in groups.values())
+    ranked = sorted(proposal.tables, key=lambda one: (ORDER.index(one.becomes), -one.chars))
+    for number, one in enumerate(ranked):
         alone = not fold or (one.becomes == "document" and number < MAX_LINES) or one.why == CHOSEN
         shared = {"document": "more documents", "out": "left out"}.get(one.becomes, _becomes(one))
         groups.setdefault(one.name if alone else f"\0{shared}", []).append(one)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.secret_values import looks_secret
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.catalog import literal
-from rag_index.first_run.schema.columns import ReadColumn, is_template, names_for_programs, read_column
-from rag_index.first_run.schema.words import singular, words
+from rag_index.first_run.schema.columns import Column, is_template, names_for_programs
+from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from rag_index.first_run.schema.catalog import DatabaseCatalog, DatabaseTable
 
+MAX_ROWS = 20_000
+"""Rows of a table that are counted at most."""
 NOTHING = (None, "", 0, "0", -1, "-1")
 """Values that name no row of another table."""
 
@@ -88,14 +88,14 @@ class Relation:
     @cached_property
     def named(self) -> list[Any]:
         """Return the sampled values, or tuples of them, that name a row."""
-        rows = self.child.source.rows_of(*[here for here, _ in self.pairs])
+        rows = self.child.rows_of(*[here for here, _ in self.pairs])
         return [row if row[1:] else row[0] for row in rows if row[0] not in NOTHING]
 
     @property
     def is_crowd(self) -> bool:
         """Return whether hundreds of rows name each: what has them contains them."""
-        several = len(self.named) / max(1, len({*self.named}))
-        return several > known.CROWD or self.child.rows > known.CROWD * self.parent.rows
+        several = len(self.named) > known.CROWD * len({*self.named})
+        return several or self.child.rows > known.CROWD * self.parent.rows
 
     @property
     def gives_values(self) -> bool:
@@ -115,26 +115,52 @@ class Relation:
 
 @dataclass(eq=False, repr=False)
 class Table:
-    """A table with what is understood of it."""
+    """A table with a sample of its rows, and what is understood of it."""
 
-    source: DatabaseTable
-    noun: tuple[str, ...]
-    """What its rows are called, in the singular and without a prefix that all tables have."""
-    columns: dict[str, ReadColumn]
+    schema: str | None
+    """None for the schema that is meant if none is named."""
+    own_name: str
+    """The name without the schema."""
     key: list[str]
-    parents: list[Relation] = field(default_factory=list)
-    children: list[Relation] = field(default_factory=list)
-    conditions: list[Rule] = field(default_factory=list)
+    """The primary key, or else columns by which rows differ, none of them NULL."""
+    columns: dict[str, Column]
+    declared: Sequence[Mapping[str, Any]]
+    """Its declared foreign keys, as SQLAlchemy has them."""
+    sql: str
+    """The name as it stands in SQL, with its schema."""
+    rows: int = 0
+    """The number of rows; about, if there are more than `MAX_ROWS`."""
+    problem: str = ""
+    """Why its rows could not be read."""
+    noun: tuple[str, ...] = ()
+    """What its rows are called, in the singular and without a prefix that all tables have."""
+    parents: list[Relation] = field(init=False, default_factory=list)
+    children: list[Relation] = field(init=False, default_factory=list)
+    conditions: list[Rule] = field(init=False, default_factory=list)
+
+    @property
+    def counted(self) -> bool:
+        """Return whether the number of rows is exact."""
+        return self.rows <= MAX_ROWS
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all rows were looked at."""
+        return self.sampled >= self.rows
+
+    @property
+    def sampled(self) -> int:
+        """Return how many rows were looked at."""
+        return max((len(column.values) for column in self.columns.values()), default=0)
 
     @property
     def name(self) -> str:
         """Return the name with its schema, if there is one."""
-        return self.source.full_name
+        return f"{self.schema}.{self.own_name}" if self.schema else self.own_name
 
-    @property
-    def rows(self) -> int:
-        """Return the number of rows."""
-        return self.source.rows
+    def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
+        """Return the sampled values of some columns, a tuple for each row."""
+        return list(zip(*[self.columns[name].values for name in names], strict=True))
 
     @cached_property
     def named(self) -> dict[str, tuple[str, ...]]:
@@ -179,10 +205,9 @@ class Table:
     def title(self) -> str:
         """Return the column, or the template of columns, that says what a row is called; "" if none does."""
         free = [one for one in self.columns.values() if self._may_be_title(one)]
-        if self._first_and_last and not any(one.last_word in ("subject", "headline") for one in free):
+        if self._first_and_last:
             return " ".join(f"{{{name}}}" for name in self._first_and_last)
         called = [one for one in free if one.last_word in known.TITLES]
-        called = [one for one in called if one.distinct >= 2 * known.FEW or one.is_strong]
         other, often = {"by", "type", "status", "code", *known.KEY_WORDS}, known.HALF
         rare = [one for one in free if one.distinct >= often and one.last_word not in other]
         if called := called or [one for one in rare if one.role == "name" and one.filled >= often]:
@@ -191,15 +216,15 @@ class Table:
         lines = [one for one in lines if one.filled >= often and one.length <= 80 and _are_headings(one.texts)]
         return lines[0].name if lines else ""
 
-    def _may_be_title(self, one: ReadColumn) -> bool:
+    def _may_be_title(self, one: Column) -> bool:
         short = one.length <= known.MAX_NAME_CHARS and one.form in ("plain", "html", "auto", "bbcode")
         return one.is_text and one.name not in self.references and one.filled >= known.SOME and short
 
-    def _title_rank(self, one: ReadColumn) -> tuple[Any, ...]:
-        """Return the smaller the likelier: by its word, not half empty, and of few words."""
+    def _title_rank(self, one: Column) -> tuple[Any, ...]:
+        """Return the smaller the likelier: not the title of a person, not the same again and again, by its word."""
         place = (*known.TITLES, one.last_word).index(one.last_word)
-        unsure = place == len(known.TITLES) or (one.last_word == "title" and bool(known.PERSONS & {*self.noun}))
-        return unsure, one.filled < known.HALF, one.distinct < 2 * known.FEW, place
+        is_form = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
+        return is_form, one.distinct < 2 * known.FEW, place
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -213,7 +238,7 @@ class Table:
         """Return the column with the code by which people know a row; "" if there is none."""
         out = {*self.references, *self.title_columns, *self.key}
         for one in self.columns.values() if self.rows > known.MIN_ROWS else ():
-            named = known.CODE_NAMES & {*words(one.name)} and not known.PERSONAL & {*words(one.name)}
+            named = known.CODE_NAMES & {*words(one.name)}
             unique = one.distinct > known.NEARLY_ALL and one.filled > known.HALF
             short = one.role in ("code", "name", "number") and one.length <= known.MAX_CODE_CHARS
             if named and unique and short and one.name not in out:
@@ -267,14 +292,11 @@ class Table:
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
-        named = sum(self.columns[name].length for name in self.title_columns) > known.MAX_CODE_CHARS
-        if named and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
+        long = sum(self.columns[name].length for name in self.title_columns) > known.MAX_CODE_CHARS
+        if long and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
             return False  # rows that have no name of their own tell of it
-        if any(one.extends and one.parent.prose for one in self.parents):
-            return False  # its text is there
-        many = any(one.child.rows > known.CROWD * self.rows for one in self.children)
-        small = self.rows <= known.MAX_CHOICES or many
-        return not self.texts and bool(self.children) and small and not self.written
+        small = self.rows <= known.MAX_CHOICES
+        return small and bool(self.children) and not self.texts and not self.written
 
     @cached_property
     def told(self) -> int:
@@ -289,7 +311,7 @@ class Table:
         names = [*self.texts, *self.title_columns]
         if not names:
             return False
-        rows = self.source.rows_of(*names)
+        rows = self.rows_of(*names)
         said = [re.sub(r"[\W\d_]+", " ", " ".join(str(value or "") for value in row)).strip().lower() for row in rows]
         said = [text for text in said if text]
         return len(said) > known.MAX_CODE_CHARS and len({*said}) < known.SOME * len(said)
@@ -319,7 +341,7 @@ class Table:
         title = self.columns.get(self.title)
         if self.is_settings:
             return "has names with values"
-        for_people = title and first and first.length > 2 * known.MIN_PROSE_CHARS and not self.repeats
+        for_people = title and first
         machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
         log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
         if machine or log or (doubtful and not for_people):
@@ -339,31 +361,14 @@ class Table:
             return "came with the application: programs know its rows by a name"
         return ""
 
-    def _is_address(self, one: ReadColumn) -> bool:
+    def _is_address(self, one: Column) -> bool:
         """Return whether names are made of the titles, as those in addresses are: people read what has one."""
         if "slug" in words(one.name) or not self.title_columns:
             return "slug" in words(one.name)
-        rows = self.source.rows_of(one.name, self.title_columns[0])
+        rows = self.rows_of(one.name, self.title_columns[0])
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
         same = sum(title[:12] in name or name[:12] in title for name, title in letters) > known.HALF * len(letters) > 0
         return same and not names_for_programs(self.columns[self.title_columns[0]])
-
-
-def read_tables(catalog: DatabaseCatalog) -> list[Table]:
-    """Return the tables of a database with what their columns are, and a key of values where none is declared."""
-    names = [words(one.name) for one in catalog.tables]
-    first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
-    prefix = first[0][0] if first and first[0][1] >= max(3, known.HALF * len(names)) else ""
-    tables = []
-    for one, name in zip(catalog.tables, names, strict=True):
-        called = name[1:] if name[0] == prefix and len(name) > 1 else name
-        noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
-        columns = {column.name: read_column(column, one, noun) for column in one.columns.values()}
-        is_key = all(one.columns[name].kind != "json" for name in one.key)  # no array can be compared with one
-        table = Table(one, noun, columns, [*one.key] if is_key else [])
-        table.key = _random_of_key(catalog, table) or table.key or _key_by_values(catalog, table)
-        tables.append(table)
-    return tables
 
 
 def is_random(values: Iterable[Any]) -> bool:
@@ -374,24 +379,6 @@ def is_random(values: Iterable[Any]) -> bool:
     if len(digits) == len(texts):
         return len({*texts}) > 2 and all(len(text) >= known.MAX_JOINS for text in texts)
     return len({*texts}) > 1 and long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
-
-
-def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
-    """Return the column of a declared key whose random numbers name a row alone: others name it without the rest."""
-    own = [table.columns[name] for name in table.key if {*words(name)} <= known.KEY_WORDS] if table.key[1:] else []
-    own = [one for one in own if one.distinct == 1 and is_random(one.given)]
-    return next(([one.name] for one in own if catalog.is_key(table.source, [one.name])), [])
-
-
-def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
-    """Return the likeliest column by whose values rows differ; [] if there is none."""
-    short = [one for one in table.columns.values() if one.role not in ("prose", "flag", "secret") and one.filled == 1]
-    short = [one for one in short if one.kind in ("number", "text", "id", "time", "other")]
-    short.sort(key=lambda one: (not known.KEY_WORDS & {*words(one.name)}, one.role == "time", -one.distinct))
-    for one in short:
-        if one.distinct == 1 and catalog.is_key(table.source, [one.name]):
-            return [one.name]
-    return []
 
 
 def _are_headings(texts: Sequence[str]) -> bool:
@@ -412,3 +399,10 @@ def _head(value: Any) -> str:
 def listed(values: Iterable[Any]) -> str:
     """Return values as they stand in a list of SQL."""
     return ", ".join(map(literal, values))
+
+
+def literal(value: Any) -> str:
+    """Return a value as it stands in SQL."""
+    if isinstance(value, bool | int | float):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.catalog import literal
-from rag_index.first_run.schema.tables import NOTHING, Rule, Table, listed
+from rag_index.first_run.schema.tables import NOTHING, Rule, Table, listed, literal
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.columns import ReadColumn
+    from rag_index.first_run.schema.columns import Column
     from rag_index.first_run.schema.tables import Relation
 
-_SAYS = known.HIDE | known.SHOW | known.ON | known.OFF
 _SURE = known.HIDE | known.SHOW
+_SAYS = _SURE | known.ON | known.OFF
 _PAIR = re.compile(r'"(\w+)"\s*:\s*(true|false|"[^"]*"|-?\d+)')
 _ACCOUNTS = known.HIDE - {"deleted", "delete", "removed"}
 """Words that hide what an account wrote: what one wrote who has left is shown as before."""
@@ -39,7 +38,7 @@ _ACCOUNTS = known.HIDE - {"deleted", "delete", "removed"}
 
 @lru_cache(maxsize=20_000)
 def _known_words(word: str) -> tuple[str, ...]:
-    """Return the known words of which a word consists, such as un, published; () if it does not."""
+    """Return the known words of which a word consists, such as not, published; () if it does not."""
     if word in _SAYS | known.NOT | known.FILLERS:
         return (word,)
     for end in range(len(word) - 2, 1, -1):
@@ -56,72 +55,76 @@ def _parts(named: Iterable[str]) -> list[str]:
     return [part for word in named for part in (_known_words(word) or (word,))]
 
 
-def _is_for_persons(parts: Iterable[str]) -> bool:
-    """Return whether words such as only or required stand beside persons: `members_only`, `login_required`."""
-    return bool((known.READERS | known.PERSONS) & {*map(singular, parts)})
-
-
-def sense_of(named: Sequence[str]) -> tuple[bool, set[str]] | None:
-    """Return whether a yes hides a row, and the words that were not understood; None if it does not say.
+def sense_of(named: Iterable[str], *, shortest: int = 4) -> tuple[bool, set[str]] | None:
+    """Return whether a yes hides a row, and the words that were not understood; None if it does not say. Shorter words
+    than `shortest` say nothing.
 
     >>> sense_of(("is", "not", "public"))
     (True, set())
     """
     parts = _parts(named)
-    said, rest, negated = list[tuple[bool, bool]](), set[str](), False
+    strong, weak, rest, negated = list[bool](), list[bool](), set[str](), False
     for word in parts:
         if word in _SAYS:
-            said.append(((word in known.HIDE | known.OFF) != negated, word in _SURE))
+            (strong if word in _SURE else weak).append((word in known.HIDE | known.OFF) != negated)
             negated = False
         elif word in known.NOT:
             negated = not negated
-        elif word not in known.FILLERS and len(word) > 3:
+        elif word not in known.FILLERS and len(word) >= shortest:
             rest.add(word)
-    if not said and {"only", "required"} & {*parts} and _is_for_persons(rest):
+    for_persons = {"only", "required"} & {*parts} and (known.READERS | known.PERSONS) & {*map(singular, parts)}
+    if not (strong or weak) and for_persons:  # `members_only`, `login_required`
         return True, set()
-    if not said and known.NOT & {*parts} and {"search", "index"} & {*parts}:
+    if not (strong or weak) and negated and {"search", "index"} & {*parts}:
         return True, rest
-    strong = [hides for hides, sure in said if sure]
-    return (any(strong or [hides for hides, _ in said]), rest) if said else None
+    return (any(strong or weak), rest) if strong or weak else None
 
 
 def hides(value: str, noun: Sequence[str]) -> bool | None:
     """Return whether a value is of what is hidden, or of what all may see; None if it says neither."""
-    text = value.strip().lower()
-    parts = _parts(words(text))
-    filler = known.REPLIES | known.CONTAINERS | known.FILLERS | known.NOT | {*noun, "post", "page", "only", "mode"}
-    rest = {word for word in parts if not {word, singular(word)} & filler}
-    if rest and rest <= known.DIRECT | {"personal"} and known.ROOMS & {*noun}:
+    parts = {*_parts(map(singular, words(value)))}
+    if parts <= known.DIRECT | {"personal"} and known.ROOMS & {*noun}:
         return True
-    if "only" in parts and _is_for_persons(parts):
-        return True
-    for some, hidden in ((known.HIDE | {"inherit", "future"}, True), (known.SHOW | {"everyone"}, False)):
-        if text in some or (rest and {singular(word) for word in rest} | rest <= some | {singular(w) for w in some}):
-            return hidden != bool(known.NOT & {*parts})
-    return None
+    sense = sense_of(parts, shortest=1)
+    fillers = known.REPLIES | known.CONTAINERS | {*noun, "post", "only", "mode"}
+    weak = parts & (known.ON | known.OFF) and not parts & _SURE
+    return None if sense is None or weak or sense[1] - fillers else sense[0]
 
 
 class _Look:
     """A column of a table that may say which rows are shown."""
 
-    def __init__(self, catalog: DatabaseCatalog, table: Table, column: ReadColumn) -> None:
+    def __init__(self, catalog: DatabaseCatalog, table: Table, column: Column) -> None:
         self.catalog, self.table, self.column = catalog, table, column
-        self.sql, self.as_text = column.sql, catalog.as_text(column)
-        self.kind, self.is_time = column.kind, column.is_time
+        self.sql, self.as_text, self.is_time = column.sql, catalog.as_text(column), column.is_time
         self.named = table.named[column.name]
         self.name = {*map(singular, self.named), *self.named}
         self.ways = [one for one in table.parents if one.column == column.name]
-        own = {*table.noun, *words(table.source.name)}
-        self.sense = sense_of([word for word in self.named if word not in own or sense_of((word,))])
-        if self.named[-1] in ("count", "number", "reason", "level") or {*self.named} & known.REMARKS:
-            self.sense = None
+        self.is_work = bool(known.WORK & {*table.noun})
+        self.is_written = bool((known.REPLIES | {"post", "topic", "entry"}) & {*table.noun}) and not self.is_work
+        """Whether rows are what people write under the eyes of moderators, and not what others work on."""
+        self.sense, self.rest = self._sense()
+        """Whether a yes hides a row, if the name says so, and the words of the name that say something else."""
+        vague = {"date", "time", "timestamp"} | (
+            {one for one in self.rest if singular(one) in known.PERSONS} if {"to", "for"} & {*self.named} else set()
+        )
+        self.is_clear = self.sense is not None and not self.rest - vague
+
+    def _sense(self) -> tuple[bool | None, set[str]]:
+        table, own = self.table, {*self.table.noun, *words(self.table.own_name)}
         if table.is_people and known.BANNED & self.name and not known.NOT & self.name:
-            self.sense = (True, set())
+            return True, set()
+        if self.named[-1] in ("count", "number", "reason", "level") or {*self.named} & known.REMARKS:
+            return None, set()
+        sense, rest = sense_of([word for word in self.named if word not in own or sense_of((word,))]) or (None, set())
+        rest -= own | {word for name in table.prose for word in words(name)}
+        held = known.HELD & self.name and "accepted" not in self.name and self.is_written and self.is_flag
+        return (True, set()) if held and (sense is None or rest) else (sense, rest)
 
     @cached_property
     def counts(self) -> Counter[Any]:
         """Return the rows of each value, of all rows if they can be counted; nothing if there are many values."""
-        return self.catalog.counts(self.table.source, self.column)
+        return self.catalog.counts(self.table, self.column)
 
     def share(self, values: Iterable[Any]) -> float:
         """Return the share of the rows that have one of these values."""
@@ -129,15 +132,34 @@ class _Look:
 
     @cached_property
     def is_flag(self) -> bool:
+        """Return whether its values are yes and no."""
         values = {str(value).lower() for value in self.counts if value is not None}
-        return self.kind == "bool" or self.column.role == "flag" or (bool(values) and values <= known.YES | known.NO)
+        return self.column.kind == "bool" or self.column.role == "flag" or set() < values <= known.YES | known.NO
+
+    @cached_property
+    def _has_no(self) -> bool:
+        return not known.NO.isdisjoint(str(value).lower() for value in self.counts)
+
+    def hides(self, value: Any) -> bool | None:
+        """Return whether rows with a value are hidden, or for everybody; None if it says neither."""
+        said = words(value) if isinstance(value, str) else ()
+        if self.is_clear and (self.is_flag or (said and self._has_no)):
+            if str(value).lower() in known.YES:
+                return self.sense
+            if str(value).lower() in known.NO or (self.is_flag and value is None):
+                return not self.sense
+        if self.is_written and known.HELD & {*said}:
+            return "accepted" not in said
+        if self.table.is_people and known.BANNED & {*said}:
+            return True
+        return hides(value, self.table.noun) if said else None
 
     @property
     def unset(self) -> str:
         """Return in SQL that a row has no value, or no yes."""
         empty = {"number": "0", "bool": "false", "text": "''", "time": "''" * ("" in self.column.values)}
-        nothing = None if self.column.is_enum else empty.get(self.kind)
-        if self.kind in ("number", "bool") and not self.column.nullable:
+        nothing = None if self.column.is_enum else empty.get(self.column.kind)
+        if self.column.kind in ("number", "bool") and not self.column.nullable:
             return f"{self.sql} = {nothing}"
         return f"COALESCE({self.sql}, {nothing}) = {nothing}" if nothing else f"{self.sql} IS NULL"
 
@@ -147,8 +169,7 @@ class _Look:
         way = next((one for one in self.ways if not one.type_column), None)
         if way is None or way.parent.title not in way.parent.columns:
             return {}
-        keys = way.parent.columns[way.pairs[0][1]].values
-        return dict(zip(keys, map(str, way.parent.columns[way.parent.title].values), strict=True))
+        return dict(way.parent.rows_of(way.pairs[0][1], way.parent.title))
 
     def spoken(self, value: Any) -> str:
         """Return a value as people read it."""
@@ -165,7 +186,7 @@ class _Look:
         """Return the values as people read them, as the database has them, and their rows, the most common first; of a
         time whether it is set."""
         if self.is_time:
-            empty = max(0, self.catalog.rows_that(self.table.source, self.unset))
+            empty = max(0, self.catalog.rows_that(self.table, self.unset))
             return [("empty", None, empty), ("set", True, max(0, self.table.rows - empty))]
         return [(self.spoken(value), value, rows) for value, rows in self.counts.most_common()]
 
@@ -194,12 +215,14 @@ class _Look:
         """Return the rule that leaves out rows with any other value."""
         hidden = [value for value in self.counts if value not in values]
         filled = [value for value in values if value not in (None, "")]
-        parts = [f"{self.as_text} IN ({listed(filled)})"] if filled else []
-        sql = " OR ".join([*parts, *([self.unset] if len(filled) < len(values) else [])])
+        empty = [self.unset] if len(filled) < len(values) else []
+        parts = [f"{self.as_text} IN ({listed(filled)})"] if any(filled) or not empty else []
+        sql = " OR ".join([*parts, *empty])
         says = f"is {self.said(hidden)}" if hidden else f"is not {self.said(values)}"
         return self.rule(f"({sql})" if " OR " in sql else sql, says, hidden, is_open=is_open)
 
     def said(self, values: Sequence[Any]) -> str:
+        """Return values as a person would list them."""
         texts = [*dict.fromkeys(map(self.spoken, values))]
         return " or ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]])) or "empty"
 
@@ -209,13 +232,13 @@ class _Look:
 
 def find_rules(catalog: DatabaseCatalog, tables: Sequence[Table]) -> list[Rule]:
     """Return what the columns of tables, and tables beside them, suggest about who may see rows."""
-    plurals = {word for one in tables for word in words(one.source.name) if word != singular(word)}
+    plurals = {word for one in tables for word in words(one.own_name) if word != singular(word)}
     found = []
     for table in [one for one in tables if one.rows]:
         for column in table.columns.values():
             made = _column_rule(_Look(catalog, table, column), plurals)
             # a flag that is the same in all rows of a label's table says nothing of what carries it
-            if made and not (table.is_label and catalog.rows_that(table.source, made.sql) == 0):
+            if made and not (table.is_label and catalog.rows_that(table, made.sql) == 0):
                 found.append(made)
         found += [*_called_hidden(table), *_older_versions(catalog, table), *_beside(catalog, table)]
     return found
@@ -226,56 +249,39 @@ def _column_rule(look: _Look, plurals: set[str]) -> Rule | None:
     column, table = look.column, look.table
     if column.name in {*table.key, *table.title_columns, *(one.type_column for one in table.parents)}:
         return None
+    others = {word for name, one in table.named.items() if name != column.name for word in one}
     if span := _span(look):
         return span
-    others = {word for name, one in table.named.items() if name != column.name for word in one}
-    if look.sense and (look.sense[1] - _own_words(look)) & (known.PERSONAL | plurals | others):
+    if look.sense is not None and look.rest & (known.PERSONAL | plurals | others):
         return None  # another thing is hidden: the row's comments, its phone
-    if found := _set(look):
+    if (found := _set(look)) or column.role in ("prose", "secret", "personal"):
         return found
-    if column.role in ("prose", "secret", "personal"):
-        return None
     names_rows = column.name in table.references and column.role != "flag"
-    finders = () if names_rows else (_flag, _state, _json, _minority)
+    finders = () if names_rows else (_values, _json, _minority)
     return next(filter(None, (find(look) for find in (*finders, _of_groups, _exception))), None)
 
 
-def _own_words(look: _Look) -> set[str]:
-    """Return what rows, and what they say, are called: `private_notes` is about the row itself."""
-    prose = {word for name in look.table.prose for word in words(name)}
-    return {*look.table.noun, *words(look.table.source.name)} | prose
-
-
-def _flag(look: _Look) -> Rule | None:
-    """Return the rule of a column such as `is_private`, `sealed`, `not_visible` or `comment_approved`."""
-    if not look.is_flag:
-        return None
-    no = [value for value in look.counts if value is not None and str(value).lower() in known.NO]
-    yes = [value for value in look.counts if value is not None and value not in no]
-    if look.sense is None or _rest(look):
-        held = known.HELD & look.name and "accepted" not in look.name and yes and _is_written(look.table)
-        return look.among(yes) if held and look.share(yes) <= known.HALF else None
-    hidden = look.sense[0]
-    weak = not (_SURE | known.BANNED) & {*_parts(look.named)}
-    if weak and look.share(yes if hidden else [*no, None]) > known.HALF:
-        return None  # whether a thing is in use: such rows are looked for all the same
-    one = {"bool": "true", "number": "1"}.get(look.kind)
-    if hidden:
-        made = look.rule(look.unset, "is yes", yes) if one else look.among(yes or ["1", "Y", "true"])
-        return replace(made, says=f"{look.column.name} is yes", reaches="search" not in look.name)
-    sql = f"{look.sql} = {one}" if one else f"{look.sql} IN ({listed(yes or ['1'])})"
-    return replace(look.rule(sql, "is no", [*no, None]), reaches=bool(yes))
-
-
-def _rest(look: _Look) -> set[str]:
-    """Return the words of a name that were not understood."""
-    rest = (look.sense[1] if look.sense else set()) - _own_words(look) - {"date", "time", "timestamp"}
-    return {word for word in rest if singular(word) not in known.PERSONS} if {"to", "for"} & {*look.named} else rest
-
-
-def _is_written(table: Table) -> bool:
-    """Return whether rows are what people write under the eyes of moderators, and not what others work on."""
-    return bool((known.REPLIES | {"post", "topic", "entry"}) & {*table.noun}) and not known.WORK & {*table.noun}
+def _values(look: _Look) -> Rule | None:
+    """Return the rule of a column whose values say who may see a row: a flag such as `is_private`, states such as
+    `draft`. Where its name says nothing of that, only what is sure counts, in a minority of the rows."""
+    values = (*look.counts, *([None] if look.is_flag and None not in look.counts else []))
+    public, hidden = ([value for value in values if look.hides(value) is one] for one in (False, True))
+    if look.is_flag and look.is_clear:
+        weak = not (_SURE | known.BANNED) & {*_parts(look.named)}
+        if weak and look.share(hidden) > known.HALF:
+            return None  # whether a thing is in use: such rows are looked for all the same
+        made = look.only(public) if look.sense or any(public) else look.among(hidden)
+        reaches = "search" not in look.name and (look.sense or any(public))
+        return replace(made, says=f"{look.column.name} is {'yes' if look.sense else 'no'}", reaches=bool(reaches))
+    named = (known.STATES | known.SECRECY) & {*look.named[-2:]} or look.is_clear
+    if not named:
+        sure = known.SURE | {"only"} | (known.DIRECT if known.ROOMS & {*look.table.noun} else set())
+        short = all(len(str(value)) <= known.MIN_PROSE_CHARS for value in values)
+        few = [value for value in hidden if short and sure & {*map(singular, words(value))}]
+        return look.among(few) if few and look.share(few) <= known.HALF and not look.table.is_people else None
+    if public and not look.is_work:
+        return look.only(public)
+    return look.among(hidden) if hidden else None
 
 
 def _set(look: _Look) -> Rule | None:
@@ -285,18 +291,18 @@ def _set(look: _Look) -> Rule | None:
         few = {"password", "passwd"} & look.name and 0 < column.filled <= 2 * known.FEW
         return look.rule(look.unset, "is set: readers have to know it") if few else None
     why = known.REMARKS & {*look.named} and sense_of([word for word in look.named if word not in known.REMARKS])
-    sense, few = (look.sense or why), 0 < column.filled <= known.SOME
-    if not sense or (_rest(look) and not why):
+    sense, few = (why[0] if why else look.sense), 0 < column.filled <= known.SOME
+    if sense is None or not (why or look.is_clear):
         return None
-    if sense[0] and (look.is_time or last in ("at", "on") or (few and (last in ("id", "by") or why))):
+    if sense and (look.is_time or last in ("at", "on") or (few and (last in ("id", "by") or why))):
         return look.rule(look.unset, "is set", [True])
-    published = not sense[0] and look.is_time and look.kind != "number" and known.HALF <= column.filled < 1
+    published = not sense and look.is_time and column.kind != "number" and known.HALF <= column.filled < 1
     return look.rule(f"{look.sql} IS NOT NULL", "is empty", [None]) if published else None
 
 
 def _span(look: _Look) -> Rule | None:
     """Return the rule of times such as `valid_to` and `publish_at`, unless it would hide more than half."""
-    if not look.is_time or (look.kind == "text" and look.catalog.connection.dialect.name != "sqlite"):
+    if not look.is_time or (look.column.kind == "text" and look.catalog.connection.dialect.name != "sqlite"):
         return None
     name, parts = look.name, {*look.named, *re.findall("until|embargo|expire", " ".join(look.named))}
     between, hidden = known.BETWEEN & name, (known.HIDE | {"embargo"}) & name
@@ -304,10 +310,10 @@ def _span(look: _Look) -> Rule | None:
     starts = not ends and ((known.FROM & parts and between) or "embargo" in parts or ("until" in parts and hidden))
     if not (ends or starts):
         return None
-    in_seconds = look.kind == "number"
-    compared = f"{look.sql} {'>' if ends else '<='} {look.catalog.seconds_now if in_seconds else 'CURRENT_TIMESTAMP'}"
+    now = look.catalog.seconds_now if look.column.kind == "number" else "CURRENT_TIMESTAMP"
+    compared = f"{look.sql} {'>' if ends else '<='} {now}"
     shown = f"({look.unset} OR {compared})"
-    out = look.table.rows - max(0, look.catalog.rows_that(look.table.source, shown))
+    out = look.table.rows - max(0, look.catalog.rows_that(look.table, shown))
     if out > known.HALF * look.table.rows or (starts and not out):
         return None  # a time of publication that is past for all: `_set` says whether it may be empty
     if starts and {"publish", "published", "release"} & name and known.HALF <= look.column.filled < 1:
@@ -315,33 +321,9 @@ def _span(look: _Look) -> Rule | None:
     return look.rule(shown, f"is {'past' if ends else 'to come'}")
 
 
-def _state(look: _Look) -> Rule | None:
-    """Return the rule of a column such as `status` or `class`, with values such as `publish` and `draft`."""
-    values = [value for value in look.counts if isinstance(value, str) and value.strip()]
-    if look.kind != "text" or not values or max(map(len, values)) > known.MIN_PROSE_CHARS:
-        return None
-    noun, is_people = {*look.table.noun}, look.table.is_people
-    senses = {value: hides(value, look.table.noun) for value in values}
-    senses |= {value: True for value in values if is_people and known.BANNED & {*words(value)}}
-    public, hidden = ([value for value in values if senses[value] is one] for one in (False, True))
-    if not ((known.STATES | known.SECRECY) & {*look.named[-2:]} or (look.sense and not _rest(look))):
-        sure = known.SURE | {"only"} | (known.DIRECT if known.ROOMS & noun else set())
-        few = [value for value in hidden if sure & {*map(singular, words(value))}]
-        return look.among(few) if few and look.share(few) <= known.HALF and not is_people else None
-    if look.sense and not look.sense[0] and not public and known.NO & {*map(str.lower, values)}:
-        public = [value for value in values if value.lower() in known.YES]  # `comment_approved` is 0, 1 or spam
-    held = [value for value in values if known.HELD & {*words(value)}]
-    if held and _is_written(look.table):
-        public += [value for value in held if "accepted" in words(value)]
-        return look.only(public) if public else look.among([*hidden, *held])
-    if public and not known.WORK & noun:
-        return look.only(public)
-    return look.among(hidden) if hidden else None
-
-
 def _json(look: _Look) -> Rule | None:
     """Return the rule of objects that say who may see a row, such as `{"public": false}`."""
-    if look.kind != "json" and look.column.form != "json":
+    if look.column.kind != "json" and look.column.form != "json":
         return None
     found: dict[str, str] = {}
     for pair in (pair for value in look.column.given for pair in _PAIR.finditer(str(value))):
@@ -412,7 +394,7 @@ def _is_plain(value: Any) -> bool:
     return len(value) <= known.MAX_CODE_CHARS and not (" " in value and value != value.lower())
 
 
-def answered(catalog: DatabaseCatalog, table: Table, column: ReadColumn, values: Sequence[str]) -> Rule:
+def answered(catalog: DatabaseCatalog, table: Table, column: Column, values: Sequence[str]) -> Rule:
     """Return the rule by which a person hides rows: those with some values, or, without any, those that are set or
     differ from what most rows have.
 
@@ -442,15 +424,15 @@ def _older_versions(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         for column in owner.columns.values():
             named = [value for value in column.given if value not in NOTHING]
             newest = owner is not table and bool(named) and known.POINTERS & {*words(column.name)}
-            if newest and catalog.share_found(named, table.source, table.key[0]) >= known.MIN_FOUND:
-                some = f"SELECT {column.sql} FROM {owner.source.sql} WHERE {column.sql} IS NOT NULL"
-                says = f"it is no newest version, as {owner.source.name}.{column.name} says"
+            if newest and catalog.share_found(named, table, table.key[0]) >= known.MIN_FOUND:
+                some = f"SELECT {column.sql} FROM {owner.sql} WHERE {column.sql} IS NOT NULL"
+                says = f"it is no newest version, as {owner.own_name}.{column.name} says"
                 yield Rule(table, table.key[0], f"{table.columns[table.key[0]].sql} IN ({some})", says)
 
 
 def _called_hidden(table: Table) -> Iterator[Rule]:
     """Yield the rules that leave out labels and folders that are called so, and names of secrets with values."""
-    few = table.children and table.rows <= known.MAX_CHOICES and not table.is_people and table.source.is_whole
+    few = table.children and table.rows <= known.MAX_CHOICES and not table.is_people and table.is_whole
     title, out = table.columns.get(table.title) if few else None, dict[str, list[Any]]()
     if title is not None:
         named = [name for name in dict.fromkeys(title.given) if isinstance(name, str)]
@@ -478,7 +460,7 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         if len(own.pairs) > 1 or other is table or own.is_pointer or other.is_people or not other.rows:
             continue
         ((column, key),) = own.pairs
-        called = {*map(singular, words(other.source.name))}
+        called = {*map(singular, words(other.own_name))}
         lists = bool(
             (known.FOR_FEW | {"restriction", "hidden", "embargo", "takedown", "unlisted", "blacklist", "blocklist"})
             & called
@@ -486,16 +468,16 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         lists = lists or bool(known.VERSIONS & {*other.noun} and {"past", "old", "former"} & {*words(column)})
         persons = [one.column for one in other.parents if one.parent.is_people]
         own_list = persons and not any(known.READERS & {*words(one)} for one in persons)
-        idle = (known.SHOWN | known.REPORTS | known.OWN) & (called | {*words(other.source.name)})
+        idle = (known.SHOWN | known.REPORTS | known.OWN) & (called | {*words(other.own_name)})
         quiet = other.title or own_list or idle or other.machine
         if other.prose or other.children or (quiet and not lists and not (known.HIDE | known.HELD) & called):
             continue
         groups = any(one.column != column and known.GROUPS & {one.parent.noun[-1]} for one in other.parents)
-        once = [column] == other.key or catalog.is_key(other.source, [column])
+        once = [column] == other.key or catalog.is_key(other, [column])
         sql, named = other.columns[column].sql, table.columns[key].sql
         where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL")))
-        inner = f"{named} NOT IN (SELECT {sql} FROM {other.source.sql} WHERE {where})"
-        rows = catalog.rows_that(table.source, f"NOT ({inner})")
+        inner = f"{named} NOT IN (SELECT {sql} FROM {other.sql} WHERE {where})"
+        rows = catalog.rows_that(table, f"NOT ({inner})")
         made = Rule(other, column, inner, f"it is listed in {other.name}", of=table)
         if lists and rows < table.rows:
             yield made
@@ -532,10 +514,10 @@ def _add_conditions(
     for own_way, far in links:
         above = [rule for rule in found.get(far.parent, ()) if rule.reaches and rule.through is None]
         if above:
-            (column, key), source = own_way.pairs[0], far.child.source
+            column, key = own_way.pairs[0]
             sql = far.child.columns[column].sql
             told = f"its {far.parent.noun[-1]}'s {'; '.join(rule.says for rule in above)}"
-            rows = f"SELECT {sql} FROM {source.sql} WHERE {sql} IS NOT NULL AND {_named_hidden(far, above)}"
+            rows = f"SELECT {sql} FROM {far.child.sql} WHERE {sql} IS NOT NULL AND {_named_hidden(far, above)}"
             made.append(Rule(far.parent, "", f"{table.columns[key].sql} NOT IN ({rows})", told, of=table))
     found[table] = [*made, *_below_hidden(table, made)]
 
@@ -562,7 +544,7 @@ def _named_hidden(relation: Relation, rules: Sequence[Rule]) -> str:
     columns = [relation.child.columns[here].sql for here, _ in relation.pairs]
     keys = [relation.parent.columns[there].sql for _, there in relation.pairs]
     shown = " AND ".join(one.sql for one in rules)
-    inner = f"SELECT {', '.join(keys)} FROM {relation.parent.source.sql} WHERE ({shown}) IS NOT TRUE"
+    inner = f"SELECT {', '.join(keys)} FROM {relation.parent.sql} WHERE ({shown}) IS NOT TRUE"
     left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
     named = f"{left} IN ({inner})"
     return f"({relation.where} AND {named})" if relation.where else named
@@ -574,7 +556,7 @@ def _below_hidden(table: Table, rules: Sequence[Rule]) -> Iterator[Rule]:
     strong = [one.sql for one in rules if one.reaches]
     if tree and strong and known.PARENT_WORDS & {*words(tree[0].column)}:
         column, key = tree[0].pairs[0]
-        own, above, place = table.columns[key].sql, table.columns[column].sql, table.source.sql
+        own, above, place = table.columns[key].sql, table.columns[column].sql, table.sql
         first = f"SELECT {own} FROM {place} WHERE ({' AND '.join(strong)}) IS NOT TRUE"
         below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
         inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
