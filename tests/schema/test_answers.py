@@ -244,3 +244,87 @@ def test_what_was_seen_of_a_person_at_a_place_is_a_document_and_hidden_with_the_
     )
     assert {one.name: one.becomes for one in made.tables}["visit"] == "document"
     assert shown(made, "visit") == every(lambda n: cycle(20)(n) != 3)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("privatereplyto BIGINT", lambda n: n if few(n) else 0),
+        ("restricted_to INTEGER", lambda n: n if few(n) else None),
+    ],
+)
+def test_a_number_that_says_for_whom_a_row_is_hides_it_however_many_there_are(propose, column, value):
+    name, kind = column.split()
+    made = propose(post=article(name, kind, value))
+    assert shown(made, "post") == every(lambda n: not few(n))
+
+
+@pytest.mark.parametrize("column", ["ispinned", "timecreated", "summaryformat", "import_id"])
+def test_names_in_one_word_and_no_number_in_two_ways_are_no_question(propose, column):
+    made = propose(
+        article=article(column, "INTEGER", lambda n: int(n != 7) if column != "import_id" else None if few(n) else 0)
+    )
+    assert (made.hidden, shown(made)) == ((), every())
+
+
+def test_a_flag_of_persons_who_are_documents_counts_as_elsewhere_and_admin_hidden_is_known(propose):
+    columns, rows = many(60, first_name="Ada{n}", last_name="Brandt{n}", notes=TEXT)
+    flagged = [(*row, int(few(row[0])), int(row[0] == 9)) for row in rows]
+    made = propose(candidate=(f"{columns}, is_admin_hidden INTEGER, is_parked INTEGER", flagged))
+    assert shown(made, "candidate") == every(lambda n: not few(n) and n != 9)
+    assert {one.place: one.state for one in made.hidden} == {
+        "candidate.is_admin_hidden": "known", "candidate.is_parked": "open",
+    }  # fmt: skip
+
+
+def test_what_is_published_in_no_shop_is_left_out_with_its_translation(propose):
+    listing = many(60, product_id=itself, shop_id=cycle(1), is_published=lambda n: int(not few(n)))
+    made = propose(
+        product=many(61, title="The bridge {n} of wood", body=TEXT), shop=names("Here"), product_shop_listing=listing,
+        product_like=many(60, product_id=itself, is_deleted=lambda n: int(n == 3)),
+        product_translation=many(60, product_id=itself, locale="de", words="Die Brücke {n} ist ganz aus Holz gebaut"),
+    )  # fmt: skip
+    assert shown(made, "product") == every(lambda n: not few(n), 61), "one is in no list, and a like hides nothing"
+    assert not [text for one in made.indexes for text in made.documents(one.table).values() if "Brücke 7 ist" in text]
+
+
+def test_rows_with_rights_of_their_own_and_what_hangs_on_a_list_for_few_are_left_out(propose):
+    columns, rows = many(60, title="The bridge {n} of wood", body=TEXT)
+    made = propose(
+        page=(columns, rows), reader_role=names("Board", "Crew"),
+        page_permission=many(2, page_id=lambda n: 4 + n, reader_role_id=1, view=0),
+        calendar=(f"{names('Public', 'Private')[0]}, colour TEXT, note TEXT",
+                  [(1, "Public Calendar", "red", None), (2, "Private Calendar", "blue", None)]),
+        calendar_page=("calendar_id INTEGER, page_id INTEGER, PRIMARY KEY (calendar_id, page_id)",
+                       [(2 if n in (9, 12) else 1, n) for n in range(1, 61)]),
+    )  # fmt: skip
+    assert shown(made, "page") == every(lambda n: n not in (5, 6, 9, 12))
+
+
+def test_an_open_room_is_known_by_its_code_however_many_others_there_are(propose):
+    room = many(30, name="The room {n} of us", purpose=TEXT, type=lambda n: "DPO"[n % 3])
+    made = propose(channel=room, post=many(60, channel_id=cycle(30), message=TEXT, at="2024-01-{n:02} 10:00:{n}"))
+    assert shown(made, "channel") == every(lambda n: n % 3 == 2, 30)
+
+
+def test_posts_to_come_are_for_few_and_a_file_name_is_no_secret(propose):
+    later = many(30, message=TEXT, scheduledat=lambda n: 4_000_000_000_000 + n)
+    files = many(60, name="the-mobile-app-{n}.pdf", content=TEXT)
+    made = propose(page=many(30, title="Page {n}", body=TEXT), scheduledposts=later, fileinfo=files)
+    assert {one.name: one.becomes for one in made.tables}["scheduledposts"] == "out"
+    assert shown(made, "fileinfo") == every()
+
+
+def test_a_grade_that_all_rows_share_names_no_row_of_grades(propose):
+    made = propose(
+        task_grade=many(120, task_id=cycle(60), points=lambda n: n % 9),
+        assign=many(60, name="Build the sundial {n}", intro=TEXT, grade=100),
+    )
+    assert shown(made, "assign") == every()
+    assert not made.parts("assign")
+
+
+def test_a_state_that_most_rows_have_is_not_left_out_for_a_few_that_are_public(propose):
+    states = ["site"] * 7 + ["public"] * 2 + ["draft"]
+    made = propose(post=article("publishstate", "TEXT", lambda n: states[n % 10]))
+    assert shown(made, "post") == every(lambda n: states[n % 10] != "draft")

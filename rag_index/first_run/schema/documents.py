@@ -295,7 +295,7 @@ def _for_few(table: Table) -> str:
     rooms = known.ROOMS | {"thread"}
     sent = any(known.RECEIVERS & said or ("to" in said and name in persons) for name, said in columns.items())
     joined = any(
-        "participant" in one.child.noun
+        {"participant", *({"member"} if {"conversation", "chat"} & {*room.noun} else ())} & {*one.child.noun}
         for room in [table, *(one.parent for one in others if rooms & {*one.parent.noun})]
         for one in room.children
     )

@@ -113,6 +113,8 @@ class _Finder:
         if column.role in ("prose", "time", "flag") or not values or column.kind not in ("number", "text", "id"):
             return []
         hit = next((one for one in self._named(table, column) if self._found(values, one) >= known.MIN_FOUND), None)
+        if hit and len({*values}) == 1 < hit.rows and not known.KEY_WORDS & {*words(column.name)}:
+            hit = None  # a grade of 100 in all rows names no row of grades
         fits = [(1.0, hit)] if hit else []
         if not hit and is_random(values):
             own = known.PARENT_WORDS & {*words(column.name)}
@@ -135,9 +137,14 @@ class _Finder:
         found = [
             one
             for one in others
-            if one.noun[-len(bare) :] == bare or "".join(one.noun) == glued or words(one.key[0]) in keys
+            if one.noun[-len(bare) :] == bare or glued in (one.noun[-1], "".join(one.noun)) or words(one.key[0]) in keys
         ]
-        found.sort(key=lambda one: (one.key[0] != column.name, one.noun != bare, len(one.noun), -one.rows))
+        found.sort(
+            key=lambda one: (
+                one.noun[-1] not in (*bare[-1:], glued), one.key[0] != column.name, one.noun != bare, len(one.noun),
+                -one.rows,
+            )
+        )  # fmt: skip
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
             trees = [one for one in self._keyed if column.name in one.columns and one.noun[-1] in known.CONTAINERS]
             found += [*sorted(trees, key=lambda one: one is not table), *([] if "pid" in named and trees else [table])]

@@ -117,7 +117,7 @@ class _Look:
         if self.named[-1] in ("count", "number", "reason", "level") or {*self.named} & known.REMARKS:
             return None, set()
         sense, rest = sense_of([word for word in self.named if word not in own or sense_of((word,))]) or (None, set())
-        rest -= own | {word for name in table.prose for word in words(name)}
+        rest -= own | known.MODERATORS | {word for name in table.prose for word in words(name)}
         held = known.HELD & self.name and "accepted" not in self.name and self.is_written and self.is_flag
         return (True, set()) if held and (sense is None or rest) else (sense, rest)
 
@@ -135,6 +135,12 @@ class _Look:
         """Return whether its values are yes and no."""
         values = {str(value).lower() for value in self.counts if value is not None}
         return self.column.kind == "bool" or self.column.role == "flag" or set() < values <= known.YES | known.NO
+
+    @property
+    def is_private(self) -> bool:
+        """Return whether a number says for whom a row is, such as `privatereplyto`."""
+        named = any(word.startswith((*known.FOR_FEW,)) for word in self.named) and not self.is_flag
+        return named and self.column.kind in ("number", "id") and self.named[-1] not in ("count", "number", "level")
 
     @cached_property
     def _has_no(self) -> bool:
@@ -241,7 +247,7 @@ def find_rules(catalog: DatabaseCatalog, tables: Sequence[Table]) -> list[Rule]:
             if made and not (table.is_label and catalog.rows_that(table, made.sql) == 0):
                 found.append(made)
         found += [*_called_hidden(table), *_older_versions(catalog, table), *_beside(catalog, table)]
-    return found
+    return found + [rule for table in tables if table.rows for rule in _shown_nowhere(catalog, table, found)]
 
 
 def _column_rule(look: _Look, plurals: set[str]) -> Rule | None:
@@ -279,7 +285,8 @@ def _values(look: _Look) -> Rule | None:
         short = all(len(str(value)) <= known.MIN_PROSE_CHARS for value in values)
         few = [value for value in hidden if short and sure & {*map(singular, words(value))}]
         return look.among(few) if few and look.share(few) <= known.HALF and not look.table.is_people else None
-    if public and not look.is_work:
+    states = known.STATES & {*look.named[-2:]} or look.share([*public, *hidden]) > known.HALF
+    if public and not look.is_work and states:
         return look.only(public)
     return look.among(hidden) if hidden else None
 
@@ -290,6 +297,9 @@ def _set(look: _Look) -> Rule | None:
     if column.role == "secret":
         few = {"password", "passwd"} & look.name and 0 < column.filled <= 2 * known.FEW
         return look.rule(look.unset, "is set: readers have to know it") if few else None
+    if look.is_private and known.HALF <= look.catalog.rows_that(look.table, look.unset) / look.table.rows < 1:
+        named = [value for value in look.counts if value not in NOTHING]
+        return look.rule(look.unset, "is set", named or [True])
     why = known.REMARKS & {*look.named} and sense_of([word for word in look.named if word not in known.REMARKS])
     sense, few = (why[0] if why else look.sense), 0 < column.filled <= known.SOME
     if sense is None or not (why or look.is_clear):
@@ -347,6 +357,9 @@ def _minority(look: _Look) -> Rule | None:
     if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
         return None
     usual = [look.counts.most_common(1)[0][0]]
+    open_rooms = [value for value in look.counts if str(value).lower() in ("o", "c")]
+    if rooms and open_rooms:
+        return look.only(open_rooms)
     sure = secret and not {"scope", "policy", "audience"} & named
     return look.only(usual) if sure or look.share(usual) > known.HALF else None
 
@@ -366,9 +379,10 @@ def _exception(look: _Look) -> Rule | None:
     labels = [one for one in ways if one.parent is not look.table and not one.parent.is_people and not one.parent.prose]
     about: frozenset[str] = known.SHOWN | known.WRITERS | known.PERSONAL | known.CODE_NAMES | known.ORDERS
     about |= (known.REPLIES - noun) | (known.BROUGHT - known.GROUPS - known.STATES)
-    if (about & look.name and not known.HELD & look.name) or look.named[-1] in known.SAID:
+    glued = {one for one in about - known.FROM for word in look.named if len(one) > 4 and word.endswith(one)}
+    if ((glued or about & look.name) and not known.HELD & look.name) or look.named[-1] in known.SAID:
         return None
-    if look.table.is_people and not known.CUSTOMERS & noun:
+    if look.table.is_people and (look.table.is_accounts or not look.table.prose) and not known.CUSTOMERS & noun:
         return None
     if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways) or column.role == "locale":
         return None
@@ -381,6 +395,8 @@ def _exception(look: _Look) -> Rule | None:
         return None
     (_, most, rows), *others = sorted(values, key=lambda one: -one[2])
     whole = sum(one[2] for one in values)
+    if not look.is_time and {most, *(value for _, value, _ in others)} <= {*NOTHING}:
+        return None  # no number, in two ways
     plain = all(_is_plain(value) for _, value, _ in others if value not in NOTHING)
     if not known.NEARLY_ALL * whole <= rows < whole or not plain:
         return None
@@ -450,6 +466,8 @@ def _called_hidden(table: Table) -> Iterator[Rule]:
 
 
 def _names_a_secret(name: str) -> bool:
+    if re.search(r"\.\w{2,5}$", name):  # a file
+        return False
     return any(map(is_named_like_a_secret, (name, *words(name)))) or bool(known.PERSONAL & {*words(name)})
 
 
@@ -469,7 +487,8 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         persons = [one.column for one in other.parents if one.parent.is_people]
         own_list = persons and not any(known.READERS & {*words(one)} for one in persons)
         idle = (known.SHOWN | known.REPORTS | known.OWN) & (called | {*words(other.own_name)})
-        quiet = other.title or own_list or idle or other.machine
+        rights = {"permission", "acl"} & called
+        quiet = not rights and (other.title or own_list or idle or other.machine)
         if other.prose or other.children or (quiet and not lists and not (known.HIDE | known.HELD) & called):
             continue
         groups = any(one.column != column and known.GROUPS & {one.parent.noun[-1]} for one in other.parents)
@@ -479,10 +498,28 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         inner = f"{named} NOT IN (SELECT {sql} FROM {other.sql} WHERE {where})"
         rows = catalog.rows_that(table, f"NOT ({inner})")
         made = Rule(other, column, inner, f"it is listed in {other.name}", of=table)
-        if lists and rows < table.rows:
+        if (lists and rows < table.rows) or (rights and 0 < rows <= known.SOME * table.rows):
             yield made
         elif 0 < rows <= known.FEW * table.rows and (once or groups):
             yield replace(made, is_open=True, values=(("listed", rows, True),))
+
+
+def _shown_nowhere(catalog: DatabaseCatalog, table: Table, rules: Sequence[Rule]) -> Iterator[Rule]:
+    """Yield the rules that leave out rows that another table lists, for each shop or language, and shows nowhere."""
+    for own in table.children if not table.is_people else ():
+        other = own.child
+        said = [one for one in rules if one.table is other and not (one.of or one.is_open)]
+        said = [one for one in said if known.SHOW & {*_parts(words(one.column))}]
+        if not said or len(own.pairs) > 1 or other is table or own.is_pointer or other.prose or other.title:
+            continue
+        ((column, key),) = own.pairs
+        listed_in = f"{table.columns[key].sql} IN (SELECT {other.columns[column].sql} FROM {other.sql} WHERE"
+        listed_at_all = " AND ".join(filter(None, (own.where, f"{other.columns[column].sql} IS NOT NULL")))
+        shown = " AND ".join(f"({one.sql})" for one in said)
+        sql = f"({listed_in} {listed_at_all} AND {shown}) OR NOT {listed_in} {listed_at_all}))"
+        if 0 < catalog.rows_that(table, f"NOT ({sql})") <= known.HALF * table.rows:
+            says = f"it is shown by no row of {other.name} ({'; '.join(one.says for one in said)})"
+            yield Rule(other, said[0].column, sql, says, of=table)
 
 
 # --- What follows for each table ---
@@ -528,7 +565,8 @@ def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
         link = own.child
         if not (link.prose or link.title or link is table or own.pairs[1:] or len(link.columns) > known.MAX_JOINS):
             for far in link.parents:
-                if far.column != own.column and far.parent.is_label and not (far.parent.is_people or far.pairs[1:]):
+                few = far.parent.is_label or (far.parent.rows <= known.MAX_CHOICES and not far.parent.prose)
+                if far.column != own.column and few and not (far.parent.is_people or far.pairs[1:]):
                     yield own, far
 
 

@@ -159,7 +159,8 @@ NOT = _words("non not no never dont nicht")
 """Words that turn the others round, and with them `un`, `in`, `dis` before another."""
 BANNED = _words("blocked banned suspended spammer shadowbanned")
 """What hides the rows of an account."""
-READERS = _words("staff admin moderator login password invite")
+MODERATORS = _words("staff admin moderator")
+READERS = MODERATORS | _words("login password invite")
 """With PERSONS, who alone may read a row whose flag says `only` or `required`."""
 FILLERS = _words("from for flag search everyone website only people index soft publicly")
 STATES = _words("status state stage moderation workflow approval class statut")
@@ -173,16 +174,16 @@ WORK = _words("ticket task job order request issue case project invoice")
 """Nouns of what people work on: there a state says how far they are."""
 HELD = _words("hold held waiting pending moderated flagged rejected accepted")
 """Values and flags by which a moderator holds back what people write; on tickets they are states of work."""
-PRIVATE = re.compile(r"(?:priv(?:ate)?|direct|personal)(?:msg|message|mail)|[pd]m")
-"""What tables of what persons wrote to each other are called."""
+PRIVATE = re.compile(r"(?:priv(?:ate)?|direct|personal|scheduled)(?:msg|message|mail|post|statuse?)|[pd]m")
+"""What tables of what persons wrote to each other, or shall be read later, are called."""
 ROOMS, DIRECT = _words("channel conversation room chat"), _words("direct dm")
 UNTIL, FROM = _words("until till expires expiry expiration to"), _words("from since embargo start release at")
 BETWEEN = _words("valid visible available effective publish published")
 """With a word of BETWEEN, those of UNTIL and FROM are times between which a row may be seen."""
 SHOWN = _words("""
     priority severity language locale lang kind type category country currency format resolved closed completed done
-    finished edited modified modification updated pinned sticky featured due start started read year seen views likes
-    votes count total size rating score position version gender suffix color url source price amount num
+    finished created edited modified modification updated pinned sticky featured due start started read year seen
+    views likes votes count total size rating score position version gender suffix color url source price amount num
     page allow
 """)
 """Words of columns that say something else of a row than who may see it."""
