@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 POLL_SECONDS = 3.0
-CLEAN_UP_SECONDS = 10.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
+CLEAN_UP_SECONDS = 30.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
