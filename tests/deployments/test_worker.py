@@ -245,7 +245,7 @@ def committed(project) -> int:
 
 @any_store
 def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker, start):
-    fake.seconds_per_text = 0.1
+    fake.seconds_per_text = 0.4  # on a busy machine it takes its time to end, too
     run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
@@ -356,7 +356,7 @@ def test_a_run_whose_worker_was_killed_ends_with_one_sentence(deployed, project,
 def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resumed(
     deployed, project, fake, worker, start
 ):
-    fake.seconds_per_text = 0.1
+    fake.seconds_per_text = 0.4  # on a busy machine it takes its time to end, too
     run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
@@ -366,7 +366,8 @@ def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resum
     (part,) = [one for one in deployed.runs() if one["name"] == "index notes" and one["state_name"] == "Cancelled"
                and "suspended with the run" in one["state"]["message"]]  # fmt: skip
     said = errors_of(deployed, run, part["id"])
-    assert not [line for line in said if not line.startswith("Finished in state Pending")]  # it was about to begin
+    usual = re.compile("Finished in state Pending|.* it is still at work on a request")  # it was about to begin
+    assert not [line for line in said if not usual.match(line)]
     for name in ("notes", "all"):
         said = deployed.artifacts()[f"test-{name}-progress"]["description"]
         assert re.search(r"stopped; \d+ of 240 documents are done and kept", said)
@@ -382,7 +383,7 @@ def test_a_job_of_kubernetes_that_is_told_to_end_schedules_its_run_again_which_g
     deployed, project, fake, worker, start, tmp_path
 ):
     """What a job runs is `prefect flow-run execute`, in an environment that prefect.yaml gives to all runs."""
-    fake.seconds_per_text = 0.1
+    fake.seconds_per_text = 0.4  # on a busy machine it takes its time to end, too
     run = start("index-all", state={"type": "PENDING"}, workers=2, shard_documents=10)
     job = deployed.deployment("index-all/index-all")["job_variables"]["env"]
     environment = deployed.environment | job | {"PREFECT__FLOW_RUN_ID": run}
