@@ -180,7 +180,9 @@ class Table:
     @cached_property
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
-        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash", "privatekey"}
+        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
+        if not (known.CONTAINERS | known.ROOMS | known.GROUPS) & {*self.noun}:  # which sign what they pass on
+            passwords |= {"privatekey"}
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
         for one in self.columns.values() if not known.CUSTOMERS & {*self.noun} else ():
             filled = one.filled > 2 * known.FEW or (one.filled and mail and any(map(looks_secret, one.values)))

@@ -103,7 +103,7 @@ TYPE_WORDS = _words("type class model kind entity table")
 """Last words of columns that say of which table the row is that the column beside names."""
 GENERIC = _words("parent owner item record entity object ref")
 """Words of columns that name a row, but not of which table."""
-CONTAINERS = _words("page folder category forum board section project collection")
+CONTAINERS = _words("page folder category forum board section project collection community")
 """Nouns of tables whose rows contain those of others."""
 PARENT_WORDS = _words("parent root pid reply")
 """Words of columns that name a row of the same table."""
