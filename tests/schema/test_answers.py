@@ -107,6 +107,17 @@ def test_an_answer_reaches_children_parts_joined_titles_and_documents_of_other_i
     assert not [n for n in range(4, 21, 4) if f"Album {n} of" in said]
 
 
+def test_a_community_that_signs_with_a_key_is_no_account_and_hides_its_posts(propose):
+    columns, rows = many(
+        20, title="The friends of the mill {n}", sidebar=TEXT, private_key="MIIEvQIBADANBgkqh{n}kiG9w0B"
+    )
+    made = propose(
+        community=(f"{columns}, removed BOOLEAN", [(*row, int(row[0] == 4)) for row in rows]),
+        post=many(60, community_id=cycle(20), title="The bridge {n}", body=TEXT, at="2024-01-{n:02} 10:00"),
+    )
+    assert shown(made, "post") == every(lambda n: cycle(20)(n) != 4)
+
+
 def test_what_a_blocked_author_wrote_is_left_out(propose):
     author = names(*[f"Ada Brandt{n}" for n in range(10)])
     person = (f"{author[0]}, is_banned INTEGER", [(*row, row[0] == 2) for row in author[1]])
@@ -328,3 +339,16 @@ def test_a_state_that_most_rows_have_is_not_left_out_for_a_few_that_are_public(p
     states = ["site"] * 7 + ["public"] * 2 + ["draft"]
     made = propose(post=article("publishstate", "TEXT", lambda n: states[n % 10]))
     assert shown(made, "post") == every(lambda n: states[n % 10] != "draft")
+
+
+def test_a_table_that_is_left_out_says_who_may_see_the_rows_of_others_and_is_not_joined(propose):
+    columns, rows = many(20, title="Album {n} of the mill", notes=TEXT)
+    made = propose(
+        album=(f"{columns}, is_private INTEGER", [(*row, int(row[0] == 4)) for row in rows]),
+        song=many(60, album_id=cycle(20), title="Song {n} of the wheel", words=TEXT, sung_at="2024-01-{n:02} 10:00"),
+        exclude=["album"],
+    )
+    assert [one.table for one in made.indexes] == ["song"]
+    assert shown(made, "song") == every(lambda n: cycle(20)(n) != 4)
+    assert "joins" not in made.indexes[0].settings
+    assert {one.name: one.why for one in made.tables}["album"] == "is left out, as you said"

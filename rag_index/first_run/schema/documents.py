@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import SENTENCE
-from rag_index.first_run.schema.proposed import UNREAD
+from rag_index.first_run.schema.proposed import CHOSEN, UNREAD
 from rag_index.first_run.schema.tables import Relation
 from rag_index.first_run.schema.words import singular, words
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
+    from rag_index.first_run.schema.proposed import Choices
     from rag_index.first_run.schema.tables import Table
 
 NO_TEXT = "has no text of its own"
@@ -55,7 +56,7 @@ class Plan:
     read: set[tuple[Table, str]] = field(default_factory=set)
     """The columns that people read, and "" for each table that is joined."""
     few: set[Table] = field(default_factory=set)
-    """Tables that are left out since few persons may see their rows."""
+    """Tables that are not joined either: few persons may see their rows, or a person left them out."""
     out: dict[Table, str] = field(default_factory=dict)
     """Why a table is left out, to be read after its name."""
 
@@ -66,14 +67,18 @@ def is_named(table: Table, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern.lower()) for name in names for pattern in patterns)
 
 
-def plan(catalog: DatabaseCatalog, tables: Sequence[Table], include: Sequence[str]) -> Plan:
-    """Return what becomes of each table. `include` are patterns of those that are documents if they have any text."""
-    return _Planner(catalog, tables, {one for one in tables if is_named(one, include)}).made()
+def plan(catalog: DatabaseCatalog, tables: Sequence[Table], choices: Choices) -> Plan:
+    """Return what becomes of each table, as far as a person did not choose. A table that is excluded still says who may
+    see the rows of others."""
+    wanted = {one for one in tables if is_named(one, choices.include)}
+    return _Planner(catalog, tables, wanted, {one for one in tables if is_named(one, choices.exclude)} - wanted).made()
 
 
 class _Planner:
-    def __init__(self, catalog: DatabaseCatalog, tables: Sequence[Table], wanted: set[Table]) -> None:
-        self._catalog, self._tables, self._wanted = catalog, tables, wanted
+    def __init__(
+        self, catalog: DatabaseCatalog, tables: Sequence[Table], wanted: set[Table], excluded: set[Table]
+    ) -> None:
+        self._catalog, self._tables, self._wanted, self._excluded = catalog, tables, wanted, excluded
         self._plan = Plan()
         self._out = self._plan.out
         self._usable: set[Table] = set()
@@ -82,7 +87,8 @@ class _Planner:
     def made(self) -> Plan:
         """Return what becomes of each table."""
         self._out |= {one: reason for one in self._tables if (reason := self._reason(one))}
-        few = self._plan.few = {one for one in self._tables if one in self._out and _for_few(one)}
+        few = {one for one in self._tables if one in self._out and _for_few(one)} - self._excluded
+        self._plan.few = few | self._excluded
         below = {one.child for table in few for one in table.children if one.share >= known.NEARLY_ALL} - self._wanted
         self._out |= {one: "belongs to what is for few" for one in below if one not in self._out}
         self._usable = {one for one in self._tables if one not in self._out}
@@ -98,6 +104,8 @@ class _Planner:
 
     def _reason(self, table: Table) -> str:
         """Return why a table has nothing to find; "" if it may have."""
+        if table in self._excluded:
+            return CHOSEN
         if table.problem:
             return f"{UNREAD}: {table.problem}"
         if not table.rows:
@@ -229,12 +237,14 @@ class _Planner:
             link = own.child
             told = link in self._usable and link.title and (link.texts or link.written)  # a document itself
             is_link = len({one.column for one in link.parents}) > 1 and len(own.pairs) == len(root.key) and link.rows
-            if not is_link or link.is_accounts or link.prose or link in self._plan.parts or told:
+            if not is_link or link.is_accounts or link.prose or link in {*self._plan.parts, *self._excluded} or told:
                 continue
             for far in [one for one in link.parents if one.parent.is_value] or link.parents:
                 other = far.parent
                 itself = far.column == own.column or other in (root, link) or far.is_pointer or not other.rows
-                if itself or other.is_accounts or (other.machine and "names" not in other.machine):
+                if itself or other.is_accounts or other in self._excluded:
+                    continue
+                if other.machine and "names" not in other.machine:
                     continue
                 if other.is_value or (other.title and (other.is_label or other.rows <= root.rows)):
                     linked |= {other} if other.is_value else set()

@@ -105,7 +105,7 @@ class _Rows:
     def _add_name_above(self, one: Relation, through: str) -> None:
         """Join what a joined row names in its turn: the artist of the album of a track."""
         over = one.parent
-        again = over in self.joined or over.is_people or over.is_label or one.type_column
+        again = over in self.joined or over in self.plan.few or over.is_people or over.is_label or one.type_column
         if not again and over.title and not over.prose and self._may_join(one):
             titles = self.read(over, over.title_columns, self.join(one, through))
             self.text += titles
@@ -270,7 +270,7 @@ class IndexMaker:
         name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.reaches]))
         names = rows.read(other, other.title_columns or other.prose, name)
         captions = [one for one in link.parents if one.parent.title in one.parent.columns and one.parent.is_label]
-        captions = [one for one in captions if one.column not in (far.column, *on)]
+        captions = [one for one in captions if one.column not in (far.column, *on) and one.parent not in rows.plan.few]
         if not other.title and captions and len(names) == 1:  # the name of an attribute before its value
             caption = rows.read(captions[0].parent, [captions[0].parent.title], rows.join(captions[0]))
             rows.format.pop(caption[0], None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CHOSEN = "is left out, as you said"
 UNREAD = "cannot be read"
 """What the reason of a table begins with that the database does not let us read."""
 

@@ -11,9 +11,8 @@ from rag_index.errors import SettingsError
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.documents import is_named, plan
 from rag_index.first_run.schema.indexes import IndexMaker
-from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
+from rag_index.first_run.schema.proposed import CHOSEN, Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
 from rag_index.first_run.schema.relations import read_tables, relate
-from rag_index.first_run.schema.screen import CHOSEN
 from rag_index.first_run.schema.visibility import answered, conditions, find_rules
 
 if TYPE_CHECKING:
@@ -38,14 +37,12 @@ class _Reading:
 
     def __init__(self, catalog: DatabaseCatalog, choices: Choices) -> None:
         self._catalog, self._choices = catalog, choices
-        tables = read_tables(catalog)
-        self._resolve(tables)
-        left = [one for one in tables if is_named(one, choices.exclude) and not is_named(one, choices.include)]
-        self._excluded, self.tables = left, [one for one in tables if one not in left]
+        self.tables = read_tables(catalog)
+        self._resolve(self.tables)
         for table in self.tables:
             self._use_columns(table)
         relate(catalog, self.tables)
-        self._plan = plan(catalog, self.tables, choices.include)
+        self._plan = plan(catalog, self.tables, choices)
         self._roots: dict[Table, list[Table]] = {}
         for root, part in [(root, part) for root, some in self._plan.documents.items() for part in some]:
             self._roots.setdefault(part.table, []).extend([root] if not part.far else [])
@@ -153,9 +150,6 @@ class _Reading:
         made, taken = self._plan, set[str]()
         indexes = {table: IndexMaker(table, made, taken).made() for table in made.documents}
         uses = [self._use(one, indexes) for one in self.tables]
-        for one in self._excluded:
-            chars = sum(self._chars(one).values())
-            uses.append(TableUse(one.name, one.rows, chars, one.counted, "out", why=CHOSEN))
         told = "is a view: what it shows is in tables"
         uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
         ranked = sorted(uses, key=lambda one: -one.chars)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.errors import SettingsError, shortened
-from rag_index.first_run.schema.proposed import UNREAD
+from rag_index.first_run.schema.proposed import CHOSEN, UNREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,6 @@ MAX_LINES = 7
 """At most this many lines of each kind are shown: the largest. `?` lists all."""
 MAX_NAME = 80
 UNITS = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
-CHOSEN = "is left out, as you said"
 ORDER = ("document", "part", "label", "out")
 Kind = Literal["rows", "table", "column"]
 
