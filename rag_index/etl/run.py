@@ -12,6 +12,7 @@ as tasks of Prefect on Dask workers) is given to it: see `etl.steps`.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from asyncio import CancelledError
 from contextlib import nullcontext
@@ -53,6 +54,8 @@ ROW_CHARS = 500
 KEEP_DAYS = 90
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
+STOPPED = re.compile(r"Error calling function .*: (KeyboardInterrupt|TerminationSignal):")
+"""What Pydantic says of a Ctrl-C or SIGTERM inside a function that it calls, in an error of its own."""
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -221,21 +224,24 @@ def _finish(opened: Opened, record: RunRecord) -> None:
 
 
 def stop_in(error: BaseException | None) -> BaseException | None:
-    """Return the Ctrl-C or SIGTERM that an error is, or was made of: inside a serializer it becomes another error."""
+    """Return the Ctrl-C or SIGTERM that an error is, or was made of: inside a serializer it becomes another error, of
+    which the words alone tell if that writes JSON."""
     if isinstance(error, Exception):
         cause = error.__cause__
+        if cause is None and STOPPED.search(str(error)):
+            return KeyboardInterrupt()
         return None if isinstance(cause, CancelledError) else stop_in(cause)  # of the latter a time limit is made
     return error
 
 
 def _fail(opened: Opened, record: RunRecord, error: BaseException) -> None:
     """Record the error that ended a run. What was committed is kept."""
-    outcome, progress = record.outcome, record.progress
-    outcome.error_class = name = type(stop_in(error) or error).__name__
+    outcome, progress, stop = record.outcome, record.progress, stop_in(error)
+    outcome.error_class = name = type(stop or error).__name__
     reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
     if isinstance(error, TransientError) and error.since is not None and time.time() - error.since >= 1:
         reason += f" (waited for it since {time.strftime('%H:%M:%S', time.localtime(error.since))})"
-    if stop_in(error):
+    if stop:
         kept, progress.stopped = progress.kept(), True
         reason = f"stopped; {kept}, and the next run continues from there"
         progress.finish(f"{opened.index.name}: {reason}")

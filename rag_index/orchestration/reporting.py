@@ -50,6 +50,7 @@ from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.core.reports.progress import Progress, RunRecord, open_display, said_outages
 from rag_index.errors import IndexLocked
+from rag_index.etl.run import STOPPED
 from rag_index.etl.steps import ServiceChecks
 from rag_index.orchestration.prefect_api import RunFailed, impatient, is_away, result_of, wait_for_api
 
@@ -359,8 +360,8 @@ def end_state(
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
     """Run a flow in this one, and return its final state. If Prefect's server goes away just as it begins or ends, it
-    is run again when the server is back: what is committed is not done again. Raises TerminationSignal if one met a
-    serializer of Prefect's, whose error would end this flow alone."""
+    is run again when the server is back: what is committed is not done again. Raises the TerminationSignal or
+    KeyboardInterrupt that met a serializer of Prefect's, whose error would end that flow alone."""
     tries_left = SUBFLOW_TRIES
     while True:
         wait_for_api()
@@ -368,9 +369,11 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
             state = flow(*arguments, return_state=True)
             run_id = state.state_details.flow_run_id
             get_run_logger().info("%s: %s (flow run %s)", arguments[0], state.message or state.name, run_id)
-            if state.is_failed() and TerminationSignal.__name__ in (state.message or ""):
-                raise TerminationSignal(signal.SIGTERM)
-            return state
+            stopped = STOPPED.search(state.message or "") if state.is_failed() else None
+            if stopped is None:
+                return state
+            by_signal = stopped[1] == TerminationSignal.__name__
+            raise TerminationSignal(signal.SIGTERM) if by_signal else KeyboardInterrupt
         except httpx.HTTPError as error:
             tries_left -= 1
             if not (tries_left and is_away(error)):

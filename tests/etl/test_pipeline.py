@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import closing
 
 import pytest
+from pydantic import BaseModel, model_serializer
 from pydantic_core import PydanticSerializationError
 
 from rag_index.components.ledger import Ledger
@@ -180,13 +181,21 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
     assert run_with(project).new == 30
 
 
-def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, monkeypatch):
-    """Pydantic, with which Prefect writes what a task gets, makes an error of its own of whatever is raised there."""
+class Told(BaseModel):
+    @model_serializer(mode="wrap")
+    def interrupted(self, _):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("write", [Told.model_dump, Told.model_dump_json])
+def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, monkeypatch, write):
+    """Pydantic, with which Prefect writes what a task gets, makes an error of its own of whatever is raised there, and
+    if it writes JSON, only the words of that tell of it."""
 
     class Interrupted(Diff):
         def shards(self, page):
             yield next(super().shards(page))
-            raise PydanticSerializationError("KeyboardInterrupt") from KeyboardInterrupt()
+            write(Told())
 
     monkeypatch.setattr(scan_module, "Diff", Interrupted)
     monkeypatch.setattr(window.Window, "drain", lambda self: pytest.fail("a stopped run does not wait"))

@@ -111,14 +111,15 @@ def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fa
     assert len(project.texts()) == 60
 
 
-def test_sigterm_that_became_an_error_of_one_index_ends_the_whole_run(prefect_server):
+@pytest.mark.parametrize("stop", ["TerminationSignal", "KeyboardInterrupt"])
+def test_a_stop_that_became_an_error_of_one_index_ends_the_whole_run(prefect_server, stop):
     """It may come while a serializer of Prefect's works, which makes an error of its own of it."""
     begun = []
 
     @flow
     def part(name):
         begun.append(name)
-        raise ValueError("Error calling function `_ser_model`: TerminationSignal:")
+        raise ValueError(f"Error calling function `_ser_model`: {stop}: ")
 
     @flow
     def whole():
