@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prefect import get_client
 from prefect.client.schemas.objects import StateDetails
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed
 
 from rag_index.core.machine import Process, in_thread
@@ -192,17 +191,18 @@ class TaskSteps(Steps):
 
     def _end_not_begun(self) -> None:
         """End the upserts of what was not embedded, which Prefect would show as pending for ever. They are known to its
-        server a moment after they were refused."""
+        server a moment after they were refused, and a busy one has to be asked again."""
         deadline = time.monotonic() + NOT_BEGUN_SECONDS
         with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
-            while self._not_begun:
-                try:
-                    client.set_task_run_state(self._not_begun[-1], Cancelled(message=NOT_BEGUN), force=True)
-                    self._not_begun.pop()
-                except ObjectNotFound:
-                    if time.monotonic() > deadline:
-                        return
-                    time.sleep(0.2)
+            while self._not_begun and time.monotonic() < deadline:
+                unknown = []
+                for run in self._not_begun:
+                    try:
+                        client.set_task_run_state(run, Cancelled(message=NOT_BEGUN), force=True)
+                    except UNANSWERED:
+                        unknown.append(run)
+                        time.sleep(0.2)
+                self._not_begun = unknown
 
     # Shards
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from distributed import Client, LocalCluster
 from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.states import Running
@@ -213,14 +215,20 @@ def test_a_flow_run_that_died_is_marked_by_the_next_one(project, prefect_server)
 
 @pytest.mark.long
 def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake, monkeypatch):
-    monkeypatch.setattr(
-        "rag_index.orchestration.task_steps.NOT_BEGUN_SECONDS", 120.0
-    )  # a busy server learns of it late
+    monkeypatch.setattr("rag_index.orchestration.task_steps.NOT_BEGUN_SECONDS", 120.0)  # a busy server learns late
+    set_state, asked = SyncPrefectClient.set_task_run_state, set()
+
+    def answer_late(client, run, *given, **named):
+        if run not in asked:
+            asked.add(run)
+            raise httpx.ReadTimeout("busy")
+        return set_state(client, run, *given, **named)
+
+    monkeypatch.setattr(SyncPrefectClient, "set_task_run_state", answer_late)
     with FakeQdrant() as qdrant:
         store = f'[store]\nurl = "{qdrant.url}"\n'
-        project = Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 0.2\n{store}").fill(
-            80
-        )
+        extra = f"{fake.settings}[run]\nwait_for_recovery = 0.2\n{store}"
+        project = Project(tmp_path / "project", extra=extra).fill(80)
         began = dt.datetime.now(dt.UTC)
         with when(lambda: fake.embeds()[1:], fake.stop_listening):
             report = project.index(shard_documents=10, workers=2)
