@@ -100,7 +100,7 @@ def content_of(project):
 @BOTH
 def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
     rows, totals = ledger_rows(halted)
-    assert 10 <= totals.by_words < 30  # a shard that was under way is left to the next run
+    assert 0 < totals.by_words < 30  # a shard that was under way is left to the next run
     assert totals.points == sum(row.chunks for row in rows.values())
     assert vectorless(halted) == {document_id(key) for key, row in rows.items() if row.by_words}
     assert len({payload["_rag"]["document_id"] for payload, _ in halted.points().values()}) == 30
@@ -109,7 +109,8 @@ def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
 
 @BOTH
 def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
-    assert counts(run_plain(halted))["new"] >= 20
+    embedded = sum(not (row.pending or row.by_words) for row in ledger_rows(halted)[0].values())
+    assert counts(run_plain(halted))["new"] == 30 - embedded > 0
     rows, totals = ledger_rows(halted)
     assert (totals.by_words, totals.pending, vectorless(halted)) == (0, 0, set())
     plain = Project(tmp_path / "plain", extra=halted.extra.replace('project = "test"', "")).fill(30)

@@ -45,14 +45,16 @@ def begun(project: Project) -> bool:
     return 0 < committed(project) < len(ledger_rows(project))
 
 
-def suspend(run: Victim, ledger: Path) -> None:
-    """Suspend all processes of a run, at a moment when none has the ledger locked: no other run could take over."""
+def suspend(run: Victim, *databases: Path) -> None:
+    """Suspend all processes of a run, at a moment when none has a database locked: no other run could take over."""
 
     def is_suspended() -> bool:
         for process in run.processes():
             process.suspend()
-        with closing(sqlite3.connect(ledger, timeout=0)) as db, suppress(sqlite3.OperationalError):
-            db.execute("BEGIN IMMEDIATE")
+        with suppress(sqlite3.OperationalError):
+            for database in databases:
+                with closing(sqlite3.connect(database, timeout=0)) as db:
+                    db.execute("BEGIN EXCLUSIVE")
             return True
         for process in run.processes():
             process.resume()
@@ -76,7 +78,7 @@ def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, 
     with Victim(project, "--shard-documents", "10") as frozen:
         eventually(lambda: frozen.ended or (begun(project) and frozen.workers()), lambda: frozen.output)
         ledger = project.folder / ".rag-index" / "ledger.db"
-        suspend(frozen, ledger)
+        suspend(frozen, ledger, project.folder / "source.db")
         project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
         with closing(sqlite3.connect(ledger)) as db, db:
             db.execute("UPDATE rag_index_leases SET host = 'another machine', renewed_at = renewed_at - 120")
