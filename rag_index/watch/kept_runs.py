@@ -216,7 +216,8 @@ class KeptRuns:
         return restless_column(self._settings, self._settings.index(self._name))
 
     def let_go(self) -> None:
-        """Let other processes write to the embedded store, if they wait for that. No run may be under way."""
+        """Let other processes write to the embedded store, if they wait for that, and close what is idle. No run may be
+        under way."""
         if self._store is not None:
             self._store.let_go()
 

@@ -44,7 +44,7 @@ FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 CLAIM_SECONDS = 5.0
 """How often at most the ledger is told by when an index is complete."""
 NOTE_SECONDS = 30.0
-FLAG_SECONDS = 0.25
+FLAG_SECONDS = 0.5
 """How often a watch that waits looks whether it was told to end."""
 NEVER, LONG_AGO = float("inf"), float("-inf")
 TROUBLED = ("failing", "backing off")

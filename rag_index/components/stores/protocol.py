@@ -241,4 +241,5 @@ class Store(StoreReader):
         """Let readers of the embedded store have what was written. A server's readers have it at once."""
 
     def let_go(self) -> None:
-        """Close the collections of the embedded store that other processes wait for. None may be in use."""
+        """Close the collections of the embedded store that other processes wait for, and a connection to a server that
+        was idle for a minute. None may be in use."""

@@ -5,6 +5,7 @@ import threading
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
 import pytest
 
 from rag_index.components.stores.server import ServerStore, link
@@ -12,6 +13,7 @@ from rag_index.errors import RagIndexError, StoreUnavailable
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -85,3 +87,24 @@ def test_both_ports_are_named_if_no_qdrant_answers(ports):
     with website(web, 502):
         said = said_of("http://127.0.0.1")
     assert f"(port {own}: [Errno 111] Connection refused; port {web}: answered 502: Hello)" in said
+
+
+def test_a_connection_that_is_idle_is_closed_and_opened_again():
+    """The threads of gRPC wake up four times a second as long as a client is open."""
+
+    def is_connected():
+        return any(one.raddr and one.raddr.port == grpc.port for one in psutil.Process().net_connections("tcp"))
+
+    with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as grpc:
+        now, asking = [0.0], link.Link(qdrant.url, patience=0, grpc_port=grpc.port)
+        asking.clock = lambda: now[0]
+        with closing(asking):
+            assert asking.ask(link.names_of) == set()
+            now[0] = link.IDLE_SECONDS / 2
+            asking.let_go()
+            assert is_connected()
+            now[0] *= 3
+            asking.let_go()
+            eventually(lambda: not is_connected())
+            assert asking.ask(link.names_of) == set()
+            assert is_connected()

@@ -91,5 +91,8 @@ class ServerStore(Store):
         """Return why the server is not asked over gRPC although that is wanted; otherwise ""."""
         return self._link.call(lambda _: self._link.fallback)
 
+    def let_go(self) -> None:
+        self._link.let_go()
+
     def close(self) -> None:
         self._link.close()

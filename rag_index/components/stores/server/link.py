@@ -45,6 +45,7 @@ MIN_PAUSE, MAX_PAUSE, MAX_ASKED_PAUSE = 0.1, 5.0, 60.0
 """Seconds between two tries, at most; the last where the server asks for pauses, which are often too short for it."""
 PROBE_SECONDS = 2.0
 """Time limit of a first request to one of several ports: a firewall may swallow what is sent to the others."""
+IDLE_SECONDS = 60.0
 USUAL_SILENCE = 10.0
 """Seconds that one request may take while all is well, such as a large upsert on a busy server."""
 
@@ -157,6 +158,7 @@ class Link:
         self._paused: tuple[float, str] = -math.inf, ""
         """Until when the server has asked for a pause, by the clock, and in which words."""
         self._closed, self._mutex = False, threading.Lock()
+        self._used = -math.inf
         self.version, self.fallback = MIN_VERSION, ""
         """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
 
@@ -187,9 +189,19 @@ class Link:
         except errors.PointsRefused as exc:
             raise errors.StoreRefused(str(exc)) from exc
 
+    def let_go(self) -> None:
+        """Close the client if nothing was asked for a minute, since its threads wake up even so. The next call opens
+        another one; none may be under way."""
+        if self.clock() - self._used > IDLE_SECONDS:
+            self._close()
+
     def close(self) -> None:
+        self._closed = True
+        self._close()
+
+    def _close(self) -> None:
         with self._mutex:
-            client, self._client, self._closed = self._client, None, True
+            client, self._client = self._client, None
         if client is not None:
             client.close()
 
@@ -207,6 +219,7 @@ class Link:
                 client = self._client = self._client or self._connect()
             if self._away:
                 self._check_ready()
+            self._used = self.clock()
             found = ask(client)
             self._away = False
             return found
