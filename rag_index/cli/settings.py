@@ -28,7 +28,7 @@ SHOWN_DOCUMENTS = 2
 WIDTH, MIN_WIDTH = 100, 40
 """How many characters a line has where there is no terminal, and in a terminal at least."""
 HEADS = {
-    "open": "     who may see these rows? The end of a line holds until you say otherwise; with what hangs on rows",
+    "open": "     who may see these rows, with what hangs on them? Each line ends with what holds until you answer",
     "rows": "     left out for what names and values say",
     "table": "     {}  text  becomes",
     "column": "     text that is left out",

@@ -352,3 +352,16 @@ def test_a_table_that_is_left_out_says_who_may_see_the_rows_of_others_and_is_not
     assert shown(made, "song") == every(lambda n: cycle(20)(n) != 4)
     assert "joins" not in made.indexes[0].settings
     assert {one.name: one.why for one in made.tables}["album"] == "is left out, as you said"
+
+
+def test_an_answer_that_changes_nothing_is_said(propose):
+    tables = {
+        "article": article("mark", "INTEGER", few),
+        "job": (
+            "id INTEGER PRIMARY KEY, state TEXT, card_number TEXT",
+            [(n, "ab"[n % 2], f"4000-{n:012}") for n in range(COUNT)],
+        ),
+    }
+    made = propose(**tables, show=["job.state", "article.mark"], hide=["job.state=a", "article.body"])
+    shows, hides = [f"--{verb} job.state changes nothing: " for verb in ("show", "hide")]
+    assert [note.startswith(head) for note, head in zip(made.notes, [shows, hides], strict=True)] == [True, True]

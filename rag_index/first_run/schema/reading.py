@@ -47,12 +47,14 @@ class _Reading:
         for root, part in [(root, part) for root, some in self._plan.documents.items() for part in some]:
             self._roots.setdefault(part.table, []).extend([root] if not part.far else [])
         self._read = [*dict.fromkeys([*self._plan.documents, *(one for one, some in self._roots.items() if some)])]
-        self._rules = self._answered(find_rules(catalog, self.tables))
+        found = find_rules(catalog, self.tables)
+        self._rules = self._answered(found)
         self._lost = {rule: dict(self._lost_by(rule)) for rule in self._rules}
         self._asked = {*self._beyond_a_tenth()}
-        found = conditions(self.tables, [one for one in self._rules if one not in self._asked])
+        self._idle = [*self._without_effect({(one.table, one.column) for one in found})]
+        told = conditions(self.tables, [one for one in self._rules if one not in self._asked])
         for table in self.tables:
-            table.conditions[:] = found[table]
+            table.conditions[:] = told[table]
 
     # --- Answers ---
 
@@ -70,7 +72,7 @@ class _Reading:
                 raise SettingsError(f"there is no column {name}, as TABLE.COLUMN: {_near(name, [*names])}")
             return places[name.lower()]
 
-        self._show = {place(one) for one in self._choices.show}
+        self._show = dict.fromkeys(place(one) for one in self._choices.show)
         self._uses = {place(one): use for one, use in self._choices.uses.items()}
         self._hide: dict[tuple[Table, str], list[str]] = {}
         for one in self._choices.hide:
@@ -104,6 +106,15 @@ class _Reading:
             if table in self.tables and column.why != CHOSEN and (values or len(others) == len(found)):
                 found = [*others, answered(self._catalog, table, column, values)]
         return found
+
+    def _without_effect(self, found: set[tuple[Table, str]]) -> Iterator[str]:
+        """Yield what a person said that changes nothing, given the columns by which rows may be hidden."""
+        for table, name in [one for one in self._show if one not in found | self._plan.read]:
+            yield f"--show {table.name}.{name} changes nothing: it hides no rows, and no index reads its text"
+        hidden = {(rule.table, rule.column) for rule, lost in self._lost.items() if lost}
+        for table, name in [one for one in self._hide if one not in hidden]:
+            if table.columns[name].why != CHOSEN:
+                yield f"--hide {table.name}.{name} changes nothing: no index has rows that it hides, or its text"
 
     # --- What is left out together ---
 
@@ -153,7 +164,7 @@ class _Reading:
         told = "is a view: what it shows is in tables"
         uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
         ranked = sorted(uses, key=lambda one: -one.chars)
-        notes = (*self._catalog.notes, *self._policies([*indexes.values()]))
+        notes = (*self._catalog.notes, *self._idle, *self._policies([*indexes.values()]))
         return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._hidden()), notes)
 
     def _policies(self, indexes: Sequence[ProposedIndex]) -> list[str]:
