@@ -28,7 +28,7 @@ SHOWN_DOCUMENTS = 2
 WIDTH, MIN_WIDTH = 100, 40
 """How many characters a line has where there is no terminal, and in a terminal at least."""
 HEADS = {
-    "open": "     who may see these rows, with what hangs on them? Each line ends with what holds until you answer",
+    "open": "     who may see these rows? The end of each line holds until you answer",
     "rows": "     left out for what names and values say",
     "table": "     {}  text  becomes",
     "column": "     text that is left out",
@@ -206,7 +206,7 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
         head = f"{number:>3}  {shortened(one.title, name):<{name}}  "
         if one.kind == "table":
             head += f"{one.rows:>{rows}}  {one.share:>4}  "
-        told = f"{one.says}   {one.note}" if one.note else one.says
+        told = "   ".join(filter(None, (one.says, one.note)))
         if len(head) > width - MIN_WIDTH // 2:
             yield head.rstrip()
             head = " " * 7

@@ -211,6 +211,15 @@ def test_messages_of_a_conversation_with_participants_are_left_out(propose):
     assert [one.table for one in made.indexes] == ["page"]
 
 
+def test_messages_that_a_table_links_with_persons_are_left_out(propose):
+    made = propose(
+        user=many(4, name="Ada Brandt{n}", email="a{n}@example.org"), page=many(30, title="Page {n}", body=TEXT),
+        message=many(20, title="About the mill {n}"), user_message=many(40, message_id=cycle(20), user_id=cycle(4)),
+        message_entry=many(60, message_id=cycle(20), user_id=cycle(4), content=TEXT),
+    )  # fmt: skip
+    assert [one.table for one in made.indexes] == ["page"]
+
+
 def test_the_work_for_a_table_grows_as_its_columns_do(propose):
     calls = {}
     for count in (100, 300):
@@ -268,6 +277,48 @@ def test_a_number_that_says_for_whom_a_row_is_hides_it_however_many_there_are(pr
     name, kind = column.split()
     made = propose(post=article(name, kind, value))
     assert shown(made, "post") == every(lambda n: not few(n))
+
+
+@pytest.mark.parametrize("column", ["published_on", "publish_date", "publication_date"])
+def test_what_is_published_on_a_day_to_come_is_left_out_however_that_is_called(propose, column):
+    made = propose(post=article(column, "DATE", lambda n: "9999-01-01" if few(n) else PAST))
+    assert shown(made, "post") == every(lambda n: not few(n))
+
+
+def test_rows_of_a_private_repository_are_left_out_by_the_short_name_of_its_key(propose):
+    made = propose(
+        repository=many(20, name="The mill {n}", about=TEXT, is_private=lambda n: int(n == 7)),
+        repo_topic=many(9, repo_id=itself, colour="red {n}"),
+        release=many(60, repo_id=cycle(20), title="Release {n}", body=TEXT),
+    )
+    assert shown(made, "release") == every(lambda n: n % 20 != 6)
+
+
+def test_rows_of_a_type_that_no_sample_has_are_hidden_by_the_table_that_says_so_for_all_types(propose):
+    kinds = ["Visit" if 1000 < n <= 1400 else "Post" for n in range(2401)]
+    owner = many(2400, model=kinds.__getitem__, model_id=lambda n: n % 1000, visibility=lambda n: int(n % 40 != 5))
+    made = propose(content=owner, visit=many(400, title="Visit {n} of the mill", body=TEXT))
+    assert shown(made, "visit") == every(lambda n: n % 40 != 5, 400)
+
+
+def test_what_is_for_few_by_a_name_in_one_word_or_plural_is_left_out(propose):
+    made = propose(
+        page=many(
+            30, title="Page {n}", body=TEXT, teachersNotes="Ask whether all have understood the bridge {n}. " * 3
+        ),
+        deletedpage=many(9, title="Gone {n}", body=TEXT),
+    )
+    assert [one.table for one in made.indexes] == ["page"]
+    assert not any("Ask whether" in text for text in made.documents("page").values())
+
+
+def test_a_number_in_an_order_names_no_person_and_a_heading_no_secret(propose):
+    made = propose(
+        person=many(30, name="Ada Brandt{n}", email="a{n}@example.org"),
+        course=many(30, name="Pin the wheel {n} of the mill", content=TEXT, order_by=itself),
+    )
+    assert shown(made, "course") == every(count=30)
+    assert not any("Brandt" in text for text in made.documents("course").values())
 
 
 @pytest.mark.parametrize("column", ["ispinned", "timecreated", "summaryformat", "import_id"])

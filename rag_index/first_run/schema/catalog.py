@@ -143,6 +143,13 @@ class DatabaseCatalog:
             found = Counter({value: max(1, rows) for value, rows in [*found.items(), *(self._asked(grouped) or ())]})
         return found if len(found) <= MAX_COUNTED else Counter()
 
+    def values_with(self, table: Table, name: str, other: str, value: Any) -> list[Any]:
+        """Return some values of a column where another one has this value: the sampled ones, if there are any."""
+        found = [one for said, one in table.rows_of(other, name) if said == value and one is not None]
+        where = f"{table.columns[other].sql} = {literal(value)} AND {table.columns[name].sql} IS NOT NULL"
+        asked = f"SELECT {table.columns[name].sql} FROM {table.sql} WHERE {where} LIMIT {CHECKED_VALUES}"
+        return found or [row[0] for row in self._asked(asked) or ()]
+
     def share_found(self, values: Sequence[Any], table: Table, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))

@@ -293,9 +293,8 @@ def _for_few(table: Table) -> str:
     named, columns = {*table.noun}, {name: {*words(name)} for name in table.columns}
     persons = {one.column for one in table.parents if one.parent.is_people}
     others = [one for one in table.parents if not one.parent.is_people]
-    if named & (known.SURE | known.DIRECT | {"moderation", "moderator"}) or known.PRIVATE.fullmatch(
-        "".join(table.noun)
-    ):
+    sure = named & (known.SURE | known.DIRECT | {"moderation", "moderator"})
+    if sure or known.PRIVATE.fullmatch("".join(table.noun)) or table.noun[0].startswith(("deleted", "trashed")):
         return "is for few, by its name"
     if known.OWN & named:
         return "has what only its owner sees, by its name"
@@ -311,6 +310,8 @@ def _for_few(table: Table) -> str:
     )
     # of a message that names but a person who is not its writer, this is who gets it
     alone = "message" in named and all(one.parent.is_label and one.parent.title for one in others)
+    linked = [one.child for one in table.children if not (one.child.prose or one.child.title)]
+    joined = joined or any({*one.noun} <= named | known.PERSONS and known.PERSONS & {*one.noun} for one in linked)
     sent = sent or joined or (alone and any(not known.WRITERS & columns[name] for name in persons))
     return "has messages between persons" if (rooms | known.REPLIES) & named and sent else ""
 

@@ -145,10 +145,13 @@ class _Finder:
                 -one.rows,
             )
         )  # fmt: skip
+        if not found and len(bare) == 1 and len(bare[0]) >= known.MIN_ROWS and bare != (*named,):  # `repo_id`
+            longer = [one for one in self._keyed if not one.noun[1:] and one.noun[0].startswith(bare[0])]
+            found += longer if len(longer) == 1 and table not in longer else []
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
             trees = [one for one in self._keyed if column.name in one.columns and one.noun[-1] in known.CONTAINERS]
             found += [*sorted(trees, key=lambda one: one is not table), *([] if "pid" in named and trees else [table])]
-        if known.WRITERS & {*named} and column.kind in ("number", "id"):
+        if known.WRITERS & {*named} and not known.ORDERS & {*named} and column.kind in ("number", "id"):
             found += sorted((one for one in self._keyed if one.is_people), key=lambda one: not one.is_accounts)
         return found
 
@@ -169,7 +172,7 @@ class _Finder:
         near = near or [name for name, _ in free if not stem - {"content", "object"}]
         near = [name for name in near if [name] != table.key]
         for kind in texts if near and len(texts) <= known.MAX_VALUES else ():
-            ids = [one for said, one in table.rows_of(column, near[0]) if said == kind and one is not None]
+            ids = self._catalog.values_with(table, near[0], column, kind)
             called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
             some = {one for name in (called, called[-1:]) for one in self._by_noun.get(name, ())} - {table}
             for parent in sorted(some, key=lambda one: (one.noun != called, len(one.noun), one.name)):

@@ -64,7 +64,7 @@ def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Li
     """
     kept = {one.place for one in now.hidden}
     idle = {one.place for one in now.hidden if one.rows == 0 and not one.is_asked}
-    rows = [_rows_line(one) for one in now.hidden]
+    rows = [_rows_line(one) for one in _by_place(now.hidden)]
     rows += [_rows_line(one, "shown, as you said") for one in first.hidden if one.place not in kept]
     busy = [one for one in rows if one.names[0] not in idle]
     nothing = [one for one in rows if one.names[0] in idle]
@@ -149,10 +149,20 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def _by_place(hidden: Iterable[HiddenRows]) -> list[HiddenRows]:
+    """Return what one answer decides together: a column of the owner hides rows of several tables."""
+    found: dict[tuple[Any, ...], HiddenRows] = {}
+    for one in hidden:
+        before = found.get(key := (one.place, one.says, one.hidden))
+        several = before is not None and min(before.rows, one.rows) >= 0
+        found[key] = replace(one, rows=before.rows + one.rows, of=before.of + one.of) if before and several else one
+    return [*found.values()]
+
+
 def _rows_line(one: HiddenRows, shown: str = "") -> Line:
     """Return the line of rows that are left out, or wait for an answer, or are shown as a person said."""
     values = [f"{shortened(value, MAX_NAME // 3)} {rows:,}" for value, rows, _ in one.values[:MAX_LINES]]
-    says, is_open = " · ".join(values) or one.says, one.is_asked and not shown
+    says, is_open = " · ".join(values), one.is_asked and not shown
     return Line("rows", (one.place,), says, bool(shown) or not one.hidden, shown or note(one), is_open=is_open)
 
 
@@ -201,7 +211,7 @@ def _becomes(table: TableUse) -> str:
     if table.becomes == "document":
         same = [*filter(str.isalnum, table.index)] == [*filter(str.isalnum, table.name.lower())]
         return "document" if same else f"document (index {table.index})"
-    return f"left out: {table.why}" if table.becomes == "out" else f"{table.becomes} of {_few(table.of)}"
+    return f"left out: {table.why}" if table.becomes == "out" else f"{table.becomes} of {_few(table.of) or 'others'}"
 
 
 def _few(names: Iterable[str]) -> str:

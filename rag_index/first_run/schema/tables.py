@@ -223,10 +223,10 @@ class Table:
         return one.is_text and one.name not in self.references and one.filled >= known.SOME and short
 
     def _title_rank(self, one: Column) -> tuple[Any, ...]:
-        """Return the smaller the likelier: not the title of a person, not the same again and again, by its word."""
+        """Return the smaller the likelier: not the title of a person, not the same again and again, by its words."""
         place = (*known.TITLES, one.last_word).index(one.last_word)
         is_form = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
-        return is_form, one.distinct < 2 * known.FEW, place
+        return is_form, one.distinct < 2 * known.FEW, place, len(self.named[one.name])
 
     @cached_property
     def title_columns(self) -> list[str]:

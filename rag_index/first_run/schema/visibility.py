@@ -317,7 +317,9 @@ def _span(look: _Look) -> Rule | None:
     name, parts = look.name, {*look.named, *re.findall("until|embargo|expire", " ".join(look.named))}
     between, hidden = known.BETWEEN & name, (known.HIDE | {"embargo"}) & name
     ends = "expire" in parts or (known.UNTIL & parts and (between or {"expires", "expiry", "expiration"} & name))
-    starts = not ends and ((known.FROM & parts and between) or "embargo" in parts or ("until" in parts and hidden))
+    published = {"publish", "published", "publication"} & name and {"on", "date"} & name
+    held = (known.FROM & parts and between) or "embargo" in parts or ("until" in parts and hidden)
+    starts = not ends and bool(held or published)
     if not (ends or starts):
         return None
     now = look.catalog.seconds_now if look.column.kind == "number" else "CURRENT_TIMESTAMP"
@@ -466,7 +468,7 @@ def _called_hidden(table: Table) -> Iterator[Rule]:
 
 
 def _names_a_secret(name: str) -> bool:
-    if re.search(r"\.\w{2,5}$", name):  # a file
+    if re.search(r"\.\w{2,5}$", name) or len(words(name)) > known.MIN_ROWS:  # a file, or a sentence
         return False
     return any(map(is_named_like_a_secret, (name, *words(name)))) or bool(known.PERSONAL & {*words(name)})
 

@@ -159,7 +159,7 @@ NOT = _words("non not no never dont nicht")
 """Words that turn the others round, and with them `un`, `in`, `dis` before another."""
 BANNED = _words("blocked banned suspended spammer shadowbanned")
 """What hides the rows of an account."""
-MODERATORS = _words("staff admin moderator")
+MODERATORS = _words("staff admin moderator teacher tutor instructor librarian")
 READERS = MODERATORS | _words("login password invite")
 """With PERSONS, who alone may read a row whose flag says `only` or `required`."""
 FILLERS = _words("from for flag search everyone website only people index soft publicly")
