@@ -74,7 +74,7 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
     else:
         said = report.sentence()
         line = f"{report.state.capitalize()}: {said}{'' if said.endswith('?') else '.'} {report.seconds:.1f} s."
-    show(report.to_json(), *filter(None, [line, report.advice]), as_json=as_json)
+    show(report.to_json(), line, as_json=as_json)
     return report.exit_code
 
 

@@ -130,9 +130,7 @@ def _run_report(project: str, record: RunRecord, target: Target | None) -> None:
     if target is not None:
         collection = target.collection
         lines += [f"Collection `{collection.name}`, alias `{collection.alias}`; vectors of {collection.embedder}.", ""]
-    advice = f"For speed: {outcome.advice}"
-    report = outcome.to_json() | {"message": "", "metrics": record.metrics.to_json(), "advice": advice}
-    lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(report))]
+    lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(record.report | {"message": ""}))]
     key = _key(project, name, "report")
     _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
 

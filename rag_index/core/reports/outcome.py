@@ -17,7 +17,6 @@ COUNTS = (
     "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
 )  # fmt: skip
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
-SLOW_RUN_SECONDS = 60.0
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 SEARCH, MEANING, WORDS = "search", "meaning", "words"
@@ -239,7 +238,6 @@ class IndexOutcome(Counts):
     state: State = "completed"
     verified: str = ""
     gate: GateVerdict | None = None
-    advice: str = ""
     error_class: str = ""
 
     def add(self, written: WrittenShard, *, new: int) -> None:
@@ -266,7 +264,6 @@ class IndexOutcome(Counts):
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
-        del values["advice"]
         values["gate"] = self.gate.to_json() if self.gate else None
         values["seconds"] = round(self.seconds, 3)
         for name in ("message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
@@ -342,13 +339,6 @@ class RunReport:
         if self.indexes and all(outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes):
             return 2
         return _EXIT[self.state]
-
-    @property
-    def advice(self) -> str:
-        """A sentence about the index that took longest, if it was slow to embed; else ""."""
-        slow = [one for one in self.indexes if one.seconds >= SLOW_RUN_SECONDS and one.chunks_embedded and one.advice]
-        slowest = max(slow, key=lambda one: one.seconds, default=None)
-        return f"{slowest.index}: {slowest.advice} (`rag-index status --report` says more)" if slowest else ""
 
     def sentence(self) -> str:
         """Return the sums as one line, which Prefect displays as the message of the run's state."""

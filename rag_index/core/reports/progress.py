@@ -408,6 +408,8 @@ class RunRecord:
     metrics: RunMetrics = attrs.field(factory=RunMetrics, init=False)
     error: RagIndexError | None = attrs.field(default=None, init=False)
     """The error of ours that ended the run."""
+    report: dict[str, Any] = attrs.field(factory=dict, init=False)
+    """What the ledger keeps of the run, once it has ended."""
     paused: bool = attrs.field(default=False, init=False)
     """Whether the run has left something to another one, which is to come soon."""
     _started: float = attrs.field(factory=time.monotonic, init=False)
@@ -453,5 +455,6 @@ class RunRecord:
         outcome.seconds = time.monotonic() - self._started
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
-        outcome.advice = advice(metrics, embedder, on_server=on_server)
-        return {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
+        said = advice(metrics, embedder, on_server=on_server)
+        self.report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": said}
+        return self.report
