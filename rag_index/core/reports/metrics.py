@@ -220,9 +220,4 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
         f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
     )
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
-    times = metrics["utilisation"] * metrics["workers"]
-    quicker = f", {times:.1f} times one process" if metrics["workers"] > 1 and times else ""
-    busy = f"{metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
-    yield f"workers ({metrics['workers']}) busy {busy}{quicker}"
-    if died := metrics["workers_died"]:
-        yield f"{count_of(died, 'death')} of worker processes, and what they had was embedded again"
+    yield f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
