@@ -31,7 +31,6 @@ from rag_index.etl.embed import process_store
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.sources import SourcePage
@@ -212,35 +211,6 @@ def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
     return payload
 
 
-@contextmanager
-def committing(ledger: Ledger, store: Store, collection: Collection, lease: IndexLease | None = None) -> Iterator[None]:
-    """Commit what was written to the store: mark it there, then write the rows of the block and the mark to the ledger.
-    What was written must be durable, and its documents pending, because a kill between the two leaves the store one
-    commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is
-    overwritten, and IndexLocked if another run took the `lease` over. On a server that is noted, and the next run
-    compares every point: what this one has just written or deleted may be what the other one wrote."""
-    name = collection.name
-    if lease is not None:
-        try:
-            lease.check()
-        except IndexLocked:
-            if not store.embedded:
-                store.set_metadata(name, {OVERTAKEN: lease.epoch})
-            raise
-    known = ledger.collection(name)
-    if known is None:
-        raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
-    mark = next_mark(ledger, known.commit_mark)
-    if difference := ledger.different_commits(known, store.commit_mark(name)):
-        raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
-    store.set_commit_mark(name, mark)
-    with ledger.transaction():
-        if lease is not None:
-            lease.check()
-        yield
-        ledger.record_commit(collection.id, mark)
-
-
 def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
     """Return the mark of the commit after the last one."""
     now = dt.datetime.fromtimestamp(ledger.clock(), tz=dt.UTC)
@@ -279,8 +249,33 @@ class Committer:
                 pass
             self._has_begun = True
 
-    def _committing(self) -> AbstractContextManager[None]:
-        return committing(self.ledger, self.store, self.collection, self._lease)
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Commit what was written to the store: mark it there, then write the rows of the block and the mark to the
+        ledger. What was written must be durable, and its documents pending, because a kill between the two leaves the
+        store one commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is
+        overwritten, and IndexLocked if another run took the lease over. On a server that is noted, and the next run
+        compares every point: what this one has just written or deleted may be what the other one wrote."""
+        ledger, store, lease, name = self.ledger, self.store, self._lease, self.collection.name
+        if lease is not None:
+            try:
+                lease.check()
+            except IndexLocked:
+                if not store.embedded:
+                    store.set_metadata(name, {OVERTAKEN: lease.epoch})
+                raise
+        known = ledger.collection(name)
+        if known is None:
+            raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
+        mark = next_mark(ledger, known.commit_mark)
+        if difference := ledger.different_commits(known, store.commit_mark(name)):
+            raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
+        store.set_commit_mark(name, mark)
+        with ledger.transaction():
+            if lease is not None:
+                lease.check()
+            yield
+            ledger.record_commit(self.collection.id, mark)
 
     def commit(self, written: WrittenShard, *, by_words: bool = False) -> int:
         """Commit a shard whose points are in the store, and return how many of its documents are new. Those that were
