@@ -71,7 +71,6 @@ class Window:
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
         self._alone: list[Shard] = []
         self._error: RagIndexError | None = None
-        self._ticked = time.monotonic()
         self.meanwhile: Callable[[], None] | None = None
         """Called after each shard that is pushed, and each second in which none is done, until all are pushed."""
 
@@ -147,7 +146,7 @@ class Window:
         except RagIndexError as error:
             self._error = self._error or error
         else:
-            self._tick()
+            self._steps.tick()
             self._commit(written)
 
     def _wait(self) -> Future[WrittenShard] | None:
@@ -156,15 +155,10 @@ class Window:
                 return self._done.get(timeout=TICK_SECONDS)
         except Empty:
             self._record.progress.tick()
-            self._tick()
+            self._steps.tick()
         if self.meanwhile:
             self.meanwhile()
         return None
-
-    def _tick(self) -> None:
-        if (now := time.monotonic()) - self._ticked >= TICK_SECONDS:
-            self._ticked = now
-            self._steps.tick()
 
     def _commit(self, written: WrittenShard) -> None:
         """Delete the stale chunks of a shard whose points are in the store, then write the ledger's rows."""
