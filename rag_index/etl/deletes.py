@@ -63,7 +63,8 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
             if not refused and scan.diff.leaves_some and collection.held:
                 lost, refused = collection.held, held_back(collection.held, opened.index.name)
             if refused:
-                record.outcome.hold_back(lost, refused)
+                record.outcome.held_back = lost
+                record.outcome.hold(refused)
                 return Deleted(refused)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)

@@ -255,12 +255,6 @@ class IndexOutcome(Counts):
         self.say(message)
         self.state = "partial"
 
-    def hold_back(self, documents: int, message: str) -> None:
-        """Count the documents that the delete guard holds back, and say why; nothing if there are none."""
-        self.held_back = documents
-        if documents:
-            self.hold(message)
-
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
