@@ -350,7 +350,7 @@ def end_state(
         whole.outcomes[name] = outcome
     _run_report(project, record, target)
     if (verdict := outcome.gate) is not None:
-        rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE_ROWS]]
+        rows = [{**one, "lost": ", ".join(one["lost"])} for one in verdict.to_json()["worse"][:MAX_WORSE_ROWS]]
         passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
         _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
     return report_state(RunReport([outcome], outcome.seconds))

@@ -37,10 +37,6 @@ class WorseQuery:
     after: float
     lost: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return dict(rounded(asdict(self)))
-
 
 @dataclass(frozen=True, slots=True)
 class WayVerdict:
@@ -67,12 +63,6 @@ class WayVerdict:
     def by(self) -> str:
         """The way as the end of a name, "" for the index as it is searched."""
         return f" {BY[self.way]}" if self.way in BY else ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints, without the queries."""
-        values = {**asdict(self), "worse": len(self.worse)}
-        del values["way"]
-        return dict(rounded(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +98,11 @@ class GateVerdict:
         return next((way for way in self.ways if not way.passed), self.search)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        return {
-            "metric": self.metric,
-            "queries": self.queries,
-            "max_loss": self.max_loss,
-            **self.search.to_json(),
-            "passed": self.passed,
-            "worse": [one.to_json() for one in self.poorest.worse],
-            "ways": {way.way: way.to_json() for way in self.ways},
-            "gone": list(self.gone),
-        }
+        """Return what `--json` prints: of each way the numbers, and the queries of the one that it is about."""
+        numbers = (asdict(way) | {"worse": len(way.worse)} for way in self.ways)
+        ways = {one.pop("way"): one for one in numbers}
+        values = {**ways[self.search.way], **asdict(self), "passed": self.passed, "ways": ways}
+        return dict(rounded({**values, "worse": [asdict(one) for one in self.poorest.worse]}))
 
     def sentence(self) -> str:
         """Return the numbers in one line."""
@@ -183,9 +167,11 @@ class GateVerdict:
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
-    """Return the value with its floats rounded, those of dictionaries in it too."""
+    """Return the value with its floats rounded, those of dictionaries and sequences in it too."""
     if isinstance(value, dict):
         return {name: rounded(inner, digits) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(rounded(inner, digits) for inner in value)
     return round(value, digits) if isinstance(value, float) else value
 
 
