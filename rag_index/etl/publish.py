@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.components.embedders import Embedder, open_embedder
 from rag_index.components.stores import LEFT, OVERTAKEN, find_live
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
@@ -111,15 +111,10 @@ class Hooks(Protocol):
     """Questions that the caller of a run asks its collections by search; the run itself knows no search.
     `search.evaluation.gate` has the gate of a rebuild, and what scores mean. An error of a question ends no run."""
 
-    def before_publishing(
-        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
-    ) -> str:
-        """Return why the rebuilt collection may not take the place of the `live` one; "" if it may."""
+    def before_publishing(self, opened: Opened, rebuilt: Collection, record: RunRecord) -> str:
+        """Return why the rebuilt collection may not take the place of the live one; "" if it may."""
 
-    def after_run(
-        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
-        *, first: bool,
-    ) -> None:  # fmt: skip
+    def after_run(self, opened: Opened, target: Target, record: RunRecord, *, first: bool) -> None:
         """Ask at the end of a run over all documents. `first` says that nothing was live to compare with."""
 
 
@@ -140,7 +135,7 @@ def publish(
             did = counted(opened, target)
         if hooks is not None:
             first = not (target.rebuild or scan.before.all)
-            hooks.after_run(ledger, store, collection, target.identity, record, first=first)
+            hooks.after_run(opened, target, record, first=first)
     if not store.embedded and store.metadata(collection.name).get(OVERTAKEN):
         outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
     scan.diff.complete(all_read=live, all_deleted=all_deleted)
@@ -166,7 +161,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
     if not refused and hooks is not None:
         if opened.index.gate is not None:
             record.progress.say("asking whether the rebuilt collection finds as much")
-        refused = hooks.before_publishing(ledger, store, collection, store.aliases().get(opened.alias), record)
+        refused = hooks.before_publishing(opened, collection, record)
     if refused:
         outcome.hold(refused)
         return False

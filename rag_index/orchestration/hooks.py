@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rag_index.components.stores import CALIBRATION, UNLEARNED
 
 if TYPE_CHECKING:
-    from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import IndexSettings, Settings
-    from rag_index.etl.opened import RunOptions
+    from rag_index.etl.collection import Target
+    from rag_index.etl.opened import Opened, RunOptions
     from rag_index.search.evaluation.gate import Gate
 
 MIN_LEARNED_DOCUMENTS = 500
@@ -26,33 +26,29 @@ class SearchHooks:
     def __init__(self, settings: Settings, index: IndexSettings, options: RunOptions) -> None:
         """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is embedded. Raises
         SettingsError if the golden file cannot be used."""
-        self._settings, self._index = settings, index
         self._gate: Gate | None = None
         if index.gate is not None:
             from rag_index.search.evaluation.gate import Gate
 
             self._gate = Gate(settings, index, index.gate, asked=options.full and not options.allow_loss)
 
-    def before_publishing(
-        self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord
-    ) -> str:
+    def before_publishing(self, opened: Opened, rebuilt: Collection, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection; "" if it does not."""
-        return "" if self._gate is None else self._gate.refusal(ledger, store, rebuilt, live, record)
+        live = opened.store.aliases().get(opened.alias)
+        return "" if self._gate is None else self._gate.refusal(opened.ledger, opened.store, rebuilt, live, record)
 
-    def after_run(
-        self, ledger: Ledger, store: Store, collection: Collection, identity: EmbedderIdentity, record: RunRecord,
-        *, first: bool,
-    ) -> None:  # fmt: skip
+    def after_run(self, opened: Opened, target: Target, record: RunRecord, *, first: bool) -> None:
         """Learn what scores mean, again once a collection without a result has doubled, and say that nothing was
         compared if the collection is a first one. Before it has learned, the weights of others stand."""
         if self._gate is not None and first:
             from rag_index.search.evaluation.gate import NOTHING_LIVE
 
             record.outcome.say(NOTHING_LIVE)
+        ledger, store, collection = opened.ledger, opened.store, target.collection
         if documents := to_learn(ledger, store, collection):
             from rag_index.search.evaluation.calibrate import Learner
 
-            learner = Learner(self._settings, self._index, ledger, store, collection, identity)
+            learner = Learner(opened.settings, opened.index, ledger, store, collection, target.identity)
             learner.learn(documents, record.stopwatch)
 
 
