@@ -10,7 +10,6 @@ from prefect.context import TagsContext
 
 from rag_index.core.machine import collect_seldom
 from rag_index.core.reports.outcome import RunReport, failed_to_start
-from rag_index.core.reports.progress import captured_logs
 from rag_index.core.settings import run_settings
 from rag_index.errors import RagIndexError
 from rag_index.etl.opened import RunOptions, open_index
@@ -58,7 +57,6 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
                 run_workers(settings) as workers,
                 open_index(settings, index, options, run_id=flow_run_id()) as opened,
-                captured_logs(record.progress.say),
                 whole.says_outages_of(record.progress) if whole else nullcontext(),
                 closing(TaskSteps(settings, record, workers)) as steps,
             ):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rag_index.core.files import private_folder, unwritable
 from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
-from rag_index.core.reports.progress import RunRecord, captured_logs, open_display
+from rag_index.core.reports.progress import RunRecord, open_display
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
@@ -81,12 +81,11 @@ def _run_index(
         hooks, record = SearchHooks(settings, index, options), RunRecord(index.name, logger)
         record.progress.displays = [open_display()]
         with open_index(settings, index.name, options, run_id=str(uuid.uuid4())) as opened:
-            with captured_logs(record.progress.say):
-                try:
-                    execute(opened, steps, record, hooks=hooks, checks=checks)
-                except Exception as error:  # not one of ours: the other indexes do not pay for it
-                    logger.error("%s: %s", type(error).__name__, error, exc_info=True)
-                    checks.index_failed(error, embedder_only=False)
+            try:
+                execute(opened, steps, record, hooks=hooks, checks=checks)
+            except Exception as error:  # not one of ours: the other indexes do not pay for it
+                logger.error("%s: %s", type(error).__name__, error, exc_info=True)
+                checks.index_failed(error, embedder_only=False)
             record.progress.finish(record.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
             from rag_index.care.index_status import try_to_write_metrics  # it imports more than most runs need

@@ -45,7 +45,6 @@ LINE_SECONDS = 5.0
 SHOWN_AFTER = 2.0
 """Seconds that a command other than a run takes before a terminal shows its progress, and five times that for a pipe,
 which may be that of a cron job."""
-LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 INTERVAL_SECONDS = 1.0
 REPEAT_SECONDS = 60.0
 """Time after which it is said again that a service does not answer."""
@@ -345,28 +344,6 @@ def counted(
     compared" if that is the `noun`. `total` is asked only then."""
     progress = _SHOWN.get()
     return iter(items) if progress is None else progress.count(items, noun, total, size)
-
-
-class _Notes(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._say(record.getMessage())
-
-
-@contextmanager
-def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
-    """Give the warnings that this process logs to `say`, which may be called from any thread."""
-    handler = _Notes(say)
-    for logger in LOGGERS:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in LOGGERS:
-            logger.removeHandler(handler)
 
 
 @contextmanager
