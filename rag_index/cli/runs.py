@@ -34,7 +34,7 @@ from rag_index.cli import (
 from rag_index.core.reports.outcome import RunReport, count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor import Diagnosis
@@ -187,30 +187,12 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     return 0
 
 
-def _withdrawn(option: str, instead: str) -> Callable[[Any], Any]:
-    """Return an option of an earlier version, which says what to do instead."""
-
-    def refuse(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> None:
-        if given:
-            raise click.UsageError(f"{option} is withdrawn: {instead}")
-
-    return click.option(option, multiple=True, hidden=True, expose_value=False, callback=refuse)
-
-
-AWAY = "leave the document out by a condition in `where`, or in the query, and run `rag-index index` before `erase`"
-UNPROVEN = "no proof is written; a program such as `grep -rF` finds words in the files of the store and the ledger"
-
-
 @command(
     quiet=True,
     example="erase comments",
     kept="stopped; searches work as before, and the same command completes the erasure",
 )
 @name_argument
-@options(
-    *(_withdrawn(option, AWAY) for option in ("--id", "--key")),
-    *(_withdrawn(option, UNPROVEN) for option in ("--proof", "--look-for", "--folder")),
-)
 @wait_option
 @json_option
 def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int:
