@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.ledger import Collection, Ledger
+    from rag_index.components.ledger import Ledger
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
     from rag_index.core.recovery import Outage
@@ -108,10 +108,10 @@ def execute(
         _fail(opened, record, error)
         raise
     _finish(opened, record)
-    if scan and not (opened.single or record.paused):
-        written = _written(opened, scan.target)
-        if search_index_due(opened.store, written.name, written.dimension):
-            steps.build_search_index(opened, written.name, record)  # the run is complete: searches scan meanwhile
+    if scan and opened.store.embedded and not (opened.single or record.paused):
+        live = opened.live
+        if live and search_index_due(opened.store, live.name, live.dimension):
+            steps.build_search_index(opened, live.name, record)  # the run is complete: searches scan meanwhile
     return scan.target if scan else None
 
 
@@ -195,12 +195,6 @@ def erase_if_due(opened: Opened, target: Target, steps: Steps, record: RunRecord
             record.outcome.say(waits)
         else:
             steps.erase(opened, record)
-
-
-def _written(opened: Opened, target: Target) -> Collection:
-    """Return the collection of a run, under the name that an erasure may have given it."""
-    ours = (one for one in opened.ledger.collections(opened.alias) if one.id == target.collection.id)
-    return next(ours, target.collection)
 
 
 def search_index_due(store: Store, collection: str, dimension: int) -> bool:
