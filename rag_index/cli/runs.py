@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import uuid
-from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -201,19 +199,13 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
     The living points are copied, which takes the time and room of a rebuild without embedding, and collections that
     were kept for rollback are dropped. The exit code is 3 if the delete guard holds documents back.
     """
-    from rag_index.components.ledger import Ledger
-    from rag_index.components.ledger.runs import IndexLease
-    from rag_index.components.stores import open_own_store
     from rag_index.etl.deletes import held_back
     from rag_index.etl.erase import erase
+    from rag_index.etl.opened import hold_index
 
     settings = context.settings(wait=wait)
-    index, alias = settings.index(name), settings.alias(name)
-    with (
-        closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, alias, f"erase-{uuid.uuid4()}") as lease,
-        closing(open_own_store(settings)) as store,
-    ):
+    index = settings.index(name)
+    with hold_index(settings, settings.alias(name)) as (ledger, lease, store):
         erased = erase(settings, index, ledger, store, lease)
     if erased is None:
         nothing = {"index": name, "collection": None}
@@ -279,18 +271,12 @@ def move(
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:
     """Make the index's previous collection live again."""
-    from rag_index.components.ledger import Ledger
-    from rag_index.components.ledger.runs import IndexLease
-    from rag_index.components.stores import open_own_store
+    from rag_index.etl.opened import hold_index
     from rag_index.etl.publish import roll_back
 
     settings = context.settings()
     alias, access = settings.alias(name), settings.index(name).access is not None
-    with (
-        closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, alias, str(uuid.uuid4())),
-        closing(open_own_store(settings)) as store,
-    ):
+    with hold_index(settings, alias) as (ledger, _, store):
         before, live, returned = roll_back(ledger, store, alias, name, access=access)
     came = f", with {returned:,} that {before} no longer had" if returned else ""
     show(

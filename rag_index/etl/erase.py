@@ -19,7 +19,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
-from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import (
     BM25,
     INDEX_NAME,
@@ -28,7 +27,6 @@ from rag_index.components.stores import (
     REPLACES,
     check_owner,
     open_names,
-    open_own_store,
 )
 from rag_index.components.stores.points import batches_of
 from rag_index.core.documents.keys import possible_document_keys
@@ -38,9 +36,11 @@ from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import counted
 from rag_index.errors import IndexLocked, SettingsError, StoreError, UnknownIndex
 from rag_index.etl.collection import live_collection, next_name, require_own, take_name, verify_counts
+from rag_index.etl.opened import hold_index
 from rag_index.etl.reconcile import pages
 
 if TYPE_CHECKING:
+    from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.stores.protocol import Store, StoreNames
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Alias, IndexSettings, Settings
@@ -169,11 +169,7 @@ def drop_index(settings: Settings, name: str) -> list[str]:
     repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is of another project, and what
     store and ledger raise."""
     alias = settings.alias(name)
-    with (
-        closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, alias, f"drop-{uuid.uuid4()}"),
-        closing(open_own_store(settings)) as store,
-    ):
+    with hold_index(settings, alias) as (ledger, _, store):
         require_own(ledger, store, alias)
         stored = _stored(ledger, store, alias)
         for collection in stored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import uuid
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -108,6 +109,17 @@ def open_index(
         store = store or stack.enter_context(closing(open_own_store(settings)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at)
+
+
+@contextmanager
+def hold_index(settings: Settings, alias: Alias) -> Iterator[tuple[Ledger, IndexLease, Store]]:
+    """Hold ledger, lease and store for a command that writes an index and is no run. Raises as `open_index`."""
+    with (
+        closing(Ledger(settings.ledger_url)) as ledger,
+        IndexLease(ledger, alias, str(uuid.uuid4())) as lease,
+        closing(open_own_store(settings)) as store,
+    ):
+        yield ledger, lease, store
 
 
 def _require_current(settings: Settings, index: IndexSettings) -> None:
