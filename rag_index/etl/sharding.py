@@ -52,13 +52,6 @@ REQUESTS_IN_A_ROW = 4
 """Requests that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
 
-def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float:
-    """Return the characters per second that a worker should manage with this kind of embedder. That is the rate
-    measured before, except where contexts may not have been written when it was measured."""
-    rate = measured or FIRST_RATE.get(kind, FIRST_RATE["ollama"])
-    return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
-
-
 def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
     """Return the maximum of characters and documents in a shard, however fast earlier shards were. With contexts an
     earlier shard may have been fast because all its contexts were in the cache. A document has a vector for each chunk,
@@ -115,7 +108,7 @@ class Sharder:
         self._chars = 0
         self._number = 0
         self._coming: float | None = None
-        self._grows, self._least = False, 0
+        self._least: int | None = None
         self.mean: float = MEAN_CHARS
         """How many characters the documents of the last page had in the mean."""
 
@@ -124,7 +117,9 @@ class Sharder:
         cls, settings: Settings, index: IndexSettings, kind: str, collection: Collection, *, workers: int
     ) -> Sharder:
         """Return the sharder of a run whose embedder is of this kind, and embeds `workers` shards at a time."""
-        rate = first_rate(kind, index, collection.chars_per_second)
+        rate = collection.chars_per_second or FIRST_RATE.get(kind, FIRST_RATE["ollama"])
+        if index.context is not None:  # they may not have been written when it was measured
+            rate = min(rate, FIRST_RATE_OF_CONTEXTS)
         return cls(
             index.name, settings.parallel.shard_documents, chars_per_second=rate, workers=workers,
             most=most(index, collection.dimension, workers), limit=partial(hang_limit, settings, index),
@@ -132,7 +127,7 @@ class Sharder:
 
     def begin_small(self, least: int = 0) -> None:
         """Make the first shards small, of `least` characters at least, so that writing can begin soon."""
-        self._grows, self._least = True, least
+        self._least = least
 
     def expect(self, documents: int) -> None:
         """Take note that at most `documents` will follow those of the next `add`."""
@@ -175,7 +170,7 @@ class Sharder:
 
     def _target(self, given: float) -> float:
         target = min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
-        if self._grows:
+        if self._least is not None:
             first = max(self._least, self.chars_per_second * FIRST_SECONDS)
             target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
         if self._coming is not None:
