@@ -282,24 +282,17 @@ def _type_of(value: Any) -> str:
 
 def _former_keys(opened: Opened, collection: Collection, keys: Sequence[str], types: tuple[str, ...]) -> list[str]:
     """Return some keys of the ledger with the values of these keys; none if a key there has the types of these."""
-    columns = opened.index.key_columns
+    columns, after = opened.index.key_columns, ""
     marks: set[str] = set()
     found: list[str] = []
-    for known in _keys_of(opened, collection):
-        for former in known:
-            if key_types(former) == types:
-                return []
+    while known := opened.ledger.keys(collection.id, after=after, limit=PAGE_KEYS):
+        after = known[-1]
+        if any(key_types(former) == types for former in known):
+            return []
         marks = marks or {key_mark(key, columns)[0] for key in keys}
         if len(found) < SAMPLE:
             found += [former for former in known if key_mark(former, columns)[0] in marks]
     return found[:SAMPLE]
-
-
-def _keys_of(opened: Opened, collection: Collection) -> Iterator[list[str]]:
-    after = ""
-    while known := opened.ledger.keys(collection.id, after=after, limit=PAGE_KEYS):
-        yield known
-        after = known[-1]
 
 
 def _are_gone(opened: Opened, page: SourcePage, former: Sequence[str]) -> bool:
