@@ -43,6 +43,7 @@ MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
 holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
 
 OWN_CLUSTER: dict[str, Any] = {
+    **MESSAGES_KEPT,
     # Less of what Dask measures for its dashboard, which runs do not have. That wakes each process 50 to 100 times a
     # second, and with many workers it fills a core.
     "distributed.worker.profile.enabled": False,
@@ -59,8 +60,6 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 1.0,
-}
-NO_PAGES: dict[str, Any] = {
     # Its pages have no password, and tell keys, calls and logs; Prefect's log would name one.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -139,8 +138,7 @@ class Workers(AbstractContextManager["Workers"]):
         # Dask imports modules from its scratch folder, which by default has a fixed name in the shared /tmp.
         scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
         # What a person has set for all of Dask is for other clusters: this one has Dask's own values, and ours.
-        lasting = {**dask.config.merge(*dask.config.defaults), **OWN_CLUSTER, **MESSAGES_KEPT}
-        lasting |= {"temporary-directory": scratch, **NO_PAGES}
+        lasting = {**dask.config.merge(*dask.config.defaults), **OWN_CLUSTER, "temporary-directory": scratch}
         self._config.enter_context(dask.config.set(lasting))
         if _forked():
             self._config.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}))
