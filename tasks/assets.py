@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
 
-ADAPTERS = {"postgresql": "postgres"}
-"""Schemes of dbt's adapters that differ from the names of databases in URLs."""
-
 
 def collection_asset(settings: Settings, index: IndexSettings) -> Asset:
     """Return the asset of an index: `qdrant://ALIAS`."""
@@ -38,7 +35,8 @@ def source_asset(settings: Settings, index: IndexSettings) -> Asset:
     scheme = url.get_backend_name()
     schema = index.db_schema or ("public" if scheme == "postgresql" else "")
     database = Path(url.database or "memory").name if scheme == "sqlite" else url.database or ""
-    return Asset(key=_key(ADAPTERS.get(scheme, scheme), database, *([schema, index.table] if index.table else [])))
+    adapter = scheme.replace("postgresql", "postgres")  # as dbt calls it
+    return Asset(key=_key(adapter, database, *([schema, index.table] if index.table else [])))
 
 
 def note_published(opened: Opened, target: Target, record: RunRecord) -> None:
