@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.components.ledger import Collection, Ledger
-    from rag_index.components.stores.protocol import Store
+    from rag_index.components.ledger import Collection
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
@@ -208,7 +207,7 @@ def parts(shard: Shard, most: int) -> Iterator[Shard]:
 
 @dataclass(frozen=True, slots=True)
 class VectorReuse:
-    """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
+    """A lookup of vectors in `collection` of the run's index, which was made by the embedder that is used now.
 
     A rebuild reuses vectors of the live collection, also for documents that have another key there. Every other run
     reuses those of its own collection: of a changed document only the chunks whose text changed are embedded, and of a
@@ -220,25 +219,23 @@ class VectorReuse:
     of documents that had several chunks, since the one chunk of a changed text has changed too.
     """
 
-    index: str
-    ledger: Ledger
-    store: Store
+    opened: Opened
     collection: Collection
     own: bool = False
     moved: bool = True
 
-    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
-        """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
-        cid = self.collection.id
-        found = self.ledger.known(cid, keys)
+    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """Return vectors by embedded text, of all chunks that these documents, with these texts, have there."""
+        cid, ledger, index = self.collection.id, self.opened.ledger, self.opened.index.name
+        found = ledger.known(cid, keys)
         known = {key: row for key, row in found.items() if row.pending or not row.by_words}
         known = {key: row for key, row in known.items() if row.chunks > 1} if self.own else known
-        if text_hashes and self.moved:  # documents with the text of a new one, under another key
+        if self.moved:  # documents with the text of a new one, under another key
             texts = zip(keys, text_hashes, strict=True)
             new = {text for key, text in texts if key not in found or not found[key].chunks}
-            known |= self.ledger.known(cid, self.ledger.keys_of_texts(cid, sorted(new)))
+            known |= ledger.known(cid, ledger.keys_of_texts(cid, sorted(new)))
         ids = [
-            point_id(self.index, key, number)
+            point_id(index, key, number)
             for key, row in known.items()
             if self.own or not row.pending
             for number in range(row.chunks)
@@ -246,7 +243,7 @@ class VectorReuse:
         vectors: dict[str, NDArray[np.float32]] = {}
         for first in range(0, len(ids), 1000):
             try:
-                stored = self.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
+                stored = self.opened.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
             except StoreError as error:  # an unreadable collection is what a rebuild is for
                 logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
                 return vectors
@@ -262,18 +259,12 @@ def reusable(opened: Opened, scan: Scan) -> VectorReuse | None:
     """Return the lookup for a run, None if its texts can have no vector yet. A rebuild takes those of the live
     collection, if the same embedder made it; all others take those of their own. Source code, parts and files are found
     under another key, too: files are renamed, and parts move."""
-    ledger, store, index, target, identity = (
-        opened.ledger,
-        opened.store,
-        opened.index,
-        scan.target,
-        scan.target.identity,
-    )
+    index, target = opened.index, scan.target
     if target.rebuild and (live := opened.live) is not None:
-        made_by = EmbedderIdentity.from_metadata(store.metadata(live.name).get("embedder_identity"))
-        if made_by and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix)):  # in no vector
-            return VectorReuse(index.name, ledger, store, live)
+        made_by = EmbedderIdentity.from_metadata(opened.store.metadata(live.name).get("embedder_identity"))
+        if made_by and made_by.same_model(replace(target.identity, query_prefix=made_by.query_prefix)):  # in no vector
+            return VectorReuse(opened, live)
     if not scan.before.all:
         return None
     moved = index.kind == CODE or bool(index.parts) or index.has_files
-    return VectorReuse(index.name, ledger, store, target.collection, own=True, moved=moved)
+    return VectorReuse(opened, target.collection, own=True, moved=moved)
