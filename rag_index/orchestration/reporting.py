@@ -124,12 +124,9 @@ def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
     _table(said, rows[:MAX_FAILED], project, index or "all", "failed")
 
 
-def _run_report(project: str, record: RunRecord, target: Target | None) -> None:
+def _run_report(project: str, record: RunRecord) -> None:
     outcome, name = record.outcome, record.index
     lines = [f"# {name}: {outcome.state}", "", f"**{outcome.sentence()}**", ""]
-    if target is not None:
-        collection = target.collection
-        lines += [f"Collection `{collection.name}`, alias `{collection.alias}`; vectors of {collection.embedder}.", ""]
     lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(record.report | {"message": ""}))]
     key = _key(project, name, "report")
     _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
@@ -348,7 +345,7 @@ def end_state(
     if whole is not None:
         whole.failed += [{"index": name, **row} for row in failed]
         whole.outcomes[name] = outcome
-    _run_report(project, record, target)
+    _run_report(project, record)
     if (verdict := outcome.gate) is not None:
         rows = [{**one, "lost": ", ".join(one["lost"])} for one in verdict.to_json()["worse"][:MAX_WORSE_ROWS]]
         passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
