@@ -69,11 +69,9 @@ class Opened:
     looked_at: float | None = None
     """When a watch last looked whether the source was written, before it began this run; None for any other run."""
 
-    alias: Alias = attrs.field(init=False)
-    """The alias by which readers find the index."""
-
-    @alias.default
-    def _alias(self) -> Alias:
+    @property
+    def alias(self) -> Alias:
+        """The alias by which readers find the index."""
         return self.settings.alias(self.index.name)
 
     @property
