@@ -163,12 +163,11 @@ class CollectionMaker:
         FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`."""
         ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
         live = live_collection(ledger, store, alias)
-        is_new = live is None
         if live is None:
             unfinished = [c for c in ledger.collections(alias) if self._fits(c)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             store.point_alias(alias, live.name)
-        if is_new or live.state == "building":  # the last publishing died in the middle
+        if live.state == "building":  # it is new, or the last publishing died in the middle
             ledger.update_collection(live.id, state="ready")
         check_fits(live, self.identity, self.chunker, self.bm25, index=self.opened.index.name)
         return live
