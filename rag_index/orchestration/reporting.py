@@ -226,12 +226,10 @@ class WholeRun(ArtifactDisplay):
         said = report.sentence()
         if state.is_cancelled():  # what is committed of the last index is not in the report
             said = f"{self._done} of {self._indexes} indexes, {state.message}"
-        rows = []
-        for outcome in report.indexes:
-            row = {"message": "", **outcome.to_json()}
+        first = {"index": "", "state": "", "failed": 0, "message": ""}  # the page takes its columns from the first row
+        rows = [{**first, **outcome.to_json()} for outcome in report.indexes]
+        for row in rows:
             row.pop("gate", None)
-            first = {name: row.pop(name) for name in ("index", "state", "failed", "message")}
-            rows.append(first | row)  # the page takes its columns from the first row
         _table(said, rows, self._project, "all", "outcome")
         _failed_table(self.failed, project=self._project)
         self.update(self._percent(0.0), said, force=True)
