@@ -66,7 +66,7 @@ class NamedDocuments(AllDocuments):
         self.page = SourcePage(DocumentBatch.empty(), None)
         self._gone: list[str] = []
 
-    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
+    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan:
         """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
         name, ledger = opened.index.name, opened.ledger
         read: Callable[[Sequence[str]], SourcePage] | None = getattr(opened.source, "documents", None)

@@ -92,9 +92,9 @@ def execute(
     progress.wait = wait
     try:
         with said_outages(partial(log.warning, "%s"), look=look, wait=wait) if log else nullcontext():
-            if scan := documents.begin(opened, steps, record, checks):
-                index_pages(opened, scan, steps, record, documents)
-                documents.end(opened, scan, steps, record, hooks)
+            scan = documents.begin(opened, steps, record, checks)
+            index_pages(opened, scan, steps, record, documents)
+            documents.end(opened, scan, steps, record, hooks)
     except RagIndexError as error:
         if record.logger:
             record.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
@@ -145,9 +145,8 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
 class AllDocuments:
     """All documents of an index. Runs over some documents override every step."""
 
-    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan | None:
-        """Check the services, wait for those that are down, and begin the run. Returns None if
-        there is nothing to do."""
+    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan:
+        """Check the services, wait for those that are down, and begin the run."""
         answers = checks.ask(questions(opened, steps))
         identity: EmbedderIdentity = answers["embedder"]
         chunker = answers.get("context") or open_chunker(opened.settings, opened.index)

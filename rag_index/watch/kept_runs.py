@@ -123,9 +123,9 @@ class _Documents(AllDocuments):
     def __init__(self, steps: KeptSteps) -> None:
         self._steps = steps
 
-    def begin(self, opened: Opened, steps: Steps, record: Record, checks: ServiceChecks) -> Scan | None:
+    def begin(self, opened: Opened, steps: Steps, record: Record, checks: ServiceChecks) -> Scan:
         scan = super().begin(opened, steps, record, checks)
-        self._steps.may_pause = scan is not None and scan.target.collection.whole_in > 0
+        self._steps.may_pause = scan.target.collection.whole_in > 0
         return scan
 
     def go_on(self) -> None:
