@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from concurrent.futures import BrokenExecutor
 from contextlib import closing
 from functools import partial
@@ -54,9 +55,8 @@ class Plainly(Steps):
         count = 0 if settings.parallel.serial else worker_count(settings)
         self._here = not count
         self.workers = max(1, count)
-        self._shards = 0
         self._executors: list[Executor] = [Here()]
-        self._under_way: dict[Executor, int] = {}
+        self._under_way: Counter[Executor] = Counter()
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
         self._alone = Process(self._memory, outages)
 
@@ -79,11 +79,10 @@ class Plainly(Steps):
         return with_retries(partial(opened.source.page, cursor, rows), self._recovery)
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
-        if self._shards and not (self._here or self.started):
+        if self._under_way and not (self._here or self.started):  # it is not the first shard
             self._start_children()
-        self._shards += 1
-        executor = min(self._executors, key=lambda one: self._under_way.get(one, 0))
-        self._under_way[executor] = self._under_way.get(executor, 0) + 1
+        executor = min(self._executors, key=lambda one: self._under_way[one])
+        self._under_way[executor] += 1
         embedded = self._embed(executor, job)
 
         def done() -> WrittenShard:
