@@ -149,8 +149,6 @@ class Diff:
         """Whether the ledger lists failed documents, so that pages have to look for theirs."""
         self._types_known = target.rebuild or opened.single
         """Whether the keys are known to have the types that the ledger has."""
-        self.chars = 0
-        """Characters that have to be embedded, as far as the source was read."""
         self.excluded: list[Failure] = []
         """Indexed documents that a rule of the source now keeps out."""
         workers = record.metrics.workers
@@ -214,7 +212,6 @@ class Diff:
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
         self._state.expect(page, [*to_embed.keys, *(row[0] for row in changes.emptied)])
-        self.chars += sum(map(len, to_embed.texts))
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
         self.sharder.expect(max(0, progress.total - outcome.documents))
