@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 STAGES = (
-    "start", "fetch", "diff", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
-    "gate", "search index", "other",
+    "start", "fetch", "diff", "words", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
+    "gate", "erase", "search index", "other",
 )  # fmt: skip
 """The stages of the flow's process, in order; together they are the whole run. `start` is everything before the first
-page (checks, the choice of the collection), `workers` the start of workers, and `wait` the waiting for them. `embed` is
-embedding in the flow's own process. `gate` is what it asks collections: golden queries, and what their scores mean.
-`other` is what no stage is named for."""
+page (checks, the choice of the collection), `workers` the start of workers, and `wait` the waiting for them. `words` is
+the pass that writes documents by their words first, and `embed` embedding in the flow's own process. `gate` is what it
+asks collections: golden queries, and what their scores mean. `other` is what no stage is named for."""
 
 # Shares from which the advice names a cause
 MIN_BUSY = 0.85  # of the time, workers: then they are the bottleneck

@@ -29,6 +29,16 @@ def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twic
     assert metrics.utilisation == pytest.approx(18 / 28)
 
 
+@pytest.mark.parametrize("stage", ["words", "gate", "erase"])
+def test_what_a_run_does_seldom_is_one_of_its_stages(stage):
+    clock = Clock()
+    watch, metrics = Stopwatch(clock), RunMetrics()
+    with watch.stage(stage):
+        clock.now += 5
+    metrics.end(5.0, watch)
+    assert metrics.stages == {stage: 5, "other": 0}
+
+
 LOCAL = EmbedderSettings()
 TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
 
