@@ -138,9 +138,8 @@ def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
 class _Process:
     """The one global: loading a model takes seconds, and opening a connection tenths of them, so shards share both."""
 
-    turn = threading.Lock()
-    made_for: tuple[EmbedderSettings, EmbedderIdentity, int] | None = None
-    embedder: Embedder | None = None
+    turn = threading.RLock()
+    embedder: tuple[tuple[EmbedderSettings, EmbedderIdentity, int], Embedder] | None = None
     store: tuple[StoreSettings, Store] | None = None
     tried: ClassVar[dict[tuple[str, str, int], Tried]] = {}
     """The shards whose last try failed, by index, first key and number of documents."""
@@ -161,11 +160,10 @@ def process_embedder(
     wanted = settings, identity, workers
     number = home if home is not None else _Process.worker or 0
     with _Process.turn:
-        if _Process.embedder is None or _Process.made_for != wanted:
-            _close_embedder()
-            _Process.embedder = open_embedder(settings, home=number, workers=workers, expected=identity)
-            _Process.made_for = wanted
-        return _Process.embedder
+        if _Process.embedder is None or _Process.embedder[0] != wanted:
+            close_process_embedder()
+            _Process.embedder = wanted, open_embedder(settings, home=number, workers=workers, expected=identity)
+        return _Process.embedder[1]
 
 
 def process_store(settings: StoreSettings) -> Store:
@@ -179,13 +177,9 @@ def process_store(settings: StoreSettings) -> Store:
 def close_process_embedder() -> None:
     """Close this process's embedder, if it has one. A thread that it embeds for gets an error."""
     with _Process.turn:
-        _close_embedder()
-
-
-def _close_embedder() -> None:
-    embedder, _Process.embedder = _Process.embedder, None
-    if embedder is not None:
-        embedder.close()
+        opened, _Process.embedder = _Process.embedder, None
+        if opened is not None:
+            opened[1].close()
 
 
 def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None) -> EmbeddedShard:
