@@ -204,7 +204,7 @@ class ProcessDied(TerminalError):
 
 
 class ShardHalved(TerminalError):
-    """The error of a shard under which its service went away twice, or that took too long: its halves come next."""
+    """The error of a shard under which its service went away twice: its halves come next."""
 
 
 class RequestTooLarge(TerminalError):

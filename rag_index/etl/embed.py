@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
@@ -56,8 +56,6 @@ ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
 HALVED_DOWNS = 2
 """After a service went away so often under a shard, its halves are embedded, so that most documents advance."""
-HALVED_SECONDS = 60.0
-"""A shard that took longer, and failed, is tried again in halves."""
 REQUEST_COUNTS = ("requests", "retries", "rate_limited")
 
 
@@ -116,16 +114,6 @@ def weigh(shard: Shard, chunker: Chunker, bm25: Bm25Model) -> EmbeddedShard:
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix[:0], failures, ShardStats(), sparse)
 
 
-@dataclass(slots=True)
-class Tried:
-    """What earlier tries of a shard in this process met."""
-
-    downs: int = 0
-    """How often a service went away while it had texts of the shard."""
-    seconds: float = 0.0
-    """The longest try."""
-
-
 def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
     """Return the error of a process that died under a shard. It says where the document at fault will be listed."""
     documents, listed = len(shard.documents), f"`rag-index status {shard.index} --failed` lists"
@@ -141,8 +129,8 @@ class _Process:
     turn = threading.RLock()
     embedder: tuple[tuple[EmbedderSettings, EmbedderIdentity, int], Embedder] | None = None
     store: tuple[StoreSettings, Store] | None = None
-    tried: ClassVar[dict[tuple[str, str, int], Tried]] = {}
-    """The shards whose last try failed, by index, first key and number of documents."""
+    downs: ClassVar[dict[tuple[str, str, int], int]] = {}
+    """How often a service went away while it had texts of a shard, by index, first key and number of documents."""
     worker: int | None = None
     """The number of this process among the workers of a run; None in every other process."""
 
@@ -189,30 +177,20 @@ def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None
     limited = _Process.worker is not None if limited is None else limited
     documents = job.shard.documents
     name = job.shard.index, documents.keys[0] if len(documents) else "", len(documents)
-    if (tried := _Process.tried.get(name)) and len(documents) > 1:
-        _require_few(job.shard, tried)
-    embedder, began = process_embedder(job.embedder, job.identity, job.workers, home), time.monotonic()
+    if (downs := _Process.downs.get(name, 0)) >= HALVED_DOWNS and len(documents) > 1:
+        which = f"shard {job.shard.number} of {job.shard.index} is embedded in halves ({len(documents):,} documents)"
+        raise ShardHalved(f"{which}: its service went away {downs} times")
+    embedder = process_embedder(job.embedder, job.identity, job.workers, home)
     before = embedder.stats.requests
     try:
         with waiting(job.wait), end_process_after(job.shard.limit if limited else None), collect_seldom():
             embedded = job.embed(embedder)
     except EmbedderUnavailable as error:
-        tried = _Process.tried.setdefault(name, Tried())
-        tried.downs += embedder.stats.requests > before and not isinstance(error, RateLimited)
-        tried.seconds = max(tried.seconds, time.monotonic() - began)
+        if embedder.stats.requests > before and not isinstance(error, RateLimited):
+            _Process.downs[name] = downs + 1
         raise
-    _Process.tried.pop(name, None)
+    _Process.downs.pop(name, None)
     return embedded
-
-
-def _require_few(shard: Shard, tried: Tried) -> None:
-    """Raise ShardHalved if a shard was too much for its service."""
-    if tried.downs < HALVED_DOWNS and tried.seconds < HALVED_SECONDS:
-        return
-    why = f"its service went away {tried.downs} times" if tried.downs >= HALVED_DOWNS else "a try took over a minute"
-    raise ShardHalved(
-        f"shard {shard.number} of {shard.index} is embedded in halves ({len(shard.documents):,} documents): {why}"
-    )
 
 
 def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
