@@ -123,9 +123,9 @@ class Plainly(Steps):
         for started in [self._embed(executor, job) for executor in self._executors]:
             started()
 
-    def waits(self) -> dict[str, tuple[Outage, ...]]:
+    def waits(self) -> list[Outage]:
         apart = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
-        return {f"child {number}": one.told or () for number, one in enumerate(apart)}
+        return [outage for one in apart for outage in one.told or ()]
 
     def close(self) -> None:
         for executor in (*self._executors, self._alone):

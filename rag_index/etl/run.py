@@ -24,9 +24,9 @@ from rag_index.components.embedders import prefix_warning
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.ledger.tables import DAY
 from rag_index.components.sources.pages import PAGE_CHARS
-from rag_index.core.recovery import outages
+from rag_index.core.recovery import longest_first, outages
 from rag_index.core.reports.outcome import count_of
-from rag_index.core.reports.progress import FLOW, said_outages
+from rag_index.core.reports.progress import said_outages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.erase import erasure_due, unfinished_rebuild
 from rag_index.etl.scan import Scan, begin
@@ -35,7 +35,7 @@ from rag_index.etl.window import NOT_WRITABLE, Window
 from rag_index.etl.words_first import WordsFirst
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.ledger import Ledger
@@ -82,9 +82,8 @@ def execute(
     documents, checks = documents or AllDocuments(), checks or ServiceChecks()
     scan: Scan | None = None
 
-    def look() -> list[Outage]:
-        for process, waits in {FLOW: outages(), **steps.waits()}.items():
-            progress.set_waits(process, waits)
+    def look() -> Iterable[Outage]:
+        progress.outages = longest_first([*outages(), *steps.waits()])
         progress.tick()  # whatever this thread does meanwhile, such as building a search index
         return progress.outages
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -117,9 +117,9 @@ class Steps(ABC):
     def tick(self) -> None:  # noqa: B027
         """Take note that a second has passed, or that a shard is done. What this raises ends the run."""
 
-    def waits(self) -> dict[str, tuple[Outage, ...]]:
-        """Return what each child of this process waits for, as far as it has told."""
-        return {}
+    def waits(self) -> Sequence[Outage]:
+        """Return what the children of this process and the workers wait for, as far as they have told."""
+        return ()
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""

@@ -53,12 +53,11 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
 
 class Liveness:
-    """Shows in the progress of a run what its workers tell, counts those that die, and ends the run if there are none
-    for long."""
+    """Has what the workers of a run tell, counts those that die, and ends the run if there are none for long."""
 
     def __init__(self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._record, self._clock = client, record, clock
-        self._progress = record.progress
+        self._waits: dict[str, list[Outage]] = {}
         self._checked = self._seen = clock()
         self.threads = 0
         """How many threads the workers had at the last check."""
@@ -84,7 +83,12 @@ class Liveness:
 
     def _receive(self, event: Any) -> None:
         told = event[1]
-        self._progress.set_waits(told["worker"], tuple(Outage(**fields) for fields in told["waits"]))
+        self._waits[told["worker"]] = [Outage(**fields) for fields in told["waits"]]
+
+    @property
+    def waits(self) -> list[Outage]:
+        """Return what each worker waits for, as far as it has told."""
+        return [outage for waits in list(self._waits.values()) for outage in waits]
 
     def tick(self) -> None:
         """Check for workers if the last check is old enough. Raises TransientError if there has been no worker for
@@ -102,7 +106,8 @@ class Liveness:
             self._seen = now
             return
         self.threads = sum(found.values())
-        self._progress.keep_workers(frozenset(found))
+        for gone in set(self._waits) - found.keys():
+            self._waits.pop(gone, None)
         if found:
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:

@@ -178,8 +178,8 @@ class TaskSteps(Steps):
         if self._settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
             self.workers = self._liveness.threads
 
-    def waits(self) -> dict[str, tuple[Outage, ...]]:
-        return {"child": self._alone.told or ()}
+    def waits(self) -> list[Outage]:
+        return [*(self._liveness.waits if self._liveness else ()), *(self._alone.told or ())]
 
     def close(self) -> None:
         if self._not_begun:

@@ -30,17 +30,20 @@ def wait_for_qdrant() -> None:
 
 def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(client, monkeypatch) -> None:
     monkeypatch.setattr(liveness, "WORKERS_CHECK_SECONDS", 0.0)
-    record, now = RunRecord("notes"), [0.0]
-    progress, alive = record.progress, Liveness(client, record, clock=lambda: now[0])
+    now = [0.0]
+    alive = Liveness(client, RunRecord("notes"), clock=lambda: now[0])
     waiting = client.submit(wait_for_qdrant, pure=False)
-    eventually(lambda: [one.service for one in progress.outages] == ["Qdrant at h"])
+    eventually(lambda: [one.service for one in alive.waits] == ["Qdrant at h"])
     waiting.result(60)
-    eventually(lambda: not progress.outages)
+    eventually(lambda: not alive.waits)
     alive.tick()
+    lost = client.submit(wait_for_qdrant, pure=False)
+    eventually(lambda: alive.waits)
     client.cluster.scale(0)
     eventually(lambda: not client.nthreads())
     for now[0] in (1.0, 80.0, 160.0):
         alive.tick()
+        assert not alive.waits, f"a worker that is gone waits for nothing, and {lost} for a worker"
     now[0] = 240.0
     with pytest.raises(TransientError, match=r"there has been no worker process for \d+ s"):
         alive.tick()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
@@ -18,7 +18,7 @@ import attrs
 
 from rag_index.core.documents.batches import kinds_of
 from rag_index.core.documents.keys import document_id
-from rag_index.core.recovery import Outage, longest_first, outages
+from rag_index.core.recovery import Outage, outages
 from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.core.reports.outcome import IndexOutcome, count_of
 from rag_index.errors import printable
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     Logger: TypeAlias = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 T = TypeVar("T")
-FLOW = "flow"
 RECENT = 30
 """The rate is that of the last so many steps, each of a second at least."""
 MIN_MEASURED = 2.0
@@ -75,8 +74,8 @@ class Progress:
         self.wait = 0.0
         """For how many seconds a service that does not answer is waited for; 0 if nobody knows."""
         self.displays: list[Display] = []
-        self._waits: dict[str, tuple[Outage, ...]] = {}
-        """What each process was last known to wait for."""
+        self.outages: Sequence[Outage] = ()
+        """The services that some process waits for, each once, the longest silent first. Any thread may set it."""
         self._updating = threading.RLock()
         self._clock, self._interval = clock, interval
         self._begun = False
@@ -95,20 +94,6 @@ class Progress:
         self.failed += failed
         self.note = ""
         self.tick()
-
-    def set_waits(self, process: str, waits: tuple[Outage, ...]) -> None:
-        """Record what a process waits for. Any thread may call this. It updates no displays."""
-        self._waits[process] = waits
-
-    def keep_workers(self, addresses: Collection[str]) -> None:
-        """Forget the workers that are not among these: one that died waits for nothing any more."""
-        for name in set(self._waits) - {FLOW, *addresses}:
-            self._waits.pop(name, None)
-
-    @property
-    def outages(self) -> list[Outage]:
-        """The services that some process waits for, each once, the longest silent first."""
-        return longest_first(outage for waits in list(self._waits.values()) for outage in waits)
 
     def say(self, note: str) -> None:
         """Set the note, which the next update displays."""

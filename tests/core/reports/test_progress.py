@@ -199,30 +199,19 @@ def timed(progress, clock):
 
 def test_an_outage_takes_the_place_of_rate_and_time_left(timed, clock):
     assert timed.sentence() == "notes: 20 of 100 documents, 40 s left, 2/s"
-    outage = Outage("Qdrant at h", clock.now - 6)
-    timed.set_waits("tcp://a", (outage,))
-    timed.set_waits("tcp://b", (Outage("Qdrant at h", clock.now - 1),))
+    timed.outages = [Outage("Qdrant at h", clock.now - 6)]
     assert timed.eta is None
     since = time.strftime("%H:%M:%S", time.localtime(clock.now - 6))
     assert timed.sentence() == f"notes: 20 of 100 documents, Qdrant at h does not answer, waiting since {since}"
-    timed.set_waits("tcp://b", ())
-    assert timed.outages == [outage]
-    timed.set_waits("tcp://a", ())
+    timed.outages = []
     assert timed.eta is not None
-
-
-def test_a_worker_that_died_waits_for_nothing(timed, clock):
-    timed.set_waits("tcp://a", (Outage("Ollama at h", clock.now),))
-    timed.set_waits("flow", (Outage("Qdrant at h", clock.now),))
-    timed.keep_workers({"tcp://b"})
-    assert [outage.service for outage in timed.outages] == ["Qdrant at h"]
 
 
 def test_a_line_before_the_scan_began_says_why_and_not_0_of_0(clock):
     progress = Progress("notes", clock=clock)
-    progress.set_waits("flow", (Outage("Ollama at h", clock.now),))
+    progress.outages = [Outage("Ollama at h", clock.now)]
     assert progress.sentence().startswith("notes: not begun, Ollama at h does not answer, waiting since ")
-    progress.set_waits("flow", ())
+    progress.outages = []
     assert progress.sentence() == "notes: waiting for the database, the embedder and Qdrant"
 
 
