@@ -77,9 +77,8 @@ UNKNOWN_CONTEXT = 2048
 """Tokens of context of a model that does not say how many it takes."""
 T = TypeVar("T")
 log = logging.getLogger("rag_index.chunking.context")
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_UNFINISHED = re.compile(r"<think(?:ing)?>")
 _THOUGHT = re.compile(r"</think(?:ing)?>")
+_UNFINISHED = re.compile(r"<think(?:ing)?>")
 _SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
 _JOINERS = "\u200c\u200d"
 _NOT_TEXT = {"Cs", "Co", "Cn"}
@@ -246,11 +245,10 @@ def _num_ctx(context_length: int | None) -> int:
 
 def extract_context(answer: Answer) -> tuple[str, str]:
     """Return the context, one line of at most MAX_CHARS characters, and ""; or "" and why there is none. Control
-    characters and the model's thinking are removed. An answer that fits is used whole. If it is longer, or if the model
-    did not finish it, the complete sentences that fit are used. An answer is not text if it has signs that stand for
-    none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits."""
-    end = max((found.end() for found in _THOUGHT.finditer(answer.text)), default=0)
-    text = _THINKING.sub(" ", answer.text[:end]) + answer.text[end:]
+    characters are removed, and all up to the end of the model's thinking. An answer that fits is used whole. If it is
+    longer, or if the model did not finish it, the complete sentences that fit are used. An answer is not text if it has
+    signs that stand for none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits."""
+    text = answer.text[max((found.end() for found in _THOUGHT.finditer(answer.text)), default=0) :]
     if _UNFINISHED.search(text):
         return "", "the model thinks, and does not come to an answer"
     if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):

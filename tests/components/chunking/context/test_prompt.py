@@ -85,6 +85,7 @@ def extract(text, ended=True):
         ("It is \x1b[31mabout\x00 print\u200bers\u202e.", "It is [31mabout printers."),
         ("No end of a sentence", "No end of a sentence"),
         ("<think>Hm. What is it?</think>\nIt is about printers.", "It is about printers."),
+        ("Hm. What is it?</think>\nIt is about printers.", "It is about printers."),
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
