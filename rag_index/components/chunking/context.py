@@ -126,29 +126,30 @@ class ContextChunker:
         if several:
             writer = process_writer(self.servers, self.recipe, self.ledger)
             hashes, texts = documents.text_hashes, documents.texts
-            contexts = writer.write([(hashes[row], texts[row], document.chunks) for row, document in several])
-            for (row, document), document_contexts in zip(several, contexts, strict=True):
-                chunked[row] = self._add_contexts(document, document_contexts)
+            written = writer.write([(hashes[row], texts[row], document.chunks) for row, document in several])
+            for (row, document), of_chunks in zip(several, written, strict=True):
+                chunked[row] = _with_contexts(document, of_chunks)
         return chunked
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         return self.inner.split_chunk(document, number)
 
-    def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument:
-        missing = Counter(filter(None, written.reasons))
-        message = ""
-        if missing:
-            reasons = "; ".join(reason for reason, _ in missing.most_common(3))
-            message = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
-        inner_contexts = document.contexts or [""] * len(document.chunks)
-        contexts = ["\n".join(filter(None, pair)) for pair in zip(written.contexts, inner_contexts, strict=True)]
-        made = len(document.chunks) - written.cached - missing.total()
-        return replace(
-            document,
-            contexts=contexts,
-            incomplete="; ".join(filter(None, [document.incomplete, message])),
-            context_counts=ContextCounts(made, written.cached, missing.total()),
-        )
+
+def _with_contexts(document: ChunkedDocument, chunks: Sequence[ContextRequest]) -> ChunkedDocument:
+    """Return a document with the contexts of its chunks, before those that it has, and why some are missing."""
+    missing = Counter(one.reason for one in chunks if one.reason)
+    message = ""
+    if missing:
+        reasons = "; ".join(reason for reason, _ in missing.most_common(3))
+        message = f"{missing.total()} of {len(chunks)} chunks have no context: {reasons}"
+    inner_contexts = document.contexts or [""] * len(chunks)
+    cached = sum(one.cached for one in chunks)
+    return replace(
+        document,
+        contexts=["\n".join(filter(None, (one.context, own))) for one, own in zip(chunks, inner_contexts, strict=True)],
+        incomplete="; ".join(filter(None, [document.incomplete, message])),
+        context_counts=ContextCounts(len(chunks) - cached - missing.total(), cached, missing.total()),
+    )
 
 
 def question(document: str, chunk: str, num_ctx: int) -> str:
@@ -314,6 +315,8 @@ class ContextRequest(Request):
     key: tuple[bytes, bytes]
     """The hashes of document and chunk."""
     context: str = ""
+    cached: bool = False
+    """Whether the ledger had the context."""
     reason: str = ""
     """Why the chunk has no context, in words; empty while it is being requested, and if it has one."""
 
@@ -360,16 +363,6 @@ class ContextRequests(HostCalls[ContextRequest]):
             self._cache.put(*request.key, request.context)
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentContexts:
-    """The contexts of one document's chunks, and the reasons for those that are missing; "" for none."""
-
-    contexts: list[str]
-    reasons: list[str]
-    cached: int
-    """The number of contexts that were found in the cache."""
-
-
 class ContextWriter:
     """Gets contexts from the cache or from `servers`. Calls from several threads take turns."""
 
@@ -385,34 +378,27 @@ class ContextWriter:
         self.hosts = AskedHosts(pool, model)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
 
-    def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[DocumentContexts]:
-        """Return the contexts of each document, given as text hash, text and chunks. Equal ones are requested once.
-        Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time, ModelMissing, ModelChanged and
-        EmbedderError. The contexts that were written before the error are in the cache."""
+    def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[list[ContextRequest]]:
+        """Return the answered requests for the chunks of each document, given as text hash, text and chunks. Equal ones
+        are requested once. Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time,
+        ModelMissing, ModelChanged and EmbedderError. The contexts that were written before the error are in the
+        cache."""
+        requests: dict[tuple[bytes, bytes], ContextRequest] = {}
+
+        def request(document: str, chunk: str, key: tuple[bytes, bytes]) -> ContextRequest:
+            if (one := requests.get(key)) is None:
+                context = known[key[0]].get(key[1])
+                one = requests[key] = ContextRequest(document, chunk, key, context or "", context is not None)
+                if past := self.hosts.failed.get(b"".join(key)):  # in an earlier call
+                    one.tries, one.failed_at, one.error = past.tries, past.failed_at, past.error
+            return one
+
         with self._lock:
             known = self.cache.known({key for key, _, _ in documents})
-            requests: dict[tuple[bytes, bytes], ContextRequest] = {}
-            for document, text, chunks in documents:
-                for chunk in chunks:
-                    key = document, hash_text(chunk)
-                    if key[1] not in known[document]:
-                        requests.setdefault(key, self._request(text, chunk, key))
-            if requests:
-                self._loop.run(ContextRequests(self, list(requests.values())).run_to_end())
-        found = []
-        for document, _, chunks in documents:
-            hashes = [hash_text(chunk) for chunk in chunks]
-            sent = [requests.get((document, chunk)) for chunk in hashes]
-            contexts = [one.context if one else known[document][chunk] for chunk, one in zip(hashes, sent, strict=True)]
-            found.append(DocumentContexts(contexts, [one.reason if one else "" for one in sent], sent.count(None)))
+            found = [[request(text, one, (key, hash_text(one))) for one in chunks] for key, text, chunks in documents]
+            if unknown := [one for one in requests.values() if not one.cached]:
+                self._loop.run(ContextRequests(self, unknown).run_to_end())
         return found
-
-    def _request(self, document: str, chunk: str, key: tuple[bytes, bytes]) -> ContextRequest:
-        """Return the request of a chunk, with its failures in earlier calls."""
-        request, past = ContextRequest(document, chunk, key), self.hosts.failed.get(b"".join(key))
-        if past is not None:
-            request.tries, request.failed_at, request.error = past.tries, past.failed_at, past.error
-        return request
 
     def close(self) -> None:
         with self._lock:
