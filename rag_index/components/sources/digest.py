@@ -351,7 +351,7 @@ class DigestSource(SqlSource):
         for own, other, kind in zip(table.on, table.of_document, compared, strict=True):
             value: Any = self._from.c[other]
             if kind is not None and self._backend == "postgresql":
-                value = sa.cast(sa.cast(value, sa.Text), kind)
+                value = sa.cast(value, sa.Text).op("::")(_sql(kind))
             elif kind is not None:
                 charset, collation = map(_sql, kind)
                 value = sa.func.convert(value.op("USING")(charset)).op("COLLATE")(collation)
@@ -368,7 +368,7 @@ class DigestSource(SqlSource):
                 theirs = types[self._reader.positions[other]]
                 if theirs != own[number] and not {theirs, own[number]} <= NUMBERS:
                     name_of = sa.select(sa.func.format_type(sa.cast(_sql(own[number]), OID), _sql(-1)))
-                    found[number] = _Named(str(connection.scalar(name_of)))
+                    found[number] = connection.scalar(name_of)
             else:
                 column = table.rows.c[name]
                 rows = (
@@ -471,18 +471,6 @@ class DigestSource(SqlSource):
         if self._backend == "mysql" and not found.endswith(MD5_OF_A):
             raise SourceError("this database computes no MD5")
         return types, f"{self._backend} {found} {' '.join(map(str, types))}"
-
-
-class _Named(sa.types.UserDefinedType[Any]):
-    """A type by the name that the database has for it."""
-
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: Any) -> str:
-        return self.name
 
 
 def _sql(value: object) -> sa.ColumnElement[Any]:
