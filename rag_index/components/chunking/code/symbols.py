@@ -207,21 +207,6 @@ def open_grammar(name: str) -> Grammar:
     return Grammar(tree_sitter.Parser(grammar), query, types)
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """The time by which a file has to be done: `seconds` from `begun`."""
-
-    seconds: float
-    begun: float = field(default_factory=time.monotonic)
-
-    def check(self) -> None:
-        if self.is_over():
-            raise TerminalError(f"it could not be parsed in {self.seconds:g} s; exclude it")
-
-    def is_over(self) -> bool:
-        return time.monotonic() > self.begun + self.seconds
-
-
 class Definition(NamedTuple):
     """A symbol where it is defined."""
 
@@ -237,8 +222,14 @@ class Definition(NamedTuple):
     end: int
 
 
-def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
-    """Return the syntax tree of a file. Raises TerminalError at the deadline, and SettingsError without its grammar."""
+def check_time(deadline: float) -> None:
+    """Raise TimeoutError after the deadline, by the clock of `time.monotonic`."""
+    if time.monotonic() > deadline:
+        raise TimeoutError
+
+
+def parse(data: bytes, language: Language, deadline: float) -> Tree:
+    """Return the syntax tree of a file. Raises TimeoutError at the deadline, and SettingsError without its grammar."""
     parser = open_grammar(language.name).parser
 
     def read(offset: int, _: Point) -> bytearray:
@@ -248,10 +239,10 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
         return buffer
 
     try:
-        return parser.parse(read, progress_callback=lambda _, __: deadline.is_over())
+        return parser.parse(read, progress_callback=lambda _, __: time.monotonic() > deadline)
     except ValueError:  # what the parser raises when the callback tells it to stop
         parser.reset()
-        deadline.check()
+        check_time(deadline)
         raise
 
 
@@ -274,27 +265,21 @@ class Symbol:
     """The line on which the definition itself begins, from 1."""
 
 
-class _Scope(NamedTuple):
-    """What a symbol is to those within it."""
-
-    end: int
-    prefix: str
-    """What qualified names begin with."""
-    kind: str
-
-
 def symbols_of(data: bytes, language: str, *, seconds: float) -> list[Symbol]:
     """Return the symbols of a file (UTF-8) in the order in which they begin, an outer one before those within it.
     Raises TerminalError if parsing took longer than `seconds`, and SettingsError if the language's grammar is not
     installed."""
-    deadline, known = Deadline(seconds), CODE_LANGUAGES[language]
+    deadline, known = time.monotonic() + seconds, CODE_LANGUAGES[language]
     reader = _SymbolReader(data, known, deadline)
-    reader.walk(parse(data, known, deadline))
-    return reader.symbols()
+    try:
+        reader.walk(parse(data, known, deadline))
+        return reader.symbols()
+    except TimeoutError as error:
+        raise TerminalError(f"it could not be parsed in {seconds:g} s; exclude it") from error
 
 
 class _SymbolReader:
-    def __init__(self, data: bytes, language: Language, deadline: Deadline) -> None:
+    def __init__(self, data: bytes, language: Language, deadline: float) -> None:
         self._data = data
         self._language = language
         self._deadline = deadline
@@ -321,7 +306,7 @@ class _SymbolReader:
         cursor = tree.walk()
         for visited in itertools.count(1):
             if not visited % NODES_PER_LOOK:
-                self._deadline.check()
+                check_time(self._deadline)
             node = cursor.node
             if node is None:
                 return
@@ -390,31 +375,31 @@ class _SymbolReader:
 
     def symbols(self) -> list[Symbol]:
         symbols: list[Symbol] = []
-        scopes: list[_Scope] = []
+        scopes: list[tuple[int, Symbol | None]] = []
+        """Where each symbol around the current one ends, and the one that gives names within it their beginning."""
         self._comment_starts = sorted(self._comments.values())
         earliest = 0
         """Where the previous symbol ends, or the enclosing one begins: comments of the next one come after it."""
         for definition in sorted(self._found.values(), key=lambda definition: (definition.start, -definition.end)):
-            self._deadline.check()
-            while scopes and scopes[-1].end <= definition.start:
-                earliest = max(earliest, scopes.pop().end)
-            if len(scopes) == MAX_SYMBOLS_WITHIN or (scopes and definition.end > scopes[-1].end):
+            check_time(self._deadline)
+            while scopes and scopes[-1][0] <= definition.start:
+                earliest = max(earliest, scopes.pop()[0])
+            if len(scopes) == MAX_SYMBOLS_WITHIN or (scopes and definition.end > scopes[-1][0]):
                 continue
-            outer = scopes[-1] if scopes else _Scope(len(self._data), "", "")
+            outer = scopes[-1][1] if scopes else None
             start = self._start_with_comments(definition.start, earliest)
-            symbol = self._symbol(definition, start, outer)
-            symbols.append(symbol)
-            inner = _Scope(symbol.end, symbol.qualified_name, symbol.kind)
-            scopes.append(outer._replace(end=symbol.end) if definition.node.type in _NAMELESS else inner)
+            symbols.append(symbol := self._symbol(definition, start, outer))
+            scopes.append((symbol.end, outer if definition.node.type in _NAMELESS else symbol))
             earliest = max(earliest, definition.start)
         return symbols
 
-    def _symbol(self, definition: Definition, start: int, outer: _Scope) -> Symbol:
+    def _symbol(self, definition: Definition, start: int, outer: Symbol | None) -> Symbol:
         kind, separator = definition.kind, self._language.separator
         owner = definition.owner.strip(":").replace("::", separator)
-        parent = "" if kind == "macro" else separator.join(filter(None, [outer.prefix, owner]))
-        if kind in {"function", "method"} and (outer.kind or owner):  # grammars differ in what they call a method
-            kind = "method" if outer.kind in TYPE_KINDS or owner else "function"
+        around = outer.qualified_name if outer is not None else ""
+        parent = "" if kind == "macro" else separator.join(filter(None, [around, owner]))
+        if kind in {"function", "method"} and (outer or owner):  # grammars differ in what they call a method
+            kind = "method" if owner or (outer and outer.kind in TYPE_KINDS) else "function"
         body = _find_body(definition)
         return Symbol(
             kind=kind,
