@@ -69,7 +69,6 @@ class SourceTable:
     schema: str | None
     columns: tuple[str, ...]
     """The columns that the settings name, once each, without those of conditions."""
-    where: tuple[str, ...]
     place: str
     """What the settings call it, for a message: "", "join customer", "part remark"."""
 
@@ -101,10 +100,10 @@ def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
 
 def _tables(rows: IndexSettings | PartSettings, columns: Iterable[str], place: str) -> list[SourceTable]:
     needed = _needed(columns, rows.joins)
-    found = [SourceTable(rows.table or "", rows.db_schema, needed[None], _known(rows.where), place)]
+    found = [SourceTable(rows.table or "", rows.db_schema, needed[None], place)]
     for name, join in rows.joins.items():
-        inside = ", ".join(_known(place, f"join {name}"))
-        found.append(SourceTable(join.table, join.db_schema, needed[name], _known(join.where), inside))
+        inside = f"{place}, join {name}" if place else f"join {name}"
+        found.append(SourceTable(join.table, join.db_schema, needed[name], inside))
     return found
 
 
@@ -267,10 +266,6 @@ def _on(joins: Mapping[str, JoinSettings]) -> list[str]:
 
 def _unique(names: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(filter(None, names)))
-
-
-def _known(*texts: str | None) -> tuple[str, ...]:
-    return tuple(filter(None, texts))
 
 
 def check_columns(connection: Connection, index: IndexSettings) -> None:
