@@ -171,7 +171,7 @@ class DigestSource(SqlSource):
             return self._rows
         self._unread, self.left, self._to_read, self._open, self._expected = 0, 0, None, set(), None
         self._copies = self._copies_always
-        lasting = UNDIVIDED if state.recent and state.layout == UNDIVIDED else None
+        lasting = UNDIVIDED if state.watermark is not None and state.layout == UNDIVIDED else None
         try:
             if lasting is None:
                 with self._connect(patience=self._timeout) as connection:
@@ -191,7 +191,7 @@ class DigestSource(SqlSource):
         """Choose the layout and the buckets to read, and return how many rows there are."""
         types, rendering = self._rendering(connection)
         before = state.layout
-        if state.recent and before is not None and before.rendering == rendering:
+        if state.watermark is not None and before is not None and before.rendering == rendering:
             self._layout = before
             known = state.digests(self._files.is_current if self._files is not None else None)
             rows = self._compare(known, self._digests(connection))

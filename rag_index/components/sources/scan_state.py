@@ -77,11 +77,6 @@ class ScanState:
         """How many buckets that differ this scan leaves unread."""
         self.pages = 0
 
-    @property
-    def recent(self) -> bool:
-        """Whether what is known of an earlier scan can be relied on."""
-        return self.watermark is not None
-
     def is_due(self, failed: FailedDocument) -> bool:
         """Return whether this run tries a failed document again although its text is the same."""
         return failed.is_due(self._ledger.clock(), watched=self._watched)

@@ -93,7 +93,7 @@ class KnownStamps:
     watermark: str | None = None
     stamps: dict[str, str] = field(default_factory=dict)
     following: str = ""
-    layout, recent = None, False
+    layout = None
 
     def begin(self, layout, to_read, *, left=0):
         """Do nothing: the scan is the only one."""

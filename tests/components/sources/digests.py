@@ -28,8 +28,8 @@ class State:
         """The ids that the last scan read."""
 
     @property
-    def recent(self):
-        return self.layout is not None and not self.read_everything
+    def watermark(self):
+        return None if self.layout is None or self.read_everything else self.layout.encode()
 
     def begin(self, layout, to_read, *, left=0) -> None:
         self.following, self.to_read = layout, to_read
