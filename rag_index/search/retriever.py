@@ -386,10 +386,11 @@ class Retriever:
         index, _, document_id = document.partition("/")
         if not document_id:
             raise SettingsError(f"name a document such as comments/4711, not {document!r}")
-        if self._settings.index(index) and all_groups and options.get("groups") is None:
+        settings = self._settings.index(index)
+        if all_groups and options.get("groups") is None:
             options["groups"] = ALL_GROUPS
         asks = (self._settings, self.search, self.document, self._fan_out, self._access)
-        return await Inquiry(*asks, query, index, document_id, options, all_groups).answer()
+        return await Inquiry(*asks, query, settings, document_id, options, all_groups).answer()
 
     def why_sync(self, query: str, document: str, **options: Any) -> Why:
         """Call `why` and wait for it, as `run` does."""

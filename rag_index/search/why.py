@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
+from rag_index.components.embedders.bm25 import Bm25Model, bm25_model, encoder_of
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources import open_source
+from rag_index.components.sources.hidden import RowFinder
 from rag_index.components.stores import live_aliases
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.settings.index import SQL
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import StoreReader
-    from rag_index.core.settings import Settings
+    from rag_index.core.settings import IndexSettings, Settings
     from rag_index.search.access import AccessRules
     from rag_index.search.fan_out import FanOut
     from rag_index.search.live_collections import LiveCollection
@@ -86,29 +87,23 @@ class Inquiry:
     fan_out: FanOut
     access: AccessRules
     query: str
-    index: str
+    index: IndexSettings
     document_id: str
     options: SearchOptions
     told: bool
     texts: list[str] = field(default_factory=list)
     """Those of the document's chunks."""
 
-    @property
-    def encoder(self) -> Bm25Encoder:
-        """What finds words, in any form."""
-        index = self.settings.index(self.index)
-        return Bm25Encoder(bm25_model(index) or Bm25Model(index.language))
-
     async def answer(self) -> Why:
         """Return the first reason. Raises as `Retriever.search`."""
         question, names = make_question(self.settings, self.query, self.options)
-        if names and self.index not in names:
-            return self._why("filter", f"The search does not ask index {self.index}.", "Name that index, too.")
+        if names and self.index.name not in names:
+            return self._why("filter", f"The search does not ask index {self.index.name}.", "Name that index, too.")
         failure: Exception | None = None
         try:
             self.told = self.told or await self._is_open()
             if not self.told:
-                await self.document(self.index, self.document_id, groups=question.caller)
+                await self.document(self.index.name, self.document_id, groups=question.caller)
             hits = (await self.search(self.query, **self.options)).hits
         except DocumentNotFound:
             return self._why("unknown", "There is no such document for you.", "With all rights, you would learn why.")
@@ -117,8 +112,7 @@ class Inquiry:
         if own := self._own(hits):
             return self._why("found", "The search finds it.", rank=hits.index(own) + 1, score=own.score)
         why = await asyncio.to_thread(self._before_the_store) if self.told else None
-        if why is None:
-            why = await self._read(partial(self._in_the_store, question))
+        why = why or await self._read(partial(self._in_the_store, question))
         if why is None and failure:
             raise failure
         return why or await self._in_the_ranking(hits)
@@ -127,41 +121,38 @@ class Inquiry:
         """Return whether nothing of the index is kept from anybody, as settings and collection say."""
         with suppress(StoreError):  # it is empty
             return not await self._read(lambda _, live: self.access.restricts(live, NOBODY))
-        return self.settings.index(self.index).access is None
+        return self.index.access is None
 
     async def _read(self, call: Callable[[StoreReader, LiveCollection], T]) -> T:
-        return await self.fan_out.read(self.index, Deadline.after(self.settings.retrieve.timeout), call, {})
+        return await self.fan_out.read(self.index.name, Deadline.after(self.settings.retrieve.timeout), call, {})
 
     def _why(self, reason: str, message: str, remedy: str = "", **more: Any) -> Why:
-        return Why(self.index, self.document_id, reason, message, remedy, **more)
+        return Why(self.index.name, self.document_id, reason, message, remedy, **more)
 
     def _own(self, hits: Sequence[SearchHit]) -> SearchHit | None:
-        own = (self.index, self.document_id)
+        own = (self.index.name, self.document_id)
         return next((hit for hit in hits if (hit.index, hit.document_id) == own), None)
 
     def _before_the_store(self) -> Why | None:
         """Return why the source gives no document, or the index does not have it as it is now."""
-        index, alias = self.settings.index(self.index), self.settings.alias(self.index)
+        alias = self.settings.alias(self.index.name)
         with closing(Ledger(self.settings.ledger_url, read_only=True)) as ledger:
             live = ledger.collection(live_aliases(self.settings.store, [alias]).get(alias, ""))
-            with closing(open_source(self.settings, index)) as source:
+            with closing(open_source(self.settings, self.index)) as source:
                 read = getattr(source, "documents", None)
                 page: SourcePage | None = read([self.document_id]) if read else None
             if page is None:  # a source of one's own that cannot be asked for one
                 return None
             for key in (*page.documents.keys, *(one.key for one in page.unreadable)):
                 return self._in_the_ledger(ledger, live, page, key)
-            keys = possible_document_keys(index.key_columns, self.document_id)
+            keys = possible_document_keys(self.index.key_columns, self.document_id)
             return self._not_in_the_source(live and live.held and ledger.known(live.id, keys))
 
     def _not_in_the_source(self, held: object) -> Why:
-        index = self.settings.index(self.index)
-        if index.kind == SQL:
-            from rag_index.components.sources.hidden import RowFinder  # no other search needs a database
-
-            if what := RowFinder(self.settings, index, self.document_id).hidden_by():
-                said, kind = f"The row is there, but hidden by {what}.", "join" if what.startswith("joins") else "where"
-                return self._why(kind, said, f"To find it, change that in index {index.name}, and index it again.")
+        index = self.index
+        if index.kind == SQL and (what := RowFinder(self.settings, index, self.document_id).hidden_by()):
+            said, kind = f"The row is there, but hidden by {what}.", "join" if what.startswith("joins") else "where"
+            return self._why(kind, said, f"To find it, change that in index {index.name}, and index it again.")
         place = index.table or (f"the folder {index.root}" if index.root else "the source")
         said = f"{place} has no {self.document_id}"
         said += "; the index still has it, since its deletion is held back." if held else "."
@@ -173,13 +164,13 @@ class Inquiry:
         reasons = [failure.reason] if failure and failure.kind != "incomplete" else []
         if reasons or page.unreadable:
             said = f"It could not be indexed: {[*reasons, *(one.reason for one in page.unreadable)][0].rstrip('.')}."
-            return self._why("failed", said, f"Mend that, then `rag-index index-all {self.index} --retry-failed`.")
+            return self._why("failed", said, f"Mend that, then `rag-index index-all {self.index.name} --retry-failed`.")
         if page.documents.is_empty(0):
             return self._why("empty", "It has no text.", "Name more columns in `text`, or a `title`.")
         known = ledger.known(live.id, [key]).get(key) if live else None
         if known and not known.pending and (page.documents.files or known.text_hash == page.documents.text_hashes[0]):
             return None
-        alias = self.settings.alias(self.index)
+        alias = self.settings.alias(self.index.name)
         for other in ledger.collections(alias):
             if known is None and other != live and key in ledger.known(other.id, [key]):
                 said = f"It is in {other.name}, which did not go live: that rebuild has not ended, or was held back."
@@ -190,15 +181,15 @@ class Inquiry:
         reached = ledger.reached().get(alias)
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(reached.at)) if reached else ""
         said += f"; the index is complete up to {at}." if at else "; no run was complete."
-        return self._why("not_indexed", said, f"`rag-index index {self.index}` indexes it.")
+        return self._why("not_indexed", said, f"`rag-index index {self.index.name}` indexes it.")
 
     def _in_the_store(self, question: Question, store: StoreReader, live: LiveCollection) -> Why | None:
         """Return why the chunks of the document are no candidates."""
-        keys = possible_document_keys(self.settings.index(self.index).key_columns, self.document_id)
-        ids = [point_id(self.index, key, number) for key in keys for number in range(MAX_CHUNKS)]
+        keys = possible_document_keys(self.index.key_columns, self.document_id)
+        ids = [point_id(live.index, key, number) for key in keys for number in range(MAX_CHUNKS)]
         points = store.retrieve(live.collection, ids)
         if not points:
-            remedy = f"`rag-index doctor {self.index} --repair` marks it as pending, and the next run writes it again."
+            remedy = f"`rag-index doctor {live.index} --repair` marks it as pending, and the next run writes it again."
             return self._why("not_in_store", "The ledger has it, and the store does not.", remedy)
         self.texts = [text_of(point.payload) for point in points]
         required = self.access.conditions(live, caller_of(ALL_GROUPS))
@@ -210,8 +201,8 @@ class Inquiry:
         try:
             own = self.access.conditions(live, question.caller)
             seen = bool(store.retrieve(live.collection, ids, conditions=own))
-            if seen and self.access.asks(self.index, question.caller):
-                seen = bool(self.access.permitted(self.index, question.caller, keys, question.deadline.left))
+            if seen and self.access.asks(live.index, question.caller):
+                seen = bool(self.access.permitted(live.index, question.caller, keys, question.deadline.left))
         except StoreError:  # who has neither groups nor a role sees nothing
             seen = False
         if not seen:
@@ -226,9 +217,7 @@ class Inquiry:
 
     async def _in_the_ranking(self, first: Sequence[SearchHit]) -> Why:
         """Return why the document is not among the first, although it is a candidate."""
-        loose = SearchOptions(
-            **{**self.options, "limit": MAX_HITS, "min_relevance": None, "collapse": None, "order": None}
-        )
+        loose = {**self.options, "limit": MAX_HITS, "min_relevance": None, "collapse": None, "order": None}
         every, by = (await self.search(self.query, **loose)).hits, self.options.get("collapse")
         own, limit = self._own(every), self.options.get("limit", DEFAULT_LIMIT)
         more: dict[str, Any] = {"threshold": first[-1].score if len(first) >= limit else 0.0}
@@ -238,12 +227,12 @@ class Inquiry:
             if into is not own:
                 said = f"It is collapsed into {into.index}/{into.document_id}, which has the same {by}."
                 return self._why("collapsed", said, "Search without `collapse`.", **more)
-        missing, compared = await asyncio.to_thread(self._compared)
+        compared, columns = await asyncio.to_thread(self._compared)
         more |= compared
-        if missing and self.told and (columns := await asyncio.to_thread(self._columns_with, missing)):
+        if columns:
             words = ", ".join(dict.fromkeys(word for some in columns.values() for word in some))
             said = f"{words}: this stands in {', '.join(columns)}, which is not indexed."
-            return self._why("column", said, f"Add {' and '.join(columns)} to `text` of {self.index}.", **more)
+            return self._why("column", said, f"Add {' and '.join(columns)} to `text` of {self.index.name}.", **more)
         place = f"It is at rank {more['rank']}" if own else f"It is not among the first {len(every):,}"
         said = f"{place}, with a score of {own.score:.3f}" if own else place
         said += f"; the last of the first {limit} has {more['threshold']:.3f}." if more["threshold"] else "."
@@ -251,23 +240,18 @@ class Inquiry:
         remedy = f"{'; '.join(alike)}: a line in [retrieve] synonyms finds it." if alike else "Use words that it has."
         return self._why("rank", said, remedy, **more)
 
-    def _compared(self) -> tuple[list[str], dict[str, Any]]:
-        """Return which words of the query the document lacks, and what is known of all of them."""
-        matched = self.encoder.matched(words := self.encoder.words(self.query), ["\n".join(self.texts)])[0]
-        missing = [word for word in words if word not in matched]
+    def _compared(self) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+        """Return what is known of the words of the query, and which columns that are not searched have missing ones."""
+        encoder = encoder_of(bm25_model(self.index) or Bm25Model(self.index.language))
+        matched = encoder.matched(words := encoder.words(self.query), ["\n".join(self.texts)])[0]
+        missing = {word: one for word, one in words.items() if word not in matched}
         own = {one.lower(): one for one in re.findall(r"[^\W\d_]+", " ".join(self.texts))}
         typed = {word: next((one for one in spellings(word.lower()) if one in own), "") for word in missing}
         near = {word: one or nearest_word(word.lower(), list(own)) for word, one in typed.items()}
         alike = {word: own[one] for word, one in near.items() if one in own}
-        return missing, {"matched": tuple(matched), "missing": tuple(missing), "alike": alike}
-
-    def _columns_with(self, missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the columns of the row that are not searched and have some of these words."""
-        if (index := self.settings.index(self.index)).kind != SQL:
-            return {}
-        from rag_index.components.sources.hidden import RowFinder
-
-        row = RowFinder(self.settings, index, self.document_id).whole_row()
+        index, asks = self.index, missing and self.told and self.index.kind == SQL
+        row = RowFinder(self.settings, index, self.document_id).whole_row() if asks else {}
         names = [name for name in row if name not in (*index.title_columns, *index.text_columns, *index.key_columns)]
-        found = self.encoder.matched(self.encoder.words(" ".join(missing)), [str(row[name]) for name in names])
-        return {name: some for name, some in zip(names, found, strict=True) if some}
+        found = zip(names, encoder.matched(missing, [str(row[name]) for name in names]), strict=True)
+        compared = {"matched": tuple(matched), "missing": tuple(missing), "alike": alike}
+        return compared, {name: some for name, some in found if some}
