@@ -14,7 +14,6 @@ import re
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -24,12 +23,14 @@ from typing import TYPE_CHECKING
 from rag_index.components.ledger import Ledger, Reached, Totals
 from rag_index.components.ledger.runs import run_state
 from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, open_names
+from rag_index.core.machine import in_thread
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.search.concurrency import CLOSED, only_waiting
 from rag_index.search.results import NOTHING_KNOWN, AsOf
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from concurrent.futures import Future
 
     from rag_index.core.settings import Settings
     from rag_index.search.live_collections import LiveCollection
@@ -211,10 +212,9 @@ class Positions:
     def close(self) -> None:
         """Read no more, and close the ledger. A second call does nothing."""
         with self._lock:
-            self._closed = True
-            reading = self._reading is not None and not self._reading.done()
-        if not reading:
-            self._close_ledger()
+            self._closed, reading = True, self._reading
+        if reading is not None:
+            reading.add_done_callback(lambda _: self._close_ledger())
 
     def _start(self, *, follow: bool = False) -> Future[None]:
         """Return the reading that is under way, or start one, which first pauses if it is to `follow`."""
@@ -222,14 +222,12 @@ class Positions:
             if self._closed:
                 raise StoreError(CLOSED)
             if self._reading is None or self._reading.done():
-                self._reading, self._begun_at = Future(), time.monotonic()
-                work = threading.Thread(
-                    target=self._read, args=(self._reading, follow), name="rag-index-positions", daemon=True
-                )
-                work.start()
+                self._begun_at = time.monotonic()
+                self._reading = in_thread(partial(self._read, follow), "rag-index-positions")
             return self._reading
 
-    def _read(self, reading: Future[None], follow: bool) -> None:
+    def _read(self, follow: bool) -> None:
+        """Read the ledger, and look at the store if that is due. Raises what is wrong with them."""
         failure = None
         try:
             if follow:
@@ -242,23 +240,14 @@ class Positions:
                     self._ledger = Ledger(url)  # a search creates no ledger
             if self._ledger is not None:
                 self._read_positions(self._ledger)
-            if due:
-                failure = self._check(self._ledger)
-                if failure:
-                    self._close_ledger()  # so that the next reading rests first
-        except (RagIndexError, OSError) as error:
-            self._close_ledger()
+            failure = self._check(self._ledger) if due else None
+        except Exception as error:  # noqa: BLE001 - whatever it is, searches go on without positions
             failure = error if isinstance(error, RagIndexError) else LedgerError(f"the ledger cannot be read: {error}")
             self._known = Known()
-        finally:
-            self._read_at = time.monotonic()
-            with self._lock:
-                if failure:
-                    reading.set_exception(failure)
-                else:
-                    reading.set_result(None)
-            if self._closed:
-                self._close_ledger()
+        self._read_at = time.monotonic()
+        if failure:
+            self._close_ledger()  # so that the next reading rests first
+            raise failure
 
     def _read_positions(self, ledger: Ledger) -> None:
         known = ledger.reached()
