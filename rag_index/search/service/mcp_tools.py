@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
@@ -77,8 +77,6 @@ FILTER_DESCRIPTION = (
 class _Tool(Asked):
     """A tool with its arguments. Agents read its docstring, and what stands below each field with its bounds."""
 
-    tool: ClassVar[str]
-
     async def answer(self, service: SearchService, caller: Caller) -> str:
         """Return what the tool answers. Raises what the service raises."""
         raise NotImplementedError
@@ -95,8 +93,6 @@ class _Search(_Tool, SearchArguments):
     Each hit has the text of its best chunk, its fields, and a citation.
     """
 
-    tool = "search"
-
     async def answer(self, service: SearchService, caller: Caller) -> str:
         options = self.model_dump(exclude={"query"})
         found = await service.search(self.text, caller, **options)
@@ -107,8 +103,6 @@ class _Search(_Tool, SearchArguments):
 
 class _Why(_Tool, WhyQuestion):
     """Say why a search does not find a document that somebody expects, and what helps."""
-
-    tool = "why_not_found"
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
         found = await service.why(caller, **self.model_dump())
@@ -123,7 +117,6 @@ class _GetDocument(_Tool, DocumentQuery):
     Of a long one, read the chunks around a hit (`around`), or look for words in it (`find`).
     """
 
-    tool = "get_document"
     index: str = Field(description="As a hit names it.")
     document_id: str = Field(description="As a hit gives it.")
     max_chars: int = Field(default=10_000, ge=1, le=MAX_DOCUMENT_CHARS, description="Characters of the answer at most.")
@@ -149,8 +142,6 @@ class _VerifyCitations(_Tool, VerifyBody):
     An unknown one was never given, or its document is not there for you.
     """
 
-    tool = "verify_citations"
-
     async def answer(self, service: SearchService, caller: Caller) -> str:
         lines = [verified_text(one) for one in await service.verify(caller, self.citations)]
         return bounded(lambda room: lines_text(lines, room))
@@ -162,8 +153,6 @@ class _ListIndexes(_Tool):
     Fields have their kinds and the commonest values, by which a search can be filtered.
     """
 
-    tool = "list_indexes"
-
     async def answer(self, service: SearchService, caller: Caller) -> str:
         found = await service.indexes(caller)
         asked = [one.name for one in found if one.live and not one.closed]
@@ -173,7 +162,11 @@ class _ListIndexes(_Tool):
         return bounded(lambda room: lines_text(lines, room))
 
 
-TOOLS: dict[str, type[_Tool]] = {one.tool: one for one in (_Search, _GetDocument, _VerifyCitations, _ListIndexes, _Why)}
+WHY = "why_not_found"
+TOOLS: dict[str, type[_Tool]] = {
+    "search": _Search, "get_document": _GetDocument, "verify_citations": _VerifyCitations, "list_indexes": _ListIndexes,
+    WHY: _Why,
+}  # fmt: skip
 
 
 class AgentTools:
@@ -341,7 +334,7 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
         every = caller_of(context).has_all_rights
         hints = types.ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
         described = [
-            types.Tool(**tool, annotations=hints) for tool in tools.descriptions if every or tool["name"] != _Why.tool
+            types.Tool(**tool, annotations=hints) for tool in tools.descriptions if every or tool["name"] != WHY
         ]
         return types.ListToolsResult(tools=described)
 
