@@ -138,15 +138,16 @@ def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
     last = ledger.last_run(alias)
     if last is None:
         return None
-    state = run_state(ledger, last)
-    died = state == "interrupted"
-    return {
-        "started": iso_time(last.started_at),
-        "ended": iso_time(last.ended_at) if last.ended_at else None,
-        "state": state,
-        "message": "the process died during the run; the next run resumes it" if died else last.message,
-        "seconds": None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3),
-    }
+    told = _began_and_ended(ledger, last)
+    died = told["state"] == "interrupted"
+    message = "the process died during the run; the next run resumes it" if died else last.message
+    seconds = None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3)
+    return {**told, "message": message, "seconds": seconds}
+
+
+def _began_and_ended(ledger: Ledger, run: RunRecord) -> dict[str, Any]:
+    ended = iso_time(run.ended_at) if run.ended_at else None
+    return {"started": iso_time(run.started_at), "ended": ended, "state": run_state(ledger, run)}
 
 
 def run_reports(
@@ -154,18 +155,8 @@ def run_reports(
 ) -> list[dict[str, Any]]:
     """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
-        found = ((index.name, ledger.last_run(settings.alias(index.name), run_id)) for index in indexes)
-        return [_run_report(name, run, ledger) for name, run in found if run]
-
-
-def _run_report(name: str, run: RunRecord, ledger: Ledger) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "started": iso_time(run.started_at),
-        "ended": iso_time(run.ended_at) if run.ended_at else None,
-        "state": run_state(ledger, run),
-        **run.report,
-    }
+        found = [ledger.last_run(settings.alias(index.name), run_id) for index in indexes]
+        return [{"run": run.id, **_began_and_ended(ledger, run), **run.report} for run in found if run]
 
 
 def iso_time(seconds: float) -> str:
