@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rag_index.search import Caller, SearchHit, SearchResult
     from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery
     from rag_index.search.evaluation.golden import GoldenQuery
-    from rag_index.search.evaluation.measures import Estimate, Metric
+    from rag_index.search.evaluation.measures import Metric
 
 PARTIAL = 3
 SNIPPET = 110
@@ -416,17 +416,13 @@ def _evaluate(
         return evaluate(searched, queries, names, metrics, worst=worst)
 
 
-def _interval(one: Estimate) -> str:
-    return f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
-
-
 def _print_evaluation(evaluation: Evaluation) -> None:
     rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)] if evaluation.scopes else []
     for scope in evaluation.scopes:
         for number, way in enumerate(scope.ways):
             head = (scope.index or ALL, f"{scope.queries:,}") if number == 0 else ("", "")
             name = f"{way.way} {way.dense_weight:g}" if way.way == "hybrid" else way.way
-            rows.append((*head, name, *map(_interval, way.metrics.values())))
+            rows.append((*head, name, *(f"{m.mean:.3f} ({m.low:.3f} to {m.high:.3f})" for m in way.metrics.values())))
     if rows:
         print_table(rows)
     for scope in evaluation.scopes[-1:]:  # --json has those of each index

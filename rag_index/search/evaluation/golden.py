@@ -123,13 +123,10 @@ def _parse(place: str, line: str) -> GoldenQuery:
     except ValidationError as exc:
         error = exc.errors()[0]
         key = ".".join(map(str, error["loc"]))
-        shown = " is missing" if error["type"] == "missing" else f" is {_short(error['input'])}"
+        given = error["input"] if isinstance(error["input"], str) else json.dumps(error["input"], ensure_ascii=False)
+        shown = " is missing" if error["type"] == "missing" else f" is {shortened(given, MAX_SHOWN_VALUE)!r}"
         raise SettingsError(f"{place}: {key or 'it'}{shown}: {error['msg']}; write {EXAMPLE}") from None
     relevant = {name: grade for name, grade in found.relevant.items() if grade}
     if not relevant:
         raise SettingsError(f"{place}: relevant has no document with a grade above 0; add one or remove the line")
     return GoldenQuery(found.query, relevant, found.index)
-
-
-def _short(value: object) -> str:
-    return repr(shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MAX_SHOWN_VALUE))
