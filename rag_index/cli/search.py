@@ -233,14 +233,8 @@ def _shown(text: str, words: Sequence[str]) -> str:
 def _print_result(result: SearchResult, explain: bool) -> None:
     from rag_index.search.highlights import is_code
 
-    if result.missing:
-        say(result.missing)
-    if result.correction:
-        say(f"{result.correction}.")
-    if result.remark:
-        say(result.remark)
-    if result.verdict:
-        say(result.verdict)
+    for note in result.notes:
+        say(note)
     for hit in result.hits:
         click.echo(f"{hit.score:.3f}  {shortened(hit.index, SNIPPET)}: {_shown(_place(hit), hit.highlights)}")
         if explain:

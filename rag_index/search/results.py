@@ -303,6 +303,12 @@ class SearchResult(Answered):
         said = (f"Searched for {instead}" if instead else "", f"Also searched for {beside}" if beside else "")
         return ". ".join(filter(None, said))
 
+    @property
+    def notes(self) -> list[str]:
+        """Return what to say before the hits, in sentences."""
+        correction = f"{self.correction}." if self.correction else ""
+        return [note for note in (self.missing, correction, self.remark, self.verdict) if note]
+
 
 def remark_on_language(models: Iterable[str]) -> str:
     """Say that embedders know English alone, and that a query in another language finds by its words; "" for none."""

@@ -71,9 +71,7 @@ def _size(text: str) -> int:
 
 def search_text(answer: SearchResult, room: int = MAX_ANSWER) -> str:
     """Return what is missing, the hits, one paragraph each, and what they are true of, for an answer of `room`."""
-    correction = f"{answer.correction}." if answer.correction else ""
-    notes = filter(None, (answer.missing, correction, answer.remark, answer.verdict))
-    lines = [line for note in notes for line in (cut(note, MAX_NOTE), "")]
+    lines = [line for note in answer.notes for line in (cut(note, MAX_NOTE), "")]
     ends = _end_of_search(answer)
     left = room - sum(len(line) + 1 for line in (*lines, *ends))
     for place, hit in enumerate(answer.hits):
