@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.stores import lend
 from rag_index.errors import RagIndexError, SettingsError, TransientError
 from rag_index.search import ALL_GROUPS, Retriever
 from rag_index.search.evaluation.measures import Estimate, Metric, estimate, measure
@@ -20,8 +18,7 @@ from rag_index.search.fusion import ranked
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rag_index.components.stores.protocol import Store
-    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings import Settings
     from rag_index.search.evaluation.golden import GoldenQuery
     from rag_index.search.question import Asked
 
@@ -126,8 +123,8 @@ def evaluate(
     """
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
-    with Retriever(_patient(settings)) as retriever:
-        answers = retriever.run(_collect(retriever, list(wanted), indexes, limit))
+    with Retriever(patient(settings)) as retriever:
+        answers = retriever.run(collect(retriever, list(wanted), indexes, limit))
     scopes = tuple(
         _measure(name, judged, settings.dense_weight, metrics, worst)
         for name, judged in _scopes(wanted, answers, indexes).items()
@@ -218,36 +215,13 @@ def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]
     }
 
 
-def ask_collections(
-    settings: Settings,
-    index: IndexSettings,
-    store: Store,
-    collections: Sequence[str],
-    queries: Sequence[str],
-    limit: int,
-) -> list[list[Asked]]:
-    """Search each of these collections of an index for each query, and return the answers. The store stays open.
-
-    Raises what a search raises.
-    """
-    named = {f"collection {number}": name for number, name in enumerate(collections)}
-    copies = [index.model_copy(update={"name": name}) for name in named]
-    searched = _patient(settings).model_copy(update={"indexes": copies})
-
-    with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
-        found = [retriever.run(_collect(retriever, queries, [name], limit)) for name in named]
-    for error in (one for answers in found for one in answers if isinstance(one, RagIndexError)):
-        raise error
-    return [[one for one in answers if not isinstance(one, RagIndexError)] for answers in found]
-
-
-def _patient(settings: Settings) -> Settings:
+def patient(settings: Settings) -> Settings:
     """Return settings for searches that have time."""
     limits = {"timeout": max(MIN_SEARCH_SECONDS, settings.retrieve.timeout)}
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
 
 
-async def _collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
+async def collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
     """Ask each query, again if its fault may pass. Documents of all groups are found.
 
     Raises the error of the first query if none of the first few is answered.

@@ -12,11 +12,14 @@ then the golden file's ids are wrong. A run is given the gate by `orchestration.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from rag_index.components.stores import lend
 from rag_index.core.reports.outcome import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.search.evaluation.evaluation import ask_collections
+from rag_index.search import Retriever
+from rag_index.search.evaluation.evaluation import collect, patient
 from rag_index.search.evaluation.golden import GoldenQuery, possible_keys, read_golden, without_documents
 from rag_index.search.evaluation.measures import (
     EPSILON,
@@ -27,6 +30,7 @@ from rag_index.search.evaluation.measures import (
     needed_queries,
 )
 from rag_index.search.fusion import ranked
+from rag_index.search.question import Asked
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
@@ -77,11 +81,19 @@ def ask(
     Each is searched as the index is, with the model that made it, and by meaning and words alone if it has both. The
     store stays open. Raises what a search raises.
     """
-    texts = [query.query for query in queries]
+    named = {f"collection {number}": name for number, name in enumerate(collections)}
+    copies = [index.model_copy(update={"name": name}) for name in named]
+    searched, texts = patient(settings).model_copy(update={"indexes": copies}), [query.query for query in queries]
     answers: list[Answers] = []
-    for found in ask_collections(settings, index, store, collections, texts, METRIC.cutoff):
-        ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
-        answers.append({way: [tuple(name for _, name in ranked(one, ways[way])) for one in found] for way in ways})
+    with Retriever(searched, open_store=partial(lend, store), collections=named) as retriever:
+        for name in named:
+            found = list[Asked]()
+            for one in retriever.run(collect(retriever, texts, [name], METRIC.cutoff)):
+                if isinstance(one, RagIndexError):
+                    raise one
+                found.append(one)
+            ways = WAYS if all(answer.hybrid for one in found for answer in one.answered) else {SEARCH: None}
+            answers.append({way: [tuple(id_ for _, id_ in ranked(one, ways[way])) for one in found] for way in ways})
     return answers
 
 
