@@ -254,8 +254,6 @@ class Asked:
     """Whether there are documents that were ranked, and are no hits."""
     remark: str = ""
     """That the question seems to be in a language that the embedder does not know."""
-    by_score: bool = True
-    """Whether they are fused by score, and not by rank."""
     searched: float = 0.0
     """For how long indexes were searched: all of them together, or the slowest of those that were searched at once."""
     seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))

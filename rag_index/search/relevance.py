@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
-from rag_index.search.fusion import compares_scores, document_key, order_answers
+from rag_index.search.fusion import document_key, order_answers
 from rag_index.search.question import folded_text
 from rag_index.search.results import remark_on_language, value_of
 from rag_index.search.soft_match import add_soft_match, near_scores, seems_foreign
@@ -82,7 +82,7 @@ def rank(asked: Asked) -> None:
     question, english = asked.question, [one.live.identity.model for one in asked.answered if one.live.english_alone]
     if english and not question.model and question.dense_weight > 0 and seems_foreign(question.text):
         asked.remark = remark_on_language(english)
-    began, asked.by_score = time.perf_counter(), compares_scores(asked.answered)
+    began = time.perf_counter()
     hits = order_answers(asked.answered, asked.question, asked.scoring, asked.hits)
     asked.hits += with_relevance(hits, asked)
     asked.left = sum(len(set(map(document_key, one.points))) for one in asked.answered) > len(asked.hits)

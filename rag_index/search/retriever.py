@@ -24,7 +24,7 @@ from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, cal
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
-from rag_index.search.fusion import failure_of, in_order
+from rag_index.search.fusion import compares_scores, failure_of, in_order
 from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import (
@@ -610,7 +610,7 @@ class Retriever:
             remark=asked.remark,
             missing=missing,
             errors=errors,
-            fusion="score" if asked.by_score else "rank",
+            fusion="score" if compares_scores(answered) else "rank",
             dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
             collections={answer.index: answer.live.collection for answer in answered},
             reranked="rerank" in asked.seconds and not failure,
