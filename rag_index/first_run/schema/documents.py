@@ -178,7 +178,9 @@ class _Planner:
             found = []
         else:
             some = partial if not named and sum(one.share for one in partial) >= known.HALF else []
-            found = typed or ([_owner(table, full)] if full else some[: known.MANY_TOLD])
+            # a table that this one is called after, or that few rows share
+            full.sort(key=lambda one: (not {*one.parent.noun} & {*table.noun}, -one.parent.rows))
+            found = typed or full[:1] or some[: known.MANY_TOLD]
         if found:
             self._plan.parts[table] = found
 
@@ -365,11 +367,6 @@ def _answers(one: Relation) -> bool:
     pairs = [(said, names[key]) for key, said in one.child.rows_of(one.column, title.name) if key in names]
     same = [squeezed(str(name)) in squeezed(str(said)) for said, name in pairs if said and name]
     return len(same) >= known.MIN_ROWS and 2 * sum(same) >= len(same)
-
-
-def _owner(table: Table, ways: Sequence[Relation]) -> Relation:
-    """Return the relation to what rows hang on: a table that this one is called after, or that few rows share."""
-    return max(ways, key=lambda one: (bool({*one.parent.noun} & {*table.noun}), one.parent.rows))
 
 
 def identifier(name: str, otherwise: str) -> str:

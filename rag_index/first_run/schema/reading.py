@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.columns import Column
     from rag_index.first_run.schema.tables import Rule, Table
 
 
@@ -199,9 +198,10 @@ class _Reading:
         )  # fmt: skip
 
     def _chars(self, table: Table) -> dict[str, int]:
-        """Return how many characters each column has that people can read."""
-        texts = {name: one for name, one in table.columns.items() if one.texts and _is_readable(one)}
-        texts = {name: one for name, one in texts.items() if name not in {*table.key, *table.references}}
+        """Return how many characters each column has that people can read, whether they may or not."""
+        keys, read = {*table.key, *table.references}, ("prose", "name", "personal")
+        texts = {name: one for name, one in table.columns.items() if one.texts and name not in keys}
+        texts = {name: one for name, one in texts.items() if one.role in read or (one.role == "other" and one.why)}
         counted = self._catalog.chars(table, [*texts]) if texts and table.rows else {}
         return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
 
@@ -233,8 +233,3 @@ def _unmet(rules: Sequence[Rule]) -> str:
 
 def _near(name: str, names: Sequence[str]) -> str:
     return ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
-
-
-def _is_readable(one: Column) -> bool:
-    """Return whether people can read a column, whether they may or not."""
-    return one.role in ("prose", "name", "personal") or (one.role == "other" and bool(one.why))

@@ -167,16 +167,13 @@ def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) 
     yield f"[{table}]"
     for key, value in settings.items():
         if key not in ("joins", "parts"):
-            yield _line(key, value, reasons.get(key) or reasons.get(str(value), ""))
+            reason = reasons.get(key) or reasons.get(str(value), "")
+            yield f"{key} = {_toml(value)}" + (f"  # {_printable(reason)}" if reason else "")
     inner = table.strip("[]")
     for name, join in settings.get("joins", {}).items():
         yield from _lines(f"{inner}.joins.{name}", join, reasons)
     for part in settings.get("parts", ()):
         yield from _lines(f"[{inner}.parts]", part, reasons)
-
-
-def _line(key: str, value: Any, reason: str) -> str:
-    return f"{key} = {_toml(value)}" + (f"  # {_printable(reason)}" if reason else "")
 
 
 def _printable(text: str) -> str:

@@ -142,14 +142,10 @@ class _Look:
         named = any(word.startswith((*known.FOR_FEW,)) for word in self.named) and not self.is_flag
         return named and self.column.kind in ("number", "id") and self.named[-1] not in ("count", "number", "level")
 
-    @cached_property
-    def _has_no(self) -> bool:
-        return not known.NO.isdisjoint(str(value).lower() for value in self.counts)
-
     def hides(self, value: Any) -> bool | None:
         """Return whether rows with a value are hidden, or for everybody; None if it says neither."""
         said = words(value) if isinstance(value, str) else ()
-        if self.is_clear and (self.is_flag or (said and self._has_no)):
+        if self.is_clear and (self.is_flag or (said and known.NO & {str(one).lower() for one in self.counts})):
             if str(value).lower() in known.YES:
                 return self.sense
             if str(value).lower() in known.NO or (self.is_flag and value is None):
