@@ -86,15 +86,10 @@ def add_named(
         if point.id in points:
             points[point.id].names = point.names
         elif point.names:
-            point.by_words = point.vector is None
-            point.score = lowest if point.by_words else _cosine(point.vector, vector)
+            point.by_words, point.score = point.vector is None, lowest
+            if point.vector is not None and vector is not None:
+                own = np.asarray(point.vector, dtype=np.float32)
+                point.score = float(own @ vector / max(1e-9, float(np.linalg.norm(own) * np.linalg.norm(vector))))
             point.vector = point.sparse = None
             points[point.id] = point
     return list(points.values())
-
-
-def _cosine(own: Sequence[float] | None, vector: NDArray[Any] | None) -> float:
-    if own is None or vector is None:
-        return 0.0
-    there = np.asarray(own, dtype=np.float32)
-    return float(there @ vector / max(1e-9, float(np.linalg.norm(there) * np.linalg.norm(vector))))
