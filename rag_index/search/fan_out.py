@@ -36,8 +36,17 @@ from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.options import MAX_HITS
 from rag_index.search.query_model import EMBED_LANE, EMBED_REQUESTS, QueryVectors
-from rag_index.search.question import NAMED_LIFT, NAMING, Asked, IndexAnswer, Question, idf_of, together
-from rag_index.search.rare_names import add_named, rare_names
+from rag_index.search.question import (
+    NAMED_LIFT,
+    NAMING,
+    Asked,
+    IndexAnswer,
+    Question,
+    add_named,
+    idf_of,
+    rare_names,
+    together,
+)  # fmt: skip
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
 from rag_index.search.synonyms import Synonyms
