@@ -50,7 +50,7 @@ class Places:
     @contextmanager
     def wait(self, caller: str) -> Iterator[None]:
         """Give the caller's place to others for the time of the block. Raises SearchBusy if too many wait."""
-        self._leave(self._working, caller)
+        self._working -= Counter([caller])
         try:
             with self._hold(self._waiting, caller):
                 yield
@@ -67,12 +67,7 @@ class Places:
         try:
             yield
         finally:
-            self._leave(places, caller)
-
-    def _leave(self, places: Counter[str], caller: str) -> None:
-        places[caller] -= 1
-        if not places[caller]:
-            del places[caller]
+            places -= Counter([caller])  # nobody is kept who holds none
 
 
 PLACE: ContextVar[tuple[Places, str] | None] = ContextVar("PLACE", default=None)
