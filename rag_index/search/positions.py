@@ -29,12 +29,11 @@ from rag_index.search.concurrency import CLOSED, only_waiting
 from rag_index.search.results import NOTHING_KNOWN, AsOf
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     from rag_index.core.settings import Settings
     from rag_index.search.live_collections import LiveCollection
-    from rag_index.search.question import IndexAnswer
 
 LEDGER_PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
@@ -72,10 +71,6 @@ class Known:
     def state_of(self, index: str) -> str:
         """Return the state of the last run of an index that was never complete; "" if it was, or had no run."""
         return self.last_runs.get(index, "") if self.newest(index) is None else ""
-
-    def claims(self, answered: Iterable[IndexAnswer]) -> dict[str, Reached | None]:
-        """Return the last position that holds for each answer of a search."""
-        return {one.index: self.claim(one.index, one.live, one.commits) for one in answered}
 
     def claim(self, index: str, live: LiveCollection | None, commits: int | None) -> Reached | None:
         """Return the last position that holds for a collection as a reader saw it (None: with all commits)."""

@@ -316,13 +316,10 @@ class Retriever:
         no citation, and what `document` raises but for DocumentNotFound.
         """
         cited = Citation.parse(citation) if isinstance(citation, str) else citation
-
-        def cited_chunk(numbers: Sequence[int]) -> Sequence[int]:
-            return [cited.chunk] if cited.chunk in numbers else numbers[:1]
-
         found, as_of, key = await self._read(
-            cited.index, cited.document_id, caller_of(groups), timeout, choose=cited_chunk
-        )
+            cited.index, cited.document_id, caller_of(groups), timeout,
+            choose=lambda numbers: [cited.chunk] if cited.chunk in numbers else numbers[:1],
+        )  # fmt: skip
         if not cited.is_sealed(key):
             return Verified(str(cited), "unknown", as_of)
         if found is None:
@@ -512,7 +509,8 @@ class Retriever:
                 asked = await self._ask(question, names, wanted, known)
             except RagIndexError as error:
                 raise too_old or error from None
-            claims = known.claims(asked.answers.values())
+            answers = asked.answers.values()
+            claims = {one.index: known.claim(one.index, one.live, one.commits) for one in answers}
             too_old = demand.unmet(claims, known, question.deadline.seconds) if demand else None
             if too_old is None:
                 return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
