@@ -81,7 +81,6 @@ class _Planner:
         self._catalog, self._tables, self._wanted, self._excluded = catalog, tables, wanted, excluded
         self._plan = Plan()
         self._out = self._plan.out
-        self._usable: set[Table] = set()
         self._speaks = False
 
     def made(self) -> Plan:
@@ -91,11 +90,10 @@ class _Planner:
         self._plan.few = few | self._excluded
         below = {one.child for table in few for one in table.children if one.share >= known.NEARLY_ALL} - self._wanted
         self._out |= {one: "belongs to what is for few" for one in below if one not in self._out}
-        self._usable = {one for one in self._tables if one not in self._out}
-        self._speaks = any(map(_has_prose, self._usable))
+        self._speaks = any(_has_prose(one) for one in self._tables if one not in self._out)
         self._leave_out_copies()
         self._find_translations()
-        for one in [one for one in self._tables if one in self._usable and one not in self._wanted]:
+        for one in [one for one in self._tables if one not in self._out and one not in self._wanted]:
             self._choose_owner(one)
         self._choose_documents()
         self._leave_out_names()
@@ -137,17 +135,17 @@ class _Planner:
 
     def _find_translations(self) -> None:
         """Find texts whose titles are in another table of translations of the same row, which itself says nothing."""
-        for table in [one for one in self._tables if one in self._usable and one.prose and not one.title]:
+        for table in [one for one in self._tables if one not in self._out and one.prose and not one.title]:
             shared = {one.name for one in table.columns.values() if one.role == "locale"}
             silent = [one for one in table.parents if not (one.parent.title or one.parent.texts or one.type_column)]
             for own, other in [(one, other) for one in silent for other in one.parent.children]:
                 names, ends = other.child, zip(own.pairs, other.pairs, strict=True)
                 pairs = tuple((here, there) for (here, _), (there, _) in ends)
                 pairs += tuple((one, one) for one in sorted(shared & names.columns.keys()))
-                titled = names in self._usable - {table} and names.title in names.columns and not names.prose
+                titled = names.title in names.columns and not names.prose and names is not table
+                titled = titled and names not in self._out
                 if titled and self._catalog.is_key(names, [there for _, there in pairs]):
                     self._plan.titles[table] = Relation(table, names, pairs)
-                    self._usable -= {names}
                     self._out |= {names: f"is in the documents of {table.name}", own.parent: NO_TEXT}
 
     def _choose_owner(self, table: Table) -> None:
@@ -187,14 +185,14 @@ class _Planner:
     def _leave_out_copies(self) -> None:
         """Leave out tables of versions, and those that programs search in, if others have their texts, too; and those
         with one row for each of another one, whose text it holds with what else is said of it."""
-        for table in [one for one in self._tables if one in self._usable - self._wanted]:
-            others = [one for one in self._usable if one is not table and not is_of_copies(one)]
+        for table in [one for one in self._tables if one not in self._out and one not in self._wanted]:
+            others = [one for one in self._tables if one not in self._out and one is not table]
+            others = [one for one in others if not is_of_copies(one)]
             said = is_of_copies(table) and _says_what_others_say(table, others)
             if said or any(map(_holds_its_parent, table.parents if table.prose else ())):
                 self._out[table] = "has what is in other tables, too"
             elif is_of_copies(table) and any(_is_taken_from(table, one) for one in others):
                 self._out[table] = "has what was put away, by its name"
-            self._usable -= self._out.keys()
 
     def _choose_documents(self) -> None:
         """Make all other tables documents, and give each its parts."""
@@ -228,7 +226,7 @@ class _Planner:
         """Return whether the rows of a table may be documents."""
         if not table.key or table in self._plan.parts:
             return False
-        if table in self._usable:
+        if table not in self._out:
             return table in self._wanted or not table.is_label
         return table in owners and table not in self._wanted and self._is_thing(table)
 
@@ -237,7 +235,7 @@ class _Planner:
         found = []
         for own in root.children:
             link = own.child
-            told = link in self._usable and link.title and (link.texts or link.written)  # a document itself
+            told = link not in self._out and link.title and (link.texts or link.written)  # a document itself
             is_link = len({one.column for one in link.parents}) > 1 and len(own.pairs) == len(root.key) and link.rows
             if not is_link or link.is_accounts or link.prose or link in {*self._plan.parts, *self._excluded} or told:
                 continue
