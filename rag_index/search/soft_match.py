@@ -67,13 +67,11 @@ def add_soft_match(asked: Asked) -> None:
 
     Raises SearchTimedOut.
     """
-    by_model: dict[str, list[IndexAnswer]] = {}
+    by_encoder: dict[Bm25Encoder, list[IndexAnswer]] = {}
     for answer in asked.answered:
         if answer.hybrid and answer.live.encoder:
-            by_model.setdefault(answer.live.encoder.model.fingerprint, []).append(answer)
-    for some in by_model.values():
-        if (encoder := some[0].live.encoder) is None:
-            continue
+            by_encoder.setdefault(answer.live.encoder, []).append(answer)
+    for encoder, some in by_encoder.items():
         words = {word: one.known(asked.counts.having) for word, one in some[0].words.items()}
         weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
         ours = [point.payload.get(RESERVED_KEY, {}) for answer in some for point in answer.points]
