@@ -128,6 +128,7 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
     import sqlalchemy as sa
 
     from rag_index.components.sources.engine import limited
+    from rag_index.first_run.schema.tables import literal
 
     newest: sa.ColumnClause[Any] = sa.column(column)
     statement = sa.select(newest).select_from(sa.table(str(index.table), schema=index.db_schema))
@@ -139,10 +140,7 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
     except (sa.exc.DBAPIError, SourceError):
         connection.rollback()
         return ""
-    if value is None:
-        return ""
-    text = str(value).replace("'", "''")
-    return str(value) if isinstance(value, int | float) else f"'{text}'"
+    return "" if value is None else literal(value)
 
 
 def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator[str]:
