@@ -21,7 +21,7 @@ import numpy as np
 from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
 from rag_index.search.fusion import document_key, order_answers
 from rag_index.search.question import folded_text
-from rag_index.search.results import remark_on_language, value_of
+from rag_index.search.results import value_of
 from rag_index.search.soft_match import add_soft_match, near_scores, seems_foreign
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def rank(asked: Asked) -> None:
     add_soft_match(asked)
     question, english = asked.question, [one.live.identity.model for one in asked.answered if one.live.english_alone]
     if english and not question.model and question.dense_weight > 0 and seems_foreign(question.text):
-        asked.remark = remark_on_language(english)
+        known = ", ".join(dict.fromkeys(english))
+        asked.remark = f"This embedder knows English: {known}. A query in another language finds by words alone."
     began = time.perf_counter()
     hits = order_answers(asked.answered, asked.question, asked.scoring, asked.hits)
     asked.hits += with_relevance(hits, asked)

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -308,19 +308,6 @@ class SearchResult(Answered):
         """Return what to say before the hits, in sentences."""
         correction = f"{self.correction}." if self.correction else ""
         return [note for note in (self.missing, correction, self.remark, self.verdict) if note]
-
-
-def remark_on_language(models: Iterable[str]) -> str:
-    """Say that embedders know English alone, and that a query in another language finds by its words; "" for none."""
-    known = ", ".join(dict.fromkeys(models))
-    return f"This embedder knows English: {known}. A query in another language finds by words alone." if known else ""
-
-
-def with_citations(
-    hits: Iterable[SearchHit], as_of: Mapping[str, AsOf], seals: Mapping[str, str]
-) -> tuple[SearchHit, ...]:
-    """Return the hits with how to cite each, in an answer that is true of `as_of`, sealed with that of its index."""
-    return tuple(replace(one, citation=str(Citation.of(one, as_of[one.index], seals[one.index]))) for one in hits)
 
 
 def missing_text(errors: Mapping[str, str], lacking: Mapping[str, str], answered: Sequence[str]) -> str:

@@ -49,7 +49,6 @@ from rag_index.search.results import (
     facet_fields,
     missing_text,
     read_document,
-    with_citations,
 )
 from rag_index.search.soft_match import add_soft_match
 
@@ -229,7 +228,8 @@ class Retriever:
         await self._fill(asked, sieve, end, further=offset > 0)
         result = await self._result(asked, reranking, sieve)
         result = _page(asked, sieve, result, offset, end)
-        hits = with_citations(result.hits, as_of, seals)
+        cited = ((hit, Citation.of(hit, as_of[hit.index], seals[hit.index])) for hit in result.hits)
+        hits = tuple(replace(hit, citation=str(citation)) for hit, citation in cited)
         closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
         if question.model or (closed and (names is None or not closed.isdisjoint(names))):
             result = replace(result, nothing_fits=False, unsure=False)
