@@ -386,8 +386,6 @@ def _exception(look: _Look) -> Rule | None:
         return None
     if known.WORK & noun and (ways or (known.HELD | known.STATES) & look.name):
         return None
-    if not (look.is_time or look.is_flag or column.role in ("choice", "code", "number", "name", "other")):
-        return None
     values = look.values
     if not 1 < len(values) <= known.MAX_VALUES + 1:
         return None
