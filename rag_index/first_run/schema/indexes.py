@@ -151,7 +151,7 @@ class IndexMaker:
         rows.text += rows.read(table, [*table.texts, *self._codes(title)])
         rows.add_labels()
         used = {*table.columns, *rows.joins}
-        parts = [part for one in self._parts for part in [self._part(one, used)] if part]
+        parts = [self._part(one, used) for one in self._parts]
         rows.text = rows.text or ([] if parts else [*table.title_columns])
         rows.add_payload()
         settings: dict[str, Any] = {
@@ -223,8 +223,8 @@ class IndexMaker:
         found = find_languages(self._rows.samples)
         return {} if found == ["english"] else {"language": one_or_all(found)}
 
-    def _part(self, one: Part, used: set[str]) -> dict[str, Any] | None:
-        """Return the settings of a part; None if it has nothing to read."""
+    def _part(self, one: Part, used: set[str]) -> dict[str, Any]:
+        """Return the settings of a part."""
         child, far = one.table, one.far
         rows = _Rows(child, self._table.schema, self._rows.plan)
         on = dict(one.relation.pairs)
@@ -245,8 +245,6 @@ class IndexMaker:
             captions = [name for name in text if "." in name]
             if len(text) == 2 and len(captions) == 1 and not rows.format and inline:
                 text = f"{{{captions[0]}}}: {{{next(name for name in text if name not in captions)}}}"
-        if not text:
-            return None
         label = free_name(identifier(far.parent.own_name if far else child.own_name, "part"), used)
         used.add(label)
         open_key = child.key and not inline and all(child.columns[name].role != "secret" for name in child.key)
