@@ -139,16 +139,13 @@ class Inquiry:
         with closing(Ledger(self.settings.ledger_url, read_only=True)) as ledger:
             live = ledger.collection(live_aliases(self.settings.store, [alias]).get(alias, ""))
             with closing(open_source(self.settings, self.index)) as source:
-                read = getattr(source, "documents", None)
-                page: SourcePage | None = read([self.document_id]) if read else None
-            if page is None:  # a source of one's own that cannot be asked for one
-                return None
+                if (read := getattr(source, "documents", None)) is None:  # of one's own, not to be asked for one
+                    return None
+                page: SourcePage = read([self.document_id])
             for key in (*page.documents.keys, *(one.key for one in page.unreadable)):
                 return self._in_the_ledger(ledger, live, page, key)
             keys = possible_document_keys(self.index.key_columns, self.document_id)
-            return self._not_in_the_source(live and live.held and ledger.known(live.id, keys))
-
-    def _not_in_the_source(self, held: object) -> Why:
+            held = live and live.held and ledger.known(live.id, keys)
         index = self.index
         if index.kind == SQL and (what := RowFinder(self.settings, index, self.document_id).hidden_by()):
             said, kind = f"The row is there, but hidden by {what}.", "join" if what.startswith("joins") else "where"
@@ -198,13 +195,11 @@ class Inquiry:
                 whose = "required_filter" if one in required else "The filter"
                 said = f"{whose} leaves it out: its {one.field} is {value_of(points[0].payload, one.field)!r}."
                 return self._why("filter", said, "Leave that condition out, or change it.")
-        try:
-            own = self.access.conditions(live, question.caller)
-            seen = bool(store.retrieve(live.collection, ids, conditions=own))
-            if seen and self.access.asks(live.index, question.caller):
-                seen = bool(self.access.permitted(live.index, question.caller, keys, question.deadline.left))
-        except StoreError:  # who has neither groups nor a role sees nothing
-            seen = False
+        seen: object = False
+        with suppress(StoreError):  # who has neither groups nor a role sees nothing
+            seen = store.retrieve(live.collection, ids, conditions=self.access.conditions(live, question.caller))
+        if seen and self.access.asks(live.index, question.caller):
+            seen = self.access.permitted(live.index, question.caller, keys, question.deadline.left)
         if not seen:
             groups = ", ".join(map(str, value_of(points[0].payload, GROUPS_FIELD) or ())) or "none"
             said = f"The caller may not see it: its groups are {groups}."
