@@ -245,7 +245,7 @@ def committed(project) -> int:
 
 @any_store
 def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker, start):
-    fake.seconds_per_text = 0.4  # on a busy machine it takes its time to end, too
+    fake.seconds_per_text = 0.2
     run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
@@ -356,10 +356,11 @@ def test_a_run_whose_worker_was_killed_ends_with_one_sentence(deployed, project,
 def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resumed(
     deployed, project, fake, worker, start
 ):
-    fake.seconds_per_text = 0.4  # on a busy machine it takes its time to end, too
+    fake.seconds_per_text = 0.2
     run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)
     below = psutil.Process(worker.pid).children(recursive=True)
+    fake.seconds_per_text = 2.0  # a busy worker learns of it late, and there has to be something left
     deployed.post(f"/flow_runs/{run}/set_state", state=SUSPENDED)
     eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
     assert deployed.run(run)["state_name"] == "Suspended"
