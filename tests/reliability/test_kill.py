@@ -234,7 +234,7 @@ class Trial:
         eventually(victim.gone, lambda: [" ".join(one.cmdline()) for one in victim.processes()], seconds=GONE_SECONDS)
         assert code == 0 or target not in SURVIVED, victim.output
         if code and target.startswith("prefect"):
-            said = "\nrag-index: the Prefect server does not answer"  # Prefect's own threads may log after it
+            said = "rag-index: the Prefect server does not answer"  # Prefect's own threads may log beside it
             assert (code, said in victim.output) == (1, True), victim.output
         starting = target in ("flow", "group") and re.search("in spawn_main|forkserver.py", victim.output)
         assert starting or "Traceback" not in victim.output, victim.output
