@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 PATIENCE = 300.0
 """Seconds after which a change that is not found ends the benchmark."""
 LOOK_SECONDS = 0.05
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS, REST_SECONDS = 20.0, 150.0
+"""Before changes are counted, and before an idle watch is: PostgreSQL analyses by itself what has changed."""
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
             took.append(changed(version * 7 % given.documents, version))
             time.sleep(chance.uniform(2.0, 8.0))
         cpu = (cpu_of(watch) - before) / given.changes
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(REST_SECONDS)
         idle = cpu_of(watch), cpu_of(database)
         time.sleep(given.idle)
         hour = 3600 / given.idle
