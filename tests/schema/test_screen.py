@@ -69,6 +69,14 @@ def test_conditions_that_hide_no_row_today_are_one_line():
     assert [(one.says, len(one.names)) for one in lines(made, made)] == [("hide no row today", 27)]
 
 
+def test_what_one_answer_decides_is_one_line_with_all_its_rows():
+    listed = [replace(hidden("content.state", rows, 100, state="known"), values=()) for rows in (0, 7, 2)]
+    assert said(Proposal(hidden=(*listed, hidden("note.mark")))) == [
+        ("content.state", "", "left out: is yes (9 of 300)"),
+        ("note.mark", "no 812 · yes 9", "left out: yes (9 of 821)"),
+    ]
+
+
 def test_names_of_any_characters_stay_on_their_line():
     odd = table("a\nb\x1b[2J <b>[red]", becomes="part", of=("x\ty",))
     assert said(Proposal((odd,))) == [("a b\ufffd[2J <b>[red]", "part of x y", "")]

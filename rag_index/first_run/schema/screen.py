@@ -63,18 +63,18 @@ def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Li
     nothing.
     """
     kept = {one.place for one in now.hidden}
-    idle = {one.place for one in now.hidden if one.rows == 0 and not one.is_asked}
-    rows = [_rows_line(one) for one in _by_place(now.hidden)]
-    rows += [_rows_line(one, "shown, as you said") for one in first.hidden if one.place not in kept]
-    busy = [one for one in rows if one.names[0] not in idle]
-    nothing = [one for one in rows if one.names[0] in idle]
+    hidden = _by_place(now.hidden)
+    idle = [one for one in hidden if one.rows == 0 and not one.is_asked]
+    busy = [_rows_line(one) for one in hidden if one not in idle]
+    busy += [_rows_line(one, "shown, as you said") for one in first.hidden if one.place not in kept]
+    nothing = [_rows_line(one) for one in idle]
     columns = [_column_line(one, "left out: ") for one in _columns(now)]
     still = {one.names[0] for one in columns}
     used = {one.name for one in now.tables if one.becomes != "out"}
     before = [one for one in _columns(first) if one.place not in still and one.table in used]
     columns += [replace(_column_line(one, "searched, before: "), searched=True) for one in before]
     if all_of_it:
-        return [*rows, *_tables(now, fold=False), *columns]
+        return [*busy, *nothing, *_tables(now, fold=False), *columns]
     more = _folded("rows", busy[MAX_LINES:], "more of who may see rows")
     more += _folded("rows", nothing, "hide no row today")
     personal = _folded("column", columns[MAX_NAMES:], "more columns left out")
@@ -154,8 +154,8 @@ def _by_place(hidden: Iterable[HiddenRows]) -> list[HiddenRows]:
     found: dict[tuple[Any, ...], HiddenRows] = {}
     for one in hidden:
         before = found.get(key := (one.place, one.says, one.hidden))
-        several = before is not None and min(before.rows, one.rows) >= 0
-        found[key] = replace(one, rows=before.rows + one.rows, of=before.of + one.of) if before and several else one
+        rows, of = (before.rows, before.of) if before else (0, 0)
+        found[key] = replace(one, rows=rows + one.rows if min(rows, one.rows) >= 0 else -1, of=of + one.of)
     return [*found.values()]
 
 

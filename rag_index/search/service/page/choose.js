@@ -55,7 +55,7 @@ function hit(document) {
 
 function item(line) {
   const note = line.note ? make("p", { className: "note" }, line.note) : null;
-  return make("li", {}, make("div", { className: "head" }, make("span", {}, `${line.title}: ${line.says}`), button(line)), note);
+  return make("li", {}, make("div", { className: "head" }, make("span", {}, [line.title, line.says].filter(Boolean).join(": ")), button(line)), note);
 }
 
 function button(line) {
