@@ -13,7 +13,6 @@ import math
 import re
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -134,8 +133,7 @@ class Demand:
     def _is_met(self, reached: Reached | None) -> bool:
         """Return whether a position is enough."""
         age = math.inf if reached is None else time.time() - reached.at
-        if age < 0:  # its clock was ahead, so the age is unknown
-            age = math.inf
+        age = age if age >= 0 else math.inf  # its clock was ahead, so the age is unknown
         if self.after and (reached is None or age == math.inf or reached.at < self.at):
             return False
         return self.max_age is None or age <= self.max_age
@@ -163,7 +161,6 @@ class Positions:
         self._ledger: Ledger | None = None
         self._begun_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
         self._to_count = self._closed = False
-        self._history: dict[str, deque[Reached]] = {}
         self._known = Known()
 
     async def current(self) -> Known:
@@ -245,17 +242,15 @@ class Positions:
             raise failure
 
     def _read_positions(self, ledger: Ledger) -> None:
-        known = ledger.reached()
+        known: Mapping[str, Reached] = ledger.reached()
+        histories: dict[str, Sequence[Reached]] = {}
         for index, alias in self._aliases.items():
-            history = self._history.setdefault(index, deque(maxlen=KEPT_POSITIONS))
-            reached = known.get(alias)
-            last = history[-1] if history else None
-            if last and (reached is None or reached.at < last.at):
-                history.clear()  # the ledger was restored, or forgot it
-            if reached is not None and (not history or history[-1] != reached):
-                history.append(reached)
-        newest = {index: tuple(history) for index, history in self._history.items()}
-        self._known = replace(self._known, reached=newest)
+            history, reached = tuple(self._known.reached.get(index, ())), known.get(alias)
+            if history and (reached is None or reached.at < history[-1].at):
+                history = ()  # the ledger was restored, or forgot it
+            new = () if reached is None or reached in history[-1:] else (reached,)
+            histories[index] = (*history, *new)[-KEPT_POSITIONS:]
+        self._known = replace(self._known, reached=histories)
 
     def _check(self, ledger: Ledger | None) -> RagIndexError | None:
         """Look at the last runs, and at the store; count what is in it if a caller asked.
