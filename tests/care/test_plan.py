@@ -263,12 +263,6 @@ def test_documents_are_shown_with_title_payload_and_parts(desk):
     assert not (desk.folder / ".rag-index").exists()  # nothing is written
 
 
-def test_documents_are_shown_as_json(desk):
-    first, second = printed(desk, "plan", "--show", "9")["documents"]
-    assert (first["document_id"], first["title"], len(first["chunks"])) == ("1", "Printer offline", 3)
-    assert second["chunks"][1] == {"text": "Screen flickers\n\nA new graphics driver helps.", "part": "remark 12"}
-
-
 def test_an_index_without_documents_says_so(desk):
     desk.execute("UPDATE ticket SET hidden = 1")
     assert run_here(desk.config, "plan", "--show", "1")[0] == "notes: no document with text\n"

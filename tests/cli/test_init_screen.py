@@ -209,15 +209,6 @@ def test_an_index_that_would_be_hidden_whole_ends_it_with_3(folder):
     assert re.search(r"^  1  note.is_deleted +yes 40   left out: yes \(40 of 40\)$", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("options", [["--yes"], []], ids=["--yes in a terminal", "no terminal"])
-def test_who_is_not_asked_is_not_asked(folder, options):
-    if options:
-        assert PROMPT not in init(folder, options=["source.db", *options])[1]
-    else:
-        without_terminal(folder, "source.db")
-    assert settings(folder).keys() == {"ticket", "note"}
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

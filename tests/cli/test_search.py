@@ -104,17 +104,6 @@ def test_texts_and_keys_give_the_terminal_no_commands(tmp_path):
     assert "printer \ufffd[2J\ufffd31m \ufffdgone می\u200cخواهم" in said
 
 
-def test_filters(desk):
-    assert set(hits(desk, "search", "printer", "--filter", "priority=high", "--filter", "number<=1")) == {
-        ("comments", "1"), ("solutions", "1"),
-    }  # fmt: skip
-    given = ["--filter", "priority=urgent,low", "--filter", "author!=bob", "--filter", "author", "--index", "titles"]
-    assert hits(desk, "search", "printer", "--index", "comments", *given) == [("titles", "t-1")]
-    assert hits(desk, "search", "printer", "--filter", "created_at>=2024-01-01") == [("comments", "2")]
-    assert hits(desk, "search", "printer", "--filter", "number=2.5") == [("solutions", "2")]
-    assert run(desk, "search", "printer", "--filter", "priority=none").stdout == "Nothing found.\n"
-
-
 def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
     both = ("search", "printer", "--index", "titles", "--index", "comments")

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rag_index import Retriever
-from rag_index.errors import RerankerError, SettingsError, install_command
+from rag_index.errors import RerankerError, install_command
 from rag_index.search import retriever as retriever_module
 from rag_index.search.frameworks import found_in
 from rag_index.search.rerankers import RerankServer
@@ -133,11 +133,6 @@ def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monke
     result = retriever.search_sync(QUERY, limit=EVERYTHING)
     assert found(result) == found(fused)
     assert (result.reranked, result.rerank_error) == (False, reason)
-
-
-def test_asking_for_a_reranker_where_there_is_none_is_a_mistake(desk: Desk) -> None:
-    with desk.retriever() as retriever, pytest.raises(SettingsError, match=r"set \[retrieve\] reranker"):
-        retriever.search_sync(QUERY, rerank=True)
 
 
 def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(desk, fused, caplog) -> None:

@@ -3,7 +3,6 @@
 import httpx
 import pytest
 
-from tests.etl.test_parts import SETTINGS, make_project
 from tests.search.desk import DESK, Desk
 from tests.search.service.live import Live
 
@@ -24,17 +23,6 @@ def problem(answer, status: int) -> dict:
     assert found["title"]
     assert found["detail"]
     return found
-
-
-def test_pages_follow_each_other_and_say_where_the_next_begins(client):
-    every, offset = [], 0
-    while offset is not None:
-        page = client.get("/search", params={"query": "printer", "limit": 3, "offset": offset})
-        assert ids(page) == ids(client.post("/search", json={"query": "printer", "limit": 3, "offset": offset}))
-        every, offset = every + ids(page), page.json().get("next_offset")
-    assert len(every) == len(set(every)) == sum(map(len, DESK.values()))
-    assert "offset is from 0 to 900" in problem(client.get("/search?query=x&limit=100&offset=901"), 400)["detail"]
-    problem(client.get("/search?query=x&offset=-1"), 422)
 
 
 def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tmp_path):
@@ -65,18 +53,6 @@ def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tm
         found = client.post("/facets", json={"indexes": ["solutions"]}).json()
         assert found["fields"] == {}
         assert "run `rag-index index solutions`" in found["errors"]["solutions"]
-
-
-def test_what_hardly_fits_or_was_mistyped_is_said(client):
-    nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
-    assert nonsense["nothing_fits"] is True
-    assert [hit["relevance"] < 0.2 for hit in nonsense["hits"]] == [True, True]
-    least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_relevance": 0.5}).json()
-    assert (least["hits"], least["nothing_fits"]) == ([], True)
-    texts = client.post("/search", json={"query": "printer", "limit": 50, "collapse": "text"}).json()["hits"]
-    assert len({hit["text"] for hit in texts}) == len(texts)
-    found = client.get("/search", params={"query": "Prinetr offline after update", "limit": 2})
-    assert found.json()["corrected"] == {"Prinetr": "Printer"}
 
 
 def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far_it_is(client):
@@ -199,8 +175,3 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         problem(client.get("/documents/solutions/a/b", params={"first_chunk": 99}), 400)
         wrong = problem(client.get("/documents/solutions/a/b", params={"max_chars": 0}), 422)
         assert wrong["errors"] == [{"field": "max_chars", "detail": "Input should be greater than or equal to 1"}]
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return make_project(tmp_path_factory.mktemp("parts"), SETTINGS.replace('access = "team"\n', "")).settings
