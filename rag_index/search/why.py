@@ -130,8 +130,7 @@ class Inquiry:
         return Why(self.index.name, self.document_id, reason, message, remedy, **more)
 
     def _own(self, hits: Sequence[SearchHit]) -> SearchHit | None:
-        own = (self.index.name, self.document_id)
-        return next((hit for hit in hits if (hit.index, hit.document_id) == own), None)
+        return next((hit for hit in hits if (hit.index, hit.document_id) == (self.index.name, self.document_id)), None)
 
     def _before_the_store(self) -> Why | None:
         """Return why the source gives no document, or the index does not have it as it is now."""
@@ -151,10 +150,9 @@ class Inquiry:
             said, kind = f"The row is there, but hidden by {what}.", "join" if what.startswith("joins") else "where"
             return self._why(kind, said, f"To find it, change that in index {index.name}, and index it again.")
         place = index.table or (f"the folder {index.root}" if index.root else "the source")
-        said = f"{place} has no {self.document_id}"
-        said += "; the index still has it, since its deletion is held back." if held else "."
+        still = "; the index still has it, since its deletion is held back" if held else ""
         key = f"the key is {', '.join(index.key_columns)}" if index.key_columns else "include and exclude decide, too"
-        return self._why("not_in_table", said, f"Look at the id: {key}.")
+        return self._why("not_in_table", f"{place} has no {self.document_id}{still}.", f"Look at the id: {key}.")
 
     def _in_the_ledger(self, ledger: Ledger, live: Collection | None, page: SourcePage, key: str) -> Why | None:
         failure = ledger.failures(live.id, [key]).get(key) if live else None
@@ -228,8 +226,8 @@ class Inquiry:
             words = ", ".join(dict.fromkeys(word for some in columns.values() for word in some))
             said = f"{words}: this stands in {', '.join(columns)}, which is not indexed."
             return self._why("column", said, f"Add {' and '.join(columns)} to `text` of {self.index.name}.", **more)
-        place = f"It is at rank {more['rank']}" if own else f"It is not among the first {len(every):,}"
-        said = f"{place}, with a score of {own.score:.3f}" if own else place
+        place = f"It is at rank {more['rank']}, with a score of {own.score:.3f}" if own else ""
+        said = place or f"It is not among the first {len(every):,}"
         said += f"; the last of the first {limit} has {more['threshold']:.3f}." if more["threshold"] else "."
         alike = [f"{have} stands there for {want}" for want, have in more["alike"].items()]
         remedy = f"{'; '.join(alike)}: a line in [retrieve] synonyms finds it." if alike else "Use words that it has."
@@ -248,5 +246,5 @@ class Inquiry:
         row = RowFinder(self.settings, index, self.document_id).whole_row() if asks else {}
         names = [name for name in row if name not in (*index.title_columns, *index.text_columns, *index.key_columns)]
         found = zip(names, encoder.matched(missing, [str(row[name]) for name in names]), strict=True)
-        compared = {"matched": tuple(matched), "missing": tuple(missing), "alike": alike}
-        return compared, {name: some for name, some in found if some}
+        columns = {name: some for name, some in found if some}
+        return {"matched": tuple(matched), "missing": tuple(missing), "alike": alike}, columns
