@@ -390,7 +390,7 @@ class ContextWriter:
                 context = known[key[0]].get(key[1])
                 one = requests[key] = ContextRequest(document, chunk, key, context or "", context is not None)
                 if past := self.hosts.failed.get(b"".join(key)):  # in an earlier call
-                    one.tries, one.failed_at, one.error = past.tries, past.failed_at, past.error
+                    one.tries, one.error = past.tries, past.error
             return one
 
         with self._lock:

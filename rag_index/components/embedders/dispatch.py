@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import TYPE_CHECKING, TypeVar
 
-from rag_index.components.hosts.retries import ALONE_LIMIT, SUSPECT_TRIES, AskedHosts, HostCalls, Request
+from rag_index.components.hosts.retries import SUSPECT_TRIES, AskedHosts, HostCalls, Request
 from rag_index.core.documents.canonical import hash_bytes
 from rag_index.core.documents.vectors import broken_reason
 from rag_index.errors import (
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from rag_index.components.hosts.host_pool import Host, Pool
     from rag_index.core.settings import EmbedderSettings
 
+FAULT_TRIES = 3
+"""Faults of a server after which a batch is halved."""
 MIN_TEXTS = 16
 """The smallest share of texts: with fewer, none are kept back for a host that is busy."""
 
@@ -56,6 +60,7 @@ class Batch(Request):
 
     @property
     def single(self) -> bool:
+        """Whether there is only one text, so that no other can be at fault."""
         return len(self.texts) == 1
 
 
@@ -87,16 +92,14 @@ class Dispatch(HostCalls[Batch]):
     hosts get equal shares. These rules decide whether a host or a text is at fault:
 
     - A host that refuses connections or asks for a pause is at fault. The batch is sent again, and no text suffers.
-    - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server `fault_tries`
-      times and some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
+    - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server three times. A
+      text whose vector is broken is sent again, alone.
     - A text that fails alone is tried as `HostCalls` says.
     - A text that is too long gets its error at once.
 
     A vector counts once the model of its host was compared after it came, because a model that is pulled again under
     its name changes while texts are embedded. If the host cannot be asked any more, its texts are sent again.
     """
-
-    fault_tries = 3
 
     def __init__(self, asked: AskedHosts, settings: EmbedderSettings, prefix: str | None, *, patience: float) -> None:
         super().__init__(asked, patience=patience)
@@ -105,7 +108,6 @@ class Dispatch(HostCalls[Batch]):
         """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
         self._unconfirmed: dict[Host, list[Text]] = {}
         """The texts that have a vector of a host whose model was not compared since."""
-        self._comparing: set[Host] = set()
         self._all_sent: Callable[[], object] = lambda: None
 
     async def run(
@@ -138,49 +140,31 @@ class Dispatch(HostCalls[Batch]):
         for past, some in sorted(together.values(), key=lambda one: one[0].tries):
             middle = -(-len(some) // 2)
             for half in filter(None, (some[:middle], some[middle:])):
-                yield Batch(half, tries=past.tries, failed_at=past.failed_at, error=past.error)
+                yield Batch(half, tries=past.tries, error=past.error)
 
     def _length(self, text: Text) -> int:
         return len(self._prefix) + len(text.text)
 
     def _is_unfinished(self) -> bool:
-        return bool(self._texts or self._unconfirmed) or super()._is_unfinished()
+        return bool(self._texts) or super()._is_unfinished()
 
     def _others_wait(self) -> bool:
         return bool(self._texts) or super()._others_wait()
 
-    def _check_hosts(self, now: float) -> None:
+    async def _work(self) -> None:
         """Also compare the models once every text has its vector."""
-        super()._check_hosts(now)
-        if self._texts or super()._is_unfinished():
-            return
-        for host in [host for host in self._unconfirmed if not (host.being_probed or host in self._comparing)]:
-            if host.resting(now):
-                self._confirm(host, len(self._unconfirmed[host]), well=False)
-            elif host.answers(now):  # it may be busy with the texts of the next call
-                self._comparing.add(host)
-                self._start_task(self._compare(host, now))
+        await super()._work()
+        while self._unconfirmed:
+            unconfirmed, self._unconfirmed = self._unconfirmed, {}
+            await asyncio.gather(*starmap(self._confirm, unconfirmed.items()))
+            await super()._work()
 
-    async def _compare(self, host: Host, started: float) -> None:
-        try:
-            await self._check(host, started, plain=False)
-        finally:
-            self._comparing.discard(host)
-
-    async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
-        texts = len(self._unconfirmed.get(host, ()))
-        well = await super()._check(host, started, plain=plain)
-        self._confirm(host, texts, well=well)
-        return well
-
-    def _confirm(self, host: Host, texts: int, *, well: bool) -> None:
-        """Keep the vectors of a host's first `texts` texts if its model is still the same, or send these again."""
-        unconfirmed = self._unconfirmed.pop(host, [])
-        if unconfirmed[texts:]:
-            self._unconfirmed[host] = unconfirmed[texts:]
-        for one in () if well else unconfirmed[:texts]:
-            one.entry = None
-            self._texts.append(one)
+    async def _confirm(self, host: Host, texts: Sequence[Text]) -> None:
+        """Keep the vectors of a host's texts if its model is still the same, or send these again."""
+        if not await self._probe(host, self._clock.now(), plain=False):
+            for one in texts:
+                one.entry = None
+                self._texts.append(one)
 
     def _send_what_fits(self, now: float) -> None:
         super()._send_what_fits(now)
@@ -209,13 +193,13 @@ class Dispatch(HostCalls[Batch]):
         return await host.endpoint.embed([self._prefix + one.text for one in batch.texts])
 
     def _is_suspect(self, batch: Batch) -> bool:
-        return batch.tries >= (ALONE_LIMIT if batch.single else self.fault_tries)
+        return super()._is_suspect(batch) if batch.single else batch.tries >= FAULT_TRIES
 
     def _requeue_halves(self, batch: Batch, tries: int = 0) -> None:
         """Send the halves of a batch, with `tries` as their number of failures."""
         middle = len(batch.texts) // 2
         for texts in (batch.texts[middle:], batch.texts[:middle]):
-            half = Batch(texts, tries=tries, error=batch.error, failed_at=batch.failed_at)
+            half = Batch(texts, tries=tries, error=batch.error)
             (self._suspects.append if tries >= SUSPECT_TRIES else self._waiting.appendleft)(half)
 
     def _refused(self, batch: Batch, host: Host, error: Exception) -> None:
@@ -279,22 +263,16 @@ class QueryDispatch(Dispatch):
     - If no host can be used, the call says why at once. `run` raises what a host has answered, if one has.
     """
 
-    fault_tries = 1
-
     def __init__(self, asked: AskedHosts, settings: EmbedderSettings) -> None:
         super().__init__(asked, settings, settings.query_prefix, patience=0.0)
 
     async def run_to_end(self) -> None:
         """Run without saying whom this process waits for: only runs say that."""
         try:
-            await self._work()
+            await HostCalls._work(self)  # models are compared before, and not once more for each query
         except RagIndexError as exc:
             answers = (one.error for one in self._pool.hosts if not isinstance(one.error, EmbedderUnavailable))
             raise next(filter(None, answers), exc) from None
-
-    def _is_unfinished(self) -> bool:
-        """Return whether a query has no vector: the model is compared before, and not once more for each query."""
-        return bool(self._texts) or super(Dispatch, self)._is_unfinished()
 
     def _timed_out(self, batch: Batch, host: Host, started: float) -> None:
         """Change nothing: a host must not get fewer queries as long as it is used."""

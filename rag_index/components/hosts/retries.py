@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,15 +22,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("rag_index.embedders")
 MAX_SLEEP = 1.0
 """The seconds after which a call looks at its hosts at the latest."""
-ROAMING_TRIES = 2
-"""Failures of a text before it is tried on one host only."""
+SUSPECT_TRIES = 2
+"""Failures of a request after which all others go first, and it is tried on one host only."""
 TRIAL_FAILURES = 3
 """Failures in a row on one host that prove a text at fault, if the host answers a plain request after each."""
 ALONE_LIMIT = 10
 """Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
 that kills the whole server would be sent for ever."""
-SUSPECT_TRIES = 2
-"""Failures of a request after which all others go first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,16 +38,13 @@ class Request:
     tries: int = 0
     """Failures that a text may have caused."""
     error: Exception | None = None
-    failed_at: float = 0.0
+    failed_at: float = -math.inf
+    """When a text may have made it fail; it is forgotten once it is known what that proves."""
     host: Host | None = None
-    """The host where it failed last: it goes to any other one first."""
-    trial_failures: int = 0
-    """Failures in a row on that host. A plain request that fails there ends the row: then the host is at fault."""
-
-    @property
-    def single(self) -> bool:
-        """Whether there is only one text, so that no other can be at fault."""
-        return True
+    """The host where it failed last: it goes to any other one once, and then to this one alone."""
+    proofs: int = 0
+    """Failures in a row on that host after each of which it answered a plain request. If it fails there, too, the host
+    is at fault."""
 
 
 @dataclass(slots=True)
@@ -69,16 +65,14 @@ Req = TypeVar("Req", bound=Request)
 
 class HostCalls(ABC, Generic[Req]):
     """A call that consists of requests to the hosts of a pool. Subclasses implement the requests. The pool handles
-    hosts that refuse connections, ask for a pause or return nonsense. A text that failed twice is put on trial, which
-    shows whether the host or the text is at fault: it is tried on that host alone, and the host has to answer a plain
-    request after each failure."""
+    hosts that refuse connections, ask for a pause or return nonsense. What has failed twice is sent alone, once all
+    else is sent, and the plain requests after its failures show whether the host or the text is at fault."""
 
     def __init__(self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float) -> None:
         self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
         self._failed, self._patience = asked.failed, patience
         self._waiting: deque[Req] = deque(sorted(requests, key=lambda request: request.tries))
-        self._on_trial: list[Req] = []
-        self._suspects: deque[Req] = deque()
+        self._suspects: list[Req] = []
         """Requests that failed twice: all others go first."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.Future[None] | None = None
@@ -107,8 +101,8 @@ class HostCalls(ABC, Generic[Req]):
         return ()
 
     def _is_suspect(self, request: Req) -> bool:
-        """Return whether a request failed so often that it is at fault if any host answers a plain request now."""
-        return request.tries >= ALONE_LIMIT
+        """Return whether a request failed so often that it is at fault, since a host answers a plain request now."""
+        return request.proofs >= TRIAL_FAILURES or request.tries >= ALONE_LIMIT
 
     def _unusable(self, host: Host, error: errors.RagIndexError, started: float) -> None:
         """Deal with a host that answers and cannot be used, such as one with another model: end the call."""
@@ -136,9 +130,8 @@ class HostCalls(ABC, Generic[Req]):
             while self._is_unfinished():
                 now = self._clock.now()
                 self._check_hosts(now)
-                self._continue_trials(now)
                 self._send_what_fits(now)
-                self._send_suspect(now)
+                self._send_suspects(now)
                 if self._is_unfinished():
                     await self._wait_for_event(now)
         finally:
@@ -149,7 +142,7 @@ class HostCalls(ABC, Generic[Req]):
             self._pool.wakers.remove(self.wake)
 
     def _is_unfinished(self) -> bool:
-        return bool(self._waiting or self._suspects or self._on_trial or self._in_flight)
+        return bool(self._waiting or self._suspects or self._in_flight)
 
     def _others_wait(self) -> bool:
         """Return whether there are requests that have not failed twice."""
@@ -180,16 +173,27 @@ class HostCalls(ABC, Generic[Req]):
             self._waiting.popleft()
             self._send_to(request, host, now)
 
-    def _send_suspect(self, now: float) -> None:
-        """Send a request that failed twice, if nothing else is to be sent."""
-        if not self._suspects or self._others_wait() or self._in_flight:
-            return
-        if (host := self._pool.pick(now, alone=True, avoid=self._suspects[0].host)) is not None:
-            self._send_to(self._suspects.popleft(), host, now)
+    def _send_suspects(self, now: float) -> None:
+        """Send what failed twice, alone, if nothing else is to be sent."""
+        for request in () if self._others_wait() else list(self._suspects):
+            if (host := self._host_for(request, now)) is None:
+                continue
+            self._suspects.remove(request)
+            self._send_to(request, host, now)
+
+    def _host_for(self, request: Req, now: float) -> Host | None:
+        """Return the host for what failed twice: the last one, unless that rests or failed at a plain request, too."""
+        last = request.host
+        if last is None or last.plain_failed_at > request.failed_at or last not in self._pool.in_use(now):
+            return self._pool.pick(now, alone=True, avoid=last)
+        return last if last.free_slots(now) and not last.in_flight else None
 
     def _send_to(self, request: Req, host: Host, now: float) -> None:
-        """Send a request to a host, unless it failed so often that this host's being well proves it at fault."""
-        if self._is_suspect(request) and (host.admitted_at or 0.0) >= request.failed_at:
+        """Send a request to a host that is well, unless its failures prove it at fault."""
+        is_proof = host is request.host and host.plain_failed_at <= request.failed_at
+        request.proofs = request.proofs + 1 if is_proof else 0
+        request.failed_at = -math.inf
+        if self._is_suspect(request):
             self._blame(request, host)
             return
         host.busy_since = host.busy_since if host.in_flight else now
@@ -211,7 +215,6 @@ class HostCalls(ABC, Generic[Req]):
             if isinstance(exc, errors.RequestTimedOut):
                 self._timed_out(request, host, started)
             if isinstance(exc, errors.HostUnreachable):
-                request.trial_failures = 0
                 self._repeat(request)
             else:
                 self._record_failure(request, host, exc)
@@ -244,54 +247,24 @@ class HostCalls(ABC, Generic[Req]):
     def _start_task(self, work: Coroutine[None, None, object]) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
 
-    # Failures that either a host or a text caused
-
     def _record_failure(self, request: Req, host: Host, error: Exception) -> None:
-        """Count a failure, and have the request sent again, on this host only if it is on trial here."""
+        """Count a failure that either the host or a text caused, and have the request sent again."""
         request.tries += 1
-        if request.single:
-            again = request.host is host and host.plain_failed_at <= request.failed_at
-            request.trial_failures, request.host = request.trial_failures + 1 if again else 1, host
-        request.error, request.failed_at = error, self._clock.now()
+        request.host, request.error, request.failed_at = host, error, self._clock.now()
         self._stats.retries += 1
         if self._patience:
             self._failed.update(dict.fromkeys(self._names(request), request))
+        if request.tries < SUSPECT_TRIES:
+            self._waiting.appendleft(request)
+            return
+        self._suspects.append(request)
         if request.tries == SUSPECT_TRIES:
             log.warning("a request failed twice, so all others go first: %s", error)
-        if request.single and request.tries >= ROAMING_TRIES:
-            self._on_trial.append(request)
-        else:
-            self._put_back(request)
-
-    def _put_back(self, request: Req) -> None:
-        if request.tries >= SUSPECT_TRIES:
-            self._suspects.append(request)
-        else:
-            self._waiting.appendleft(request)
 
     def _forget(self, request: Req) -> None:
         """Forget the failures of a request that has its answer."""
         for name in self._names(request) if self._failed else ():
             self._failed.pop(name, None)
-
-    def _continue_trials(self, now: float) -> None:
-        """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
-        if self._others_wait():
-            return
-        trials, self._on_trial = self._on_trial, []
-        for request in trials:
-            host = request.host
-            if host is not None and host.plain_failed_at > request.failed_at:
-                request.trial_failures = 0
-            if host is None or not request.trial_failures or host not in self._pool.in_use(now):
-                request.trial_failures = 0
-                self._put_back(request)
-            elif request.trial_failures >= TRIAL_FAILURES and host.admitted_at is not None:
-                self._blame(request, host)
-            elif host.free_slots(now) and not host.in_flight:
-                self._send_to(request, host, now)
-            else:
-                self._on_trial.append(request)
 
     # Hosts: are they well, and do they have the right model?
 
@@ -305,14 +278,7 @@ class HostCalls(ABC, Generic[Req]):
             host.being_probed = True
             self._start_task(self._probe(host, now, plain=plain))
 
-    async def _probe(self, host: Host, started: float, *, plain: bool) -> None:
-        try:
-            await self._check(host, started, plain=plain)
-        finally:
-            host.being_probed = False
-            self._pool.wake()
-
-    async def _check(self, host: Host, started: float, *, plain: bool) -> bool:
+    async def _probe(self, host: Host, started: float, *, plain: bool) -> bool:
         """Compare a host's model, with `plain` also let it embed a plain text, and return whether it is well. One that
         was silent is asked first whether it answers at all, which costs little."""
         try:
@@ -331,6 +297,9 @@ class HostCalls(ABC, Generic[Req]):
                 host.admit(host.checked_at)
                 self._host_answered(host, started)
             return True
+        finally:
+            host.being_probed = False
+            self._pool.wake()
         return False
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:
