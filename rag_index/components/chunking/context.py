@@ -11,7 +11,7 @@ import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -21,11 +21,9 @@ from sqlalchemy.engine import URL, make_url
 from rag_index.components.hosts.clients import Answer, OllamaEndpoint
 from rag_index.components.hosts.endpoint import (
     Endpoint,
-    HostReport,
     KnownModel,
     ModelDetails,
-    agreed_report,
-    survey_hosts,
+    agreed_model,
 )
 from rag_index.components.hosts.host_pool import Host, Pool
 from rag_index.components.hosts.retries import AskedHosts, HostCalls, Request
@@ -195,18 +193,14 @@ class Recipe:
 
 @dataclass(slots=True)
 class GeneratingModel(KnownModel):
-    """The model that writes contexts: compared when a host is first asked, and tested with a word after a failure."""
+    """The model that writes contexts."""
 
     num_ctx: int = UNKNOWN_CONTEXT
-    _compared: set[str] = field(default_factory=set)
-    """The hosts whose model was compared before."""
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and let it answer once if it was compared before."""
+        """Compare the model, and let it answer once."""
         await self.compare(endpoint)
-        if endpoint.url in self._compared:
-            await check_generating(endpoint, self.name, self.num_ctx)
-        self._compared.add(endpoint.url)
+        await check_generating(endpoint, self.name, self.num_ctx)
 
 
 async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None:
@@ -219,25 +213,25 @@ async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None
 
 def check_model(servers: EmbedderSettings) -> Recipe:
     """Return the model's weights and tokens of context, after every host has written a word with it. Raises as
-    `agreed_report`."""
+    `agreed_model`."""
 
     async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
         await check_generating(endpoint, servers.model, _num_ctx(details.context_length))
 
-    async def survey() -> list[HostReport]:
+    async def survey() -> ModelDetails:
         endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
         try:
-            return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="time for a context")
+            return await agreed_model(endpoints, use_model, servers, log, setting="time for a context")
         finally:
             for endpoint in endpoints:
                 await endpoint.close()
 
     loop = EventLoopThread("rag-index-contexts")
     try:
-        report = agreed_report(loop.run(survey()), servers.model, log)
+        found = loop.run(survey())
     finally:
         loop.stop()
-    return Recipe(report.digest, _num_ctx(report.context_length))
+    return Recipe(found.digest, _num_ctx(found.context_length))
 
 
 def _num_ctx(context_length: int | None) -> int:

@@ -18,10 +18,9 @@ from rag_index.components.hosts.endpoint import (
     Endpoint,
     KnownModel,
     ModelDetails,
-    agreed_report,
+    agreed_model,
     plain_model_name,
     plain_vector,
-    survey_hosts,
 )
 from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
 from rag_index.components.hosts.retries import AskedHosts
@@ -89,14 +88,14 @@ class ServerEmbedder:
         return stats
 
     def identity(self) -> EmbedderIdentity:
-        """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_report`."""
-        seconds, setting = self._settings.timeout, "[embedder] timeout"
-        asked = survey_hosts(self._endpoints, self._measure_dimension, seconds=seconds, setting=setting)
-        report = agreed_report(self._loop.run(asked), self._settings.model, log)
+        """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_model`."""
+        given = self._settings
+        found = self._loop.run(
+            agreed_model(self._endpoints, self._measure_dimension, given, log, setting="[embedder] timeout")
+        )
         if self._model.digest is None:
-            self._model.digest, self._model.dimension = report.digest, report.dimension
-        model = plain_model_name(self._settings.model)
-        return EmbedderIdentity.of(self._settings, model, report.digest, report.dimension or 0)
+            self._model.digest, self._model.dimension = found.digest, found.dimension
+        return EmbedderIdentity.of(given, plain_model_name(given.model), found.digest, found.dimension or 0)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `patience` seconds for a host if all are down, then raise with the reason of each. A later call

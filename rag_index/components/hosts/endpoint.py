@@ -1,4 +1,4 @@
-"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here. `survey_hosts`
+"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here. `agreed_model`
 asks all servers of a run."""
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import logging
 import re
 import ssl
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
@@ -36,7 +37,7 @@ from rag_index.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -79,6 +80,12 @@ class ModelDetails:
 
     digest: str
     context_length: int | None = None
+    dimension: int | None = None
+    """Dimension of the model's vectors, if a text was embedded to find out."""
+
+    def __str__(self) -> str:
+        dimension = f" ({self.dimension}-d)" if self.dimension is not None else ""
+        return f"weights {self.digest[:12]}{dimension}"
 
 
 class Endpoint(ABC):
@@ -340,81 +347,58 @@ async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
     return vector
 
 
-# The survey before a run: every host is asked for its model, lets it work once, and all answers are compared
+# The survey before a run
 
 
-@dataclass(frozen=True, slots=True)
-class HostReport:
-    """The answer of one host to the question which model it has. `error` is set if the host cannot be used."""
-
-    url: str
-    digest: str = ""
-    dimension: int | None = None
-    """Dimension of the model's vectors, if the survey embedded a text."""
-    context_length: int | None = None
-    error: RagIndexError | None = None
-
-    def __str__(self) -> str:
-        dimension = f" ({self.dimension}-d)" if self.dimension is not None else ""
-        return f"{self.url} weights {self.digest[:12]}{dimension}"
+UseModel = Callable[["Endpoint", "ModelDetails"], Awaitable[int | None]]
+"""Lets a host's model work once, and returns the dimension of its vectors if it embeds."""
 
 
-async def survey_hosts(
-    endpoints: Sequence[Endpoint],
-    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
-    *,
-    seconds: float,
-    setting: str,
-) -> list[HostReport]:
-    """Ask all hosts at the same time for their model, and return one report per host, in order. `use_model` lets a
-    host's model work once, and returns the dimension of its vectors if it embeds. A host has `seconds` for everything
-    together, the loading of its model included. A message names the `setting` to raise for more. No RagIndexError is
-    raised: errors are in the reports, and a caller that can wait asks again."""
+async def agreed_model(
+    endpoints: Sequence[Endpoint], use_model: UseModel, settings: EmbedderSettings, log: logging.Logger, setting: str
+) -> ModelDetails:
+    """Ask all hosts at the same time for their model, and return what it is, if all that answer have the same one.
 
-    async def survey(endpoint: Endpoint) -> HostReport:
-        try:
-            with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
-                return await answer(endpoint, call)
-        except RagIndexError as exc:  # it knows now since when the server fails
-            return HostReport(endpoint.url, error=exc)
-
-    async def answer(endpoint: Endpoint, call: Call) -> HostReport:
-        try:
-            async with asyncio.timeout(seconds), noticing_work(call, lambda: [endpoint]):
-                details = await endpoint.details()
-                dimension = await use_model(endpoint, details)
-        except (TimeoutError, RequestTimedOut) as exc:
-            silent = str(exc) or f"{endpoint.url} did not answer within {seconds:g} s"
-            raise RequestTimedOut(
-                f"{silent}: restart {endpoint.service} there if it hangs, "
-                f"or raise {setting} if its model takes longer to load"
-            ) from exc
-        return HostReport(endpoint.url, details.digest, dimension, details.context_length)
-
-    return list(await asyncio.gather(*map(survey, endpoints)))
-
-
-def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger) -> HostReport:
-    """Return the report of the first host that answers, if all hosts that answer have the same model.
-
-    If there are several hosts, those that do not answer are only warned about, in `log`.
+    A host has the `timeout` of the settings for everything together, the loading of its model included. A message names
+    the `setting` to raise for more. If there are several hosts, those that do not answer are only warned about.
 
     Raises:
-        EmbedderUnavailable: No host answers.
+        EmbedderUnavailable: No host answers. A caller that can wait asks again.
         ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
         ModelChanged: The hosts have different models of this name.
     """
-    answered = [report for report in reports if not isinstance(report.error, EmbedderUnavailable)]
-    for report in answered or reports:
-        if report.error is not None:
-            raise report.error
-    for report in reports:
-        if report.error is not None:
-            log.warning("%s: continuing without one of %d hosts: %s", model, len(reports), report.error)
-    first = answered[0]
-    if any(one.dimension != first.dimension or not same_digest(one.digest, first.digest) for one in answered):
-        raise ModelChanged(
-            f"hosts have different models named {model}: {', '.join(map(str, answered))}; "
-            f"{equal_model_remedy(first.digest, model)}"
-        )
+    found = await asyncio.gather(*(_survey(one, use_model, settings.timeout, setting) for one in endpoints))
+    errors = [one for one in found if isinstance(one, RagIndexError)]
+    models = {host.url: one for host, one in zip(endpoints, found, strict=True) if isinstance(one, ModelDetails)}
+    for error in sorted(errors, key=lambda one: isinstance(one, EmbedderUnavailable)):
+        if not models or not isinstance(error, EmbedderUnavailable):
+            raise error
+        log.warning("%s: continuing without one of %d hosts: %s", settings.model, len(found), error)
+    first, *others = models.values()
+    if any(one.dimension != first.dimension or not same_digest(one.digest, first.digest) for one in others):
+        listed = ", ".join(f"{url} {one}" for url, one in models.items())
+        remedy = equal_model_remedy(first.digest, settings.model)
+        raise ModelChanged(f"hosts have different models named {settings.model}: {listed}; {remedy}")
     return first
+
+
+async def _survey(host: Endpoint, use_model: UseModel, seconds: float, setting: str) -> ModelDetails | RagIndexError:
+    """Return the model of a host after it has worked once, or why that cannot be used."""
+
+    async def answer(call: Call) -> ModelDetails:
+        try:
+            async with asyncio.timeout(seconds), noticing_work(call, lambda: [host]):
+                details = await host.details()
+                return replace(details, dimension=await use_model(host, details))
+        except (TimeoutError, RequestTimedOut) as exc:
+            silent = str(exc) or f"{host.url} did not answer within {seconds:g} s"
+            raise RequestTimedOut(
+                f"{silent}: restart {host.service} there if it hangs, "
+                f"or raise {setting} if its model takes longer to load"
+            ) from exc
+
+    try:
+        with asking(f"{host.service} at {host.url}", patience=MIN_SILENCE) as call:
+            return await answer(call)
+    except RagIndexError as exc:  # it knows now since when the server fails
+        return exc
