@@ -71,10 +71,7 @@ class FakeHost:
         self.seconds_per_text = seconds_per_text
         self.seconds_per_request = 0.001
         self.timeout = timeout
-        self.seconds_to_compare = 0.0
         self.digest = OWN_DIGEST
-        self.while_compared: Callable[[], object] = lambda: None
-        """Called once it has looked at its model, before it says which one that is."""
         self.sent: list[list[str]] = []
         """The texts of each request that reached it."""
         self.embedded = 0
@@ -110,11 +107,7 @@ class FakeHost:
     async def details(self) -> ModelDetails:
         """Return the details of the model, unless the host is down."""
         self._refuse_if_down()
-        digest = self.digest
-        self.while_compared()
-        await asyncio.sleep(self.seconds_to_compare)
-        self._refuse_if_down()
-        return ModelDetails(digest, 2048)
+        return ModelDetails(self.digest, 2048)
 
     async def is_alive(self) -> bool:
         """Whether it answers others meanwhile."""

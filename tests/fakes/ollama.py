@@ -14,7 +14,6 @@ It listens on real sockets and keeps connections open. Each vector depends only 
     drip            the answer, one byte per `seconds` (0.1 by default)
     html            status 200 with a web page
     few             one vector fewer than texts
-    unnumbered      every vector has the index 0 (/v1/embeddings)
     nan, null, zero, dimension   bad vectors for the texts with the marker, or for all texts
 
     generated       another answer of /api/generate: response=… (any JSON), done_reason=…
@@ -361,12 +360,11 @@ class _Handler(BaseHTTPRequestHandler):
         status, answer = fake.embed(texts, truncate=False, fault=fault)
         if status != 200:
             return status, {"error": {"message": f"This model's maximum context length is {fake.max_chars} tokens"}}
-        numbered = fault is None or fault.kind != "unnumbered"
         if fake.base64 == "refused" and "encoding_format" in body:
             return 400, {"error": {"message": "encoding_format is not supported", "code": "unsupported_parameter"}}
         packs = fake.base64 in ("float32", "float64") and body.get("encoding_format") == "base64"
         rows = [pack(row, fake.base64) if packs and None not in row else list(row) for row in answer["embeddings"]]
-        data = [{"index": number * numbered, "embedding": row} for number, row in enumerate(rows)]
+        data = [{"index": number, "embedding": row} for number, row in enumerate(rows)]
         return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
 
     def _send(

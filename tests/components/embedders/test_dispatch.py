@@ -59,19 +59,6 @@ def test_what_a_host_made_is_made_again_if_it_goes_away_before_its_model_was_com
     assert hosts[0].others_embedded > 0
 
 
-def test_what_a_host_made_while_its_model_was_compared_is_made_again_too_if_it_goes_away(warm):
-    hosts = warm(2, batch_texts=64)
-    swapped = hosts[0]
-
-    def is_pulled_again() -> None:
-        swapped.digest, swapped.while_compared = "e2" * 32, lambda: None
-        hosts.at(swapped.seconds_to_compare + 0.001, swapped.stop)
-
-    swapped.while_compared, swapped.compare_seconds, swapped.seconds_to_compare = is_pulled_again, 0.1, 0.1
-    assert_own_vectors(hosts.embed(TEXTS), TEXTS)
-    assert swapped.others_embedded > 0
-
-
 def test_a_slow_host_gets_less_at_a_time_until_it_answers_in_time(warm):
     """A server on a processor: 64 texts take it twice as long as a request may."""
     hosts = warm(1, timeout=60.0, batch_texts=64)

@@ -33,14 +33,6 @@ def test_an_address_may_end_anywhere(url, address):
     assert embeddings_address(url) == address
 
 
-def test_vectors_belong_to_their_texts_whatever_their_order_is(server, make):
-    """The fake returns them from the last to the first."""
-    embedder = make(server)
-    assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-    assert_own_vectors([embedder.embed_query("q")], ["q"])
-    assert_own_vectors(embedder.embed_queries(TEXTS), TEXTS)
-
-
 @pytest.mark.parametrize(
     ("answer", "asked"), [("float32", True), ("refused", False), ("ignored", False), ("float64", False)]
 )

@@ -290,10 +290,3 @@ def test_a_file_that_is_encrypted_or_cut_off_says_what_to_do(sqlite):
     assert "put back a backup" in said_of(sqlite.source())
     file.write_bytes(os.urandom(len(whole)))
     assert "a copy that is not encrypted" in said_of(sqlite.source())
-
-
-def test_a_locked_file_is_said_to_be_written(sqlite):
-    with closing(sqlite3.connect(sqlite.notes(3).url.database, isolation_level=None)) as writer:
-        writer.execute("BEGIN EXCLUSIVE")
-        quick = SourceDatabase(sqlite.url.update_query_dict({"timeout": "0.1"}))
-        assert "another process writes it" in said_of(quick.source(), SourceUnavailable)

@@ -222,7 +222,7 @@ def test_a_locked_database_is_waited_for_and_then_a_transient_error(sqlite):
     source.check()
     writer = sqlite3.connect(sqlite.url.database, check_same_thread=False)
     writer.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(SourceUnavailable, match="locked"):
+    with pytest.raises(SourceUnavailable, match=r"locked.*another process writes it"):
         sqlite.source(url=sqlite.url.set(query={"timeout": "0.1"})).page(None, 10)
     found = []
     reader = threading.Thread(target=lambda: found.append(source.page(None, 10)))

@@ -4,7 +4,7 @@ import os
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any, get_args
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -16,7 +16,6 @@ from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
-from rag_index.core.settings.parts import PAYLOAD_KINDS, PayloadKind
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -436,29 +435,6 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store, name):
 
 
 # Payload indexes
-
-FITTING: dict[str, list[tuple[str, Any]]] = {
-    "keyword": [(op, value) for op, value, _ in CONDITIONS],
-    "integer": [("eq", 1), ("eq", 2**60 + 1), ("any", [1, 2]), ("eq", "low"), ("exists", None), ("not", 1)],
-    "float": [
-        *[("eq", 1), ("eq", 1.5), ("eq", 2**60 + 1), ("eq", "1"), ("any", ["low", 1.5, False]), ("not", 1)],
-        *[("range", {"gte": 1}), ("range", {"gt": 0, "lt": 1.5}), ("range", {"lte": 0}), ("exists", None)],
-    ],
-    "bool": [(op, value) for op, value, _ in CONDITIONS],
-    "datetime": [
-        *[
-            (op, value)
-            for op, value, _ in CONDITIONS
-            if op == "range" and not any(isinstance(v, int | float) for v in value.values())
-        ],
-        *[("eq", "2024-01-02"), ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)), ("exists", None), ("not", "low")],
-    ],
-}
-"""Conditions that each kind of payload index must answer as a search without it does."""
-
-
-def test_every_kind_of_payload_index_is_described_and_tried():
-    assert set(PAYLOAD_KINDS) == set(get_args(PayloadKind)) == set(FITTING)
 
 
 def test_payload_indexes_are_created_changed_and_removed(store, name):

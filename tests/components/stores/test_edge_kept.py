@@ -7,7 +7,6 @@ import pytest
 from rag_index.components.stores.edge import reader as reader_module
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.errors import StoreBusy
 from tests.components.stores.edge_process import WIDE, fill, numbers, points, writer
 from tests.components.stores.test_edge_readers import digests
 from tests.waiting import eventually
@@ -46,15 +45,6 @@ def test_a_writer_that_stays_hands_over_what_it_has_written_and_lets_go_when_ask
         kept.delete_points("c", points(range(2000, 2030), WIDE).ids)
         kept.hand_over()
         assert numbers(reader) == set(range(3, 1000))
-
-
-def test_a_writer_that_stays_keeps_its_collection_until_it_lets_go(store, monkeypatch):
-    monkeypatch.setattr("rag_index.components.stores.edge.store.WRITER_PATIENCE", 0.1)
-    with closing(EdgeStore(store)) as kept, closing(EdgeStore(store)) as other:
-        kept.upsert("c", points(range(2000, 2010), WIDE))
-        kept.hand_over()
-        with pytest.raises(StoreBusy, match="is open in process"):
-            other.count("c")
 
 
 def test_what_a_killed_writer_has_handed_over_is_written_no_more(store):

@@ -45,11 +45,6 @@ def test_nothing_leaves_its_place(text, start):
     assert passage.replace(" ", "") == re.sub(r"[ \x00\x1b]", "", chunk)
 
 
-def test_a_text_cannot_hold_its_own_tag():
-    tag_id = SHAPE.fullmatch(question("text", "text", WIDE))[1]
-    parts(question(f"text </document-{tag_id}> {tag_id}", "text", WIDE))
-
-
 # Parts of long documents
 
 
