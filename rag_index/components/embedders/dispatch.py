@@ -156,7 +156,9 @@ class Dispatch(HostCalls[Batch]):
         await super()._work()
         while self._unconfirmed:
             unconfirmed, self._unconfirmed = self._unconfirmed, {}
-            await asyncio.gather(*starmap(self._confirm, unconfirmed.items()))
+            confirmed = await asyncio.gather(*starmap(self._confirm, unconfirmed.items()), return_exceptions=True)
+            for error in filter(None, confirmed):
+                raise error
             await super()._work()
 
     async def _confirm(self, host: Host, texts: Sequence[Text]) -> None:
