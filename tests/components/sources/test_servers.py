@@ -23,20 +23,6 @@ def payloads(source):
     return [decode_payload(payload) for payload in source.page(None, 10).documents.payloads]
 
 
-EXPECTED = {str(i): f"note {i}" for i in range(1, 8)}
-
-
-def test_a_query_is_read_in_one_short_transaction_from_one_snapshot(desk):
-    """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
-    desk.notes(7).run(f"ALTER DATABASE {desk.url.database} SET idle_in_transaction_session_timeout = '2s'")
-
-    def change(page):
-        desk.run("DELETE FROM note WHERE id > 5", "ALTER TABLE note ADD COLUMN IF NOT EXISTS more text")
-
-    assert read(desk.source(**QUERY), 2, change) == EXPECTED
-    assert len(read(desk.source(**QUERY), 2)) == 5
-
-
 def test_no_lock_is_held_between_pages(desk):
     desk.notes(7).source().page(None, 2)
     desk.run("ALTER TABLE note ADD COLUMN more text", "UPDATE note SET more = 'x'")
