@@ -101,7 +101,7 @@ class _Look:
         self.name = {*map(singular, self.named), *self.named}
         self.ways = [one for one in table.parents if one.column == column.name]
         self.is_work = bool(known.WORK & {*table.noun})
-        self.is_written = bool((known.REPLIES | {"post", "topic", "entry"}) & {*table.noun}) and not self.is_work
+        self.is_written = bool(known.WRITTEN & {*table.noun}) and not self.is_work
         """Whether rows are what people write under the eyes of moderators, and not what others work on."""
         self.sense, self.rest = self._sense()
         """Whether a yes hides a row, if the name says so, and the words of the name that say something else."""
@@ -112,14 +112,13 @@ class _Look:
 
     def _sense(self) -> tuple[bool | None, set[str]]:
         table, own = self.table, {*self.table.noun, *words(self.table.own_name)}
-        if table.is_people and known.BANNED & self.name and not known.NOT & self.name:
-            return True, set()
         if self.named[-1] in ("count", "number", "reason", "level") or {*self.named} & known.REMARKS:
             return None, set()
+        stops = (table.is_people and known.BANNED) or (self.is_written and self.is_flag and known.HELD - {"accepted"})
+        if stops and stops & self.name and not (known.NOT | {"accepted"}) & self.name:
+            return True, set()
         sense, rest = sense_of([word for word in self.named if word not in own or sense_of((word,))]) or (None, set())
-        rest -= own | known.MODERATORS | {word for name in table.prose for word in words(name)}
-        held = known.HELD & self.name and "accepted" not in self.name and self.is_written and self.is_flag
-        return (True, set()) if held and (sense is None or rest) else (sense, rest)
+        return sense, rest - own - known.MODERATORS - {word for name in table.prose for word in words(name)}
 
     @cached_property
     def counts(self) -> Counter[Any]:
@@ -136,20 +135,11 @@ class _Look:
         values = {str(value).lower() for value in self.counts if value is not None}
         return self.column.kind == "bool" or self.column.role == "flag" or set() < values <= known.YES | known.NO
 
-    @property
-    def is_private(self) -> bool:
-        """Return whether a number says for whom a row is, such as `privatereplyto`."""
-        named = any(word.startswith((*known.FOR_FEW,)) for word in self.named) and not self.is_flag
-        return named and self.column.kind in ("number", "id") and self.named[-1] not in ("count", "number", "level")
-
     def hides(self, value: Any) -> bool | None:
         """Return whether rows with a value are hidden, or for everybody; None if it says neither."""
         said = words(value) if isinstance(value, str) else ()
-        if self.is_clear and (self.is_flag or (said and known.NO & {str(one).lower() for one in self.counts})):
-            if str(value).lower() in known.YES:
-                return self.sense
-            if str(value).lower() in known.NO or (self.is_flag and value is None):
-                return not self.sense
+        if self.is_clear and self.is_flag:
+            return (str(value).lower() in known.YES) == self.sense
         if self.is_written and known.HELD & {*said}:
             return "accepted" not in said
         if self.table.is_people and known.BANNED & {*said}:
@@ -273,12 +263,12 @@ def _values(look: _Look) -> Rule | None:
         if weak and look.share(hidden) > known.HALF:
             return None  # whether a thing is in use: such rows are looked for all the same
         made = look.only(public) if look.sense or any(public) else look.among(hidden)
-        reaches = "search" not in look.name and (look.sense or any(public))
-        return replace(made, says=f"{look.column.name} is {'yes' if look.sense else 'no'}", reaches=bool(reaches))
+        says = f"{look.column.name} is {'yes' if look.sense else 'no'}"
+        return replace(made, says=says, reaches="search" not in look.name and bool(look.sense or any(public)))
     named = (known.STATES | known.SECRECY) & {*look.named[-2:]} or look.is_clear
     if not named:
         sure = known.SURE | {"only"} | (known.DIRECT if known.ROOMS & {*look.table.noun} else set())
-        short = all(len(str(value)) <= known.MIN_PROSE_CHARS for value in values)
+        short = all(len(str(value)) <= known.MIN_PROSE_CHARS for value in values)  # a text that a person left out
         few = [value for value in hidden if short and sure & {*map(singular, words(value))}]
         return look.among(few) if few and look.share(few) <= known.HALF and not look.table.is_people else None
     states = known.STATES & {*look.named[-2:]} or look.share([*public, *hidden]) > known.HALF
@@ -293,9 +283,11 @@ def _set(look: _Look) -> Rule | None:
     if column.role == "secret":
         few = {"password", "passwd"} & look.name and 0 < column.filled <= 2 * known.FEW
         return look.rule(look.unset, "is set: readers have to know it") if few else None
-    if look.is_private and known.HALF <= look.catalog.rows_that(look.table, look.unset) / look.table.rows < 1:
-        named = [value for value in look.counts if value not in NOTHING]
-        return look.rule(look.unset, "is set", named or [True])
+    # a number says for whom a row is, such as `privatereplyto`
+    private = any(word.startswith((*known.FOR_FEW,)) for word in look.named) and not look.is_flag
+    private = private and column.kind in ("number", "id") and last not in ("count", "number", "level")
+    if private and known.HALF <= look.catalog.rows_that(look.table, look.unset) / look.table.rows < 1:
+        return look.rule(look.unset, "is set", [value for value in look.counts if value not in NOTHING])
     why = known.REMARKS & {*look.named} and sense_of([word for word in look.named if word not in known.REMARKS])
     sense, few = (why[0] if why else look.sense), 0 < column.filled <= known.SOME
     if sense is None or not (why or look.is_clear):
@@ -311,11 +303,10 @@ def _span(look: _Look) -> Rule | None:
     if not look.is_time or (look.column.kind == "text" and look.catalog.connection.dialect.name != "sqlite"):
         return None
     name, parts = look.name, {*look.named, *re.findall("until|embargo|expire", " ".join(look.named))}
-    between, hidden = known.BETWEEN & name, (known.HIDE | {"embargo"}) & name
-    ends = "expire" in parts or (known.UNTIL & parts and (between or {"expires", "expiry", "expiration"} & name))
-    published = {"publish", "published", "publication"} & name and {"on", "date"} & name
-    held = (known.FROM & parts and between) or "embargo" in parts or ("until" in parts and hidden)
-    starts = not ends and bool(held or published)
+    between, published = known.BETWEEN & name, {"publish", "published", "publication", "release"} & name
+    ends = {"expire", "expiry", "expiration"} & parts or (known.UNTIL & parts and between)
+    starts = (known.FROM & parts and between) or "embargo" in parts or ("until" in parts and known.HIDE & name)
+    starts = not ends and bool(starts or (published and {"on", "date"} & name))
     if not (ends or starts):
         return None
     now = look.catalog.seconds_now if look.column.kind == "number" else "CURRENT_TIMESTAMP"
@@ -324,7 +315,7 @@ def _span(look: _Look) -> Rule | None:
     out = look.table.rows - max(0, look.catalog.rows_that(look.table, shown))
     if out > known.HALF * look.table.rows or (starts and not out):
         return None  # a time of publication that is past for all: `_set` says whether it may be empty
-    if starts and {"publish", "published", "release"} & name and known.HALF <= look.column.filled < 1:
+    if starts and published and known.HALF <= look.column.filled < 1:
         return look.rule(compared, "is to come, or empty")
     return look.rule(shown, f"is {'past' if ends else 'to come'}")
 
@@ -348,26 +339,23 @@ def _json(look: _Look) -> Rule | None:
 def _minority(look: _Look) -> Rule | None:
     """Return the rule of a column that says nothing but who may see a row, in values that are not understood, and of
     codes of rooms: all but the most common value are left out."""
-    named = {*look.named[-2:]} - {"level", "code", "type", "id"}
-    secret = {look.named[-1], *named} & known.SECRECY
+    named = {*look.named[-2:]} & known.SECRECY
     short = all(len(str(one)) <= 2 for one in look.counts)
     rooms = short and known.ROOMS & {look.table.noun[-1]} and known.TYPE_WORDS & {look.named[-1]}
-    if not (secret or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
+    if not (named or rooms) or not 1 < len(look.counts) <= known.MAX_VALUES:
         return None
-    usual = [look.counts.most_common(1)[0][0]]
-    open_rooms = [value for value in look.counts if str(value).lower() in ("o", "c")]
-    if rooms and open_rooms:
-        return look.only(open_rooms)
-    sure = secret and not {"scope", "policy", "audience"} & named
-    return look.only(usual) if sure or look.share(usual) > known.HALF else None
+    usual = [value for value in look.counts if rooms and str(value).lower() in ("o", "c")]
+    usual = usual or [look.counts.most_common(1)[0][0]]
+    sure = named - {"scope", "policy", "audience"}
+    return look.only(usual) if sure or rooms or look.share(usual) > known.HALF else None
 
 
 def _of_groups(look: _Look) -> Rule | None:
     """Return the rule of a column that names groups: rows that name one are for few, if most name none."""
-    last = look.ways[0].parent.noun[-1] if look.ways else look.named[-1]
-    named = known.GROUPS & {singular(last)} or {"acl", "permission", "usergroup"} & look.name
+    last = singular(look.ways[0].parent.noun[-1] if look.ways else look.named[-1])
     nothing = [value for value in look.counts if value in (*NOTHING, "[]", "{}")]
     most = known.NEARLY_ALL if look.ways else known.HALF
+    named = known.GROUPS & {last, *({"acl", "permission", "usergroup"} & look.name)}
     return look.only(nothing, is_open=bool(look.ways)) if named and most <= look.share(nothing) < 1 else None
 
 
@@ -382,21 +370,20 @@ def _exception(look: _Look) -> Rule | None:
         return None
     if look.table.is_people and (look.table.is_accounts or not look.table.prose) and not known.CUSTOMERS & noun:
         return None
-    if (ways and not labels) or any(one.is_pointer or one.type_column for one in ways) or column.role == "locale":
+    if (ways and not labels) or any(one.type_column for one in ways) or column.role == "locale":
         return None
     if known.WORK & noun and (ways or (known.HELD | known.STATES) & look.name):
         return None
-    values = look.values
-    if not 1 < len(values) <= known.MAX_VALUES + 1:
+    values = sorted(look.values, key=lambda one: -one[2])
+    rows = [one[2] for one in values]
+    if not 1 < len(values) <= known.MAX_VALUES + 1 or not known.NEARLY_ALL * sum(rows) <= rows[0] < sum(rows):
         return None
-    (_, most, rows), *others = sorted(values, key=lambda one: -one[2])
-    whole = sum(one[2] for one in values)
-    if not look.is_time and {most, *(value for _, value, _ in others)} <= {*NOTHING}:
-        return None  # no number, in two ways
-    plain = all(_is_plain(value) for _, value, _ in others if value not in NOTHING)
-    if not known.NEARLY_ALL * whole <= rows < whole or not plain:
-        return None
-    return look.among([others[0][1]], is_open=True) if look.is_time else look.only([most], is_open=True)
+    most, *others = [one[1] for one in values]
+    if look.is_time:
+        return look.among(others, is_open=True)
+    if {most, *others} <= {*NOTHING} or not all(_is_plain(value) for value in others if value not in NOTHING):
+        return None  # no number, in two ways, or no state
+    return look.only([most], is_open=True)
 
 
 def _is_plain(value: Any) -> bool:
@@ -419,12 +406,14 @@ def answered(catalog: DatabaseCatalog, table: Table, column: Column, values: Seq
         if value.lower() not in told and (look.counts or value not in map(str, column.given)):
             some = ", ".join([one[0] for one in look.values][: known.MAX_VALUES]) or "many values"
             raise SettingsError(f"{table.name}.{column.name} is never {value}: it is {some}")
-    if values:
-        return replace(look.among([told.get(value.lower(), value) for value in values]), bans=True)
     common = [value for value, _ in look.counts.most_common(1) if look.share([value]) > known.HALF]
-    if look.is_time or not common or common[0] in NOTHING:
-        return replace(look.rule(look.unset, "is set", [True]), bans=True)
-    return replace(look.only(common), bans=True)
+    if values:
+        made = look.among([told.get(value.lower(), value) for value in values])
+    elif look.is_time or not common or common[0] in NOTHING:
+        made = look.rule(look.unset, "is set", [True])
+    else:
+        made = look.only(common)
+    return replace(made, bans=True)
 
 
 # --- What rows and tables beside it say ---
@@ -435,7 +424,7 @@ def _older_versions(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
     for owner in {one.parent for one in table.parents if known.VERSIONS & {table.noun[-1]} and len(table.key) == 1}:
         for column in owner.columns.values():
             named = [value for value in column.given if value not in NOTHING]
-            newest = owner is not table and bool(named) and known.POINTERS & {*words(column.name)}
+            newest = owner is not table and known.POINTERS & {*words(column.name)}
             if newest and catalog.share_found(named, table, table.key[0]) >= known.MIN_FOUND:
                 some = f"SELECT {column.sql} FROM {owner.sql} WHERE {column.sql} IS NOT NULL"
                 says = f"it is no newest version, as {owner.own_name}.{column.name} says"
@@ -474,18 +463,13 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         if len(own.pairs) > 1 or other is table or own.is_pointer or other.is_people or not other.rows:
             continue
         ((column, key),) = own.pairs
-        called = {*map(singular, words(other.own_name))}
-        lists = bool(
-            (known.FOR_FEW | {"restriction", "hidden", "embargo", "takedown", "unlisted", "blacklist", "blocklist"})
-            & called
-        )
-        lists = lists or bool(known.VERSIONS & {*other.noun} and {"past", "old", "former"} & {*words(column)})
-        persons = [one.column for one in other.parents if one.parent.is_people]
-        own_list = persons and not any(known.READERS & {*words(one)} for one in persons)
-        idle = (known.SHOWN | known.REPORTS | known.OWN) & (called | {*words(other.own_name)})
+        called = {*map(singular, words(other.own_name)), *words(other.own_name)}
+        lists = known.LISTS & called or (known.VERSIONS & called and {"past", "old", "former"} & {*words(column)})
+        own_list = any(one.parent.is_people for one in other.parents)
+        idle = (known.SHOWN | known.REPORTS | known.OWN) & called
         rights = {"permission", "acl"} & called
         quiet = not rights and (other.title or own_list or idle or other.machine)
-        if other.prose or other.children or (quiet and not lists and not (known.HIDE | known.HELD) & called):
+        if other.prose or other.children or (quiet and not (lists or (known.HIDE | known.HELD) & called)):
             continue
         groups = any(one.column != column and known.GROUPS & {one.parent.noun[-1]} for one in other.parents)
         once = [column] == other.key or catalog.is_key(other, [column])
@@ -506,7 +490,7 @@ def _shown_nowhere(catalog: DatabaseCatalog, table: Table, rules: Sequence[Rule]
         other = own.child
         said = [one for one in rules if one.table is other and not (one.of or one.is_open)]
         said = [one for one in said if known.SHOW & {*_parts(words(one.column))}]
-        if not said or len(own.pairs) > 1 or other is table or own.is_pointer or other.prose or other.title:
+        if not said or own.pairs[1:] or other is table or other.prose or other.title:
             continue
         ((column, key),) = own.pairs
         listed_in = f"{table.columns[key].sql} IN (SELECT {other.columns[column].sql} FROM {other.sql} WHERE"

@@ -172,6 +172,10 @@ GROUPS = _words("group role team permission")
 """Nouns of tables and columns of who may read: rows that name one are for few, if most name none."""
 WORK = _words("ticket task job order request issue case project invoice")
 """Nouns of what people work on: there a state says how far they are."""
+LISTS = FOR_FEW | _words("restriction hidden embargo takedown unlisted blacklist blocklist")
+"""Nouns of tables whose rows name what is hidden."""
+WRITTEN = REPLIES | _words("post topic entry")
+"""Nouns of what people write under the eyes of moderators."""
 HELD = _words("hold held waiting pending moderated flagged rejected accepted")
 """Values and flags by which a moderator holds back what people write; on tickets they are states of work."""
 PRIVATE = re.compile(r"(?:priv(?:ate)?|direct|personal|scheduled)(?:msg|message|mail|post|statuse?)|[pd]m")
