@@ -125,6 +125,18 @@ def test_what_a_blocked_author_wrote_is_left_out(propose):
     assert shown(made, "post") == every(lambda n: cycle(10)(n) != 2)
 
 
+def test_a_row_is_for_few_by_a_large_number_by_its_owner_who_is_and_as_a_note_on_a_person(propose):
+    columns, rows = many(20, name="Ada Brandt{n}", password="$2a$11$kS.b8fe8MPYtjG1ME7TkAOYPYCbA{n:04}")
+    page = {"owner_id": cycle(20), "state": lambda n: 100 if n == 7 else 1}
+    note = many(40, person_id=cycle(20), author_id=cycle(20), title="The evening {n} of the talk", note=TEXT)
+    made = propose(
+        person=(f"{columns}, visibility INTEGER", [(*row, 2 * (row[0] == 4)) for row in rows]),
+        page=many(60, title="The bridge {n}", body=TEXT, **page), person_note=note,
+    )  # fmt: skip
+    assert shown(made, "page") == every(lambda n: cycle(20)(n) != 4 and n != 7, count=60)
+    assert [one.table for one in made.indexes] == ["page"]
+
+
 def test_what_an_account_wrote_is_hidden_with_it_and_stays_when_it_has_left(propose):
     login = {"password": "$2a$11$kS.b8fe8MPYtjG1ME7TkAOYPYCbA{n:04}", "email": "a{n}@example.org"}
     columns, rows = many(10, name="Ada Brandt{n}", **login)

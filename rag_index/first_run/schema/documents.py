@@ -301,6 +301,10 @@ def _for_few(table: Table) -> str:
     told = len(persons) > 1 or any(one.type_column or one.parent.texts for one in others)
     if known.REPORTS & {table.noun[-1]} and told:
         return "has reports to moderators"
+    on_others = any(one.parent.is_accounts and not known.WRITERS & columns[one.column] for one in table.parents)
+    notes = (known.REMARKS - {"comment"}) & {table.noun[-1]} and on_others  # a comment names its writer in many ways
+    if notes and all(one.parent.rows <= known.MAX_CHOICES for one in others):
+        return "has notes on persons"
     rooms = known.ROOMS | {"thread"}
     sent = any(known.RECEIVERS & said or ("to" in said and name in persons) for name, said in columns.items())
     joined = any(

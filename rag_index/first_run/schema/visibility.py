@@ -389,7 +389,7 @@ def _exception(look: _Look) -> Rule | None:
 def _is_plain(value: Any) -> bool:
     """Return whether a value may be that of a state: a short text that is no name, a small whole number."""
     if not isinstance(value, str):
-        return bool(value == int(value) and abs(value) < known.PROSE)
+        return bool(value == int(value) and abs(value) <= known.PROSE)
     return len(value) <= known.MAX_CODE_CHARS and not (" " in value and value != value.lower())
 
 
@@ -553,7 +553,9 @@ def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
 def passes(one: Relation, rule: Rule) -> bool:
     """Return whether a rule of what rows name holds for the rows, too."""
     if one.parent.is_people and not known.CUSTOMERS & {*one.parent.noun}:
-        return rule.bans and not one.is_pointer
+        few = sum(rows if out else -rows for _, rows, out in rule.values) < 0  # a 0 of all of them may say anything
+        owns = few and "owner" in words(one.column) and (known.SECRECY | known.FOR_FEW) & {*words(rule.column)}
+        return bool(rule.bans or owns) and not one.is_pointer
     return rule.reaches and belongs(one)
 
 
