@@ -20,7 +20,7 @@ from rag_index.first_run.schema.tables import NOTHING, Rule, Table, listed, lite
 from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rag_index.first_run.schema.catalog import DatabaseCatalog
     from rag_index.first_run.schema.columns import Column
@@ -72,12 +72,11 @@ def sense_of(named: Iterable[str], *, shortest: int = 4) -> tuple[bool, set[str]
             negated = not negated
         elif word not in known.FILLERS and len(word) >= shortest:
             rest.add(word)
-    for_persons = {"only", "required"} & {*parts} and (known.READERS | known.PERSONS) & {*map(singular, parts)}
-    if not (strong or weak) and for_persons:  # `members_only`, `login_required`
-        return True, set()
-    if not (strong or weak) and negated and {"search", "index"} & {*parts}:
-        return True, rest
-    return (any(strong or weak), rest) if strong or weak else None
+    if strong or weak:
+        return any(strong or weak), rest
+    if {"only", "required"} & {*parts} and (known.READERS | known.PERSONS) & {*map(singular, parts)}:
+        return True, set()  # `members_only`, `login_required`
+    return (True, rest) if negated and {"search", "index"} & {*parts} else None
 
 
 def hides(value: str, noun: Sequence[str]) -> bool | None:
@@ -508,19 +507,20 @@ def _shown_nowhere(catalog: DatabaseCatalog, table: Table, rules: Sequence[Rule]
 def conditions(tables: Sequence[Table], rules: Sequence[Rule]) -> dict[Table, list[Rule]]:
     """Return what each table is read with: its rules, and that of what its rows belong to, at any number of steps."""
     found: dict[Table, list[Rule]] = {}
+
+    def add(table: Table, below: tuple[Table, ...] = ()) -> None:
+        if table not in found and table not in below:
+            for one in [*table.parents, *(far for _, far in _links(table))]:
+                add(one.parent, (*below, table))
+            found[table] = _conditions_of(table, rules, found)
+
     for table in tables:
-        _add_conditions(table, rules, found, ())
+        add(table)
     return found
 
 
-def _add_conditions(
-    table: Table, rules: Sequence[Rule], found: dict[Table, list[Rule]], below: tuple[Table, ...]
-) -> None:
-    if table in found or table in below:
-        return
-    links = [*_links(table)]
-    for one in [*table.parents, *(far for _, far in links)]:
-        _add_conditions(one.parent, rules, found, (*below, table))
+def _conditions_of(table: Table, rules: Sequence[Rule], found: Mapping[Table, list[Rule]]) -> list[Rule]:
+    """Return what a table is read with, given that of what its rows belong to."""
     made = [one for one in rules if (one.of or one.table) is table]
     for one in table.parents:
         above = [rule for rule in found.get(one.parent, ()) if passes(one, rule)]
@@ -528,7 +528,7 @@ def _add_conditions(
             own = [rule.says for rule in above if rule.through is None]
             told = f"its {' '.join(one.parent.noun)} is hidden" + (f" ({'; '.join(own[:3])})" if own else "")
             made.append(Rule(table, one.column, f"({_named_hidden(one, above)}) IS NOT TRUE", told, through=one))
-    for own_way, far in links:
+    for own_way, far in _links(table):
         above = [rule for rule in found.get(far.parent, ()) if rule.reaches and rule.through is None]
         if above:
             column, key = own_way.pairs[0]
@@ -536,7 +536,7 @@ def _add_conditions(
             told = f"its {far.parent.noun[-1]}'s {'; '.join(rule.says for rule in above)}"
             rows = f"SELECT {sql} FROM {far.child.sql} WHERE {sql} IS NOT NULL AND {_named_hidden(far, above)}"
             made.append(Rule(far.parent, "", f"{table.columns[key].sql} NOT IN ({rows})", told, of=table))
-    found[table] = [*made, *_below_hidden(table, made)]
+    return [*made, *_below_hidden(table, made)]
 
 
 def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
