@@ -1,5 +1,6 @@
 """Which files hold something of texts or vectors, byte by byte: a scanner that knows no index, and no store."""
 
+import os
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ def residues(folder: Path, texts=(), vectors=()) -> list[str]:
         cbor = b"".join(b"\xfa" + struct.pack(">f", one) for one in values)  # as in Qdrant's log
         wanted |= {piece for code in (values.tobytes(), cbor) for piece in _pieces(code, PIECE)}
     found = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    # os.walk goes on where a folder was deleted meanwhile
+    for path in sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names):
         with suppress(FileNotFoundError):  # it was deleted meanwhile
             content = np.fromfile(path, np.uint8)
             used = np.flatnonzero(content)  # a store keeps room for what is to come
