@@ -19,6 +19,7 @@ COMMAND = "from rag_index.cli import main; main()"
 FLOW = "import runpy; sys.argv = ['flows.index_all']; runpy.run_module('flows.index_all', run_name='__main__')"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", [COMMAND, pytest.param(FLOW, marks=pytest.mark.long)])
 def test_a_night_loads_nothing_of_search_or_watch(tmp_path, program):
     """Unless an index has a gate, or is to learn what its scores mean."""

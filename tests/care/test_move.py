@@ -118,6 +118,7 @@ def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(p
     assert (project.run().indexes[0].unchanged, exported(project)) == (DOCUMENTS, before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stop_on", "after"),
     [

@@ -196,6 +196,7 @@ def test_the_text_of_attachments_is_in_the_cost(tmp_path):
     assert printed(project, "plan")["indexes"][0]["cost"]["characters"] >= before + 3 * 4_999
 
 
+@pytest.mark.long
 def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_knows(project, fake):
     fake.model = "hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0"
     embedder = f'[embedder]\nkind = "ollama"\nhosts = ["{fake.url}"]\nmodel = "{fake.model}"\n'

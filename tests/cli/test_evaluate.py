@@ -53,6 +53,7 @@ def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(desk):
     assert printed.count("Queries that do worst") == 1
 
 
+@pytest.mark.long
 def test_json_has_everything_and_more_only_when_asked(desk):
     golden = desk.folder / "golden.jsonl"
     plain = evaluated(desk, golden, "--index", "titles", "--metric", "recall@1", "--worst", "1")

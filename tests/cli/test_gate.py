@@ -23,6 +23,7 @@ def call(project: Project, *arguments: str) -> int:
     return ended.value.code
 
 
+@pytest.mark.long
 def test_report_lists_the_queries_that_got_worse(project, capsys):
     run_plain(project)
     lose(project, *range(21, 51))

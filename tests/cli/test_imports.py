@@ -67,6 +67,7 @@ def indexed(tmp_path_factory) -> Project:
     return project
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all"])
 def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, command):
     program = [sys.executable, "-c", TERMINATED, "pydantic", "--config", str(indexed.config), *command.split()]

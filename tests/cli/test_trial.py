@@ -159,6 +159,7 @@ def test_a_wrong_url_is_no_setting(tmp_path, monkeypatch, command, url, said, co
     assert not [word for word in ("[source]", "RAG_INDEX_", "s3cret-pw") if word in out + err]
 
 
+@pytest.mark.long
 def test_an_index_that_fails_is_a_line_and_the_exit_code(tmp_path, monkeypatch):
     for key, value in {"KIND": "ollama", "MODEL": "m", "HOSTS": f"http://127.0.0.1:{free_port()}"}.items():
         monkeypatch.setenv(f"RAG_INDEX_EMBEDDER__{key}", value)

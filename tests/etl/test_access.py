@@ -74,6 +74,7 @@ def project(clean, tmp_path) -> Project:
     return twin(clean, tmp_path / "project")
 
 
+@pytest.mark.long
 def test_a_change_of_rights_is_a_payload_update(project):
     before = {point: vector for point, (_, vector) in project.points().items()}
     assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)}
@@ -114,6 +115,7 @@ def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_aw
     assert groups(project)["3"] == ["board"]
 
 
+@pytest.mark.long
 def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     run_plain(project, full=True)
     grant(project, 10, "board")

@@ -53,6 +53,7 @@ def embedded(child: Process, wanted: EmbedJob):
     return answer(child.submit(embed, wanted, limited=True), wanted)
 
 
+@pytest.mark.long
 def test_a_child_embeds_raises_errors_as_ours_and_is_started_again_after_a_death():
     text = "The printer is out of paper."
     with Process() as child:

@@ -106,6 +106,7 @@ def test_a_run_over_a_wrong_source_that_died_outweighs_nothing(project, clock):
     assert (outcome.held_back, ids(project) >= RIGHT) == (30, True)
 
 
+@pytest.mark.long
 def test_small_losses_within_a_day_are_one_loss(tmp_path, clock):
     """A source that is emptied by a twentieth every ten seconds, as a watch sees it, empties nothing."""
     project = Project(tmp_path / "project").fill(100)
@@ -123,6 +124,7 @@ def test_small_losses_within_a_day_are_one_loss(tmp_path, clock):
     assert run_plain(project, clock=clock).deleted == 8, "a person allowed what was lost before"
 
 
+@pytest.mark.long
 def test_small_losses_of_several_days_are_several_and_months_of_churn_are_no_loss(tmp_path, clock):
     """A log keeps its last rows: each time the oldest go and as many come, until none of the first is left."""
     project = Project(tmp_path / "project").fill(100)

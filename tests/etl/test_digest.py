@@ -153,6 +153,7 @@ def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project
     assert figures(project) == {"unchanged": DOCUMENTS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", ["note", "named"])
 def test_the_next_run_does_not_read_again_what_a_run_had_finished_when_it_died(tmp_path, rows_read, monkeypatch, table):
     monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 40)
@@ -218,6 +219,7 @@ def test_a_source_whose_digests_the_database_does_not_compute_is_read_whole(proj
     assert sum(rows_read) == 0
 
 
+@pytest.mark.long
 def test_files_that_rows_name_are_looked_at_though_their_rows_stay_unread(tmp_path, rows_read):
     project = Project(tmp_path / "project").fill(100)
     folder = project.folder / "files"
@@ -270,6 +272,7 @@ def test_a_source_that_loses_and_regains_everything_and_one_that_becomes_small_a
     assert figures(project) == {"changed": 1, "unchanged": 399}
 
 
+@pytest.mark.long
 def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
     project = Project(tmp_path / "p", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(50)
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")

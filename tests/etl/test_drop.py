@@ -47,6 +47,7 @@ def rows_of(project: Project, alias: str) -> int:
         return runs + sum(1 + ledger.totals(one.id).documents for one in ledger.collections(alias))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["embedded", "server"])
 def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, qdrant, kind):
     project = with_leftovers(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{qdrant.url}"')

@@ -141,6 +141,7 @@ def test_a_nightly_run_erases_by_itself_and_says_what_is_pending_without(project
     assert f"pending_erasures: {sentence}" in run_here(project.config, "doctor", code=3)[0]
 
 
+@pytest.mark.long
 def test_single_documents_and_rebuilds_are_erased_too(project):
     erasing(project)
     project.execute("UPDATE note SET body = 'moved away' WHERE id = 5")
@@ -185,6 +186,7 @@ def test_what_the_guard_holds_back_is_counted_and_the_exit_code_says_so(project)
     assert printed(project, "erase", "notes")["held_back"] == 0
 
 
+@pytest.mark.long
 def test_the_ledger_and_its_log_forget_what_a_failure_said_of_a_text(project):
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         [collection] = ledger.collections()
@@ -197,6 +199,7 @@ def test_the_ledger_and_its_log_forget_what_a_failure_said_of_a_text(project):
         assert residues(data(project), SECRETS.values()) == [], "although a process has the ledger open"
 
 
+@pytest.mark.long
 def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(project, tmp_path):
     shutil.copytree(project.settings.store.path, tmp_path / "copy")
     project.execute("DELETE FROM note WHERE id IN (5, 6)")
@@ -246,6 +249,7 @@ def what_lives(project):
     return points, metadata, hits, seen.config.model_copy(update={"metadata": None}), fields
 
 
+@pytest.mark.long
 def test_what_lives_is_as_it_was_with_rights_vectors_and_what_was_set_by_hand(stored):
     stored.execute("DELETE FROM note WHERE id = 5")
     stored.execute("UPDATE note SET body = 'moved away' WHERE id = 6")
@@ -264,6 +268,7 @@ def test_what_lives_is_as_it_was_with_rights_vectors_and_what_was_set_by_hand(st
         assert len([one for one in store.collections() if one.startswith(stored.settings.alias("notes"))]) == 1
 
 
+@pytest.mark.long
 def test_a_watch_erases_once_a_day_at_most_and_goes_on_in_the_copy(stored):
     erasing(stored)
     alias = stored.settings.alias("notes")
@@ -315,6 +320,7 @@ main(["--config", {config!r}, "erase", "notes"])
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stored", "steps"),
     [("embedded", 8), *(pytest.param(store, 1, marks=pytest.mark.long) for store in ("embedded", "loopback"))],

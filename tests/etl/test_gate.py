@@ -57,6 +57,7 @@ def test_a_rebuild_that_finds_as_much_goes_live_and_says_so(project):
     assert live(project) == "test_notes__2"
 
 
+@pytest.mark.long
 def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_person_allows_it(project):
     before = project.points()
     lose(project, *LOST)
@@ -88,6 +89,7 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
     assert run_plain(project).message == "", "the second run has one"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gone", [None, "model", "server"])
 def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alias_without(
     tmp_path, monkeypatch, fake, gone
@@ -113,6 +115,7 @@ def test_each_collection_is_asked_with_the_model_that_made_it_and_keeps_the_alia
     assert "\n" not in outcome.message
 
 
+@pytest.mark.long
 def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(project, fake):
     project.write_settings(f"{project.config.read_text()}{fake.settings}[retrieve]\ndense_weight = 0.4\n")
     outcome = run_plain(project, full=True)

@@ -55,6 +55,7 @@ def refused(project, **options):
     assert "Leave them out by a condition in `where` or in the query" in report.indexes[0].message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("project", ["embedded", "server"], indirect=True)
 def test_every_run_is_refused_until_a_condition_keeps_them_out(project):
     for options in ({}, {"full": True}, {"full": True, "allow_loss": True, "allow_deletes": True}):
@@ -96,6 +97,7 @@ def test_a_copy_does_not_lose_whom_it_has_to_keep_out(project, change):
     assert len(project.texts()) == 11
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scope", "first"),
     [

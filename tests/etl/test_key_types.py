@@ -38,6 +38,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rows", "before", "after", "said"),
     [('query = "SELECT * FROM note"', *CHANGES["text"]), *(('table = "note"', *one) for one in CHANGES.values())],
@@ -87,6 +88,7 @@ MIXED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), MIXED.values(), ids=MIXED)
 def test_a_source_with_several_types_or_other_keys_goes_on(tmp_path, before, after):
     project = project_of(tmp_path, before)

@@ -72,6 +72,7 @@ def refused(project: Project, command: str) -> str:
     return "\n".join(run_here(project.config, *command.split(), code=3 if command.startswith("doctor") else 1))
 
 
+@pytest.mark.long
 @BOTH
 def test_no_command_touches_what_is_another_projects(first, second):
     before = content(first)
@@ -95,6 +96,7 @@ def test_a_collection_without_a_mark_is_known_by_its_points(first, second):
     assert content(first)[1][f"{ALIAS}__2"][OWNER] == {"project": "desk", "index": "it_notes"}
 
 
+@pytest.mark.long
 @BOTH
 def test_an_alias_that_is_lost_is_not_free(first, second, tmp_path):
     with first.store() as store:

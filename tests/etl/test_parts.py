@@ -193,6 +193,7 @@ def test_a_source_that_lost_many_parts_overwrites_nothing_until_a_person_allows_
     assert run_plain(project).unchanged == 152
 
 
+@pytest.mark.long
 def test_small_losses_of_parts_within_a_day_are_one_loss_also_after_a_rebuild(project):
     fill(project)
     clock = Nights()

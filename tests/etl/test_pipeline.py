@@ -108,6 +108,7 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
     assert seen == [True, True, True]
 
 
+@pytest.mark.long
 def test_what_is_under_way_when_the_source_fails_is_committed(project):
     outcome = run_with(project, Failing, child=True)
     assert (outcome.state, outcome.message, outcome.new) == ("failed", "the source is gone", 20)
@@ -205,6 +206,7 @@ def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, 
     assert ended["message"].startswith("stopped; 0 of 30 documents are done and kept")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["fetch", "embed", "delete", "publish"])
 def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step):
     monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)

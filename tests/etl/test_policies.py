@@ -109,6 +109,7 @@ def test_a_reader_who_sees_no_row_is_told_why_and_not_that_the_table_is_empty(te
     assert "ticket: is empty" not in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [

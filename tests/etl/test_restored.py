@@ -69,6 +69,7 @@ def _contents(project: Project):
     return sorted((one["document_id"], one["chunk"], one["text"], author) for one, author in ours)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", [STORE, POINTS])
 @pytest.mark.parametrize("digest", [False, True])
 def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, monkeypatch, part, digest):
@@ -199,6 +200,7 @@ def served(request, tmp_path):
         yield project, client, f"{project.settings.alias('notes')}__1", real
 
 
+@pytest.mark.long
 def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(served):
     """A server then puts the points back, and leaves the metadata as it is."""
     project, client, name, real = served

@@ -107,6 +107,7 @@ def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
     assert printed(halted, "doctor")["findings"] == []
 
 
+@pytest.mark.long
 @BOTH
 def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
     embedded = sum(not (row.pending or row.by_words) for row in ledger_rows(halted)[0].values())
@@ -200,6 +201,7 @@ def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, mo
     assert counts(run_plain(project)) == {"unchanged": 29, "deleted": 1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("why", ["dense", "local", "complete", "rebuild"])
 def test_nothing_is_written_twice_where_it_does_not_pay(project, monkeypatch, why):
     if why == "dense":
@@ -241,6 +243,7 @@ def asked(project, query="", **options):
         return retriever.search_sync(query, **options)
 
 
+@pytest.mark.long
 @BOTH
 def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(halted):
     for document in ("2", "25"):  # one has a vector, or is pending with its points, and the other has none
@@ -294,6 +297,7 @@ def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_say
     assert all(hit.bm25 for hit in result.hits)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", ["words", "minutes"])
 def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_on(project, monkeypatch, by):
     with monkeypatch.context() as patch:
@@ -329,6 +333,7 @@ def test_a_later_run_lets_readers_see_all_that_it_has_written_at_once(project, m
     assert not handed
 
 
+@pytest.mark.long
 def test_a_document_that_has_failed_is_not_written_by_its_words_again(project, fake):
     fake.fault("nan", marker="ticket 25 ")
     with pytest.raises(Died):

@@ -47,6 +47,7 @@ def listed(project: Project) -> dict[str, str]:
     return {one["document_id"]: one["reason"] for one in printed(project, "status", "--failed")["failed"]}
 
 
+@pytest.mark.long
 def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone(project, fake):
     project.write_settings(project.config.read_text().replace("[run]\n", "[run]\ntolerate_failed = 0.025\n"))
     project.execute("UPDATE note SET body = 'POISON here' WHERE id IN (17, 40, 41)")
@@ -184,6 +185,7 @@ def test_a_worker_that_was_killed_once_is_told_and_counted(project, prefect_serv
     assert run["metrics"]["workers_died"] == 1
 
 
+@pytest.mark.long
 def test_a_task_that_had_failed_documents_has_a_state_of_its_own(project, prefect_server, fake):
     project.execute("UPDATE note SET body = 'POISON' WHERE id = 7")
     fake.fault("status", code=400, marker="POISON")

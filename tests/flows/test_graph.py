@@ -78,6 +78,7 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
     assert not warnings, "Prefect's own about the time limit of a task in a thread, once a shard, says nothing"
 
 
+@pytest.mark.long
 def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
     def said() -> str:
         return "\n".join(line["message"] for line in seen_of(prefect_server, "index notes")[2])

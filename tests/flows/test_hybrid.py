@@ -55,6 +55,7 @@ def test_a_run_and_single_documents_write_words_that_follow_the_text(project: Pr
     assert best(project, "ZZ-12") == "13"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before", ["no words", "words of another version"])
 def test_an_index_gets_its_words_by_a_rebuild_that_embeds_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch, before: str

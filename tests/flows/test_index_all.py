@@ -35,6 +35,7 @@ def run(tmp_path_factory, prefect_server):
         return project, report, runs, tasks(), artifacts
 
 
+@pytest.mark.long
 def test_prefect_shows_states_and_names(run):
     _, _, runs, tasks, _ = run
     state = runs["index notes"].state

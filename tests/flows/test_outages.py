@@ -60,6 +60,7 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
     assert len(project.texts()) == 80
 
 
+@pytest.mark.long
 def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_lasts(
     project, prefect_server, fake, caplog, monkeypatch
 ):

@@ -15,6 +15,7 @@ def collections(project: Project) -> set[str]:
         return set(store.collections())
 
 
+@pytest.mark.long
 def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(project):
     project.run()
     before = project.points()

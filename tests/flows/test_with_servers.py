@@ -92,6 +92,7 @@ def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
         write_shard(store, name, late, epoch=epoch + 1)
 
 
+@pytest.mark.long
 def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_server):
     project = on_server.fill(10)
     project.run()
@@ -122,6 +123,7 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
     assert printed(project, "doctor")["findings"] == []
 
 
+@pytest.mark.long
 def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_server, monkeypatch):
     """It stood still before it deleted the points of a document that was there again when another run came by."""
     project = on_server.fill(10)

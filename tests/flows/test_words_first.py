@@ -2,11 +2,14 @@
 
 import logging
 
+import pytest
+
 from rag_index.etl import words_first
 from tests.flows.test_graph import seen_of
 from tests.project import Project
 
 
+@pytest.mark.long
 def test_a_first_run_of_the_flow_writes_words_first_and_embeds_everything(
     tmp_path, fake, prefect_server, monkeypatch, caplog
 ):

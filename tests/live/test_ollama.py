@@ -117,6 +117,7 @@ def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
     embedder.close()
 
 
+@pytest.mark.long
 def test_its_v1_route_gives_the_same_vectors(ollama_server, ollama_model, embedder):
     """The model is known by a vector there; a model that is missing and shorter vectors are as documented."""
     server = {"kind": "openai", "hosts": [ollama_server.url], "batch_texts": 16}

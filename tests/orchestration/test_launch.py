@@ -132,6 +132,7 @@ def test_a_stop_that_became_an_error_of_one_index_ends_the_whole_run(prefect_ser
 BROKEN = '\n[[indexes]]\nname = "broken"\ntable = "nothing"\nkey = "id"\ntext = ["title"]\n'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "code", "said"),
     [

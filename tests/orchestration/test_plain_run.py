@@ -121,6 +121,7 @@ def test_both_ways_leave_the_same(tmp_path, prefect_server):
     assert both.run("rebuild", "notes", full=True)["indexes"][0]["verified"]
 
 
+@pytest.mark.long
 def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path):
     with FakeOllama() as fake:
         project = Project(tmp_path / "project", extra=fake.settings).fill(60)

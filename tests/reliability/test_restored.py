@@ -32,6 +32,7 @@ MANY = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scene", "parts", "undone", "every"), [*SOME, *(pytest.param(*one, marks=pytest.mark.long) for one in MANY)]
 )

@@ -56,6 +56,7 @@ def indexed(project):
     return project
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     ["search printer", "doctor", "doctor --repair", "index-all", "rebuild notes", "erase notes", "drop notes --yes"],
@@ -72,6 +73,7 @@ def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(inde
     assert indexed.run().indexes[0].unchanged == 3, "nothing was repaired, and so lost"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "file"),
     [

@@ -92,12 +92,14 @@ def ask_often(retriever: Retriever, number: int, seed: int) -> int:
     return asyncio.run(ask_some())
 
 
+@pytest.mark.long
 def test_random_callers_see_what_is_for_them_and_nothing_else(retriever: Retriever) -> None:
     assert ask_often(retriever, 50, seed=1) > 100
     metrics = generate_latest(retriever.metrics()).decode()
     assert not any(one.mark in metrics for one in SECRETS)
 
 
+@pytest.mark.long
 def test_settings_that_do_not_know_of_groups_open_nothing(guarded: Desk) -> None:
     """What was indexed with groups is not answered without them, whatever the settings of the reader say."""
     settings = guarded.settings
@@ -232,6 +234,7 @@ def test_no_number_of_an_answer_depends_on_documents_that_are_hidden(kind: str, 
         assert answers(desk, ["staff", "board"]) != alone
 
 
+@pytest.mark.long
 def test_an_older_server_is_asked_what_it_understands(qdrant: FakeQdrant, tmp_path: Path) -> None:
     """It counts words among all documents, as docs/access.md says."""
     qdrant.version = "1.18.3"

@@ -117,6 +117,7 @@ def test_a_citation_is_known_by_the_collections_that_take_the_place_of_its_own(p
     assert states(other, *second.values()) == ["unknown"] * 4, "they are citations of another index"
 
 
+@pytest.mark.long
 def test_a_document_that_is_not_for_the_caller_looks_like_one_that_never_was(project):
     cited = cite(project)
     forged = [one for citation in cited.values() for one in invented(citation).values()]

@@ -90,6 +90,7 @@ def test_a_server_that_goes_and_comes_back(served, qdrant):
         assert eventually(lambda: documents(retriever.search_sync("printer", timeout=60)) == ALL)
 
 
+@pytest.mark.long
 def test_an_alias_that_moves_is_followed_also_if_the_collection_before_is_dropped_at_once(empty):
     empty.fill()
 
@@ -142,6 +143,7 @@ def test_what_the_store_has_in_place_of_a_collection(ollama_desk, ollama):
 # The model
 
 
+@pytest.mark.long
 def test_a_slow_or_wrong_embedder_fails_searches_in_time_until_it_is_well(ollama_desk, ollama):
     def fail(message: str, kind: type[RagIndexError] = RagIndexError, query: str = "printer", **options) -> None:
         with pytest.raises(kind, match=message):
@@ -205,6 +207,7 @@ def test_loading_the_model_does_not_count_for_the_time_limit_and_one_that_fails_
 # Several models
 
 
+@pytest.mark.long
 def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_settings_name_them_no_longer(served, ollama):
     """Comments and solutions come from the model in the process, titles from an Ollama server's, as settings say."""
     served.write(extra=ollama.settings)

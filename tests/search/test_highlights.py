@@ -78,6 +78,7 @@ def project(tmp_path):
     return project
 
 
+@pytest.mark.long
 def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(project):
     with project.source() as db:
         db.execute("INSERT INTO note (id, title, body) VALUES (1, 'Printer prints blank pages', 'It began on Monday.')")

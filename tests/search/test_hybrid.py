@@ -75,6 +75,7 @@ def texts(seed: int) -> list[tuple[int, str]]:
     ]
 
 
+@pytest.mark.long
 def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> None:
     embedded.fill({"comments": texts(3), "titles": texts(7)}, number=2)
     with embedded.retriever() as retriever:

@@ -1,5 +1,7 @@
 """What a query asks for by its form: phrases in quotes, words after a minus, and words as they are."""
 
+import pytest
+
 from tests.search.desk import Desk
 
 ROWS = [
@@ -55,6 +57,7 @@ FOLDED = {
 """Words, and the same in another form."""
 
 
+@pytest.mark.long
 def test_words_in_quotes_and_after_a_minus_have_all_forms_that_words_have(blank: Desk) -> None:
     blank.fill({"comments": [(n, f"Der Eintrag nennt {text} hier") for n, text in enumerate(FOLDED)]})
     with blank.retriever() as retriever:

@@ -30,6 +30,7 @@ def world(postgres, tmp_path):
         made.close()
 
 
+@pytest.mark.long
 def test_no_answer_tells_more_than_the_caller_selects(world):
     live_through(world, random.Random(50), ANSWERS)
     assert world.wrong == []
@@ -102,6 +103,7 @@ async def at_once(*asked):
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [*FAULTS, "caller"])
 def test_whoever_cannot_be_checked_gets_nothing(shown, fault):
     callers = [north(shown)]
@@ -150,6 +152,7 @@ def test_who_has_no_role_gets_nothing_and_who_may_see_all_gets_all(shown):
 PART = '[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext = ["body"]\n'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "more",
     [

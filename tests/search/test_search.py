@@ -107,6 +107,7 @@ def test_a_closed_retriever_stays_closed_and_warming_up_is_not_counted(full, tmp
         asyncio.run(retriever.warm_up())
 
 
+@pytest.mark.long
 def test_searches_in_a_running_event_loop_and_in_several_at_once(retriever):
     async def handler():
         return found(retriever.search_sync("printer")), found(await retriever.search("printer"))

@@ -175,6 +175,7 @@ def test_a_database_that_restarts_counts_as_written(own_server, tmp_path):
         desk.hints.close()
 
 
+@pytest.mark.long
 def test_what_a_standby_has_replayed_is_seen(own_server, tmp_path):
     with own_server.database() as name:
         desk = Desk(own_server.url(name), tmp_path)

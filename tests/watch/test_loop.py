@@ -225,6 +225,7 @@ def large(tmp_path, monkeypatch) -> Project:
     return project
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [60, 240], ids=["some rows", "nearly all rows"])
 def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(large, monkeypatch, rows):
     project = large
@@ -316,6 +317,7 @@ def test_a_standby_is_followed_and_a_restored_database_too(tmp_path, postgres):
         assert (shown(project, 5), len(texts(project))) == ("Note\nsecond", 29)
 
 
+@pytest.mark.long
 def test_a_long_run_of_one_index_holds_no_other_up(tmp_path, postgres):
     project = Project(tmp_path / "project")
     with postgres.database() as name:
@@ -431,6 +433,7 @@ def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
         open_index(old, "notes", RunOptions(), run_id="late").__enter__()
 
 
+@pytest.mark.long
 def test_a_watch_goes_on_with_changed_settings_and_has_all_written_by_them(project):
     text = project.config.read_text()
     with following(project) as watch:

@@ -49,6 +49,7 @@ def documents(project) -> int:
         return sum(one.documents - one.by_words for one in totals)
 
 
+@pytest.mark.long
 def test_a_run_is_ended_at_its_next_commit_and_the_next_watch_goes_on(project, fake):
     """By SIGTERM in the middle of a run, by Ctrl-C in the middle of the next one, and by SIGTERM where it waits."""
     kept = [0]

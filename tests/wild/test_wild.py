@@ -59,6 +59,7 @@ def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, 
         assert 1 <= len(settings.indexes) <= 10, kind
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", ["postgres", pytest.param("mariadb", marks=LONG)])
 def test_servers_get_the_same_indexes_as_a_file(request, source, server):
     running = request.getfixturevalue(server)
@@ -116,6 +117,7 @@ def test_all_schemas_of_postgresql_are_read(postgres):
     assert (topics["schema"], topics["parts"][0]["schema"]) == ("press", "public")
 
 
+@pytest.mark.long
 def test_a_thousand_tables_have_one_proposal(tmp_path):
     url = sa.make_url(f"sqlite:///{tmp_path}/many.db")
     engine = sa.create_engine(url)

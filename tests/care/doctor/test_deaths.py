@@ -69,6 +69,7 @@ DAMAGES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "damage",
     [

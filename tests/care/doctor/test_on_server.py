@@ -114,6 +114,7 @@ def test_a_read_that_is_refused_is_no_damage(project):
     assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message
 
 
+@pytest.mark.long
 def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_left(project):
     text = project.config.read_text()
     project.write_settings(text.replace("chunk_chars = 200", "chunk_chars = 300"))
@@ -180,6 +181,7 @@ def test_a_rebuild_does_not_take_the_place_of_what_another_machine_keeps(project
 # API keys that may read one collection
 
 
+@pytest.mark.long
 def test_a_key_for_one_index_searches_it_and_what_it_may_not_see_is_not_lost(project, tmp_path):
     settings = project.config.read_text()
     project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"more"'))

@@ -91,6 +91,7 @@ def interrupt_at(number, work):
     return lines
 
 
+@pytest.mark.long
 def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_of_the_run(ledger, tmp_path):
     """An interrupt inside SQLAlchemy's work at the end of a transaction used to leave the transaction open.
 

@@ -168,6 +168,7 @@ def test_files_of_parts_are_parts_with_the_id_of_their_row(sqlite):
     assert found["2"] == ("note 2", [("attachment", "9", "", "none")], "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "parts", "reason"),
     [
@@ -217,6 +218,7 @@ def test_names_lead_to_files_below_the_folder_alone_and_a_changed_file_changes_i
         source.check()
 
 
+@pytest.mark.long
 def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_are_read_again(tmp_path, monkeypatch):
     example = section(page("sources"), "## Attachments")
     project, uploads = Project(tmp_path / "desk"), tmp_path / "desk" / "uploads" / "2026"

@@ -187,6 +187,7 @@ def many(sqlite):
     return sqlite
 
 
+@pytest.mark.long
 def test_only_the_ranges_of_keys_with_changes_are_read(many, monkeypatch):
     state = State()
     assert len(rescan(many, state)) == 5000

@@ -57,6 +57,7 @@ def test_a_setting_in_the_url_stays(desk):
     assert read(desk.source(**query)) == {"1": "UTC"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", MARIADB)
 def test_settings_of_mariadb_change_nothing_of_what_is_read(mariadb_desk, setting):
     name = setting.partition(" =")[0]

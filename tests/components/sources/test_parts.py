@@ -128,6 +128,7 @@ CHANGES = [
 """Changes of a document, one after the other: whether each changes the hash of its text, and of its payload."""
 
 
+@pytest.mark.long
 def test_hashes_and_digests_cover_parts_and_joins(desk):
     source, state = desk.source(**TICKETS), State()
     before, _ = hashes(source), rescan(desk, state, rows=2, **TICKETS)

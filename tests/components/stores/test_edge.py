@@ -208,6 +208,7 @@ def clustered(tmp_path_factory):
     return path, vectors
 
 
+@pytest.mark.long
 def test_the_search_index_is_built_beside_readers_and_finds_what_a_scan_finds(clustered, tmp_path):
     made, vectors = clustered
     path = tmp_path / "store"

@@ -75,6 +75,7 @@ def cut_power(flushed, now, chance: random.Random) -> None:
             file.write_bytes(b"".join(pages)[:size])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(CASES))
 @pytest.mark.parametrize("ended_by", ["kill", "power cut"])
 def test_what_was_flushed_is_whole_and_the_rest_can_be_written_again(tmp_path, ended_by, seed):

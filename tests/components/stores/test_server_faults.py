@@ -161,6 +161,7 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
     store.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("patience", [10.0, 60.0, None])
 def test_a_call_waits_for_a_server_as_long_as_its_opener_says(qdrant, patience):
     given = {} if patience is None else {"patience": patience}

@@ -41,6 +41,7 @@ def searched(retriever, indexes, weight):
     return {metric: sum(values) / len(values) for metric, values in totals.items()}
 
 
+@pytest.mark.long
 def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_desk):
     settings = codes_desk.settings
     settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})

@@ -91,6 +91,7 @@ async def check_mcp(url: str, number: int, seed: int) -> int:
     return seen
 
 
+@pytest.mark.long
 def test_random_callers_over_http(live: Live) -> None:
     assert asyncio.run(check_http(httpx.AsyncClient(base_url=live.url, timeout=60), 25, seed=3)) > 20
 

@@ -30,6 +30,7 @@ with open_index(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="anoth
 """
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_is_not_told_to_be_running(project):
     def told() -> str:
         with asking(project.settings) as client:

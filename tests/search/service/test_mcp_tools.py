@@ -87,6 +87,7 @@ LARGE = {
 SMALLER = {"log": "log line 3 " * 200, "deep": {"a": [{"name": "x" * 40}] * 50}}
 
 
+@pytest.mark.long
 def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments",))
     text = "The printer is offline since the update. " * 20

@@ -106,6 +106,7 @@ def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
         stuck.exception()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     ["closes an index", *(pytest.param(one, marks=pytest.mark.long) for one in ("is not valid", "is no file"))],

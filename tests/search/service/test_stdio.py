@@ -49,6 +49,7 @@ def outcome(answer) -> tuple:
     return answer["id"], answer.get("error", {}).get("code", said)
 
 
+@pytest.mark.long
 def test_every_line_but_a_notification_is_answered_and_those_after_it_too(desk):
     """A notification is not, nor is an empty line; a request that the client cancels holds up nothing."""
     cases = [
