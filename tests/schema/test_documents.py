@@ -247,12 +247,22 @@ def test_progress_names_each_table_and_a_large_table_is_not_scanned(propose):
     assert all("LIMIT" in sql for sql in asked if "article" in sql)
 
 
-@pytest.mark.parametrize("name", ["email_log", "MailQueue", "search_total", "smtp_maillog"])
+@pytest.mark.parametrize(
+    "name", ["email_log", "MailQueue", "search_total", "smtp_maillog", "mail_queuedmail", "modlog"]
+)
 def test_what_a_program_sent_or_searches_in_is_for_programs(propose, name):
     page, others = many(12, title="Page {n} of the mill", body=TEXT), many(12, subject="Password for {n}", body=TEXT)
     line = many(48, mail_id=lambda n: n % 12 + 1, text=TEXT)
     made = propose(page=page, **{name: others, f"{name}_line": (line[0].replace("mail_id", f"{name}_id"), line[1])})
     assert name not in [one.table for one in made.indexes]
+
+
+def test_a_queue_is_known_by_its_columns_whatever_it_is_called(propose):
+    page = many(12, title="Page {n} of the mill", body=TEXT, queue="north")
+    made = propose(
+        page=page, failed_work=many(12, queue="mail", payload=TEXT, exception="The host {n} is away. " + TEXT)
+    )
+    assert [one.table for one in made.indexes] == ["page"]
 
 
 def test_what_hangs_on_parts_of_parts_is_not_lost(propose):

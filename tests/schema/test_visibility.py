@@ -153,6 +153,17 @@ def test_a_table_that_lists_rows_hides_them_and_so_do_labels_and_names_of_labels
     assert shown(made) == every(lambda n: n % 3 + 1 != 2 and n not in (5, 9, 12))
 
 
+def test_a_file_of_a_row_hides_nothing_and_rights_hide_what_they_refuse_with_what_hangs_on_it(propose):
+    rights = [(n, role, int(n > 1 or role)) for n in range(1, 7) for role in range(2)]
+    made = propose(
+        book=names("Roads", "Rivers", "Lights", "Wells", "Boats", "Mills"),
+        page=many(24, title="The bridge {n}", body=TEXT, book_id=lambda n: n % 6 + 1),
+        attachment=("id INTEGER PRIMARY KEY, page_id INTEGER", [(1, 5), (2, 9)]),
+        book_permission=("book_id INTEGER, role INTEGER, view INTEGER", rights),
+    )
+    assert shown(made, "page") == every(lambda n: n % 6)
+
+
 def test_what_is_below_a_hidden_folder_is_hidden(propose):
     columns, rows = many(12, title="Folder {n} of the mill", body=TEXT, parent_id=lambda n: n // 2)
     made = propose(folder=(f"{columns}, hidden INTEGER", [(*row, row[0] == 2) for row in rows]))

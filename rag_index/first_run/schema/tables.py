@@ -348,6 +348,8 @@ class Table:
         log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
         if machine or log or (doubtful and not for_people):
             return "is for programs, by its name"
+        if len(known.QUEUED & {word for name in self.columns for word in words(name)}) > 1:
+            return "is a queue of programs"
         addresses = any({"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns)
         if self.repeats and addresses:
             return "is a log of programs"

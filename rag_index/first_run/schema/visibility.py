@@ -134,9 +134,17 @@ class _Look:
         values = {str(value).lower() for value in self.counts if value is not None}
         return self.column.kind == "bool" or self.column.role == "flag" or set() < values <= known.YES | known.NO
 
+    @cached_property
+    def has_drafts(self) -> bool:
+        """Return whether some states are of what nobody may see yet: then others are a moderator's."""
+        named = known.STATES & {*self.named[-2:]} and not self.is_work
+        return bool(named and any(known.HIDE & {*words(one)} for one in self.counts if isinstance(one, str)))
+
     def hides(self, value: Any) -> bool | None:
         """Return whether rows with a value are hidden, or for everybody; None if it says neither."""
         said = words(value) if isinstance(value, str) else ()
+        if self.has_drafts and (known.HELD - {"accepted"}) & {*said}:
+            return True
         if self.is_clear and self.is_flag:
             return (str(value).lower() in known.YES) == self.sense
         if self.is_written and known.HELD & {*said}:
@@ -465,7 +473,7 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         called = {*map(singular, words(other.own_name)), *words(other.own_name)}
         lists = known.LISTS & called or (known.VERSIONS & called and {"past", "old", "former"} & {*words(column)})
         own_list = any(one.parent.is_people for one in other.parents)
-        idle = (known.SHOWN | known.REPORTS | known.OWN) & called
+        idle = (known.SHOWN | known.REPORTS | known.OWN | known.FILES) & called
         rights = {"permission", "acl"} & called
         quiet = not rights and (other.title or own_list or idle or other.machine)
         if other.prose or other.children or (quiet and not (lists or (known.HIDE | known.HELD) & called)):
@@ -473,7 +481,8 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
         groups = any(one.column != column and known.GROUPS & {one.parent.noun[-1]} for one in other.parents)
         once = [column] == other.key or catalog.is_key(other, [column])
         sql, named = other.columns[column].sql, table.columns[key].sql
-        where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL")))
+        refused = _refused(catalog, other) if rights else ""
+        where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL", refused)))
         inner = f"{named} NOT IN (SELECT {sql} FROM {other.sql} WHERE {where})"
         rows = catalog.rows_that(table, f"NOT ({inner})")
         made = Rule(other, column, inner, f"it is listed in {other.name}", of=table)
@@ -481,6 +490,14 @@ def _beside(catalog: DatabaseCatalog, table: Table) -> Iterator[Rule]:
             yield made
         elif 0 < rows <= known.FEW * table.rows and (once or groups):
             yield replace(made, is_open=True, values=(("listed", rows, True),))
+
+
+def _refused(catalog: DatabaseCatalog, rights: Table) -> str:
+    """Return in SQL that a row of rights says no to readers; "" if none does, so that each says who may read."""
+    names = [name for name, said in rights.named.items() if {"view", "read", "see"} & {*said}]
+    looks = [_Look(catalog, rights, rights.columns[name]) for name in names]
+    no = [(one, [value for value in one.counts if str(value).lower() in known.NO]) for one in looks if one.is_flag]
+    return next((f"{one.as_text} IN ({listed(values)})" for one, values in no if 0 < len(values) < len(one.counts)), "")
 
 
 def _shown_nowhere(catalog: DatabaseCatalog, table: Table, rules: Sequence[Rule]) -> Iterator[Rule]:

@@ -121,8 +121,10 @@ MACHINE = _words("""
 DOUBTFUL = _words("log job version index import export history address")
 """Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
 LOGS = re.compile(
-    r"(?:sys|event|audit|access|error|e?mail|activity)logs?|watchdog|\w*searchindex|(?:outgoing|sent)mails?"
+    r"(?:sys|event|audit|access|error|e?mail|activity|mod)logs?|watchdog|\w*searchindex|(?:outgoing|sent|queued)mails?"
 )
+QUEUED = _words("queue payload attempts exception reserved handler")
+"""Words of columns of which a queue of jobs has two, whatever it is called."""
 BROUGHT = _words("""
     country state region city currency language locale tax unit menu module plugin theme route type role group format
     field option status url meta
@@ -138,6 +140,8 @@ REPORTS = _words("report flag abuse complaint")
 """Nouns of what moderators are told of another row."""
 OWN = _words("bookmark favorite favourite wishlist watchlist")
 """Nouns of lists that only their owner sees."""
+FILES = _words("attachment file image upload")
+"""Nouns of what a row has beside its text, which says nothing of who may see it."""
 
 # --- Who may see a row ---
 
