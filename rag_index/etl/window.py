@@ -58,7 +58,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 class Window:
-    """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker`."""
+    """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker` for each that embeds."""
 
     def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
         self._opened, self._scan, self._steps, self._record = opened, scan, steps, record

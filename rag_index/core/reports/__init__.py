@@ -1,1 +1,1 @@
-"""The reports of a run: progress, metrics, advice, outcome."""
+"""The reports of a run: progress, metrics with advice, outcome."""
