@@ -11,7 +11,7 @@ import math
 import time
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -125,7 +125,7 @@ class FanOut:
         instead of answering.
         """
         began = time.perf_counter()
-        names = await self._names(question.deadline)
+        names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
         wanted = [one for one in indexes or names if self._access.is_open(one, question.caller)]
         if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
@@ -180,7 +180,8 @@ class FanOut:
         names = await self._names(deadline)
 
         def read(store: StoreReader) -> T:
-            return call(store, self._live.get(store, index, names.get(index)))
+            live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
+            return call(store, live)
 
         limit = Deadline(deadline.seconds, deadline.at + self._wait)
         return await self._threads.run(index, limit, self._threads.ask, read)
@@ -199,21 +200,24 @@ class FanOut:
         A writer that is waited for may take as long as `--wait` says, which does not count.
         """
         question, deadline, began = asked.question, asked.question.deadline, time.monotonic()
-
-        def load(store: StoreReader, index: str) -> LiveCollection:
-            return self._live.get(store, index, names.get(index))
-
-        loaded = await self._each({index: index for index in indexes}, load, _before_reading(deadline) + self._wait)
-        deadline.at += time.monotonic() - began if self._wait else 0.0
-        for index, collection in self._settled(asked, indexes, loaded, "being opened").items():
-            try:
-                own = self._access.conditions(collection, question.caller)
-            except StoreError as exc:
-                asked.fail(index, exc)
-            else:
-                hybrid = collection.encoder is not None and question.dense_weight < 1
-                asks, recency = self._access.asks(index, question.caller), self._recency.get(index)
-                asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
+        live = {index: self._live.cached(index, names.get(index)) for index in indexes}
+        unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
+        if unknown:
+            until = _before_reading(deadline) + self._wait
+            loaded = await self._each(unknown, self._load, until)
+            live |= self._settled(asked, unknown, loaded, "being opened")
+            deadline.at += time.monotonic() - began if self._wait else 0.0
+        for index, collection in live.items():
+            if collection is not None:
+                try:
+                    own = self._access.conditions(collection, question.caller)
+                except StoreError as exc:
+                    asked.fail(index, exc)
+                else:
+                    hybrid = collection.encoder is not None and question.dense_weight < 1
+                    asks = self._access.asks(index, question.caller)
+                    recency = self._recency.get(index)
+                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
         _end_stage(asked, "open")
         await self._understand(asked)
         await self._count_words(asked)
@@ -224,7 +228,8 @@ class FanOut:
         by_model: dict[str, list[IndexAnswer]] = {}
         for answer in (asked.answers[index] for index in indexes if index in asked.answers):
             by_model.setdefault(answer.live.fingerprint, []).append(answer)
-        await self._find(asked, [self._search_by_model(asked, answers) for answers in by_model.values()])
+        search = self._search_like if question.model else self._embed_and_search
+        await self._find(asked, [search(asked, answers) for answers in by_model.values()])
 
     async def _find(self, asked: Asked, searches: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Await searches for candidates, and read the best of these."""
@@ -319,22 +324,8 @@ class FanOut:
                 answer.counts = NO_WORDS
         return bool(corrected)
 
-    async def _search_by_model(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Search the indexes of one model; by words alone where there is no vector of the question."""
-        live, model = answers[0].live, asked.question.model
-        if model is None:
-            await self._embed(asked, answers)
-        elif model.fingerprint == live.fingerprint:
-            asked.vectors[live.fingerprint] = model.vector
-        else:
-            for answer in answers:
-                if not answer.hybrid:
-                    asked.fail(answer.index, StoreError("has vectors of another model than the document, and no words"))
-        if found := [one for one in answers if one.index in asked.answers]:
-            await self._search(asked, found)
-
-    async def _embed(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Make the vector of the question for the indexes of one model.
+    async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Make the vector of the question for the indexes of one model, and search them; by words alone without it.
 
         Loading a model into this process does not count in the time of the search.
         """
@@ -364,8 +355,20 @@ class FanOut:
             took = time.monotonic() - began if busy else 0.0
         else:
             asked.vectors[live.fingerprint] = vector
-        if any(one.index in asked.answers for one in answers):
+        if answers := [one for one in answers if one.index in asked.answers]:
             asked.seconds["embed"] = max(asked.seconds["embed"], took)
+            await self._search(asked, answers)
+
+    async def _search_like(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Search the indexes of one model for what is like a document; by its words alone if it has another model."""
+        model, fingerprint = asked.question.model, answers[0].live.fingerprint
+        if model and model.fingerprint == fingerprint:
+            asked.vectors[fingerprint] = model.vector
+        for answer in answers:
+            if fingerprint not in asked.vectors and not answer.hybrid:
+                asked.fail(answer.index, StoreError("has vectors of another model than the document, and no words"))
+        if found := [one for one in answers if one.index in asked.answers]:
+            await self._search(asked, found)
 
     async def _search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
         """Search indexes for candidates, for more than before if that was done."""
@@ -547,13 +550,22 @@ class FanOut:
 
     async def _names(self, deadline: Deadline, *, fresh: bool = False) -> Mapping[str, str]:
         """Return the name of each index's live collection, read now if `fresh`."""
-        during, read = " while the store was opened: search again in a moment", partial(self._live.names, fresh=fresh)
-        return await self._threads.run(ALIASES, deadline, self._threads.ask, read, during=during)
+        since = time.monotonic() - (0 if fresh else self._live.seconds)
+        if (known := self._live.names(since)) is not None:
+            return known
+        during, read = " while the store was opened: search again in a moment", self._live.read_names
+        return await self._threads.run(ALIASES, deadline, self._threads.ask, read, since, during=during)
 
     def _open_afresh(self) -> StoreReader:
         store = self._open_store()
         self._live.forget()  # another process may have changed anything while the store was closed
         return store
+
+    def _load(self, store: StoreReader, named: tuple[str, str | None]) -> LiveCollection:
+        index, name = named
+        if name is None:
+            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
+        return self._live.load(store, index, name)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -77,7 +77,7 @@ class LiveCollections:
 
     def __init__(self, settings: Settings, *, pinned: Mapping[str, str] | None = None) -> None:
         """`pinned` names the collection of an index in place of the live one."""
-        self._seconds = 0.0 if settings.store.url is None else ALIAS_SECONDS
+        self.seconds = 0.0 if settings.store.url is None else ALIAS_SECONDS
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._pinned = dict(pinned or {})
         self._names: Mapping[str, str] = {}
@@ -85,34 +85,47 @@ class LiveCollections:
         self._hidden = {index.name for index in settings.indexes if index.asks_database}
         self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
 
-    def names(self, store: StoreReader, *, fresh: bool = False) -> Mapping[str, str]:
-        """Return the name to read each index's collection by, without empty indexes; one read now if `fresh`.
+    def names(self, since: float) -> Mapping[str, str] | None:
+        """Return the collection's name by index, None if that was not read since a moment of time.monotonic()."""
+        return self._names if self._names_read_at > since else None
+
+    def read_names(self, store: StoreReader, since: float) -> Mapping[str, str]:
+        """Return the name to read each index's collection by, without empty indexes, unless it was read since.
 
         That is the alias for a collection that the API key does not list. Raises what the store raises.
         """
+        if (known := self.names(since)) is not None:
+            return known
         began = time.monotonic()
-        if fresh or not self._names or began - self._names_read_at >= self._seconds:
-            aliases, live = store.aliases(), {}
-            for index, alias in self._aliases.items():
-                with suppress(StoreError):  # if the store may not be asked, `get` says so
-                    if alias not in aliases and find_unlisted(store, alias) is None:
-                        continue
-                live[index] = aliases.get(alias, alias)
-            self._names, self._names_read_at = live | self._pinned, began
-        return self._names
+        aliases = store.aliases()
+        live = {}
+        for index, alias in self._aliases.items():
+            with suppress(StoreError):  # if the store may not be asked, `load` says so
+                if alias not in aliases and find_unlisted(store, alias) is None:
+                    continue
+            live[index] = aliases.get(alias, alias)
+        self._names = names = live | self._pinned
+        if store.embedded:  # it has the metadata at hand
+            for index, (_, loaded, metadata) in self._loaded.copy().items():
+                with suppress(StoreError):  # a search of the index says so
+                    if names.get(index) == loaded.collection and store.metadata(loaded.collection) == metadata:
+                        self._loaded[index] = began, loaded, metadata
+        self._names_read_at = began
+        return names
 
-    def get(self, store: StoreReader, index: str, collection: str | None) -> LiveCollection:
-        """Return what is known of an index's collection, or its metadata says: which model made it, and its rights.
+    def cached(self, index: str, collection: str | None) -> LiveCollection | None:
+        """Return what is known of an index's collection, or None if it must be loaded."""
+        known = self._loaded.get(index)
+        if known is None or known[0] < self._names_read_at or known[1].collection != collection:
+            return None
+        return known[1]
 
-        Raises StoreError if it is empty (None), of another index, or moved to another store, and what the store raises.
+    def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
+        """Read from a collection's metadata which model made it, and whether its documents have groups; prepare it.
+
+        Raises StoreError if it is of another index, or was moved to another store, and what the store raises.
         """
-        if collection is None:
-            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
-        began, known = time.monotonic(), self._loaded.get(index)
-        if known and known[1].collection == collection:  # an embedded store has the metadata at hand
-            same = store.metadata(collection) == known[2] if store.embedded else began - known[0] < self._seconds
-            if same:
-                return known[1]
+        began = time.monotonic()
         if collection == (alias := self._aliases[index]):
             find_unlisted(store, alias)
         metadata = store.metadata(collection)
@@ -122,31 +135,23 @@ class LiveCollections:
             raise StoreError(f"index {index} was moved to {place}: name that store in [store] of the settings")
         if metadata.get(MOVED_ID):
             raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
-        live = self._described(index, collection, metadata)
-        store.prepare(collection)
-        self._loaded[index] = began, live, metadata
-        return live
-
-    def _described(self, index: str, collection: str, metadata: Mapping[str, Any]) -> LiveCollection:
-        """Return what the metadata say. Raises StoreError if they do not say which model made the collection."""
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is None or identity.fingerprint != fingerprint:
             raise StoreError(f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`")
+        embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
+        encoder = encoder_of(bm25) if bm25 else None
+        restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
-        return LiveCollection(
-            index,
-            collection,
-            fingerprint,
-            str(metadata.get("embedder", "another embedder")),
-            identity,
-            encoder_of(bm25) if bm25 else None,
-            Calibration.from_metadata(recorded, words=bm25 is not None),
-            knows_english_alone(identity.model),
-            restricted=GROUPS_FIELD in (metadata.get("payload_indexes") or {}),
-            seal=str(metadata.get(SEAL, "")),
+        calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
+        seal, english = str(metadata.get(SEAL, "")), knows_english_alone(identity.model)
+        live = LiveCollection(
+            index, collection, fingerprint, embedder, identity, encoder, calibration, english, restricted, seal
         )
+        store.prepare(collection)
+        self._loaded[index] = began, live, metadata
+        return live
 
     def forget(self, indexes: Iterable[str] | None = None) -> None:
         """Drop the cached metadata of some indexes, or of all, so that it is loaded again when needed."""

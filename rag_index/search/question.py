@@ -29,7 +29,7 @@ from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import SettingsError
 from rag_index.search.access import NOBODY, Caller, caller_of
 from rag_index.search.concurrency import Deadline
-from rag_index.search.filters import check_field, check_fields, conditions_of
+from rag_index.search.filters import check_fields, conditions_of
 from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.synonyms import Pair, Phrases, words_beside
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
     from rag_index.core.settings.sections import RecencySettings
     from rag_index.search.live_collections import LiveCollection
-    from rag_index.search.results import AsOf, SearchHit
+    from rag_index.search.results import SearchHit
 
 _WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
@@ -62,8 +62,6 @@ CHUNKS_PER_DOCUMENT = 3
 MIN_CANDIDATES = 50
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
 
-BY_TEXT = "text"
-"""The name by which hits of equal text are collapsed; any other is that of a payload field."""
 RARE = 50
 """Chunks at most that have a rare name."""
 PART_OF_ADDRESS = 0.5
@@ -128,9 +126,6 @@ class Question:
     """How many of the documents that are found become hits; by default `limit`."""
     model: LikeDocument | None = None
     """The document that others are to be like: nothing is embedded, and an index of another model finds by words."""
-    min_relevance: float = 0.0
-    collapse: str | None = None
-    order: str | None = None
     filling: frozenset[str] = frozenset()
     """The indexes that a first run fills now: their embedder is busy, so that a vector is not waited for long."""
 
@@ -265,9 +260,6 @@ class Asked:
     """Whether a deeper search would rank some of them."""
     left: bool = False
     """Whether there are documents that were ranked, and are no hits."""
-    as_of: Mapping[str, AsOf] = field(default_factory=dict)
-    """What the answers are true of."""
-    rerank_error: str = ""
     remark: str = ""
     """That the question seems to be in a language that the embedder does not know."""
     searched: float = 0.0
@@ -347,7 +339,6 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
     indexes, limit, offset = options.get("indexes"), options.get("limit", DEFAULT_LIMIT), options.get("offset", 0)
     timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
-    min_relevance, collapse, order = options.get("min_relevance") or 0.0, options.get("collapse"), options.get("order")
     if (like := options.get("like")) is not None and (query or not all(like.partition("/"))):
         raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
     if not query.strip() and like is None:
@@ -361,17 +352,13 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
     if dense_weight is not None and not 0 <= dense_weight <= 1:
         raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
-    if not 0 <= min_relevance <= 1:
-        raise SettingsError(f"min_relevance is from 0 to 1, not {min_relevance!r}")
     if indexes is not None and not indexes:
         raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
-    conditions = conditions_of(options.get("filter"))
-    check_fields(conditions, searched)
-    if collapse and collapse != BY_TEXT:
-        check_field(collapse, searched, "collapse")
-    if order:
-        check_field(order.removeprefix("-"), searched, "order")
+    conditions: tuple[Condition, ...] = ()
+    if (given := options.get("filter")) is not None:
+        conditions = conditions_of(given)
+        check_fields(conditions, searched)
     retrieve = settings.retrieve
     weight = settings.dense_weight if dense_weight is None else dense_weight
     name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
@@ -380,7 +367,6 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     question = Question(
         text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
         phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
-        min_relevance=min_relevance, collapse=collapse, order=order,
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
-from rag_index.search.fusion import document_key, in_order, order_answers
-from rag_index.search.question import BY_TEXT, folded_text
+from rag_index.search.fusion import document_key, order_answers
+from rag_index.search.question import folded_text
 from rag_index.search.results import value_of
 from rag_index.search.soft_match import add_soft_match, near_scores, seems_foreign
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.embedders.bm25 import Bm25Encoder
     from rag_index.search.live_collections import Calibration
-    from rag_index.search.question import Asked, IndexAnswer, Question
+    from rag_index.search.question import Asked, IndexAnswer
     from rag_index.search.results import SearchHit
 
 NEIGHBOUR_CHANCE = 2.5
@@ -45,6 +45,8 @@ FITS, NEAR = 0.2, 0.015
 the second either, nothing fits. A text may be as like its paraphrase as a question about something else, so that no one
 threshold tells them apart. See benchmarks/README.md for how often each is wrong."""
 THRESHOLD = math.log(FITS / (1 - FITS))
+BY_TEXT = "text"
+"""The name by which hits of equal text are collapsed; any other is that of a payload field."""
 
 
 def relevance(weights: Calibration, cosine: float | None, words: float) -> float:
@@ -136,20 +138,6 @@ def _judged(
         neighbours = (next(near) if counts_near else 0.0) * (len(own) - 1)
         judged.append((found, evidence(len(own), len(found), rarity, neighbours, points)))
     return judged
-
-
-def shown(hits: Iterable[SearchHit], question: Question) -> list[SearchHit]:
-    """Return the hits that are shown: relevant enough ones, the best of equal ones, in the order asked for."""
-    model, found = question.model, [hit for hit in hits if hit.relevance >= question.min_relevance]
-    found = [hit for hit in found if not model.is_same(hit)] if model else found
-    found = collapsed(found, question.collapse) if question.collapse else found
-    return in_order(found, question.order, FITS) if question.order else found
-
-
-def ends(hits: Iterable[SearchHit], question: Question) -> bool:
-    """Return whether some hits are left out for their relevance. Those of documents further down would be, too."""
-    least = max(question.min_relevance, FITS if question.order else 0.0)
-    return any(hit.relevance < least for hit in hits)
 
 
 def collapse_key(hit: SearchHit, by: str) -> Any:

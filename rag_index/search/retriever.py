@@ -7,7 +7,7 @@ import logging
 import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -23,8 +23,8 @@ from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, Setti
 from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
-from rag_index.search.filters import Filter, check_fields, conditions_of
-from rag_index.search.fusion import compares_scores, failure_of
+from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
+from rag_index.search.fusion import compares_scores, failure_of, in_order
 from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.positions import Demand, Known, Positions
 from rag_index.search.question import (
@@ -35,7 +35,7 @@ from rag_index.search.question import (
     like_question,
     make_question,
 )
-from rag_index.search.relevance import FITS, NEAR, ends, shown
+from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, make_reranker
 from rag_index.search.results import (
     NOTHING_KNOWN,
@@ -53,7 +53,7 @@ from rag_index.search.results import (
 from rag_index.search.soft_match import add_soft_match
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from rag_index.components.embedders import Embedder
@@ -88,6 +88,28 @@ REQUEST_SHARE = 0.5
 """The share of a search's time that one request to the store may take, so that the search can say what is wrong."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """What is shown of the hits of a search: those that are relevant enough, the best of equal ones, in an order."""
+
+    model: LikeDocument | None
+    min_relevance: float
+    collapse: str | None
+    order: str | None
+
+    def shown(self, hits: Iterable[SearchHit]) -> list[SearchHit]:
+        """Return the hits that are shown."""
+        shown = [hit for hit in hits if hit.relevance >= self.min_relevance]
+        shown = [hit for hit in shown if not self.model.is_same(hit)] if self.model else shown
+        shown = collapsed(shown, self.collapse) if self.collapse else shown
+        return in_order(shown, self.order, FITS) if self.order else shown
+
+    def ends(self, hits: Iterable[SearchHit]) -> bool:
+        """Return whether some hits are left out for their relevance. Those of documents further down would be, too."""
+        least = max(self.min_relevance, FITS if self.order else 0.0)
+        return any(hit.relevance < least for hit in hits)
 
 
 class Retriever:
@@ -178,28 +200,40 @@ class Retriever:
             IndexBehind: an index did not reach `after`, or is older than `max_age`.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
-        began, rerank, offset = time.perf_counter(), options.get("rerank"), options.get("offset", 0)
+        began = time.perf_counter()
+        rerank, collapse = options.get("rerank"), options.get("collapse")
+        min_relevance = options.get("min_relevance") or 0.0
         if rerank and self._reranking is None:
             raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
+        if not 0 <= min_relevance <= 1:
+            raise SettingsError(f"min_relevance is from 0 to 1, not {min_relevance!r}")
         reranking = None if rerank is False else self._reranking
         question, names = make_question(self._settings, query, options)
-        if like := options.get("like"):
+        if collapse and collapse != BY_TEXT:
+            check_field(collapse, self._settings.named(names), "collapse")
+        like, order, offset = options.get("like"), options.get("order"), options.get("offset", 0)
+        if order:
+            check_field(order.removeprefix("-"), self._settings.named(names), "order")
+        if like:
             question = like_question(question, await self._model(like, question))
         end, top = offset + question.limit, reranking.top if reranking else 0
-        sifted = bool(question.collapse or like or question.order)  # how many of them are shown is known then only
+        sifted = bool(collapse or like or order)  # how many of them are shown is known then only
         depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
         wanted = None if sifted else max(end, top)
         question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted, payloads=False)
         demand = Demand.of(options.get("after"), options.get("max_age"))
-        asked = await self._demanded(question, names, demand)
-        await self._fill(asked, end, further=offset > 0)
-        hits = [hit for hit in asked.hits if hit.relevance >= question.min_relevance]
-        if reranking and hits:
-            given = asked.question.meant, hits, asked.question.deadline
-            hits, asked.rerank_error, asked.seconds["rerank"] = await reranking.rerank(*given)
-        open_to_all = not any(one in (names or [one]) for one in self.closed(question.caller))
-        result = _result(asked, shown(hits, asked.question), offset, end, sure=open_to_all and not question.model)
-        return replace(result, timings_ms=self._timings(asked, time.perf_counter() - began))
+        asked, as_of = await self._demanded(question, names, demand)
+        seals = {index: answer.live.seal for index, answer in asked.answers.items()}
+        sieve = Sieve(question.model, min_relevance, collapse, order)
+        await self._fill(asked, sieve, end, further=offset > 0)
+        result = await self._result(asked, reranking, sieve)
+        result = _page(asked, sieve, result, offset, end)
+        cited = ((hit, Citation.of(hit, as_of[hit.index], seals[hit.index])) for hit in result.hits)
+        hits = tuple(replace(hit, citation=str(citation)) for hit, citation in cited)
+        closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
+        if question.model or (closed and (names is None or not closed.isdisjoint(names))):
+            result = replace(result, nothing_fits=False, unsure=False)
+        return replace(result, hits=hits, as_of=as_of, timings_ms=self._timings(asked, time.perf_counter() - began))
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
@@ -458,8 +492,10 @@ class Retriever:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _demanded(self, question: Question, names: list[str] | None, demand: Demand | None) -> Asked:
-        """Ask the indexes once they have what is demanded; return what they answer, which knows what it is true of.
+    async def _demanded(
+        self, question: Question, names: list[str] | None, demand: Demand | None
+    ) -> tuple[Asked, dict[str, AsOf]]:
+        """Ask the indexes once they have what is demanded; return what they answer, and what that is true of.
 
         The position is read before the store is asked. If the store's reader had loaded an older state, it is asked
         again. Raises as `search`.
@@ -477,8 +513,7 @@ class Retriever:
             claims = {one.index: known.claim(one.index, one.live, one.commits) for one in answers}
             too_old = demand.unmet(claims, known, question.deadline.seconds) if demand else None
             if too_old is None:
-                asked.as_of = {index: known.as_of(index, claim) for index, claim in claims.items()}
-                return asked
+                return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
             if question.deadline.left <= 0:
                 raise too_old
             await asyncio.sleep(REREAD_SECONDS)
@@ -537,55 +572,56 @@ class Retriever:
         ordered = {"embed": stages["embed"], **indexes, **{name: one for name, one in stages.items() if one}}
         return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
 
-    async def _fill(self, asked: Asked, end: int, *, further: bool) -> None:
+    async def _fill(self, asked: Asked, sieve: Sieve, end: int, *, further: bool) -> None:
         """Search deeper until `end` hits are shown, or a step adds none. The order of a field is that of one step.
 
         A `further` page also looks whether others follow: the first is not to cost that.
         """
-        count = len(shown(asked.hits, asked.question))
+        count = len(sieve.shown(asked.hits))
         while (
             (count < end or (further and count == end and not asked.left))
-            and not (asked.question.order or ends(asked.hits, asked.question))
+            and not (sieve.order or sieve.ends(asked.hits))
             and await self._fan_out.deepen(asked)
         ):
-            before, count = count, len(shown(asked.hits, asked.question))
+            before, count = count, len(sieve.shown(asked.hits))
             if count == before:
                 break
 
+    async def _result(self, asked: Asked, reranking: Reranking | None, sieve: Sieve) -> SearchResult:
+        """Return all that the indexes found, best first."""
+        question, answered = asked.question, asked.answered
+        errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+        lacks = errors or asked.lacking
+        missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
+        missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
+        hits, failure = [hit for hit in asked.hits if hit.relevance >= sieve.min_relevance], ""
+        best = max([hit.relevance for hit in asked.hits], default=0.0)
+        if reranking and hits:
+            hits, failure, asked.seconds["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)
+        return SearchResult(
+            tuple(sieve.shown(hits)),
+            {},
+            question.corrected,
+            {typed: tuple(b for a, b in question.synonyms if a == typed) for typed, _ in question.synonyms},
+            unsure=bool(asked.hits) and not missing and NEAR <= best < FITS,
+            nothing_fits=bool(asked.hits) and not missing and best < NEAR,
+            remark=asked.remark,
+            missing=missing,
+            errors=errors,
+            fusion="score" if compares_scores(answered) else "rank",
+            dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
+            collections={answer.index: answer.live.collection for answer in answered},
+            reranked="rerank" in asked.seconds and not failure,
+            rerank_error=failure,
+        )
 
-def _result(asked: Asked, hits: Sequence[SearchHit], offset: int, end: int, *, sure: bool) -> SearchResult:
-    """Return a page of the hits that are shown, and where the next begins, or why documents further down are not shown.
 
-    That nothing fits is said only if the caller's indexes are `sure` to have told everything.
-    """
-    question, answered = asked.question, asked.answered
-    errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
-    missing = missing_text(errors, asked.lacking, [one.index for one in answered])
-    missing = f"{asked.unread} {missing}".strip()
-    best, sure = max([hit.relevance for hit in asked.hits], default=FITS), sure and not missing
-    left, ended = asked.left or asked.unranked, ends(asked.hits, question)
-    deeper = asked.left or (asked.deeper and question.limit < MAX_HITS and not question.order)
-    more = len(hits) > end or (len(hits) == end and deeper and not ended)
-    following = end if more and end < MAX_HITS else None
+def _page(asked: Asked, sieve: Sieve, result: SearchResult, offset: int, end: int) -> SearchResult:
+    """Return a page of a result, with where the next one begins, or why documents that there may be are not shown."""
+    left, ended = asked.left or asked.unranked, sieve.ends(asked.hits)
+    deeper = asked.left or (asked.deeper and asked.question.limit < MAX_HITS and not sieve.order)
+    more = len(result.hits) > end or (len(result.hits) == end and deeper and not ended)
+    following, missing = end if more and end < MAX_HITS else None, result.missing
     if following is None and left and not ended:
         missing = f"{missing} {FURTHER}".strip()
-    seals = {answer.index: answer.live.seal for answer in answered}
-    cited = [(hit, Citation.of(hit, asked.as_of[hit.index], seals[hit.index])) for hit in hits[offset:end]]
-    return SearchResult(
-        tuple(replace(hit, citation=str(citation)) for hit, citation in cited),
-        asked.as_of,
-        question.corrected,
-        {typed: tuple(b for a, b in question.synonyms if a == typed) for typed, _ in question.synonyms},
-        offset,
-        following,
-        unsure=sure and NEAR <= best < FITS,
-        nothing_fits=sure and best < NEAR,
-        remark=asked.remark,
-        missing=missing,
-        errors=errors,
-        fusion="score" if compares_scores(answered) else "rank",
-        dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
-        collections={answer.index: answer.live.collection for answer in answered},
-        reranked="rerank" in asked.seconds and not asked.rerank_error,
-        rerank_error=asked.rerank_error,
-    )
+    return replace(result, hits=result.hits[offset:end], offset=offset, next_offset=following, missing=missing)

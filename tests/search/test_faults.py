@@ -80,7 +80,7 @@ def test_an_index_whose_collection_cannot_be_looked_at_is_named_and_the_others_a
 
 
 def test_a_server_that_goes_and_comes_back(served, qdrant):
-    with served.retriever(retrieve={"timeout": 8.0}) as retriever:
+    with served.retriever(retrieve={"timeout": 2.0}) as retriever:
         retriever.search_sync("printer", timeout=60)
         qdrant.stop()
         for _ in range(2):
