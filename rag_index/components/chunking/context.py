@@ -11,7 +11,7 @@ import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -193,14 +193,18 @@ class Recipe:
 
 @dataclass(slots=True)
 class GeneratingModel(KnownModel):
-    """The model that writes contexts."""
+    """The model that writes contexts: compared when a host is first asked, and tested with a word after a failure."""
 
     num_ctx: int = UNKNOWN_CONTEXT
+    _compared: set[str] = field(default_factory=set)
+    """The hosts whose model was compared before."""
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and let it answer once."""
+        """Compare the model, and let it answer once if it was compared before."""
         await self.compare(endpoint)
-        await check_generating(endpoint, self.name, self.num_ctx)
+        if endpoint.url in self._compared:
+            await check_generating(endpoint, self.name, self.num_ctx)
+        self._compared.add(endpoint.url)
 
 
 async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None:
