@@ -81,7 +81,7 @@ PERSONAL = PLACES | _words("""
     email mail mobile ip iban ssn passport birthday birthdate birth salary gender login username health
 """)
 """Words of columns about a person that a stranger should not meet in a search."""
-ORGANISATIONS = _words("company supplier vendor office shop store organization location")
+ORGANISATIONS = _words("company supplier vendor office shop store venue organization location")
 CUSTOMERS = _words("customer client patient student employee")
 """Nouns of persons whom people look for, though they may log in."""
 PERSONS = CUSTOMERS | _words("user person people staff member contact agent author")
@@ -107,7 +107,7 @@ CONTAINERS = _words("page folder category forum board section project collection
 """Nouns of tables whose rows contain those of others."""
 PARENT_WORDS = _words("parent root pid reply")
 """Words of columns that name a row of the same table."""
-POINTERS = _words("first last latest current live")
+POINTERS = _words("first last latest newest current live")
 """Words of columns that name one of the rows that belong to this one."""
 VERSIONS = _words("version revision edition")
 
@@ -159,7 +159,7 @@ SHOW = _words("""
 """Words that say of a row that it is for everybody."""
 OFF, ON = _words("disabled inactive expired obsolete"), _words("active enabled valid available current recent latest")
 """Weaker words, of whether a thing is in use: they hide a minority alone."""
-NOT = _words("non not no nicht")
+NOT = _words("non not no never dont nicht")
 """Words that turn the others round, and with them `un`, `in`, `dis` before another."""
 BANNED = _words("blocked banned suspended spammer shadowbanned")
 """What hides the rows of an account."""
@@ -170,7 +170,7 @@ FILLERS = _words("from for flag search everyone website only people index soft p
 STATES = _words("status state stage moderation workflow approval class statut")
 FILLERS |= STATES
 """Words that say nothing beside those that hide or show, with all words of up to three letters."""
-SECRECY = _words("visibility privacy access confidentiality sensitivity audience scope policy")
+SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy audience scope policy")
 """Last words of columns whose values say who may see a row; SECRECY says nothing else."""
 GROUPS = _words("group role team permission")
 """Nouns of tables and columns of who may read: rows that name one are for few, if most name none."""
