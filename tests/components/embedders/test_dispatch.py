@@ -80,11 +80,12 @@ def test_a_host_that_pauses_or_accepts_no_connection_never_convicts_a_text(warm,
 
 
 @pytest.mark.parametrize("error", [ILL, REFUSED, BadVectors("NaN")])
-def test_a_host_that_fails_on_the_plain_text_too_clears_the_text(warm, error):
-    """Each time it fails on the text, it fails on the plain text as well: the host is the one that is ill."""
+@pytest.mark.parametrize("plain", [[ILL, None] * 5, [None, None, ILL, None, None, ILL, None, None]])
+def test_a_host_that_fails_on_the_plain_text_too_clears_the_text(warm, error, plain):
+    """Where it fails on the plain text as well, the host is the one that is ill, whatever was proved before."""
     hosts = warm(1)
     hosts[0].outcomes(POISON, [error] * 5)
-    hosts[0].outcomes(PLAIN_TEXT, [ILL, None] * 5)
+    hosts[0].outcomes(PLAIN_TEXT, plain)
     assert_own_vectors(hosts.embed([POISON]), [POISON])
     assert hosts[0].requests_with(POISON) == 6
 
