@@ -1,20 +1,34 @@
-"""SQL sources: every document is read once, whatever its key is, and the source is never written."""
+"""SQL sources: every document is read once, whatever its key is, and the source is never written.
+
+Little is held of long texts and of the rows of a query; a sample is read; and a source of another distribution.
+"""
 
 import hashlib
+import json
 import re
 import sqlite3
+import sys
 import threading
+import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from rag_index.components.sources import Sample, open_source, read_sample
 from rag_index.components.sources.engine import open_read_only
+from rag_index.components.sources.pages import PAGE_CHARS
+from rag_index.components.sources.row_file import RowFile
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from tests.components.sources.databases import SourceDatabase, read
+from tests.components.sources.databases import SourceDatabase, open_database, pages, read
+from tests.docs.pages import blocks, page
+from tests.plugin_site import install_as_written
+from tests.project import Project
+from tests.reliability.test_disk_and_clock import Disk
 
 QUERY = "SELECT id, body FROM note"
 
@@ -256,3 +270,160 @@ def test_a_server_that_does_not_answer_is_a_transient_error_without_the_password
     assert re.search(r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused", message)
     assert "s3cret" not in message
     assert "\n" not in message
+
+
+def test_a_query_gives_what_its_table_gives(request, tmp_path):
+    """All types that a driver gives, once directly and once by way of the file."""
+    with open_database("postgresql", request, tmp_path) as desk:
+        columns = {
+            "id": "uuid PRIMARY KEY", "body": "text", "at": "timestamptz", "clock": "timetz", "price": "numeric",
+            "raw": "bytea", "tags": "numeric[]", "more": "jsonb", "span": "interval", "r": "tstzrange",
+            "m": "int4multirange", "address": "inet", "share": "float8", "days": "date[][]", "pair": "point",
+        }  # fmt: skip
+        desk.run(
+            f"CREATE TABLE note ({', '.join(' '.join(one) for one in columns.items())})",
+            """INSERT INTO note VALUES ('00000000-0000-0000-0000-0000000000ff', 'x', '2024-05-01 12:30:00.000001+02',
+               '24:00+02', 'NaN', '\\x00ff', '{1.50,NULL}', '{"z": [1e400, 0.1]}', '400 days', '[2024-05-01,)',
+               '{[1,3),[5,7)}', '10.0.0.1/8', 'NaN', '{{2024-05-01},{infinity}}', '(1,2)')""",
+        )
+        given = {"payload": [name for name in columns if name not in ("id", "body")], "text": "body"}
+        pages = [desk.source(**given, **one).page(None, 10) for one in ({}, {"query": "SELECT * FROM note"})]
+        assert pages[0].documents == pages[1].documents
+        for name in columns:
+            given = {"text": "{body} {" + name + "}", "format": {name: "plain"}}
+            assert read(desk.source(query="SELECT * FROM note", **given)) == read(desk.source(**given)), name
+
+
+def test_no_table_is_held_and_the_file_has_no_name(request, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with open_database("postgresql", request, tmp_path) as desk:
+        source = desk.notes(9).source(query="SELECT * FROM note", folder=folder)
+        first = source.page(None, 4)
+        desk.run("ALTER TABLE note ADD COLUMN more text", "DELETE FROM note")
+        assert not list(folder.iterdir())
+        assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, "a page is read again"
+        assert source.page(source.page(first.cursor, 4).cursor, 4).documents.keys == ["9"]
+
+
+@pytest.mark.mount
+def test_a_disk_without_room_is_named_before_it_is_full(tmp_path):
+    project = Project(tmp_path / "project")
+    with Disk(project, 40) as disk:
+        for expected, rows in ((100_000, 1000), (None, 10**6)):
+            with closing(RowFile(disk.path)) as file:
+                with pytest.raises(SourceError, match=r"need about .* MB in .* for the time of a run, and only"):
+                    file.write((["x" * 1000] for _ in range(rows)), expected)
+                assert file.size < 36_000_000, "others still have room"
+
+
+def sample_of(long_texts, size) -> Sample:
+    return read_sample(long_texts.settings, long_texts.settings.index("notes"), size)
+
+
+def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(tmp_path):
+    long_texts = Project(tmp_path / "p").fill(400)
+    sample = sample_of(long_texts, 40)
+    assert sample.count() == 40
+    assert sample.documents == sample_of(long_texts, 40).documents
+    numbers = [int(key.strip("[]")) for key in sample.documents.keys]
+    assert numbers == sorted(numbers)
+    assert min(numbers) < 100
+    assert max(numbers) > 300
+    assert sample.seconds > 0
+    assert [len(page.documents) for page in pages(sample, 15)] == [15, 15, 10]
+
+
+def test_the_sample_of_a_small_source_is_all_of_it_except_empty_texts(tmp_path):
+    long_texts = Project(tmp_path / "p").fill(12)
+    long_texts.execute("UPDATE note SET title = '', body = NULL WHERE id = 5")
+    assert sample_of(long_texts, 1000).count() == 11
+    long_texts.execute("UPDATE note SET title = '', body = NULL")
+    with pytest.raises(SourceError, match="notes has no documents with text"):
+        sample_of(long_texts, 10)
+
+
+LONG = 100_000
+
+
+@pytest.fixture
+def long_texts(tmp_path) -> Project:
+    """500 short texts, then 300 of 100,000 characters: 30 MB."""
+    long_texts = Project(tmp_path / "project").fill(500)
+    with long_texts.source() as db:
+        db.executemany(
+            "INSERT INTO note VALUES (?, 'long', ?, 'a', 1)", ((i, f"{i} " * (LONG // 4)) for i in range(501, 801))
+        )
+    return long_texts
+
+
+def read_pages(long_texts: Project, rows: int) -> tuple[list[str], list[int], int]:
+    """Return keys of all documents, the characters of each page, and the most bytes that were held at a time."""
+    keys, sizes = [], []
+    source = open_source(long_texts.settings, long_texts.settings.indexes[0])
+    tracemalloc.start()
+    try:
+        cursor = None
+        while True:
+            page = source.page(cursor, rows)
+            keys += [*page.documents.keys, *page.unread]
+            sizes.append(sum(map(len, page.documents.texts)))
+            cursor = page.cursor
+            if cursor is None:
+                return keys, sizes, tracemalloc.get_traced_memory()[1]
+            del page
+    finally:
+        tracemalloc.stop()
+        source.close()
+
+
+@pytest.mark.parametrize("rows", [2000, 7])
+def test_a_page_is_bounded_by_its_characters(long_texts, rows):
+    keys, sizes, peak = read_pages(long_texts, rows)
+    assert keys == [str(i) for i in range(1, 801)]
+    assert max(sizes) < PAGE_CHARS + 2 * LONG
+    assert len(sizes) == (800 // rows + 1 if rows == 7 else 8)
+    assert peak < 3 * PAGE_CHARS
+
+
+SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")[0]
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch) -> Project:
+    """A example with the settings of the example, whose package is installed."""
+    site = tmp_path / "site"
+    install_as_written(blocks(SECTION, "text")[0], site, {"notes.py": blocks(SECTION, "python")[0]})
+    monkeypatch.syspath_prepend(str(site))
+    made = Project(tmp_path / "project")
+    made.write_settings('project = "test"\n' + blocks(SECTION, "toml")[0])
+    sys.modules.pop("notes", None)
+    return made
+
+
+def write_notes(example: Project, notes: dict[int, str]) -> None:
+    lines = [json.dumps({"id": key, "text": text, "author": "kim"}) for key, text in notes.items()]
+    (example.folder / "notes.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def counts_of(example: Project) -> dict[str, int]:
+    outcome = example.run().indexes[0]
+    assert outcome.state == "completed", outcome.message
+    return {name: getattr(outcome, name) for name in ("new", "changed", "unchanged", "deleted")}
+
+
+def test_the_example_is_indexed_and_kept_up_to_date(example):
+    notes = {number: f"The printer of room {number} is broken." for number in range(50)}
+    write_notes(example, notes)
+    assert counts_of(example) == {"new": 50, "changed": 0, "unchanged": 0, "deleted": 0}
+    assert {payload["author"] for payload, _ in example.points().values()} == {"kim"}
+    write_notes(example, {**{key: text for key, text in notes.items() if key != 7}, 8: "It is the keyboard."})
+    assert counts_of(example) == {"new": 0, "changed": 1, "unchanged": 48, "deleted": 1}
+    assert example.texts()["8"] == ["It is the keyboard."]
+
+
+def test_a_kind_that_is_not_installed(tmp_path):
+    example = Project(tmp_path / "project")
+    example.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
+    with pytest.raises(SettingsError, match=r"there is no 'mails' \(there are: sql, code.* install the package"):
+        open_source(example.settings, example.settings.indexes[0])

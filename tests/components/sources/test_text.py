@@ -1,4 +1,7 @@
-"""Text as people read it: formats, charsets and packed bytes; what is no text is named."""
+"""Text as people read it: formats, charsets and packed bytes; what is no text is named, and secrets are masked.
+
+HTML may have formulas, foreign elements and hidden text: no mark is text, and numbers keep their value.
+"""
 
 import gzip
 import re
@@ -10,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.components.sources.pages import Composer, clean
+from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText, find_format, read_text
+from tests.project import Project
 
 HTML = """<style>p {}</style><h1>Title &amp; more</h1><p>Some <b>bold</b> &ndash; text<br>in Wirbels&shy;&auml;ule</p>
 <ul><li>one</li><li>two <a href="http://x">link</a></li></ul><script>var a = "<p>no</p>";</script>
@@ -263,3 +268,157 @@ def test_rtf_is_read_whatever_the_format_of_its_column(rtf, text):
     for form in (None, "plain", "auto", "html"):
         read = Composer("body", form and {"body": form})
         assert read.compose([rtf]) == read.compose([rtf.encode()]) == text
+
+
+FIRST, REST = "<p>See <ac:link><ri:page ri:content-title='Mill'/>", "</ac:link></p>"
+MACRO = "<ac:structured-macro ac:name='code'><ac:parameter ac:name='"
+MACRO_END = "</ac:plain-text-body></ac:structured-macro>"
+
+
+@pytest.mark.parametrize(
+    ("formula", "text"),
+    [
+        ("<mi>a</mi><mo>+</mo><mi>b</mi>", "a+b"),
+        ("<mfrac><mrow><mi>a</mi><mo>+</mo><mn>1</mn></mrow><mn>2</mn></mfrac>", "(a+1)/2"),
+        ("<mn>2</mn><mfrac><mn>1</mn><mn>2</mn></mfrac>", "2 1/2"),
+        ("<msup><mn>10</mn><mn>6</mn></msup>", "10^6"),
+        ("<msub><mi>H</mi><mn>2</mn></msub><mi>O</mi>", "H2O"),
+        ("<msub><mi>log</mi><mn>10</mn></msub><mn>100</mn>", "log10 100"),
+        ("<munderover><mo>&sum;</mo><mrow><mi>i</mi><mo>=</mo><mn>0</mn></mrow><mi>n</mi></munderover><mi>x</mi>",
+         "∑_(i=0)^n x"),
+        ("<mi>sin</mi><mo>&ApplyFunction;</mo><mi>x</mi>", "sin x"),
+        ("<mi>a</mi><mo>&lt;</mo><mi>b</mi>", "a<b"),
+        ("<mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>0</mn></mtd></mtr><mtr><mtd><mi>x</mi></mtd></mtr></mtable>",
+         "1 0; x"),
+        ("<semantics><mi>E</mi><annotation encoding='application/x-tex'>tex</annotation></semantics>", "E"),
+        ("<mover><mi>x</mi><mo>¯</mo></mover><msqrt><mi>a</mi><mo>+</mo><mi>b</mi></msqrt>", "x¯√(a+b)"),
+        ("<mroot><mi>x</mi><mn>3</mn></mroot><mfenced><mi>x</mi><mi>y</mi></mfenced>", "√[3]x(x, y)"),
+    ],
+)  # fmt: skip
+def test_a_formula_is_read_in_a_line(formula, text):
+    for start, end in (
+        ("<math xmlns='http://www.w3.org/1998/Math/MathML'>", "</math>"),
+        ("<MATH id='x'>", "</MATH>"),
+    ):
+        assert read_text(f"<p>so {start}{formula}{end} it is</p>", "html") == f"so {text} it is"
+        assert read_text(f"so {start}{formula}{end} it is", "auto") == f"so {text} it is"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<div hidden>no</div>", "<div hidden='hidden'>no</div>", "<p style='DISPLAY : none !important'>no</p>",
+        "<p style='color:red;visibility:hidden'>no</p>", "<template>no</template>", "<img hidden alt='no'>",
+        "<div style='max-height:0px;overflow:hidden'>no</div>", "<!--[if mso]><p>no</p><![endif]-->",
+        "<xml><w:WordDocument><w:View>no</w:View></w:WordDocument></xml>",
+        "<div style='display:none'><div>no<br></div>no</div>",
+    ],
+)  # fmt: skip
+def test_what_a_browser_hides_is_no_text(hidden):
+    assert read_text(f"<p>before</p>{hidden}<p>after</p>", "html").split() == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "<p style='max-height:0.5em'>yes</p>", "<div style='font-size:0'><p style='font-size:13px'>yes</p></div>",
+        "<i aria-hidden='true'>yes</i>", "<!--[if !mso]><!--><p>yes</p><!--<![endif]-->",
+        "<![if !supportLists]>yes<![endif]>", "<p class='hidden' data-hidden='1'>yes</p>",
+    ],
+)  # fmt: skip
+def test_what_a_browser_shows_is_text(shown):
+    assert read_text(f"<p>before</p>{shown}<p>after</p>", "html").split() == ["before", "yes", "after"]
+
+
+@pytest.mark.parametrize(
+    ("marked", "text"),
+    [
+        (f"{FIRST}<ac:plain-text-link-body><![CDATA[the <mill>]]></ac:plain-text-link-body>{REST}", "See the <mill>"),
+        (f"{MACRO}language'>java</ac:parameter><ac:plain-text-body><![CDATA[if (a < b)\n    <!-- c -->]]>{MACRO_END}",
+         "java\n\nif (a < b)\n    <!-- c -->"),
+        ("<ac:task><ac:task-id>7</ac:task-id><ac:task-status>done</ac:task-status>oil it</ac:task>", "- oil it"),
+        ("<p><o:p>a</o:p> <st1:place w:st='on'>Graz</st1:place> <w:sdt ShowingPlcHdr='t'>b</w:sdt></p>", "a Graz b"),
+        ("<?xml:namespace prefix = o ns = 'urn:x' /><p>a</p>", "a"),
+        ("<x-note>one <user-name> and List<String></x-note>", "one <user-name> and List<String>"),
+        ("<p><unknown>x</unknown> <foo bar='1'>y and <timeout/>z</p>", "x y and z"),
+        ("<p>x<svg viewBox='0'><title>A mill</title><style>.a{}</style><text>Go</text></svg>y</p>", "x\nA mill\nGo\ny"),
+    ],
+)  # fmt: skip
+def test_an_element_that_no_list_knows_gives_its_text_and_no_mark(marked, text):
+    assert read_text(marked, "html") == text
+
+
+MAIL = "Please click http://cod.example/newsletter.html?token=nl-e6dc078cedb4eb739fef7 to subscribe."
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9"
+CODED = "MHcCAQEEIIGkG5mA7zBq0e1p4rW9xYtQ3uVnJ8sLdKfHc2oXyZbT"
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (MAIL, "Please click http://cod.example/newsletter.html?token=[secret] to subscribe."),
+        ("https://x.example/reset-password/a8f3kk2093jdkl2 now", "https://x.example/reset-password/[secret] now"),
+        ("https://x.example/magic-link/a8f3kk2093jdkl2", "https://x.example/magic-link/[secret]"),
+        ("https://x.example/password_reset/MQ/a8f3kk2093jdkl2", "https://x.example/password_reset/MQ/[secret]"),
+        ("https://x.example/user/reset/1/1690000000/a8f3kk2093jdkl2", "https://x.example/user/reset/1/1690000000/[secret]"),
+        ('{"api_key": "8f3kk2093jdkl2x9", "n": 1}', '{"api_key": "[secret]", "n": 1}'),
+        (f"Sent {JWT} twice: {JWT}", "Sent [secret] twice: [secret]"),
+        ("root:$6$rounds8x$abcdefghij:0", "root:[secret]:0"),
+        ("use sk_live_4eC39HqLyjWDarjtT1zdp7dc.", "use [secret]."),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nkeep it", "[secret]\nkeep it"),
+        (f"-----BEGIN EC PRIVATE KEY-----\n{CODED}\n{CODED}\nthat was it", "[secret]\nthat was it"),
+        ("It starts with -----BEGIN CERTIFICATE-----. Then restart.", "It starts with [secret]. Then restart."),
+        (f"root:$6$rounds=656000$saltsalt${CODED}:0", "root:[secret]:0"),
+        (f"root:$1$salt${CODED}:0", "root:[secret]:0"),
+        (f"eve scrypt:32768:8:1$salt${CODED}", "eve [secret]"),
+        (f"userPassword: {{SSHA}}{CODED}", "userPassword: [secret]"),
+        ("see postgresql://mill:S3cr3tWheel9@db/mill", "see postgresql://mill:[secret]@db/mill"),
+        ("Server=db;User Id=sa;Password=Wheel123!x;", "Server=db;User Id=sa;Password=[secret];"),
+        (f"Authorization: Bearer {CODED}", "Authorization: Bearer [secret]"),
+        (f"hooks: https://x.example/api/webhooks/4711/{CODED}", "hooks: https://x.example/api/webhooks/4711/[secret]"),
+        (f"$y$j9T$saltsalt${CODED}, hf_{CODED} and SG.{CODED}", "[secret], [secret] and [secret]"),
+    ],
+)  # fmt: skip
+def test_a_secret_within_a_text_is_masked(text, read):
+    assert without_secrets(text) == read
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see https://git.example/a/b/commit/3541c75fd24df42fbb68e549b16dfa90",
+        "https://docs.example/document/d/1A2b3C4d5E6f7G8h9I0j/edit and ?keyword=iphone13promax12",
+        "token: 2024-03-05T10:00:00, costs $2, $100 or ${price}, session: introduction-2024",
+        "The password has 12 characters at least; the token is in the header. Password: $PASSWORD1 or {pass2word}",
+        "Basic knowledge of sk-learn, npm_config_registry_url_2 and hf_transformers_cache_directory at http://a.b:80/c@d",
+        "0123456789abcdef0123456789abcdef",
+        "run task_test_runner, docs_test_suite and disk_live_data with highs_and_lows_of_the_day",
+        "https://x.example/presets/commonmark.cpython-311.pyc and https://x.example/verification/ISO9001-2015.pdf",
+        "https://shop.example/magic-mouse/MK2E3AM4A1234",
+        "\\textbf{SHA}-256, $argon2 and $1$replacement cost $5$; glpat-token",
+    ],
+)
+def test_what_nothing_names_as_a_secret_is_left_alone(text):
+    assert without_secrets(text) == text
+
+
+def test_a_run_masks_secrets_in_titles_texts_and_parts_unless_the_settings_say_otherwise(tmp_path):
+    project = Project(tmp_path / "project")
+    project.execute("CREATE TABLE mail (id INTEGER PRIMARY KEY, subject TEXT, body TEXT)")
+    project.execute("CREATE TABLE answer (id INTEGER PRIMARY KEY, mail_id INT, body TEXT)")
+    project.execute("INSERT INTO mail VALUES (1, 'Key sk_live_4eC39HqLyjWDarjtT1', ?)", MAIL)
+    project.execute("INSERT INTO answer VALUES (1, 1, ?)", f"You wrote {MAIL}")
+    settings = (
+        '[source]\nurl = "sqlite:///source.db"\n[[indexes]]\nname = "mail"\ntable = "mail"\nkey = "id"\n'
+        'title = "subject"\ntext = ["body"]\n{}[[indexes.parts]]\ntable = "answer"\non = "mail_id"\ntext = ["body"]\n'
+    )
+    project.write_settings(settings.format(""))
+    project.cli("index", "mail")
+    (hit,) = project.json("search", "subscribe", "--index", "mail")["hits"]
+    assert "e6dc078cedb4eb739fef7" not in str(hit)
+    assert "4eC39HqLyjWDarjtT1" not in str(hit)
+    assert hit["title"] == "Key [secret]"
+    project.write_settings(settings.format('not_secret = ["body"]\n'))
+    project.cli("index", "mail")
+    (hit,) = project.json("search", "subscribe", "--index", "mail")["hits"]
+    assert str(hit).count("e6dc078cedb4eb739fef7") >= 1

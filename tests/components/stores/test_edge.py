@@ -1,12 +1,20 @@
-"""The embedded store among processes, after crashes, and on damaged or unusable folders."""
+"""The embedded store among processes, on damaged or unusable folders, and after a kill or a power cut.
+
+A kill leaves the files as they are at that moment. A power cut leaves of each page either what the last flush wrote or
+something newer, and of a new file all, a part or nothing: here chance decides.
+"""
 
 import errno
 import os
+import random
 import shutil
 import signal
 import subprocess
 import time
+import uuid
 from contextlib import closing
+from datetime import UTC, datetime
+from operator import ge, gt, le, lt
 
 import numpy as np
 import psutil
@@ -17,8 +25,10 @@ from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.edge.folder import Catalog, FileLock, WriterLock
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.protocol import VectorQuery
-from rag_index.core.documents.batches import PointBatch
+from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.core.documents.canonical import comparable_time, decode_payload, encode_payload
+from rag_index.core.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import StoreBusy, StoreError
 from tests.components.stores.edge_process import DIMENSION, fill, points, writer
 from tests.waiting import eventually, when
@@ -257,3 +267,149 @@ def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):
         store.drop("c")
         with pytest.raises(StoreError, match="c was closed or dropped"):
             list(pages)
+
+
+LARGE = [2**53, 2**54, 2**60, 2**63 - 1, 10**16]
+NUMBERS = [0, -1, 0.5, 1e300, 2**53 + 1, -(2**63), -(2**63) + 1]
+
+
+@pytest.mark.parametrize("kind", [None, "integer", "float"])
+def test_numbers_are_equal_as_in_python_and_compare_as_floats(tmp_path, kind):
+    chance = random.Random(3)
+    values = [
+        *NUMBERS,
+        *(min(one + step, 2**63 - 1) * sign for one in LARGE for step in (-1, 0, 1) for sign in (1, -1)),
+    ]
+    values = [value for value in values if kind != "integer" or isinstance(value, int)]
+    stored = [decode_payload(encode_payload({"f": value})) for value in values]
+    with closing(EdgeStore(tmp_path)) as store:
+        fill_numbered(store, stored, {"f": kind})
+
+        def found(condition: Condition) -> set[int]:
+            return {point.payload["number"] for point in store.scroll("c", conditions=[condition])}
+
+        for bound in chance.sample(values, 15):
+            equal = {n for n, value in enumerate(values) if value == bound}
+            assert found(Condition("f", "eq", bound)) == found(Condition("f", "any", [bound, "x"])) == equal
+        for bound in (-1, 0, 0.5):
+            for word, compare in (("gte", ge), ("gt", gt), ("lte", le), ("lt", lt)):
+                wanted = {n for n, value in enumerate(values) if compare(value, bound)}
+                assert found(Condition("f", "range", {word: bound})) == wanted, (word, bound)
+
+
+def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
+    forms = ["2024-05-01", "2024-05-01T10", "2024-05-01T10:00", "2024-05-01 10:00Z", "2024-05-01T10:00+02:00"]
+    forms += [
+        "20240501T100000Z", "20240501", "2024-05-01T10:00:00,5", "2024-W18-3T10:00", "2024-05-01 10:00:00.5+02:00",
+    ]  # fmt: skip
+    with closing(EdgeStore(tmp_path)) as store:
+        fill_numbered(store, [{"f": comparable_time(form)} for form in forms], {"f": "datetime"})
+        for bound in forms:
+            moment = in_utc(bound)
+            found = {
+                point.payload["number"]
+                for point in store.scroll("c", conditions=[Condition("f", "range", {"gte": bound})])
+            }
+            assert found == {number for number, form in enumerate(forms) if in_utc(form) >= moment}
+            found = {point.payload["number"] for point in store.scroll("c", conditions=[Condition("f", "eq", bound)])}
+            assert forms.index(bound) in found
+
+
+def in_utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def fill_numbered(store: EdgeStore, payloads: list, kinds: dict) -> None:
+    store.create("c", 2, {})
+    store.index_fields("c", kinds)
+    numbered = [
+        {**payload, "number": number, "_rag": {"key": "[1]", "chunk": 0}} for number, payload in enumerate(payloads)
+    ]
+    ids = [str(uuid.UUID(int=number)) for number in range(len(payloads))]
+    store.upsert("c", PointBatch(ids, np.ones((len(ids), 2), np.float32), numbered))
+
+
+WIDTH, POINTS, PAGE = 16, 400, 4096
+CASES = 2
+
+
+def batch(numbers, version: int) -> PointBatch:
+    """Return points whose vectors and payload depend on their number and version alone."""
+    ids = [str(uuid.UUID(int=number + 1, version=5)) for number in numbers]
+    chance = [np.random.default_rng([number, version]) for number in numbers]
+    vectors = np.asarray([one.normal(size=WIDTH) for one in chance], dtype=np.float32)
+    words = [sorted(one.choice(1000, int(one.integers(1, 30)), replace=False).tolist()) for one in chance]
+    sparse = SparseVectors.from_rows([SparseVector(tuple(row), (float(version + 1),) * len(row)) for row in words])
+    payloads = [
+        {RESERVED_KEY: {"key": str(number), "chunk": 0}, "version": version, "text": "x" * int(one.integers(10, 2000))}
+        for number, one in zip(numbers, chance, strict=True)
+    ]
+    return PointBatch(ids, vectors, payloads, sparse)
+
+
+def assert_holds(store, numbers, version: int) -> None:
+    wanted = batch(numbers, version)
+    stored = {point.id: point for point in store.retrieve("c", wanted.ids, vectors=True)}
+    assert stored.keys() == set(wanted.ids)
+    for row, (i, vector, payload) in enumerate(zip(wanted.ids, wanted.vectors, wanted.payloads, strict=True)):
+        assert stored[i].payload == payload
+        assert np.allclose(stored[i].vector, vector / np.linalg.norm(vector), atol=1e-6)
+        assert stored[i].sparse == wanted.sparse.row(row)
+
+
+def write_without_flush(store, chance: random.Random) -> set[int]:
+    """Write new points, replace, change and delete others; return the numbers of the others."""
+    touched: set[int] = set()
+    for step in range(chance.randint(2, 5)):
+        some = chance.sample(range(POINTS), chance.randint(1, POINTS // 4))
+        touched.update(some)
+        store.upsert("c", batch(range(10_000 * (step + 1), 10_000 * (step + 1) + chance.randint(1, 300)), 1))
+        store.upsert("c", batch(some, 1))
+        store.delete_points("c", batch(some[::2], 1).ids)
+        store.update_payloads("c", [(i, {"y": "y" * chance.randint(1, 3000)}) for i in batch(some[1::2], 1).ids])
+    return touched
+
+
+def cut_power(flushed, now, chance: random.Random) -> None:
+    """Change the files of `now` to what a power cut could leave of them."""
+    for file in filter(lambda path: path.is_file(), sorted(now.rglob("*"))):
+        old = flushed / file.relative_to(now)
+        if not old.exists() and chance.random() < 0.5:
+            file.unlink()
+            continue
+        before, after = old.read_bytes() if old.exists() else b"", file.read_bytes()
+        size = chance.choice((len(before), len(after)))
+        kept = chance.choice((0.0, 0.5, 1.0))
+        pages = [
+            (before if chance.random() < kept else after)[start : start + PAGE].ljust(PAGE, b"\0")
+            for start in range(0, size, PAGE)
+        ]
+        if before != after:
+            file.write_bytes(b"".join(pages)[:size])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("ended_by", ["kill", "power cut"])
+def test_what_was_flushed_is_whole_and_the_rest_can_be_written_again(tmp_path, ended_by, seed):
+    chance = random.Random(seed)
+    with closing(EdgeStore(tmp_path / "store")) as store:
+        store.create("c", WIDTH, {}, sparse=True)
+        store.upsert("c", batch(range(POINTS + 100), 0))
+        store.delete_points("c", batch(range(POINTS, POINTS + 100), 0).ids)
+        store.flush("c")
+        shutil.copytree(tmp_path / "store", tmp_path / "flushed")
+        touched = write_without_flush(store, chance)
+        shutil.copytree(tmp_path / "store", tmp_path / "left")
+    if ended_by == "power cut":
+        folder = "collections/c"
+        cut_power(tmp_path / "flushed" / folder, tmp_path / "left" / folder, chance)
+    intact = sorted(set(range(POINTS)) - touched)
+    with closing(EdgeStore(tmp_path / "left")) as store:
+        assert_holds(store, intact, 0)
+        store.upsert("c", batch(sorted(touched), 2))
+        store.flush("c")
+    with closing(EdgeStore(tmp_path / "left")) as store:
+        assert_holds(store, intact, 0)
+        assert_holds(store, sorted(touched), 2)

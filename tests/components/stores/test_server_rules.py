@@ -1,22 +1,33 @@
-"""ServerStore where a server refuses by rule: strict mode, API keys, points and settings of somebody else."""
+"""ServerStore by the rules, settings and addresses of a server.
+
+It has strict mode, keys and settings of somebody else; its address lacks a port, or is that of a proxy.
+"""
 
 import os
 import pickle
+import socket
+import threading
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import psutil
 import pytest
 import tblib.pickling_support
 from qdrant_client import QdrantClient, models
 
 from rag_index.components.stores.protocol import VectorQuery
-from rag_index.components.stores.server import ServerStore
-from rag_index.errors import PointsRefused, StoreRefused
-from tests.components.stores import test_server_faults
+from rag_index.components.stores.server import ServerStore, link
+from rag_index.core.documents.vectors import SparseVector
+from rag_index.core.settings.parts import GROUPS_FIELD
+from rag_index.errors import PointsRefused, RagIndexError, StoreRefused, StoreUnavailable
+from tests.components.stores.test_server_faults import points, stop_time
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
+from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used")
 DIMENSION = 4
@@ -69,13 +80,6 @@ def server(request):
         port = front.port if request.param == "grpc" else None
         with closing(ServerStore(fake.url, patience=1, grpc_port=port)) as store:
             yield Server(store, QdrantClient(fake.url, check_compatibility=False), fake)
-
-
-def points(n: int):
-    batch = test_server_faults.points(n)
-    for i, payload in enumerate(batch.payloads):
-        payload |= {"author": f"author {i % 3}", "priority": i % 5}
-    return batch
 
 
 # Strict mode
@@ -153,3 +157,172 @@ def test_what_was_set_by_hand_is_carried_over(server):
     assert "made_by_a_run" not in now.payload_schema, "the run makes those that the settings name"
     server.store.create(f"{server.name}_3", DIMENSION, {}, like=f"{server.name}_gone")
     assert server.store.dimension(f"{server.name}_3") == DIMENSION, "one that cannot be read gives nothing"
+
+
+@pytest.fixture
+def open_store(qdrant):
+    """A function that opens a store over gRPC."""
+    opened: list[ServerStore] = []
+    with FakeQdrantGrpc(qdrant) as front:
+
+        def open_store() -> ServerStore:
+            opened.append(ServerStore(qdrant.url, patience=1, grpc_port=front.port))
+            return opened[-1]
+
+        yield open_store
+        for store in opened:
+            store.close()
+        assert any(call.startswith("GRPC") for call in qdrant.seen)
+
+
+def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_store):
+    for name, groups, sparse, version in (
+        ("old", True, True, "1.18.3"), ("new", True, True, "1.19.0"), ("open", False, True, "1.18.3"),
+        ("dense", True, False, "1.18.3"),
+    ):  # fmt: skip
+        qdrant.version = version
+        store = open_store()
+        store.create(name, DIMENSION, {"payload_indexes": {GROUPS_FIELD: "keyword"}} if groups else {}, sparse=sparse)
+        assert ("may not see, too: upgrade Qdrant to 1.19" in store.collection(name).notes()) is (name == "old")
+
+
+# Searches
+
+
+def test_searches_of_compressed_vectors_are_scored_again(qdrant, open_store):
+    store = open_store()
+    store.create("c", DIMENSION, {}, sparse=True)
+    store.search("c", VectorQuery(QUERY, 1))
+    store.search("c", VectorQuery(QUERY, 1, exact=True))
+    compressed, exact = qdrant.searches
+    assert compressed.quantization == models.QuantizationSearchParams(rescore=True, oversampling=2)
+    assert (exact.quantization, exact.exact) == (None, True)
+    qdrant.searches.clear()
+    store.search("c", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
+    assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
+
+
+def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, open_store):
+    qdrant.threshold = 1  # kilobyte: 64 vectors
+    store = open_store()
+    stop_time(store)
+    store.create("c", DIMENSION, {})
+    store.upsert("c", points(100))
+    qdrant.indexed["c"], qdrant.early_green = 0, 3
+    store.optimize("c")
+    assert 100 - qdrant.indexed["c"] < 64, "green alone does not mean that it is indexed"
+    qdrant.asleep = True
+    store.optimize("c")
+    assert not qdrant.asleep, "indexed alone does not mean that it is green: after a restart, a change wakes the server"
+
+
+# gRPC
+
+
+def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):
+    qdrant.client.create_collection("ours", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE))
+    port = int(qdrant.url.rpartition(":")[2])
+    with FakeQdrant() as other, FakeQdrantGrpc(other) as front:  # another server of the same version
+        for given, reason in (
+            (None, f"Qdrant at {qdrant.url} does not answer gRPC on port {port + 1}"),
+            (port, f"Qdrant at {qdrant.url} does not answer gRPC on port {port}"),
+            (front.port, f"Qdrant at {qdrant.url} does not answer gRPC on port {front.port}"),
+            (0, ""),
+        ):
+            with closing(ServerStore(qdrant.url, patience=1, grpc_port=given)) as store:
+                assert store.fallback() == reason
+                assert store.count("ours") == 0
+
+
+@pytest.fixture
+def ports(monkeypatch):
+    """Return ports in place of Qdrant's own and that of http, which a test cannot have."""
+    own, web = free_port(2), free_port()
+    monkeypatch.setattr(link, "REST_PORT", own)
+    monkeypatch.setattr(link, "WEB_PORTS", {"http": web})
+    return own, web
+
+
+@contextmanager
+def website(port=0, status=200):
+    """Answer each request with a page, as a proxy does that knows no Qdrant."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "14")
+            self.end_headers()
+            self.wfile.write(b"<h1>Hello</h1>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def opened(url, **more):
+    return closing(ServerStore(url, patience=0, timeout=5, **more))
+
+
+def said_of(url, error: type[RagIndexError] = StoreUnavailable):
+    with opened(url) as store, pytest.raises(error) as raised:
+        store.names()
+    return str(raised.value)
+
+
+def test_a_server_without_a_port_is_asked_at_qdrants_own_with_grpc_beside_it(ports):
+    own, web = ports
+    with (
+        website(web),
+        FakeQdrant(port=own) as qdrant,
+        FakeQdrantGrpc(qdrant, port=own + 1),
+        opened("http://127.0.0.1") as store,
+    ):
+        store.create("c", 4, {})
+        assert store.fallback() == ""
+    assert "GRPC Create" in qdrant.seen
+
+
+@pytest.mark.parametrize("at_own", ["nothing", "silence", "page"])
+def test_a_server_behind_a_proxy_is_found_at_the_port_of_its_scheme(ports, at_own):
+    own, web = ports
+    others = {"nothing": socket.socket, "silence": lambda: socket.create_server(("127.0.0.1", own)),
+              "page": lambda: website(own, 404)}  # fmt: skip
+    with others[at_own](), FakeQdrant(port=web), opened("http://127.0.0.1") as store:
+        store.create("c", 4, {})
+        assert store.names() == {"c"}
+        assert "does not tell where Qdrant answers gRPC" in store.fallback()
+
+
+def test_both_ports_are_named_if_no_qdrant_answers(ports):
+    own, web = ports
+    said = said_of("http://127.0.0.1")
+    assert f"port {own} and port {web}: " in said
+    assert "Connection refused" in said
+    with website(web, 502):
+        said = said_of("http://127.0.0.1")
+    assert f"(port {own}: [Errno 111] Connection refused; port {web}: answered 502: Hello)" in said
+
+
+def test_a_connection_that_is_idle_is_closed_and_opened_again():
+    """The threads of gRPC wake up four times a second as long as a client is open."""
+
+    def is_connected():
+        return any(one.raddr and one.raddr.port == grpc.port for one in psutil.Process().net_connections("tcp"))
+
+    with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as grpc:
+        now, asking = [0.0], link.Link(qdrant.url, patience=0, grpc_port=grpc.port)
+        asking.clock = lambda: now[0]
+        with closing(asking):
+            assert asking.ask(link.names_of) == set()
+            now[0] = link.IDLE_SECONDS / 2
+            asking.let_go()
+            assert is_connected()
+            now[0] *= 3
+            asking.let_go()
+            eventually(lambda: not is_connected())
+            assert asking.ask(link.names_of) == set()
+            assert is_connected()

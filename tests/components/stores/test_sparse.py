@@ -1,4 +1,7 @@
-"""The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones."""
+"""The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones.
+
+Points without a dense vector are found by their words.
+"""
 
 from dataclasses import replace
 
@@ -8,6 +11,7 @@ import pytest
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.core.documents.batches import PointBatch
+from rag_index.core.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreMismatch
 from tests.components.stores.test_contract import DIMENSION, batch, new_name, store
 
@@ -141,3 +145,55 @@ def test_payload_updates_and_new_texts_leave_no_old_words(store, name):
     changed = PointBatch(written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"]))
     store.upsert(name, changed)
     assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse is None
+
+
+IDS = [f"00000000-0000-5000-8000-00000000000{number}" for number in range(4)]
+VECTORS = [
+    SparseVector((1,), (1.0,)),
+    SparseVector((1, 2), (1.0, 1.0)),
+    SparseVector((2,), (3.0,)),
+    SparseVector((), ()),
+]
+NEAR, FAR = [1.0, 0.0], [-0.6, 0.8]
+
+
+def mixed_batch(rows, vectors):
+    payloads = [{"_rag": {"key": str(row), "chunk": 0}} for row in rows]
+    given = None if vectors is None else np.asarray(vectors, dtype=np.float32)
+    return PointBatch(
+        [IDS[row] for row in rows], given, payloads, SparseVectors.from_rows([VECTORS[row] for row in rows])
+    )
+
+
+@pytest.fixture
+def mixed(store):
+    """A collection of two points with vectors, and two without; the last has no words either."""
+    mixed = new_name()
+    store.create(mixed, 2, {}, sparse=True)
+    store.upsert(mixed, mixed_batch([0, 1], [NEAR, FAR]))
+    store.upsert(mixed, mixed_batch([2, 3], None))
+    store.flush(mixed)
+    return mixed
+
+
+def found(store, mixed):
+    query = VectorQuery(np.asarray(NEAR, dtype=np.float32), 10, SparseVector((1, 2), (1.0, 1.0)))
+    return {IDS.index(point.id): point for point in store.search(mixed, query)}
+
+
+def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates(store, mixed):
+    points = found(store, mixed)
+    assert points.keys() == {0, 1, 2}
+    assert [points[n].score for n in (0, 1, 2)] == pytest.approx([1.0, -0.6, -0.6], abs=1e-5)
+    assert [points[n].by_words for n in (0, 1, 2)] == [False, False, True]
+    assert points[2].bm25 > points[1].bm25 > 0
+    assert [point.id for point in store.search(mixed, VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))] == IDS[:2]
+
+
+def test_they_are_counted_read_and_replaced(store, mixed):
+    assert store.count(mixed) == 4
+    assert [point.vector is None for point in store.scroll(mixed, vectors=True)] == [False, False, True, True]
+    store.update_payloads(mixed, [(IDS[2], {"_rag": {"key": "2", "chunk": 0, "groups": ["staff"]}})])
+    store.upsert(mixed, mixed_batch([2, 3], [NEAR, FAR]))
+    assert store.count(mixed) == 4
+    assert not any(point.by_words for point in found(store, mixed).values())
