@@ -21,13 +21,13 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.first_run.schema import scaffold
 from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, TableUse
 from rag_index.first_run.schema.screen import answer, change, left_out, lines, share_sentence, size
-from tests.project import Project
-from tests.schema.proposals import TEXT, many
+from tests.schema.conftest import TEXT, many
 
 NUMBERS = count()
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 WORDS = "miller baker smith sexton ferryman wheel oven bell boat sluice key river garden kitchen ladder window".split()
+SECRET = "is named like a secret"
 
 
 def prose(number):
@@ -59,17 +59,12 @@ key" (body TEXT);
         )
         for i in range(1, 31):
             author, gone = f"Ann {i}th", "2024-05-01" if i == 7 else None
-            ticket = (
-                i, f"Printer {i} is <b>offline</b>", author, "2024-01-02", b"\x89PNG", i == 3, gone, f"tok{i}",
-                "a@example.org",
-            )  # fmt: skip
-            db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ticket)
+            ticket = [i, f"Printer {i} is <b>offline</b>", author, "2024-01-02", b"\x89PNG", i == 3, gone, f"tok{i}"]
+            db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'a@example.org')", ticket)
             db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (i, i, prose(i), i == 5))
             db.execute("INSERT INTO hashes VALUES (?, ?)", (i, "0123456789abcdef" * 4))
-            db.execute(
-                'INSERT INTO "größe" VALUES (?, ?)',
-                (i, "".join(Random(i).sample("打印机坏了无法打印请尽快修理它谢谢你们大家", 18)) + "。无法打印。"),
-            )
+            chinese = "".join(Random(i).sample("打印机坏了无法打印请尽快修理它谢谢你们大家", 18))
+            db.execute('INSERT INTO "größe" VALUES (?, ?)', (i, f"{chinese}。无法打印。"))
             db.execute('INSERT INTO "Visit Report" VALUES (?, ?, ?)', (f"a{i}", 1, f"{prose(-i)} {prose(i)}"))
             db.execute('INSERT INTO "__odd__name__" VALUES (?, ?)', (i, prose(i)))
             db.execute("INSERT INTO user_audits VALUES (?, ?)", (i, PROSE))
@@ -83,33 +78,23 @@ def load(text, folder):
     return load_settings(folder / "rag-index.toml")
 
 
-def test_what_people_look_for_becomes_an_index_that_fits(desk):
+def test_what_people_look_for_becomes_an_index_that_fits_with_title_parts_and_conditions_and_no_secret(desk):
     settings = load(scaffold("sqlite:///desk.db").text, desk)
     assert {index.table: index.name for index in settings.indexes} == {
         "ticket": "ticket", "Visit Report": "visit-report", "__odd__name__": "odd-name", "größe": "grosse",
     }  # fmt: skip
     for index in settings.indexes:
-        source = open_source(settings, index)
-        source.check()
-        assert source.page(None, 10).unreadable == []
-        source.close()
-
-
-def test_a_document_has_title_parts_conditions_and_no_secret(desk):
-    ticket = load(scaffold("sqlite:///desk.db").text, desk).index("ticket")
+        with closing(open_source(settings, index)) as source:
+            source.check()
+            assert source.page(None, 10).unreadable == []
+    ticket = settings.index("ticket")
     (part,) = ticket.parts
     assert (ticket.key, ticket.title, ticket.format) == ("id", "subject", {"subject": "html"})
     assert ticket.where == "is_private = 0 AND COALESCE(deleted_at, '') = ''"
-    assert (part.table, part.on, part.text, part.where) == (
-        "comment",
-        "ticket_id",
-        ["body"],
-        "internal = false",
-    )
+    assert (part.table, part.on, part.text, part.where) == ("comment", "ticket_id", ["body"], "internal = false")
     assert (ticket.text, ticket.payload) == (["author"], [])
-    source = open_source(Settings(source={"url": "sqlite:///desk.db"}, indexes=[ticket]), ticket)
-    documents = source.page(None, 50).documents
-    source.close()
+    with closing(open_source(settings, ticket)) as source:
+        documents = source.page(None, 50).documents
     assert len(documents) == 28
     assert not any(text.endswith(". 5") for text in documents.texts)
 
@@ -119,20 +104,28 @@ def test_what_is_left_out_is_named_with_its_size_and_the_reason_the_largest_firs
     comments = made.text.rpartition("\n\n")[2].splitlines()
     assert re.match(r"# \d+ of \d+ tables are searched: [\d.]+ kB of [\d.]+ kB of text\. Left out", comments[0])
     said = "\n".join(comments)
-    for pattern in (
-        r"# - user_audits \(2\.16 kB\): ", r"# - ticket\.email \(390 B\): ", r"# - ticket\.api_token: ",
-        r"# - (?:nothing_yet|latest)",
-    ):  # fmt: skip
-        assert re.search(pattern, said), (pattern, said)
+    for name in (
+        r"user_audits \(2\.16 kB\): ",
+        r"ticket\.email \(390 B\): ",
+        r"ticket\.api_token: ",
+        "nothing_yet|latest",
+    ):
+        assert re.search(f"# - (?:{name})", said), (name, said)
     assert said.index("user_audits") < said.index("ticket.email") < said.index("nothing_yet")
     assert scaffold("sqlite:///desk.db", choices=Choices(exclude=("*",))).text == ""
 
 
-def test_tables_are_included_and_excluded_by_name(desk):
+def test_tables_are_included_and_excluded_by_name_and_the_share_falls_with_what_is_left_out(desk):
     def tables(**choices):
         made = scaffold("sqlite:///desk.db", choices=Choices(**choices))
         return {index.table for index in made.proposal.indexes}
 
+    def share(**choices):
+        made = scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal
+        return made.searched / made.chars
+
+    assert share(exclude=("ticket",)) < share() < share(include=("user_audits",))
+    assert share(hide=("comment.body",)) < share()
     assert tables(exclude=("*",), include=("tick*",)) == {"ticket"}
     assert tables(exclude=("ticket", "gr*")) == {"__odd__name__", "comment", "Visit Report"}
     assert tables(include=("user_audits",)) == tables() | {"user_audits"}
@@ -145,19 +138,7 @@ def test_tables_are_included_and_excluded_by_name(desk):
         tables(include=("seat",))
 
 
-def test_the_share_falls_with_what_a_person_leaves_out(desk):
-    def share(**choices):
-        made = scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal
-        return made.searched / made.chars
-
-    whole = share()
-    assert share(exclude=("ticket",)) < whole
-    assert share(hide=("comment.body",)) < whole
-    assert share(include=("user_audits",)) > whole
-
-
-def test_plan_warns_of_secrets_that_are_written_in_by_name_and_by_looks(tmp_path):
-    project = Project(tmp_path / "project")
+def test_plan_warns_of_secrets_that_are_written_in_by_name_and_by_looks(project):
     project.execute("CREATE TABLE member (id INTEGER PRIMARY KEY, about TEXT, password_hash TEXT, pin INT, badge TEXT)")
     for i in range(9):
         project.execute("INSERT INTO member VALUES (?, ?, 'x y', 1234, ?)", i, PROSE, f"$2b$12$KIXQ0{i}abcdefghijklm")
@@ -183,13 +164,9 @@ def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
     assert absolute.source_url.database == f"{desk}/desk.db"
 
 
-def test_without_a_source_the_scaffold_holds_an_example(tmp_path):
+def test_without_a_source_the_scaffold_holds_an_example_and_most_commented_keys_have_their_default(tmp_path):
     settings = load(scaffold(None).text, tmp_path)
-    assert settings.source_url.drivername == "postgresql+psycopg"
-    assert settings.indexes[0].parts[0].text == ["body"]
-
-
-def test_each_commented_line_is_a_key_and_most_show_the_default():
+    assert (settings.source_url.drivername, settings.indexes[0].parts[0].text) == ("postgresql+psycopg", ["body"])
     section, seen, models = "", {}, {"": Settings, **SECTIONS, "indexes": IndexSettings}
     for line in scaffold(None).text.splitlines():
         if line.removeprefix("# ").startswith("["):
@@ -233,7 +210,6 @@ def test_a_password_is_left_to_the_environment(desk):
     ],
 )
 def test_sources_that_cannot_be_read(desk, source, kind, message):
-    sqlite3.connect("empty.db").executescript("CREATE TABLE number (id INTEGER PRIMARY KEY)")
     Path("text.db").write_text("no database at all " * 100)
     with pytest.raises(kind) as caught:
         scaffold(source)
@@ -245,8 +221,8 @@ def test_sources_that_cannot_be_read(desk, source, kind, message):
 @pytest.mark.parametrize("column", ["code", "number", "sku", "logo"])
 @pytest.mark.parametrize("value", [b"AB0001", b"\xde\xad\xbe\xef"])
 def test_a_column_of_bytes_ends_nothing(propose, column, value):
-    columns, rows = many(30, title="Page {n} of the mill", body=TEXT)
-    made = propose(note=(f"{columns}, {column} BLOB", [(*row, value if row[0] < 4 else None) for row in rows]))
+    odd = {column: lambda n: value if n < 4 else None, "kinds": {column: "BLOB"}}
+    made = propose(note=many(30, title="Page {n} of the mill", body=TEXT, **odd))
     assert len(made.documents("note")) == 30
 
 
@@ -274,11 +250,9 @@ def test_a_value_that_its_column_does_not_declare_ends_nothing(tmp_path, odd):
     columns = {"created": "datetime", "price": "numeric", "code": "int", "active": "boolean", "score": "real"}
     file = tmp_path / "odd.db"
     with closing(sqlite3.connect(file)) as db:
-        db.execute(
-            "CREATE TABLE note (id int PRIMARY KEY NOT NULL, body text, parent_id int REFERENCES note(id), "
-            + ", ".join(f"{name} {kind}" for name, kind in columns.items())
-            + ")"
-        )
+        declared = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        key = "id int PRIMARY KEY NOT NULL, body text, parent_id int REFERENCES note(id)"
+        db.execute(f"CREATE TABLE note ({key}, {declared})")
         marks = ", ".join("?" * (3 + len(columns)))
         for number in range(1, 401):
             values = ["2024-01-05 10:00:00", number / 4, number, 1, 1.5]
@@ -290,20 +264,17 @@ def test_a_value_that_its_column_does_not_declare_ends_nothing(tmp_path, odd):
     assert '"code"' not in text.partition("text = ")[2].partition("\n")[0], "numbers are no text for one that is one"
 
 
-SECRET = "is named like a secret"
+def table(name, *, chars=1000, becomes="document", exact=True, **more):
+    return TableUse(name, 10, chars, exact, becomes, **more)
 
 
-def table(name, *, rows=10, chars=1000, becomes="document", exact=True, searched=0, **more):
-    return TableUse(name, rows, chars, exact, becomes, searched=searched, **more)
-
-
-def hidden(place, rows=9, of=821, *, state="open", out=True, large=False):
+def hidden(place, rows=9, of=821, *, state="open", out=True):
     values = (("no", of - rows, False), ("yes", rows, True))
-    return HiddenRows(place, f"{place.partition('.')[2]} is yes", "x = 0", rows, of, state, out, values, large)
+    return HiddenRows(place, f"{place.partition('.')[2]} is yes", "x = 0", rows, of, state, out, values, False)
 
 
-def said(first, now=None):
-    return [(one.title, one.says, one.note) for one in lines(first, now or first)]
+def said(made):
+    return [(one.title, one.says, one.note) for one in lines(made, made)]
 
 
 @pytest.mark.parametrize(
@@ -345,12 +316,9 @@ def test_two_hundred_tables_have_at_most_forty_lines_and_what_is_folded_can_be_l
     assert not any(one.is_group for one in everything)
 
 
-def test_conditions_that_hide_no_row_today_are_one_line():
+def test_what_one_answer_decides_is_one_line_with_all_its_rows_and_conditions_that_hide_none_are_one():
     made = Proposal((), hidden=tuple(hidden(f"t{n}.is_deleted", 0, state="known") for n in range(27)))
     assert [(one.says, len(one.names)) for one in lines(made, made)] == [("hide no row today", 27)]
-
-
-def test_what_one_answer_decides_is_one_line_with_all_its_rows():
     listed = [replace(hidden("content.state", rows, 100, state="known"), values=()) for rows in (0, 7, 2)]
     assert said(Proposal(hidden=(*listed, hidden("note.mark")))) == [
         ("content.state", "", "left out: is yes (9 of 300)"),
@@ -363,7 +331,7 @@ def test_names_of_any_characters_stay_on_their_line():
     assert said(Proposal((odd,))) == [("a b\ufffd[2J <b>[red]", "part of x y", "")]
 
 
-def test_a_line_that_was_changed_stays_and_changes_back():
+def test_a_line_that_was_changed_stays_and_changes_back_and_a_column_forgets_what_it_was_used_for():
     email = LeftOut("ticket", "email", "is personal", 120)
     first = Proposal((table("ticket", left_out=(email,)),), hidden=(hidden("ticket.is_deleted"),))
     rows, document, out = lines(first, first)
@@ -374,6 +342,8 @@ def test_a_line_that_was_changed_stays_and_changes_back():
     assert (rows.note, out.says) == ("shown, as you said", "120 B searched, before: is personal")
     back = change(change(choices, rows), out)
     assert (back.show, back.hide) == ((), ("ticket.is_deleted", "ticket.email"))
+    out = lines(made := Proposal((table("t", left_out=(LeftOut("t", "c", "as you said", 1),)),)), made)[1]
+    assert change(Choices(uses={"t.c": "out", "t.d": "title"}), out) == Choices(show=("t.c",), uses={"t.d": "title"})
 
 
 def test_an_answer_names_values_and_takes_the_place_of_the_one_before():
@@ -386,11 +356,6 @@ def test_an_answer_names_values_and_takes_the_place_of_the_one_before():
         answer(choices, folded, show=True)
     with pytest.raises(SettingsError, match="takes no value"):
         answer(choices, line, show=True, values=["held"])
-
-
-def test_a_changed_column_forgets_what_it_was_used_for():
-    out = lines(made := Proposal((table("t", left_out=(LeftOut("t", "c", "as you said", 1),)),)), made)[1]
-    assert change(Choices(uses={"t.c": "out", "t.d": "title"}), out) == Choices(show=("t.c",), uses={"t.d": "title"})
 
 
 def test_what_is_left_out_is_named_with_its_size_the_largest_first():

@@ -4,7 +4,7 @@ import pytest
 
 from rag_index.first_run.schema.visibility import sense_of
 from rag_index.first_run.schema.words import words
-from tests.schema.proposals import TEXT, article, cycle, every, few, itself, many, names, shown
+from tests.schema.conftest import TEXT, article, cycle, every, few, itself, many, names, shown
 
 PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
 HIDE = """
@@ -75,59 +75,42 @@ def test_values_say_who_may_see_a_row_as_whole_words(propose, column, values, hi
 
 @pytest.mark.parametrize(
     ("column", "usual", "other"),
-    [("visibility TEXT", "X", "Y"), ("visibility INTEGER", 0, 2), ("privacy_level INTEGER", 1, 3),
-     ("confidentiality TEXT", "low", "high"), ("archive_policy INTEGER", 2, 1)],
-)  # fmt: skip
-def test_values_that_are_not_understood_hide_the_minority_where_the_name_says_who_may_see_a_row(
-    propose, column, usual, other
-):
+    [
+        *[("visibility TEXT", "X", "Y"), ("visibility INTEGER", 0, 2), ("privacy_level INTEGER", 1, 3)],
+        *[("confidentiality TEXT", "low", "high"), ("archive_policy INTEGER", 2, 1)],
+        *[("deleted_at DATETIME", None, PAST), ("hidden_reason TEXT", None, "spam"), ("removed_by INTEGER", None, 7)],
+        *[("publish_at DATETIME", None, FUTURE), ("valid_until DATETIME", None, PAST), ("draft_id INTEGER", None, 7)],
+        *[("embargo_until DATETIME", None, FUTURE), ("hidden_until DATETIME", None, FUTURE)],
+        *[("deleted INTEGER", None, 1_700_000_000), ("post_password TEXT", None, "sesame")],
+        ("published_at DATETIME", PAST, None),
+    ],
+)
+def test_what_few_rows_have_hides_them_where_its_name_says_who_may_see_a_row(propose, column, usual, other):
+    """A value that is not understood does, and a time of publication that drafts do not have."""
     made = propose(article=article(*column.split(), lambda n: other if few(n) else usual))
-    assert shown(made) == every(lambda n: not few(n))
-    assert [one.state for one in made.hidden] == ["known"]
+    assert (shown(made), [one.state for one in made.hidden]) == (every(lambda n: not few(n)), ["known"])
 
 
-def test_no_weak_word_leaves_the_minority_alone(propose):
-    assert shown(propose(article=article("active", "BOOLEAN NOT NULL", few))) == every()
-
-
-def test_a_certain_word_hides_most_rows_and_asks(propose):
-    made = propose(article=article("is_public", "BOOLEAN NOT NULL", few))
-    assert shown(made) == every(few)
-    assert [(one.place, one.large) for one in made.questions] == [("article.is_public", True)]
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [("deleted_at DATETIME", PAST), ("hidden_reason TEXT", "spam"), ("removed_by INTEGER", 7),
-     ("publish_at DATETIME", FUTURE), ("valid_until DATETIME", PAST),
-     ("embargo_until DATETIME", FUTURE), ("hidden_until DATETIME", FUTURE), ("deleted INTEGER", 1_700_000_000),
-     ("post_password TEXT", "sesame"), ("draft_id INTEGER", 7)],
-)  # fmt: skip
-def test_times_and_what_few_rows_have_hide_them(propose, column, value):
-    made = propose(article=article(*column.split(), lambda n: value if few(n) else None))
-    assert shown(made) == every(lambda n: not few(n))
-
-
-def test_a_time_of_publication_is_empty_for_drafts_and_a_time_of_deletion_that_nobody_set_stays_a_condition(propose):
-    made = propose(article=article("published_at", "DATETIME", lambda n: None if few(n) else PAST))
-    assert shown(made) == every(lambda n: not few(n))
+def test_a_time_of_deletion_that_nobody_set_stays_a_condition(propose):
     columns, rows = article("deleted_at", "DATETIME", lambda n: None)
-    assert "deleted_at" in propose(other=(columns, rows)).index("other")["where"]
+    assert "deleted_at" in propose(article=(columns, rows)).index("article")["where"]
 
 
-def spaces(**more):
-    """Return private and public spaces, pages in them or in none, and lines of the pages."""
-    page = many(40, space_id=lambda n: n % 4 + 1 if n % 5 else None, title="Page {n} of the mill", body=TEXT)
-    line = many(80, page_id=lambda n: n % 40 + 1, text="Line {n} says that the pump behind the mill has stopped again")
-    return {
-        "space": ("id INTEGER PRIMARY KEY, name TEXT, is_public INTEGER",
-                  [(n, f"Space {n}", n != 3) for n in range(1, 5)]),
-        "page": page, "page_line": line, **more,
-    }  # fmt: skip
+@pytest.mark.parametrize("flag", ["is_public", "visible_to_student", "active"])
+def test_a_certain_word_hides_most_rows_and_asks_and_no_weak_word_leaves_the_minority_alone(propose, flag):
+    made = propose(article=article(flag, "BOOLEAN NOT NULL", few))
+    assert shown(made) == (every() if flag == "active" else every(few))
+    assert [(one.place, one.large) for one in made.questions] == [(f"article.{flag}", True)] * (flag != "active")
 
 
 def test_what_belongs_to_something_hidden_is_hidden_at_any_number_of_steps(propose):
-    made = propose(**spaces(task=many(80, page_id=lambda n: n % 40 + 1, title="Task {n} of us", text=TEXT)))
+    """There are private and public spaces, pages in them or in none, and lines and tasks of the pages."""
+    made = propose(
+        space=many(4, name="Space {n}", is_public=lambda n: int(n != 3)),
+        page=many(40, space_id=lambda n: n % 4 + 1 if n % 5 else None, title="Page {n} of the mill", body=TEXT),
+        page_line=many(80, page_id=cycle(40), text="Line {n} says that the pump behind the mill has stopped again"),
+        task=many(80, page_id=cycle(40), title="Task {n} of us", text=TEXT),
+    )
     private = {n for n in range(1, 41) if n % 5 and n % 4 + 1 == 3}
     assert shown(made, "page") == every(count=40) - private
     assert shown(made, "task") == {n for n in range(1, 81) if n % 40 + 1 not in private}
@@ -136,9 +119,9 @@ def test_what_belongs_to_something_hidden_is_hidden_at_any_number_of_steps(propo
 
 
 def test_persons_hide_nothing_that_belongs_to_them(propose):
-    author = names("Ada Brandt", "Jon Weaver", "Mira Sand", "Olu Adeyemi")
-    person = (f"{author[0]}, is_hidden INTEGER", [(*row, row[0] == 2) for row in author[1]])
-    article = many(24, title="The bridge {n}", body=TEXT, author_id=lambda n: n % 4 + 1)
+    authors = ("Ada Brandt", "Jon Weaver", "Mira Sand", "Olu Adeyemi")
+    person = many(4, name=lambda n: authors[n - 1], is_hidden=lambda n: int(n == 2))
+    article = many(24, title="The bridge {n}", body=TEXT, author_id=cycle(4))
     assert shown(propose(person=person, article=article)) == every()
 
 
@@ -164,10 +147,10 @@ def test_a_file_of_a_row_hides_nothing_and_rights_hide_what_they_refuse_with_wha
     assert shown(made, "page") == every(lambda n: n % 6)
 
 
-def test_what_is_below_a_hidden_folder_is_hidden(propose):
-    columns, rows = many(12, title="Folder {n} of the mill", body=TEXT, parent_id=lambda n: n // 2)
-    made = propose(folder=(f"{columns}, hidden INTEGER", [(*row, row[0] == 2) for row in rows]))
-    assert shown(made, "folder") == {1, 3, 6, 7, 12}
+@pytest.mark.parametrize(("flag", "expected"), [("hidden", {1, 3, 6, 7, 12}), ("no_search", {1, *range(3, 13)})])
+def test_what_is_below_a_hidden_folder_is_hidden_unless_it_is_kept_out_of_searches_alone(propose, flag, expected):
+    tree = {"title": "Folder {n} of the mill", "body": TEXT, "parent_id": lambda n: n // 2}
+    assert shown(propose(folder=many(12, **tree, **{flag: lambda n: int(n == 2)})), "folder") == expected
 
 
 def test_names_of_secrets_are_left_out_of_names_with_values(propose):
@@ -181,26 +164,13 @@ def test_names_of_secrets_are_left_out_of_names_with_values(propose):
 
 
 def test_kinds_of_channels_in_codes_hide_what_differs_and_ask(propose):
-    columns, rows = many(12, name="Channel of the mill {n}", topic=TEXT)
-    channel = (f"{columns}, type TEXT", [(*row, "DP"[row[0] > 6] if few(row[0]) else "O") for row in rows])
+    channel = many(12, name="Channel of the mill {n}", topic=TEXT, type=lambda n: "DP"[n > 6] if few(n) else "O")
     posts = [(n, n % 12 + 1, f"{TEXT.format(n=n)} by us", "held" if n == 7 else "accepted") for n in range(1, 49)]
     made = propose(channel=channel, post=("id INTEGER PRIMARY KEY, channel_id INTEGER, said TEXT, state TEXT", posts))
     assert [one.says for one in made.hidden if one.place == "channel.type"] == ["type is D or P"]
     found = made.documents(made.indexes[0].table)
     assert not any(f" {n} by us" in text for text in found.values() for n in range(1, 49) if few(n % 12 + 1) or n == 7)
     assert any(" 8 by us" in text for text in found.values())
-
-
-def test_a_flag_for_those_who_see_less_hides_most_rows_too(propose):
-    made = propose(article=article("visible_to_student", "BOOLEAN NOT NULL", few))
-    assert shown(made) == every(few)
-    assert made.questions[0].large
-
-
-def test_what_is_kept_out_of_searches_says_nothing_of_what_is_below(propose):
-    columns, rows = many(12, title="Page {n} of the mill", body=TEXT, parent_id=lambda n: n // 2)
-    made = propose(page=(f"{columns}, no_search INTEGER", [(*row, row[0] == 1) for row in rows]))
-    assert shown(made, "page") == {*range(2, 13)}
 
 
 def test_a_list_of_groups_of_accounts_hides_a_row_and_asks(propose):
@@ -210,8 +180,7 @@ def test_a_list_of_groups_of_accounts_hides_a_row_and_asks(propose):
         fe_group=names("Members", "Board", key="uid", name="title"),
         fe_user=many(12, "uid", **login),
     )
-    assert shown(made) == every(lambda n: not few(n))
-    assert [one.says for one in made.hidden] == ["fe_group is 1,2"]
+    assert (shown(made), [one.says for one in made.hidden]) == (every(lambda n: not few(n)), ["fe_group is 1,2"])
 
 
 def test_rows_that_a_table_of_versions_calls_former_are_hidden(propose):
@@ -223,32 +192,21 @@ def test_rows_that_a_table_of_versions_calls_former_are_hidden(propose):
 
 @pytest.mark.parametrize("name", ["private_notes", "staff_comment", "note_internal", "rejected_reason"])
 def test_what_is_said_to_few_is_left_out_in_any_order_of_the_words(propose, name):
-    assert (
-        name
-        not in propose(article=article(name, "TEXT", lambda n: f"Note {n} that nobody else reads here")).index(
-            "article"
-        )["text"]
-    )
+    made = propose(article=article(name, "TEXT", lambda n: f"Note {n} that nobody else reads here"))
+    assert name not in made.index("article")["text"]
 
 
 def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(propose):
     """The library is represented by a body that is not public; a kind that is offered no more, or a language, is named
     by two columns each of the article, the remark and the library."""
-    kinds = names("print", "sound", "film", key="id", name="name")
     two = {"kind_id": cycle(3), "other_kind_id": cycle(2)}
-    articles, rows = many(24, title="The bridge {n} of the river", body=TEXT, library_id=cycle(4), **two)
+    agent = {"agent_representation_id": itself}
+    agent["kinds"] = dict.fromkeys(agent, "INTEGER REFERENCES corporate_body (id)")
     made = propose(
         corporate_body=many(4, name="The society {n} of the river", is_public=lambda n: int(n == 4)),
-        kind=(f"{kinds[0]}, hidden INTEGER", [(*row, row[0] == 1) for row in kinds[1]]),
-        library=many(
-            4,
-            kinds={"agent_representation_id": "INTEGER REFERENCES corporate_body (id)"},
-            name="Library {n} on the quay",
-            is_public=lambda n: int(n != 2),
-            agent_representation_id=itself,
-            **two,
-        ),
-        article=(articles, rows),
+        kind=many(3, name=lambda n: ("print", "sound", "film")[n - 1], hidden=lambda n: int(n == 1)),
+        library=many(4, name="Library {n} on the quay", is_public=lambda n: int(n != 2), **agent, **two),
+        article=many(24, title="The bridge {n} of the river", body=TEXT, library_id=cycle(4), **two),
         remark=many(24, article_id=itself, said="The ferry {n} was late again and nobody was told", **two),
     )
     assert shown(made) == every(lambda n: cycle(4)(n) != 2)

@@ -19,11 +19,7 @@ FACTS = [  # subject, text, comments, tag
     ("Tablet charges slowly", "<div>Five hours for a full charge.</div>", ["Cable only carries 500 mA, use the yellow ones."], "forklift"),
 ]  # fmt: skip
 ARTICLES = [
-    (
-        "Working from abroad",
-        "<div>Up to <em>twenty days</em> a year inside the union; ask for form A1 two weeks before.</div>",
-        ["Switzerland counts as well since May."],
-    ),
+    ("Working from abroad", "<div>Up to <em>twenty days</em> a year inside the union; ask for form A1 two weeks before.</div>", ["Switzerland counts as well since May."]),
     ("Printing from a phone", "<div>Join the network <code>guest-print</code> and choose the printer by its room.</div>", []),
     ("Backup of laptops", "<div><ul><li>daily at noon</li><li>deleted files are kept for 45 days</li></ul></div>", []),
 ]  # fmt: skip
@@ -41,9 +37,8 @@ def _rows() -> dict:
     tickets, texts, comments, tags, taggings = [], [], [], [], []
 
     def comment(kind: str, record: str, body: str, *, internal: bool = False, deleted: str | None = None) -> None:
-        comments.append(
-            (_id("c", len(comments)), kind, record, _id("u", len(comments) % 9), body, internal, deleted, fill.time())
-        )
+        count = len(comments)
+        comments.append((_id("c", count), kind, record, _id("u", count % 9), body, internal, deleted, fill.time()))
 
     def text(kind: str, record: str, body: str) -> None:
         texts.append((_id("r", len(texts)), "content", body, kind, record, fill.time()))

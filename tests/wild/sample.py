@@ -89,10 +89,8 @@ class Filler:
 
     def text(self, count: int = 3) -> str:
         """Return sentences."""
-        parts = [
-            f"The {self.pick(self._things)} {self.pick(self._deeds)} {self.pick(self._ends)}." for _ in range(count)
-        ]
-        return " ".join(parts)
+        parts = [(self.pick(self._things), self.pick(self._deeds), self.pick(self._ends)) for _ in range(count)]
+        return " ".join(f"The {thing} {deed} {end}." for thing, deed, end in parts)
 
     def pick(self, choices: Any) -> Any:
         """Return one of the choices."""

@@ -9,7 +9,6 @@ import pytest
 from rag_index.components.sources import open_source
 from rag_index.core.settings import load_settings
 from rag_index.first_run.samples import pydocs, workshop
-from tests.project import Project
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +78,9 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
     assert (entries[0].body, entries[0].module) == ("More about it.", "pkg")
 
 
-def test_the_workshop_is_the_same_each_time_and_can_be_searched_without_an_edit(tmp_path):
+def test_the_workshop_is_the_same_each_time_and_can_be_searched_without_an_edit(project, tmp_path):
     assert workshop.write(tmp_path / "one.db") == workshop.write(tmp_path / "two.db")
     assert (tmp_path / "one.db").read_bytes() == (tmp_path / "two.db").read_bytes()
-
-    project = Project(tmp_path / "project")
     project.config.unlink()
     assert project.cli("sample", "workshop", "--out", f"{project.folder}/workshop.db", "--settings").returncode == 0
     assert 'url = "sqlite:///workshop.db"' in project.config.read_text()
