@@ -1,8 +1,6 @@
-"""The embedded store among processes, on damaged or unusable folders, and after a kill or a power cut.
-
-A kill leaves the files as they are at that moment. A power cut leaves of each page either what the last flush wrote or
-something newer, and of a new file all, a part or nothing: here chance decides.
-"""
+"""The embedded store among processes, on damaged or unusable folders, and after a kill or a power cut. A kill leaves
+the files as they are at that moment. A power cut leaves of each page either what the last flush wrote or something
+newer, and of a new file all, a part or nothing: here chance decides."""
 
 import errno
 import os
@@ -33,7 +31,11 @@ from rag_index.errors import StoreBusy, StoreError
 from tests.components.stores.edge_process import DIMENSION, fill, points, writer
 from tests.waiting import eventually, when
 
-# Locks
+DAMAGED = r"catalog\.json cannot be read.*restore"
+LARGE = [2**53, 2**54, 2**60, 2**63 - 1, 10**16]
+NUMBERS = [0, -1, 0.5, 1e300, 2**53 + 1, -(2**63), -(2**63) + 1]
+WIDTH, POINTS, PAGE = 16, 400, 4096
+CASES = 2
 
 
 def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_path):
@@ -95,9 +97,6 @@ def test_a_lock_that_is_released_is_free_although_a_forked_child_has_it_too(tmp_
         os.waitpid(child, 0)
 
 
-# The catalog
-
-
 def test_a_change_of_the_catalog_that_does_not_reach_the_disk_changes_nothing(tmp_path, monkeypatch):
     catalog = Catalog(tmp_path)
     catalog.add("c", 4, {"n": 1})
@@ -143,9 +142,6 @@ def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
     assert list((tmp_path / "trash").iterdir()) == []
 
 
-DAMAGED = r"catalog\.json cannot be read.*restore"
-
-
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -161,9 +157,6 @@ def test_a_catalog_that_is_damaged_or_newer_is_named(tmp_path, content, said):
             EdgeStore(tmp_path)
 
 
-# Damaged and unusable folders
-
-
 def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
     fill(tmp_path, 13, DIMENSION)
     with closing(EdgeStore(tmp_path, min_free=2**60)) as store:
@@ -175,8 +168,7 @@ def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
         ):
             with pytest.raises(StoreError, match=rf"no space left.*{tmp_path}.*MB are free.*free some"):
                 write()
-        assert store.count("c") == 10
-        assert set(store.collections()) == {"c"}
+        assert (store.count("c"), set(store.collections())) == (10, {"c"})
         assert len(store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 20))) == 10
 
 
@@ -198,9 +190,6 @@ def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path):
             store.drop(name)
             store.create(name, DIMENSION, {})
             assert store.count(name) == 0
-
-
-# Searching
 
 
 @pytest.fixture(scope="module")
@@ -269,50 +258,43 @@ def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):
             list(pages)
 
 
-LARGE = [2**53, 2**54, 2**60, 2**63 - 1, 10**16]
-NUMBERS = [0, -1, 0.5, 1e300, 2**53 + 1, -(2**63), -(2**63) + 1]
-
-
 @pytest.mark.parametrize("kind", [None, "integer", "float"])
 def test_numbers_are_equal_as_in_python_and_compare_as_floats(tmp_path, kind):
     chance = random.Random(3)
-    values = [
-        *NUMBERS,
-        *(min(one + step, 2**63 - 1) * sign for one in LARGE for step in (-1, 0, 1) for sign in (1, -1)),
-    ]
+    values = [min(one + step, 2**63 - 1) * sign for one in LARGE for step in (-1, 0, 1) for sign in (1, -1)] + NUMBERS
     values = [value for value in values if kind != "integer" or isinstance(value, int)]
     stored = [decode_payload(encode_payload({"f": value})) for value in values]
     with closing(EdgeStore(tmp_path)) as store:
         fill_numbered(store, stored, {"f": kind})
 
-        def found(condition: Condition) -> set[int]:
-            return {point.payload["number"] for point in store.scroll("c", conditions=[condition])}
-
         for bound in chance.sample(values, 15):
             equal = {n for n, value in enumerate(values) if value == bound}
-            assert found(Condition("f", "eq", bound)) == found(Condition("f", "any", [bound, "x"])) == equal
+            assert found(store, "eq", bound) == found(store, "any", [bound, "x"]) == equal
         for bound in (-1, 0, 0.5):
             for word, compare in (("gte", ge), ("gt", gt), ("lte", le), ("lt", lt)):
                 wanted = {n for n, value in enumerate(values) if compare(value, bound)}
-                assert found(Condition("f", "range", {word: bound})) == wanted, (word, bound)
+                assert found(store, "range", {word: bound}) == wanted, (word, bound)
 
 
 def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
     forms = ["2024-05-01", "2024-05-01T10", "2024-05-01T10:00", "2024-05-01 10:00Z", "2024-05-01T10:00+02:00"]
     forms += [
-        "20240501T100000Z", "20240501", "2024-05-01T10:00:00,5", "2024-W18-3T10:00", "2024-05-01 10:00:00.5+02:00",
-    ]  # fmt: skip
+        "20240501T100000Z",
+        "20240501",
+        "2024-05-01T10:00:00,5",
+        "2024-W18-3T10:00",
+        "2024-05-01 10:00:00.5+02:00",
+    ]
     with closing(EdgeStore(tmp_path)) as store:
         fill_numbered(store, [{"f": comparable_time(form)} for form in forms], {"f": "datetime"})
         for bound in forms:
-            moment = in_utc(bound)
-            found = {
-                point.payload["number"]
-                for point in store.scroll("c", conditions=[Condition("f", "range", {"gte": bound})])
-            }
-            assert found == {number for number, form in enumerate(forms) if in_utc(form) >= moment}
-            found = {point.payload["number"] for point in store.scroll("c", conditions=[Condition("f", "eq", bound)])}
-            assert forms.index(bound) in found
+            later = {number for number, form in enumerate(forms) if in_utc(form) >= in_utc(bound)}
+            assert found(store, "range", {"gte": bound}) == later
+            assert forms.index(bound) in found(store, "eq", bound)
+
+
+def found(store: EdgeStore, op: str, value: object) -> set[int]:
+    return {point.payload["number"] for point in store.scroll("c", conditions=[Condition("f", op, value)])}
 
 
 def in_utc(text: str) -> datetime:
@@ -323,15 +305,10 @@ def in_utc(text: str) -> datetime:
 def fill_numbered(store: EdgeStore, payloads: list, kinds: dict) -> None:
     store.create("c", 2, {})
     store.index_fields("c", kinds)
-    numbered = [
-        {**payload, "number": number, "_rag": {"key": "[1]", "chunk": 0}} for number, payload in enumerate(payloads)
-    ]
+    reserved = {"_rag": {"key": "[1]", "chunk": 0}}
+    numbered = [{**payload, **reserved, "number": number} for number, payload in enumerate(payloads)]
     ids = [str(uuid.UUID(int=number)) for number in range(len(payloads))]
     store.upsert("c", PointBatch(ids, np.ones((len(ids), 2), np.float32), numbered))
-
-
-WIDTH, POINTS, PAGE = 16, 400, 4096
-CASES = 2
 
 
 def batch(numbers, version: int) -> PointBatch:
@@ -341,10 +318,9 @@ def batch(numbers, version: int) -> PointBatch:
     vectors = np.asarray([one.normal(size=WIDTH) for one in chance], dtype=np.float32)
     words = [sorted(one.choice(1000, int(one.integers(1, 30)), replace=False).tolist()) for one in chance]
     sparse = SparseVectors.from_rows([SparseVector(tuple(row), (float(version + 1),) * len(row)) for row in words])
-    payloads = [
-        {RESERVED_KEY: {"key": str(number), "chunk": 0}, "version": version, "text": "x" * int(one.integers(10, 2000))}
-        for number, one in zip(numbers, chance, strict=True)
-    ]
+    payloads = [{"version": version, "text": "x" * int(one.integers(10, 2000))} for one in chance]
+    for number, payload in zip(numbers, payloads, strict=True):
+        payload[RESERVED_KEY] = {"key": str(number), "chunk": 0}
     return PointBatch(ids, vectors, payloads, sparse)
 
 
@@ -381,12 +357,11 @@ def cut_power(flushed, now, chance: random.Random) -> None:
         before, after = old.read_bytes() if old.exists() else b"", file.read_bytes()
         size = chance.choice((len(before), len(after)))
         kept = chance.choice((0.0, 0.5, 1.0))
-        pages = [
-            (before if chance.random() < kept else after)[start : start + PAGE].ljust(PAGE, b"\0")
-            for start in range(0, size, PAGE)
-        ]
+        mixed = bytearray()
+        for start in range(0, size, PAGE):
+            mixed += (before if chance.random() < kept else after)[start : start + PAGE].ljust(PAGE, b"\0")
         if before != after:
-            file.write_bytes(b"".join(pages)[:size])
+            file.write_bytes(mixed[:size])
 
 
 @pytest.mark.long

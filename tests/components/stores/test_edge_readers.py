@@ -1,7 +1,5 @@
-"""Processes that search an embedded store while another one writes it: what they see, and what nobody damages.
-
-A writer that stays, as a watch does, keeps its shard open between writes, and is in nobody's way.
-"""
+"""Processes that search an embedded store while another one writes it: what they see, and what nobody damages. A writer
+that stays, as a watch does, keeps its shard open between writes, and is in nobody's way."""
 
 import hashlib
 import os
@@ -59,9 +57,6 @@ def only_live_folder(path) -> bool:
     folders = {folder.name for folder in (path / "collections").iterdir()}
     entry = Catalog(path).entry("c")
     return folders == {entry.folder} and not entry.writing and not any((path / "trash").iterdir())
-
-
-# Reading
 
 
 def test_a_reader_of_a_collection_that_was_never_written_is_in_nobodys_way(tmp_path):
@@ -124,9 +119,6 @@ def test_reading_changes_no_byte_that_another_process_has(store):
                 assert any(file.stat().st_nlink > 1 for file in view.rglob("*.mmap")), "vectors are not shared"
                 assert not list(view.glob("wal")), "the log reserves space"
         assert digests(store / "collections") == before
-
-
-# Writing beside readers
 
 
 def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(store, reader):
@@ -216,9 +208,6 @@ def test_a_scroll_that_began_ends_with_what_it_began_with(store, reader):
     assert len(list(pages)) == 996
 
 
-# What goes wrong
-
-
 def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(store, reader):
     assert reader.count("live") == 997
     disk = os.statvfs(store)
@@ -232,10 +221,8 @@ def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(
 
 def test_a_writer_that_does_not_let_readers_in_is_named(store, monkeypatch):
     monkeypatch.setattr(reader_module, "WRITE_SECONDS", 0.3)
-    code = (
-        "store.upsert('c', points(range(1000, 1010), WIDE)); print(1, flush=True); input(); store.flush('c'); input()"
-    )
-    with writer(store, code) as process:
+    code = "store.upsert('c', points(range(1000, 1010), WIDE)); print(1, flush=True); input()"
+    with writer(store, f"{code}; store.flush('c'); input()") as process:
         process.says()
         message = rf"c of the store at .* is being written by process {process.pid} .*--wait"
         with closing(EdgeReader(store)) as reader, pytest.raises(StoreBusy, match=message):
@@ -260,9 +247,6 @@ def test_what_a_killed_writer_left_and_cannot_be_loaded_is_named_and_not_publish
     (whole / "edge_config.json").write_text("{")
     with closing(EdgeReader(store)) as reader, pytest.raises(StoreError, match=r"failed on c at .*collections/c:"):
         reader.count("live")
-
-
-# Kills
 
 
 def test_a_killed_reader_leaves_nothing_for_long(store):
@@ -322,8 +306,7 @@ store.upsert('c', points(range(1000, 1100), WIDE))
 """
     with writer(store, code) as process:
         process.popen.wait()
-    assert len(list((store / "collections").iterdir())) == 2
-    assert numbers(reader) == set(range(3, 1000))
+    assert (len(list((store / "collections").iterdir())), numbers(reader)) == (2, set(range(3, 1000)))
     with closing(EdgeStore(store)) as found:
         assert numbers(found) == set(range(3, 1000))
     assert only_live_folder(store)

@@ -1,7 +1,5 @@
-"""ServerStore by the rules, settings and addresses of a server.
-
-It has strict mode, keys and settings of somebody else; its address lacks a port, or is that of a proxy.
-"""
+"""ServerStore by the rules, settings and addresses of a server. It has strict mode, keys and settings of somebody else;
+its address lacks a port, or is that of a proxy."""
 
 import os
 import pickle
@@ -22,12 +20,14 @@ from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore, link
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
-from rag_index.errors import PointsRefused, RagIndexError, StoreRefused, StoreUnavailable
-from tests.components.stores.test_server_faults import points, stop_time
+from rag_index.errors import PointsRefused, StoreRefused, StoreUnavailable
+from tests.components.stores.test_server_faults import fast, points, stop_time
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 from tests.ports import free_port
 from tests.waiting import eventually
+
+__all__ = ["fast"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used")
 DIMENSION = 4
@@ -47,20 +47,12 @@ class Server:
         self.store.create(self.name, DIMENSION, {"payload_indexes": {"made_by_a_run": "keyword"}})
         self.store.index_fields(self.name, {"made_by_a_run": "keyword"})
 
-    def strict(self, name: str | None = None, **limits) -> None:
-        strict = models.StrictModeConfig(enabled=True, **limits)
-        self.client.update_collection(name or self.name, strict_mode_config=strict)
+    def strict(self, **limits) -> None:
+        self.client.update_collection(self.name, strict_mode_config=models.StrictModeConfig(enabled=True, **limits))
 
-    def search(self, limit: int, **how) -> list[str]:
-        return [point.id for point in self.store.search(self.name, VectorQuery(QUERY, limit, **how))]
-
-    def asked_since(self, before: int) -> list[str]:
+    def asked(self) -> list[str]:
         """Return the requests but those that the client makes when it likes; none of a real server."""
-        return [call for call in self.fake.seen[before:] if call != "GET /"] if self.fake else []
-
-    @property
-    def asked(self) -> int:
-        return len(self.fake.seen) if self.fake else 0
+        return [call for call in self.fake.seen if call != "GET /"] if self.fake else []
 
 
 @pytest.fixture(params=["http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)])
@@ -82,9 +74,6 @@ def server(request):
             yield Server(store, QdrantClient(fake.url, check_compatibility=False), fake)
 
 
-# Strict mode
-
-
 def test_a_limit_of_strict_mode_is_named_with_the_remedy(server):
     tblib.pickling_support.install()  # as Dask does on a worker: the cause of an error is pickled too
     server.store.upsert(server.name, points(10))
@@ -94,16 +83,13 @@ def test_a_limit_of_strict_mode_is_named_with_the_remedy(server):
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
     server.strict(search_allow_exact=True, max_query_limit=20)
     with pytest.raises(StoreRefused, match=r"strict mode .*Limit exceeded 90 > 20.*raise this limit"):
-        server.search(90)
+        server.store.search(server.name, VectorQuery(QUERY, 90))
     server.strict(max_query_limit=1000, max_collection_vector_size_bytes=1)
-    before = server.asked
+    before = len(server.asked())
     with pytest.raises(StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config") as full:
         [server.store.upsert(server.name, points(200)) for _ in range(40)]  # a real server looks with every 32nd
     assert not isinstance(full.value, PointsRefused), "no point is at fault"
-    assert len(server.asked_since(before)) in (0, 2), "refused once, not for each half"
-
-
-# API keys
+    assert len(server.asked()) - before in (0, 2), "refused once, not for each half"
 
 
 def test_a_key_for_reading_only_reads_and_is_told_why_it_may_not_write(server):
@@ -128,13 +114,9 @@ def test_a_key_for_reading_only_reads_and_is_told_why_it_may_not_write(server):
             write()
 
 
-# What others did
-
-
 def test_what_was_set_by_hand_is_carried_over(server):
-    int8 = models.ScalarQuantization(
-        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.5, always_ram=True)
-    )
+    scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.5, always_ram=True)
+    int8 = models.ScalarQuantization(scalar=scalar)
     server.client.update_collection(
         server.name,
         hnsw_config=models.HnswConfigDiff(m=32, ef_construct=256, on_disk=True),
@@ -159,64 +141,39 @@ def test_what_was_set_by_hand_is_carried_over(server):
     assert server.store.dimension(f"{server.name}_3") == DIMENSION, "one that cannot be read gives nothing"
 
 
-@pytest.fixture
-def open_store(qdrant):
-    """A function that opens a store over gRPC."""
-    opened: list[ServerStore] = []
-    with FakeQdrantGrpc(qdrant) as front:
-
-        def open_store() -> ServerStore:
-            opened.append(ServerStore(qdrant.url, patience=1, grpc_port=front.port))
-            return opened[-1]
-
-        yield open_store
-        for store in opened:
-            store.close()
-        assert any(call.startswith("GRPC") for call in qdrant.seen)
-
-
-def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant, open_store):
+def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant):
     for name, groups, sparse, version in (
         ("old", True, True, "1.18.3"), ("new", True, True, "1.19.0"), ("open", False, True, "1.18.3"),
         ("dense", True, False, "1.18.3"),
     ):  # fmt: skip
-        qdrant.version = version
-        store = open_store()
-        store.create(name, DIMENSION, {"payload_indexes": {GROUPS_FIELD: "keyword"}} if groups else {}, sparse=sparse)
-        assert ("may not see, too: upgrade Qdrant to 1.19" in store.collection(name).notes()) is (name == "old")
+        qdrant.version, indexed = version, {GROUPS_FIELD: "keyword"} if groups else {}
+        with closing(ServerStore(qdrant.url, patience=1, grpc_port=0)) as store:
+            store.create(name, DIMENSION, {"payload_indexes": indexed}, sparse=sparse)
+            assert ("may not see, too: upgrade Qdrant to 1.19" in store.collection(name).notes()) is (name == "old")
 
 
-# Searches
-
-
-def test_searches_of_compressed_vectors_are_scored_again(qdrant, open_store):
-    store = open_store()
-    store.create("c", DIMENSION, {}, sparse=True)
-    store.search("c", VectorQuery(QUERY, 1))
-    store.search("c", VectorQuery(QUERY, 1, exact=True))
+def test_searches_of_compressed_vectors_are_scored_again(qdrant, fast):
+    fast.create("d", DIMENSION, {}, sparse=True)
+    fast.search("d", VectorQuery(QUERY, 1))
+    fast.search("d", VectorQuery(QUERY, 1, exact=True))
     compressed, exact = qdrant.searches
     assert compressed.quantization == models.QuantizationSearchParams(rescore=True, oversampling=2)
     assert (exact.quantization, exact.exact) == (None, True)
     qdrant.searches.clear()
-    store.search("c", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
+    fast.search("d", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
 
 
-def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, open_store):
+def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, fast):
     qdrant.threshold = 1  # kilobyte: 64 vectors
-    store = open_store()
-    stop_time(store)
-    store.create("c", DIMENSION, {})
-    store.upsert("c", points(100))
+    stop_time(fast)
+    fast.upsert("c", points(100))
     qdrant.indexed["c"], qdrant.early_green = 0, 3
-    store.optimize("c")
+    fast.optimize("c")
     assert 100 - qdrant.indexed["c"] < 64, "green alone does not mean that it is indexed"
     qdrant.asleep = True
-    store.optimize("c")
+    fast.optimize("c")
     assert not qdrant.asleep, "indexed alone does not mean that it is green: after a restart, a change wakes the server"
-
-
-# gRPC
 
 
 def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):
@@ -230,8 +187,7 @@ def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):
             (0, ""),
         ):
             with closing(ServerStore(qdrant.url, patience=1, grpc_port=given)) as store:
-                assert store.fallback() == reason
-                assert store.count("ours") == 0
+                assert (store.fallback(), store.count("ours")) == (reason, 0)
 
 
 @pytest.fixture
@@ -263,24 +219,19 @@ def website(port=0, status=200):
         server.shutdown()
 
 
-def opened(url, **more):
-    return closing(ServerStore(url, patience=0, timeout=5, **more))
+def opened():
+    return closing(ServerStore("http://127.0.0.1", patience=0, timeout=5))
 
 
-def said_of(url, error: type[RagIndexError] = StoreUnavailable):
-    with opened(url) as store, pytest.raises(error) as raised:
+def refusal():
+    with opened() as store, pytest.raises(StoreUnavailable) as raised:
         store.names()
     return str(raised.value)
 
 
 def test_a_server_without_a_port_is_asked_at_qdrants_own_with_grpc_beside_it(ports):
     own, web = ports
-    with (
-        website(web),
-        FakeQdrant(port=own) as qdrant,
-        FakeQdrantGrpc(qdrant, port=own + 1),
-        opened("http://127.0.0.1") as store,
-    ):
+    with website(web), FakeQdrant(port=own) as qdrant, FakeQdrantGrpc(qdrant, port=own + 1), opened() as store:
         store.create("c", 4, {})
         assert store.fallback() == ""
     assert "GRPC Create" in qdrant.seen
@@ -291,7 +242,7 @@ def test_a_server_behind_a_proxy_is_found_at_the_port_of_its_scheme(ports, at_ow
     own, web = ports
     others = {"nothing": socket.socket, "silence": lambda: socket.create_server(("127.0.0.1", own)),
               "page": lambda: website(own, 404)}  # fmt: skip
-    with others[at_own](), FakeQdrant(port=web), opened("http://127.0.0.1") as store:
+    with others[at_own](), FakeQdrant(port=web), opened() as store:
         store.create("c", 4, {})
         assert store.names() == {"c"}
         assert "does not tell where Qdrant answers gRPC" in store.fallback()
@@ -299,11 +250,11 @@ def test_a_server_behind_a_proxy_is_found_at_the_port_of_its_scheme(ports, at_ow
 
 def test_both_ports_are_named_if_no_qdrant_answers(ports):
     own, web = ports
-    said = said_of("http://127.0.0.1")
+    said = refusal()
     assert f"port {own} and port {web}: " in said
     assert "Connection refused" in said
     with website(web, 502):
-        said = said_of("http://127.0.0.1")
+        said = refusal()
     assert f"(port {own}: [Errno 111] Connection refused; port {web}: answered 502: Hello)" in said
 
 

@@ -1,7 +1,5 @@
-"""The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones.
-
-Points without a dense vector are found by their words.
-"""
+"""The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones. Points
+without a dense vector are found by their words."""
 
 from dataclasses import replace
 
@@ -20,6 +18,9 @@ __all__ = ["store"]
 TEXTS = ["The printer is offline", "A scanner is offline", "Printers printing to the printer", "Bananas", "the of and"]
 WORDS = ("printer", "offline", "scanner", "zz")
 ENGLISH = Bm25Encoder(Bm25Model("english"))
+IDS = [f"00000000-0000-5000-8000-00000000000{number}" for number in range(4)]
+VECTORS = [SparseVector(*one) for one in (((1,), (1.0,)), ((1, 2), (1.0, 1.0)), ((2,), (3.0,)), ((), ()))]
+NEAR, FAR = [1.0, 0.0], [-0.6, 0.8]
 
 
 @pytest.fixture
@@ -39,9 +40,8 @@ def points() -> PointBatch:
 
 def bm25_by_hand(query: str, text: str) -> float:
     """Return the score that Qdrant documents: term frequency part times ln(1 + (N - n + 0.5) / (n + 0.5))."""
-    vectors = [
-        dict(zip(v.indices, v.values, strict=True)) for v in map(ENGLISH.documents(TEXTS).row, range(len(TEXTS)))
-    ]
+    rows = map(ENGLISH.documents(TEXTS).row, range(len(TEXTS)))
+    vectors = [dict(zip(row.indices, row.values, strict=True)) for row in rows]
     total = sum(map(bool, vectors))
     score = 0.0
     for word in ENGLISH.query(query).indices:
@@ -63,19 +63,13 @@ def test_sparse_vectors_come_back_as_they_were_written(store, name):
     assert all(point.sparse is None and point.vector is None for point in store.scroll(name))
 
 
-def test_words_are_counted(store, name):
-    printer, unknown = ENGLISH.query("printer").indices[0], ENGLISH.query("zzqq").indices[0]
+def test_words_are_counted_and_known_from_points_that_meet_the_conditions_alone(store, name):
+    printer, offline, scanner, unknown = (ENGLISH.query(word).indices[0] for word in WORDS)
     having = sum(printer in point.sparse.indices for point in store.scroll(name, vectors=True) if point.sparse)
     counts = store.word_counts(name, [printer, unknown])
     assert (having > 0, counts.having[unknown]) == (True, 0)
     assert counts.having[printer] == pytest.approx(having, abs=1)
     assert store.word_counts(name, []).having == {}
-
-
-def test_words_are_known_from_points_that_meet_the_conditions_alone(store, name):
-    printer, offline, scanner, unknown = (
-        ENGLISH.query(word).indices[0] for word in ("printer", "offline", "scanner", "zz")
-    )
     asked, only = [printer, offline, scanner, unknown], [Condition("text", "eq", TEXTS[1])]
     ids = points().ids
     found = {word: set(places) for word, places in store.find_words(name, asked).items()}
@@ -86,7 +80,7 @@ def test_words_are_known_from_points_that_meet_the_conditions_alone(store, name)
     assert store.word_counts(name, [printer, scanner], only).having[scanner] >= 1
 
 
-def test_both_scores_of_every_candidate_are_right(store, name):
+def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_vectors(store, name):
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
         found = store.search(name, VectorQuery(query, limit, ENGLISH.query("printer offline")))
@@ -97,9 +91,6 @@ def test_both_scores_of_every_candidate_are_right(store, name):
             cosine = float(vector @ query / np.linalg.norm(vector) / np.linalg.norm(query))
             assert point.score == pytest.approx(cosine, abs=1e-5)
             assert point.bm25 == pytest.approx(bm25_by_hand("printer offline", text), rel=1e-4)
-
-
-def test_conditions_hold_for_both_vectors(store, name):
     conditions = [Condition("text", "eq", "A scanner is offline")]
     found = store.search(name, VectorQuery(points().vectors[0], 5, ENGLISH.query("offline"), conditions=conditions))
     assert [point.payload["text"] for point in found] == ["A scanner is offline"]
@@ -147,33 +138,11 @@ def test_payload_updates_and_new_texts_leave_no_old_words(store, name):
     assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse is None
 
 
-IDS = [f"00000000-0000-5000-8000-00000000000{number}" for number in range(4)]
-VECTORS = [
-    SparseVector((1,), (1.0,)),
-    SparseVector((1, 2), (1.0, 1.0)),
-    SparseVector((2,), (3.0,)),
-    SparseVector((), ()),
-]
-NEAR, FAR = [1.0, 0.0], [-0.6, 0.8]
-
-
 def mixed_batch(rows, vectors):
     payloads = [{"_rag": {"key": str(row), "chunk": 0}} for row in rows]
     given = None if vectors is None else np.asarray(vectors, dtype=np.float32)
-    return PointBatch(
-        [IDS[row] for row in rows], given, payloads, SparseVectors.from_rows([VECTORS[row] for row in rows])
-    )
-
-
-@pytest.fixture
-def mixed(store):
-    """A collection of two points with vectors, and two without; the last has no words either."""
-    mixed = new_name()
-    store.create(mixed, 2, {}, sparse=True)
-    store.upsert(mixed, mixed_batch([0, 1], [NEAR, FAR]))
-    store.upsert(mixed, mixed_batch([2, 3], None))
-    store.flush(mixed)
-    return mixed
+    words = SparseVectors.from_rows([VECTORS[row] for row in rows])
+    return PointBatch([IDS[row] for row in rows], given, payloads, words)
 
 
 def found(store, mixed):
@@ -181,7 +150,13 @@ def found(store, mixed):
     return {IDS.index(point.id): point for point in store.search(mixed, query)}
 
 
-def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates(store, mixed):
+def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates_until_it_comes(store):
+    """Two points have vectors, and two have none; the last has no words either."""
+    mixed = new_name()
+    store.create(mixed, 2, {}, sparse=True)
+    store.upsert(mixed, mixed_batch([0, 1], [NEAR, FAR]))
+    store.upsert(mixed, mixed_batch([2, 3], None))
+    store.flush(mixed)
     points = found(store, mixed)
     assert points.keys() == {0, 1, 2}
     assert [points[n].score for n in (0, 1, 2)] == pytest.approx([1.0, -0.6, -0.6], abs=1e-5)
@@ -189,8 +164,6 @@ def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates(store, mixed):
     assert points[2].bm25 > points[1].bm25 > 0
     assert [point.id for point in store.search(mixed, VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))] == IDS[:2]
 
-
-def test_they_are_counted_read_and_replaced(store, mixed):
     assert store.count(mixed) == 4
     assert [point.vector is None for point in store.scroll(mixed, vectors=True)] == [False, False, True, True]
     store.update_payloads(mixed, [(IDS[2], {"_rag": {"key": "2", "chunk": 0, "groups": ["staff"]}})])
