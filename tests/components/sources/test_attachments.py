@@ -14,7 +14,7 @@ from rag_index.core import machine
 from rag_index.core.documents.batches import TextLayout
 from rag_index.core.documents.keys import document_id
 from rag_index.errors import SourceUnavailable
-from tests.components.sources.databases import pages
+from tests.components.sources.conftest import pages
 from tests.docs.pages import blocks, page, section
 from tests.project import Project
 
@@ -59,22 +59,22 @@ def assembled(objects):
     return b"%sxref\n0 %d\n0000000000 65535 f \n%s%s" % (data, len(places) + 1, table, end)
 
 
-def zipped(**members):
+def zipped(members):
     found = io.BytesIO()
     with zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
-            archive.writestr(name.replace("__", "/").replace("_", "."), content)
+            archive.writestr(name, content)
     return found.getvalue()
 
 
 def docx(body):
     word = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-    return zipped(word__document_xml=f'<w:document xmlns:w="{word}"><w:body>{body}</w:body></w:document>')
+    return zipped({"word/document.xml": f'<w:document xmlns:w="{word}"><w:body>{body}</w:body></w:document>'})
 
 
 def odt(body):
     names = f'xmlns:o="{ODT}office:1.0" xmlns:t="{ODT}text:1.0" xmlns:b="{ODT}table:1.0"'
-    return zipped(content_xml=f"<o:document-content {names}><o:body>{body}</o:body></o:document-content>")
+    return zipped({"content.xml": f"<o:document-content {names}><o:body>{body}</o:body></o:document-content>"})
 
 
 def mail(attached=b"", name="plan.pdf"):
@@ -236,8 +236,7 @@ def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_ar
     assert (failed["kind"], failed["reason"]) == ("incomplete", "attachment 8 is a PNG picture")
     (uploads / "manual.pdf").write_bytes(pdf("Nothing of it is true"))
     (uploads / "photo.png").write_bytes(b"It is a text now")
-    assert project.run().indexes[0].changed == 1
-    assert project.json("status", "--failed")["failed"] == []
+    assert (project.run().indexes[0].changed, project.json("status", "--failed")["failed"]) == (1, [])
     assert "Nothing of it is true" in project.texts("tickets")["1"]
     shutil.rmtree(uploads.parent)
     monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)

@@ -1,6 +1,5 @@
 """A folder of source code as a source: which files it has, in which order, which it excludes, which stay unread."""
 
-import contextlib
 import itertools
 import os
 import random
@@ -18,7 +17,7 @@ from rag_index.core.documents.canonical import decode_payload, hash_text
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError, SourceUnavailable
-from tests.components.sources.databases import KnownStamps, pages
+from tests.components.sources.conftest import KnownStamps, pages
 
 OLD = time.time() - 1000
 SOMEBODY = 65_534
@@ -64,8 +63,7 @@ def test_files_are_read_by_language_the_largest_first(root):
     for path, size in {"a.py": 1, "b/c.py": 9, "d.go": 1, "README.md": 1, "b/x.tsx": 1, "data.json": 1}.items():
         write(root, path, "x" * size)
     opened = source(root)
-    assert read(opened)[0] == ["d.go", "b/c.py", "a.py", "b/x.tsx"]
-    assert opened.count() == 4
+    assert (read(opened)[0], opened.count()) == (["d.go", "b/c.py", "a.py", "b/x.tsx"], 4)
     page = opened.page(None, 10)
     assert decode_payload(page.documents.payloads[1]) == {"path": "b/c.py", "language": "python"}
     assert page.documents.text_hashes[1] == hash_text("python\n" + "x" * 9), "in another language it has other chunks"
@@ -126,9 +124,7 @@ def test_gitignore_nested_and_above(root):
         write(root, path)
     assert paths_of(root) == {"service/only_here.py", "service/keep.log.py", "local.py"}
     assert paths_of(root / "service") == {"only_here.py", "keep.log.py"}
-    assert paths_of(root / "build") == {"b.py"}, (
-        "a folder that is named in the settings is wanted, though it is ignored"
-    )
+    assert paths_of(root / "build") == {"b.py"}, "a folder that the settings name is wanted, though it is ignored"
 
 
 def test_each_skipped_file_has_a_reason(root, monkeypatch):
@@ -156,9 +152,8 @@ def test_links(root, tmp_path):
         (root / name).symlink_to(target)
     paths, reasons, _ = read(source(root))
     assert paths == ["a/real.py"]
-    assert {path: reason.split(":")[0] for path, reason in reasons.items()} == dict.fromkeys(
-        ["a/loop", "out.py", "out", "broken.py", "self.py"], "failed"
-    )
+    failed = dict.fromkeys(["a/loop", "out.py", "out", "broken.py", "self.py"], "failed")
+    assert {path: reason.split(":")[0] for path, reason in reasons.items()} == failed
     assert "it is a link that leaves the root, loops or leads nowhere (to " in reasons["broken.py"]
 
 
@@ -174,18 +169,6 @@ def test_names_that_are_not_unicode(root):
     assert "rename it" in reasons["'caf\\udce9.py'"]
 
 
-@contextlib.contextmanager
-def as_somebody():
-    """Act as a user who may not read everything, as root may."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(SOMEBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 def test_files_and_folders_without_permission():
     with tempfile.TemporaryDirectory() as folder:  # other users cannot enter pytest's own folders
         root = Path(folder)
@@ -196,10 +179,12 @@ def test_files_and_folders_without_permission():
         (root / "folder").chmod(0)
         opened = source(root)
         opened.use_scan_state(KnownStamps("files/1", {'"folder/known.py"': "1", '"folders.py"': "1"}))
+        user = os.geteuid()
         try:
-            with as_somebody():
-                paths, reasons, unread = read(opened)
+            os.seteuid(SOMEBODY if user == 0 else user)  # root may read everything
+            paths, reasons, unread = read(opened)
         finally:
+            os.seteuid(user)
             (root / "folder").chmod(0o755)
     assert (paths, unread) == (["open.py"], ["folder/known.py"])
     assert "cannot be read" in reasons["shut.py"]
@@ -228,8 +213,7 @@ def test_a_file_that_changed_just_now_has_no_stamp_and_one_that_grew_after_the_l
     young = write(root, "young.py", at=time.time() + 3600)
     monkeypatch.setattr(code, "MAX_FILE_BYTES", 1000)
     opened = source(root)
-    assert opened.page(None, 10).stamps == {}
-    assert opened.count() == 1
+    assert (opened.page(None, 10).stamps, opened.count()) == ({}, 1)
     young.write_text("x = 1\n" * 1000)
     [failure] = opened.page(None, 10).unreadable
     assert (failure.kind, failure.reason) == ("skipped", "it has 6,000 bytes, more than 1,000")
@@ -257,17 +241,13 @@ def test_ignore_files_leave_in_what_git_leaves_in(tmp_path):
     subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
     folders = ["", "doc/", "doc/a/", "a/b/", "b/doc/a/"]
     for folder, name in itertools.product(folders, ["in.py", "x.py", "!n.py", "1.py", "b c.py"]):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / name).write_text("x = 1\n")
+        write(tmp_path, folder + name)
     for _ in range(120):
         for folder in folders:
-            lines = [
-                "/".join(chance.choices(PARTS, k=chance.choice([1, 1, 2, 3]))) for _ in range(chance.randint(0, 3))
-            ]
-            lines = [
-                chance.choice(["", "", "!", "/", "!/"]) + line + chance.choice(["", "", "/", "/**", " ", "\r"])
-                for line in lines
-            ]
+            count = chance.randint(0, 3)
+            lines = ["/".join(chance.choices(PARTS, k=chance.choice([1, 1, 2, 3]))) for _ in range(count)]
+            starts, ends = ["", "", "!", "/", "!/"], ["", "", "/", "/**", " ", "\r"]
+            lines = [chance.choice(starts) + line + chance.choice(ends) for line in lines]
             text = chance.choice(["", "\ufeff"]) + "\n".join([*chance.choice([[], ["*", "!*/", "!*.py"]]), *lines])
             (tmp_path / folder / ".gitignore").write_text(text, newline="")
         command = ["git", "ls-files", "-z", "-o", "--exclude-standard"]
@@ -276,12 +256,9 @@ def test_ignore_files_leave_in_what_git_leaves_in(tmp_path):
         assert {file.path for file in list_files(tmp_path, [], []).files} == wanted
 
 
-def test_a_folder_that_became_a_link_after_the_listing_is_not_followed(tmp_path):
-    (tmp_path / "private").mkdir()
-    (tmp_path / "private" / "a.py").write_text("SECRET = 1\n")
-    root = tmp_path / "root"
-    (root / "inner").mkdir(parents=True)
-    (root / "inner" / "a.py").write_text("x = 1\n")
+def test_a_folder_that_became_a_link_after_the_listing_is_not_followed(root, tmp_path):
+    write(tmp_path, "private/a.py", "SECRET = 1\n")
+    write(root, "inner/a.py")
     code = source(root)
     assert code.count() == 1
     (root / "inner").rename(root / "old")
@@ -293,8 +270,8 @@ def test_a_folder_that_became_a_link_after_the_listing_is_not_followed(tmp_path)
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link"])
 def test_an_ignore_file_that_is_no_ordinary_file_is_not_read(tmp_path, kind):
-    (tmp_path / "a.py").write_text("x = 1\n")
-    (tmp_path / "rules").write_text("*.py\n")
+    write(tmp_path, "a.py")
+    write(tmp_path, "rules", "*.py\n")
     ignore = tmp_path / ".gitignore"
     os.mkfifo(ignore) if kind == "pipe" else ignore.symlink_to("/dev/zero" if kind == "device" else tmp_path / "rules")
     assert [file.path for file in list_files(tmp_path, [], []).files] == ["a.py"]
@@ -304,9 +281,8 @@ def test_an_ignore_file_that_is_no_ordinary_file_is_not_read(tmp_path, kind):
 @pytest.mark.parametrize("foreign", [".git", ".gitignore"])
 def test_a_repository_of_somebody_else_above_the_root_does_not_count(tmp_path, foreign):
     subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
-    (tmp_path / ".gitignore").write_text("*.py\n")
-    (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "a.py").write_text("x = 1\n")
+    write(tmp_path, ".gitignore", "*.py\n")
+    write(tmp_path, "src/a.py")
     assert not list_files(tmp_path / "src", [], []).files
     os.chown(tmp_path / foreign, 12345, 12345)
     assert [file.path for file in list_files(tmp_path / "src", [], []).files] == ["a.py"]

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.components.sources.digests import State, is_current, rescan
+from tests.components.sources.conftest import (
+    State,
+    is_current,
+    rescan,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 TIMES = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))  # noqa: DTZ001
@@ -70,10 +74,6 @@ PART = {"table": "part", "on": "note_id", "text": "body"}
 QUERY = {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}
 
 
-def put(database, statement, *values):
-    database.run(statement, rows=[values])
-
-
 def create(database, key="INTEGER", one="", two=""):
     database.run("DROP TABLE IF EXISTS note")
     if database.kind != "sqlite":
@@ -128,11 +128,11 @@ def test_every_edit_is_found(database, keys, data):
                 continue
             some = data.draw(st.sampled_from(there), label="of")
             if kind == "delete":
-                put(database, "DELETE FROM note WHERE id = ?", some)
+                database.run("DELETE FROM note WHERE id = ?", rows=[(some,)])
                 there.remove(some)
             else:
                 name = data.draw(st.sampled_from(sorted(columns)), label="column")
-                put(database, f"UPDATE note SET {name} = ? WHERE id = ?", data.draw(values[name]), some)
+                database.run(f"UPDATE note SET {name} = ? WHERE id = ?", rows=[(data.draw(values[name]), some)])
 
 
 ALIKE = [
@@ -180,16 +180,10 @@ def test_values_that_change_places_are_found(database):
         assert not rescan(database, state, **INDEX), statement
 
 
-@pytest.fixture
-def many(sqlite):
-    """A table of 5,000 rows."""
-    create(sqlite).run("INSERT INTO note VALUES (?, 'text', 1, NULL)", rows=[(n,) for n in range(1, 5001)])
-    return sqlite
-
-
 @pytest.mark.long
-def test_only_the_ranges_of_keys_with_changes_are_read(many, monkeypatch):
-    state = State()
+def test_only_the_ranges_of_keys_with_changes_are_read(sqlite, monkeypatch):
+    many, state = create(sqlite), State()
+    many.run("INSERT INTO note VALUES (?, 'text', 1, NULL)", rows=[(n,) for n in range(1, 5001)])
     assert len(rescan(many, state)) == 5000
     assert not rescan(many, state)
     many.run("UPDATE note SET body = '' WHERE id = 2500")
@@ -276,3 +270,13 @@ def test_a_new_part_is_found_however_the_types_of_its_key_differ(database, note_
     database.run("DELETE FROM part")
     rescan(database, state, **index)
     assert is_current(state, database, **index)
+
+
+def test_digests_find_changed_rows_whose_keys_are_above_the_signed_numbers(mariadb_desk):
+    state, first = State(), 2**63 - 500
+    database = mariadb_desk.run("CREATE TABLE note (id BIGINT UNSIGNED PRIMARY KEY, body VARCHAR(9))")
+    database.run("INSERT INTO note VALUES (?, 'x')", rows=[(first + number,) for number in range(1000)])
+    assert len(rescan(database, state)) == 1000
+    database.run(f"UPDATE note SET body = 'y' WHERE id IN ({first + 10}, {first + 990})")
+    assert 2 <= len(rescan(database, state)) < 500
+    assert is_current(state, database)

@@ -17,7 +17,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
 from rag_index.errors import RagIndexError, SourceError, SourceTimedOut, SourceUnavailable
 from rag_index.first_run.schema.catalog import read_catalog
-from tests.components.sources.databases import SourceDatabase, read
+from tests.components.sources.conftest import SourceDatabase, read
 from tests.waiting import eventually
 
 NOTES = {"1": "note 1", "2": "note 2", "3": "note 3"}
@@ -127,9 +127,6 @@ def test_a_ledger_that_may_not_be_written_or_waits_for_a_lock_says_so(desk):
             Ledger(desk.url)
 
 
-# MariaDB
-
-
 def test_a_lock_of_mariadb_is_named(mariadb_desk):
     url = mariadb_desk.url
     with closing(pymysql.connect(host=url.host, port=url.port, user=url.username, password=url.password)) as other:
@@ -140,12 +137,10 @@ def test_a_lock_of_mariadb_is_named(mariadb_desk):
 
 def test_mariadbs_own_limit_of_a_statement_is_named(mariadb_desk):
     engine = open_read_only(mariadb_desk.url)
+    refused = pytest.raises(SourceTimedOut, match="raise max_statement_time of this user")
     with engine.connect() as connection:
         connection.exec_driver_sql("SET SESSION max_statement_time = 0.1")
-        with (
-            pytest.raises(SourceTimedOut, match="raise max_statement_time of this user"),
-            limited(connection, 600.0, "source x"),
-        ):
+        with refused, limited(connection, 600.0, "source x"):
             connection.exec_driver_sql("SELECT SLEEP(300)")
     engine.dispose()
 
@@ -159,9 +154,6 @@ def test_a_table_of_mariadb_that_is_altered_while_it_is_read_is_read_again(maria
         with pytest.raises(SourceUnavailable, match="run again"), errors_as_ours(desk.url, "index notes"):
             connection.exec_driver_sql("SELECT * FROM note").fetchall()
     engine.dispose()
-
-
-# SQLite
 
 
 @contextmanager
@@ -200,11 +192,6 @@ def test_a_file_that_was_closed_cleanly_is_read_on_a_read_only_mount(logged, mod
         assert read(logged.digests(), rows=2) == NOTES
 
 
-def change_while_read(connection, url):
-    assert connection.scalar(sa.text("SELECT count(*) FROM note")) == 3
-    SourceDatabase(url).run("DELETE FROM note")
-
-
 def test_a_writer_that_comes_back_while_such_a_file_is_read_is_noticed(logged):
     folder, shared = folder_of(logged), folder_of(logged).parent / "shared"
     shared.mkdir()
@@ -213,12 +200,10 @@ def test_a_writer_that_comes_back_while_such_a_file_is_read_is_noticed(logged):
     seen = SourceDatabase(logged.url.set(database=str(folder / "source.db")))
     with mounted(shared, folder):
         engine = open_read_only(seen.url)
-        with (
-            engine.connect() as connection,
-            pytest.raises(SourceUnavailable, match="was written while it was read"),
-            limited(connection, 600.0, "source x"),
-        ):
-            change_while_read(connection, logged.url.set(database=str(shared / "source.db")))
+        noticed = pytest.raises(SourceUnavailable, match="was written while it was read")
+        with engine.connect() as connection, noticed, limited(connection, 600.0, "source x"):
+            assert connection.scalar(sa.text("SELECT count(*) FROM note")) == 3
+            SourceDatabase(logged.url.set(database=str(shared / "source.db"))).run("DELETE FROM note")
         engine.dispose()
 
 

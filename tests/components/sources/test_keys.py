@@ -12,8 +12,13 @@ from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
-from tests.components.sources.databases import KINDS, KnownStamps, SourceDatabase, open_database, pages, read
-from tests.components.sources.digests import State, is_current, rescan
+from tests.components.sources.conftest import (
+    KnownStamps,
+    SourceDatabase,
+    open_database,
+    pages,
+    read,
+)
 from tests.live.sessions import new_database
 
 WORDS = st.text(string.ascii_letters + "äÄßéİ -_%'\\~0127", max_size=5)
@@ -169,20 +174,10 @@ def test_a_scan_that_missed_rows_fails(request, tmp_path):
             keys_of(source, 2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TYPES)
 def test_writers_explain_rows_that_were_not_read(databases, kind):
     database = databases(kind).run("DROP TABLE IF EXISTS note").notes(20, first=101)
     source = database.source()
     assert source.count() == 20
     changes = iter(["DELETE FROM note WHERE id > 115", "INSERT INTO note VALUES (1, '', ''), (2, '', '')"])
     assert len(keys_of(source, 6, lambda: database.run(next(changes, "SELECT 1")))) == 15
-
-
-def test_digests_find_changed_rows_whose_keys_are_above_the_signed_numbers(databases):
-    database, state, first = databases("mariadb"), State(), 2**63 - 500
-    database.run("DROP TABLE IF EXISTS note", "CREATE TABLE note (id BIGINT UNSIGNED PRIMARY KEY, body VARCHAR(9))")
-    database.run("INSERT INTO note VALUES (?, 'x')", rows=[(first + number,) for number in range(1000)])
-    assert len(rescan(database, state)) == 1000
-    database.run(f"UPDATE note SET body = 'y' WHERE id IN ({first + 10}, {first + 990})")
-    assert 2 <= len(rescan(database, state)) < 500
-    assert is_current(state, database)

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from tests.components.sources.test_attachments import ODT
-from tests.components.sources.test_file_formats import CHART, OFFICE, OLD, SHEET, relations, slide, word, zipped
+from tests.components.sources.test_attachments import ODT, zipped
+from tests.components.sources.test_file_formats import CHART, OFFICE, OLD, SHEET, relations, slide, word
 
 RELATIONS = f"{OFFICE}officeDocument/2006/relationships"
 STRICT = "http://purl.oclc.org/ooxml/officeDocument/relationships"
@@ -33,24 +33,20 @@ ADumrgx5QLqIoZKk9CPGwMoIM4uRSD2w8UIQCAfaXsSQzZAEdkc2yekX2C1kRPYP0RoFqJeFSLX/Hynu
 """)
 )
 """A workbook of Excel 97 with a 1 in its first cell."""
+SLIDES = {f"ppt/slides/slide{n}.xml": slide(text) for n, text in enumerate(["first", "second", "third"], start=1)}
+THREE = [("slide", f"slides/slide{n}.xml") for n in (1, 2, 3)]
 
 
 def presentation(listed, parts, *pairs, space=RELATIONS):
     """Return a presentation. `listed` has the ids of its slides in order, and `pairs` its relations."""
     ids = "".join(f'<p:sldId id="{256 + number}" r:id="{one}"/>' for number, one in enumerate(listed))
     names = f'xmlns:p="{OFFICE}presentationml/2006/main" xmlns:r="{space}"'
-    return zipped(
-        {
-            "_rels/.rels": relations(("officeDocument", "ppt/presentation.xml"), space=space),
-            "ppt/presentation.xml": f"<p:presentation {names}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>",
-            "ppt/_rels/presentation.xml.rels": relations(*pairs, space=space),
-            **parts,
-        }
-    )
-
-
-SLIDES = {f"ppt/slides/slide{n}.xml": slide(text) for n, text in enumerate(["first", "second", "third"], start=1)}
-THREE = [("slide", f"slides/slide{n}.xml") for n in (1, 2, 3)]
+    own = {
+        "_rels/.rels": relations(("officeDocument", "ppt/presentation.xml"), space=space),
+        "ppt/presentation.xml": f"<p:presentation {names}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relations(*pairs, space=space),
+    }
+    return zipped(own | parts)
 
 
 @pytest.mark.parametrize("space", [RELATIONS, STRICT])
@@ -80,10 +76,8 @@ def test_notes_comments_and_charts_have_the_number_of_their_slide(read):
         "ppt/l.xml": slide("Click to add", "sldLayout"), "ppt/notesSlides/orphan.xml": slide("orphan", "notes"),
     }  # fmt: skip
     pages, reason = read(presentation(["r2", "r1"], parts, *THREE))
-    assert pages == [
-        ("1", "second"), ("1", "sales | towers | north | east"), ("1", "said of it"), ("2", "first"),
-    ]  # fmt: skip
-    assert reason == ""
+    chart = "sales | towers | north | east"
+    assert (pages, reason) == ([("1", "second"), ("1", chart), ("1", "said of it"), ("2", "first")], "")
 
 
 def test_a_hidden_slide_counts_and_is_not_read_with_its_notes(read):
@@ -105,15 +99,13 @@ def test_a_slide_that_is_not_there_or_broken_is_named_and_the_others_are_read(re
 
 
 def odf(body, styles="", mimetype="text", **parts):
-    return zipped(
-        {
-            "mimetype": f"application/vnd.oasis.opendocument.{mimetype}",
-            "META-INF/manifest.xml": "<manifest:manifest/>",
-            "content.xml": f"<office:document-content {SPACES}><office:automatic-styles>{styles}"
-            f"</office:automatic-styles><office:body>{body}</office:body></office:document-content>",
-            **{name.replace("__", "/").replace("_", "."): content for name, content in parts.items()},
-        }
-    )
+    text = f"<office:automatic-styles>{styles}</office:automatic-styles><office:body>{body}</office:body>"
+    own = {
+        "mimetype": f"application/vnd.oasis.opendocument.{mimetype}",
+        "META-INF/manifest.xml": "<manifest:manifest/>",
+        "content.xml": f"<office:document-content {SPACES}>{text}</office:document-content>",
+    }
+    return zipped(own | parts)
 
 
 def test_slides_of_opendocument_have_their_numbers_too(read):
@@ -154,15 +146,13 @@ NOT_SEEN_IN_WORD = {
 @pytest.mark.parametrize("name", [*SEEN_IN_WORD, *NOT_SEEN_IN_WORD])
 def test_text_that_word_hides_or_that_was_deleted_is_not_read(read, name):
     body = SEEN_IN_WORD.get(name) or NOT_SEEN_IN_WORD[name]
-    document = zipped(
-        {
-            "_rels/.rels": relations(("officeDocument", "word/document.xml")),
-            "word/_rels/document.xml.rels": relations(("styles", "looks.xml")),
-            "word/looks.xml": f"<w:styles {WORD}>{WORD_STYLES}</w:styles>",
-            "word/document.xml": f"<w:document {WORD}>{run('before')}{body}</w:document>",
-        }
-    )
-    assert read(document) == ([("", "before\n\nseen" if name in SEEN_IN_WORD else "before")], "")
+    members = {
+        "_rels/.rels": relations(("officeDocument", "word/document.xml")),
+        "word/_rels/document.xml.rels": relations(("styles", "looks.xml")),
+        "word/looks.xml": f"<w:styles {WORD}>{WORD_STYLES}</w:styles>",
+        "word/document.xml": f"<w:document {WORD}>{run('before')}{body}</w:document>",
+    }
+    assert read(zipped(members)) == ([("", "before\n\nseen" if name in SEEN_IN_WORD else "before")], "")
 
 
 def test_parts_of_a_document_are_those_that_it_refers_to_in_its_order(read):
@@ -185,13 +175,8 @@ def test_parts_of_a_document_are_those_that_it_refers_to_in_its_order(read):
             ),
         }
     )  # fmt: skip
-    assert read(document) == (
-        [
-            ("", text)
-            for text in ("main", "a", "b", "word/embeddings/in.docx\n\nwithin", "word/chunk.html\n\nimported", "c")
-        ],
-        "",
-    )
+    texts = ["main", "a", "b", "word/embeddings/in.docx\n\nwithin", "word/chunk.html\n\nimported", "c"]
+    assert read(document) == ([("", text) for text in texts], "")
 
 
 ODF_STYLES = (
@@ -216,9 +201,8 @@ HIDDEN_IN_ODF = {
 def test_text_that_libreoffice_hides_is_not_read(read, name):
     common = f"<o:document-styles {SPACES}><o:styles>{ODF_COMMON}</o:styles></o:document-styles>"
     body = f"<o:text>{HIDDEN_IN_ODF[name]}<t:p>end</t:p></o:text>"
-    [(_, text)], reason = read(odf(body, ODF_STYLES, styles_xml=common))
-    assert text == ("seen\n\nend" if "seen" in body else "end")
-    assert reason == ""
+    [(_, text)], reason = read(odf(body, ODF_STYLES, **{"styles.xml": common}))
+    assert (text, reason) == ("seen\n\nend" if "seen" in body else "end", "")
 
 
 def cell(place, value):
@@ -238,27 +222,18 @@ def lines(rows):
 
 def workbook(sheets, merged="", states=(), **parts):
     """Return a workbook. `sheets` has rows by names; a complex number is a day, and None an empty cell."""
-    listed = "".join(
-        f'<sheet name="{name}" sheetId="{n}" r:id="r{n}" {"".join(states[n - 1 : n])}/>'
-        for n, name in enumerate(sheets, start=1)
-    )
-    written = {
-        f"xl/worksheets/sheet{n}.xml": f'<worksheet xmlns="{SHEET}">{lines(rows)}{merged}</worksheet>'
-        for n, rows in enumerate(sheets.values(), start=1)
+    listed, written = "", {}
+    for n, (name, rows) in enumerate(sheets.items(), start=1):
+        listed += f'<sheet name="{name}" sheetId="{n}" r:id="r{n}" {"".join(states[n - 1 : n])}/>'
+        written[f"xl/worksheets/sheet{n}.xml"] = f'<worksheet xmlns="{SHEET}">{lines(rows)}{merged}</worksheet>'
+    pairs = [("worksheet", f"worksheets/sheet{n}.xml") for n in range(1, len(sheets) + 1)]
+    own = {
+        "_rels/.rels": relations(("officeDocument", "xl/workbook.xml")),
+        "xl/workbook.xml": f'<workbook xmlns="{SHEET}" xmlns:r="{RELATIONS}"><sheets>{listed}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": relations(*pairs, ("styles", "styles.xml")),
+        "xl/styles.xml": f'<styleSheet xmlns="{SHEET}"><cellXfs><xf/><xf numFmtId="14"/></cellXfs></styleSheet>',
     }
-    return zipped(
-        {
-            "_rels/.rels": relations(("officeDocument", "xl/workbook.xml")),
-            "xl/workbook.xml": f'<workbook xmlns="{SHEET}" xmlns:r="{RELATIONS}"><sheets>{listed}</sheets></workbook>',
-            "xl/_rels/workbook.xml.rels": relations(
-                *(("worksheet", f"worksheets/sheet{n}.xml") for n in range(1, len(sheets) + 1)),
-                ("styles", "styles.xml"),
-            ),
-            "xl/styles.xml": f'<styleSheet xmlns="{SHEET}"><cellXfs><xf/><xf numFmtId="14"/></cellXfs></styleSheet>',
-            **written,
-            **parts,
-        }
-    )
+    return zipped(own | written | parts)
 
 
 ROWS = {
@@ -310,19 +285,25 @@ def test_merged_cells_say_the_same_of_all_their_rows_and_columns(read):
 
 def test_sheets_are_in_their_order_and_hidden_ones_are_not_read_with_their_comments(read):
     remark = f'<comments xmlns="{SHEET}"><text><t>{{}}</t></text></comments>'
-    more = {
-        f"xl/worksheets/_rels/sheet{n}.xml.rels": relations(("comments", f"../comments{n}.xml")) for n in (1, 2, 3)
-    } | {f"xl/comments{n}.xml": remark.format(f"remark {n}") for n in (1, 2, 3)}
+    more = {f"xl/comments{n}.xml": remark.format(f"remark {n}") for n in (1, 2, 3)}
+    for n in (1, 2, 3):
+        more[f"xl/worksheets/_rels/sheet{n}.xml.rels"] = relations(("comments", f"../comments{n}.xml"))
     states = ["", 'state="hidden"', 'state="veryHidden"']
     data = workbook({"Zebra": [["x"]], "Salaries": [["y"]], "Lists": [["z"]]}, states=states, **more)
     assert read(data) == ([("", "Zebra\n\nx"), ("", "remark 1")], "")
 
 
-def test_a_sheet_whose_cells_are_far_apart_is_listed(read):
+def test_a_sheet_whose_cells_are_far_apart_and_rows_that_cannot_be_read_are_listed(read):
     rows = '<row r="1">{}</row><row r="1048576">{}</row>'.format(cell("A1", "near"), cell("XFD1048576", "far"))
     sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{rows}</sheetData></worksheet>'
     data = workbook({"Stock": []}, **{"xl/worksheets/sheet1.xml": sheet})
     assert read(data) == ([], "takes too much memory")
+    broken = io.BytesIO(workbook({"Stock": [["Printer"]]}))
+    with zipfile.ZipFile(broken, "a") as archive:
+        archive.writestr("xl/_rels/workbook.xml.rels", "<Relationships")
+    pages, reason = read(broken.getvalue())
+    assert pages == []
+    assert reason.startswith("is broken (")
 
 
 def test_sheets_of_opendocument_and_of_old_excel_are_read(read):
@@ -330,28 +311,15 @@ def test_sheets_of_opendocument_and_of_old_excel_are_read(read):
         said = (f'<table:table-cell office:value-type="string">{one}</table:table-cell>' for one in cells)
         return f"<table:table-row>{''.join(said)}</table:table-row>"
 
-    rows = row("<text:p>Device</text:p>", "<text:p>Room</text:p>") + row(
-        "<text:p>Printer</text:p>", "<text:p>Kitchen</text:p>"
-    )
+    rows = row("<text:p>Device</text:p>", "<text:p>Room</text:p>")
+    rows += row("<text:p>Printer</text:p>", "<text:p>Kitchen</text:p>")
     remark = row("<office:annotation><text:p>remark</text:p></office:annotation><text:p>Fax</text:p>")
-    hidden = (
-        '<style:style style:name="h" style:family="table"><style:table-properties table:display="false"/></style:style>'
-    )
-    sheets = (
-        f'<table:table table:name="Zebra">{rows}{remark}</table:table>'
-        f'<table:table table:name="Lists" table:style-name="h">{remark}</table:table>'
-    )
+    style = '<style:table-properties table:display="false"/>'
+    hidden = f'<style:style style:name="h" style:family="table">{style}</style:style>'
+    sheets = f'<table:table table:name="Zebra">{rows}{remark}</table:table>'
+    sheets += f'<table:table table:name="Lists" table:style-name="h">{remark}</table:table>'
     data = odf(f"<office:spreadsheet>{sheets}</office:spreadsheet>", hidden, "spreadsheet")
     said = "Zebra\n\nDevice | Room\n\nDevice: Printer | Room: Kitchen\n\nFax"
     assert read(data) == ([("", said), ("", "remark")], "")
     assert read(XLS) == ([("", "Sheet1\n\n1")], "")
     assert read(OLD)[1] == "is an old Office file, or encrypted"
-
-
-def test_a_workbook_whose_rows_cannot_be_read_is_listed(read):
-    data = io.BytesIO(workbook({"Stock": [["Printer"]]}))
-    with zipfile.ZipFile(data, "a") as archive:
-        archive.writestr("xl/_rels/workbook.xml.rels", "<Relationships")
-    pages, reason = read(data.getvalue())
-    assert pages == []
-    assert reason.startswith("is broken (")

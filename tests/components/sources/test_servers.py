@@ -14,11 +14,12 @@ from rag_index.components.sources.sql import Cursor
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from tests.components.sources.databases import SourceDatabase, open_database, read
-from tests.components.sources.digests import State, rescan, scan
-from tests.project import Project
+from tests.components.sources.conftest import SourceDatabase, State, open_database, read, rescan, scan
 
 QUERY = {"query": "SELECT * FROM note"}
+REMARKS = '[[indexes.parts]]\ntable = "remark"\non = "note"\nkey = "id"\ntext = "body"\n'
+LIMIT = "SET sql_select_limit = 4"
+CUT = "gave {} rows of a query that has {}, so nothing is concluded from it"
 
 
 def payloads(source):
@@ -60,8 +61,7 @@ def test_tables_of_joins_and_parts_are_in_the_schema_of_the_index_unless_they_na
     for more, text in (({}, "Acme: Shake it."), ({"schema": "public"}, "Acme: No.")):
         source = desk.source(**given, text="body", parts=[part | more])
         [found] = read(source).values()
-        assert found.split("\n")[-1] == text
-        assert payloads(source)[0]["customer"] == {"name": "Acme"}
+        assert (found.split("\n")[-1], payloads(source)[0]["customer"]) == (text, {"name": "Acme"})
 
 
 def test_payload_values_have_one_form_in_every_session(desk):
@@ -221,9 +221,7 @@ def test_parts_of_many_documents_with_a_composite_key(desk):
     part = {"table": "remark", "on": ["a", "b", "c"], "text": "body", "inline": True}
     texts = read(desk.source(key=["a", "b", "c"], parts=[part], text="body"), 11_000).values()
     assert len(texts) == 11_000
-    assert [text for text in texts if "remark" in text] == [
-        f"note {number}\n\nremark {number}" for number in (5500, 11000)
-    ]
+    assert [text for text in texts if "remark" in text] == [f"note {n}\n\nremark {n}" for n in (5500, 11000)]
 
 
 def test_nothing_can_be_written(desk):
@@ -247,14 +245,10 @@ def test_nothing_can_be_written(desk):
 def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_errors(desk, postgres):
     name = desk.notes(1).url.database
     desk.run(f"CREATE ROLE reader_{name} LOGIN PASSWORD 'x'", f"GRANT SELECT (id) ON note TO reader_{name}")
-    urls = [
-        (
-            postgres.url(name, password="wr0ng"),
-            r"password authentication failed.*; correct user and password in \[source\] url",
-        ),
-        (postgres.url("nowhere"), 'database "nowhere" does not exist'),
-    ]
-    for url, message in urls:
+    wrong = r"password authentication failed.*; correct user and password in \[source\] url"
+    for url, message in (
+        (postgres.url(name, password="wr0ng"), wrong), (postgres.url("nowhere"), 'database "nowhere" does not exist'),
+    ):  # fmt: skip
         with pytest.raises(SourceError, match=message) as caught:
             desk.source(url=url).check()
         assert "wr0ng" not in str(caught.value)
@@ -373,11 +367,8 @@ def test_settings_of_mariadb_change_nothing_of_what_is_read(mariadb_desk, settin
     )
     given = {"key": ["id", "at"], "payload": ["at"], "text": "body"}
     remarks = {"table": "remark", "on": {"note": "id"}, "key": "id", "text": "body"}
-    recursive = (
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) "
-        "SELECT i AS id, (SELECT GROUP_CONCAT(body ORDER BY id) FROM remark) AS body FROM n"
-    )
-
+    recursive = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i AS id, "
+    recursive += "(SELECT GROUP_CONCAT(body ORDER BY id) FROM remark) AS body FROM n"
     reader = desk.url.set(username="plain_reader", password="x")  # init_connect is not run for others
 
     def pages():
@@ -394,11 +385,6 @@ def test_settings_of_mariadb_change_nothing_of_what_is_read(mariadb_desk, settin
         default = "''" if name == "init_connect" else "DEFAULT"
         desk.run(f"SET GLOBAL {name} = {default}")
         desk.run("DROP USER plain_reader")
-
-
-REMARKS = '[[indexes.parts]]\ntable = "remark"\non = "note"\nkey = "id"\ntext = "body"\n'
-LIMIT = "SET sql_select_limit = 4"
-CUT = "gave {} rows of a query that has {}, so nothing is concluded from it"
 
 
 def test_a_read_that_is_cut_off_is_an_error_and_nobody_takes_the_rest_for_gone(mariadb_desk):
@@ -424,10 +410,9 @@ def test_a_read_that_is_cut_off_is_an_error_and_nobody_takes_the_rest_for_gone(m
 
 
 @pytest.mark.parametrize("rows", ['query = "SELECT * FROM note"', f'table = "note"\n{REMARKS}'])
-def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, tmp_path, monkeypatch, rows):
+def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, project, monkeypatch, rows):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    desk, project = mariadb_desk.notes(9), Project(tmp_path / "project")
-    desk.run("CREATE TABLE remark AS SELECT id, id AS note, body FROM note")
+    desk = mariadb_desk.notes(9).run("CREATE TABLE remark AS SELECT id, id AS note, body FROM note")
     found = []
     for url in (desk.url, desk.url.update_query_dict({"init_command": LIMIT})):
         source = f'project = "test"\n[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'

@@ -1,7 +1,5 @@
-"""SQL sources: every document is read once, whatever its key is, and the source is never written.
-
-Little is held of long texts and of the rows of a query; a sample is read; and a source of another distribution.
-"""
+"""SQL sources: every document is read once, whatever its key is, and the source is never written. Little is held of
+long texts and of the rows of a query; a sample is read; and a source of another distribution."""
 
 import hashlib
 import json
@@ -24,16 +22,15 @@ from rag_index.components.sources.row_file import RowFile
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from tests.components.sources.databases import SourceDatabase, open_database, pages, read
+from tests.components.sources.conftest import SourceDatabase, pages, read
 from tests.docs.pages import blocks, page
 from tests.plugin_site import install_as_written
 from tests.project import Project
 from tests.reliability.test_disk_and_clock import Disk
 
 QUERY = "SELECT id, body FROM note"
-
-
-# Every document once
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS id, 'x' AS body FROM n"
+SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("given", [{}, {"query": f"{QUERY} -- all;\n;"}], ids=["table", "query"])
@@ -66,9 +63,6 @@ def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
     sqlite.notes(250, first=8)
     named = [str(number) for number in range(1, 258)]
     assert sorted(source.documents(named).documents.keys, key=int) == named
-
-
-# Names and statements
 
 
 @pytest.mark.parametrize(
@@ -105,9 +99,6 @@ def test_queries_that_are_not_valid(sqlite, query, message):
     assert "index notes" in str(caught.value)
 
 
-# Texts
-
-
 def test_columns_are_joined_by_newlines_and_templates_are_filled_with_literal_values(sqlite):
     sqlite.run("CREATE TABLE note (id INTEGER, [a.b] TEXT, b TEXT, c TEXT)")
     rows = [(1, "{b} {0} %s", "}", None), (2, None, "", " "), (3, None, "only b", "z"), (4, "x", None, "z")]
@@ -127,8 +118,7 @@ def test_a_value_that_is_not_text_fails_only_its_document(sqlite):
     source = sqlite.source()
     source.check()
     page = source.page(None, 10)
-    assert page.documents.keys == ["2", "3"]
-    assert [failure.key for failure in page.unreadable] == ["1"]
+    assert (page.documents.keys, [failure.key for failure in page.unreadable]) == (["2", "3"], ["1"])
     assert re.search(r"column 'body' holds bytes .*not text", page.unreadable[0].reason)
 
 
@@ -153,9 +143,6 @@ def test_malformed_dates_are_unchanged_in_the_payload(sqlite):
     assert decode_payload(page.documents.payloads[0]) == {"at": "0000-00-00 25:00", "day": "soon"}
 
 
-# Keys that are not valid
-
-
 @pytest.mark.parametrize("given", [{}, {"query": "SELECT * FROM note"}], ids=["table", "query"])
 def test_null_keys_are_refused_and_keys_that_occur_twice_wherever_pages_end(database, given):
     database.run("CREATE TABLE note (id VARCHAR(9), n INTEGER, body VARCHAR(9))")
@@ -171,15 +158,19 @@ def test_null_keys_are_refused_and_keys_that_occur_twice_wherever_pages_end(data
             read(database.source(**given), rows)
 
 
-# Missing files, tables and columns
-
-
-def test_a_file_that_does_not_exist_or_is_no_database(tmp_path):
+def test_a_file_that_does_not_exist_or_is_no_database_and_a_server_that_does_not_answer(tmp_path):
     with pytest.raises(SettingsError, match=r"there is no file .*nothing\.db"):
         SourceDatabase(make_url(f"sqlite:///{tmp_path}/nothing.db")).source()
     (tmp_path / "x.db").write_bytes(b"this is no database at all, not at all " * 50)
     with pytest.raises(SettingsError, match="file is not a database"):
         SourceDatabase(make_url(f"sqlite:///{tmp_path}/x.db")).source().check()
+    url = make_url("postgresql+psycopg://reader:s3cret%40@127.0.0.1:1/desk?application_name=s3cret")
+    with pytest.raises(SourceUnavailable) as caught:
+        SourceDatabase(url).source().check()
+    message = str(caught.value)
+    assert re.search(r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused", message)
+    assert "s3cret" not in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -199,9 +190,6 @@ def test_an_unknown_name_is_said_before_anything_is_read(database, given, place)
         database.notes(1).source(**given).check()
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
-
-
-# Read only
 
 
 def test_writing_is_impossible_and_the_file_stays_unchanged(sqlite):
@@ -249,66 +237,46 @@ def test_a_locked_database_is_waited_for_and_then_a_transient_error(sqlite):
     writer.close()
 
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS id, 'x' AS body FROM n"
-
-
 @pytest.mark.parametrize("ask", [SqlSource.check, SqlSource.count, lambda source: source.page(None, 10)])
 def test_a_query_that_never_ends_is_interrupted(sqlite, ask):
     with pytest.raises(SourceTimedOut, match=r"did not answer a query within 0\.3 s.*raise \[source\] timeout"):
         ask(sqlite.source(query=ENDLESS, timeout=0.3))
 
 
-# Other databases, without a server
+def test_a_query_gives_what_its_table_gives(desk):
+    """All types that a driver gives, once directly and once by way of the file that rows are copied into."""
+    columns = {
+        "id": "uuid PRIMARY KEY", "body": "text", "at": "timestamptz", "clock": "timetz", "price": "numeric",
+        "raw": "bytea", "tags": "numeric[]", "more": "jsonb", "span": "interval", "r": "tstzrange",
+        "m": "int4multirange", "address": "inet", "share": "float8", "days": "date[][]", "pair": "point",
+    }  # fmt: skip
+    desk.run(
+        f"CREATE TABLE note ({', '.join(' '.join(one) for one in columns.items())})",
+        """INSERT INTO note VALUES ('00000000-0000-0000-0000-0000000000ff', 'x', '2024-05-01 12:30:00.000001+02',
+           '24:00+02', 'NaN', '\\x00ff', '{1.50,NULL}', '{"z": [1e400, 0.1]}', '400 days', '[2024-05-01,)',
+           '{[1,3),[5,7)}', '10.0.0.1/8', 'NaN', '{{2024-05-01},{infinity}}', '(1,2)')""",
+    )
+    given = {"payload": [name for name in columns if name not in ("id", "body")], "text": "body"}
+    pages = [desk.source(**given, **one).page(None, 10) for one in ({}, {"query": "SELECT * FROM note"})]
+    assert pages[0].documents == pages[1].documents
+    for name in columns:
+        given = {"text": "{body} {" + name + "}", "format": {name: "plain"}}
+        assert read(desk.source(query="SELECT * FROM note", **given)) == read(desk.source(**given)), name
 
 
-def test_a_server_that_does_not_answer_is_a_transient_error_without_the_password():
-    url = make_url("postgresql+psycopg://reader:s3cret%40@127.0.0.1:1/desk?application_name=s3cret")
-    source = SourceDatabase(url).source()
-    with pytest.raises(SourceUnavailable) as caught:
-        source.check()
-    message = str(caught.value)
-    assert re.search(r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused", message)
-    assert "s3cret" not in message
-    assert "\n" not in message
-
-
-def test_a_query_gives_what_its_table_gives(request, tmp_path):
-    """All types that a driver gives, once directly and once by way of the file."""
-    with open_database("postgresql", request, tmp_path) as desk:
-        columns = {
-            "id": "uuid PRIMARY KEY", "body": "text", "at": "timestamptz", "clock": "timetz", "price": "numeric",
-            "raw": "bytea", "tags": "numeric[]", "more": "jsonb", "span": "interval", "r": "tstzrange",
-            "m": "int4multirange", "address": "inet", "share": "float8", "days": "date[][]", "pair": "point",
-        }  # fmt: skip
-        desk.run(
-            f"CREATE TABLE note ({', '.join(' '.join(one) for one in columns.items())})",
-            """INSERT INTO note VALUES ('00000000-0000-0000-0000-0000000000ff', 'x', '2024-05-01 12:30:00.000001+02',
-               '24:00+02', 'NaN', '\\x00ff', '{1.50,NULL}', '{"z": [1e400, 0.1]}', '400 days', '[2024-05-01,)',
-               '{[1,3),[5,7)}', '10.0.0.1/8', 'NaN', '{{2024-05-01},{infinity}}', '(1,2)')""",
-        )
-        given = {"payload": [name for name in columns if name not in ("id", "body")], "text": "body"}
-        pages = [desk.source(**given, **one).page(None, 10) for one in ({}, {"query": "SELECT * FROM note"})]
-        assert pages[0].documents == pages[1].documents
-        for name in columns:
-            given = {"text": "{body} {" + name + "}", "format": {name: "plain"}}
-            assert read(desk.source(query="SELECT * FROM note", **given)) == read(desk.source(**given)), name
-
-
-def test_no_table_is_held_and_the_file_has_no_name(request, tmp_path):
+def test_no_table_is_held_and_the_file_of_its_rows_has_no_name(desk, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
-    with open_database("postgresql", request, tmp_path) as desk:
-        source = desk.notes(9).source(query="SELECT * FROM note", folder=folder)
-        first = source.page(None, 4)
-        desk.run("ALTER TABLE note ADD COLUMN more text", "DELETE FROM note")
-        assert not list(folder.iterdir())
-        assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, "a page is read again"
-        assert source.page(source.page(first.cursor, 4).cursor, 4).documents.keys == ["9"]
+    source = desk.notes(9).source(query="SELECT * FROM note", folder=folder)
+    first = source.page(None, 4)
+    desk.run("ALTER TABLE note ADD COLUMN more text", "DELETE FROM note")
+    assert not list(folder.iterdir())
+    assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, "a page is read again"
+    assert source.page(source.page(first.cursor, 4).cursor, 4).documents.keys == ["9"]
 
 
 @pytest.mark.mount
-def test_a_disk_without_room_is_named_before_it_is_full(tmp_path):
-    project = Project(tmp_path / "project")
+def test_a_disk_without_room_for_rows_is_named_before_it_is_full(project):
     with Disk(project, 40) as disk:
         for expected, rows in ((100_000, 1000), (None, 10**6)):
             with closing(RowFile(disk.path)) as file:
@@ -317,88 +285,63 @@ def test_a_disk_without_room_is_named_before_it_is_full(tmp_path):
                 assert file.size < 36_000_000, "others still have room"
 
 
-def sample_of(long_texts, size) -> Sample:
-    return read_sample(long_texts.settings, long_texts.settings.index("notes"), size)
+def sample_of(project, size) -> Sample:
+    return read_sample(project.settings, project.settings.index("notes"), size)
 
 
-def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(tmp_path):
-    long_texts = Project(tmp_path / "p").fill(400)
-    sample = sample_of(long_texts, 40)
-    assert sample.count() == 40
-    assert sample.documents == sample_of(long_texts, 40).documents
+def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(project):
+    sample = sample_of(project.fill(400), 40)
+    assert (sample.count(), sample.documents) == (40, sample_of(project, 40).documents)
     numbers = [int(key.strip("[]")) for key in sample.documents.keys]
     assert numbers == sorted(numbers)
     assert min(numbers) < 100
     assert max(numbers) > 300
     assert sample.seconds > 0
     assert [len(page.documents) for page in pages(sample, 15)] == [15, 15, 10]
-
-
-def test_the_sample_of_a_small_source_is_all_of_it_except_empty_texts(tmp_path):
-    long_texts = Project(tmp_path / "p").fill(12)
-    long_texts.execute("UPDATE note SET title = '', body = NULL WHERE id = 5")
-    assert sample_of(long_texts, 1000).count() == 11
-    long_texts.execute("UPDATE note SET title = '', body = NULL")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id <> 5")
+    assert sample_of(project, 1000).count() == 1, "all that has a text, of a small source"
+    project.execute("UPDATE note SET title = '', body = NULL")
     with pytest.raises(SourceError, match="notes has no documents with text"):
-        sample_of(long_texts, 10)
+        sample_of(project, 10)
 
 
-LONG = 100_000
-
-
-@pytest.fixture
-def long_texts(tmp_path) -> Project:
-    """500 short texts, then 300 of 100,000 characters: 30 MB."""
-    long_texts = Project(tmp_path / "project").fill(500)
-    with long_texts.source() as db:
-        db.executemany(
-            "INSERT INTO note VALUES (?, 'long', ?, 'a', 1)", ((i, f"{i} " * (LONG // 4)) for i in range(501, 801))
-        )
-    return long_texts
-
-
-def read_pages(long_texts: Project, rows: int) -> tuple[list[str], list[int], int]:
+def read_pages(project: Project, rows: int) -> tuple[list[str], list[int], int]:
     """Return keys of all documents, the characters of each page, and the most bytes that were held at a time."""
-    keys, sizes = [], []
-    source = open_source(long_texts.settings, long_texts.settings.indexes[0])
+    keys, sizes, cursor = [], [], None
     tracemalloc.start()
-    try:
-        cursor = None
-        while True:
+    with closing(open_source(project.settings, project.settings.indexes[0])) as source:
+        while not sizes or cursor is not None:
             page = source.page(cursor, rows)
             keys += [*page.documents.keys, *page.unread]
             sizes.append(sum(map(len, page.documents.texts)))
             cursor = page.cursor
-            if cursor is None:
-                return keys, sizes, tracemalloc.get_traced_memory()[1]
             del page
-    finally:
-        tracemalloc.stop()
-        source.close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return keys, sizes, peak
 
 
 @pytest.mark.parametrize("rows", [2000, 7])
-def test_a_page_is_bounded_by_its_characters(long_texts, rows):
-    keys, sizes, peak = read_pages(long_texts, rows)
+def test_a_page_is_bounded_by_its_characters(project, rows):
+    """500 short texts, then 300 of 100,000 characters: 30 MB."""
+    with project.fill(500).source() as db:
+        long = ((number, f"{number} " * 25_000) for number in range(501, 801))
+        db.executemany("INSERT INTO note VALUES (?, 'long', ?, 'a', 1)", long)
+    keys, sizes, peak = read_pages(project, rows)
     assert keys == [str(i) for i in range(1, 801)]
-    assert max(sizes) < PAGE_CHARS + 2 * LONG
+    assert max(sizes) < PAGE_CHARS + 200_000
     assert len(sizes) == (800 // rows + 1 if rows == 7 else 8)
     assert peak < 3 * PAGE_CHARS
 
 
-SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")[0]
-
-
 @pytest.fixture
-def example(tmp_path, monkeypatch) -> Project:
-    """A example with the settings of the example, whose package is installed."""
-    site = tmp_path / "site"
-    install_as_written(blocks(SECTION, "text")[0], site, {"notes.py": blocks(SECTION, "python")[0]})
-    monkeypatch.syspath_prepend(str(site))
-    made = Project(tmp_path / "project")
-    made.write_settings('project = "test"\n' + blocks(SECTION, "toml")[0])
+def example(project, tmp_path, monkeypatch) -> Project:
+    """A project with the settings of the example, whose package is installed."""
+    install_as_written(blocks(SECTION, "text")[0], tmp_path / "site", {"notes.py": blocks(SECTION, "python")[0]})
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    project.write_settings('project = "test"\n' + blocks(SECTION, "toml")[0])
     sys.modules.pop("notes", None)
-    return made
+    return project
 
 
 def write_notes(example: Project, notes: dict[int, str]) -> None:
@@ -422,8 +365,7 @@ def test_the_example_is_indexed_and_kept_up_to_date(example):
     assert example.texts()["8"] == ["It is the keyboard."]
 
 
-def test_a_kind_that_is_not_installed(tmp_path):
-    example = Project(tmp_path / "project")
-    example.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
+def test_a_kind_that_is_not_installed(project):
+    project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
     with pytest.raises(SettingsError, match=r"there is no 'mails' \(there are: sql, code.* install the package"):
-        open_source(example.settings, example.settings.indexes[0])
+        open_source(project.settings, project.settings.indexes[0])
