@@ -1,7 +1,5 @@
 """Texts and queries shared out to several hosts: who gets them, who stands in for whom, and whose fault a failure is.
-
-The hosts live in this process and time is virtual, so every outcome below is the same on any machine.
-"""
+The hosts live in this process and time is virtual, so every outcome below is the same on any machine."""
 
 import asyncio
 import random
@@ -29,6 +27,8 @@ from tests.fakes.ollama import vector_of
 TEXTS = [f"document {number} " + "word " * (number % 5) for number in range(200)]
 POISON = "poison in this one"
 REFUSED = TextRefused("invalid input")
+TWENTY = [f"query {number}" for number in range(20)]
+PREFIX = "search_query: "
 
 
 @pytest.fixture
@@ -46,9 +46,6 @@ def warm():
     yield make
     for hosts in made:
         hosts.loop.close()
-
-
-# Hosts that hang
 
 
 def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
@@ -83,9 +80,6 @@ def test_a_slow_host_gets_less_at_a_time_until_it_answers_in_time(warm):
     hosts[0].sent.clear()
     took = hosts.seconds_to_embed(TEXTS)
     assert took < 2.0 * len(TEXTS) + 10, "no request timed out"
-
-
-# Whose fault it is
 
 
 @pytest.mark.parametrize("error", [RateLimited("slow down", 1.0), HostUnreachable("accepts no connection")])
@@ -164,10 +158,6 @@ def test_hosts_that_fail_in_turn_lose_nothing(warm, seed):
     assert hosts.stats.retries > 0
 
 
-TWENTY = [f"query {number}" for number in range(20)]
-PREFIX = "search_query: "
-
-
 class Callers:
     """Callers who ask fake hosts: `ask` a query each at some moment, `run` until all have their answer."""
 
@@ -229,7 +219,7 @@ def assert_right(asked: dict[str, asyncio.Task]) -> None:
 def make():
     made = []
 
-    def open_hosts(count, *, request=0.1, **settings):
+    def open_hosts(count, **settings):
         callers = Callers(FakeHosts(count, **{"seconds_per_text": [0.0] * count, **settings}))
         made.append(callers)
         for _ in range(2):  # every host has embedded a plain text
@@ -237,7 +227,7 @@ def make():
             callers.rest(1.0)
         callers.answered_at.clear()
         for host in callers.hosts.hosts:
-            host.seconds_per_request = request
+            host.seconds_per_request = 0.1
             host.sent.clear()
         return callers
 

@@ -127,11 +127,14 @@ def settings(model, **given) -> EmbedderSettings:
     return EmbedderSettings(kind="sentence-transformers", model=str(model), **given)
 
 
-def test_a_text_that_the_model_would_truncate_is_too_long(model):
+def test_a_text_that_the_model_would_truncate_is_too_long_with_its_prompt(model, monkeypatch):
     entries = open_embedder(settings(model)).embed_documents(["short", "word " * 21, "word " * 20])
     assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong, np.ndarray]
     assert "21 tokens" in str(entries[1])
     assert "takes 20" in str(entries[1])
+    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "", "document": "tell me: "})
+    entries = open_embedder(settings(model)).embed_documents(["word " * 18, "word " * 19])
+    assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong], "a prompt counts"
 
 
 def test_the_identity_depends_on_the_weights_and_not_on_their_folder(model, tmp_path):
@@ -175,12 +178,6 @@ def test_prompts_are_those_of_the_settings_the_model_or_its_name(model, monkeypa
     assert embedder.embed_query("one") == pytest.approx(vector_of(f"{query}one?"))
     identity = embedder.identity()
     assert (identity.document_prefix, identity.query_prefix) == prefixes
-
-
-def test_a_prompt_counts_for_the_length_of_a_text(model, monkeypatch):
-    monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "", "document": "tell me: "})
-    entries = open_embedder(settings(model)).embed_documents(["word " * 18, "word " * 19])
-    assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong]
 
 
 def test_a_model_of_which_nobody_knows_the_prompts_is_named(model, monkeypatch):

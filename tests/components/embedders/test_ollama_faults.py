@@ -1,13 +1,11 @@
-"""Servers that embed, Ollama and others: what is tried again, who is at fault, and that no vector is ever wrong.
-
-Whose fault a failure is, in every order of events, is the matter of test_dispatch.py.
-"""
+"""Servers that embed, Ollama and others: what is tried again, who is at fault, and that no vector is ever wrong. Whose
+fault a failure is, in every order of events, is the matter of test_dispatch.py."""
 
 import asyncio
 import os
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -28,10 +26,12 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from tests.fakes.embedders import FAST
+from tests.fakes.embedders import FAST, make_embedder, server
 from tests.fakes.hosts import assert_own_vectors
 from tests.fakes.ollama import FakeOllama
 from tests.waiting import when
+
+__all__ = ["make_embedder", "server"]
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]
 POISON = "poison in this one"
@@ -52,9 +52,6 @@ def right_but_for(kind, entries, texts, *bad):
     assert {type(entries[number]) for number in bad} == {kind}
     good = [number for number in range(len(texts)) if number not in bad]
     assert_own_vectors([entries[number] for number in good], [texts[number] for number in good])
-
-
-# No faults
 
 
 def test_every_text_gets_its_vector_in_order_in_bounded_arrays(server, make_embedder):
@@ -108,9 +105,6 @@ def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_em
     embedder = make_embedder(server)
     right_but_for(TextRefused, embedder.embed_documents(texts), texts, 1, 2)
     right_but_for(TextRefused, embedder.embed_queries(texts), texts, 1, 2)
-
-
-# Faults of the server
 
 
 @pytest.mark.parametrize(
@@ -170,50 +164,34 @@ def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make
 def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_embedder, caplog):
     embedder = make_embedder(server, patience=100.0)
     server.fault("hang", times=1, marker="text 49")
-    with (
-        caplog.at_level("WARNING", logger="rag_index.embedders"),
-        when(
-            lambda: any("text 49 " in text for request in server.embeds() for text in request.texts),
-            server.stop_listening,
-        ),
-        when(lambda: "no host accepts texts" in caplog.text, server.listen),
-    ):
+    stop = when(lambda: "text 49 " in str([request.texts for request in server.embeds()]), server.stop_listening)
+    go_on = when(lambda: "no host accepts texts" in caplog.text, server.listen)
+    with caplog.at_level("WARNING", logger="rag_index.embedders"), stop, go_on:
         assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert "accepts texts again" in caplog.text
 
 
 @pytest.mark.parametrize(("path", "said"), [("/api/embed", "waiting for Ollama at "), (None, " does not answer, ")])
-def test_a_server_that_computes_for_long_is_told_from_one_that_is_silent(
-    server, make_embedder, monkeypatch, path, said
-):
+def test_a_server_that_computes_is_told_from_one_that_is_silent(server, make_embedder, monkeypatch, path, said):
     monkeypatch.setattr("rag_index.components.hosts.host_pool.MIN_SILENCE", 1.0)
     embedder = make_embedder(server, patience=100.0)
     embedder.embed_documents(["warm up"])
     server.fault("hang", path=path)
-    told = when(
-        lambda: any(said in outage.sentence() for outage in outages()), lambda: (server.clear(), server.restart())
-    )
-    with told:
+    with when(lambda: said in str([one.sentence() for one in outages()]), lambda: (server.clear(), server.restart())):
         assert_own_vectors(embedder.embed_documents(["one"]), ["one"])
     assert not outages()
 
 
-def test_429_pauses_as_long_as_it_asks_and_continues(server, embedder):
+def test_429_pauses_as_long_as_it_asks_unless_that_is_longer_than_the_patience(server, embedder, make_embedder):
     server.fault("status", code=429, times=1, headers={"Retry-After": "5"})
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert embedder.stats.rate_limited == 1
     first, *_, last = server.embeds()
     assert last.at - first.at > 0.3, "a tenth of 5 seconds"
-
-
-def test_a_pause_longer_than_the_patience_is_raised_at_once(server, make_embedder):
     server.fault("status", code=429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimited) as raised:
         make_embedder(server, patience=5.0).embed_documents(TEXTS)
     assert 3500 < raised.value.retry_after <= 3600
-
-
-# Faults of a text
 
 
 @pytest.mark.parametrize(
@@ -247,9 +225,6 @@ def test_only_texts_that_are_too_long_are_too_long(server, embedder):
     assert "the input length exceeds the context length" in str(entries[0])
     assert "chunk_chars" in str(entries[0])
     assert embedder.stats.retries == 0, "a half of a refused batch repeats nothing"
-
-
-# The model
 
 
 def test_a_missing_model(server, make_embedder):
@@ -308,11 +283,7 @@ def test_one_of_several_hosts_may_be_down_at_the_start(server, make_embedder, ca
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (
-            {"digest": "e2" * 32},
-            ModelChanged,
-            r"weights d1d1d1d1d1d1 \(8-d\).*weights e2e2e2e2e2e2.*ollama pull fake-embed",
-        ),
+        ({"digest": "e2" * 32}, ModelChanged, r"weights d1d1d1d1d1d1 \(8-d\).*weights e2e2e2e2e2e2.*ollama pull fake"),
         ({"model": "another"}, ModelMissing, "ollama pull fake-embed"),
     ],
 )
@@ -321,30 +292,18 @@ def test_a_host_with_another_model_or_without_it_ends_the_start(server, make_emb
         make_embedder(server, other).identity()
 
 
-CALLS = [[f"text {number} of call {call}" for number in range(40)] for call in range(4)]
-
-
 def embedded_at_once(embedder, calls):
-    """What each call returned, and the requests that its thread counted."""
-    found = [None] * len(calls)
-
-    def call(number):
-        entries = embedder.embed_documents(calls[number])
-        found[number] = entries, embedder.stats.requests
-
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return found
+    """Return what each call returned, each of which has a thread."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(embedder.embed_documents, calls))
 
 
 def test_the_next_call_sends_its_first_texts_while_the_last_ones_of_another_are_embedded(server, make_embedder):
     embedder = make_embedder(server, timeout=300.0)  # a request that is sent again would make two as well
     embedder.embed_documents(["warm up"])
     server.together = 2  # neither call gets its answer before both have asked
-    assert all(found is not None for found in embedded_at_once(embedder, [["one"], ["two"]]))
+    for text, entries in zip("12", embedded_at_once(embedder, [["1"], ["2"]]), strict=True):
+        assert_own_vectors(entries, [text])
 
 
 def test_a_fault_in_one_call_costs_the_others_nothing(server, make_embedder):
@@ -352,8 +311,9 @@ def test_a_fault_in_one_call_costs_the_others_nothing(server, make_embedder):
     embedder.embed_documents(["warm up"])
     server.fault("status", code=400, words="refused", marker="text 7 of call 1")
     server.fault("reset", times=3)
-    found = embedded_at_once(embedder, CALLS)
-    for call, (entries, _) in enumerate(found):
+    calls = [[f"text {number} of call {call}" for number in range(40)] for call in range(4)]
+    found = embedded_at_once(embedder, calls)
+    for call, entries in enumerate(found):
         refused = [number for number, entry in enumerate(entries) if isinstance(entry, TextRefused)]
         assert refused == ([7] if call == 1 else [])
 
@@ -377,16 +337,14 @@ def test_an_address_may_end_anywhere(url, address):
     assert embeddings_address(url) == address
 
 
-@pytest.mark.parametrize(
-    ("answer", "asked"), [("float32", True), ("refused", False), ("ignored", False), ("float64", False)]
-)
-def test_vectors_are_asked_for_in_base64_where_the_server_gives_the_same_ones(server, make, answer, asked):
+@pytest.mark.parametrize("answer", ["float32", "refused", "ignored", "float64"])
+def test_vectors_are_asked_for_in_base64_where_the_server_gives_the_same_ones(server, make, answer):
     server.base64 = answer
     embedder = make(server)
     assert embedder.identity().dimension == server.dimension
     server.requests.clear()
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-    assert {"encoding_format" in request.body for request in server.embeds()} == {asked}
+    assert {"encoding_format" in request.body for request in server.embeds()} == {answer == "float32"}
 
 
 def test_the_servers_own_limit_of_texts_is_learnt(server, make):

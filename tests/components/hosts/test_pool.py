@@ -24,11 +24,12 @@ def pool_of(count, *, home=0, workers=1, in_flight=2):
     return Pool(endpoints, home=home, workers=workers, in_flight=in_flight)
 
 
+def one_host(in_flight=2):
+    return Time(), pool_of(1, in_flight=in_flight).hosts[0]
+
+
 def numbers(hosts):
     return [int(host.url[len("http://host") : -len(":11434")]) for host in hosts]
-
-
-# Shares
 
 
 @pytest.mark.parametrize(
@@ -58,11 +59,8 @@ def test_the_requests_that_a_host_gets_are_shared_among_its_workers(in_flight, h
     assert [pool.own[0].slots for pool in pools] == requests
 
 
-# Hosts that fail
-
-
-def test_a_host_rests_after_three_failures_for_longer_and_longer():
-    now, host = Time(), pool_of(1).hosts[0]
+def test_a_host_rests_after_three_failures_for_longer_and_longer_and_those_of_a_moment_are_one():
+    now, host = one_host()
     host.admit(now.at)
     pauses = []
     for _ in range(10):
@@ -77,10 +75,7 @@ def test_a_host_rests_after_three_failures_for_longer_and_longer():
     assert not host.down
     assert host.free_slots(now.at) == 2
 
-
-def test_requests_that_fail_together_are_one_failure():
-    now, pool = Time(), pool_of(1, in_flight=8)
-    host = pool.hosts[0]
+    now, host = one_host(in_flight=8)
     started = now.at
     for _ in range(8):
         now.at += 0.01
@@ -89,8 +84,7 @@ def test_requests_that_fail_together_are_one_failure():
 
 
 def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
-    now, pool = Time(), pool_of(1, in_flight=8)
-    host = pool.hosts[0]
+    now, host = one_host(in_flight=8)
     host.admit(now.at)
     started = now.at
     for _ in range(4):  # all in flight at once
@@ -110,8 +104,7 @@ def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
 
 
 def test_timeouts_halve_the_requests_in_flight_for_good_and_then_the_texts_of_a_request():
-    now, pool = Time(), pool_of(1, in_flight=4)
-    host = pool.hosts[0]
+    now, host = one_host(in_flight=4)
     slots, texts = [], []
     for _ in range(4):
         started = now.at
@@ -122,19 +115,16 @@ def test_timeouts_halve_the_requests_in_flight_for_good_and_then_the_texts_of_a_
             host.record_success()
         slots.append(host.slots), texts.append(min(64, host.max_texts))
         now.at += 1
-    assert slots == [2, 1, 1, 1]
-    assert texts == [64, 64, 32, 16]
+    assert (slots, texts) == ([2, 1, 1, 1], [64, 64, 32, 16])
 
 
 def test_429_without_retry_after_pauses_longer_each_time():
-    now, pool = Time(), pool_of(1)
-    host = pool.hosts[0]
+    now, host = one_host()
     pauses = []
     for _ in range(7):
         host.record_rate_limit(RateLimited("slow down"), now.at, now.clock)
         pauses.append(host.not_before - now.at)
         now.at = host.not_before + 0.01
-    assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30])
-    assert host.free_slots(now.at) == 0  # never admitted
+    assert (pauses, host.free_slots(now.at)) == (pytest.approx([1, 2, 4, 8, 16, 30, 30]), 0)
     host.admit(now.at)
     assert host.free_slots(now.at) == 1

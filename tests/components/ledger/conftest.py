@@ -1,29 +1,17 @@
 """Ledgers in both databases, and one in SQLite alone, whose clock a test sets."""
 
-from __future__ import annotations
-
-import threading
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pytest
 
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.core.database import database_url
-from tests.live.pooler import pooled
-from tests.live.postgres import postgres
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-__all__ = ["add", "open_at_once", "pooled", "postgres"]
 
 
 class Clock:
     """A clock that is set by hand."""
 
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
+    now = 1_700_000_000.0
 
     def __call__(self) -> float:
         return self.now
@@ -35,25 +23,6 @@ def add(ledger: Ledger, name: str = "p_notes__1") -> Collection:
         alias=name.partition("__")[0], name=name, store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
         dimension=2, state="ready",
     )  # fmt: skip
-
-
-def open_at_once(url: URL) -> list[Exception]:
-    """Open a ledger in four threads at the same time, and return what was raised."""
-    begin, errors = threading.Barrier(4), []
-
-    def open_ledger() -> None:
-        begin.wait()
-        try:
-            Ledger(url).close()
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=open_ledger) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return errors
 
 
 @pytest.fixture

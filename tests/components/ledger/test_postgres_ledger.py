@@ -1,11 +1,11 @@
-"""PostgreSQL as a ledger, where that differs from a file; and ledger, source and hint behind a pooler.
-
-The pooler gives each transaction another session. `test_ledger` has the ledger's methods in both databases.
-"""
+"""PostgreSQL as a ledger, where that differs from a file; and ledger, source and hint behind a pooler. The pooler gives
+each transaction another session. `test_ledger` has the ledger's methods in both databases."""
 
 import datetime as dt
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -24,9 +24,8 @@ from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable, SourceError
 from rag_index.etl.commit import CHUNK_HASH, chunk_hash
 from rag_index.etl.reconcile import Comparison
-from tests.components.ledger.conftest import add, open_at_once
+from tests.components.ledger.conftest import add
 from tests.live.pooler import pooler
-from tests.project import Project
 from tests.waiting import eventually
 
 A, B = hash_text("a"), hash_text("b")
@@ -101,23 +100,22 @@ def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, post
         ledger.find_gone(cid)
 
 
-def test_a_wrong_password_is_not_in_the_message(postgres):
+def test_a_wrong_password_is_not_in_the_message_and_a_key_too_long_for_an_index_is_terminal(postgres, ledger, cid):
     with pytest.raises((LedgerError, LedgerUnavailable)) as caught:
         Ledger(postgres.url("postgres", password="wr0ng"))
     assert "wr0ng" not in str(caught.value)
     assert "password authentication failed" in str(caught.value)
-
-
-def test_a_key_too_long_for_a_database_index_is_a_terminal_error(ledger, cid):
     key = encode_key(["".join(chr(0x4E00 + i * 7919 % 20000) for i in range(3000))])
     with pytest.raises(LedgerError, match="index row"):
         ledger.record(cid, [(key, A, B, 1)])
 
 
 def test_several_runs_may_begin_at_once_on_an_empty_database(postgres):
+    begin = threading.Barrier(4)
     for _ in range(5):
-        with postgres.database() as name:
-            assert open_at_once(postgres.url(name)) == []
+        with postgres.database() as name, ThreadPoolExecutor(4) as pool:
+            url = postgres.url(name)
+            list(pool.map(lambda _, url=url: (begin.wait(), Ledger(url).close()), range(4)))
 
 
 TABLES = """\
@@ -295,9 +293,8 @@ def test_who_may_only_read_a_ledger_scans_in_one_session(two, url):
     assert left(one) == {}
 
 
-def test_runs_read_and_write_all_that_is_there(tmp_path, name, url, postgres):
+def test_runs_read_and_write_all_that_is_there(project, name, url, postgres):
     """More pages than psycopg wants to see before it prepares a statement by name; a table, and a query as a stream."""
-    project = Project(tmp_path / "project")
     project.write_settings(TABLES.format(url=url.render_as_string(hide_password=False)))
     with postgres.connect(name) as connection:
         connection.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text, level float8)")
@@ -314,8 +311,7 @@ def test_runs_read_and_write_all_that_is_there(tmp_path, name, url, postgres):
         assert left(ledger) == {}
 
 
-def test_a_hint_sees_each_commit(tmp_path, name, url, postgres):
-    project = Project(tmp_path / "project")
+def test_a_hint_sees_each_commit(project, name, url, postgres):
     project.write_settings(TABLES.format(url=url.render_as_string(hide_password=False)))
     settings = project.settings
     with closing(Hints(settings, settings.indexes)) as hints, postgres.connect(name) as connection:

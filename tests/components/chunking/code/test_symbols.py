@@ -19,6 +19,8 @@ from rag_index.core.documents.keys import encode_key
 from rag_index.errors import TerminalError
 from tests.components.chunking.code.samples import SAMPLES, SYMBOLS
 
+CHUNKER = CodeChunker(chars=120, seconds=20.0)
+
 
 @pytest.mark.parametrize("language", SYMBOLS)
 def test_symbols_have_signatures_docstrings_and_lines(language: str) -> None:
@@ -43,11 +45,8 @@ def test_a_file_that_takes_too_long_fails_and_the_next_one_is_parsed() -> None:
 
 def test_symbols_agree_with_ast() -> None:
     source = Path(ast.__file__).read_bytes()
-    expected = {
-        (node.name, node.lineno)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    expected = {(node.name, node.lineno) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)}
     found = symbols_of(source, "python", seconds=10)
     assert {(s.name, s.line) for s in found if s.kind != "constant"} == expected
 
@@ -146,16 +145,10 @@ def test_languages_by_name() -> None:
     assert {name: language_of(name) for name in names} == names
 
 
-CHUNKER = CodeChunker(chars=120, seconds=20.0)
-
-
-def page(text: str, language: str) -> DocumentBatch:
-    payload = encode_payload({"path": "a", "language": language})
-    return DocumentBatch([encode_key(["a"])], [text], [payload], [hash_text(text)], [hash_bytes(payload)])
-
-
 def document(text: str, language: str, chunker: CodeChunker = CHUNKER) -> ChunkedDocument:
-    (one,) = chunker.chunk(page(text, language))
+    payload = encode_payload({"path": "a", "language": language})
+    page = DocumentBatch([encode_key(["a"])], [text], [payload], [hash_text(text)], [hash_bytes(payload)])
+    (one,) = chunker.chunk(page)
     assert isinstance(one, ChunkedDocument), one
     return one
 
@@ -217,12 +210,10 @@ def test_a_large_symbol_is_split_at_its_inner_symbols() -> None:
     one = document(text, "python")
     assert_whole(text, one)
     payloads = [decode_payload(payload) for payload in one.payloads]
-    assert [(each["kind"], each.get("qualified_name", "")) for each in payloads] == [
-        ("text", ""), ("class", "Large"),
-        *(("method", f"Large.method_{n}") for n in range(4)),
-    ]  # fmt: skip
-    assert payloads[2]["lines"] == [9, 10]
-    assert payloads[2]["parent"] == "Large"
+    methods = [("method", f"Large.method_{n}") for n in range(4)]
+    found = [(each["kind"], each.get("qualified_name", "")) for each in payloads]
+    assert found == [("text", ""), ("class", "Large"), *methods]
+    assert (payloads[2]["lines"], payloads[2]["parent"]) == ([9, 10], "Large")
 
 
 def test_a_large_function_is_split_at_lines_and_a_long_line_inside() -> None:

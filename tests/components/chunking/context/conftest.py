@@ -36,10 +36,8 @@ def server():
 
 def servers_of(*servers, **given):
     """Return servers that write contexts. They are waited for only if `given` says so."""
-    usual = {
-        "hosts": [server.url for server in servers], "model": "fake-talk", "timeout": 5.0, "requests_in_flight": 10,
-    }  # fmt: skip
-    return EmbedderSettings(kind="ollama", **(usual | given))
+    usual = {"model": "fake-talk", "timeout": 5.0, "requests_in_flight": 10}
+    return EmbedderSettings(kind="ollama", hosts=[server.url for server in servers], **(usual | given))
 
 
 @pytest.fixture
@@ -58,9 +56,7 @@ def make_chunker(url, monkeypatch):
 def page(*texts):
     """Return documents with these texts."""
     count = len(texts)
-    return DocumentBatch(
-        [str(i) for i in range(count)], list(texts), [b"{}"] * count, [hash_text(t) for t in texts], [b""] * count
-    )
+    return DocumentBatch([*map(str, range(count))], [*texts], [b"{}"] * count, [*map(hash_text, texts)], [b""] * count)
 
 
 def numbered(count, what="sentence"):
