@@ -1,6 +1,7 @@
 """How good the settings of a sample database are: what its users find, and what they must not be shown."""
 
 import json
+import re
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -38,19 +39,12 @@ class Verdict:
 
 
 def proposed(url: sa.URL, folder: Path) -> float:
-    """Write what `init` writes into a folder, and return the seconds that it took."""
+    """Write what `init` writes into a folder, with the password in the URL; return the seconds that it took."""
     began = time.monotonic()
-    text = scaffold(url.render_as_string(hide_password=False), folder).text
-    (folder / "rag-index.toml").write_text(_with_url(text, url), encoding="utf-8")
+    whole = url.render_as_string(hide_password=False)
+    text = re.sub("(?m)^url = .*", lambda _: f"url = {json.dumps(whole)}", scaffold(whole, folder).text, count=1)
+    (folder / "rag-index.toml").write_text(text, encoding="utf-8")
     return time.monotonic() - began
-
-
-def _with_url(text: str, url: sa.URL) -> str:
-    """Return the settings with the password in the URL, which a user would put into the environment."""
-    lines = text.split("\n")
-    number = next(number for number, line in enumerate(lines) if line.startswith("url = "))
-    lines[number] = f"url = {json.dumps(url.render_as_string(hide_password=False))}"
-    return "\n".join(lines)
 
 
 def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
