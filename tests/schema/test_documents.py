@@ -230,7 +230,9 @@ def test_a_queue_is_known_by_its_columns_whatever_it_is_called_and_text_that_fil
     made = propose(
         page=many(12, title="Page {n} of the mill", body=TEXT, queue="north"),
         failed_work=many(12, queue="mail", payload=TEXT, exception="The host {n} is away. " + TEXT),
-        draft_page=many(12, title="Page {n} of the mill", body="Lorem ipsum dolor sit amet, consectetur {n}"),
+        brochure=many(
+            12, title="Ferry {n} of us", body="Lorem ipsum dolor sit amet, consectetur adipiscing elit sed {n}"
+        ),
         cache=many(40, name="Page {n}", body=TEXT),
         paragraph=many(48, cache_id=lambda n: n % 40 + 1, page_id=cycle(12), text=TEXT),
     )
