@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rag_index.components.chunking import Chunker
+from rag_index.components.embedders import Embedder
 from rag_index.components.sources import page_of
 from rag_index.core.documents.batches import ChunkedDocument
 from rag_index.errors import RagIndexError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from rag_index.components.chunking import Chunker
-    from rag_index.components.embedders import Embedder
 
 TEXTS = (
     "The printer on the second floor is out of paper.", "A customer cannot log in since Monday: error E-4711.",

@@ -23,18 +23,16 @@ import threading
 import time
 import traceback
 import weakref
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
-
+Ended = subprocess.CompletedProcess[str]
 READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "GRPC_", "LD_", "MALLOC_")
 """How the names of variables begin that Python or a library reads when it is imported."""
 ALWAYS = (
@@ -49,21 +47,17 @@ def without_api() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-def run_program(
-    arguments: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120
-) -> subprocess.CompletedProcess[str]:
+def run_program(arguments: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120) -> Ended:
     """Run the program to its end, as `subprocess.run` does: with its output, and killed after `timeout` seconds."""
     return _run({"arguments": list(arguments)}, [*PROGRAM, *arguments], environment, timeout)
 
 
-def run_code(code: str, environment: Mapping[str, str], *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run_code(code: str, environment: Mapping[str, str], *, timeout: float = 120) -> Ended:
     """Run a piece of Python to its end in such a process."""
     return _run({"code": code}, [sys.executable, "-c", code], environment, timeout)
 
 
-def _run(
-    what: dict[str, Any], command: list[str], environment: Mapping[str, str], timeout: float
-) -> subprocess.CompletedProcess[str]:
+def _run(what: dict[str, Any], command: list[str], environment: Mapping[str, str], timeout: float) -> Ended:
     read = _read_on_import(environment)
     common = read == _read_on_import(os.environ) or not any(name.startswith("PREFECT_") for name, _ in read)
     if sys.platform != "linux" or not common:
@@ -94,9 +88,7 @@ class Started:
             return int(self._answers.recv(100))
 
 
-def start_in_terminal(
-    code: str, arguments: Sequence[str], environment: Mapping[str, str], terminal: int, output: int
-) -> Started:
+def start_in_terminal(code: str, arguments, environment: Mapping[str, str], terminal: int, output: int) -> Started:
     """Start the program, or a piece of Python with these arguments, in a session of its own: its errors and what it
     asks for are those of `terminal`, which Ctrl-C is typed into."""
     what = {"arguments": list(arguments), "terminal": True, "environment": dict(environment)}
@@ -117,16 +109,14 @@ class _Parent:
         theirs.close()
         weakref.finalize(self, _end_parent, self._control, process)
 
-    def run(self, command: list[str], what: dict[str, Any], timeout: float) -> subprocess.CompletedProcess[str]:
+    def run(self, command: list[str], what: dict[str, Any], timeout: float) -> Ended:
         pipes = [os.pipe(), os.pipe()]
         started = self.start(what, *(write for _, write in pipes))
         for _, write in pipes:
             os.close(write)
         texts = ["", ""]
-        readers = [
-            threading.Thread(target=_read, args=(read, texts, number), daemon=True)
-            for number, (read, _) in enumerate(pipes)
-        ]
+        given = [(read, texts, number) for number, (read, _) in enumerate(pipes)]
+        readers = [threading.Thread(target=_read, args=one, daemon=True) for one in given]
         for reader in readers:
             reader.start()
         deadline = time.monotonic() + timeout

@@ -16,7 +16,5 @@ def install_as_written(pyproject: str, site: Path, modules: dict[str, str]) -> N
         (site / module).write_text(text)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     entries = written["project"]["entry-points"].items()
-    lines = [
-        line for group, names in entries for line in (f"[{group}]", *(f"{one} = {of}" for one, of in names.items()))
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines))
+    lines = [(f"[{group}]", *(f"{one} = {of}" for one, of in names.items())) for group, names in entries]
+    (info / "entry_points.txt").write_text("\n".join(map("\n".join, lines)))

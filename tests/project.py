@@ -6,26 +6,23 @@ import io
 import json
 import os
 import sqlite3
+import subprocess
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from rag_index.cli import main
 from rag_index.components.stores import open_store
+from rag_index.components.stores.protocol import Store
 from rag_index.core.reports.outcome import RunReport
 from rag_index.core.settings import Settings, load_settings, run_settings
 from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
 from rag_index.orchestration.prefect_api import result_of
 from tests.forked_program import PROGRAM, run_program
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from rag_index.components.stores.protocol import Store
 
 __all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body", "run_here"]
 
@@ -59,9 +56,8 @@ class Project:
         self.config = self.folder / "rag-index.toml"
         self.write_settings(SETTINGS.format(extra=self.extra))
         with self.source() as db:
-            db.execute(
-                "CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT, body TEXT, author TEXT, priority INTEGER)"
-            )
+            columns = "id INTEGER PRIMARY KEY, title TEXT, body TEXT, author TEXT, priority INTEGER"
+            db.execute(f"CREATE TABLE note ({columns})")
 
     def write_settings(self, text: str) -> None:
         self.config.write_text(text, encoding="utf-8")
@@ -72,10 +68,8 @@ class Project:
     def fill(self, count: int, *, first: int = 1) -> Project:
         """Add `count` notes, of which every tenth is long enough for several chunks."""
         with self.source() as db:
-            db.executemany(
-                "INSERT INTO note VALUES (?, ?, ?, ?, ?)",
-                [(i, f"Note {i}", body(i), f"author {i % 7}", i % 3) for i in range(first, first + count)],
-            )
+            rows = [(i, f"Note {i}", body(i), f"author {i % 7}", i % 3) for i in range(first, first + count)]
+            db.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows)
         return self
 
     def execute(self, statement: str, *values: Any) -> None:

@@ -10,23 +10,13 @@ import signal
 import struct
 import subprocess
 import termios
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.forked_program import start_in_terminal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
-
-def in_terminal(
-    command: Sequence[str],
-    width: int,
-    *,
-    until: Callable[[str], bool] | None = None,
-    forked: bool = False,
-    **environment: str,
-) -> str:
+def in_terminal(command: Sequence[str], width: int, *, until=None, forked: bool = False, **environment: str) -> str:
     """Return what a command writes to its standard error if that is a terminal of this width. It gets Ctrl-C `until`
     is true of that. Python code (`-c`) may be `forked`, see forked_program.py."""
     main, terminal = pty.openpty()

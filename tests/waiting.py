@@ -1,20 +1,32 @@
 """Waiting for a condition instead of for seconds, so that a busy machine makes a test slow but never wrong."""
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 
+START_SECONDS = 60
 GENEROUS = 280.0
 """Seconds after which a test fails because something never happened: just before pytest would end it without a word."""
 
 
-def eventually(
-    condition: Callable[[], T], what: str | Callable[[], object] = "", *, seconds: float = GENEROUS, every: float = 0.01
-) -> T:
+@dataclass
+class Clock:
+    """A clock that a test sets."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def eventually(condition: Callable[[], T], what="", *, seconds: float = GENEROUS, every: float = 0.01) -> T:
     """Return the first true value of `condition`, or fail with `what` (a text, or what returns one)."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -23,6 +35,20 @@ def eventually(
             raise AssertionError(f"this did not happen within {seconds:g} s: {reason or condition}")
         time.sleep(every)
     return value
+
+
+def until_it_answers(connect: Callable[[], object], process: subprocess.Popen, log: Path, *errors: type) -> None:
+    """Wait until `connect` raises none of these errors, or end with the last lines of the server's log."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            connect()
+            return
+        except errors as error:
+            if time.monotonic() > deadline or process.poll() is not None:
+                said = log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{process.args} did not start: {error}\n{said}") from error
+            time.sleep(0.05)
 
 
 @contextmanager

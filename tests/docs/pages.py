@@ -1,6 +1,9 @@
 """The pages of the documentation as text, and parts of them: sections, tables, code blocks."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +26,16 @@ def page(name: str) -> str:
 def blocks(text: str, language: str) -> list[str]:
     """Return the code blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def type_in(folder: Path, script: str, *programs: Path, **variables: str) -> str:
+    """Run lines of a page in a folder, with these folders of programs and ours first, and return what they print."""
+    path = ":".join([*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    given = {**os.environ, "PATH": path, **variables}
+    how = {"capture_output": True, "text": True, "timeout": 240}
+    ended = subprocess.run(["bash", "-ec", script], cwd=folder, env=given, check=False, **how)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
 
 
 def section(text: str, heading: str) -> str:

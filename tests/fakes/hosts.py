@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag_index.components.embedders.dispatch import Dispatch
 from rag_index.components.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
@@ -25,11 +26,6 @@ from rag_index.components.hosts.retries import AskedHosts
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from tests.fakes.ollama import vector_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
 
 ILL = EmbedderUnavailable("answers 503: ill for a moment")
 OWN_DIGEST = "d1" * 32
@@ -67,11 +63,8 @@ class FakeHost:
     compare_seconds = 15.0
 
     def __init__(self, url: str, *, seconds_per_text: float, timeout: float) -> None:
-        self.url = url
-        self.seconds_per_text = seconds_per_text
-        self.seconds_per_request = 0.001
-        self.timeout = timeout
-        self.digest = OWN_DIGEST
+        self.url, self.timeout, self.digest = url, timeout, OWN_DIGEST
+        self.seconds_per_text, self.seconds_per_request = seconds_per_text, 0.001
         self.sent: list[list[str]] = []
         """The texts of each request that reached it."""
         self.embedded = 0
@@ -79,9 +72,7 @@ class FakeHost:
         self.others_embedded = 0
         """How many of them with another model, which makes other vectors."""
         self._outcomes: list[tuple[str, deque[Exception | None]]] = []
-        self._up = True
-        self._stops = 0
-        self._turn = asyncio.Lock()
+        self._up, self._stops, self._turn = True, 0, asyncio.Lock()
 
     def outcomes(self, marker: str, outcomes: Iterable[Exception | None]) -> None:
         """What becomes of the next requests with a text that holds `marker`: an error, or None for vectors."""
@@ -150,21 +141,10 @@ class FakeHost:
 class FakeHosts:
     """Hosts, the pool of one embedder over them, and calls to embed, one after the other in virtual time."""
 
-    def __init__(
-        self,
-        count: int,
-        *,
-        seconds_per_text: Sequence[float] = (),
-        batch_texts: int = 16,
-        patience: float = 600.0,
-        timeout: float = 60.0,
-    ) -> None:
+    def __init__(self, count: int, *, seconds_per_text=(), batch_texts=16, patience=600.0, timeout=60.0) -> None:
         self.loop = VirtualTimeLoop()
-        paces = seconds_per_text or [0.002] * count
-        self.hosts = [
-            FakeHost(f"http://host{number}:11434", seconds_per_text=paces[number], timeout=timeout)
-            for number in range(count)
-        ]
+        paces = enumerate(seconds_per_text or [0.002] * count)
+        self.hosts = [FakeHost(f"http://host{n}:11434", seconds_per_text=pace, timeout=timeout) for n, pace in paces]
         pool = Pool(self.hosts, home=0, workers=1, in_flight=2)  # type: ignore[arg-type]
         self.stats = RequestStats()
         clock = Clock(now=self.loop.time, chance=lambda: 0.5)

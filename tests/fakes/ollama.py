@@ -112,12 +112,10 @@ class FakeOllama:
     _faults: list[Fault] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()
-        self._turn = threading.Lock()
-        self._over = threading.Event()
+        self._lock, self._turn = threading.RLock(), threading.Lock()
+        self._over, self._crowded = threading.Event(), threading.Event()
         self._connections: set[socket.socket] = set()
         self._in_flight = 0
-        self._crowded = threading.Event()
         self._server: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> FakeOllama:
@@ -165,15 +163,7 @@ class FakeOllama:
             setattr(self, name, value)
         self.listen()
 
-    def fault(
-        self,
-        kind: str,
-        *,
-        times: float = float("inf"),
-        marker: str | None = None,
-        path: str | tuple[str, ...] | None = EMBED,
-        **options,
-    ) -> None:
+    def fault(self, kind: str, *, times=float("inf"), marker: str | None = None, path=EMBED, **options) -> None:
         with self._lock:
             self._faults.append(Fault(kind, times, marker, path, options))
 
@@ -225,13 +215,9 @@ class FakeOllama:
             self._over.wait(self.seconds_per_answer)
         given = fault.options if fault is not None and fault.kind == "generated" else {}
         number = hashlib.blake2b(f"{prompt}{options.get('seed')}".encode(), digest_size=4).hexdigest()
-        return {
-            "model": self.model,
-            "response": given.get("response", f"Context {number} of the passage."),
-            "done": True,
-            "done_reason": given.get("done_reason", "stop"),
-            "prompt_eval_count": min(int(len(prompt) / self.chars_per_token), options.get("num_ctx", 10**9)),
-        }
+        said = {"response": f"Context {number} of the passage.", "done_reason": "stop"} | given
+        tokens = min(int(len(prompt) / self.chars_per_token), options.get("num_ctx", 10**9))
+        return {"model": self.model, "done": True, "prompt_eval_count": tokens, **said}
 
 
 def pack(row: list[float], kind: str = "float32") -> str:
@@ -279,8 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        self._answer(json.loads(self.rfile.read(length) or b"{}"))
+        self._answer(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"))
 
     def _answer(self, body: dict) -> None:
         fake, path = self.fake, self.path.split("?")[0]
@@ -367,9 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = [{"index": number, "embedding": row} for number, row in enumerate(rows)]
         return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
 
-    def _send(
-        self, status: int, body: bytes, fault: Fault | None = None, *, kind: str = "application/json", headers=()
-    ) -> None:
+    def _send(self, status: int, body: bytes, fault=None, *, kind="application/json", headers=()) -> None:
         truncated = fault is not None and fault.kind in ("reset", "half")
         self.send_response(status)
         self.send_header("Content-Type", kind)

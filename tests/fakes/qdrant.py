@@ -203,8 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
                 result = answer(fake, self.command, path, json.loads(body) if body else None)
         except Refused as exc:
             return self._answer(exc.status, {"status": {"error": exc.error}, "time": 0.0})
-        waits = "wait=true" in urlsplit(self.path).query
-        status = fault.update_status or ("completed" if waits else "acknowledged")
+        status = fault.update_status or ("completed" if "wait=true" in urlsplit(self.path).query else "acknowledged")
         for one in result if isinstance(result, list) else [result]:
             if isinstance(one, dict) and one.get("status") == "completed":
                 one["status"] = status
@@ -296,8 +295,7 @@ def _optimize(fake: FakeQdrant, name: str, info: Any) -> Any:
         fake.indexed[name] = done = min(points, done + max(1, points // 3))
     sparse = 0  # Qdrant counts sparse vectors as indexed ones
     for words in info["config"]["params"]["sparse_vectors"] or {}:
-        has_vector = models.Filter(must=[models.HasVectorCondition(has_vector=words)])
-        sparse += fake.client.count(name, has_vector).count
+        sparse += fake.client.count(name, models.Filter(must=[models.HasVectorCondition(has_vector=words)])).count
     status = "grey" if fake.asleep else "yellow" if due and not early else "green"
     return {"status": status, "indexed_vectors_count": min(points, done) + sparse}
 
@@ -373,8 +371,7 @@ def _unindex(fake: FakeQdrant, name: str, field_name: str, _: Any) -> Any:
 
 
 def _aliases(fake: FakeQdrant, body: Any) -> Any:
-    request = models.ChangeAliasesOperation.model_validate(body)
-    return fake.client.update_collection_aliases(request.actions)
+    return fake.client.update_collection_aliases(models.ChangeAliasesOperation.model_validate(body).actions)
 
 
 def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -396,21 +393,19 @@ def _batch(fake: FakeQdrant, name: str, body: Any) -> Any:
     return fake.client.batch_update_points(name, request.operations)
 
 
+def _wanted(request: Any) -> dict[str, Any]:
+    return {"with_payload": request.with_payload or False, "with_vectors": request.with_vector or False}
+
+
 def _retrieve(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.PointRequest.model_validate(body)
-    return fake.client.retrieve(name, request.ids, request.with_payload or False, request.with_vector or False)
+    return fake.client.retrieve(name, request.ids, **_wanted(request))
 
 
 def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.ScrollRequest.model_validate(body)
-    points, following = fake.client.scroll(
-        name,
-        scroll_filter=request.filter,
-        limit=request.limit or 10,
-        offset=request.offset,
-        with_payload=request.with_payload or False,
-        with_vectors=request.with_vector or False,
-    )
+    given = {"scroll_filter": request.filter, "limit": request.limit or 10, "offset": request.offset}
+    points, following = fake.client.scroll(name, **given, **_wanted(request))
     return {"points": points, "next_page_offset": following}
 
 
@@ -420,13 +415,11 @@ def _facet(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 
 def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
-    request = models.CountRequest.model_validate(body)
-    return fake.client.count(name, request.filter)
+    return fake.client.count(name, models.CountRequest.model_validate(body).filter)
 
 
 def _query_batch(fake: FakeQdrant, name: str, body: Any) -> Any:
-    request = models.QueryRequestBatch.model_validate(body)
-    return [_answer_query(fake, name, search) for search in request.searches]
+    return [_answer_query(fake, name, search) for search in models.QueryRequestBatch.model_validate(body).searches]
 
 
 def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> Any:
@@ -438,16 +431,9 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
         raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
-    return fake.client.query_points(
-        name,
-        query=request.query,
-        using=request.using,
-        limit=request.limit or 10,
-        query_filter=request.filter,
-        with_payload=request.with_payload or False,
-        with_vectors=request.with_vector or False,
-        search_params=idf and models.SearchParams(idf=idf),
-    )
+    how = {"using": request.using, "limit": request.limit or 10, "query_filter": request.filter}
+    how["search_params"] = idf and models.SearchParams(idf=idf)
+    return fake.client.query_points(name, query=request.query, **how, **_wanted(request))
 
 
 def _completed() -> Any:

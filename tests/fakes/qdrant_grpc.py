@@ -5,20 +5,16 @@ Faults are dialled in on the FakeQdrant: there `on` is "GRPC Upsert" and the lik
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from qdrant_client import grpc as proto
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from tests.fakes.qdrant import IN_PARAMS, Refused, answer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.fakes.qdrant import FakeQdrant
+from tests.fakes.qdrant import IN_PARAMS, FakeQdrant, Refused, answer
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND,
@@ -35,9 +31,9 @@ class FakeQdrantGrpc:
 
     def __enter__(self) -> FakeQdrantGrpc:
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
-        proto.add_PointsServicer_to_server(self._services(proto.PointsServicer), self._server)
-        proto.add_CollectionsServicer_to_server(self._services(proto.CollectionsServicer), self._server)
-        proto.add_QdrantServicer_to_server(self._services(proto.QdrantServicer), self._server)
+        for kind in ("Points", "Collections", "Qdrant"):
+            services = self._services(getattr(proto, f"{kind}Servicer"))
+            getattr(proto, f"add_{kind}Servicer_to_server")(services, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
         return self
@@ -101,8 +97,6 @@ def _filter(request: Any) -> Any:
     return _json(GrpcToRest.convert_filter(request.filter)) if request.HasField("filter") else None
 
 
-# Collections
-
 DIFFS: dict[str, Callable[[Any], Any]] = {
     "optimizers_config": GrpcToRest.convert_optimizers_config_diff, "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
     "quantization_config": GrpcToRest.convert_quantization_config_diff,
@@ -163,8 +157,7 @@ def _index(fake: FakeQdrant, request: Any) -> Any:
     schema: Any = KINDS[request.field_type]
     if request.HasField("field_index_params"):
         schema = _given(GrpcToRest.convert_payload_schema_params(request.field_index_params))
-    body = {"field_name": request.field_name, "field_schema": schema}
-    return _done(_ask(fake, "PUT", request, "/index", body))
+    return _done(_ask(fake, "PUT", request, "/index", {"field_name": request.field_name, "field_schema": schema}))
 
 
 def _list(fake: FakeQdrant, _: Any) -> Any:
@@ -175,9 +168,6 @@ def _list(fake: FakeQdrant, _: Any) -> Any:
 def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
     found = answer(fake, "GET", "/aliases", None)["aliases"]
     return proto.ListAliasesResponse(aliases=[proto.AliasDescription(**alias) for alias in found])
-
-
-# Points
 
 
 def _upsert(fake: FakeQdrant, request: Any) -> Any:
@@ -200,12 +190,12 @@ def _records(found: Any) -> list[Any]:
     return [RestToGrpc.convert_record(record) for record in filled]
 
 
+def _wanted(request: Any) -> dict[str, bool]:
+    return {"with_payload": request.with_payload.enable, "with_vector": request.with_vectors.enable}
+
+
 def _retrieve(fake: FakeQdrant, request: Any) -> Any:
-    body = {
-        "ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids],
-        "with_payload": request.with_payload.enable,
-        "with_vector": request.with_vectors.enable,
-    }
+    body = {"ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids], **_wanted(request)}
     return proto.GetResponse(result=_records(_ask(fake, "POST", request, "/points", body)))
 
 
@@ -214,8 +204,7 @@ def _scroll(fake: FakeQdrant, request: Any) -> Any:
         "limit": request.limit,
         "filter": _filter(request),
         "offset": GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
-        "with_payload": request.with_payload.enable,
-        "with_vector": request.with_vectors.enable,
+        **_wanted(request),
     }
     found = _ask(fake, "POST", request, "/points/scroll", body)
     following = found["next_page_offset"]
@@ -228,14 +217,12 @@ def _scroll(fake: FakeQdrant, request: Any) -> Any:
 def _facet(fake: FakeQdrant, request: Any) -> Any:
     body = {"key": request.key, "limit": request.limit, "filter": _filter(request)}
     hits = _ask(fake, "POST", request, "/facet", body)["hits"]
-    return proto.FacetResponse(
-        hits=[proto.FacetHit(value=proto.FacetValue(string_value=hit["value"]), count=hit["count"]) for hit in hits]
-    )
+    values = [(proto.FacetValue(string_value=hit["value"]), hit["count"]) for hit in hits]
+    return proto.FacetResponse(hits=[proto.FacetHit(value=value, count=count) for value, count in values])
 
 
 def _count(fake: FakeQdrant, request: Any) -> Any:
-    body = {"filter": _filter(request), "exact": request.exact}
-    found = _ask(fake, "POST", request, "/points/count", body)
+    found = _ask(fake, "POST", request, "/points/count", {"filter": _filter(request), "exact": request.exact})
     return proto.CountResponse(result=proto.CountResult(count=found["count"]))
 
 

@@ -40,9 +40,8 @@ def _refusals(strict: dict[str, Any], indexes: dict[str, str], call: str, body: 
         limit, most = body.get("limit") or 10, strict.get("max_query_limit")
         if most is not None and limit > most:
             yield f'Limit exceeded {limit} > {most} for "limit". Help: Reduce the "limit" parameter to or below {most}.'
-    allowed = strict.get(
-        "unindexed_filtering_update" if call == "POST /points/delete" else "unindexed_filtering_retrieve"
-    )
+    kind = "update" if call == "POST /points/delete" else "retrieve"
+    allowed = strict.get(f"unindexed_filtering_{kind}")
     for condition in _conditions(body.get("filter") or {}):
         kinds = _kinds(condition)
         if allowed is False and kinds and indexes.get(condition["key"]) not in kinds:

@@ -10,15 +10,13 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class _Server(ThreadingHTTPServer):
@@ -39,9 +37,7 @@ class _Server(ThreadingHTTPServer):
 class TlsServer:
     """It is at `https://localhost:PORT`. Without `folder` it speaks no TLS."""
 
-    def __init__(
-        self, folder: Path | None = None, *, name: str = "localhost", days: int = 2, client: bool = False
-    ) -> None:
+    def __init__(self, folder: Path | None = None, *, name="localhost", days=2, client=False) -> None:
         self._server = _Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
         self.certificate = None if folder is None else _certificate(folder, name, days)
         if self.certificate is not None:
@@ -113,9 +109,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-def _certificate(
-    folder: Path, name: str, days: int, signer: ec.EllipticCurvePrivateKey | None = None, *, authority: bool = False
-) -> Path:
+def _certificate(folder: Path, name: str, days: int, signer: Any = None, *, authority: bool = False) -> Path:
     """Write a certificate of this name that is valid until `days` from now, with its key, and return the file. It is
     signed by itself, or by an authority, whose own has that key."""
     key = signer if signer and authority else ec.generate_private_key(ec.SECP256R1())

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.mariadb import mariadb
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import USUAL_ADDRESS, OllamaServer, RunningOllama, answers, find_ollama
 from tests.live.pooler import pooled
 from tests.live.postgres import postgres
 
-__all__ = ["pooled", "postgres", "ollama_model", "ollama_program", "ollama_server"]
+__all__ = ["mariadb", "pooled", "postgres", "ollama_model", "ollama_program", "ollama_server"]
 
 
 @pytest.fixture(scope="session")
@@ -39,5 +40,4 @@ def ollama_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ollama_model(ollama_server, tmp_path_factory):
     """The name of a tiny embedding model (64-d, 2,048 tokens of context) on `ollama_server`."""
-    path = write_embedding_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
-    return ollama_server.create("tiny-embed", path)
+    return ollama_server.create("tiny-embed", write_embedding_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf"))

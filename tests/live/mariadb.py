@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ from sqlalchemy.engine import URL
 
 from tests.live.postgres import server_user
 from tests.ports import free_port
+from tests.waiting import START_SECONDS, until_it_answers
 
 PASSWORD = "s3cret@:/x"
-START_SECONDS = 60
 
 
 def find_mariadb():
@@ -35,7 +34,6 @@ class MariadbServer:
 
     def __init__(self, install, server, driver):
         self._install, self._server, self._driver = install, server, driver
-        self._process = None
 
     def __enter__(self):
         self._folder = Path(tempfile.mkdtemp(prefix="rag-index-mariadb-"))
@@ -69,20 +67,16 @@ class MariadbServer:
                 ],
                 stdout=log, stderr=log, cwd="/", **self._as,
             )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.connect().close()
-                return self
-            except self._driver.err.OperationalError as error:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    log = (self._folder / "log").read_text()[-2000:]
-                    self.__exit__()
-                    raise RuntimeError(f"MariaDB did not start: {error}\n{log}") from error
-                time.sleep(0.1)
+        try:
+            log = self._folder / "log"
+            until_it_answers(lambda: self.connect().close(), self._process, log, self._driver.err.OperationalError)
+        except RuntimeError:
+            self.__exit__()
+            raise
+        return self
 
     def __exit__(self, *error):
-        if self._process is not None and self._process.poll() is None:
+        if self._process.poll() is None:
             self._process.terminate()
             self._process.wait(timeout=START_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -11,25 +11,20 @@ NOMIC_SIZE = {"layers": 12, "width": 768, "feed_forward": 3072, "vocabulary": 30
 """Arguments for a model that is as slow as nomic-embed-text."""
 
 
-def write_embedding_gguf(
-    path: Path,
-    *,
-    layers: int = 2,
-    width: int = 64,
-    feed_forward: int | None = None,
-    vocabulary: int = 1536,
-    context: int = 2048,
-    seed: int = 1,
-) -> Path:
-    """Write an embedding model with the architecture of nomic-embed-text and random weights."""
-    feed_forward = feed_forward or 4 * width
-    writer = gguf.GGUFWriter(path, "nomic-bert")
+def _writer(path: Path, architecture: str, layers: int, width: int, feed_forward: int, heads: int) -> gguf.GGUFWriter:
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("rag-index test")
-    writer.add_context_length(context)
+    writer.add_context_length(2048)
     writer.add_embedding_length(width)
     writer.add_block_count(layers)
     writer.add_feed_forward_length(feed_forward)
-    writer.add_head_count(max(1, width // 64))
+    writer.add_head_count(heads)
+    return writer
+
+
+def write_embedding_gguf(path, *, layers=2, width=64, feed_forward=256, vocabulary=1536, seed=1) -> Path:
+    """Write an embedding model with the architecture of nomic-embed-text and random weights."""
+    writer = _writer(path, "nomic-bert", layers, width, feed_forward, max(1, width // 64))
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
@@ -39,15 +34,8 @@ def write_embedding_gguf(
     writer.add_token_list(tokens)
     writer.add_token_types([3] * 5 + [1] * (len(tokens) - 5))
     writer.add_token_type_count(2)
-    for name, number in (
-        ("padding", 0),
-        ("unknown", 1),
-        ("cls", 2),
-        ("bos", 2),
-        ("eos", 3),
-        ("seperator", 3),  # so spelt in the format
-        ("mask", 4),
-    ):
+    numbers = {"padding": 0, "unknown": 1, "cls": 2, "bos": 2, "eos": 3, "seperator": 3, "mask": 4}  # so spelt
+    for name, number in numbers.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
 
     random = np.random.default_rng(seed)
@@ -66,19 +54,13 @@ def write_embedding_gguf(
     return _write(writer, path)
 
 
-def write_generating_gguf(path: Path, says: str, *, layers: int = 2, width: int = 64, context: int = 2048) -> Path:
+def write_generating_gguf(path: Path, says: str, *, layers: int = 2, width: int = 64) -> Path:
     """Write a model that answers /api/generate with the sentence `says`, whatever the question.
 
     Its words must differ. Its layers add nothing, and what follows a token is decided by its embedding alone: the
     words of the sentence one after another, its first word after any other token, the end after its last.
     """
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("rag-index test")
-    writer.add_context_length(context)
-    writer.add_embedding_length(width)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(4 * width)
-    writer.add_head_count(2)
+    writer = _writer(path, "llama", layers, width, 4 * width, 2)
     writer.add_head_count_kv(2)
     writer.add_rope_dimension_count(width // 2)
     writer.add_layer_norm_rms_eps(1e-5)
@@ -111,9 +93,7 @@ def write_generating_gguf(path: Path, says: str, *, layers: int = 2, width: int 
     return _write(writer, path)
 
 
-def _saying(
-    random: np.random.Generator, tokens: list[str], words: list[str], width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _saying(random, tokens: list[str], words: list[str], width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return embedding and output weights that make the words follow each other."""
     first = random.standard_normal(width, dtype=np.float32)
     noise = random.standard_normal((len(tokens), width), dtype=np.float32) / 10
@@ -130,16 +110,12 @@ def _vocabulary(count: int) -> list[str]:
     """Return a vocabulary of `count` tokens: letters and digits, pairs, then triples, each also at a word's start."""
     singles = string.ascii_letters + string.digits + string.punctuation
     lower = string.ascii_lowercase
-    longer = itertools.chain(
-        map("".join, itertools.product(lower, lower)), map("".join, itertools.product(lower, lower, lower))
-    )
+    longer = map("".join, itertools.chain(itertools.product(lower, lower), itertools.product(lower, lower, lower)))
     pieces = (form for piece in itertools.chain(singles, longer) for form in (f"▁{piece}", piece))
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *itertools.islice(pieces, count - 5)]
 
 
-def _matrix(
-    writer: gguf.GGUFWriter, random: np.random.Generator, name: str, rows: int, columns: int, *, scale: float = 1.0
-) -> None:
+def _matrix(writer: gguf.GGUFWriter, random, name: str, rows: int, columns: int, *, scale: float = 1.0) -> None:
     values = random.standard_normal((rows, columns), dtype=np.float32) * scale / np.sqrt(columns, dtype=np.float32)
     writer.add_tensor(f"{name}.weight", values.astype(np.float16))
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from ollama import Client
 
 from tests.ports import free_port
+from tests.waiting import START_SECONDS
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60
 USUAL_ADDRESS = "http://127.0.0.1:11434"
 NO_PROGRAM = "there is no real Ollama: none is on the PATH, and .ci/build-ollama has built none"
 
@@ -108,9 +108,8 @@ class OllamaServer:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self.program, "serve"], env=self._environment(), stdout=log, stderr=log, start_new_session=True
-            )
+            how = {"env": self._environment(), "stdout": log, "stderr": log, "start_new_session": True}
+            self._process = subprocess.Popen([self.program, "serve"], **how)
         deadline = time.monotonic() + START_SECONDS
         while not answers(self.url):
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -4,15 +4,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.live.postgres import PASSWORD, START_SECONDS, server_user
+from tests.live.postgres import PASSWORD, server_user
 from tests.ports import free_port
+from tests.waiting import START_SECONDS, until_it_answers
 
 SESSIONS = 3
 
@@ -32,31 +32,26 @@ def pooler(postgres, mode="transaction"):
     )
     for path in (folder, folder / "ini"):
         os.chown(path, user.pw_uid, user.pw_gid)
-    process = subprocess.Popen(
-        [program, "-q", folder / "ini"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user
-    )
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([program, "-q", folder / "ini"], **nowhere, **as_user)
     try:
-        yield lambda name: _several_sessions(postgres.url(name).set(port=port), mode)
+        yield lambda name: _several_sessions(postgres.url(name).set(port=port), mode, process, folder / "ini")
     finally:
         process.terminate()
         process.wait(timeout=START_SECONDS)
         shutil.rmtree(folder)
 
 
-def _several_sessions(url, mode):
+def _several_sessions(url, mode, process, file):
     """Return the URL, once the pooler has several sessions for it to choose from."""
-    text, deadline = url.set(drivername="postgresql").render_as_string(hide_password=False), time.monotonic() + 60
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with ExitStack() as stack:
+
+        def connect():
+            stack.enter_context(psycopg.connect(text, autocommit=mode == "statement")).execute("SELECT 1")
+
         for _ in range(SESSIONS):
-            while True:
-                try:
-                    connection = stack.enter_context(psycopg.connect(text, autocommit=mode == "statement"))
-                    break
-                except psycopg.OperationalError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
-            connection.execute("SELECT 1")
+            until_it_answers(connect, process, file, psycopg.OperationalError)
     return url
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ import pytest
 from sqlalchemy.engine import URL
 
 from tests.ports import free_port
+from tests.waiting import START_SECONDS, until_it_answers
 
 PASSWORD = "s3cret@:/x"
-START_SECONDS = 60
 
 
 def find_postgres():
@@ -44,10 +43,8 @@ class PostgresServer:
     """A server that runs until the `with` block ends. It refuses to run as root, so root starts it as another user."""
 
     def __init__(self, programs, *settings):
-        self._programs = programs
-        self._settings = settings
-        self._process = None
-        self.port = 0
+        self._programs, self._settings = programs, settings
+        self._process, self.port = None, 0
 
     def __enter__(self):
         self._folder = Path(tempfile.mkdtemp(prefix="rag-index-postgres-"))
@@ -86,16 +83,8 @@ class PostgresServer:
                 [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), *options],
                 stdout=log, stderr=log, cwd="/", **self._as,
             )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.connect().close()
-                return
-            except psycopg.OperationalError as error:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    log = (self._folder / "log").read_text()[-2000:]
-                    raise RuntimeError(f"PostgreSQL did not start: {error}\n{log}") from error
-                time.sleep(0.05)
+        log = self._folder / "log"
+        until_it_answers(lambda: self.connect().close(), self._process, log, psycopg.OperationalError)
 
     def stop(self, *, crash=False):
         """Stop it at once, and break its connections."""
@@ -147,9 +136,7 @@ class Standby(PostgresServer):
 
     def _initialise(self):
         where = "--host", "127.0.0.1", "--port", str(self.primary.port), "--username", "owner"
-        self._run(
-            "pg_basebackup", "--pgdata", self._folder / "data", *where, "--checkpoint", "fast", "-R", "-X", "stream"
-        )
+        self._run("pg_basebackup", "--pgdata", self._folder / "data", *where, "--checkpoint=fast", "-R", "-X", "stream")
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +145,6 @@ def postgres():
     programs = find_postgres()
     if not isinstance(programs, Path):
         pytest.skip(programs)
-    with PostgresServer(
-        programs, "wal_level=logical", "max_replication_slots=30", "max_prepared_transactions=30"
-    ) as server:
+    settings = "wal_level=logical", "max_replication_slots=30", "max_prepared_transactions=30"
+    with PostgresServer(programs, *settings) as server:
         yield server

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.qdrant import FakeQdrant
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.project import Project
+from tests.project import Project
 
 REAL = pytest.param("real", marks=pytest.mark.qdrant_server)
 SERVERS = ["loopback", REAL]
