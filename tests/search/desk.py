@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import open_embedder
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.sources import page_of
 from rag_index.components.stores import BM25, open_store
+from rag_index.components.stores.protocol import Store
 from rag_index.core.documents.batches import Shard
 from rag_index.core.settings import Settings, load_settings
 from rag_index.etl.collection import make_searchable
 from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob
-from rag_index.search import Retriever
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rag_index.components.stores.protocol import Store
+from rag_index.search import Caller, Retriever
+from rag_index.search.service import SearchService
+from rag_index.search.service.mcp_tools import AgentTools
 
 PATIENT = "[retrieve]\ntimeout = 60"
 """On a busy machine it takes seconds to open a store."""
@@ -96,6 +95,10 @@ class Desk:
     def settings(self) -> Settings:
         return load_settings(self.config, run={"wait": 30})
 
+    def opened(self) -> closing[Store]:
+        """Return the store, which leaving a `with` block closes."""
+        return closing(open_store(self.settings.store, wait=30))
+
     def retriever(self, **sections: dict[str, Any]) -> Retriever:
         return Retriever(load_settings(self.config, **{"run": {"wait": 30}, **sections}))
 
@@ -107,18 +110,15 @@ class Desk:
             # The engine's files are sparse: without this 400 MB would be written.
             subprocess.run(["cp", "-a", "--sparse=always", self.template, settings.store.path], check=True)
             return self
-        with closing(open_store(settings.store, wait=30)) as store:
+        with self.opened() as store:
             return self.fill_in(store, documents, number=number, go_live=go_live)
 
-    def fill_in(
-        self, store: Store, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, go_live: bool = True
-    ) -> Desk:
+    def fill_in(self, store: Store, documents=DESK, *, number: int = 1, go_live: bool = True) -> Desk:
         """Fill a store that is open already."""
         settings = self.settings
         with closing(open_embedder(settings.embedder)) as embedder:
             identity = embedder.identity()
             for index, rows in documents.items():
-                alias = settings.alias(index)
                 name, bm25 = self.collection(index, number), bm25_model(settings.index(index))
                 described: dict[str, Any] = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
                 if bm25:
@@ -127,10 +127,9 @@ class Desk:
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
                 shard = Shard(index, 0, page_of((*row, {})[:3] for row in rows), 0)
-                job = EmbedJob(shard, chunker, settings.embedder, identity, bm25)
-                write_shard(store, name, job.embed(embedder))
+                write_shard(store, name, EmbedJob(shard, chunker, settings.embedder, identity, bm25).embed(embedder))
                 if go_live:
-                    store.point_alias(alias, name)
+                    store.point_alias(settings.alias(index), name)
         return self
 
     def collection(self, index: str, number: int = 1) -> str:
@@ -139,11 +138,11 @@ class Desk:
 
     def point_alias(self, index: str, number: int) -> None:
         """Move an index's alias, as a rebuild or a rollback does."""
-        with closing(open_store(self.settings.store, wait=30)) as store:
+        with self.opened() as store:
             store.point_alias(self.settings.alias(index), self.collection(index, number))
 
     def drop(self, index: str, number: int) -> None:
-        with closing(open_store(self.settings.store, wait=30)) as store:
+        with self.opened() as store:
             store.drop(self.collection(index, number))
 
 
@@ -155,6 +154,12 @@ def found(result: Any) -> list[tuple[str, str]]:
 def documents(result: Any) -> set[tuple[str, str]]:
     """Return index and document id of the hits, in no order."""
     return set(found(result))
+
+
+def agent(settings: Settings, retriever: Retriever, caller: Caller | None = None) -> Callable[..., str]:
+    """Return a function that calls a tool by its name, as an agent with the rights of `caller` does."""
+    tools = AgentTools(SearchService(settings, retriever))
+    return lambda tool, **given: retriever.run(tools.call(tool, given, caller or Caller()))
 
 
 def sample(retriever, name, **labels):

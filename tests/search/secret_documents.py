@@ -1,20 +1,15 @@
 """Documents that are for groups, and callers of random groups: whatever a caller is told shows what it was about."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_index.core.documents.groups import access_part
 from rag_index.search import ALL_GROUPS
-
-if TYPE_CHECKING:
-    from tests.search.desk import Desk
+from tests.project import WORDS
+from tests.search.desk import Desk
 
 GROUPS = ["staff", "board", "audit", "a,b", "7", "Grüße", "STAFF"]
-WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
-SIZE = 40
 ACCESS = 'access = "acl"'
 REQUIRED = f'{ACCESS}\nrequired_filter = {{ tenant = "acme" }}'
 INDEXES = {"titles": "", "comments": ACCESS, "solutions": REQUIRED}
@@ -40,28 +35,16 @@ class Secret:
             return False
         if self.groups is None or groups is ALL_GROUPS:
             return True
-        return (
-            not {groups}.isdisjoint(self.groups)
-            if isinstance(groups, str)
-            else not set(groups or ()).isdisjoint(self.groups)
-        )
+        return not {*([groups] if isinstance(groups, str) else groups or ())}.isdisjoint(self.groups)
 
 
-def make_secrets() -> list[Secret]:
-    chance = random.Random(7)
-    return [
-        Secret(
-            index,
-            number,
-            tuple(sorted(chance.sample(GROUPS, chance.choice([0, 1, 1, 2, 3])))) if access else None,
-            chance.choice(["acme", "other"]),
-        )
-        for index, access in INDEXES.items()
-        for number in range(SIZE)
-    ]
+def make_secret(chance: random.Random, index: str, number: int) -> Secret:
+    groups = tuple(sorted(chance.sample(GROUPS, chance.choice([0, 1, 1, 2, 3])))) if INDEXES[index] else None
+    return Secret(index, number, groups, chance.choice(["acme", "other"]))
 
 
-SECRETS = make_secrets()
+CHANCE = random.Random(7)
+SECRETS = [make_secret(CHANCE, index, number) for index in INDEXES for number in range(40)]
 
 
 def rows(index: str) -> list[tuple[Any, str, dict[str, Any]]]:

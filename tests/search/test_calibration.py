@@ -30,7 +30,7 @@ SUBJECTS = {
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
+def project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("calibration") / "project").fill(600)
     choose = random.Random(1)
     for number in range(1, 601):
@@ -43,14 +43,12 @@ def project(tmp_path_factory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def retriever(project) -> Retriever:
+def retriever(project):
     with Retriever.from_settings(project.settings) as retriever:
         yield retriever
 
 
-def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights_of_others(
-    project, tmp_path, monkeypatch
-):
+def test_a_first_run_records_what_scores_mean_and_a_small_index_has_weights_of_others(project, tmp_path, monkeypatch):
     with closing(open_store(project.settings.store)) as store:
         recorded = store.metadata(store.aliases()["test_notes"])["calibration"]
     learned = Calibration.from_metadata(recorded, words=True)
@@ -67,19 +65,18 @@ def test_a_first_run_records_what_scores_mean_and_a_small_collection_has_weights
 
 
 def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, monkeypatch):
-    class Noise:
-        def embed_queries(self, texts):
-            return list(np.random.default_rng(1).normal(size=(len(texts), 256)).astype(np.float32))
-
-        def close(self):
-            pass
+    def noise(texts):
+        return list(np.random.default_rng(1).normal(size=(len(texts), 256)).astype(np.float32))
 
     settings = project.settings
     with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
         [collection] = ledger.collections("test_notes")
         keys = [key for key, _ in ledger.rows(collection.id, limit=200)]
         monkeypatch.setattr(ledger, "sample", lambda *_: keys)
-        for embedder, trusted in ((LocalEmbedder(settings.embedder), True), (Noise(), False)):
+        for embedder, trusted in (
+            (LocalEmbedder(settings.embedder), True),
+            (SimpleNamespace(embed_queries=noise, close=bool), False),
+        ):
             monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
             learned = calibrate.Learner(settings, settings.indexes[0], ledger, store, collection, None).ask_own_texts()
             assert learned.trusted is trusted
@@ -124,7 +121,7 @@ def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_t
             retriever.search_sync(query, **options)
 
 
-def test_scale_and_threshold_are_those_of_the_collections_own_texts() -> None:
+def test_scale_and_threshold_are_those_of_the_collections_own_texts():
     known, strange = [0.6, 0.7, 0.8], [0.2, 0.3, 0.4]
     learned = calibrate.learn(known, strange, words=True)
     assert relevance(learned, 0.7, 1.0) > 0.5 > FITS > relevance(learned, 0.2, -1.0)

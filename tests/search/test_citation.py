@@ -1,18 +1,19 @@
-"""Citations are checked against what an index holds now, and tell nobody of documents that they may not see."""
+"""Documents by their ids: read, found by one that is like them, and cited; nobody learns of others."""
 
 import asyncio
 import json
 import re
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.errors import SettingsError
+from rag_index.errors import DocumentNotFound, SettingsError, StoreError, UnknownIndex
 from rag_index.search import ALL_GROUPS, Caller, Citation, Retriever
-from rag_index.search.service import SearchService
-from rag_index.search.service.mcp_tools import AgentTools
 from tests.project import Project, run_here
+from tests.search.desk import Desk, agent, found
+from tests.search.service.live import Live
 
 
 @given(st.text().filter(str.isprintable), st.integers(0, 10**6), st.sampled_from(["", "0/16B3748", "12:00Z"]))
@@ -31,8 +32,7 @@ def test_what_is_no_citation_is_named(text):
 @pytest.fixture
 def project(tmp_path):
     project = Project(tmp_path).fill(4)
-    rights = 'access = "SELECT id, author FROM note"\n'
-    project.write_settings(project.config.read_text() + rights)
+    project.write_settings(f'{project.config.read_text()}access = "SELECT id, author FROM note"\n')
     project.run()
     return project
 
@@ -43,9 +43,9 @@ def cite(project):
     return {hit.document_id: hit.citation for hit in found.hits}
 
 
-def states(project, *citations, groups=ALL_GROUPS):
+def states(project, *citations):
     with Retriever.from_settings(project.config) as retriever:
-        return [retriever.verify_sync(one, groups=groups).state for one in citations]
+        return [retriever.verify_sync(one, groups=ALL_GROUPS).state for one in citations]
 
 
 def test_what_became_of_a_citation_is_told_by_every_way_to_ask(project):
@@ -63,19 +63,12 @@ def test_what_became_of_a_citation_is_told_by_every_way_to_ask(project):
     _, error = run_here(project.config, "verify", cited["1"], "--all-groups")
     assert error == ""
     run_here(project.config, "verify", changed["new_citation"], "--all-groups")
-    answer = ask_as_an_agent(project, "author 2", *cited.values())
+    with Retriever.from_settings(project.config) as retriever:
+        ask = agent(project.settings, retriever, Caller("a", {"author 2"}))
+        answer = ask("verify_citations", citations=[*cited.values()])
     assert f"[{cited['2']}] is changed since 20" in answer
     assert "Mended." in answer
     assert f"[{cited['1']}] is unknown" in answer
-
-
-def ask_as_an_agent(project, group: str, *citations: str) -> str:
-    async def ask():
-        async with Retriever.from_settings(project.config) as retriever:
-            tools = AgentTools(SearchService(project.settings, retriever))
-            return await tools.call("verify_citations", {"citations": [*citations]}, Caller("a", {group}))
-
-    return asyncio.run(ask())
 
 
 def invented(citation: str) -> dict[str, str]:
@@ -136,3 +129,108 @@ def test_a_document_that_is_not_for_the_caller_looks_like_one_that_never_was(pro
         project.run(allow_deletes=True)
     with Retriever.from_settings(project.config) as retriever:
         assert retriever.verify_sync(cited["2"], groups=["author 2"]).text.endswith("A secret.")
+
+
+LONG = " ".join(f"Sentence number {number} of a long comment about a printer." for number in range(40))
+ODD = ["a/b c", "ünï", "007", "7", '["x"]', "[1,2]", "%2F", "…"]
+ROWS = {
+    "comments": [(1, LONG, {"priority": "high"}), (7, "A short one", {"priority": "low"})],
+    "titles": [(key, f"The title of {key}") for key in ODD],
+}
+
+
+@pytest.fixture
+def documents(blank):
+    return blank.fill(ROWS)
+
+
+def read(retriever, *where):
+    return asyncio.run(retriever.document(*where))
+
+
+def test_every_document_that_a_search_gives_can_be_read_with_all_its_chunks_in_order(documents):
+    with documents.retriever() as retriever:
+        found = read(retriever, "comments", "1")
+        assert [chunk.chunk for chunk in found.chunks] == list(range(len(found.chunks)))
+        assert len(found.chunks) > 10
+        assert " ".join(chunk.text for chunk in found.chunks) == LONG
+        assert found.payload == {"priority": "high"}
+        hits = retriever.search_sync("title", indexes=["titles"], limit=50, dense_weight=1).hits
+        assert {hit.document_id for hit in hits} == set(ODD)
+        for hit in hits:
+            assert [chunk.text for chunk in read(retriever, hit.index, hit.document_id).chunks] == [hit.text]
+
+
+def test_what_is_not_there_is_not_found_and_an_index_that_is_empty_or_unknown_is_named(documents):
+    documents.write(comments='required_filter = { priority = "high" }')
+    with documents.retriever() as retriever:
+        assert read(retriever, "comments", "1").chunks
+        for missing in ("7", "2", "01", "1.0", " 1", "", '"1"', "a", "\ud800", "1" * 5000):
+            with pytest.raises(DocumentNotFound, match="index comments has no document"):
+                read(retriever, "comments", missing)
+        with pytest.raises(StoreError, match="rag-index index solutions"):
+            read(retriever, "solutions", "1")
+        with pytest.raises(UnknownIndex, match="did you mean 'titles'"):
+            read(retriever, "title", "1")
+
+
+def test_a_key_of_several_columns_needs_all_of_them(embedded):
+    text = embedded.config.read_text().replace('key = "id"', 'key = ["site", "id"]', 1)
+    embedded.config.write_text(text)
+    with embedded.retriever() as retriever:
+        for given in ("1", "[" * 100_000):
+            with pytest.raises(SettingsError, match="not a JSON array of 2 values"):
+                read(retriever, "comments", given)
+        with pytest.raises(DocumentNotFound):
+            read(retriever, "comments", '["1",1]')
+
+
+NOTES = [
+    (1, "The printer on floor two is offline since the update", {"priority": "high"}),
+    (2, "the PRINTER on floor two is  offline since the update", {"priority": "low"}),
+    (3, "A printer is offline, again after an update", {"priority": "low"}),
+    (4, '"Quotes" and -minus: the mailbox is full and no mail arrives', {"priority": "high"}),
+    (5, "Mail does not arrive, since the mailbox is full", {"priority": "high"}),
+]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path, names=("comments", "titles")).fill({"comments": NOTES, "titles": [("t", "Full mailbox")]})
+
+
+def test_what_is_like_a_document_comes_first_without_itself_and_its_repetitions(desk):
+    with desk.retriever() as retriever:
+        near = retriever.search_sync(like="comments/1", limit=2)
+        other = retriever.search_sync(like="comments/4", limit=2)
+        high = retriever.search_sync(like="comments/1", filter="priority=high", indexes=["comments"])
+    assert found(near)[0] == ("comments", "3")
+    assert {*found(other)} == {("comments", "5"), ("titles", "t")}
+    assert {*found(high)} == {("comments", "4"), ("comments", "5")}
+    assert near.verdict == ""
+
+
+def test_whoever_may_not_see_a_document_finds_nothing_by_it(tmp_path):
+    rows = [(n, text, {"_rag": {"groups": ["staff"] if n < 3 else ["staff", "all"]}}) for n, text, _ in NOTES]
+    desk = Desk(tmp_path, names=("comments",), more={"comments": 'access = "acl"'}).fill({"comments": rows})
+    with desk.retriever() as retriever:
+        assert found(retriever.search_sync(like="comments/3", groups="all", limit=1)) != [("comments", "1")]
+        assert found(retriever.search_sync(like="comments/3", groups="staff", limit=1)) == [("comments", "1")]
+        with pytest.raises(DocumentNotFound):
+            retriever.search_sync(like="comments/1", groups="all")
+
+
+def test_the_command_and_the_service_find_the_same(desk):
+    printed = json.loads(run_here(desk.config, "search", "--like", "comments/1", "--limit", "1", "--json")[0])
+    assert [hit["document_id"] for hit in printed["hits"]] == ["3"]
+    assert "has no document" in run_here(desk.config, "search", "--like", "comments/77", code=1)[1]
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        for found_there in (
+            client.post("/search", json={"like": "comments/1", "limit": 1}),
+            client.get("/search", params={"like": "comments/1", "limit": 1}),
+        ):
+            assert [hit["document_id"] for hit in found_there.json()["hits"]] == ["3"]
+        assert client.post("/search", json={"like": "comments/77"}).status_code == 404
+        assert client.post("/search", json={}).status_code == 422
+        assert client.post("/search", json={"like": "comments/1", "query": "x"}).status_code == 400
+        assert "1. [comments/3#0" in agent(desk.settings, live.retriever)("search", like="comments/1")

@@ -1,13 +1,20 @@
-"""Calls wait for threads: callers take turns, and what nobody waits for is not begun."""
+"""Calls wait for threads, callers take turns, and each vector of a query is made once, by one thread."""
 
 import asyncio
 import threading
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
 from rag_index.search.concurrency import Deadline, Places, StoreThreads, only_waiting
+from rag_index.search.live_collections import LiveCollection
+from rag_index.search.query_model import QueryVectors
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -94,3 +101,49 @@ def test_one_caller_has_a_share_of_the_places_and_whoever_waits_takes_none(waiti
     with ExitStack() as again:  # each has given back what it had
         for number in range(8):
             again.enter_context(places.take(str(number)))
+
+
+class Gated:
+    """A model that works once its gate is open, and notes which queries it got."""
+
+    def __init__(self, inner):
+        self.identity, self.embed, self.close = inner.identity, inner.embed_queries, bool
+        self.gate, self.asked, self.busy = threading.Event(), [], False
+
+    def embed_queries(self, texts):
+        assert not self.busy, "two threads in a model that is not thread-safe"
+        self.busy = True
+        self.asked += texts
+        self.gate.wait(60)
+        self.busy = False
+        return self.embed(texts)
+
+
+def test_each_query_has_its_own_vector_by_one_thread_and_once():
+    local, registry = LocalEmbedder(EmbedderSettings()), CollectorRegistry()
+    texts, model = [f"printer {number}" for number in range(20)], Gated(local)
+    identity = model.identity()
+    live = LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
+    index = IndexSettings(name="notes", table="note", key="id", text="body")
+    settings = Settings(source=SourceSettings(url="sqlite:///source.db"), indexes=[index])
+
+    async def main():
+        tasks = [asyncio.create_task(vectors.get(live, text, Deadline.after(60))) for text in texts]
+        await asyncio.to_thread(eventually, lambda: model.asked)
+        model.gate.set()
+        found = await asyncio.gather(*tasks)
+        again = [await vectors.get(live, text, Deadline.after(60)) for text in texts]
+        assert all(kept is made for kept, made in zip(again, found, strict=True))
+        counted = [registry.get_sample_value(f"rag_index_query_{one}_total") for one in ("vectors", "embeds")]
+        assert counted == [2 * len(texts), len(texts)]
+        return found
+
+    threads = StoreThreads(StopIteration, {})
+    with closing(threads), closing(QueryVectors(settings, registry, threads, opener=lambda *_, **__: model)) as vectors:
+        found = asyncio.run(main())
+    assert model.asked == texts
+    for text, vector in zip(texts, found, strict=True):
+        assert np.array_equal(vector, local.embed_query(text))
+        with pytest.raises(ValueError, match="read-only"):
+            vector[0] = 1
+    local.close()

@@ -5,7 +5,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -24,22 +24,16 @@ QUERY = "printer offline after update"
 EVERYTHING = sum(map(len, DESK.values()))
 
 
-class Panic(BaseException):
-    """What a library in Rust raises when it panics."""
-
-
 def panic() -> None:
-    raise Panic("it panicked")
+    """Do as a library in Rust does."""
+    raise type("Panic", (BaseException,), {})("it panicked")
 
 
 class Shortest:
     """A reranker that likes short texts. `before` is called before it scores."""
 
     def __init__(self, before: Callable[[Sequence[str]], object] = len) -> None:
-        self.before = before
-        self.read: list[str] = []
-        self.threads: set[str] = set()
-        self.closed = threading.Event()
+        self.before, self.read, self.threads = before, list[str](), set[str]()
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         self.before(texts)
@@ -48,28 +42,27 @@ class Shortest:
         return [-len(text) for text in texts]
 
     def close(self) -> None:
-        self.closed.set()
+        """Close nothing."""
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:
-    extra = "[retrieve]\ntimeout = 60"
-    return Desk(tmp_path_factory.mktemp("desk"), extra=extra, template=template).fill()
+def desk(tmp_path_factory, template):
+    return Desk(tmp_path_factory.mktemp("desk"), template=template).fill()
 
 
 @pytest.fixture(scope="module")
-def reranker() -> Shortest:
+def reranker():
     return Shortest()
 
 
 @pytest.fixture(scope="module")
-def retriever(desk: Desk, reranker: Shortest) -> Iterator[Retriever]:
+def retriever(desk, reranker):
     with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
         yield retriever
 
 
 @pytest.fixture(scope="module")
-def fused(retriever: Retriever):
+def fused(retriever):
     """What is found without a reranker."""
     result = retriever.search_sync(QUERY, limit=EVERYTHING, rerank=False)
     assert (result.reranked, result.rerank_error) == (False, "")
@@ -78,7 +71,7 @@ def fused(retriever: Retriever):
     return result
 
 
-def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever, reranker, fused) -> None:
+def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever, reranker, fused):
     result = retriever.search_sync(QUERY, limit=3)
     lengths = sorted(len(row[1]) for rows in DESK.values() for row in rows)
     assert [len(hit.text) for hit in result.hits] == lengths[:3]  # although few of them were among the first three
@@ -90,7 +83,7 @@ def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever
     assert reranker.threads == {"rag-index-rerank_0"}
 
 
-def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk, fused, monkeypatch) -> None:
+def test_documents_beyond_the_top_follow_in_their_old_order(desk, fused, monkeypatch):
     reranker = Shortest()
     monkeypatch.setattr(retriever_module, "RERANK_TOP", 2)
     with Retriever(desk.settings, open_reranker=lambda: reranker) as retriever:
@@ -102,7 +95,7 @@ def test_documents_beyond_the_top_follow_in_their_old_order(desk: Desk, fused, m
     assert [hit.rerank_score is None for hit in result.hits] == [False, False, True, True, True]
 
 
-def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(tmp_path) -> None:
+def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(tmp_path):
     many = {"comments": [(n, f"printer {n} is offline") for n in range(40)]}
     desk = Desk(tmp_path / "desk", names=("comments",)).fill(many)
     hanging, calls = threading.Event(), []
@@ -117,25 +110,22 @@ def test_a_reranker_that_is_late_costs_no_answer_and_ends_before_its_next_texts(
     assert calls == [16, 16, 16, 8]  # one of the first search, and three of the second
 
 
-@pytest.mark.parametrize(
-    ("score", "reason"),
-    [
+def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monkeypatch):
+    for score, reason in (
         (lambda texts: 1 / 0, "division by zero"),
         (lambda texts: panic(), "it panicked"),
         (lambda texts: None, "'NoneType' object is not iterable"),
         (lambda texts: [1.0], f"the reranker returned 1 numbers for {EVERYTHING} texts"),
         (lambda texts: [float("nan")] * len(texts), "the reranker returned a number that is not finite"),
         (lambda texts: ["high"] * len(texts), "could not convert string to float: 'high'"),
-    ],
-)
-def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monkeypatch, score, reason: str) -> None:
-    monkeypatch.setattr(reranker, "score", lambda query, texts: score(texts))
-    result = retriever.search_sync(QUERY, limit=EVERYTHING)
-    assert found(result) == found(fused)
-    assert (result.reranked, result.rerank_error) == (False, reason)
+    ):
+        monkeypatch.setattr(reranker, "score", lambda query, texts, score=score: score(texts))
+        result = retriever.search_sync(QUERY, limit=EVERYTHING)
+        assert found(result) == found(fused)
+        assert (result.reranked, result.rerank_error) == (False, reason)
 
 
-def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(desk, fused, caplog) -> None:
+def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(desk, fused, caplog):
     changed, install = desk.folder / "reranked.toml", install_command("sentence-transformers")
     changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
     search = ["search", QUERY, "--limit", "2"]
@@ -148,16 +138,12 @@ def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_
     assert "rerank_error" not in json.loads(run_here(changed, *search, "--json", "--no-rerank")[0])
     with Retriever.from_settings(changed) as retriever:
         asyncio.run(retriever.warm_up())
-        assert caplog.text.count("searches are not reranked: reranker 'mini' needs") == 1, (
-            "who starts a service sees it"
-        )
+        said_at_start = caplog.text.count("searches are not reranked: reranker 'mini' needs")
+        assert said_at_start == 1, "who starts a service sees it"
         result = retriever.search_sync(QUERY, limit=2, rerank=True)
     assert search_text(result).count("The hits are not reranked: reranker 'mini' needs") == 1
     [(_, _, metadata), _], said = found_in(result)
     assert install in metadata["rerank_error"] == said["rerank_error"]
-
-
-# A server
 
 
 class RerankingServer(ThreadingHTTPServer):
@@ -232,14 +218,11 @@ def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_f
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"), [("slow", "in time"), ("endless", "more than 4 MB"), ("gzip", "compressed .gzip.")]
-)
-def test_an_answer_of_a_server_has_one_time_limit_and_one_size(fault, said):
+def test_an_answer_of_a_server_has_one_time_limit_and_one_size():
     with RerankingServer("/v1/rerank") as server:
-        server.fault = fault
-        with closing(RerankServer(server.url, 0.5)) as reranker, pytest.raises(RerankerError, match=said):
-            reranker.score(QUERY, ["a text"])
+        for server.fault, said in (("slow", "in time"), ("endless", "more than 4 MB"), ("gzip", "compressed .gzip.")):
+            with closing(RerankServer(server.url, 0.5)) as reranker, pytest.raises(RerankerError, match=said):
+                reranker.score(QUERY, ["a text"])
         server.shutdown()
 
 

@@ -12,10 +12,9 @@ import pytest
 from rag_index.components.sources.policies import RowRights
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.search import ALL_GROUPS, Caller, Retriever
-from rag_index.search.service import SearchService
-from rag_index.search.service.mcp_tools import AgentTools
 from rag_index.search.service.tokens import token_line
 from tests.project import WORDS, Project, run_here
+from tests.search.desk import agent
 from tests.search.rights import INDEX, POLICIES, TICKETS, World, live_through, mark
 from tests.search.service.live import Live
 
@@ -68,17 +67,15 @@ def test_ten_hits_are_those_of_an_index_of_his_own(world):
     assert {hit.document_id for hit in few} == {"7", "107", "207"}, "candidates follow until nothing is left"
 
 
-CUT = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE datname = '{name}' AND state = 'idle' AND query LIKE 'ROLLBACK%'"
-)
+IDLE = "WHERE datname = '{name}' AND state = 'idle' AND query LIKE 'ROLLBACK%'"
 FAULTS = {
     "refused": "REVOKE SELECT ON ticket FROM {role}",
     "one column": "REVOKE SELECT ON ticket FROM {role}; GRANT SELECT (id, tenant, title) ON ticket TO {role}",
     "telling policy": "CREATE POLICY t ON ticket AS RESTRICTIVE USING (body::int > 0)",
     "endless policy": "CREATE POLICY t ON ticket AS RESTRICTIVE USING (pg_sleep(60) IS NOT NULL)",
     "no table": "ALTER TABLE ticket RENAME TO other",
-    "no database": f"ALTER DATABASE {{name}} ALLOW_CONNECTIONS false; {CUT}",
+    "no database": "ALTER DATABASE {name} ALLOW_CONNECTIONS false; "
+    f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity {IDLE}",
 }
 
 
@@ -95,8 +92,7 @@ def shown(world):
 
 
 def north(world: World, **other: object) -> Caller:
-    claims = {"sub": "ann", "org": {"tenant": "north"}}
-    return replace(Caller("", frozenset(), f"{world.role}_a", claims), **other)
+    return replace(Caller("", frozenset(), f"{world.role}_a", {"sub": "ann", "org": {"tenant": "north"}}), **other)
 
 
 async def at_once(*asked):
@@ -149,6 +145,7 @@ def test_who_has_no_role_gets_nothing_and_who_may_see_all_gets_all(shown):
             retriever.search_sync("printer", indexes=["tickets"])
 
 
+WHOLE = "SELECT t.*, r.body AS said FROM ticket t LEFT JOIN reply r ON r.ticket = t.id"
 PART = '[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext = ["body"]\n'
 
 
@@ -158,7 +155,7 @@ PART = '[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext
     [
         f'table = "ticket"\n{PART}',
         'table = "ticket"\npayload = ["reply.body"]\n[indexes.joins.reply]\ntable = "reply"\non = {ticket = "id"}\n',
-        'query = "SELECT t.*, r.body AS said FROM ticket t LEFT JOIN reply r ON r.ticket = t.id"\npayload = ["said"]\n',
+        f'query = "{WHOLE}"\npayload = ["said"]\n',
         'table = "whole"\npayload = ["said"]\n',
         'table = "whole"\nnewest = "opens"\n',
     ],
@@ -170,18 +167,13 @@ def test_a_document_of_which_something_is_hidden_is_not_shown(world, more):
     world.run("CREATE TABLE reply (id int PRIMARY KEY, ticket int, body text)")
     world.run("INSERT INTO reply SELECT n, n, 'Switch it off' FROM generate_series(2, 9) n")
     world.run("ALTER TABLE reply ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON reply USING (id % 2 = 0)")
-    world.run(
-        "CREATE VIEW whole WITH (security_invoker) AS "
-        "SELECT t.*, r.body AS said FROM ticket t LEFT JOIN reply r ON r.ticket = t.id"
-    )
+    world.run(f"CREATE VIEW whole WITH (security_invoker) AS {WHOLE}")
     if "newest" in more:  # an older version of it is all that is seen
         more = more.replace("whole", "ticket")
-        world.run(
-            "ALTER TABLE ticket DROP CONSTRAINT ticket_pkey; ALTER POLICY all_rows ON ticket USING (opens < now())"
-        )
-        world.run(
-            "INSERT INTO ticket SELECT id, title, 'new', tenant, owner, now() + '1 h' FROM ticket WHERE id IN (3,5,7,9)"
-        )
+        world.run("ALTER TABLE ticket DROP CONSTRAINT ticket_pkey")
+        world.run("ALTER POLICY all_rows ON ticket USING (opens < now())")
+        newer = "id, title, 'new', tenant, owner, now() + '1 h'"
+        world.run(f"INSERT INTO ticket SELECT {newer} FROM ticket WHERE id IN (3, 5, 7, 9)")
     table, _, rest = more.partition("\n")
     world.settings(INDEX.format(name="tickets", more=f'{table}\naccess = "database"\n{rest}'))
     world.index()
@@ -212,9 +204,9 @@ def test_every_way_to_ask_is_answered_for_the_role_of_its_token(shown):
         assert [one["state"] for one in client.post("/verify", json=cited).json()["citations"]] == ["unknown"] * 2
         told = [one for one in client.get("/indexes").json()["indexes"] if one["name"] == "tickets"]
         assert [(one["documents"], one["closed"]) for one in told] == [(None, False)]
-        tools = AgentTools(SearchService(shown.project.settings, live.retriever))
+        call = agent(shown.project.settings, live.retriever, caller)
         for tool, given in (("search", {"query": mark(hidden)}), ("verify_citations", cited), ("list_indexes", {})):
-            assert mark(hidden) not in live.retriever.run(tools.call(tool, given, caller))
+            assert mark(hidden) not in call(tool, **given)
     out, _ = run_here(
         shown.project.config, "search", "printer", "--index", "tickets", "--limit", "100", "--json", "--explain",
         "--role", caller.role, "--claim", "sub=ann",
@@ -243,7 +235,7 @@ def test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_
     monkeypatch.setattr(RowRights, "permitted", counted)
     with Retriever.from_settings(world.project.config) as retriever:
 
-        def told(query: str) -> tuple[list[int], int]:
+        def told(query):
             asked.clear()
             found = retriever.search_sync(query, indexes=["tickets"], groups=north(world))
             return list(asked), len(found.hits)
@@ -255,19 +247,16 @@ def test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_
                 assert told(query.format("zqzq7x")) == told(query.format("zqzq8x")), "the second is in no document"
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
+def test_settings_that_could_show_everything_are_refused(world):
+    for wrong, said in (
         ('caller_roles = ["none"]', "is no role"),
         ("", "needs \\[source\\] caller_roles"),
         ('caller_roles = ["a"]\ncaller_settings = { role = "sub" }', "caller_settings"),
-    ],
-)
-def test_settings_that_could_show_everything_are_refused(world, wrong, said):
-    url = world.server.url(world.name).render_as_string(hide_password=False)
-    world.project.write_settings(f'[source]\nurl = "{url}"\n{wrong}\n' + INDEX.format(name="tickets", more=TICKETS))
-    with pytest.raises(SettingsError, match=said):
-        _ = world.project.settings
+    ):
+        url = world.server.url(world.name).render_as_string(hide_password=False)
+        world.project.write_settings(f'[source]\nurl = "{url}"\n{wrong}\n' + INDEX.format(name="tickets", more=TICKETS))
+        with pytest.raises(SettingsError, match=said):
+            _ = world.project.settings
 
 
 def test_a_schema_of_the_role_does_not_stand_in_for_the_table(shown):

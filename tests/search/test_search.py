@@ -1,16 +1,28 @@
-"""Searching several indexes at once, on each store."""
+"""Searching several indexes at once, on each store: what is found, read and counted, beside writers too."""
 
 import asyncio
+import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from rag_index import Retriever
-from rag_index.components.stores.protocol import Condition
-from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
-from rag_index.search import SearchFailed
+from rag_index.components.stores import lend
+from rag_index.components.stores.edge import reader as edge_reader
+from rag_index.components.stores.protocol import Condition, Store
+from rag_index.core.documents.batches import StoredPoint
+from rag_index.core.documents.groups import access_part
+from rag_index.errors import RagIndexError, SearchFailed, SettingsError, StoreBusy, StoreError, UnknownIndex
+from rag_index.search import fan_out
+from tests.components.stores.edge_process import writer
+from tests.docs.pages import blocks, page
 from tests.search.desk import Desk, documents, found, sample
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +75,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_searched(retriever):
 @pytest.mark.parametrize("weight", [None, 1.0])
 def test_long_documents_do_not_crowd_others_out(tmp_path, weight):
     """Of 250 chunks of five documents, more than are asked for at first are nearer than any other document."""
-    long = "".join(
-        f"The printer on floor {n} is offline again since the last update of its driver. " for n in range(50)
-    )
+    long = "".join(f"The printer on floor {n} is offline again since its driver had an update. " for n in range(50))
     rows = [*((f"long-{n}", long) for n in range(5)), *((f"short-{n}", f"A printer, number {n}") for n in range(9))]
     with Desk(tmp_path, names=("comments",)).fill({"comments": rows}).retriever() as retriever:
         result = retriever.search_sync("The printer on floor 7 is offline again", limit=10, dense_weight=weight)
@@ -77,18 +87,13 @@ def test_long_documents_do_not_crowd_others_out(tmp_path, weight):
         assert [c.score for c in best.chunks] == sorted((c.score for c in best.chunks), reverse=True)
 
 
-# Indexes that give no answer
-
-
 def test_nothing_is_indexed(blank):
     with blank.retriever() as retriever:
         with pytest.raises(StoreError, match="nothing is indexed yet: `rag-index index-all` fills the indexes"):
             retriever.search_sync("printer")
         with pytest.raises(StoreError, match="index comments is empty: `rag-index index comments` fills it"):
             retriever.search_sync("printer", indexes=["comments"])
-        with pytest.raises(
-            SearchFailed, match=r"comments: index comments is empty.*; titles: index titles is empty"
-        ) as e:
+        with pytest.raises(SearchFailed, match=r"comments: index comments is empty.*; titles: index titles is") as e:
             retriever.search_sync("printer", indexes=["comments", "titles"])
         assert set(e.value.errors) == {"comments", "titles"}
 
@@ -117,11 +122,7 @@ def test_searches_in_a_running_event_loop_and_in_several_at_once(retriever):
         answers = list(threads.map(lambda _: asyncio.run(handler()), range(8)))
         searches = threads.map(lambda _: found(retriever.search_sync("printer")), range(8))
         assert {tuple(one) for pair in answers for one in pair} == set(map(tuple, searches))
-    started = [one for one in threading.enumerate() if one.name == "rag-index-search" and one not in before]
-    assert len(started) <= 1
-
-
-# required_filter
+    assert len([one for one in threading.enumerate() if one.name == "rag-index-search" and one not in before]) <= 1
 
 
 TENANTS = {
@@ -130,13 +131,8 @@ TENANTS = {
 }
 
 
-@pytest.fixture
-def tenants(blank):
+def test_no_filter_removes_the_required_filter_and_one_that_is_not_valid_opens_nothing(blank):
     blank.write(comments='required_filter = { tenant = "a" }')
-    return blank.fill(TENANTS)
-
-
-def test_no_filter_removes_the_required_filter(tenants):
     attempts = [
         None,
         {"tenant": ["a", "b"]},
@@ -146,20 +142,180 @@ def test_no_filter_removes_the_required_filter(tenants):
         "tenant=b",
         [Condition("tenant", "any", ["a", "b"]), Condition("tenant", "eq", "b")],
     ]
-    with tenants.retriever() as retriever:
+    with blank.fill(TENANTS).retriever() as retriever:
         for given in attempts:
             assert ("comments", "2") not in documents(retriever.search_sync("printer", filter=given, limit=50)), given
-        assert documents(retriever.search_sync("printer", filter={"priority": "high"}, indexes=["comments"])) == {
-            ("comments", "1")
-        }
+        high = retriever.search_sync("printer", filter={"priority": "high"}, indexes=["comments"])
+        assert found(high) == [("comments", "1")]
         assert documents(retriever.search_sync("printer")) == {("comments", "1"), ("titles", "3"), ("titles", "4")}
-    settings = tenants.settings
+    settings = blank.settings
     with Retriever.from_settings(settings) as retriever:
         settings.index("comments").required_filter.clear()
         assert documents(retriever.search_sync("printer", indexes=["comments"])) == {("comments", "1")}
-
-
-def test_a_required_filter_that_is_not_valid_opens_nothing(tmp_path):
-    desk = Desk(tmp_path / "desk", more={"comments": 'required_filter = { tenant = { like = "a" } }'})
+    blank.write(comments='required_filter = { tenant = { like = "a" } }')
     with pytest.raises(SettingsError, match="required_filter of index comments: filter on tenant: 'like' is not known"):
-        desk.retriever()
+        blank.retriever()
+
+
+PRINTERS = {
+    name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
+    for name in ("comments", "solutions", "titles")
+}
+
+
+class Halved:
+    """A store in which something happens before payloads are read."""
+
+    def __init__(self, store: Store, happen: Callable[[Store, str], object]) -> None:
+        self._store, self._happen = store, happen
+        self.read: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def retrieve(self, name: str, ids: list[str], **options: Any) -> list[StoredPoint]:
+        self.read += ids
+        self._happen(self._store, name)
+        return self._store.retrieve(name, ids, **options)
+
+
+@pytest.fixture
+def printers(blank):
+    return blank.fill(PRINTERS)
+
+
+@pytest.fixture
+def opened(printers):
+    with printers.opened() as store:
+        yield store
+
+
+def retriever_of(printers: Desk, halved: Halved) -> Retriever:
+    return Retriever(printers.settings, open_store=lambda: lend(halved))
+
+
+def test_the_payloads_of_the_best_are_read_and_of_the_next_for_those_that_are_deleted_meanwhile(printers, opened):
+    halved = Halved(opened, lambda *_: None)
+    with retriever_of(printers, halved) as retriever:
+        result = retriever.search_sync("the printer of titles number 7")
+        assert (found(result)[0], result.hits[0].payload) == (("titles", "7"), {"number": 7})
+        assert 10 <= len(halved.read) < 100
+    gone = [point.id for point in opened.scroll(printers.collection("titles")) if point.payload["number"] % 2 == 0]
+    with retriever_of(printers, Halved(opened, lambda store, name: store.delete_points(name, gone))) as retriever:
+        after = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
+    assert len(after) == 20
+    assert all(int(document) % 2 for _, document in after)
+
+
+def test_a_document_that_is_taken_from_the_caller_or_the_filter_meanwhile_is_not_shown(blank):
+    blank.more = {"titles": 'access = "acl"'}
+    blank.write()
+    access, board, name = access_part(("staff",)), access_part(("board",)), blank.settings.alias("titles")
+    blank.fill({"titles": [(n, f"Printer {n} is offline", {"number": n, "_rag": access}) for n in range(60)]})
+    with blank.opened() as store:
+        payloads = {point.id: point.payload for point in store.scroll(name)}
+        odd = {one: payload for one, payload in payloads.items() if payload["number"] % 2}
+        taken = {one: {**payload, "_rag": {**payload["_rag"], **board}} for one, payload in odd.items()}
+        renumbered = {one: {**payload, "number": 101} for one, payload in odd.items()}
+        for changed in ({}, renumbered, taken):
+            store.update_payloads(name, list(payloads.items()))
+            halved = Halved(store, lambda store, name, changed=changed: store.update_payloads(name, [*changed.items()]))
+            with retriever_of(blank, halved) as retriever:
+                hits = retriever.search_sync("offline", groups=["staff"], filter={"number": {"lt": 60}}).hits
+                assert any(hit.payload["number"] % 2 for hit in hits) is not bool(changed)
+                assert len(hits) == 10
+
+
+def test_a_collection_that_is_replaced_meanwhile_is_searched_anew(printers, opened):
+    printers.fill_in(opened, {"titles": PRINTERS["titles"][:5]}, number=2, go_live=False)
+
+    def replace(store, _):
+        store.point_alias(printers.settings.alias("titles"), printers.collection("titles", 2))
+        store.drop(printers.collection("titles"))
+
+    with retriever_of(printers, Halved(opened, replace)) as retriever:
+        result = retriever.search_sync("printer of titles number 3", indexes=["titles"])
+        assert result.errors == {}
+        assert result.collections == {"titles": printers.collection("titles", 2)}
+        assert sorted(found(result)) == [("titles", str(n)) for n in range(5)]
+
+
+HOLD = """
+for name in store.collections():
+    store.delete_points(name, ["00000000-0000-0000-0000-000000000000"])
+print("ready", flush=True)
+input()
+for name in store.collections():
+    store.flush(name)
+input()
+"""
+"""Another process writes each collection of the store in place, and flushes when it is told to."""
+
+
+def documents_found(retriever: Retriever) -> int:
+    """Return how many documents a search finds; 0 if the store is busy."""
+    try:
+        result = retriever.search_sync("printer")
+    except (StoreBusy, SearchFailed):
+        return 0
+    return len(result.hits)
+
+
+def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_it(embedded, monkeypatch):
+    monkeypatch.setattr(edge_reader, "WRITE_SECONDS", 0.1)
+    with writer(embedded.settings.store.path, HOLD) as holder:
+        assert holder.says() == "ready"
+        closed = Retriever.from_settings(embedded.config, wait=60)
+        threading.Timer(0.3, closed.close).start()
+        with pytest.raises(StoreError, match="closed"):
+            closed.search_sync("printer")
+        with embedded.retriever(retrieve={"timeout": 30}, run={"wait": 100}) as retriever:
+            threading.Timer(3.0, holder.goes_on).start()
+            assert eventually(lambda: documents_found(retriever) == 7)
+
+
+def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_a_closed_one_does_so_at_once(embedded, monkeypatch):
+    readers = embedded.settings.store.path / "readers"
+    monkeypatch.setattr(fan_out, "IDLE_SECONDS", 1.0)
+    with embedded.retriever() as retriever:
+        for _ in range(2):
+            assert len(retriever.search_sync("printer").hits) == 7
+            assert list(readers.iterdir())
+            assert eventually(lambda: not list(readers.iterdir()))
+        assert len(retriever.search_sync("printer").hits) == 7
+    assert list(readers.iterdir()) == []
+
+
+PAGE = page("retrieval")
+
+
+def test_the_examples_at_the_top_of_the_page_run_as_files(embedded, capsys):
+    [printing], [limited] = ([one for one in blocks(PAGE, "python") if has in one] for has in ("print(", "timeout=0.5"))
+    code = f"{printing}\n{limited.replace('timeout=0.5', 'timeout=20')}"
+    scope: dict[str, object] = {}
+    exec(code.replace("rag-index.toml", str(embedded.config)), scope)
+    result = scope["result"]
+    assert "comments/" in capsys.readouterr().out
+    assert {hit.index for hit in result.hits} == {"comments", "solutions"}
+    for name in re.findall(r"^\| `result\.(\w+)`", PAGE, re.MULTILINE):
+        assert hasattr(result, name)
+    for name in ("index", "document_id", "score", "rank", "text", "payload", "chunks", "fused"):
+        assert hasattr(result.hits[0], name)
+
+
+def test_prometheus_text_is_that_of_the_documentation(embedded):
+    with embedded.retriever() as retriever:
+        for _ in range(2):
+            retriever.search_sync("printer")
+        text = generate_latest(retriever.metrics()).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = {(s.name, *sorted(s.labels.items())): s.value for family in families.values() for s in family.samples}
+    assert samples["rag_index_search_seconds_bucket", ("le", "+Inf"), ("stage", "total")] == 2
+    assert samples["rag_index_search_seconds_bucket", ("le", "0.0001"), ("stage", "total")] == 0
+    assert samples["rag_index_search_index_seconds_count", ("index", "titles")] == 2
+    assert samples["rag_index_query_vectors_total",] == 2
+    assert samples["rag_index_query_embeds_total",] == 1
+    assert "rag_index_search" not in generate_latest().decode(), "nothing is in the registry of the process"
+    assert {*re.findall(r"`(rag_index_\w+)`", PAGE)} == set(
+        re.findall(r"^# TYPE (\w+(?<!_created)) ", text, re.MULTILINE)
+    )

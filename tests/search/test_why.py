@@ -14,10 +14,7 @@ from rag_index.core.documents.keys import point_id
 from rag_index.core.settings import load_settings
 from rag_index.search import Retriever
 from tests.forked_program import run_program
-from tests.live.mariadb import mariadb
 from tests.live.sessions import new_database
-
-__all__ = ["mariadb"]
 
 TABLES = """
 CREATE TABLE customer (id INTEGER PRIMARY KEY, name VARCHAR(50), active INTEGER, kind VARCHAR(9));
@@ -94,8 +91,7 @@ class Planted:
             live = store.aliases()[settings.alias("tickets")]
             store.delete_points(live, [point_id("tickets", "119", 0)])
         with closing(Ledger(settings.ledger_url)) as ledger:
-            one = ledger.collection(live)
-            ledger._write(sa.text(FAILED).bindparams(collection=one.id))
+            ledger._write(sa.text(FAILED).bindparams(collection=ledger.collection(live).id))
         self.execute("UPDATE ticket SET body = 'A unicorn' WHERE id = 120")
         self.insert({200: {"body": "A zebra crossing"}, 201: {"body": "A failure"}})
 
@@ -155,10 +151,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(
-    scope="module",
-    params=["sqlite", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("postgresql", "mariadb"))],
-)
+LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("postgresql", "mariadb")]
+
+
+@pytest.fixture(scope="module", params=["sqlite", *LONG])
 def planted(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     with new_database(request.param, request, folder, "why") as url:
@@ -169,7 +165,7 @@ def planted(request, tmp_path_factory):
         made.engine.dispose()
 
 
-def test_each_reason_is_named_with_its_remedy(planted):
+def test_each_reason_is_named_with_its_remedy_and_a_rank_with_the_threshold_and_the_words(planted):
     """The issue asks for 38 of 40; all of these are named."""
     wrong = []
     for query, document, options, reason, said in CASES:
@@ -178,9 +174,6 @@ def test_each_reason_is_named_with_its_remedy(planted):
             wrong.append((query, document, options, found))
         assert found.remedy or found.reason == "found"
     assert not wrong
-
-
-def test_a_rank_comes_with_the_threshold_and_the_words(planted):
     found = planted.retriever.why_sync("the car of the printer", "tickets/117", all_groups=True, limit=1)
     assert found.rank > 1
     assert found.score < found.threshold
@@ -205,17 +198,13 @@ def test_nobody_learns_of_a_document_that_he_may_not_see(planted):
 def test_the_command_says_it(planted):
     lines = planted.run("search", "toner", "--why", "tickets/102", "--all-groups").splitlines()
     assert lines[0] == "The row is there, but hidden by where: age BETWEEN 1 AND 99."
-    said = json.loads(
-        planted.run("search", "salaries", "--why", "tickets/112", "--all-groups", "--group", "staff", "--json")
-    )
-    assert said["reason"] == "access"
-    said = json.loads(planted.run("search", "salaries", "--why", "tickets/112", "--group", "staff", "--json"))
-    assert said["reason"] == "unknown"
+    for rights, reason in (("--all-groups", "access"), ("--group=other", "unknown")):
+        said = planted.run("search", "salaries", "--why", "tickets/112", rights, "--group", "staff", "--json")
+        assert json.loads(said)["reason"] == reason
 
 
-@pytest.mark.parametrize(
-    ("condition", "parts"),
-    [
+def test_a_condition_is_taken_apart_where_and_joins_it():
+    for condition, parts in (
         ("a = 1", ["a = 1"]),
         ("a = 1 AND b = 2", ["a = 1", "b = 2"]),
         ("a BETWEEN 1 AND 2 and b", ["a BETWEEN 1 AND 2", "b"]),
@@ -228,7 +217,5 @@ def test_the_command_says_it(planted):
         ("a IN (1, 2) AND NOT EXISTS (SELECT 1 FROM x WHERE y AND z)",
          ["a IN (1, 2)", "NOT EXISTS (SELECT 1 FROM x WHERE y AND z)"]),
         ("a /* and */ AND b -- and c", ["a /* and */", "b -- and c"]),
-    ],
-)  # fmt: skip
-def test_a_condition_is_taken_apart_where_and_joins_it(condition, parts):
-    assert and_parts(condition) == parts
+    ):  # fmt: skip
+        assert and_parts(condition) == parts

@@ -35,8 +35,7 @@ def desk(tmp_path_factory):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("framework", ["service", "langchain", "llama_index"])
 def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
-    check = ROOT / "tests" / "search" / "frameworks" / "check_frameworks.py"
-    command = [python, check, framework, desk.settings.path]
+    command = [python, ROOT / "tests" / "search" / "frameworks" / "check_frameworks.py", framework, desk.settings.path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("OK"), done.stdout + done.stderr
 
