@@ -7,15 +7,12 @@ from rag_index.core.settings import ServeSettings
 from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.tokens import TokenRegister
 
-Headers = list[tuple[bytes, bytes]]
-
 
 def guarded(answer: Callable[[dict], Coroutine], *, max_requests: int = 256, max_body: int = 1000, **serve) -> Guard:
     """Return a guard in front of an application that answers whatever a coroutine returns for the scope, or raises."""
 
     async def app(scope, receive, send):
-        status = await answer(scope)
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.start", "status": await answer(scope), "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     settings = ServeSettings(**serve)
@@ -23,15 +20,7 @@ def guarded(answer: Callable[[dict], Coroutine], *, max_requests: int = 256, max
     return Guard(app, serve=settings, tokens=TokenRegister(settings), metrics=HttpMetrics(), **limits)
 
 
-async def ask(
-    guard: Guard,
-    path: str = "/search",
-    *,
-    body: bytes | None = b"{}",
-    gone: bool = False,
-    client: tuple[str, int] = ("127.0.0.1", 1),
-    headers: Headers = (),
-) -> int:
+async def ask(guard, path="/search", *, body=b"{}", gone=False, client=("127.0.0.1", 1), headers=()) -> int:
     """Return the status, 0 without one. With None the body does not come; if `gone`, the client hangs up after it."""
     events = [] if body is None else [{"type": "http.request", "body": body}]
     events += [{"type": "http.disconnect"}] if gone else []

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
 
+from rag_index.core.settings import Settings
 from rag_index.search import Retriever
 from rag_index.search.service.app import make_app
 from rag_index.search.service.server import config_of, listen
 from tests.waiting import GENEROUS, eventually
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rag_index.core.settings import Settings
-    from rag_index.search.rerankers import Reranker
-
 
 class Live:
     """A service over the indexes of some settings, until the `with` block ends."""
 
-    def __init__(
-        self, settings: Settings, *, open_reranker: Callable[[], Reranker] | None = None, **options: Any
-    ) -> None:
-        self._settings, self._open_reranker = settings, open_reranker
-        self._options = options
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     def __enter__(self) -> Live:
-        self.retriever = Retriever(self._settings, open_reranker=self._open_reranker)
+        self.retriever = Retriever(self._settings)
         self._socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        app = make_app(self._settings, self.retriever, **self._options)
-        config = config_of(app)
+        config = config_of(make_app(self._settings, self.retriever))
         config.lifespan, config.timeout_graceful_shutdown, config.timeout_keep_alive = "on", 5, int(GENEROUS)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)

@@ -3,28 +3,26 @@
 import asyncio
 import json
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from rag_index.core.settings import load_settings
 from rag_index.search.service.tokens import token_line
 from tests.fakes.qdrant import FakeQdrant
+from tests.project import WORDS
 from tests.search.desk import Desk
-from tests.search.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
+from tests.search.secret_documents import SECRETS, check_told, guard, random_filter
 from tests.search.service.live import Live
+from tests.search.service.test_mcp import by_token
 
 CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]
 TOKENS = [f"rag_{number}{'x' * 42}" for number in range(len(CALLERS))]
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory):
     """A service over documents for groups, with a token for each caller."""
     with FakeQdrant() as qdrant:
         desk = guard(Desk(tmp_path_factory.mktemp("desk"), f'[store]\nurl = "{qdrant.url}"'))
@@ -51,22 +49,20 @@ async def ask_http(client: httpx.AsyncClient, chance: random.Random, caller: int
     if kind < 0.3:
         answer = await client.get(f"/documents/{secret.index}/{secret.number}", headers=headers)
     elif kind < 0.4:
-        path = chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"])
-        answer = await client.get(path, headers=headers)
+        answer = await client.get(chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"]), headers=headers)
     elif kind < 0.5:
         wanted = {"indexes": [secret.index], "limit": 100, "filter": random_filter(chance, secret)}
         answer = await client.post("/facets", json=wanted, headers=headers)
     else:
         answer = await client.post("/search", json={**search(chance), "explain": True}, headers=headers)
     assert answer.status_code < 500, answer.text
-    is_json = "json" in answer.headers["content-type"]
-    return json.dumps(answer.json(), ensure_ascii=False) if is_json else answer.text
+    return json.dumps(answer.json(), ensure_ascii=False) if "json" in answer.headers["content-type"] else answer.text
 
 
-async def check_http(client: httpx.AsyncClient, number: int, seed: int) -> int:
+async def check_http(url: str, number: int, seed: int) -> int:
     """Ask `number` times over HTTP and return how many documents callers were told of."""
     chance, seen = random.Random(seed), 0
-    async with client:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         for _ in range(number):
             caller = chance.randrange(len(CALLERS))
             seen += check_told(await ask_http(client, chance, caller), CALLERS[caller])
@@ -75,13 +71,9 @@ async def check_http(client: httpx.AsyncClient, number: int, seed: int) -> int:
 
 async def check_mcp(url: str, number: int, seed: int) -> int:
     """Call tools `number` times and return how many documents agents were told of."""
-    chance = random.Random(seed)
-    seen = 0
+    chance, seen = random.Random(seed), 0
     for token, groups in zip(TOKENS, CALLERS, strict=True):
-        async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
-            Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
-        ):
+        async with by_token(url, token) as client:
             for _ in range(number // len(CALLERS)):
                 secret = chance.choice(SECRETS)
                 one = {"index": secret.index, "document_id": str(secret.number)}
@@ -92,20 +84,20 @@ async def check_mcp(url: str, number: int, seed: int) -> int:
 
 
 @pytest.mark.long
-def test_random_callers_over_http(live: Live) -> None:
-    assert asyncio.run(check_http(httpx.AsyncClient(base_url=live.url, timeout=60), 25, seed=3)) > 20
+def test_random_callers_over_http(live):
+    assert asyncio.run(check_http(live.url, 25, seed=3)) > 20
 
 
-def test_random_agents(live: Live) -> None:
+def test_random_agents(live):
     assert asyncio.run(check_mcp(live.url, 18, seed=4)) > 12
 
 
-def test_a_document_that_is_not_for_a_caller_is_not_there(live: Live) -> None:
+def test_a_document_that_is_not_for_a_caller_is_not_there(live):
     secret = next(one for one in SECRETS if one.index == "comments" and one.groups == ("staff",))
     path = f"/documents/comments/{secret.number}"
     with httpx.Client(base_url=live.url, timeout=60) as client:
 
-        def get(path: str, caller: int) -> httpx.Response:
+        def get(path, caller):
             return client.get(path, headers={"Authorization": f"Bearer {TOKENS[caller]}"})
 
         assert get(path, 1).json()["document_id"] == str(secret.number)

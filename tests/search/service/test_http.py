@@ -1,25 +1,29 @@
-"""The HTTP interface of a service with default settings: answers, and problems for what is wrong."""
+"""The HTTP interface with default settings: answers as docs/service.md shows them, and problems for what is wrong."""
+
+import asyncio
+import json
+import re
+from urllib.parse import quote
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rag_index.errors import SettingsError
+from rag_index.search.service.guard import MAX_BODY_BYTES, MAX_REQUESTS, REQUEST_SECONDS
+from tests.docs.pages import blocks, code, page, section, table
+from tests.fakes.hosts import VirtualTimeLoop
 from tests.search.desk import DESK, Desk
+from tests.search.service.in_memory import ask, guarded
 from tests.search.service.live import Live
-
-PROBLEM = "application/problem+json"
-
-
-def ids(answer) -> list[tuple[str, str]]:
-    assert answer.status_code == 200, answer.text
-    return [(hit["index"], hit["document_id"]) for hit in answer.json()["hits"]]
 
 
 def problem(answer, status: int) -> dict:
     assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == PROBLEM
+    assert answer.headers["content-type"] == "application/problem+json"
     found = answer.json()
-    assert found["status"] == status
-    assert found["type"] == "about:blank"
+    assert (found["status"], found["type"]) == (status, "about:blank")
     assert found["title"]
     assert found["detail"]
     return found
@@ -32,7 +36,7 @@ def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tm
     desk.fill({**DESK, "comments": [*DESK["comments"], long]})
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
 
-        def counted(**body) -> list[list]:
+        def counted(**body):
             found = client.post("/facets", json=body).json()["fields"]["priority"]
             return [[one["value"], one["documents"]] for one in found]
 
@@ -55,14 +59,11 @@ def test_the_values_of_fields_are_counted_in_all_documents_that_meet_a_filter(tm
         assert "run `rag-index index solutions`" in found["errors"]["solutions"]
 
 
-def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far_it_is(client):
+def test_an_answer_says_what_it_is_true_of_explains_on_demand_and_is_504_where_more_is_demanded_than_is_known(client):
     for demand in ({"max_age": "10 s"}, {"after": "2026-01-01T00:00:00Z"}):
         answer = client.post("/search", json={"query": "printer", "timeout": 0.3, **demand})
         assert "nothing is known of how far it is; a complete run tells" in problem(answer, 504)["detail"]
         assert problem(client.get("/search", params={"query": "printer", "timeout": 0.3, **demand}), 504)
-
-
-def test_an_answer_says_what_it_is_true_of_and_explains_on_demand(client):
     plain = client.post("/search", json={"query": "printer"}).json()
     assert plain.keys() == {"hits", "as_of"}
     assert plain["as_of"].keys() == set(DESK)
@@ -109,22 +110,18 @@ def test_what_a_caller_got_wrong_is_named(client, body, status, words):
     assert words in problem(client.post("/search", json=body), status)["detail"]
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
+def test_a_body_that_is_no_search_is_refused(client):
+    for body, words in (
         (b'{"query": ', "the body is not JSON: Expecting value at character 10"),
         (b"", "the body has to be a JSON object"),
         (b"[1]", "the body has to be a JSON object"),
         (b'{"query": "\\ud800"}', "query"),
         (b"\xff", ""),
         (b"[" * 50_000, ""),
-    ],
-)
-def test_a_body_that_is_no_search_is_refused(client, body, words):
-    answer = client.post("/search", content=body, headers={"Content-Type": "application/json"})
-    found = problem(answer, answer.status_code)
-    assert found["status"] in (400, 422)
-    assert words in found["detail"]
+    ):
+        answer = client.post("/search", content=body, headers={"Content-Type": "application/json"})
+        assert words in problem(answer, answer.status_code)["detail"]
+        assert answer.status_code in (400, 422)
 
 
 def test_what_is_not_there_is_404_and_another_method_405(client):
@@ -150,7 +147,7 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
     desk = Desk(tmp_path_factory.mktemp("long"), names=("solutions",)).fill({"solutions": [("a/b", text)]})
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
 
-        def part(**wanted) -> tuple[list[int], int | None]:
+        def part(**wanted):
             found = client.get("/documents/solutions/a%2Fb", params=wanted).raise_for_status().json()
             assert found["total_chunks"] == total
             return [chunk["chunk"] for chunk in found["chunks"]], found["next_chunk"]
@@ -175,3 +172,157 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         problem(client.get("/documents/solutions/a/b", params={"first_chunk": 99}), 400)
         wrong = problem(client.get("/documents/solutions/a/b", params={"max_chars": 0}), 422)
         assert wrong["errors"] == [{"field": "max_chars", "detail": "Input should be greater than or equal to 1"}]
+
+
+PAGE = page("service")
+
+
+def shape(value: object) -> object:
+    """Return the keys of JSON, at all levels; those of a payload, and the names of indexes, are the user's."""
+    if isinstance(value, dict):
+        named = {key: None if key == "payload" else shape(inner) for key, inner in value.items()}
+        return named if "known_by" in value or "comments" not in value else [shape(next(iter(value.values())))]
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def documented(request: str) -> object:
+    (found,) = re.findall(rf"^`{re.escape(request)}`:\n\n```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return shape(json.loads(found))
+
+
+def test_answers_are_as_documented_and_as_openapi_describes_them(client):
+    assert shape(client.post("/search", json={"query": "printer"}).json()) == documented("POST /search")
+    assert shape(client.get("/documents/comments/1").json()) == documented("GET /documents/comments/1")
+    assert shape(client.get("/indexes").json()) == documented("GET /indexes")
+    problem = client.post("/search", json={"query": "x", "indexes": ["title"]}).json()
+    assert shape(problem) == shape(json.loads(blocks(section(PAGE, "## Errors"), "json")[0]))
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    found = client.post("/search", json={"query": "printer", "explain": True}).json()
+    hit, document = found["hits"][0], client.get("/documents/comments/1", params={"find": "printer"}).json()
+    checked = client.post("/verify", json={"citations": [hit["citation"]]}).json()["citations"][0]
+    for name, answer in (
+        ("SearchResult", found),
+        ("SearchHit", hit),
+        ("ChunkHit", hit["chunks"][0]),
+        ("AsOf", document["as_of"]),
+        ("Document", document),
+        ("DocumentChunk", document["chunks"][0]),
+        ("Verified", checked),
+        ("Facets", client.post("/facets", json={}).json()),
+    ):
+        assert set(schemas[name].get("required", [])) <= answer.keys() <= set(schemas[name]["properties"]), name
+
+
+def test_every_address_is_documented_and_no_other_and_every_status(client):
+    rows = {code(row[0]) for row in table(section(PAGE, "## What can be asked"), "address")}
+    described = client.get("/openapi.json").json()["paths"]
+    known = {(method.upper(), path.replace("{document_id}", "{id}")) for path, on in described.items() for method in on}
+    assert rows == {*map(" ".join, known), "GET /openapi.json"}
+    statuses = {status for on in described.values() for one in on.values() for status in one["responses"]}
+    assert statuses - {"200"} <= {row[0] for row in table(section(PAGE, "## Errors"), "status")}
+
+
+def test_limits_are_the_defaults():
+    rows = {row[0]: row[1] for row in table(section(PAGE, "## Limits"), "limit")}
+    assert rows["size of a body"] == f"{MAX_BODY_BYTES:,} bytes"
+    assert rows["time of a request"] == f"{REQUEST_SECONDS:g} s"
+    assert rows["requests at a time"].startswith(f"{MAX_REQUESTS},")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates().map(str)
+    | st.sampled_from(["printer", "high", "1", "titles", "2024-01-01"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["gte", "lt", "eq", "any", "not", "exists", "x"]) | st.text(max_size=5), inner,
+                      max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+FIELDS = st.sampled_from(["priority", "number", "created_at", "author", "tenant", "tenant.inner", "_rag.key", ""])
+FILTERS = st.dictionaries(FIELDS | st.text(max_size=5), VALUES, max_size=3) | st.lists(st.text(max_size=20), max_size=3)
+BODIES = st.fixed_dictionaries(
+    {"query": st.text(min_size=1, max_size=50)},
+    optional={
+        "indexes": st.lists(st.sampled_from(["comments", "titles"]), max_size=3) | VALUES,
+        "limit": st.integers(1, 1000) | VALUES,
+        "filter": FILTERS | VALUES,
+        "timeout": st.floats(0.5, 5) | VALUES,
+        "dense_weight": st.floats(0, 1) | VALUES,
+        "rerank": st.booleans() | VALUES,
+        "explain": st.booleans() | VALUES,
+    },
+)
+
+
+def check(answer: httpx.Response) -> None:
+    if answer.status_code == 307:  # the address without its last slash, or with one
+        assert answer.headers["location"].startswith(str(answer.url.copy_with(raw_path=b"/")))
+        return
+    assert answer.status_code in (200, 400, 404, 405, 422), answer.text
+    kind = answer.headers["content-type"]
+    if answer.status_code == 200 and kind != "text/html; charset=utf-8":  # which is the page
+        answer.json()
+    elif answer.status_code != 200:
+        problem(answer, answer.status_code)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+PATHS = st.one_of(
+    TEXT.map(lambda text: f"/documents/comments/{quote(text)}"),
+    TEXT.map(lambda text: f"/documents/{quote(text)}/1"),
+    TEXT.map(lambda text: f"/{quote(text)}"),
+    st.sampled_from(["/search", "/indexes", "/documents"]),
+)
+NAMES = st.sampled_from(["query", "filter", "limit", "indexes", "timeout", "rerank", "explain"])
+PARAMETERS = st.dictionaries(NAMES | TEXT, TEXT, max_size=4)
+METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
+
+
+@settings(max_examples=15)
+@given(body=BODIES)
+def test_any_search_is_answered(client, body):
+    content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
+    check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
+
+
+@settings(max_examples=15)
+@given(method=METHODS, path=PATHS, parameters=PARAMETERS)
+def test_any_address_is_answered(client, method, path, parameters):
+    check(client.request(method, path, params=parameters))
+
+
+PLACES = 4
+ENDS = {
+    "answered": (200, {}), "refused": (400, {}), "broken": (500, {}), "slow": (504, {}),
+    "no body": (504, {"body": None}), "too large": (413, {"body": b"x" * 200}), "gone": (0, {"gone": True}),
+    "gone before": (0, {"body": None, "gone": True}),
+}  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(ends=st.lists(st.sampled_from(list(ENDS)), min_size=1, max_size=2 * PLACES))
+def test_whatever_becomes_of_requests_their_places_are_free_again(ends):
+    async def answer(scope):
+        match scope["path"]:
+            case "/refused":
+                raise SettingsError("wrong")
+            case "/broken":
+                raise ValueError("unexpected")
+            case "/slow" | "/gone":
+                await asyncio.Event().wait()
+            case "/together":
+                await together.wait()
+        return 200
+
+    async def main():
+        assert [await ask(guard, f"/{end}", **ENDS[end][1]) for end in ends] == [ENDS[end][0] for end in ends]
+        asked = [asyncio.ensure_future(ask(guard, "/together", client=("127.0.0.1", n))) for n in range(PLACES)]
+        await asyncio.sleep(0.01)
+        assert await ask(guard) == 503, "all places are taken"
+        assert await ask(guard, "/healthz") == 200, "but those of probes"
+        together.set()
+        assert await asyncio.gather(*asked) == [200] * PLACES
+
+    together = asyncio.Event()
+    guard = guarded(answer, max_requests=PLACES, max_body=100)
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())

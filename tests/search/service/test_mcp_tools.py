@@ -1,15 +1,19 @@
-"""What an agent reads before it calls a tool: which indexes there are, and what their fields hold."""
+"""What an agent reads before it calls a tool, and how many questions one call of `search` answers."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 
 from rag_index.core.documents.groups import access_part
-from rag_index.core.settings import Settings
+from rag_index.core.settings import Settings, load_settings
 from rag_index.errors import SettingsError
-from rag_index.search import Caller
-from rag_index.search.service import SearchService, answers, mcp_tools
-from tests.search.desk import Desk
+from rag_index.search import Caller, Retriever
+from rag_index.search.service import answers, mcp_tools
+from tests.docs.pages import ROOT
+from tests.project import PROGRAM
+from tests.search.desk import Desk, agent
 
 SQL = {"table": "t", "key": "id", "text": "body"}
 COMMENTS = {
@@ -44,34 +48,26 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
         "author": "text, numbers, or true and false (of comments)",
         "open": "true or false (of titles); text, numbers, or true and false (of other)",
     }
-    assert mcp_tools.filter_schema(settings(CODE).indexes)["properties"]["language"] == {
-        "type": ["array", "object", "string"],
-        "description": "text",
-    }
+    language = mcp_tools.filter_schema(settings(CODE).indexes)["properties"]["language"]
+    assert language == {"type": ["array", "object", "string"], "description": "text"}
     assert mcp_tools.filter_schema(settings(OWN).indexes)["properties"] == {}, "its source alone knows its fields"
 
 
 def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_see(tmp_path):
     kinds = '[indexes.payload_indexes]\npriority = "keyword"\nauthor = "keyword"\nnumber = "integer"'
     desk = Desk(tmp_path / "desk", names=("comments",), more={"comments": f'access = "tenant"\n{kinds}'})
-    given = [
-        ("a", "high"), ("a", "high"), ("a", "low"), ("a", "x" * 80), ("a", "x" * 80), ("b", "secret"), ("b", "secret"),
-    ]  # fmt: skip
+    given = [*(("a", value) for value in ("high", "high", "low", "x" * 80, "x" * 80)), ("b", "secret"), ("b", "secret")]
     rows = [
         (n, "The printer is offline", {"priority": value, "author": f"author {n}", "_rag": access_part((group,))})
         for n, (group, value) in enumerate(given)
     ]
     desk.fill({"comments": rows})
     with desk.retriever() as retriever:
-        tools = mcp_tools.AgentTools(SearchService(desk.settings, retriever))
-
-        def call(name: str, group: str = "a", **given: object) -> str:
-            return retriever.run(tools.call(name, given, Caller(group, frozenset([group]))))
-
+        call, other = (agent(desk.settings, retriever, Caller(one, frozenset([one]))) for one in "ab")
         assert 'fields priority (keyword: "high" 2), author (keyword), created_at, tenant, number (integer);' in (
             call("list_indexes").replace(', "low" 1', "")
         )
-        assert 'priority (keyword: "secret" 2)' in call("list_indexes", "b")
+        assert 'priority (keyword: "secret" 2)' in other("list_indexes")
         pages = [call("search", query="printer", limit=2, offset=offset) for offset in (0, 2, 4)]
         assert [one.partition(".")[0] for one in pages] == ["1", "3", "5"]
         assert "There are more documents: search again with offset 2." in pages[0]
@@ -93,10 +89,9 @@ def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field
     text = "The printer is offline since the update. " * 20
     desk.fill({"comments": [(n, text, LARGE if n == 3 else SMALLER if n % 2 else {}) for n in range(60)]})
     with desk.retriever() as retriever:
-        tools = mcp_tools.AgentTools(SearchService(desk.settings, retriever))
 
-        def call(name: str, **given: object) -> str:
-            answer = retriever.run(tools.call(name, given, Caller("", frozenset())))
+        def call(name, **given):
+            answer = agent(desk.settings, retriever)(name, **given)
             assert len(answer.encode()) <= answers.MAX_ANSWER
             return answer
 
@@ -113,9 +108,8 @@ def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field
         for field, value in (("log", LARGE["log"]), ("signs", LARGE["signs"]), ("wide.key7", "value" * 5)):
             got, offset = "", 0
             while offset is not None:
-                head, _, part = call("get_document", **where, field=field, offset=offset, max_chars=200_000).partition(
-                    "\n"
-                )
+                answer = call("get_document", **where, field=field, offset=offset, max_chars=200_000)
+                head, _, part = answer.partition("\n")
                 got += part
                 going_on = re.search(r"go on with offset (\d+)$", head)
                 offset = int(going_on[1]) if going_on else None
@@ -124,3 +118,52 @@ def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field
             call("get_document", **where, field="lag")
         with pytest.raises(SettingsError, match=r"offset is 99, but wide.key8 has 25"):
             call("get_document", **where, field="wide.key8", offset=99)
+
+
+ANSWERED = 8
+"""Of ten: as many as when this was written. Fewer is a loss."""
+QUESTIONS = {
+    "workshop": {
+        "Why does a record player smell of burning, and what is replaced?": "capacitor",
+        "What helps if a hair dryer trips the fuse?": "sealed with silicone",
+        "How was a grinding noise of a vacuum cleaner repaired?": "sewing-machine oil",
+        "Why must one not solder a thermal fuse?": "solder would melt it",
+    },
+    "pydocs": {
+        "How do I leave a loop before its end?": "[topics/break#",
+        "Which methods does an object need to be used by a with statement?": "[topics/context-managers#",
+        "How can a function take any number of arguments by keyword?": "**",
+        "What happens to an error that no except clause handles?": "[topics/exceptions#",
+    },
+    "source-tree": {
+        "What happens if the bank does not pay?": "CardRefused",
+        "Where is a discount taken from the sum?": "def total",
+    },
+}
+
+
+def answered_of(folder, corpus: str) -> int:
+    config = folder / "rag-index.toml"
+    command = [*PROGRAM, "--config", str(config)]
+    if corpus == "source-tree":
+        shutil.copytree(ROOT / "examples" / corpus, folder, dirs_exist_ok=True)
+    else:
+        sample = ["sample", corpus, "--out", str(folder / "d.db"), "--settings"]
+        subprocess.run([*command, *sample], check=True, capture_output=True)
+    index = ["index", "topics"] if corpus == "pydocs" else ["index-all"]
+    subprocess.run([*command, *index], check=True, capture_output=True, timeout=300)
+    settings, answered = load_settings(config), 0
+    with Retriever(settings) as retriever:
+        for question, wanted in QUESTIONS[corpus].items():
+            answer = agent(settings, retriever)("search", query=question, limit=3)
+            answered += wanted in f"{answer}\n{answer.replace('**', '')}"  # with and without what marks words
+    return answered
+
+
+@pytest.mark.long
+def test_one_call_answers_most_questions(tmp_path):
+    for corpus in QUESTIONS:
+        (tmp_path / corpus).mkdir()
+    answered = {corpus: answered_of(tmp_path / corpus, corpus) for corpus in QUESTIONS}
+    assert sum(answered.values()) >= ANSWERED, answered
+    assert sum(map(len, QUESTIONS.values())) == 10

@@ -23,14 +23,13 @@ from tests.project import PROGRAM
 from tests.search.conftest import SHARED
 from tests.search.desk import DESK, Desk
 from tests.search.service.live import Live
-from tests.search.service.test_mcp import WITH_KINDS
+from tests.search.service.test_mcp import LONG, WITH_KINDS
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p><i>end</i>'
 REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
 EXACT = [{"field": "number", "comparison": "is", "value": "9007199254740993"}]
-ROBOT = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def window(tmp_path_factory):
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     desk = Desk(tmp_path_factory.mktemp("page"), extra=SHARED, more={"comments": WITH_KINDS})
-    odd = ("tapes/../robot #1?", ROBOT, {"author": MARKUP})
+    odd = ("tapes/../robot #1?", LONG, {"author": MARKUP})
     steps = ("steps", "The indented steps:\n  1. Unplug it\n    - wait", {"author": "eve"})
     bellows = {" ": "A blank key", "": "No key", ".": "A dot", "..": "Two dots"}
     keys = [steps, *((key, f"{words} of bellows") for key, words in bellows.items())]
@@ -80,10 +79,8 @@ def test_a_search_by_keyboard_alone_from_question_to_document_and_back(page):
     assert not page.evaluate("document.querySelector('dialog').open")
     assert page.evaluate("document.activeElement.innerText") == "1"
     page.press("/")
-    assert page.evaluate("[document.activeElement.id, document.activeElement.value]") == [
-        "query",
-        "printer on floor two offline",
-    ]
+    focused = page.evaluate("[document.activeElement.id, document.activeElement.value]")
+    assert focused == ["query", "printer on floor two offline"]
 
 
 def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
@@ -93,9 +90,8 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     for name in ("solutions", "titles"):
         page.evaluate(f"document.querySelector('#indexes [value={name}]').click()")
     page.click("Add a filter")
-    assert page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')") == [
-        "is", "is not", "has a value", "has none",
-    ]  # fmt: skip
+    comparisons = page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')")
+    assert comparisons == ["is", "is not", "has a value", "has none"]
     page.fill(".row input", "low")
     page.wait_for("1 document in")
     assert hits(page) == ["2"]
@@ -105,6 +101,13 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     assert "priority" not in page.evaluate("location.search"), "nothing of a query is sent with the address"
     page.evaluate("history.back()")
     page.wait_for("documents in")
+
+
+def test_a_mistake_of_a_filter_is_said_and_nothing_is_lost(page):
+    page.evaluate("location.hash = 'q=printer&filters=' + " + json.dumps(json.dumps(REFUSED)))
+    page.wait_for("author")
+    assert page.evaluate("document.querySelector('#query').value") == "printer"
+    assert page.evaluate("document.querySelectorAll('.row').length") == 1
 
 
 ORDERED = ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none"]
@@ -178,13 +181,6 @@ def test_a_link_of_another_page_opens_this_one_and_an_image_asks_nothing(window,
             other.shutdown()
 
 
-def test_a_mistake_of_a_filter_is_said_and_nothing_is_lost(page):
-    page.evaluate("location.hash = 'q=printer&filters=' + " + json.dumps(json.dumps(REFUSED)))
-    page.wait_for("author")
-    assert page.evaluate("document.querySelector('#query').value") == "printer"
-    assert page.evaluate("document.querySelectorAll('.row').length") == 1
-
-
 def test_the_page_asks_nobody_else_and_runs_nothing_inline(live):
     page = httpx.get(f"{live.url}/").text
     assert "style=" not in page
@@ -246,9 +242,8 @@ def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(p
     assert sorted(hits(page)) == ["1", "3"]
     page.evaluate("location.hash = 'q=indented'")
     page.wait_for("1. Unplug it")
-    assert "indented steps:\n  1. Unplug it\n    - wait" in page.evaluate(
-        "document.querySelector('.hit .text').innerText"
-    )
+    shown = page.evaluate("document.querySelector('.hit .text').innerText")
+    assert "indented steps:\n  1. Unplug it\n    - wait" in shown
 
 
 def test_facets_count_what_was_found_and_leave_out_what_is_different_everywhere(window, tmp_path):
@@ -283,7 +278,7 @@ def test_facets_count_what_was_found_and_leave_out_what_is_different_everywhere(
         assert window.evaluate("document.querySelector('#more').hidden"), "these are all"
 
 
-def test_a_long_value_does_not_widen_the_page(page):
+def test_a_long_value_does_not_widen_the_page_and_of_a_long_document_the_chunks_around_the_hit_are_shown(page):
     page.evaluate("""(plain => { window.fetch = async (url, given) => {
         const answer = await plain(url, given);
         if (!String(url).endsWith('search')) return answer;
@@ -296,15 +291,25 @@ def test_a_long_value_does_not_widen_the_page(page):
     assert page.evaluate("document.querySelector('#facets button').title") == "x" * 300
     with page.screen(340, 800):
         assert page.evaluate("document.documentElement.scrollWidth") == 340
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    page.wait_for("documents in")
+    part = {"payload": {}, "chunks": [{"chunk": n, "text": f"text {n}"} for n in (3, 4)], "total_chunks": 20_000}
+    page.evaluate(f"window.fetch = async url => (window.asked = String(url), new Response({json.dumps(part)!r}))")
+    page.evaluate("document.querySelector('.open').click()")
+    page.wait_for("The document is long: these are chunks 3 to 4 of 20,000.", "text 3")
+    assert page.evaluate("window.asked").endswith("?around=0&max_chars=100000")
 
 
-def test_a_shortened_text_has_the_word_and_a_day_that_no_month_has_stays_text(page):
-    page.evaluate("import('/static/marks.js').then(async marks => {"
-                  "window.parts = {...marks, ...await import('/static/time.js')}})")  # fmt: skip
+def test_a_shortened_text_has_the_word_a_day_that_no_month_has_stays_text_and_only_web_addresses_are_links(page):
+    load = "Promise.all(['marks', 'time', 'hits'].map(name => import(`/static/${name}.js`)))"
+    page.evaluate(f"{load}.then(all => {{ window.parts = Object.assign({{}}, ...all) }})")
     eventually(lambda: page.evaluate("Boolean(window.parts)"))
     assert "needle" in page.evaluate("parts.excerpt(`${'a/'.repeat(500)}needle/${'b/'.repeat(500)} end`, ['needle'])")
     shown = ["2026-02-28", "2026-02-30", "2026-02-30 10:00:00", "2026-13-01", "no day"]
     assert page.evaluate(f"{shown}.map(text => parts.time(text) !== null)") == [True, False, False, False, False]
+    links = ["https://a.b/c", "http://a.b", "/t/1"]
+    others = ["//host", "/\\host", "/\t/host", "javascript:alert(1)", "https://", " http://a"]
+    assert page.evaluate(f"{json.dumps(links + others)}.filter(parts.isAddress)") == links
 
 
 def test_an_answer_that_comes_late_does_not_take_the_place_of_another_document(page):
@@ -323,16 +328,6 @@ def test_an_answer_that_comes_late_does_not_take_the_place_of_another_document(p
     assert "too late" not in page.words()
 
 
-def test_of_a_long_document_the_chunks_around_the_one_that_was_found_are_shown(page):
-    page.evaluate("location.hash = 'q=printer&indexes=comments'")
-    page.wait_for("documents in")
-    part = {"payload": {}, "chunks": [{"chunk": n, "text": f"text {n}"} for n in (3, 4)], "total_chunks": 20_000}
-    page.evaluate(f"window.fetch = async url => (window.asked = String(url), new Response({json.dumps(part)!r}))")
-    page.evaluate("document.querySelector('.open').click()")
-    page.wait_for("The document is long: these are chunks 3 to 4 of 20,000.", "text 3")
-    assert page.evaluate("window.asked").endswith("?around=0&max_chars=100000")
-
-
 def test_what_hardly_fits_can_be_left_out(page):
     page.evaluate("location.hash = 'q=zzqqxx+wwvvuu'")
     page.wait_for("Nothing fits. The nearest: ")
@@ -349,7 +344,6 @@ def test_a_typing_error_is_corrected_and_the_page_says_so(page):
     page.evaluate("location.hash = 'q=prinetr+offline'")
     page.wait_for("Searched for printer instead of prinetr")
     assert page.evaluate("document.querySelector('.hit mark').innerText").lower() == "printer"
-
     page.click("Search for prinetr")
     page.wait_for("documents in")
     assert "Searched for" not in page.words()
@@ -434,16 +428,6 @@ def test_a_start_that_failed_is_tried_again_by_the_next_search(window, live):
     window.wait_for("documents in", "comments")
 
 
-def test_only_addresses_of_the_web_are_links(page):
-    addresses = [
-        "https://a.b/c", "http://a.b", "/t/1", "//host", "/\\host", "/\t/host", "javascript:alert(1)", "https://",
-        " http://a",
-    ]  # fmt: skip
-    page.evaluate("import('/static/hits.js').then(hits => { window.isAddress = hits.isAddress })")
-    eventually(lambda: page.evaluate("Boolean(window.isAddress)"))
-    assert page.evaluate(f"{json.dumps(addresses)}.filter(isAddress)") == addresses[:3]
-
-
 def test_what_is_missing_stands_first_and_the_page_tries_again_by_itself(window, tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles"), extra=SHARED)
     desk.fill({name: DESK[name] for name in desk.names})
@@ -459,13 +443,10 @@ def test_what_is_missing_stands_first_and_the_page_tries_again_by_itself(window,
         assert "did not answer" not in window.wait_for("Nothing fits. The nearest: 5 documents in")
 
 
-def test_an_index_that_is_being_filled_is_named_and_asked_again(window, tmp_path):
+def test_an_index_that_is_being_filled_is_named_and_asked_again_and_without_any_it_says_what_to_run(window, tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles"), extra=SHARED)
-    with (
-        Live(desk.settings) as live,
-        closing(Ledger(desk.settings.ledger_url)) as ledger,
-        IndexLease(ledger, "desk_titles", "a-run"),
-    ):
+    ledger = Ledger(desk.settings.ledger_url)
+    with Live(desk.settings) as live, closing(ledger), IndexLease(ledger, "desk_titles", "a-run"):
         ledger.start_run("a-run", "desk_titles", host=socket.gethostname(), pid=os.getpid())
         window.open(f"{live.url}/")
         window.wait_for("titles is still being filled.", "tries again in")
@@ -474,9 +455,6 @@ def test_an_index_that_is_being_filled_is_named_and_asked_again(window, tmp_path
         window.type("printer")
         window.wait_for("titles is still being filled. This is only what comments has. 3 documents in")
         window.picture("page-filling.png")
-
-
-def test_no_index_yet_says_what_to_run(window, tmp_path):
     with Live(Desk(tmp_path / "empty").settings) as live:
         window.open(f"{live.url}/")
         window.wait_for("Nothing is indexed yet", "rag-index index-all")
@@ -496,15 +474,8 @@ def help_desk(tmp_path_factory):
         process.terminate()
 
 
-SCREENS = [
-    ("page.png", 1280, 860, False),
-    ("page-dark.png", 1280, 860, True),
-    ("page-phone.png", 390, 844, False),
-    ("page-phone-dark.png", 390, 844, True),
-]
-
-
-@pytest.mark.parametrize(("picture", "width", "height", "dark"), SCREENS)
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("picture", "width", "height"), [("page", 1280, 860), ("page-phone", 390, 844)])
 def test_a_person_looks_for_something(window, help_desk, picture, width, height, dark):
     with window.screen(width, height, dark=dark):
         window.open("about:blank")
@@ -522,9 +493,8 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
             window.wait_for("Words found")
         ground = window.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (ground == "rgb(20, 23, 28)") == dark
-        window.picture(picture, width=width, height=height)
-        first = window.evaluate("document.querySelector('.hit').getBoundingClientRect().top")
-        assert first < height / 2
+        window.picture(f"{picture}{'-dark' if dark else ''}.png", width=width, height=height)
+        assert window.evaluate("document.querySelector('.hit').getBoundingClientRect().top") < height / 2
         window.evaluate("document.querySelector('#narrow').open = document.querySelector('#facets').open = true")
         window.click("Add a filter")
         assert window.evaluate("document.documentElement.scrollWidth") <= width

@@ -108,17 +108,12 @@ def verify(serve: ServeSettings, token: str) -> Caller | None:
     return asyncio.run(SignOn(serve).verify(token))
 
 
-def test_a_valid_jwt_stands_for_its_subject_and_groups(keys):
+def test_a_valid_jwt_stands_for_its_subject_and_groups_which_are_texts_of_one_claim(keys):
     assert verify(settings(keys), signed()) == Caller("jwt:ann", frozenset({"staff"}))
     assert verify(settings(keys), signed(CURVE, "ES256", "two")) == Caller("jwt:ann", frozenset({"staff"}))
-    assert verify(settings(keys), signed(aud=["other", AUDIENCE], sub="a\nb")).name == "jwt:a%0Ab", (
-        "one line in the log"
-    )
-
-
-@pytest.mark.parametrize(
-    ("claims", "where", "groups"),
-    [
+    odd = verify(settings(keys), signed(aud=["other", AUDIENCE], sub="a\nb"))
+    assert odd.name == "jwt:a%0Ab", "one line in the log"
+    for claims, where, groups in (
         ({"groups": None}, "groups", []),
         ({"groups": "a b"}, "groups", ["a b"]),
         ({"groups": ["a", 7, None, "", ["b"]]}, "groups", ["a"]),
@@ -126,15 +121,12 @@ def test_a_valid_jwt_stands_for_its_subject_and_groups(keys):
         ({"realm_access": {"roles": ["board"]}}, "realm_access.roles", ["board"]),
         ({"realm_access": ["board"]}, "realm_access.roles", []),
         ({"https://desk.example.com/groups": ["x"]}, "https://desk.example.com/groups", ["x"]),
-    ],
-)
-def test_groups_are_texts_of_one_claim_and_nothing_else(keys, claims, where, groups):
-    assert verify(settings(keys, jwt_groups=where), signed(**claims)).groups == frozenset(groups)
+    ):
+        assert verify(settings(keys, jwt_groups=where), signed(**claims)).groups == frozenset(groups)
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
+def test_any_other_jwt_is_nobody(keys):
+    for token in (
         signed(OTHER),
         signed(exp=time.time() - 60),
         signed(exp=None),
@@ -154,10 +146,8 @@ def test_groups_are_texts_of_one_claim_and_nothing_else(keys, claims, where, gro
         signed(sub=["ann"]),
         f"{'x' * 20_000}.b.c",
         "",
-    ],
-)
-def test_any_other_jwt_is_nobody(keys, token):
-    assert verify(settings(keys), token) is None
+    ):
+        assert verify(settings(keys), token) is None, token
 
 
 PSS = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -247,15 +237,12 @@ def hs256(text: bytes, key: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_no_other_jwt_is_good_whatever_the_issuer_lists(issuer, keys, token):
-    issuer.keys = {"keys": keys}
-    assert verify(settings(issuer.url), token) is None
-    issuer.keys = {"keys": [*keys, listed(OTHER, kid=None)]}
-    assert verify(settings(issuer.url), token) is None
-
-
-def test_a_token_by_hand_is_good_but_for_what_is_wrong_with_it(issuer):
+    for more in ([], [listed(OTHER, kid=None)]):
+        issuer.keys = {"keys": [*keys, *more]}
+        assert verify(settings(issuer.url), token) is None
     issuer.keys = {"keys": [listed(KEY)]}
-    assert verify(settings(issuer.url), by_hand({"alg": "RS256", "kid": "k"}, good_signature)).groups == {"staff"}
+    good = by_hand({"alg": "RS256", "kid": "k"}, good_signature)
+    assert verify(settings(issuer.url), good).groups == {"staff"}, "but for what is wrong with it"
 
 
 def checked(keys: IssuerKeys, key, kid: str):
@@ -324,20 +311,17 @@ def test_whatever_an_issuer_answers_known_keys_are_good_and_an_unknown_one_waits
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
+def test_settings_that_would_let_others_in_are_refused(tmp_path):
+    config = Desk(tmp_path).config
+    for more, words in (
         ({"jwt_keys": "https://id.example.com/keys"}, "jwt_keys needs jwt_audience"),
         ({"jwt_keys": "http://id.example.com/keys", "jwt_audience": "x"}, "must be an https address"),
         ({"proxy": ["10.0.0.1"]}, "proxy and proxy_groups need each other"),
         ({"proxy_groups": "X-Groups"}, "proxy and proxy_groups need each other"),
         ({"proxy": ["the proxy"], "proxy_groups": "X-Groups"}, "does not appear to be an IPv4 or IPv6 network"),
-    ],
-)
-def test_settings_that_would_let_others_in_are_refused(tmp_path, more, words):
-    desk = Desk(tmp_path)
-    with pytest.raises(SettingsError, match=words):
-        load_settings(desk.config, serve=more)
+    ):
+        with pytest.raises(SettingsError, match=words):
+            load_settings(config, serve=more)
 
 
 def test_a_proxy_names_groups_from_its_own_address_alone():
@@ -363,15 +347,14 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, issuer):
     rows = [(number, text, {**payload, **groups[number]}) for number, text, payload in DESK["comments"]]
     desk.fill({"comments": rows})
     token = new_token()
-    serve = settings(
-        issuer.url, tokens=[token_line("bo", token, ["board"])], proxy=["127.0.0.1"], proxy_groups="X-Groups"
-    )
+    proxy = {"proxy": ["127.0.0.1"], "proxy_groups": "X-Groups"}
+    serve = settings(issuer.url, tokens=[token_line("bo", token, ["board"])], **proxy)
     with asking(desk.settings.model_copy(update={"serve": serve})) as client:
 
-        def seen(**headers) -> list[str] | int:
+        def seen(**headers):
             answer = client.get("/search", params={"query": "printer"}, headers=headers)
             return (
-                sorted(hit["document_id"] for hit in answer.json()["hits"]) if answer.is_success else answer.status_code
+                sorted(one["document_id"] for one in answer.json()["hits"]) if answer.is_success else answer.status_code
             )
 
         assert seen(Authorization=f"Bearer {signed()}") == ["1"]
