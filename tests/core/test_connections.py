@@ -1,9 +1,12 @@
-"""What is said of a server that answers, and cannot be used for its TLS, its address or a proxy."""
+"""What is said of a server or database that cannot be used: for its TLS, its address, a proxy, its driver or a lock."""
 
 import asyncio
 import os
+import re
 import shutil
+import sqlite3
 import ssl
+import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,14 +14,15 @@ from urllib.parse import urlsplit
 
 import jwt
 import pytest
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from rag_index.components.embedders import open_embedder
 from rag_index.components.sources.engine import errors_as_ours, open_read_only
 from rag_index.components.stores.server.link import Link
 from rag_index.core import connections
+from rag_index.core.database import first_line, set_pragmas
 from rag_index.core.settings import EmbedderSettings
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, SettingsError, install_command
 from rag_index.search.frameworks import Service
 from rag_index.search.rerankers import RerankServer
 from rag_index.search.service.tokens import IssuerKeys
@@ -85,11 +89,7 @@ def is_told(message, *words):
 
 CERTIFICATES = {
     "of nobody who is known": ({}, False, ["is not trusted (self-signed certificate)", "set SSL_CERT_FILE"]),
-    "of another name": (
-        {"name": "other.example"},
-        True,
-        ["not valid for 'localhost'", "with a name of the certificate"],
-    ),
+    "of another name": ({"name": "other.example"}, True, ["not valid for 'localhost'", "name of the certificate"]),
     "expired": ({"days": -1}, True, ["certificate has expired", "renew it"]),
     "demanded of the client": ({"client": True}, True, ["demands a certificate of its client"]),
 }
@@ -118,8 +118,7 @@ def fronts(tmp_path, fake, qdrant):
     """A private authority, and the ports at which Ollama, Qdrant and its gRPC answer with certificates of it."""
     authority = PrivateAuthority(tmp_path)
     with ExitStack() as stack:
-        by_grpc = stack.enter_context(FakeQdrantGrpc(qdrant))
-        ports = [urlsplit(fake.url).port, urlsplit(qdrant.url).port, by_grpc.port]
+        ports = [urlsplit(fake.url).port, urlsplit(qdrant.url).port, stack.enter_context(FakeQdrantGrpc(qdrant)).port]
         yield authority, [stack.enter_context(TlsFront(authority, port)).port for port in ports]
 
 
@@ -195,12 +194,9 @@ def test_a_file_of_tls_for_mariadb_that_cannot_be_used_is_named(tmp_path, conten
     assert f"correct ssl_ca={file}" in said
 
 
-def test_https_where_http_is_spoken_is_named(said_of):
+def test_https_where_http_is_spoken_and_the_reverse_are_named(said_of, tmp_path):
     with TlsServer() as server:
         is_told(said_of(server.url), "speaks no TLS", "write http://")
-
-
-def test_http_where_https_is_spoken_is_named(said_of, tmp_path):
     with TlsServer(tmp_path) as server:
         is_told(said_of(server.url.replace("https", "http")), "write https://")
 
@@ -215,3 +211,39 @@ def test_a_proxy_that_is_down_is_named(said_of, monkeypatch):
 
 def test_an_end_that_breaks_off_is_no_fault_of_tls():
     assert connections.why_failed(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "https://gpu") == ""
+
+
+def test_an_unknown_database_names_what_to_install_or_to_write():
+    for url, said in (
+        ("oracle://u@h/d", "`pip install 'oracledb'` installs one, and the URL begins with oracle+oracledb"),
+        ("snowflake://u@h/d", "`pip install 'snowflake-sqlalchemy'` installs one"),
+        ("sqlit:///x", "did you mean sqlite"),
+        ("notadb://x", "install the SQLAlchemy dialect that the URL names"),
+        ("mysql+mysqldb://u:s3cret@h/d", f"`{install_command('mariadb')}` installs"),
+        ("postgresql+asyncpg://u:s3cret@h/d", "'postgresql+asyncpg' is an asynchronous driver"),
+    ):
+        with pytest.raises(SettingsError, match=re.escape(said)) as caught:
+            open_read_only(make_url(url))
+        assert "s3cret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["a", "o", "s3cret", "p@ss word"])
+def test_a_password_is_masked_where_it_stands_and_garbles_nothing(password):
+    url = URL.create("postgresql", "bob", password, "h", database="d")
+    full = f"no route to {url.render_as_string(hide_password=False)} from a host"
+    assert first_line(OSError(full), url) == "no route to postgresql://bob:***@h/d from a host"
+
+
+def test_the_switch_to_a_write_ahead_log_waits_for_a_process_that_creates_the_file(tmp_path):
+    writer = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    writer.execute("CREATE TABLE made (a)")
+    writer.execute("BEGIN IMMEDIATE")
+    connection = sqlite3.connect(tmp_path / "new.db")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):  # what SQLite does by itself, at once
+        connection.execute("PRAGMA busy_timeout=30000").execute("PRAGMA journal_mode=WAL")
+    threading.Timer(0.5, writer.execute, ["COMMIT"]).start()
+    set_pragmas(connection, ("journal_mode=WAL",))
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+    writer.close()

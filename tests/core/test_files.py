@@ -49,21 +49,14 @@ def mode(path) -> str:
     return f"{path.stat().st_mode & 0o777:o}"
 
 
-def test_a_new_folder_and_the_missing_ones_above_it_are_the_owners_alone(tmp_path):
+def test_a_new_folder_is_the_owners_alone_and_an_old_one_closed_to_all_but_a_group_that_was_let_in(tmp_path):
     tmp_path.chmod(0o755)
     private_folder(tmp_path / "data" / "qdrant")
     assert [mode(tmp_path), mode(tmp_path / "data"), mode(tmp_path / "data" / "qdrant")] == ["755", "700", "700"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"), [(0o755, "700"), (0o777, "700"), (0o701, "700"), (0o750, "750"), (0o2770, "770")]
-)
-def test_an_existing_folder_is_closed_to_all_others_but_not_to_a_group_that_was_let_in(tmp_path, before, after):
-    folder = tmp_path / "qdrant"
-    folder.mkdir()
-    folder.chmod(before)
-    private_folder(folder)
-    assert mode(folder) == after
+    for before, after in ((0o755, "700"), (0o777, "700"), (0o701, "700"), (0o750, "750"), (0o2770, "770")):
+        tmp_path.chmod(before)
+        private_folder(tmp_path)
+        assert mode(tmp_path) == after
 
 
 def test_a_database_and_the_files_beside_it_are_the_owners_alone(tmp_path):
@@ -77,34 +70,30 @@ def test_a_database_and_the_files_beside_it_are_the_owners_alone(tmp_path):
         }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_what_a_person_wrote_is_read_as_any_editor_saves_it(tmp_path):
+    path = tmp_path / "written.txt"
+    for content in (
         b"a = 1\nb\n",
         b"\xef\xbb\xbfa = 1\r\nb\r\n",
         b"a = 1\rb\r",
         b"a = 1\r\n\xef\xbb\xbfb\n",  # two files in one
         b"\xef\xbb\xbf\xef\xbb\xbfa = 1\nb\n",
-    ],
-)
-def test_what_a_person_wrote_is_read_as_any_editor_saves_it(tmp_path, content):
+    ):
+        path.write_bytes(content)
+        assert read_written(path) == "a = 1\nb\n"
+
+
+def test_other_encodings_are_refused_by_their_names(tmp_path):
     path = tmp_path / "written.txt"
-    path.write_bytes(content)
-    assert read_written(path) == "a = 1\nb\n"
-
-
-@pytest.mark.parametrize(
-    ("encoding", "said"),
-    [
-        ("utf-16", "is UTF-16"), ("utf-16-le", "is UTF-16, or no text"), ("utf-32", "is UTF-32"),
+    for encoding, said in (
+        ("utf-16", "is UTF-16"),
+        ("utf-16-le", "is UTF-16, or no text"),
+        ("utf-32", "is UTF-32"),
         ("latin-1", "is not UTF-8 .byte 4."),
-    ],
-)  # fmt: skip
-def test_other_encodings_are_refused_by_their_names(tmp_path, encoding, said):
-    path = tmp_path / "written.txt"
-    path.write_bytes("a = ö\n".encode(encoding))
-    with pytest.raises(SettingsError, match=f"^golden file {path} {said}: save it as UTF-8$"):
-        read_written(path, "golden file")
+    ):
+        path.write_bytes("a = ö\n".encode(encoding))
+        with pytest.raises(SettingsError, match=f"^golden file {path} {said}: save it as UTF-8$"):
+            read_written(path, "golden file")
     path.unlink()
     with pytest.raises(SettingsError, match="cannot be read: No such file or directory; name one that exists"):
         read_written(path)

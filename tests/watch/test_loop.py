@@ -38,7 +38,7 @@ text = "body"
 
 
 @pytest.fixture
-def project(tmp_path) -> Project:
+def project(tmp_path):
     return Project(tmp_path / "project").fill(30)
 
 
@@ -175,9 +175,6 @@ def test_what_a_failed_run_did_not_write_is_found(tmp_path, fake, monkeypatch):
         eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
 
 
-# Failures, bursts, and what one index does to another
-
-
 def test_a_failed_document_is_tried_by_time_and_at_once_if_its_text_changed(project, ledger):
     project.execute("UPDATE note SET body = ? WHERE id = 5", b"\x01")
     began, end = ledger.clock(), watched_run(project)
@@ -199,12 +196,14 @@ def test_an_error_that_is_not_ours_ends_the_run_and_no_watch(project, monkeypatc
     assert watched_run(project).complete
 
 
+def small_shards(project):
+    project.write_settings(SETTINGS.format(extra="[parallel]\nshard_documents = 5"))
+
+
 def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, monkeypatch):
     run_plain(project)
     monkeypatch.setattr(kept_runs, "EMBED_SECONDS", 0.0)
-    project.write_settings(
-        project.config.read_text().replace("[[indexes]]", "[parallel]\nshard_documents = 5\n[[indexes]]")
-    )
+    small_shards(project)
     project.execute("UPDATE note SET body = body || ' again'")
     ends = []
     with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
@@ -217,7 +216,7 @@ def test_a_burst_is_left_after_a_while_and_what_was_embedded_is_kept(project, mo
 
 
 @pytest.fixture
-def large(tmp_path, monkeypatch) -> Project:
+def large(tmp_path, monkeypatch):
     """A project whose small table has digests, too, and which a run has indexed."""
     monkeypatch.setattr(digest, "MIN_ROWS", 0)
     project = Project(tmp_path / "large", extra="[parallel]\nshard_documents = 20\n").fill(300)
@@ -267,9 +266,7 @@ def test_a_run_of_what_just_changed_deletes_nothing_that_a_run_over_all_held_bac
 
 def test_a_first_run_is_not_cut(project, monkeypatch):
     monkeypatch.setattr(kept_runs, "EMBED_SECONDS", 0.0)
-    project.write_settings(
-        project.config.read_text().replace("[[indexes]]", "[parallel]\nshard_documents = 5\n[[indexes]]")
-    )
+    small_shards(project)
     end = watched_run(project)
     assert (end.complete, end.outcome.new) == (True, 30)
 
@@ -380,10 +377,8 @@ def test_a_watch_waits_for_another_run_and_another_run_for_a_watch(project, ledg
 @pytest.mark.parametrize("holder", [f"{WATCH}{ALIAS}", f"{CHECK_UP}1"])
 def test_a_run_waits_for_a_run_of_a_watch_or_a_check_up_to_end(project, ledger, holder):
     with closing(Ledger(project.settings.ledger_url)) as other:
-        lease = IndexLease(other, ALIAS, holder)
+        lease, asked, row = IndexLease(other, ALIAS, holder), [], Ledger.transaction
         lease.__enter__()
-        asked = []
-        row = Ledger.transaction
 
         def count(self):
             asked.append(self)
@@ -418,8 +413,6 @@ def test_a_search_waits_for_what_was_just_committed(project):
         with pytest.raises(SettingsError, match="it has to be a time with its zone"):
             retriever.search_sync("green frog", after="0/16B3748")
 
-
-# Settings
 
 HIDING = SETTINGS.format(extra="").replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
 """Notes whose number leaves 1 when divided by three are hidden."""

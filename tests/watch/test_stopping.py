@@ -11,11 +11,9 @@ from rag_index.components.ledger import Ledger
 from tests.project import PROGRAM, Project
 from tests.waiting import eventually
 
-ALIAS = "test_notes"
-
 
 @pytest.fixture
-def project(tmp_path, fake) -> Project:
+def project(tmp_path, fake):
     extra = f"{fake.settings}\n[parallel]\nserial = true\nshard_documents = 10"
     return Project(tmp_path / "project", extra=extra).fill(200)
 
@@ -25,9 +23,8 @@ def watching(project):
     """Run `rag-index watch` as the first of its process group, as a shell does."""
     said = project.folder / "said.txt"
     with said.open("w") as out:
-        running = subprocess.Popen(
-            [*PROGRAM, "--config", str(project.config), "watch"], stdout=out, stderr=out, process_group=0
-        )
+        command = [*PROGRAM, "--config", str(project.config), "watch"]
+        running = subprocess.Popen(command, stdout=out, stderr=out, process_group=0)
     try:
         yield running, said
     finally:
@@ -35,17 +32,9 @@ def watching(project):
         running.wait()
 
 
-def tell(running, how: str) -> None:
-    """Send what Ctrl-C in a terminal sends, or SIGTERM as systemd does."""
-    if how == "Ctrl-C":
-        os.killpg(running.pid, signal.SIGINT)
-    else:
-        running.terminate()
-
-
 def documents(project) -> int:
     with closing(Ledger(project.settings.ledger_url)) as ledger:
-        totals = [ledger.totals(one.id) for one in ledger.collections(ALIAS)]
+        totals = [ledger.totals(one.id) for one in ledger.collections("test_notes")]
         return sum(one.documents - one.by_words for one in totals)
 
 
@@ -60,7 +49,7 @@ def test_a_run_is_ended_at_its_next_commit_and_the_next_watch_goes_on(project, f
                 eventually(lambda: documents(project) == 200, said.read_text, every=0.1)
             else:
                 eventually(lambda asked=asked: len(fake.embeds()) > asked + 4, said.read_text, every=0.05)
-            tell(running, how)
+            os.killpg(running.pid, signal.SIGINT) if how == "Ctrl-C" else running.terminate()
             assert running.wait(timeout=60) == 0, said.read_text()
         wrong = [word for word in ("Traceback", "Error", "backing off") if word in said.read_text()]
         assert not wrong, said.read_text()

@@ -1,8 +1,109 @@
-"""The outcome of a run: its documented keys, its sentence, its exit code."""
+"""The metrics of a run, the advice that follows, and its outcome: documented keys, its sentence, its exit code."""
 
 import pytest
 
+from rag_index.core.documents.batches import ShardStats
+from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
+from rag_index.core.settings import EmbedderSettings
+from tests.waiting import Clock
+
+
+def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twice():
+    clock = Clock(0)
+    watch = Stopwatch(clock)
+    clock.now = 3
+    with watch.stage("diff"):
+        clock.now = 4
+        with watch.stage("fetch"):
+            clock.now = 6
+        clock.now = 7
+    watch.count_rest("start")
+    clock.now = 8
+    with watch.stage("wait"):
+        clock.now = 18
+    clock.now = 22
+    metrics = RunMetrics(workers=2, first_shard_after=8.0, shards=1, work=ShardStats(seconds=18.0))
+    metrics.end(22.0, watch)
+    assert list(metrics.stages.items()) == [("start", 3), ("fetch", 2), ("diff", 2), ("wait", 10), ("other", 5)]
+    assert metrics.utilisation == pytest.approx(18 / 28)
+
+
+def test_what_a_run_does_seldom_is_one_of_its_stages():
+    for stage in ("words", "gate", "erase"):
+        clock, metrics = Clock(), RunMetrics()
+        watch = Stopwatch(clock)
+        with watch.stage(stage):
+            clock.now += 5
+        metrics.end(5.0, watch)
+        assert metrics.stages == {stage: 5, "other": 0}
+
+
+LOCAL = EmbedderSettings()
+TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
+
+
+def ollama(*hosts: str, **more) -> EmbedderSettings:
+    return EmbedderSettings(kind="ollama", model="m", hosts=list(hosts or ["http://127.0.0.1:11434"]), **more)
+
+
+def busy(*, took=100.0, write_seconds=0.0, **work) -> RunMetrics:
+    """Return metrics of a run whose workers were busy nearly all the time."""
+    metrics = RunMetrics(1000, took, workers=2, first_shard_after=0.0, shards=9)
+    metrics.work = ShardStats(**{"seconds": 195.0, "embed_seconds": 190.0, **work})
+    metrics.write_seconds = write_seconds
+    metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
+    return metrics
+
+
+MORE = "more requests at once (requests_in_flight)"
+VLLM = EmbedderSettings(kind="openai", model="m", url="http://a:1")
+FEW = EmbedderSettings(kind="openai", model="m", url="http://a:1", requests_in_flight=1)
+
+
+def asked(seconds: float) -> RunMetrics:
+    return busy(requests=400, asked_seconds=seconds)
+
+
+def idle(values: dict | None = None, **stages: float) -> RunMetrics:
+    """Return metrics of a run whose workers were busy for a third of the time."""
+    metrics = busy(**{"seconds": 60.0, "embed_seconds": 55.0, **(values or {})})
+    metrics.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("metrics", "embedder", "expected"),
+    [
+        (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
+        (busy(requests=100, retries=40, rate_limited=9), ollama(), "40 of 100 requests had to be repeated, 9 because"),
+        (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
+        (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
+        (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
+        (busy(), TORCH, "a GPU, or"),
+        (busy(), ollama(), "1 embedding server: more at a time is not faster, since Ollama"),
+        (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: more at a time"),
+        (busy(), VLLM, "1 embedding server: one more, on another GPU"),
+        (busy(), FEW, f"1 embedding server: {MORE}, or one more, on another GPU"),
+        (asked(98.0), VLLM, "server, asked for 98% of the time, 0.24 s a request: one more, on another GPU"),
+        (asked(60.0), VLLM, f"asked for 60% of the time, 0.15 s a request: more workers, or {MORE}"),
+        (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
+        (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
+        (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),
+        (idle(start=60.0), LOCAL, "start took 60% of the time"),
+        (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
+        (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards (parallel.shard_documents)"),
+        (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (idle({"write_seconds": 110.0}, wait=60.0), LOCAL, "workers busy 30%, because they waited for the store: wri"),
+        (idle({"write_seconds": 40.0}, wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (idle({"write_seconds": 110.0}, upsert=100.0, wait=0.0), LOCAL, "writing took 100%: a Qdrant server"),
+        (idle({"took": 5.0, "seconds": 1.0}), LOCAL, "too small for a cluster"),
+    ],
+)
+def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
+    assert expected in advice(metrics, embedder)
+    on_server = advice(idle(upsert=60.0), LOCAL, on_server=True)
+    assert "writing took 60%: a faster disk or more processors for Qdrant" in on_server, "it writes to a server already"
 
 
 def outcome(index="notes", **given):
@@ -29,21 +130,15 @@ def test_the_sentence_of_an_outcome(given, sentence):
     assert outcome(**given).sentence() == sentence
 
 
-@pytest.mark.parametrize(
-    ("states", "state", "code"),
-    [
+def test_the_worst_index_decides_state_and_exit_code_and_wrong_settings_are_2_if_nothing_else_is_wrong():
+    for states, state, code in (
         ([], "completed", 0),
         (["completed", "completed"], "completed", 0),
         (["completed", "partial"], "partial", 3),
         (["partial", "failed", "completed"], "failed", 1),
-    ],
-)
-def test_the_worst_index_decides_state_and_exit_code(states, state, code):
-    report = RunReport([outcome(str(i), state=s) for i, s in enumerate(states)])
-    assert (report.state, report.exit_code) == (state, code)
-
-
-def test_wrong_settings_are_exit_code_2_only_if_nothing_else_is_wrong():
+    ):
+        report = RunReport([outcome(str(i), state=s) for i, s in enumerate(states)])
+        assert (report.state, report.exit_code) == (state, code)
     wrong = outcome(state="failed", error_class="SourceError")
     assert RunReport([wrong, wrong]).exit_code == 2
     assert RunReport([wrong, outcome(state="failed", error_class="KeyError")]).exit_code == 1
@@ -51,14 +146,10 @@ def test_wrong_settings_are_exit_code_2_only_if_nothing_else_is_wrong():
 
 
 def test_the_sentence_of_a_run_names_the_indexes_that_failed():
-    report = RunReport(
-        [
-            outcome("comments", new=1000, changed=1, payload_only=1, unchanged=5, deleted=2),
-            outcome("titles", failed=3, state="partial", message="3 documents failed"),
-            outcome("logs", state="failed", message="there is no table 'log'"),
-        ]
-    )
-    assert report.sentence() == (
+    comments = outcome("comments", new=1000, changed=1, payload_only=1, unchanged=5, deleted=2)
+    titles = outcome("titles", failed=3, state="partial", message="3 documents failed")
+    logs = outcome("logs", state="failed", message="there is no table 'log'")
+    assert RunReport([comments, titles, logs]).sentence() == (
         "logs failed: there is no table 'log'; 3 indexes: 1,002 documents indexed, 3 failed, 2 deleted, 5 unchanged; "
         "titles: 3 documents failed"
     )

@@ -71,7 +71,7 @@ def load(tmp_path):
     return load
 
 
-def test_a_document_of_several_tables(load):
+def test_a_document_of_several_tables_whose_title_may_be_all_its_text(load):
     index = load(TICKETS)
     assert index.shown_columns == ["id", "subject", "description", "state", "customer.name"]
     assert split_name("customer.name", index.joins) == ("customer", "name")
@@ -81,9 +81,6 @@ def test_a_document_of_several_tables(load):
     assert (part.label, part.pairs(["id"]), part.order) == ("remark", [("about_id", "id")], [("created_at", True)])
     assert index.fields == ("state", "customer.name", "remark.author.name", "remark.api_token")
     assert index.secret_columns == ["remark.api_token"]
-
-
-def test_a_title_may_be_all_the_text_of_a_document(load):
     index = load(TICKETS.replace('text = ["subject", "description"]\nformat = {description = "html"}\n', ""))
     assert (index.text_columns, index.title_columns) == ([], ["subject"])
 

@@ -34,6 +34,8 @@ from tests.strangers import NOBODY, needs_second_user
 SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
 INDEX = '[[indexes]]\nname = "comments"\ntable = "comment"\nkey = "id"\ntext = "body"\n'
 VALID = SOURCE + INDEX
+SERVER = "[store]\nurl = 'http://h'\n" + VALID
+OPENAI = "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://e'\napi_key_env = 'EMBEDDER_KEY'\n" + VALID
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
 
 
@@ -73,9 +75,6 @@ def refused(load):
     return refused
 
 
-# Loading
-
-
 def test_paths_are_relative_to_the_file_and_not_to_the_current_folder(load, folder, monkeypatch, tmp_path):
     store = '[store]\npath = "data/../store"\n[ledger]\nurl = "sqlite:///l.db"\n[run]\nmetrics_file = "m.prom"\n'
     load(store + VALID)
@@ -107,11 +106,6 @@ def test_a_url_without_a_driver_gets_ours(load):
     assert load('[source]\nurl = "postgresql://u:p@h/d"\n' + INDEX).source_url.drivername == "postgresql+psycopg"
     assert load('[source]\nurl = "postgres://u:p@h/d"\n' + INDEX).source_url.password == "p"
     assert load('[source]\nurl = "mssql+pyodbc://h/d"\n' + INDEX).source_url.drivername == "mssql+pyodbc"
-
-
-def test_a_file_with_a_byte_order_mark_and_umlauts(folder):
-    (folder / "rag-index.toml").write_text("\ufeff" + VALID.replace("body", "Größe"), encoding="utf-8")
-    assert load_settings().index("comments").text == "Größe"
 
 
 @pytest.mark.parametrize(
@@ -159,9 +153,7 @@ def test_the_file_is_found_here_above_and_by_name(folder, monkeypatch, tmp_path)
         ("..", 0, 0, 0o1777, ""),
     ],
 )
-def test_settings_that_another_user_may_write_are_not_read_unless_they_are_named(
-    folder, monkeypatch, place, owner, group, mode, writer
-):
+def test_settings_of_others_are_not_read_unless_they_are_named(folder, monkeypatch, place, owner, group, mode, writer):
     file = folder / "rag-index.toml"
     (folder / "below").mkdir()
     monkeypatch.chdir(folder / "below")
@@ -322,8 +314,6 @@ def test_an_index_of_source_code_needs_no_database(load):
         _ = settings.source_url
 
 
-# Mistakes in the file
-
 MISTAKES = [
     ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
     ("", "[[indexes]] is missing: each names a table, its key and its text"),
@@ -349,8 +339,8 @@ MISTAKES = [
     ("[embedder]\nmodel = 'bge-m3'\n" + VALID, "[embedder]: model 'bge-m3' does not exist for kind 'local'"),
     ("[embedder]\nkind = 'openai'\nmodel = 'm'\n" + VALID, "[embedder]: kind 'openai' needs a server, for example url"),
     (
-        "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://a'\nhosts = ['http://b']\n" + VALID,
-        "[embedder]: url and hosts name servers twice: give one of them",
+        OPENAI.replace("api_key_env", "hosts = ['http://b']\napi_key_env"),
+        "url and hosts name servers twice",
     ),
     ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
     (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
@@ -365,10 +355,7 @@ MISTAKES = [
     (CODE.replace('root = "src"\n', ""), "index code: root is missing: name the folder with the files"),
     (CODE + 'key = "id"\n', "index code: key belongs to kind 'sql', but this index has kind 'code'; remove one of"),
     (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap cannot be used with kind 'code'"),
-    (
-        CODE + "required_filter = {author = 'kim'}\n",
-        "required_filter names 'author', but payload has no such column (pa",
-    ),
+    (CODE + "required_filter = {author = 'kim'}\n", "required_filter names 'author', but payload has no such column ("),
     (CODE + 'languages = {h = "cpp"}\n', "index code: languages.h should match pattern"),
 ]
 
@@ -379,8 +366,6 @@ def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, mes
     assert message in full_message
     assert "rag-index.toml" in full_message
 
-
-# The environment
 
 EXAMPLES = [
     ("source.timeout", "7", 7),
@@ -396,7 +381,7 @@ EXAMPLES = [
 ]
 """A key of each type: a value in the environment, and the same value in the settings (None for a secret).
 
-tests/docs/test_configuration.py shows that the variable of every key is read.
+tests/docs/test_commands.py shows that the variable of every key is read.
 """
 
 
@@ -469,11 +454,7 @@ def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
         ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number, or should be 'auto', not 'two'"),
         ("RAG_INDEX_PARALLEL__WORKERS", "2 GB", "should be a whole number without a unit, or "),
-        (
-            "RAG_INDEX_RUN__WAIT_FOR_RECOVERY",
-            "5m",
-            "RUN__WAIT_FOR_RECOVERY should be a number without a unit, not '5m'",
-        ),
+        ("RAG_INDEX_RUN__WAIT_FOR_RECOVERY", "5m", "RECOVERY should be a number without a unit, not '5m'"),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
     ],
@@ -483,10 +464,6 @@ def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch
     full_message = refused()
     assert full_message.startswith(variable)
     assert message in full_message
-
-
-SERVER = "[store]\nurl = 'http://h'\n" + VALID
-OPENAI = "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://e'\napi_key_env = 'EMBEDDER_KEY'\n" + VALID
 
 
 @pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {}\t", "\ufeff{}", "\n\ufeff {} \u00a0\n"])
@@ -503,11 +480,15 @@ def test_what_surrounds_a_secret_or_any_variable_is_stripped(load, monkeypatch, 
     assert (settings.source_url.database, settings.run.wait_for_recovery) == ("d", 4)
 
 
-def test_a_key_of_the_file_is_stripped_and_the_space_of_a_prefix_stays(load, monkeypatch):
+def test_a_key_is_stripped_a_zero_width_sign_at_its_end_refused_and_an_empty_key_none(load, refused, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_EMBEDDER__QUERY_PREFIX", "query: \r\n")
     settings = load(SERVER.replace("'http://h'", '\'http://h \'\napi_key = """\n  abc\n"""'))
     assert (settings.store.secret_api_key(), settings.store.url) == ("abc", "http://h")
     assert settings.embedder.query_prefix == "query: "
+    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "s3cret\u200b")
+    assert "its character 7 is U+200B" in refused(SERVER)
+    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "\r\n")
+    assert load(SERVER).store.api_key is None
 
 
 @pytest.mark.parametrize(
@@ -528,16 +509,9 @@ def test_a_sign_that_no_header_takes_is_refused_by_the_name_of_the_variable(load
         api_key_in("EMBEDDER_KEY")
 
 
-def test_a_zero_width_sign_at_the_end_is_refused_and_an_empty_key_is_none(load, refused, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "s3cret\u200b")
-    assert "its character 7 is U+200B" in refused(SERVER)
-    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "\r\n")
-    assert load(SERVER).store.api_key is None
-
-
-@pytest.mark.parametrize("given", ["http://h:1?api_key=s3cret", "http://ann:s3cret@h:1"])
-def test_a_server_with_a_secret_in_its_address_is_refused_without_it(refused, given):
-    assert "must not hold" in refused(f"[embedder]\nkind = 'ollama'\nmodel = 'm'\nhosts = ['{given}']\n{VALID}")
+def test_a_server_with_a_secret_in_its_address_is_refused_without_it(refused):
+    for given in ("http://h:1?api_key=s3cret", "http://ann:s3cret@h:1"):
+        assert "must not hold" in refused(f"[embedder]\nkind = 'ollama'\nmodel = 'm'\nhosts = ['{given}']\n{VALID}")
 
 
 @pytest.mark.parametrize("name", ["flows", "tasks"])

@@ -1,14 +1,13 @@
-"""Processors, memory and workers, as containers and services limit them."""
+"""Processors, memory and workers, as containers and services limit them, and the process that embeds."""
 
 import os
+from concurrent.futures import BrokenExecutor
+from multiprocessing.connection import Connection
 
 import pytest
 
-from rag_index.core.machine.resources import (
-    Machine,
-    choose_worker_count,
-    detect_machine,
-)
+from rag_index.core.machine import Process
+from rag_index.core.machine.resources import Machine, choose_worker_count, detect_machine
 from rag_index.core.settings import ParallelSettings
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -68,29 +67,36 @@ GB = 1_000_000_000
 
 def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
     def limits(membership="0::/\n", **files):
-        found = detect_machine(*machine(membership, **files), installed=8 * GB)
-        return found.memory
+        return detect_machine(*machine(membership, **files), installed=8 * GB).memory
 
     assert limits() == 8 * GB
     assert limits(memory_dot_max="max\n") == 8 * GB
     assert limits(memory__memory_dot_limit_in_bytes="9223372036854771712\n") == 8 * GB
     tightest = {"memory.max": f"{5 * GB}", "a__memory.max": f"{3 * GB}", "a__b__memory.max": "max"}
     assert limits("0::/a/b\n", **tightest) == 3 * GB
-    version_1 = {"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"}
-    assert limits("4:memory:/x\n3:cpu:/y\n", **version_1) == 2 * GB
+    assert limits("4:memory:/x\n3:cpu:/y\n", **{"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"}) == 2 * GB
     assert detect_machine().memory > 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "count"),
-    [
-        ({}, 7),
-        ({"workers": 5}, 5),
-        ({"worker_memory": 3000}, 3),
-        ({"worker_memory": 9900}, 0),
-        ({"workers": 2, "worker_memory": 9900}, 2),
-    ],
-)
-def test_settings_bound_the_workers(settings, count):
-    machine = Machine(8, None, 10 * GB)
-    assert choose_worker_count(ParallelSettings(**settings), 300_000_000, machine) == count
+def test_settings_bound_the_workers():
+    much = {"worker_memory": 9900}
+    both, some = {"workers": 2, **much}, {"worker_memory": 3000}
+    for given, count in (({}, 7), ({"workers": 5}, 5), (some, 3), (much, 0), (both, 2)):
+        assert choose_worker_count(ParallelSettings(**given), 300_000_000, Machine(8, None, 10 * GB)) == count
+
+
+def die_in_the_middle_of_the_answer() -> bytes:
+    def send(self, data):
+        os.write(self.fileno(), bytes(data)[:100])
+        os._exit(9)
+
+    Connection._send = send
+    return bytes(100_000)
+
+
+@pytest.mark.long
+def test_a_process_that_dies_while_it_answers_is_not_waited_for():
+    with Process() as process:
+        with pytest.raises(BrokenExecutor):
+            process.submit(die_in_the_middle_of_the_answer).result(timeout=60)
+        assert process.submit(os.getpid).result(timeout=60) != os.getpid(), "the next call has a new one"
