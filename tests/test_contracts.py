@@ -1,9 +1,7 @@
 """The contracts of plug-ins: our embedders and chunkers fulfil them, and so do those of the page's example."""
 
 import importlib
-import re
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +12,12 @@ from rag_index.core.settings import EmbedderSettings
 from rag_index.search import Retriever
 from rag_index.search.rerankers import make_reranker
 from tests.contracts import ChunkerContract, EmbedderContract
+from tests.docs.pages import blocks, page
 from tests.fakes.ollama import FakeOllama
 from tests.plugin_site import install_as_written
 from tests.project import Project
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-PYPROJECT, SETTINGS = re.findall(r"^```text\n(.*?)^```", PAGE, re.M | re.S)
+(EXAMPLE,), (PYPROJECT, SETTINGS) = (blocks(page("plugins"), language) for language in ("python", "text"))
 
 
 class TestLocal(EmbedderContract):

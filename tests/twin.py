@@ -10,8 +10,7 @@ from tests.project import Project
 
 def twin(project: Project, folder: Path) -> Project:
     """Return a copy with source, settings, store and ledger."""
-    ignored = shutil.ignore_patterns(".prefect")
-    shutil.copytree(project.folder, folder, ignore=ignored, copy_function=copy_sparse)
+    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".prefect"), copy_function=copy_sparse)
     duplicate = copy.copy(project)
     duplicate.folder, duplicate.config = folder, folder / project.config.name
     return duplicate

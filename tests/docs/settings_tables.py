@@ -49,8 +49,7 @@ def with_tables(page: str) -> str:
     for heading, model in MODELS.items():
         head, found, rest = page.partition(f"{heading}\n")
         assert found, f"there is no heading {heading!r}"
-        made = table_of(model).replace("\\", "\\\\")
-        page = head + found + TABLE.sub(made, rest, count=1)
+        page = head + found + TABLE.sub(table_of(model).replace("\\", "\\\\"), rest, count=1)
     return page
 
 

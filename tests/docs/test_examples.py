@@ -1,15 +1,11 @@
 """examples/: the one command of each README prints what the README says, and its links lead somewhere."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks, page, section, table
+from tests.docs.pages import ROOT, blocks, page, section, table, type_in
 
 EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("*/README.md")}
 ELSEWHERE = {"langchain", "haystack"}
@@ -22,13 +18,7 @@ def run_example(name, folder, *programs, **variables):
     readme = (EXAMPLES[name] / "README.md").read_text()
     (command,), (expected,) = blocks(readme, "sh"), blocks(readme, "text")
     here = shutil.copytree(EXAMPLES[name], folder / "example")
-    path = ":".join([*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **variables}
-    ended = subprocess.run(
-        ["bash", "-c", command], cwd=here, env=environment, check=False, capture_output=True, text=True, timeout=240
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert expected.strip() in ended.stdout
+    assert expected.strip() in type_in(here, command, *programs, **variables)
 
 
 def test_every_example_is_listed_and_its_links_lead_somewhere():
@@ -46,10 +36,10 @@ def database(postgres):
         yield {"RAG_INDEX_SOURCE__URL": postgres.url(name).render_as_string(hide_password=False)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in sorted(EXAMPLES.keys() - ELSEWHERE)],
-)
+HERE = [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in sorted(EXAMPLES.keys() - ELSEWHERE)]
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_the_command_of_an_example_prints_what_its_page_says(name, tmp_path, request):
     run_example(name, tmp_path, **(request.getfixturevalue("database") if name == "tickets" else {}))
 
@@ -61,10 +51,4 @@ PAGE = page("evaluation")
 def test_the_example_prints_what_the_page_shows(tmp_path):
     first = section(PAGE, "## Measure with a golden file")
     (tmp_path / "golden.jsonl").write_text(blocks(first, "json")[0])
-    typed = blocks(first, "sh")[0]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    ended = subprocess.run(
-        ["bash", "-ec", typed], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert blocks(section(PAGE, "## Read the table"), "text")[0] in ended.stdout
+    assert blocks(section(PAGE, "## Read the table"), "text")[0] in type_in(tmp_path, blocks(first, "sh")[0])

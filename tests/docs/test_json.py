@@ -1,28 +1,37 @@
-"""docs/json.md: each example has the keys that the command prints. `search` prints what docs/service.md shows."""
+"""docs/json.md and docs/how-it-works.md: keys, tables and numbers are those of the code."""
 
 import json
 import re
 
+import numpy as np
 import pytest
 
-import rag_index.care.audit
-import rag_index.care.doctor
-import rag_index.care.index_status
-import rag_index.cli.search
-import rag_index.etl.publish
 from rag_index import cli
+from rag_index.care import audit, doctor, index_status
 from rag_index.care.audit import FAULT_KINDS, Audit
 from rag_index.care.doctor import Advice, Diagnosis, Finding
 from rag_index.care.plan import RunCost
 from rag_index.care.transfer import json_line
-from rag_index.cli import runs
-from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.cli import runs, search
+from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders.bm25 import Bm25Model
+from rag_index.components.hosts import host_pool
+from rag_index.components.ledger import tables
+from rag_index.components.ledger.runs import LEASE_SECONDS, RENEW_SECONDS
+from rag_index.components.stores.edge import store as edge_store
+from rag_index.components.stores.server import server_collection as server
+from rag_index.core.documents import batches
+from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch, StoredPoint
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
+from rag_index.etl import commit, deletes, publish
+from rag_index.etl.collection import CollectionMaker
+from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import AsOf, Retriever, Verified
 from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
 from rag_index.search.evaluation.measures import Estimate
 from rag_index.search.why import Why
-from tests.docs.pages import page
+from tests.docs.pages import code, page, section, table
 from tests.etl.plain import run_plain
 from tests.project import Project
 
@@ -64,29 +73,24 @@ ARGUMENTS = {
     "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1", "--key", "id", "--text", "text"],
     "evaluate": ["golden.jsonl"],
 }
-
-
-FAILED = rag_index.care.index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES)
 FAULTS = dict.fromkeys(FAULT_KINDS, 1), {kind: ["7"] for kind in FAULT_KINDS}
 AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, *FAULTS, RunCost(1, 1, False, None, None, 1, None, None))
+WHY = Why("notes", "7", "rank", "said", "remedy", 12, 0.4, 0.6, ("a",), ("b",), {"car": "c"})
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index-all", "rebuild"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
-    "status --failed": (rag_index.care.index_status, "failed", [FAILED]),
-    "audit": (rag_index.care.audit, "audit", AUDITED),
-    "evaluate": (rag_index.cli.search, "_evaluate", Evaluation((SCOPE,))),
+    "status --failed": (index_status, "failed", [FAILED]),
+    "audit": (audit, "audit", AUDITED),
+    "evaluate": (search, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
-    "search --why": (
-        Retriever,
-        "why_sync",
-        Why("notes", "7", "rank", "said", "remedy", 12, 0.4, 0.6, ("a",), ("b",), {"car": "c"}),
-    ),
-    "rollback": (rag_index.etl.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
-    "doctor": (rag_index.care.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
+    "search --why": (Retriever, "why_sync", WHY),
+    "rollback": (publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
+    "doctor": (doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
 
@@ -103,8 +107,11 @@ def printed_json(name: str, project: Project, monkeypatch, capsys) -> object:
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_commands_that_scripts_call_have_an_example():
+def test_the_commands_that_scripts_call_have_an_example_and_a_line_of_an_export_is_as_documented():
     assert documented_json().keys() >= MAIN | {"export"}
+    point = StoredPoint("1", {RESERVED_KEY: {"document_id": "7"}}, [0.5])
+    example = documented_json()["export"]
+    assert shape(json.loads(json_line(point))) == {**example, "vector": [None]}
 
 
 @pytest.mark.parametrize("name", sorted(documented_json().keys() - {"export"}))
@@ -113,7 +120,47 @@ def test_json_is_as_documented(name, tmp_path, monkeypatch, capsys):
     assert shape(printed_json(name, project, monkeypatch, capsys)) == documented_json()[name]
 
 
-def test_a_line_of_an_export_is_as_documented():
-    point = StoredPoint("1", {RESERVED_KEY: {"document_id": "7"}}, [0.5])
-    example = documented_json()["export"]
-    assert shape(json.loads(json_line(point))) == {**example, "vector": [None]}
+HOW_IT_WORKS = page("how-it-works")
+
+
+def test_the_payload_of_a_point_is_as_documented():
+    documents = DocumentBatch(["7"], ["text"], [b'{"_rag":{"groups":["staff"]},"author":"kim"}'], [b"t"], [b"p"])
+    vectors = np.ones((1, 2), dtype=np.float32)
+    chunked, stats = [batches.ChunkedDocument(["text"])], batches.ShardStats()
+    (batch,) = commit.batches(batches.EmbeddedShard("notes", 1, documents, chunked, vectors, [], stats))
+    documented = [
+        code(row[0]) for row in table(section(HOW_IT_WORKS, "## Keys and points"), f"key in `{RESERVED_KEY}`")
+    ]
+    assert set(batch.payloads[0]) == {"author", RESERVED_KEY}
+    assert sorted(documented) == sorted(batch.payloads[0][RESERVED_KEY])
+
+
+def test_the_metadata_of_a_collection_and_the_tables_of_the_ledger_are_as_documented(tmp_path):
+    settings = Project(tmp_path / "project").settings
+    identity = EmbedderIdentity("local", "wordllama", "digest", 4)
+    with open_index(settings, "notes", RunOptions(), run_id="documented") as opened:
+        collection = CollectionMaker(opened, identity, TextChunker(100, 10), Bm25Model("english")).current()
+        metadata = opened.store.collections()[collection.name]
+    (documented,) = re.findall(
+        r"^A collection has .*metadata.*", section(HOW_IT_WORKS, "## Keys and points"), re.MULTILINE
+    )
+    assert set(re.findall(r"`(\w+)`", documented)) == metadata.keys()
+    assert collection.name == "test_notes__1"
+    (prefix,) = re.findall(r"tables begin with `(\w+)`", section(HOW_IT_WORKS, "## The ledger"))
+    assert all(name.startswith(prefix) for name in tables.metadata.tables)
+
+
+NUMBERS = [
+    ("how-it-works", "for five nights with the same text"),
+    ("how-it-works", f"a lease of {LEASE_SECONDS:.0f} s, which the run renews every {RENEW_SECONDS:.0f} s"),
+    ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
+    ("how-it-works", f"more than {deletes.UNGUARDED_DELETES} documents"),
+    ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
+    ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
+    ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), NUMBERS, ids=[words for _, words in NUMBERS])
+def test_numbers_are_those_of_the_code(name, words):
+    assert words in page(name)

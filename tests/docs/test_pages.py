@@ -39,11 +39,8 @@ def leads_somewhere(name: str, link: str) -> bool:
     return target.exists() and (not anchor or anchor in anchors(target))
 
 
-def test_links_lead_somewhere():
+def test_links_lead_somewhere_and_files_that_are_named_exist():
     assert [(name, link) for name, link in links() if not leads_somewhere(name, link)] == []
-
-
-def test_files_that_are_named_exist():
     files = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", EVERYTHING))
     assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
 
@@ -71,18 +68,17 @@ def test_every_picture_is_used_and_small():
 
 def test_every_room_is_named_in_the_tree():
     tree = section(page("development"), "## The tree")
-    rooms = {
-        path.parent.name for depth in ("*", "[!w]*/*") for path in (ROOT / "rag_index").glob(f"{depth}/__init__.py")
-    }
+    packages = [path for depth in ("*", "[!w]*/*") for path in (ROOT / "rag_index").glob(f"{depth}/__init__.py")]
+    rooms = {path.parent.name for path in packages}
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     named = set(re.findall(r"^ *(\w+)/\s", tree, re.MULTILINE))
     assert rooms | folders <= named
     assert all((ROOT / name).is_dir() or any((ROOT / "rag_index").glob(f"**/{name}/")) for name in named)
 
 
-def test_the_words_that_are_ours_are_defined():
-    rows = table(page("glossary"), "word")
-    assert {word for row in rows for word in re.findall(r"\*\*(.*?)\*\*", row[0])} >= WORDS
+def test_the_words_that_are_ours_and_each_finding_of_the_doctor_are_described():
+    assert {word for row in table(page("glossary"), "word") for word in re.findall(r"\*\*(.*?)\*\*", row[0])} >= WORDS
+    assert {code(row[0]) for row in table(page("doctor"), "finding")} == REMEDIES.keys()
 
 
 def test_each_symptom_has_a_cause_and_a_remedy_in_whole_sentences_and_a_documented_exit_code():
@@ -124,16 +120,12 @@ def read(path: Path) -> str:
 def texts_of_the_product() -> Iterator[str]:
     """Yield each text of the code, with … for what is put into it."""
     for path in (ROOT / "rag_index").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(read(path))):
             if isinstance(node, ast.JoinedStr):
                 parts = [one.value if isinstance(one, ast.Constant) else "…" for one in node.values]
                 yield "".join(map(str, parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
-
-
-def test_each_finding_of_the_doctor_is_described_and_no_other():
-    assert {code(row[0]) for row in table(page("doctor"), "finding")} == REMEDIES.keys()
 
 
 def test_each_row_of_where_to_change_what_names_files_that_exist():
@@ -149,8 +141,7 @@ def test_names_of_code_in_backticks_are_in_the_code(name):
     text = re.sub(r"```.*?```", "", page(name), flags=re.DOTALL)
     files = {path: path.read_text(encoding="utf-8") for room in PRODUCT for path in (ROOT / room).rglob("*.py")}
     words = {word for source in files.values() for word in re.findall(r"\w+", source)} | set(metadata.tables)
-    made_up = set(re.findall(r"\bPROJECT_INDEX\w*", text))
-    named = set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`", text)) - made_up
+    named = set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`", text)) - set(re.findall(r"\bPROJECT_INDEX\w*", text))
     modules = {one for one in named if one.endswith(".py")}
     assert modules <= {path.name for path in files}
     assert [one for one in sorted(named - modules) if not {*one.split(".")} <= words] == []

@@ -34,9 +34,7 @@ def test_a_newcomer_types_the_page_in_its_order(home):
     assert typed.count("rag-index try ") == 1
     typed = re.sub(r"^(rag-index try .*)$", r"\1 --once", typed, flags=re.MULTILINE)  # it would serve until Ctrl-C
     root = os.geteuid() == 0
-    path = (
-        f"{'' if root else f'{Path(sys._base_executable).parent}:'}/usr/bin:/bin"  # root's Python may be root's alone
-    )
+    path = f"{'' if root else f'{Path(sys._base_executable).parent}:'}/usr/bin:/bin"  # root's may be root's alone
     kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     ended = subprocess.run(
         ["bash", "-e"], input=typed, cwd=home / "rag-index", text=True, capture_output=True, check=False,
