@@ -13,6 +13,7 @@ GROUPS = ["staff", "board", "audit", "a,b", "7", "Grüße", "STAFF"]
 ACCESS = 'access = "acl"'
 REQUIRED = f'{ACCESS}\nrequired_filter = {{ tenant = "acme" }}'
 INDEXES = {"titles": "", "comments": ACCESS, "solutions": REQUIRED}
+CHANCE = random.Random(7)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ def make_secret(chance: random.Random, index: str, number: int) -> Secret:
     return Secret(index, number, groups, chance.choice(["acme", "other"]))
 
 
-CHANCE = random.Random(7)
 SECRETS = [make_secret(CHANCE, index, number) for index in INDEXES for number in range(40)]
 
 

@@ -22,6 +22,8 @@ from tests.search.secret_documents import ACCESS, GROUPS, SECRETS, check_told, g
 from tests.waiting import eventually
 
 CLOSED = ["comments", "solutions"]
+HIDDEN = ["zebra", "printer", "kubernetes"]
+QUERIES = ["zebra printer", "a zebra at the printer of room 7", '"zebra" room', "kubernetis", "scanner -zebra"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -177,10 +179,6 @@ def test_a_change_of_rights_in_the_store_is_in_force_at_once(blank):
             asked = {"query": "printer", "indexes": ["comments"], "limit": 1000}
             assert retriever.search_sync(**asked, groups=["staff"]).hits == ()
             assert len(retriever.search_sync(**asked, groups=["board"]).hits) == seen
-
-
-HIDDEN = ["zebra", "printer", "kubernetes"]
-QUERIES = ["zebra printer", "a zebra at the printer of room 7", '"zebra" room', "kubernetis", "scanner -zebra"]
 
 
 def notes() -> tuple[list[Any], list[Any]]:

@@ -15,6 +15,20 @@ from tests.project import Project, run_here
 from tests.search.desk import Desk, agent, found
 from tests.search.service.live import Live
 
+LONG = " ".join(f"Sentence number {number} of a long comment about a printer." for number in range(40))
+ODD = ["a/b c", "ünï", "007", "7", '["x"]', "[1,2]", "%2F", "…"]
+ROWS = {
+    "comments": [(1, LONG, {"priority": "high"}), (7, "A short one", {"priority": "low"})],
+    "titles": [(key, f"The title of {key}") for key in ODD],
+}
+NOTES = [
+    (1, "The printer on floor two is offline since the update", {"priority": "high"}),
+    (2, "the PRINTER on floor two is  offline since the update", {"priority": "low"}),
+    (3, "A printer is offline, again after an update", {"priority": "low"}),
+    (4, '"Quotes" and -minus: the mailbox is full and no mail arrives', {"priority": "high"}),
+    (5, "Mail does not arrive, since the mailbox is full", {"priority": "high"}),
+]
+
 
 @given(st.text().filter(str.isprintable), st.integers(0, 10**6), st.sampled_from(["", "0/16B3748", "12:00Z"]))
 def test_a_citation_is_one_word_that_can_be_read_again(document_id, chunk, at):
@@ -131,14 +145,6 @@ def test_a_document_that_is_not_for_the_caller_looks_like_one_that_never_was(pro
         assert retriever.verify_sync(cited["2"], groups=["author 2"]).text.endswith("A secret.")
 
 
-LONG = " ".join(f"Sentence number {number} of a long comment about a printer." for number in range(40))
-ODD = ["a/b c", "ünï", "007", "7", '["x"]', "[1,2]", "%2F", "…"]
-ROWS = {
-    "comments": [(1, LONG, {"priority": "high"}), (7, "A short one", {"priority": "low"})],
-    "titles": [(key, f"The title of {key}") for key in ODD],
-}
-
-
 @pytest.fixture
 def documents(blank):
     return blank.fill(ROWS)
@@ -183,15 +189,6 @@ def test_a_key_of_several_columns_needs_all_of_them(embedded):
                 read(retriever, "comments", given)
         with pytest.raises(DocumentNotFound):
             read(retriever, "comments", '["1",1]')
-
-
-NOTES = [
-    (1, "The printer on floor two is offline since the update", {"priority": "high"}),
-    (2, "the PRINTER on floor two is  offline since the update", {"priority": "low"}),
-    (3, "A printer is offline, again after an update", {"priority": "low"}),
-    (4, '"Quotes" and -minus: the mailbox is full and no mail arrives', {"priority": "high"}),
-    (5, "Mail does not arrive, since the mailbox is full", {"priority": "high"}),
-]
 
 
 @pytest.fixture

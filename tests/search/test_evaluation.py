@@ -21,6 +21,18 @@ from rag_index.search.evaluation.measures import LEVEL, Estimate, Metric, chance
 from tests.search.desk import Desk, found
 
 TOPICS = "printer network password invoice keyboard server monitor license update backup".split()
+OPTIONS = (measures.parse_metric("recall@5"), measures.parse_metric("MRR@10"))
+BOTH = ["comments", "titles"]
+GOLDEN = [
+    *[GoldenQuery(f"what does E-{4100 + n} mean", {str(n): 1}, "comments") for n in range(0, 60, 4)],
+    *[GoldenQuery(f"help with E-{7100 + n}", {str(n): 1}, "titles") for n in range(0, 60, 5)],
+    GoldenQuery("printer", {"0": 2, "10": 1}, "comments"),
+    GoldenQuery("printer", {"20": 1}, "titles"),
+]
+THEIRS = {"recall": "R", "MRR": "RR", "nDCG": "nDCG"}
+rankings = st.lists(st.integers(0, 12), unique=True, max_size=12)
+grades = st.dictionaries(st.integers(0, 15), st.integers(1, 3), min_size=1, max_size=8)
+FOUND, LOST = ("right", "other"), ("other",)
 
 
 def codes(kind, offset):
@@ -33,16 +45,6 @@ def codes_desk(tmp_path_factory):
     """Two indexes of 60 documents that are found by their codes, and hardly by their meaning."""
     desk = Desk(tmp_path_factory.mktemp("codes"), names=("comments", "titles"))
     return desk.fill({"comments": codes("upstairs", 4100), "titles": codes("downstairs", 7100)})
-
-
-OPTIONS = (measures.parse_metric("recall@5"), measures.parse_metric("MRR@10"))
-BOTH = ["comments", "titles"]
-GOLDEN = [
-    *[GoldenQuery(f"what does E-{4100 + n} mean", {str(n): 1}, "comments") for n in range(0, 60, 4)],
-    *[GoldenQuery(f"help with E-{7100 + n}", {str(n): 1}, "titles") for n in range(0, 60, 5)],
-    GoldenQuery("printer", {"0": 2, "10": 1}, "comments"),
-    GoldenQuery("printer", {"20": 1}, "titles"),
-]
 
 
 def means(scope):
@@ -159,12 +161,6 @@ def test_a_wrong_line_is_named_with_its_number_and_value(tmp_path):
         assert said != str(refused.value)
 
 
-THEIRS = {"recall": "R", "MRR": "RR", "nDCG": "nDCG"}
-
-rankings = st.lists(st.integers(0, 12), unique=True, max_size=12)
-grades = st.dictionaries(st.integers(0, 15), st.integers(1, 3), min_size=1, max_size=8)
-
-
 @settings(max_examples=60)
 @given(ranked=rankings, relevant=grades, cutoff=st.integers(1, 12))
 def test_all_measures_are_those_of_ir_measures(ranked, relevant, cutoff):
@@ -220,9 +216,6 @@ def test_the_interval_is_that_of_the_normal_distribution_and_the_same_each_time(
     half = 1.96 * np.sqrt(0.3 * 0.7 / 400)
     assert (one.low, one.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.008)
     assert estimate([0.5] * 30) == estimate([0.5]) == Estimate(0.5, 0.5, 0.5)
-
-
-FOUND, LOST = ("right", "other"), ("other",)
 
 
 def golden_queries(count: int) -> list[GoldenQuery]:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rag_index.components.embedders import open_embedder
-from rag_index.errors import EmbedderError, EmbedderUnavailable, FingerprintChanged, RagIndexError, StoreUnavailable
+from rag_index.errors import EmbedderError, FingerprintChanged, RagIndexError, StoreUnavailable
 from rag_index.search import Retriever, SearchFailed, fan_out
 from tests.search.desk import DESK, documents, found, sample
 from tests.waiting import eventually
@@ -216,14 +216,3 @@ def test_indexes_of_several_models_are_searched_with_their_own_also_if_the_setti
         assert without_titles(result), "the Ollama server is not named any more"
         assert "__2 holds vectors of 8-d nomic-embed-text" in result.errors["titles"]
         assert "settings say wordllama: rebuild the index with `rag-index rebuild INDEX`" in result.errors["titles"]
-
-
-def test_a_search_by_words_alone_needs_no_embedder(embedded):
-    def down(*_, **__):
-        raise EmbedderUnavailable("Ollama at http://localhost:11434 does not answer")
-
-    with Retriever(embedded.settings, open_embedder=down) as retriever:
-        some = {("comments", "1"), ("comments", "2"), ("solutions", "1"), ("titles", "t-1")}
-        assert documents(retriever.search_sync("printer", dense_weight=0, min_relevance=0.1)) == some
-        with pytest.raises(EmbedderUnavailable, match="does not answer"):
-            retriever.search_sync("printer")

@@ -15,6 +15,13 @@ from rag_index.search.question import IndexAnswer, Question, Scoring
 from tests.project import WORDS
 from tests.search.desk import Desk, found
 
+CODES = {
+    "comments": [(n, f"The device reports error E-{4100 + n} and stops working after a while") for n in range(60)],
+    "titles": [(n, f"A report on devices of building {n}") for n in range(60)],
+}
+NOW = dt.datetime.now(dt.UTC)
+RECENCY = 'recency = {field = "created_at", half_life = "180d"}'
+
 
 def point(key: str, chunk: int, score: float, bm25: float = 0.0) -> StoredPoint:
     ours = {"key": f'"{key}"', "document_id": key, "chunk": chunk, "text": f"{key} {chunk}"}
@@ -129,12 +136,6 @@ def test_meaning_counts_less_in_a_collection_where_it_agrees_with_words_about_fe
         assert scorings([replace(one, hybrid=True, live=live)], question)["x"].dense_weight == pytest.approx(weight)
 
 
-CODES = {
-    "comments": [(n, f"The device reports error E-{4100 + n} and stops working after a while") for n in range(60)],
-    "titles": [(n, f"A report on devices of building {n}") for n in range(60)],
-}
-
-
 def test_words_find_a_code_and_the_score_is_the_weighted_mean_of_cosine_share_of_the_best_bm25_and_soft_match(blank):
     """The texts mean the same and differ in a code."""
     with blank.fill(CODES).retriever() as retriever:
@@ -198,10 +199,6 @@ def test_the_order_is_that_of_a_search_with_the_same_weight(embedded):
                     searched = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
                     assert ranked(candidates, weight, indexes) == found(searched), (query, indexes, weight)
                     assert len(searched.hits) == 10
-
-
-NOW = dt.datetime.now(dt.UTC)
-RECENCY = 'recency = {field = "created_at", half_life = "180d"}'
 
 
 def ago(days: float) -> str:

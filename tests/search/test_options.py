@@ -26,14 +26,14 @@ OF_PYTHON = {"groups"}
 """Over HTTP and for agents the caller's token says them."""
 NUMBERS = [("limit", "0", "1001"), ("offset", "-1", "1000"), ("timeout", "0", "nan"), ("dense_weight", "-0.1", "1.1"),
            ("min_relevance", "-1", "2")]  # fmt: skip
-
-
-def schemas() -> list[dict]:
-    return [model.model_json_schema()["properties"] for model in (SearchBody, SearchQuery, TOOLS["search"])]
+DAY = date(2024, 1, 1)
+NOW = datetime(2024, 1, 2, tzinfo=UTC)
+QUERY = "backup of the mail server"
 
 
 def test_every_place_has_every_option_with_its_text():
-    body, query, tool = schemas()
+    models = (SearchBody, SearchQuery, TOOLS["search"])
+    body, query, tool = (model.model_json_schema()["properties"] for model in models)
     assert body.keys() == query.keys() == {"query", "explain"} | OPTIONS - OF_PYTHON
     assert tool.keys() == body.keys() - {"explain", "timeout", "dense_weight"}
     named = {one.name for one in commands.search.params}
@@ -56,10 +56,6 @@ def test_every_place_has_the_same_bounds(name, below, above):
         refused = CliRunner().invoke(program, ["search", "printer", f"--{name.replace('_', '-')}={value}"])
         assert refused.exit_code == 2
         assert f"--{name.replace('_', '-')}" in refused.output
-
-
-DAY = date(2024, 1, 1)
-NOW = datetime(2024, 1, 2, tzinfo=UTC)
 
 
 def index(name="comments", payload=("priority", "created_at"), **more) -> IndexSettings:
@@ -182,9 +178,6 @@ def test_source_code_has_the_fields_of_its_definitions_an_installed_source_any_a
         assert own.has_field(field), "a source of your own may have any field"
         with pytest.raises(SettingsError, match="there is no field"):
             check_fields(conditions_of({field: "staff"}), [own])
-
-
-QUERY = "backup of the mail server"
 
 
 def text(seed: int) -> str:

@@ -19,6 +19,18 @@ from tests.search.rights import INDEX, POLICIES, TICKETS, World, live_through, m
 from tests.search.service.live import Live
 
 ANSWERS = 60
+IDLE = "WHERE datname = '{name}' AND state = 'idle' AND query LIKE 'ROLLBACK%'"
+FAULTS = {
+    "refused": "REVOKE SELECT ON ticket FROM {role}",
+    "one column": "REVOKE SELECT ON ticket FROM {role}; GRANT SELECT (id, tenant, title) ON ticket TO {role}",
+    "telling policy": "CREATE POLICY t ON ticket AS RESTRICTIVE USING (body::int > 0)",
+    "endless policy": "CREATE POLICY t ON ticket AS RESTRICTIVE USING (pg_sleep(60) IS NOT NULL)",
+    "no table": "ALTER TABLE ticket RENAME TO other",
+    "no database": "ALTER DATABASE {name} ALLOW_CONNECTIONS false; "
+    f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity {IDLE}",
+}
+WHOLE = "SELECT t.*, r.body AS said FROM ticket t LEFT JOIN reply r ON r.ticket = t.id"
+PART = '[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext = ["body"]\n'
 
 
 @pytest.fixture
@@ -65,18 +77,6 @@ def test_ten_hits_are_those_of_an_index_of_his_own(world):
         few = retriever.search_sync("printer", indexes=["tickets"], groups=callers[0]).hits
     assert equal >= 0.99 * asked, (equal, asked)
     assert {hit.document_id for hit in few} == {"7", "107", "207"}, "candidates follow until nothing is left"
-
-
-IDLE = "WHERE datname = '{name}' AND state = 'idle' AND query LIKE 'ROLLBACK%'"
-FAULTS = {
-    "refused": "REVOKE SELECT ON ticket FROM {role}",
-    "one column": "REVOKE SELECT ON ticket FROM {role}; GRANT SELECT (id, tenant, title) ON ticket TO {role}",
-    "telling policy": "CREATE POLICY t ON ticket AS RESTRICTIVE USING (body::int > 0)",
-    "endless policy": "CREATE POLICY t ON ticket AS RESTRICTIVE USING (pg_sleep(60) IS NOT NULL)",
-    "no table": "ALTER TABLE ticket RENAME TO other",
-    "no database": "ALTER DATABASE {name} ALLOW_CONNECTIONS false; "
-    f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity {IDLE}",
-}
 
 
 @pytest.fixture
@@ -143,10 +143,6 @@ def test_who_has_no_role_gets_nothing_and_who_may_see_all_gets_all(shown):
         assert not retriever.search_sync("printer", indexes=["tickets"], groups=["everybody"]).hits
         with pytest.raises(RagIndexError, match="says who"):
             retriever.search_sync("printer", indexes=["tickets"])
-
-
-WHOLE = "SELECT t.*, r.body AS said FROM ticket t LEFT JOIN reply r ON r.ticket = t.id"
-PART = '[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext = ["body"]\n'
 
 
 @pytest.mark.long

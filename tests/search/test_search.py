@@ -24,6 +24,26 @@ from tests.docs.pages import blocks, page
 from tests.search.desk import Desk, documents, found, sample
 from tests.waiting import eventually
 
+TENANTS = {
+    "comments": [(1, "printer offline", {"tenant": "a", "priority": "high"}), (2, "printer offline", {"tenant": "b"})],
+    "titles": [(3, "printer offline", {"tenant": "a"}), (4, "printer offline", {"tenant": "b", "priority": "high"})],
+}
+PRINTERS = {
+    name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
+    for name in ("comments", "solutions", "titles")
+}
+HOLD = """
+for name in store.collections():
+    store.delete_points(name, ["00000000-0000-0000-0000-000000000000"])
+print("ready", flush=True)
+input()
+for name in store.collections():
+    store.flush(name)
+input()
+"""
+"""Another process writes each collection of the store in place, and flushes when it is told to."""
+PAGE = page("retrieval")
+
 
 @pytest.fixture(scope="module")
 def retriever(full):
@@ -125,12 +145,6 @@ def test_searches_in_a_running_event_loop_and_in_several_at_once(retriever):
     assert len([one for one in threading.enumerate() if one.name == "rag-index-search" and one not in before]) <= 1
 
 
-TENANTS = {
-    "comments": [(1, "printer offline", {"tenant": "a", "priority": "high"}), (2, "printer offline", {"tenant": "b"})],
-    "titles": [(3, "printer offline", {"tenant": "a"}), (4, "printer offline", {"tenant": "b", "priority": "high"})],
-}
-
-
 def test_no_filter_removes_the_required_filter_and_one_that_is_not_valid_opens_nothing(blank):
     blank.write(comments='required_filter = { tenant = "a" }')
     attempts = [
@@ -155,12 +169,6 @@ def test_no_filter_removes_the_required_filter_and_one_that_is_not_valid_opens_n
     blank.write(comments='required_filter = { tenant = { like = "a" } }')
     with pytest.raises(SettingsError, match="required_filter of index comments: filter on tenant: 'like' is not known"):
         blank.retriever()
-
-
-PRINTERS = {
-    name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
-    for name in ("comments", "solutions", "titles")
-}
 
 
 class Halved:
@@ -240,18 +248,6 @@ def test_a_collection_that_is_replaced_meanwhile_is_searched_anew(printers, open
         assert sorted(found(result)) == [("titles", str(n)) for n in range(5)]
 
 
-HOLD = """
-for name in store.collections():
-    store.delete_points(name, ["00000000-0000-0000-0000-000000000000"])
-print("ready", flush=True)
-input()
-for name in store.collections():
-    store.flush(name)
-input()
-"""
-"""Another process writes each collection of the store in place, and flushes when it is told to."""
-
-
 def documents_found(retriever: Retriever) -> int:
     """Return how many documents a search finds; 0 if the store is busy."""
     try:
@@ -284,9 +280,6 @@ def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_a_closed_one_
             assert eventually(lambda: not list(readers.iterdir()))
         assert len(retriever.search_sync("printer").hits) == 7
     assert list(readers.iterdir()) == []
-
-
-PAGE = page("retrieval")
 
 
 def test_the_examples_at_the_top_of_the_page_run_as_files(embedded, capsys):

@@ -17,6 +17,35 @@ ROWS = [
     (50, "An automobile stood before the door"),
     (51, "An umbrella stood before the door"),
 ]
+PARTS = """
+project = "test"
+[source]
+url = "sqlite:///source.db"
+[[indexes]]
+name = "notes"
+table = "note"
+key = "id"
+title = "title"
+text = ["body"]
+[[indexes.parts]]
+table = "remark"
+on = "note_id"
+key = "id"
+text = ["said"]
+"""
+PAIRS = [
+    ("Der Drucker druckt nur leere Seiten", "The printer prints nothing but blank pages"),
+    ("Mein Passwort ist abgelaufen", "My password has expired"),
+    ("Das Postfach ist voll und nimmt keine Nachrichten an", "The mailbox is full and accepts no messages"),
+    ("Der Bildschirm bleibt nach dem Start schwarz", "The screen stays black after booting"),
+    ("Kein Zugriff auf das Netzlaufwerk", "No access to the network drive"),
+    ("Die Tastatur verliert Buchstaben", "The keyboard loses letters"),
+    ("Das Telefon klingelt nicht mehr", "The phone does not ring any more"),
+    ("Die Rechnung wurde doppelt bezahlt", "The invoice was paid twice"),
+    ("Der Zug hatte zwei Stunden Verspätung", "The train was two hours late"),
+    ("Im Keller steht Wasser", "There is water in the basement"),
+]
+GERMAN, ENGLISH = ([pair[side] for pair in PAIRS] for side in (0, 1))
 
 
 def test_a_rare_word_counts_more_and_a_long_text_less():
@@ -33,7 +62,7 @@ def test_a_rare_word_counts_more_and_a_long_text_less():
 def test_a_word_that_the_embedder_does_not_know_is_found_by_its_letters():
     """Its tokens are pieces that stand in many words: T-ier-qu-äl-er-ei."""
     for word, like, pieces in [
-        ("Tierquälerei", "wer ein Tier quält oder zur Tierquälung anstiftet", "ein Tisch, ein Bier, quer, schäl er ei"),
+        ("Tierquälerei", "wer ein Wirbeltier quält oder zur Tierquälung anstiftet", "Tisch, Bier, quer, schäl er ei"),
         ("oslepeo", "kralja je otac oslepio", "oslo je lepo i lepi eo"),
         ("全文", "支持全文搜索", "安全的作文"),
     ]:
@@ -81,24 +110,6 @@ def test_words_of_the_title_count_in_each_chunk_and_more_than_those_of_the_text(
         assert soft["1"] > soft["2"] > soft["4"]
         assert soft["3"] > soft["2"], "a text without a title has none that says nothing"
         assert found(retriever.search_sync("automobile"))[0][1] in "13"
-
-
-PARTS = """
-project = "test"
-[source]
-url = "sqlite:///source.db"
-[[indexes]]
-name = "notes"
-table = "note"
-key = "id"
-title = "title"
-text = ["body"]
-[[indexes.parts]]
-table = "remark"
-on = "note_id"
-key = "id"
-text = ["said"]
-"""
 
 
 def test_words_are_marked_as_they_stand_in_the_text_and_parts_of_names_in_source_code():
@@ -150,21 +161,6 @@ def test_the_shown_chunk_has_words_of_the_query_and_not_only_its_title(project):
             for hit in hits:
                 assert shown in hit.text, query
                 assert {"prints"} <= {*hit.highlights}
-
-
-PAIRS = [
-    ("Der Drucker druckt nur leere Seiten", "The printer prints nothing but blank pages"),
-    ("Mein Passwort ist abgelaufen", "My password has expired"),
-    ("Das Postfach ist voll und nimmt keine Nachrichten an", "The mailbox is full and accepts no messages"),
-    ("Der Bildschirm bleibt nach dem Start schwarz", "The screen stays black after booting"),
-    ("Kein Zugriff auf das Netzlaufwerk", "No access to the network drive"),
-    ("Die Tastatur verliert Buchstaben", "The keyboard loses letters"),
-    ("Das Telefon klingelt nicht mehr", "The phone does not ring any more"),
-    ("Die Rechnung wurde doppelt bezahlt", "The invoice was paid twice"),
-    ("Der Zug hatte zwei Stunden Verspätung", "The train was two hours late"),
-    ("Im Keller steht Wasser", "There is water in the basement"),
-]
-GERMAN, ENGLISH = ([pair[side] for pair in PAIRS] for side in (0, 1))
 
 
 def test_another_language_is_noticed_and_english_names_and_codes_are_in_none():

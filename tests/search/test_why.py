@@ -74,6 +74,41 @@ PLANTED = {
     119: {"body": "A rocket that the store lost"},
     120: {"body": "A lamp"},
 }
+FAILED = """INSERT INTO rag_index_failed_documents
+(collection_id, key, text_hash, reason, tries, first_at, last_at, kind)
+VALUES (:collection, '201', x'00', 'the embedder refuses it', 3, 1.0, 1.0, 'failed')"""
+CASES = [
+    ("printer offline", "tickets/1", {"limit": 100}, "found", ""),
+    ("toner", "tickets/999", {}, "not_in_table", "ticket has no 999"),
+    ("toner", "tickets/abc", {}, "not_in_table", "ticket has no abc"),
+    ("toner", "open/999", {}, "where", "hidden by query"),
+    ("toner", "open/101", {}, "where", "hidden by query"),
+    ("toner", "tickets/100", {}, "where", "where: is_public = 1."),
+    ("toner", "tickets/101", {}, "where", "where: (state = 'open' OR state = 'done')."),
+    ("toner", "tickets/102", {}, "where", "where: age BETWEEN 1 AND 99."),
+    ("toner", "tickets/103", {}, "join", "joins.customer: active = 1."),
+    ("toner", "tickets/104", {}, "join", "joins.customer: kind = 'a and b'."),
+    ("toner", "tickets/105", {}, "join", "customer has no row for it"),
+    ("failure", "tickets/201", {}, "failed", "the embedder refuses it"),
+    ("zebra crossing", "tickets/200", {}, "not_indexed", "not indexed yet"),
+    ("unicorn on fire", "tickets/120", {"limit": 1}, "not_indexed", "has changed since it was indexed"),
+    ("rocket", "tickets/119", {}, "not_in_store", "the store does not"),
+    ("rocket", "tickets/113", {"filter": {"priority": "low"}}, "filter", "its priority is 'high'"),
+    ("rocket", "tickets/114", {}, "filter", "required_filter leaves it out: its priority is 'secret'"),
+    ("rocket", "tickets/113", {"indexes": ["open"]}, "filter", "does not ask index tickets"),
+    ("salaries", "tickets/112", {"groups": ["staff"]}, "access", "its groups are boss"),
+    ("salaries", "tickets/112", {"groups": []}, "access", "its groups are boss"),
+    ('"blue rocket"', "tickets/113", {}, "query", "“blue rocket”"),
+    ("printer -offline", "tickets/3", {}, "query", "-offline"),
+    ("rocket fire", "tickets/116", {"collapse": "text"}, "collapsed", "collapsed into tickets/115"),
+    ("broken cartridge", "tickets/111", {"limit": 1}, "rank", "rank "),
+    ("cartridge", "tickets/110", {"limit": 1}, "column", "cartridge: this stands in remark"),
+    ("zebra on my screen", "tickets/111", {"limit": 1}, "column", "zebra: this stands in remark"),
+    ("printer offline", f"tickets/{MANY - 1}", {}, "rank", "with a score of"),
+    ("printer is offline again", "tickets/7", {"limit": 3}, "rank", "the last of the first 3 has"),
+    ("a rocket that is on fire", "tickets/117", {"limit": 1}, "rank", "at rank"),
+]
+LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("postgresql", "mariadb")]
 
 
 class Planted:
@@ -113,45 +148,6 @@ class Planted:
         done = run_program(["--config", str(self.config), *arguments], os.environ)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-
-FAILED = """INSERT INTO rag_index_failed_documents
-(collection_id, key, text_hash, reason, tries, first_at, last_at, kind)
-VALUES (:collection, '201', x'00', 'the embedder refuses it', 3, 1.0, 1.0, 'failed')"""
-CASES = [
-    ("printer offline", "tickets/1", {"limit": 100}, "found", ""),
-    ("toner", "tickets/999", {}, "not_in_table", "ticket has no 999"),
-    ("toner", "tickets/abc", {}, "not_in_table", "ticket has no abc"),
-    ("toner", "open/999", {}, "where", "hidden by query"),
-    ("toner", "open/101", {}, "where", "hidden by query"),
-    ("toner", "tickets/100", {}, "where", "where: is_public = 1."),
-    ("toner", "tickets/101", {}, "where", "where: (state = 'open' OR state = 'done')."),
-    ("toner", "tickets/102", {}, "where", "where: age BETWEEN 1 AND 99."),
-    ("toner", "tickets/103", {}, "join", "joins.customer: active = 1."),
-    ("toner", "tickets/104", {}, "join", "joins.customer: kind = 'a and b'."),
-    ("toner", "tickets/105", {}, "join", "customer has no row for it"),
-    ("failure", "tickets/201", {}, "failed", "the embedder refuses it"),
-    ("zebra crossing", "tickets/200", {}, "not_indexed", "not indexed yet"),
-    ("unicorn on fire", "tickets/120", {"limit": 1}, "not_indexed", "has changed since it was indexed"),
-    ("rocket", "tickets/119", {}, "not_in_store", "the store does not"),
-    ("rocket", "tickets/113", {"filter": {"priority": "low"}}, "filter", "its priority is 'high'"),
-    ("rocket", "tickets/114", {}, "filter", "required_filter leaves it out: its priority is 'secret'"),
-    ("rocket", "tickets/113", {"indexes": ["open"]}, "filter", "does not ask index tickets"),
-    ("salaries", "tickets/112", {"groups": ["staff"]}, "access", "its groups are boss"),
-    ("salaries", "tickets/112", {"groups": []}, "access", "its groups are boss"),
-    ('"blue rocket"', "tickets/113", {}, "query", "“blue rocket”"),
-    ("printer -offline", "tickets/3", {}, "query", "-offline"),
-    ("rocket fire", "tickets/116", {"collapse": "text"}, "collapsed", "collapsed into tickets/115"),
-    ("broken cartridge", "tickets/111", {"limit": 1}, "rank", "rank "),
-    ("cartridge", "tickets/110", {"limit": 1}, "column", "cartridge: this stands in remark"),
-    ("zebra on my screen", "tickets/111", {"limit": 1}, "column", "zebra: this stands in remark"),
-    ("printer offline", f"tickets/{MANY - 1}", {}, "rank", "with a score of"),
-    ("printer is offline again", "tickets/7", {"limit": 3}, "rank", "the last of the first 3 has"),
-    ("a rocket that is on fire", "tickets/117", {"limit": 1}, "rank", "at rank"),
-]
-
-
-LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("postgresql", "mariadb")]
 
 
 @pytest.fixture(scope="module", params=["sqlite", *LONG])

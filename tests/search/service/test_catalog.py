@@ -21,12 +21,6 @@ from tests.search.service.test_http import problem
 from tests.search.service.test_mcp import by_token, talk, text_of
 from tests.waiting import eventually
 
-
-@pytest.fixture
-def project(indexed_notes):
-    return indexed_notes(12)
-
-
 RUN = """
 import sys
 from rag_index.etl.opened import RunOptions, open_index
@@ -35,6 +29,15 @@ with open_index(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="anoth
     print("running", flush=True)
     input()
 """
+ADMIN, STAFF = new_token(), new_token()
+LINES = [token_line("admin", ADMIN, ALL_GROUPS), token_line("ann", STAFF, ["author 1"])]
+RIGHTS = f'access = "author"\n[serve]\ntokens = {json.dumps(LINES)}'
+ASKED = {"query": "printer", "document": "notes/999"}
+
+
+@pytest.fixture
+def project(indexed_notes):
+    return indexed_notes(12)
 
 
 @pytest.mark.long
@@ -85,12 +88,6 @@ def test_after_a_move_the_service_is_not_ready(tmp_path, monkeypatch):
         eventually(lambda: client.get("/readyz").status_code == 503, "it looks again")
         assert not client.get("/indexes").json()["indexes"][0]["live"]
         assert "was moved to" in problem(client.post("/search", json={"query": "printer"}), 503)["detail"]
-
-
-ADMIN, STAFF = new_token(), new_token()
-LINES = [token_line("admin", ADMIN, ALL_GROUPS), token_line("ann", STAFF, ["author 1"])]
-RIGHTS = f'access = "author"\n[serve]\ntokens = {json.dumps(LINES)}'
-ASKED = {"query": "printer", "document": "notes/999"}
 
 
 def served(folder, more=""):

@@ -6,7 +6,6 @@ import re
 from urllib.parse import quote
 
 import httpx
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,46 @@ from tests.fakes.hosts import VirtualTimeLoop
 from tests.search.desk import DESK, Desk
 from tests.search.service.in_memory import ask, guarded
 from tests.search.service.live import Live
+
+PAGE = page("service")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates().map(str)
+    | st.sampled_from(["printer", "high", "1", "titles", "2024-01-01"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["gte", "lt", "eq", "any", "not", "exists", "x"]) | st.text(max_size=5), inner,
+                      max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+FIELDS = st.sampled_from(["priority", "number", "created_at", "author", "tenant", "tenant.inner", "_rag.key", ""])
+FILTERS = st.dictionaries(FIELDS | st.text(max_size=5), VALUES, max_size=3) | st.lists(st.text(max_size=20), max_size=3)
+BODIES = st.fixed_dictionaries(
+    {"query": st.text(min_size=1, max_size=50)},
+    optional={
+        "indexes": st.lists(st.sampled_from(["comments", "titles"]), max_size=3) | VALUES,
+        "limit": st.integers(1, 1000) | VALUES,
+        "filter": FILTERS | VALUES,
+        "timeout": st.floats(0.5, 5) | VALUES,
+        "dense_weight": st.floats(0, 1) | VALUES,
+        "rerank": st.booleans() | VALUES,
+        "explain": st.booleans() | VALUES,
+    },
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+PATHS = st.one_of(
+    TEXT.map(lambda text: f"/documents/comments/{quote(text)}"),
+    TEXT.map(lambda text: f"/documents/{quote(text)}/1"),
+    TEXT.map(lambda text: f"/{quote(text)}"),
+    st.sampled_from(["/search", "/indexes", "/documents"]),
+)
+NAMES = st.sampled_from(["query", "filter", "limit", "indexes", "timeout", "rerank", "explain"])
+PARAMETERS = st.dictionaries(NAMES | TEXT, TEXT, max_size=4)
+METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
+PLACES = 4
+ENDS = {
+    "answered": (200, {}), "refused": (400, {}), "broken": (500, {}), "slow": (504, {}),
+    "no body": (504, {"body": None}), "too large": (413, {"body": b"x" * 200}), "gone": (0, {"gone": True}),
+    "gone before": (0, {"body": None, "gone": True}),
+}  # fmt: skip
 
 
 def problem(answer, status: int) -> dict:
@@ -90,9 +129,8 @@ def test_probes_and_metrics(client):
     assert "mailbox" not in metrics.text
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "words"),
-    [
+def test_what_a_caller_got_wrong_is_named(client):
+    for body, status, words in (
         ({"query": "x", "indexes": ["title"]}, 400, "did you mean 'titles'"),
         ({"query": "x", "filter": {"colour": "red"}}, 400, "there is no field 'colour'"),
         ({"query": "  "}, 400, "empty"),
@@ -104,10 +142,8 @@ def test_probes_and_metrics(client):
         ({"query": "x" * 10_001}, 422, "query"),
         ({"query": "x", "dense_weight": 2}, 422, "dense_weight"),
         ({"query": "x", "rerank": True}, 400, "there is no reranker"),
-    ],
-)
-def test_what_a_caller_got_wrong_is_named(client, body, status, words):
-    assert words in problem(client.post("/search", json=body), status)["detail"]
+    ):
+        assert words in problem(client.post("/search", json=body), status)["detail"]
 
 
 def test_a_body_that_is_no_search_is_refused(client):
@@ -174,9 +210,6 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         assert wrong["errors"] == [{"field": "max_chars", "detail": "Input should be greater than or equal to 1"}]
 
 
-PAGE = page("service")
-
-
 def shape(value: object) -> object:
     """Return the keys of JSON, at all levels; those of a payload, and the names of indexes, are the user's."""
     if isinstance(value, dict):
@@ -229,30 +262,6 @@ def test_limits_are_the_defaults():
     assert rows["requests at a time"].startswith(f"{MAX_REQUESTS},")
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates().map(str)
-    | st.sampled_from(["printer", "high", "1", "titles", "2024-01-01"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["gte", "lt", "eq", "any", "not", "exists", "x"]) | st.text(max_size=5), inner,
-                      max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-FIELDS = st.sampled_from(["priority", "number", "created_at", "author", "tenant", "tenant.inner", "_rag.key", ""])
-FILTERS = st.dictionaries(FIELDS | st.text(max_size=5), VALUES, max_size=3) | st.lists(st.text(max_size=20), max_size=3)
-BODIES = st.fixed_dictionaries(
-    {"query": st.text(min_size=1, max_size=50)},
-    optional={
-        "indexes": st.lists(st.sampled_from(["comments", "titles"]), max_size=3) | VALUES,
-        "limit": st.integers(1, 1000) | VALUES,
-        "filter": FILTERS | VALUES,
-        "timeout": st.floats(0.5, 5) | VALUES,
-        "dense_weight": st.floats(0, 1) | VALUES,
-        "rerank": st.booleans() | VALUES,
-        "explain": st.booleans() | VALUES,
-    },
-)
-
-
 def check(answer: httpx.Response) -> None:
     if answer.status_code == 307:  # the address without its last slash, or with one
         assert answer.headers["location"].startswith(str(answer.url.copy_with(raw_path=b"/")))
@@ -263,18 +272,6 @@ def check(answer: httpx.Response) -> None:
         answer.json()
     elif answer.status_code != 200:
         problem(answer, answer.status_code)
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-PATHS = st.one_of(
-    TEXT.map(lambda text: f"/documents/comments/{quote(text)}"),
-    TEXT.map(lambda text: f"/documents/{quote(text)}/1"),
-    TEXT.map(lambda text: f"/{quote(text)}"),
-    st.sampled_from(["/search", "/indexes", "/documents"]),
-)
-NAMES = st.sampled_from(["query", "filter", "limit", "indexes", "timeout", "rerank", "explain"])
-PARAMETERS = st.dictionaries(NAMES | TEXT, TEXT, max_size=4)
-METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
 
 
 @settings(max_examples=15)
@@ -288,14 +285,6 @@ def test_any_search_is_answered(client, body):
 @given(method=METHODS, path=PATHS, parameters=PARAMETERS)
 def test_any_address_is_answered(client, method, path, parameters):
     check(client.request(method, path, params=parameters))
-
-
-PLACES = 4
-ENDS = {
-    "answered": (200, {}), "refused": (400, {}), "broken": (500, {}), "slow": (504, {}),
-    "no body": (504, {"body": None}), "too large": (413, {"body": b"x" * 200}), "gone": (0, {"gone": True}),
-    "gone before": (0, {"body": None, "gone": True}),
-}  # fmt: skip
 
 
 @settings(max_examples=25, deadline=None)

@@ -25,6 +25,24 @@ from tests.waiting import eventually
 
 LONG = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
 WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
+FIRST = {"index": "comments", "document_id": "1"}
+MISTAKES = [
+    ("search", {"query": "x", "indexes": ["coments"]}, "there is no index 'coments', did you mean 'comments'?"),
+    ("search", {"query": "x", "filter": {"colour": 1}}, "there is no field 'colour' to filter by"),
+    ("search", {"query": "x", "indexes": "titles"}, "search: indexes: Input should be a valid list"),
+    ("search", {"query": "x", "filter": "priority=high"}, "search: filter: Input should be a"),
+    ("search", {"query": "x", "top_k": 3}, "search has no argument 'top_k'; it takes query, indexes, limit, "),
+    ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
+    ("search", {}, "search: query: Field required"),
+    ("search", {"query": "x", "limit": 1000}, "search: limit: Input should be less than or equal"),
+    ("get_document", {**FIRST, "document_id": "99"}, "99"),
+    ("get_document", {**FIRST, "around": 9}, "around is 9, but the chunks of"),
+    ("get_document", {**FIRST, "find": "the"}, "find has no word that could be"),
+    ("get_document", {**FIRST, "find": "x", "around": 0}, "get_document: first_chunk, around and find exclude each"),
+    ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
+    ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, verify_c"),
+]
+PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD = -32700, -32600, -32601
 
 
 @pytest.fixture(scope="module")
@@ -97,25 +115,6 @@ def test_an_agent_finds_reads_and_cites(connected):
     assert 'priority (keyword: "high" 2, "low" 1)' in text_of(listed)
 
 
-FIRST = {"index": "comments", "document_id": "1"}
-MISTAKES = [
-    ("search", {"query": "x", "indexes": ["coments"]}, "there is no index 'coments', did you mean 'comments'?"),
-    ("search", {"query": "x", "filter": {"colour": 1}}, "there is no field 'colour' to filter by"),
-    ("search", {"query": "x", "indexes": "titles"}, "search: indexes: Input should be a valid list"),
-    ("search", {"query": "x", "filter": "priority=high"}, "search: filter: Input should be a"),
-    ("search", {"query": "x", "top_k": 3}, "search has no argument 'top_k'; it takes query, indexes, limit, "),
-    ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
-    ("search", {}, "search: query: Field required"),
-    ("search", {"query": "x", "limit": 1000}, "search: limit: Input should be less than or equal"),
-    ("get_document", {**FIRST, "document_id": "99"}, "99"),
-    ("get_document", {**FIRST, "around": 9}, "around is 9, but the chunks of"),
-    ("get_document", {**FIRST, "find": "the"}, "find has no word that could be"),
-    ("get_document", {**FIRST, "find": "x", "around": 0}, "get_document: first_chunk, around and find exclude each"),
-    ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
-    ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, verify_c"),
-]
-
-
 def test_a_mistake_is_one_line_that_says_what_to_do(desk):
     with desk.retriever() as retriever:
         for tool, arguments, words in MISTAKES:
@@ -163,9 +162,6 @@ def test_what_an_agent_should_know_is_printed_from_the_settings(desk):
     assert "comments, solutions, titles" in head
     assert "- `titles` (english): `priority`, `author`" in body
     assert printed["agents"] == f"#{body}", "as a section of a page that has a title"
-
-
-PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD = -32700, -32600, -32601
 
 
 def message(**members) -> bytes:

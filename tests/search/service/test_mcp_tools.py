@@ -26,6 +26,32 @@ TITLES = {
 }  # fmt: skip
 CODE = {"name": "code", "kind": "code", "root": "."}
 OWN = {"name": "wiki", "kind": "confluence"}
+LARGE = {
+    "log": "log line 3 " * 20_000, "deep": {"a": {"b": {"c": [{"name": "x" * 40}] * 2_000}}},
+    "wide": {f"key{number}": "value" * 5 for number in range(3_000)}, "k" * 5_000: "short",
+    "signs": "\u6f22\u5b57" * 50_000,
+}  # fmt: skip
+SMALLER = {"log": "log line 3 " * 200, "deep": {"a": [{"name": "x" * 40}] * 50}}
+ANSWERED = 8
+"""Of ten: as many as when this was written. Fewer is a loss."""
+QUESTIONS = {
+    "workshop": {
+        "Why does a record player smell of burning, and what is replaced?": "capacitor",
+        "What helps if a hair dryer trips the fuse?": "sealed with silicone",
+        "How was a grinding noise of a vacuum cleaner repaired?": "sewing-machine oil",
+        "Why must one not solder a thermal fuse?": "solder would melt it",
+    },
+    "pydocs": {
+        "How do I leave a loop before its end?": "[topics/break#",
+        "Which methods does an object need to be used by a with statement?": "[topics/context-managers#",
+        "How can a function take any number of arguments by keyword?": "**",
+        "What happens to an error that no except clause handles?": "[topics/exceptions#",
+    },
+    "source-tree": {
+        "What happens if the bank does not pay?": "CardRefused",
+        "Where is a discount taken from the sum?": "def total",
+    },
+}
 
 
 def settings(*indexes: dict) -> Settings:
@@ -75,14 +101,6 @@ def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_s
         assert call("search", query="printer", offset=9).startswith("No further documents.")
 
 
-LARGE = {
-    "log": "log line 3 " * 20_000, "deep": {"a": {"b": {"c": [{"name": "x" * 40}] * 2_000}}},
-    "wide": {f"key{number}": "value" * 5 for number in range(3_000)}, "k" * 5_000: "short",
-    "signs": "\u6f22\u5b57" * 50_000,
-}  # fmt: skip
-SMALLER = {"log": "log line 3 " * 200, "deep": {"a": [{"name": "x" * 40}] * 50}}
-
-
 @pytest.mark.long
 def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments",))
@@ -118,28 +136,6 @@ def test_an_answer_has_a_bound_and_what_it_cuts_is_read_by_the_name_of_its_field
             call("get_document", **where, field="lag")
         with pytest.raises(SettingsError, match=r"offset is 99, but wide.key8 has 25"):
             call("get_document", **where, field="wide.key8", offset=99)
-
-
-ANSWERED = 8
-"""Of ten: as many as when this was written. Fewer is a loss."""
-QUESTIONS = {
-    "workshop": {
-        "Why does a record player smell of burning, and what is replaced?": "capacitor",
-        "What helps if a hair dryer trips the fuse?": "sealed with silicone",
-        "How was a grinding noise of a vacuum cleaner repaired?": "sewing-machine oil",
-        "Why must one not solder a thermal fuse?": "solder would melt it",
-    },
-    "pydocs": {
-        "How do I leave a loop before its end?": "[topics/break#",
-        "Which methods does an object need to be used by a with statement?": "[topics/context-managers#",
-        "How can a function take any number of arguments by keyword?": "**",
-        "What happens to an error that no except clause handles?": "[topics/exceptions#",
-    },
-    "source-tree": {
-        "What happens if the bank does not pay?": "CardRefused",
-        "Where is a discount taken from the sum?": "def total",
-    },
-}
 
 
 def answered_of(folder, corpus: str) -> int:

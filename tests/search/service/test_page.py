@@ -30,6 +30,19 @@ pytestmark = pytest.mark.long
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p><i>end</i>'
 REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
 EXACT = [{"field": "number", "comparison": "is", "value": "9007199254740993"}]
+ORDERED = ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none"]
+ODD = [
+    ("tape library robot paragraph 20", "tapes/../robot #1?", "Paragraph 20"),
+    ("bellows", '" "', "A blank key"),
+    ("bellows", '""', "No key"),
+    ("bellows", ".", "A dot"),
+    ("bellows", "..", "Two dots"),
+]
+ANSWERS = {
+    "new Response('<html>sign on', {status: 200})": "perhaps your sign-on has ended",
+    'new Response(\'{"detail": "the service is busy"}\', {status: 503})': "the service is busy",
+    "Promise.reject(new TypeError('no network'))": "The service does not answer.",
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +123,6 @@ def test_a_mistake_of_a_filter_is_said_and_nothing_is_lost(page):
     assert page.evaluate("document.querySelectorAll('.row').length") == 1
 
 
-ORDERED = ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none"]
-
-
 @pytest.mark.parametrize(
     ("field", "shown"),
     [
@@ -139,15 +149,6 @@ def test_what_a_document_holds_is_text_and_never_markup(page):
     page.wait_for("solutions: markup")
     assert page.evaluate("document.querySelectorAll('dialog :is(img, script, i)').length") == 0
     assert page.evaluate("document.title").startswith("img script")
-
-
-ODD = [
-    ("tape library robot paragraph 20", "tapes/../robot #1?", "Paragraph 20"),
-    ("bellows", '" "', "A blank key"),
-    ("bellows", '""', "No key"),
-    ("bellows", ".", "A dot"),
-    ("bellows", "..", "Two dots"),
-]
 
 
 @pytest.mark.parametrize(("query", "key", "words"), ODD)
@@ -394,13 +395,6 @@ def test_a_hit_says_nothing_twice_and_the_document_says_all(page):
     page.press("Escape")
     page.evaluate("location.hash = 'q=parcel&filters=' + " + json.dumps(json.dumps(EXACT)))
     page.wait_for("1 document in")
-
-
-ANSWERS = {
-    "new Response('<html>sign on', {status: 200})": "perhaps your sign-on has ended",
-    'new Response(\'{"detail": "the service is busy"}\', {status: 503})': "the service is busy",
-    "Promise.reject(new TypeError('no network'))": "The service does not answer.",
-}
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
