@@ -40,6 +40,21 @@ QUIET = {
 DIALECTS = (SQLiteDialect_pysqlite, PGDialect_psycopg, MySQLDialect_pymysql)
 MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 """Markers of tests whose needs CI cannot meet."""
+MEMORY = Path("/dev/shm")
+ENOUGH = 10_000_000_000
+"""Bytes. All tests at once need a quarter of that."""
+LONG_SECONDS = 1200
+LONGEST = (
+    "tests/deployments/test_worker.py", "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability",
+    "tests/live", "tests/watch", "tests/etl", "tests/care", "tests/cli", "tests/care/doctor", "tests", "tests/wild",
+)  # fmt: skip
+"""The folders, and a file, that take longest: one that begins at the end keeps the other processes waiting."""
+TOGETHER = {
+    "tests/flows/": "prefect", "tests/orchestration/": "prefect",
+    "tests/live/test_ollama.py": "ollama", "tests/components/chunking/context/test_live.py": "ollama",
+    **{f"tests/deployments/test_{name}": "deployed" for name in ("after_load", "automations", "schedule", "secrets")},
+}  # fmt: skip
+"""Tests that share a server, which takes long to start."""
 
 
 @pytest.fixture(scope="session")
@@ -145,11 +160,6 @@ def share_statements():
         dialect.__eq__ = lambda dialect, other: quotes(dialect) == quotes(other)
 
 
-MEMORY = Path("/dev/shm")
-ENOUGH = 10_000_000_000
-"""Bytes. All tests at once need a quarter of that."""
-
-
 def write_to_memory():
     """Put what tests write into memory, if there is enough: small stores and ledgers wait for a disk too often."""
     if "TMPDIR" in os.environ or not MEMORY.is_dir():
@@ -175,14 +185,6 @@ def pytest_collection_finish():
     gc.freeze()  # all imported modules would be scanned again and again
 
 
-LONG_SECONDS = 1200
-LONGEST = (
-    "tests/deployments/test_worker.py", "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability",
-    "tests/live", "tests/watch", "tests/etl", "tests/care", "tests/cli", "tests/care/doctor", "tests", "tests/wild",
-)  # fmt: skip
-"""The folders, and a file, that take longest: one that begins at the end keeps the other processes waiting."""
-
-
 def pytest_collection_modifyitems(items):
     """Begin with the longest files, and give long tests a time limit that a busy machine does not reach."""
     order = {folder: number for number, folder in enumerate(LONGEST)}
@@ -195,14 +197,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
-
-
-TOGETHER = {
-    "tests/flows/": "prefect", "tests/orchestration/": "prefect",
-    "tests/live/test_ollama.py": "ollama", "tests/components/chunking/context/test_live.py": "ollama",
-    **{f"tests/deployments/test_{name}": "deployed" for name in ("after_load", "automations", "schedule", "secrets")},
-}  # fmt: skip
-"""Tests that share a server, which takes long to start."""
 
 
 class Scheduling(LoadFileScheduling):

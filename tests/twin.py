@@ -7,6 +7,9 @@ from pathlib import Path
 
 from tests.project import Project
 
+STORE, POINTS, LEDGER = "qdrant", "qdrant/collections", "ledger.db"
+"""What a backup has: the embedded store, only the folders of its collections, or the ledger."""
+
 
 def twin(project: Project, folder: Path) -> Project:
     """Return a copy with source, settings, store and ledger."""
@@ -14,10 +17,6 @@ def twin(project: Project, folder: Path) -> Project:
     duplicate = copy.copy(project)
     duplicate.folder, duplicate.config = folder, folder / project.config.name
     return duplicate
-
-
-STORE, POINTS, LEDGER = "qdrant", "qdrant/collections", "ledger.db"
-"""What a backup has: the embedded store, only the folders of its collections, or the ledger."""
 
 
 def back_up(project: Project, folder: Path, *parts: str) -> Path:

@@ -32,6 +32,12 @@ from tests.live.postgres import PostgresServer, find_postgres, server_user
 from tests.project import SETTINGS
 
 AWAY = ("running", "accepts no connection", "start it")
+CERTIFICATES = {
+    "of nobody who is known": ({}, False, ["is not trusted (self-signed certificate)", "set SSL_CERT_FILE"]),
+    "of another name": ({"name": "other.example"}, True, ["not valid for 'localhost'", "name of the certificate"]),
+    "expired": ({"days": -1}, True, ["certificate has expired", "renew it"]),
+    "demanded of the client": ({"client": True}, True, ["demands a certificate of its client"]),
+}
 
 
 def embedder(kind):
@@ -87,14 +93,6 @@ def is_told(message, *words):
     assert not any(word in message for word in AWAY), message
 
 
-CERTIFICATES = {
-    "of nobody who is known": ({}, False, ["is not trusted (self-signed certificate)", "set SSL_CERT_FILE"]),
-    "of another name": ({"name": "other.example"}, True, ["not valid for 'localhost'", "name of the certificate"]),
-    "expired": ({"days": -1}, True, ["certificate has expired", "renew it"]),
-    "demanded of the client": ({"client": True}, True, ["demands a certificate of its client"]),
-}
-
-
 @pytest.mark.parametrize("which", CERTIFICATES)
 def test_a_certificate_that_cannot_be_used_is_named(said_of, tmp_path, trusting, which):
     made, known, words = CERTIFICATES[which]
@@ -113,17 +111,11 @@ def test_a_file_of_authorities_that_cannot_be_used_is_named(said_of, tmp_path, t
     is_told(said_of("https://localhost:1"), f"SSL_CERT_FILE={file} cannot be used", "let it name a file of cert")
 
 
-@pytest.fixture
-def fronts(tmp_path, fake, qdrant):
-    """A private authority, and the ports at which Ollama, Qdrant and its gRPC answer with certificates of it."""
-    authority = PrivateAuthority(tmp_path)
-    with ExitStack() as stack:
-        ports = [urlsplit(fake.url).port, urlsplit(qdrant.url).port, stack.enter_context(FakeQdrantGrpc(qdrant)).port]
-        yield authority, [stack.enter_context(TlsFront(authority, port)).port for port in ports]
-
-
-def test_ollama_and_qdrant_behind_a_private_authority(project, fake, qdrant, fronts):
-    authority, (embedder, store, by_grpc) = fronts
+def test_ollama_and_qdrant_behind_a_private_authority(project, fake, qdrant, tmp_path, request):
+    authority, stack = PrivateAuthority(tmp_path), ExitStack()
+    request.addfinalizer(stack.close)
+    ports = [urlsplit(fake.url).port, urlsplit(qdrant.url).port, stack.enter_context(FakeQdrantGrpc(qdrant)).port]
+    embedder, store, by_grpc = (stack.enter_context(TlsFront(authority, port)).port for port in ports)
     settings = (
         f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["https://localhost:{embedder}"]\n'
         f'[store]\nurl = "https://localhost:{store}"\n[store.server]\ngrpc_port = {by_grpc}\n'
@@ -136,7 +128,6 @@ def test_ollama_and_qdrant_behind_a_private_authority(project, fake, qdrant, fro
     assert len(said) == 1, refused.stdout + refused.stderr
     assert f"https://localhost:{store} cannot be reached: its certificate is not trusted" in said[0]
     assert "set SSL_CERT_FILE to a file with that of its authority" in said[0]
-
     trusting = {"SSL_CERT_FILE": str(authority.certificate)}
     assert "3 documents indexed" in project.cli("index-all", **trusting).stdout
     assert "GRPC Upsert" in qdrant.seen, "gRPC trusts whom REST trusts"

@@ -11,6 +11,7 @@ from rag_index.core.machine.resources import Machine, choose_worker_count, detec
 from rag_index.core.settings import ParallelSettings
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+GB = 1_000_000_000
 
 
 @pytest.fixture
@@ -60,9 +61,6 @@ def test_the_quota_of_a_container_is_rounded_up_and_bounded_by_the_processors(ma
 )  # fmt: skip
 def test_the_quotas_of_all_groups_above_a_process_count(machine, membership, files, limited):
     assert detect_machine(*machine(membership, **files)).processors == (1 if limited else HERE)
-
-
-GB = 1_000_000_000
 
 
 def test_memory_is_the_machines_if_no_group_limits_it_further(machine):

@@ -30,6 +30,10 @@ PAGE = page("commands")
 
 for module in set(cli.COMMANDS.values()):
     __import__(f"rag_index.cli.{module}")
+BENCHMARKS = sorted(set(re.findall(r"`python (benchmarks/\w+\.py)((?: \w+)?)", EVERYTHING)))
+CONFIGURATION = page("configuration")
+TOML = [(name, text) for name, content in ALL.items() for text in blocks(content, "toml")]
+SCHEMA = settings_schema()
 
 
 def options(command: click.Command) -> set[str]:
@@ -114,9 +118,6 @@ def test_the_readme_shows_the_command_that_make_test_runs_and_all_targets_are_na
     assert {one or other for one, other in named} == set(phony[1].split())
 
 
-BENCHMARKS = sorted(set(re.findall(r"`python (benchmarks/\w+\.py)((?: \w+)?)", EVERYTHING)))
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("file", sorted({file for file, _ in BENCHMARKS}))
 def test_benchmarks_that_are_named_exist(file):
@@ -125,10 +126,6 @@ def test_benchmarks_that_are_named_exist(file):
     ended = run_code(f"import runpy, sys; {script}; runpy.run_path(sys.argv[0], run_name='__main__')", os.environ)
     assert ended.returncode == 0, ended.stderr
     assert all(command.strip() in ended.stdout for named, command in BENCHMARKS if named == file)
-
-
-CONFIGURATION = page("configuration")
-TOML = [(name, text) for name, content in ALL.items() for text in blocks(content, "toml")]
 
 
 def test_the_tables_are_those_of_the_settings():
@@ -143,9 +140,6 @@ def test_variables_that_are_named_are_read():
     for variable in {*re.findall(r"\bRAG_INDEX_[A-Z_]*[A-Z]\b", EVERYTHING)} - {"RAG_INDEX_CONFIG"}:
         _, origin = overlay({variable: "1"}, {})
         assert variable in origin.values()
-
-
-SCHEMA = settings_schema()
 
 
 @pytest.mark.parametrize(("name", "text"), TOML, ids=[f"{name}-{number}" for number, (name, _) in enumerate(TOML)])

@@ -11,6 +11,8 @@ EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("
 ELSEWHERE = {"langchain", "haystack"}
 """Examples that need another environment: tests/search/frameworks has it."""
 LONG = {"agent", "shop", "source-tree", "tickets", "web", "wiki"}
+HERE = [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in sorted(EXAMPLES.keys() - ELSEWHERE)]
+PAGE = page("evaluation")
 
 
 def run_example(name, folder, *programs, **variables):
@@ -36,15 +38,9 @@ def database(postgres):
         yield {"RAG_INDEX_SOURCE__URL": postgres.url(name).render_as_string(hide_password=False)}
 
 
-HERE = [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in sorted(EXAMPLES.keys() - ELSEWHERE)]
-
-
 @pytest.mark.parametrize("name", HERE)
 def test_the_command_of_an_example_prints_what_its_page_says(name, tmp_path, request):
     run_example(name, tmp_path, **(request.getfixturevalue("database") if name == "tickets" else {}))
-
-
-PAGE = page("evaluation")
 
 
 @pytest.mark.long

@@ -19,6 +19,8 @@ from tests.project import Project
 from tests.waiting import eventually
 
 POSTGRESQL, MARIADB = blocks(section(page("install"), "## A user who may only read"), "sql")
+COPY, RESTORE_STORE, RESTORE_LEDGER, LOOK = blocks(page("backup"), "sh")
+PAGE = page("tutorial")
 
 
 def test_the_reader_of_postgresql_reads_tables_of_today_and_of_tomorrow(postgres):
@@ -64,9 +66,6 @@ def test_a_ledger_in_postgresql_is_copied_and_put_back(postgres, tmp_path):
         assert run_plain(project).unchanged == 5
 
 
-COPY, RESTORE_STORE, RESTORE_LEDGER, LOOK = blocks(page("backup"), "sh")
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("restore", ["store", "ledger", "both"])
 def test_what_the_page_copies_each_night_is_restored_and_mended(restore, tmp_path):
@@ -90,9 +89,6 @@ def test_what_the_page_copies_each_night_is_restored_and_mended(restore, tmp_pat
         assert f"{said}; every point was compared" in printed
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
     assert "6" not in project.texts()
-
-
-PAGE = page("tutorial")
 
 
 @pytest.mark.long

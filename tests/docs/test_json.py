@@ -36,28 +36,6 @@ from tests.etl.plain import run_plain
 from tests.project import Project
 
 PAGE = page("json")
-
-
-def shape(value: object) -> object:
-    """Return the keys of JSON, at all levels; the keys of a payload are the user's."""
-    if isinstance(value, dict):
-        return {key: None if key == "payload" else shape(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [shape(value[0])] if value else []
-    return None
-
-
-def documented_json() -> dict[str, object]:
-    """Return the keys of each command's example."""
-    (answer,) = re.findall(r"^`POST /search`:\n\n```json\n(.*?)```", page("service"), re.MULTILINE | re.DOTALL)
-    found = {"search": shape(json.loads(answer.replace("comments", "notes")))}
-    for label, example in re.findall(r"^(`.*):\n\n```json\n((?:.*\n)*?)```", PAGE, re.MULTILINE):
-        named = re.match(r"(?:`[\w -]+`(?:, )?)+", label)
-        assert named, f"no command before {example!r}"
-        found.update({name: shape(json.loads(example)) for name in re.findall(r"`([\w -]+)`", named[0])})
-    return found
-
-
 RUNS = ["index-all", "rebuild"]
 MAIN = {*RUNS, "status", "status --failed", "plan", "search", "verify", "evaluate", "rollback", "doctor"}
 FINDING = Finding("notes", "kind", 1, "what", "remedy", ("7",))
@@ -93,18 +71,36 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "doctor": (doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
+HOW_IT_WORKS = page("how-it-works")
+NUMBERS = [
+    ("how-it-works", "for five nights with the same text"),
+    ("how-it-works", f"a lease of {LEASE_SECONDS:.0f} s, which the run renews every {RENEW_SECONDS:.0f} s"),
+    ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
+    ("how-it-works", f"more than {deletes.UNGUARDED_DELETES} documents"),
+    ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
+    ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
+    ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
+]
 
 
-def printed_json(name: str, project: Project, monkeypatch, capsys) -> object:
-    """Return what the command prints."""
-    run_plain(project.fill(2))
-    project.fill(1, first=3)
-    if name in RESULTS:
-        module, function, result = RESULTS[name]
-        monkeypatch.setattr(module, function, lambda *_, **__: result)
-    with pytest.raises(SystemExit):
-        cli.main(["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"])
-    return json.loads(capsys.readouterr().out)
+def shape(value: object) -> object:
+    """Return the keys of JSON, at all levels; the keys of a payload are the user's."""
+    if isinstance(value, dict):
+        return {key: None if key == "payload" else shape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return None
+
+
+def documented_json() -> dict[str, object]:
+    """Return the keys of each command's example."""
+    (answer,) = re.findall(r"^`POST /search`:\n\n```json\n(.*?)```", page("service"), re.MULTILINE | re.DOTALL)
+    found = {"search": shape(json.loads(answer.replace("comments", "notes")))}
+    for label, example in re.findall(r"^(`.*):\n\n```json\n((?:.*\n)*?)```", PAGE, re.MULTILINE):
+        named = re.match(r"(?:`[\w -]+`(?:, )?)+", label)
+        assert named, f"no command before {example!r}"
+        found.update({name: shape(json.loads(example)) for name in re.findall(r"`([\w -]+)`", named[0])})
+    return found
 
 
 def test_the_commands_that_scripts_call_have_an_example_and_a_line_of_an_export_is_as_documented():
@@ -115,12 +111,15 @@ def test_the_commands_that_scripts_call_have_an_example_and_a_line_of_an_export_
 
 
 @pytest.mark.parametrize("name", sorted(documented_json().keys() - {"export"}))
-def test_json_is_as_documented(name, tmp_path, monkeypatch, capsys):
-    project = Project(tmp_path / "project")
-    assert shape(printed_json(name, project, monkeypatch, capsys)) == documented_json()[name]
-
-
-HOW_IT_WORKS = page("how-it-works")
+def test_json_is_as_documented(name, project, monkeypatch, capsys):
+    run_plain(project.fill(2))
+    project.fill(1, first=3)
+    if name in RESULTS:
+        module, function, result = RESULTS[name]
+        monkeypatch.setattr(module, function, lambda *_, **__: result)
+    with pytest.raises(SystemExit):
+        cli.main(["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"])
+    assert shape(json.loads(capsys.readouterr().out)) == documented_json()[name]
 
 
 def test_the_payload_of_a_point_is_as_documented():
@@ -148,17 +147,6 @@ def test_the_metadata_of_a_collection_and_the_tables_of_the_ledger_are_as_docume
     assert collection.name == "test_notes__1"
     (prefix,) = re.findall(r"tables begin with `(\w+)`", section(HOW_IT_WORKS, "## The ledger"))
     assert all(name.startswith(prefix) for name in tables.metadata.tables)
-
-
-NUMBERS = [
-    ("how-it-works", "for five nights with the same text"),
-    ("how-it-works", f"a lease of {LEASE_SECONDS:.0f} s, which the run renews every {RENEW_SECONDS:.0f} s"),
-    ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
-    ("how-it-works", f"more than {deletes.UNGUARDED_DELETES} documents"),
-    ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
-    ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
-    ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
-]
 
 
 @pytest.mark.parametrize(("name", "words"), NUMBERS, ids=[words for _, words in NUMBERS])

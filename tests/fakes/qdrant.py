@@ -25,6 +25,8 @@ from tests.fakes.qdrant_rules import forbidden, strict_mode_refusal
 POISON = "poison"
 """A point whose payload has a value under this key makes the server refuse the whole request with 400."""
 DISK_FULL = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
+IN_PARAMS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
+NAME = "/collections/([^/]+)"
 
 
 @dataclass
@@ -320,9 +322,6 @@ def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     return made
 
 
-IN_PARAMS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
-
-
 def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
     models.UpdateCollection.model_validate(body)
     given = {key: value for key, value in body.items() if value is not None}
@@ -440,7 +439,6 @@ def _completed() -> Any:
     return models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 
 
-NAME = "/collections/([^/]+)"
 ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/", lambda fake, _: {"title": "qdrant", "version": fake.version, "commit": "0" * 40}),
     ("GET", "/collections", _list),

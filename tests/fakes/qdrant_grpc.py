@@ -20,6 +20,16 @@ CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }  # fmt: skip
+DIFFS: dict[str, Callable[[Any], Any]] = {
+    "optimizers_config": GrpcToRest.convert_optimizers_config_diff, "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
+    "quantization_config": GrpcToRest.convert_quantization_config_diff,
+    "strict_mode_config": GrpcToRest.convert_strict_mode_config, "params": GrpcToRest.convert_collection_params_diff,
+}  # fmt: skip
+KINDS = {
+    proto.FieldType.FieldTypeKeyword: "keyword", proto.FieldType.FieldTypeInteger: "integer",
+    proto.FieldType.FieldTypeFloat: "float", proto.FieldType.FieldTypeBool: "bool",
+    proto.FieldType.FieldTypeDatetime: "datetime",
+}  # fmt: skip
 
 
 class FakeQdrantGrpc:
@@ -95,19 +105,6 @@ def _changed(result: Any) -> Any:
 
 def _filter(request: Any) -> Any:
     return _json(GrpcToRest.convert_filter(request.filter)) if request.HasField("filter") else None
-
-
-DIFFS: dict[str, Callable[[Any], Any]] = {
-    "optimizers_config": GrpcToRest.convert_optimizers_config_diff, "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
-    "quantization_config": GrpcToRest.convert_quantization_config_diff,
-    "strict_mode_config": GrpcToRest.convert_strict_mode_config, "params": GrpcToRest.convert_collection_params_diff,
-}  # fmt: skip
-
-KINDS = {
-    proto.FieldType.FieldTypeKeyword: "keyword", proto.FieldType.FieldTypeInteger: "integer",
-    proto.FieldType.FieldTypeFloat: "float", proto.FieldType.FieldTypeBool: "bool",
-    proto.FieldType.FieldTypeDatetime: "datetime",
-}  # fmt: skip
 
 
 def _create(fake: FakeQdrant, request: Any) -> Any:

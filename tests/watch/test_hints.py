@@ -30,6 +30,9 @@ text = "body"
 """
 BEGIN = {"sqlite": "BEGIN IMMEDIATE"}
 SEED = random.SystemRandom().randrange(1_000_000)
+SERVERS = pytest.mark.parametrize("desk", ["postgresql", "mariadb"], indirect=True)
+"""SQLite has no commits of two phases, and tells nothing of single tables."""
+REPLAYED = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
 
 
 class Desk:
@@ -76,10 +79,6 @@ def desk(request, tmp_path):
         desk = Desk(url, tmp_path)
         yield desk
         desk.hints.close()
-
-
-SERVERS = pytest.mark.parametrize("desk", ["postgresql", "mariadb"], indirect=True)
-"""SQLite has no commits of two phases, and tells nothing of single tables."""
 
 
 def test_what_is_committed_is_seen_also_late_and_what_is_rolled_back_costs_no_more_than_a_run(desk):
@@ -195,9 +194,6 @@ def test_what_a_standby_has_replayed_is_seen(own_server, tmp_path):
                     if reader.run("SELECT id, body FROM ticket ORDER BY id") != rows:
                         assert desk.moved(before) != Moved.NO, number
             desk.hints.close()
-
-
-REPLAYED = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
 
 
 def server_position(server):

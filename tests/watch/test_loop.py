@@ -35,6 +35,31 @@ table = "other"
 key = "id"
 text = "body"
 """
+SHOWING = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+[[indexes]]
+name = "notes"
+table = "note"
+key = "id"
+text = "{title}: {body} for {who.name}"
+access = "SELECT note_id, team FROM reader"
+[indexes.joins.who]
+table = "person"
+on = {id = "priority"}
+[[indexes.parts]]
+table = "remark"
+on = "note_id"
+text = "said"
+[[indexes]]
+name = "words"
+table = "word"
+key = "rowid"
+text = "body"
+"""
+HIDING = SETTINGS.format(extra="").replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
+"""Notes whose number leaves 1 when divided by three are hidden."""
 
 
 @pytest.fixture
@@ -95,31 +120,6 @@ def test_once_ends_when_nothing_is_left(project):
     project.execute("UPDATE note SET body = ? WHERE id = 5", b"\x01")  # no text
     run_here(project.config, "watch", "--once", code=1)
     assert len(project.texts()) == 30
-
-
-SHOWING = """\
-project = "test"
-[source]
-url = "sqlite:///source.db"
-[[indexes]]
-name = "notes"
-table = "note"
-key = "id"
-text = "{title}: {body} for {who.name}"
-access = "SELECT note_id, team FROM reader"
-[indexes.joins.who]
-table = "person"
-on = {id = "priority"}
-[[indexes.parts]]
-table = "remark"
-on = "note_id"
-text = "said"
-[[indexes]]
-name = "words"
-table = "word"
-key = "rowid"
-text = "body"
-"""
 
 
 def test_rows_of_other_tables_rights_and_full_text_tables_are_followed(project):
@@ -412,10 +412,6 @@ def test_a_search_waits_for_what_was_just_committed(project):
         assert retriever.search_sync("green frog", max_age="30 s", timeout=200).as_of["notes"].seconds_behind <= 30
         with pytest.raises(SettingsError, match="it has to be a time with its zone"):
             retriever.search_sync("green frog", after="0/16B3748")
-
-
-HIDING = SETTINGS.format(extra="").replace('key = "id"', 'key = "id"\nwhere = "priority <> 1"')
-"""Notes whose number leaves 1 when divided by three are hidden."""
 
 
 def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):

@@ -8,6 +8,12 @@ from rag_index.core.reports.outcome import IndexOutcome, RunReport
 from rag_index.core.settings import EmbedderSettings
 from tests.waiting import Clock
 
+LOCAL = EmbedderSettings()
+TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
+MORE = "more requests at once (requests_in_flight)"
+VLLM = EmbedderSettings(kind="openai", model="m", url="http://a:1")
+FEW = EmbedderSettings(kind="openai", model="m", url="http://a:1", requests_in_flight=1)
+
 
 def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twice():
     clock = Clock(0)
@@ -39,10 +45,6 @@ def test_what_a_run_does_seldom_is_one_of_its_stages():
         assert metrics.stages == {stage: 5, "other": 0}
 
 
-LOCAL = EmbedderSettings()
-TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
-
-
 def ollama(*hosts: str, **more) -> EmbedderSettings:
     return EmbedderSettings(kind="ollama", model="m", hosts=list(hosts or ["http://127.0.0.1:11434"]), **more)
 
@@ -54,11 +56,6 @@ def busy(*, took=100.0, write_seconds=0.0, **work) -> RunMetrics:
     metrics.write_seconds = write_seconds
     metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
     return metrics
-
-
-MORE = "more requests at once (requests_in_flight)"
-VLLM = EmbedderSettings(kind="openai", model="m", url="http://a:1")
-FEW = EmbedderSettings(kind="openai", model="m", url="http://a:1", requests_in_flight=1)
 
 
 def asked(seconds: float) -> RunMetrics:
@@ -110,9 +107,8 @@ def outcome(index="notes", **given):
     return IndexOutcome(index, **given)
 
 
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
+def test_the_sentence_of_an_outcome():
+    for given, sentence in (
         ({}, "notes: 0 documents: nothing changed in 0.0 s"),
         ({"documents": 9, "unchanged": 9, "seconds": 1.26}, "notes: 9 documents: nothing changed in 1.3 s"),
         (
@@ -124,10 +120,8 @@ def outcome(index="notes", **given):
             "notes: 7 documents: 1 payload only, 3 empty, 2 deleted, 1 failed in 0.0 s (1 failed)",
         ),
         ({"state": "failed", "message": "the source is down", "new": 5}, "notes: failed: the source is down"),
-    ],
-)
-def test_the_sentence_of_an_outcome(given, sentence):
-    assert outcome(**given).sentence() == sentence
+    ):
+        assert outcome(**given).sentence() == sentence
 
 
 def test_the_worst_index_decides_state_and_exit_code_and_wrong_settings_are_2_if_nothing_else_is_wrong():

@@ -12,19 +12,10 @@ import pytest
 
 from rag_index.cli import api_key_in
 from rag_index.components.chunking.code.symbols import CODE_LANGUAGES
-from rag_index.core.settings import (
-    EmbedderSettings,
-    IndexSettings,
-    Settings,
-    find_config,
-    load_settings,
-    origins,
-    run_settings,
-    withdrawn,
-)
-from rag_index.core.settings.index import CodeLanguage, is_named_like_a_secret
+from rag_index.core.settings import Settings, find_config, load_settings, origins, run_settings, withdrawn
+from rag_index.core.settings.index import CodeLanguage, IndexSettings, is_named_like_a_secret
 from rag_index.core.settings.plugins import check_own_packages
-from rag_index.core.settings.sections import ServerSettings
+from rag_index.core.settings.sections import EmbedderSettings, ServerSettings
 from rag_index.core.settings.withdrawn import WITHDRAWN
 from rag_index.errors import SettingsError, UnknownIndex
 from tests.fakes.qdrant import FakeQdrant
@@ -36,7 +27,78 @@ INDEX = '[[indexes]]\nname = "comments"\ntable = "comment"\nkey = "id"\ntext = "
 VALID = SOURCE + INDEX
 SERVER = "[store]\nurl = 'http://h'\n" + VALID
 OPENAI = "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://e'\napi_key_env = 'EMBEDDER_KEY'\n" + VALID
+TWICE = OPENAI.replace("api_key_env", "hosts = ['http://b']\napi_key_env")
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
+SECRETS = """
+password passwd pwd Password user_pass userPassword user_newpasswd mot_de_passe passwordHash PasswordSalt password2
+encrypted_password hash hashes salt user_form_salt token reset_token remember_token accesstoken secret clientSecret
+two_factor_secret two_factor_recovery_codes api_key apiKey APIKey privateKey ssh_key authkey license_key otpKey
+user_activation_key activation_code activation unlock_code otp pin session sessionid session_data credentials
+"""
+OTHERS = """
+hashtag hashtags tokenizer keyword keywords key meta_key sort_key public_key api_keyword country_code pin_code salted
+basalt secretary token_count tokens_used session_title password_changed_at passage compass author passenger geohash
+description code postal_code pinned signature title body
+"""
+SENTENCE = "Represent this sentence for searching relevant passages: "
+WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
+MISTAKES = [
+    ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
+    ("", "[[indexes]] is missing: each names a table, its key and its text"),
+    (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
+    ("[paralell]\nworkers = 2\n" + VALID, "unknown key 'paralell', did you mean 'parallel'?"),
+    ("[parallel]\nworkrs = 2\n" + VALID, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
+    ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait_for"),
+    ("path = 'x'\n" + VALID, "unknown key 'path'; the path of the store is a key of [store]"),
+    ("source = 's3cret'\n" + INDEX, "[source] should be a table of keys"),
+    (VALID + "parts = 3\n", "index comments: parts should be a list of tables; begin each with [[indexes.parts]]"),
+    (VALID.replace('"body"', "5"), "index comments: text should be a valid string, or should be a valid list, not 5"),
+    (VALID.replace('name = "comments"\n', ""), "index number 1: name is missing"),
+    (VALID.replace("comments", "a__3"), "index a__3: the name 'a__3' must not contain two underscores"),
+    (VALID + INDEX, "rag-index.toml: two indexes are named 'comments'; give each index its own name"),
+    ("[source]\nurl = 's3cret'\n" + INDEX, "[source] url is not a database URL; write it as sqlite:///file.db"),
+    ("[serve]\ntokens = 's3cret'\n" + VALID, "[serve] tokens should be a valid list"),
+    ("[store]\nurl = '127.0.0.1:6333'\n" + VALID, "[store] url is not an address; write it as http://host:port"),
+    ("[store]\nurl = 'http://u:s3cret@h'\n" + VALID, "[store] url must not hold a user and password"),
+    ("[store]\nurl = 'http://h:1?api_key=s3cret'\n" + VALID, "[store] url must not hold a query"),
+    ("[parallel]\nworkers = true\n" + VALID, "[parallel] workers should be a number, or should be 'auto', not True"),
+    ("[embedder]\nkind = 'olama'\n" + VALID, "kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or "),
+    ("[embedder]\nkind = 'ollama'\n" + VALID, "[embedder]: kind 'ollama' needs a model: the name by which"),
+    ("[embedder]\nmodel = 'bge-m3'\n" + VALID, "[embedder]: model 'bge-m3' does not exist for kind 'local'"),
+    ("[embedder]\nkind = 'openai'\nmodel = 'm'\n" + VALID, "[embedder]: kind 'openai' needs a server, for example url"),
+    (TWICE, "[embedder]: url and hosts name servers twice: give one of them"),
+    ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
+    (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
+    (VALID.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
+    (VALID.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
+    (VALID.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
+    (VALID.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
+    (VALID + "chunk_overlap = 600\n", "chunk_overlap 600 is more than half of chunk_chars 1000; lower it"),
+    (VALID + "payload = ['_rag']\n", "index comments: payload column _rag is reserved"),
+    (VALID + "language = 'klingon'\n", "'klingon' is not a known language; use none or one or several of arabic"),
+    (VALID + "language_column = 'l'\n", "language is 'english'; list all languages of column 'l' there"),
+    (CODE.replace('root = "src"\n', ""), "index code: root is missing: name the folder with the files"),
+    (CODE + 'key = "id"\n', "index code: key belongs to kind 'sql', but this index has kind 'code'; remove one of"),
+    (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap cannot be used with kind 'code'"),
+    (CODE + "required_filter = {author = 'kim'}\n", "required_filter names 'author', but payload has no such column ("),
+    (CODE + 'languages = {h = "cpp"}\n', "index code: languages.h should match pattern"),
+]
+EXAMPLES = [
+    ("source.timeout", "7", 7),
+    ("embedder.hosts", '["http://a", "http://b/"]', ["http://a", "http://b"]),
+    ("embedder.hosts", "http://a, http://b", ["http://a", "http://b"]),
+    ("embedder.query_prefix", "[q] ", "[q] "),
+    ("store.path", "/tmp/store", Path("/tmp/store")),
+    ("store.api_key", "12345", None),
+    ("store.server", '{"grpc_port": 32}', ServerSettings(grpc_port=32)),
+    ("parallel.workers", "3", 3),
+    ("run.metrics_file", "/run.prom", Path("/run.prom")),
+    ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
+]
+"""A key of each type: a value in the environment, and the same value in the settings (None for a secret).
+
+tests/docs/test_commands.py shows that the variable of every key is read.
+"""
 
 
 @pytest.fixture
@@ -199,19 +261,6 @@ def test_a_link_to_settings_is_as_good_as_its_owner_and_its_target(folder, tmp_p
         os.chown(path, 0, 0, follow_symlinks=False)
 
 
-SECRETS = """
-password passwd pwd Password user_pass userPassword user_newpasswd mot_de_passe passwordHash PasswordSalt password2
-encrypted_password hash hashes salt user_form_salt token reset_token remember_token accesstoken secret clientSecret
-two_factor_secret two_factor_recovery_codes api_key apiKey APIKey privateKey ssh_key authkey license_key otpKey
-user_activation_key activation_code activation unlock_code otp pin session sessionid session_data credentials
-"""
-OTHERS = """
-hashtag hashtags tokenizer keyword keywords key meta_key sort_key public_key api_keyword country_code pin_code salted
-basalt secretary token_count tokens_used session_title password_changed_at passage compass author passenger geohash
-description code postal_code pinned signature title body
-"""
-
-
 def test_columns_that_are_named_like_secrets():
     assert [name for name in SECRETS.split() if not is_named_like_a_secret(name)] == []
     assert [name for name in OTHERS.split() if is_named_like_a_secret(name)] == []
@@ -257,10 +306,6 @@ def test_text_is_a_column_a_list_of_columns_or_a_template():
     assert index(["{a}"]).text_columns == ["{a}"]
     assert index("{a}: {b} {{x}} {a}").text_columns == ["a", "b"]
     assert index("{a b.c[0]}").text_columns == ["a b.c[0]"]
-
-
-SENTENCE = "Represent this sentence for searching relevant passages: "
-WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
 
 
 @pytest.mark.parametrize(
@@ -314,75 +359,11 @@ def test_an_index_of_source_code_needs_no_database(load):
         _ = settings.source_url
 
 
-MISTAKES = [
-    ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
-    ("", "[[indexes]] is missing: each names a table, its key and its text"),
-    (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
-    ("[paralell]\nworkers = 2\n" + VALID, "unknown key 'paralell', did you mean 'parallel'?"),
-    ("[parallel]\nworkrs = 2\n" + VALID, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
-    ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait_for"),
-    ("path = 'x'\n" + VALID, "unknown key 'path'; the path of the store is a key of [store]"),
-    ("source = 's3cret'\n" + INDEX, "[source] should be a table of keys"),
-    (VALID + "parts = 3\n", "index comments: parts should be a list of tables; begin each with [[indexes.parts]]"),
-    (VALID.replace('"body"', "5"), "index comments: text should be a valid string, or should be a valid list, not 5"),
-    (VALID.replace('name = "comments"\n', ""), "index number 1: name is missing"),
-    (VALID.replace("comments", "a__3"), "index a__3: the name 'a__3' must not contain two underscores"),
-    (VALID + INDEX, "rag-index.toml: two indexes are named 'comments'; give each index its own name"),
-    ("[source]\nurl = 's3cret'\n" + INDEX, "[source] url is not a database URL; write it as sqlite:///file.db"),
-    ("[serve]\ntokens = 's3cret'\n" + VALID, "[serve] tokens should be a valid list"),
-    ("[store]\nurl = '127.0.0.1:6333'\n" + VALID, "[store] url is not an address; write it as http://host:port"),
-    ("[store]\nurl = 'http://u:s3cret@h'\n" + VALID, "[store] url must not hold a user and password"),
-    ("[store]\nurl = 'http://h:1?api_key=s3cret'\n" + VALID, "[store] url must not hold a query"),
-    ("[parallel]\nworkers = true\n" + VALID, "[parallel] workers should be a number, or should be 'auto', not True"),
-    ("[embedder]\nkind = 'olama'\n" + VALID, "kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or "),
-    ("[embedder]\nkind = 'ollama'\n" + VALID, "[embedder]: kind 'ollama' needs a model: the name by which"),
-    ("[embedder]\nmodel = 'bge-m3'\n" + VALID, "[embedder]: model 'bge-m3' does not exist for kind 'local'"),
-    ("[embedder]\nkind = 'openai'\nmodel = 'm'\n" + VALID, "[embedder]: kind 'openai' needs a server, for example url"),
-    (
-        OPENAI.replace("api_key_env", "hosts = ['http://b']\napi_key_env"),
-        "url and hosts name servers twice",
-    ),
-    ("[parallel]\naddress = 'h:1'\n" + VALID, "is not the address of a Dask scheduler"),
-    (VALID.replace('key = "id"\n', ""), "index comments: key and text must name at least one column each"),
-    (VALID.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
-    (VALID.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
-    (VALID.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
-    (VALID.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
-    (VALID + "chunk_overlap = 600\n", "chunk_overlap 600 is more than half of chunk_chars 1000; lower it"),
-    (VALID + "payload = ['_rag']\n", "index comments: payload column _rag is reserved"),
-    (VALID + "language = 'klingon'\n", "'klingon' is not a known language; use none or one or several of arabic"),
-    (VALID + "language_column = 'l'\n", "language is 'english'; list all languages of column 'l' there"),
-    (CODE.replace('root = "src"\n', ""), "index code: root is missing: name the folder with the files"),
-    (CODE + 'key = "id"\n', "index code: key belongs to kind 'sql', but this index has kind 'code'; remove one of"),
-    (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap cannot be used with kind 'code'"),
-    (CODE + "required_filter = {author = 'kim'}\n", "required_filter names 'author', but payload has no such column ("),
-    (CODE + 'languages = {h = "cpp"}\n', "index code: languages.h should match pattern"),
-]
-
-
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, message):
     full_message = refused(text)
     assert message in full_message
     assert "rag-index.toml" in full_message
-
-
-EXAMPLES = [
-    ("source.timeout", "7", 7),
-    ("embedder.hosts", '["http://a", "http://b/"]', ["http://a", "http://b"]),
-    ("embedder.hosts", "http://a, http://b", ["http://a", "http://b"]),
-    ("embedder.query_prefix", "[q] ", "[q] "),
-    ("store.path", "/tmp/store", Path("/tmp/store")),
-    ("store.api_key", "12345", None),
-    ("store.server", '{"grpc_port": 32}', ServerSettings(grpc_port=32)),
-    ("parallel.workers", "3", 3),
-    ("run.metrics_file", "/run.prom", Path("/run.prom")),
-    ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
-]
-"""A key of each type: a value in the environment, and the same value in the settings (None for a secret).
-
-tests/docs/test_commands.py shows that the variable of every key is read.
-"""
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), EXAMPLES)
