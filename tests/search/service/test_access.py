@@ -107,5 +107,9 @@ def test_a_document_that_is_not_for_a_caller_is_not_there(live):
             hidden, missing = get(f"{path}{asked}", caller), get(f"/documents/comments/1000{asked}", caller)
             assert (hidden.status_code, missing.status_code) == (404, 404)
             assert hidden.text.replace(str(secret.number), "1000") == missing.text
+        for caller, groups in enumerate(CALLERS):
+            bearer = {"Authorization": f"Bearer {TOKENS[caller]}"}
+            told = client.post("/facets", json={"indexes": ["comments"], "limit": 100}, headers=bearer).text
+            assert check_told(told, groups) == sum(one.index == "comments" and one.is_for(groups) for one in SECRETS)
         counts = {one["name"]: one["documents"] for one in get("/indexes", 1).json()["indexes"]}
         assert (counts["comments"], counts["solutions"]) == (None, None)
