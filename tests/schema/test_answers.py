@@ -10,6 +10,37 @@ from tests.schema.conftest import TEXT, cycle, itself, many, names, shown
 COUNT = 60
 PAST = "2020-01-01 00:00:00"
 PASSWORD = "$2a$11$kS.b8fe8MPYtjG1ME7TkAOYPYCbA{n:04}"
+OPEN = [
+    ("held_for_review BOOLEAN", 0, 1, "yes"), ("state INTEGER", 4, 9, "9"), ("state TEXT", "live", "parked", "parked"),
+    ("taken_down_at DATETIME", None, PAST, "set"), ("cleared_at DATETIME", PAST, None, "empty"),
+    ("abgenommen TEXT", "ja", "nein", "no"), ("audit_mark TEXT", "", "x", "x"), ("blocked INTEGER", None, 1, "yes"),
+    ('rights JSON', "{}", '{"groups": [3]}', '{"groups": [3]}'),
+]  # fmt: skip
+POST = {"title": "The bridge {n}", "body": TEXT}
+FRIENDS = {"title": "The friends of the mill {n}", "sidebar": TEXT, "private_key": "MIIEvQIBADANBgkqh{n}kiG9w0B"}
+BELOW = {
+    "community": (  # it signs with a key, and is no account
+        many(20, **FRIENDS, removed=lambda n: int(n == 4), kinds={"removed": "BOOLEAN"}),
+        {"post": many(60, community_id=cycle(20), at="2024-01-{n:02} 10:00", **POST)},
+    ),
+    "user": (
+        many(10, name="Ada Brandt{n}", is_banned=lambda n: int(n == 4)),
+        {"post": many(60, author_id=cycle(10), **POST)},
+    ),
+    "patient": (  # others write of a patient, and what they wrote is a document of a place
+        many(20, given_name="Ada{n}", family_name="Brandt{n}", voided=lambda n: int(n == 4)),
+        {
+            "location": many(5, name="The ward {n} of us", description=TEXT),
+            "visit": many(60, location_id=cycle(5), patient_id=cycle(20), seen=TEXT, at="2024-01-{n:02} 10:00:{n}"),
+        },
+    ),
+    "repository": (  # the key has a short name
+        many(20, name="The mill {n}", about=TEXT, is_private=lambda n: int(n == 4)),
+        {"repo_topic": many(9, repo_id=itself, colour="red {n}"), "release": many(60, repo_id=cycle(20), **POST)},
+    ),
+}
+OBJECTS = ('{"public": true, "width": %d}', '{"width": %d, "public": false}', '{"visibility": "private", "x": %d}')
+STATES = ["site"] * 7 + ["public"] * 2 + ["draft"]
 
 
 def few(n):
@@ -27,14 +58,6 @@ def article(column, kind, value, count=COUNT):
 
 def every(rule=lambda n: True, count=COUNT):
     return {n for n in range(1, count + 1) if rule(n)}
-
-
-OPEN = [
-    ("held_for_review BOOLEAN", 0, 1, "yes"), ("state INTEGER", 4, 9, "9"), ("state TEXT", "live", "parked", "parked"),
-    ("taken_down_at DATETIME", None, PAST, "set"), ("cleared_at DATETIME", PAST, None, "empty"),
-    ("abgenommen TEXT", "ja", "nein", "no"), ("audit_mark TEXT", "", "x", "x"), ("blocked INTEGER", None, 1, "yes"),
-    ('rights JSON', "{}", '{"groups": [3]}', '{"groups": [3]}'),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("column", "usual", "other", "said"), OPEN)
@@ -238,40 +261,11 @@ def test_what_moderators_are_told_and_what_hangs_on_it_is_left_out_and_joined_by
     assert shown(made, "post") == every(lambda n: n > 2)
 
 
-POST = {"title": "The bridge {n}", "body": TEXT}
-FRIENDS = {"title": "The friends of the mill {n}", "sidebar": TEXT, "private_key": "MIIEvQIBADANBgkqh{n}kiG9w0B"}
-BELOW = {
-    "community": (  # it signs with a key, and is no account
-        many(20, **FRIENDS, removed=lambda n: int(n == 4), kinds={"removed": "BOOLEAN"}),
-        {"post": many(60, community_id=cycle(20), at="2024-01-{n:02} 10:00", **POST)},
-    ),
-    "user": (
-        many(10, name="Ada Brandt{n}", is_banned=lambda n: int(n == 4)),
-        {"post": many(60, author_id=cycle(10), **POST)},
-    ),
-    "patient": (  # others write of a patient, and what they wrote is a document of a place
-        many(20, given_name="Ada{n}", family_name="Brandt{n}", voided=lambda n: int(n == 4)),
-        {
-            "location": many(5, name="The ward {n} of us", description=TEXT),
-            "visit": many(60, location_id=cycle(5), patient_id=cycle(20), seen=TEXT, at="2024-01-{n:02} 10:00:{n}"),
-        },
-    ),
-    "repository": (  # the key has a short name
-        many(20, name="The mill {n}", about=TEXT, is_private=lambda n: int(n == 4)),
-        {"repo_topic": many(9, repo_id=itself, colour="red {n}"), "release": many(60, repo_id=cycle(20), **POST)},
-    ),
-}
-
-
 @pytest.mark.parametrize("name", BELOW)
 def test_what_belongs_to_something_that_is_hidden_is_left_out(propose, name):
     above, tables = BELOW[name]
     *_, table = tables
     assert shown(propose(**{name: above}, **tables), table) == every(lambda n: cycle(len(above[1]))(n) != 4)
-
-
-OBJECTS = ('{"public": true, "width": %d}', '{"width": %d, "public": false}', '{"visibility": "private", "x": %d}')
-STATES = ["site"] * 7 + ["public"] * 2 + ["draft"]
 
 
 @pytest.mark.parametrize(

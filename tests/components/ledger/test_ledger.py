@@ -27,6 +27,7 @@ from tests.live.sessions import new_database
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
+SCRIPT = Path(__file__).with_name("version_19.sql").read_text()
 
 
 def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
@@ -202,9 +203,6 @@ def test_what_is_held_back_is_known_with_its_time_until_it_is_none(ledger, clock
     ledger.hold_back(ledger.collection("a__1"), 0)
     assert now() == (0, None)
     assert ledger.gaps_since(collection.id) is None
-
-
-SCRIPT = Path(__file__).with_name("version_19.sql").read_text()
 
 
 def as_postgresql(script):

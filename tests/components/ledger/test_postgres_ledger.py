@@ -30,6 +30,24 @@ from tests.waiting import eventually
 
 A, B = hash_text("a"), hash_text("b")
 KEYS = [encode_key([key]) for key in ("one", "two")]
+TABLES = """\
+project = "test"
+[source]
+url = "{url}"
+[ledger]
+url = "{url}"
+[[indexes]]
+name = "tickets"
+table = "ticket"
+key = "id"
+text = "body"
+payload = ["level"]
+[[indexes]]
+name = "numbers"
+query = "SELECT id, body FROM ticket"
+key = "id"
+text = "body"
+"""
 
 
 @pytest.fixture
@@ -116,26 +134,6 @@ def test_several_runs_may_begin_at_once_on_an_empty_database(postgres):
         with postgres.database() as name, ThreadPoolExecutor(4) as pool:
             url = postgres.url(name)
             list(pool.map(lambda _, url=url: (begin.wait(), Ledger(url).close()), range(4)))
-
-
-TABLES = """\
-project = "test"
-[source]
-url = "{url}"
-[ledger]
-url = "{url}"
-[[indexes]]
-name = "tickets"
-table = "ticket"
-key = "id"
-text = "body"
-payload = ["level"]
-[[indexes]]
-name = "numbers"
-query = "SELECT id, body FROM ticket"
-key = "id"
-text = "body"
-"""
 
 
 @pytest.fixture

@@ -34,6 +34,12 @@ def read(data):
     if data == b"long":
         yield 2, "x" * 6_000_000
 """
+WORD = (
+    "<w:p><w:r><w:t>Reset</w:t></w:r><w:r><w:tab/><w:t>it</w:t><w:instrText>PAGE</w:instrText></w:r></w:p><w:tbl><w:tr>"
+    "<w:tc><w:p><w:r><w:t>part</w:t></w:r></w:p></w:tc><w:tc><w:p><w:r><w:t>price</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"
+)
+SHEETS = "<o:text><t:h>Reset</t:h><t:p>Hold<t:s/>it</t:p><t:tracked-changes><t:p>old</t:p></t:tracked-changes></o:text>"
+SAID = "Subject: Grüße: the printer\nFrom: Kim <kim@example.org>\n\nIt is offline."
 
 
 def pdf(*texts):
@@ -88,12 +94,6 @@ def mail(attached=b"", name="plan.pdf"):
     return bytes(message)
 
 
-WORD = (
-    "<w:p><w:r><w:t>Reset</w:t></w:r><w:r><w:tab/><w:t>it</w:t><w:instrText>PAGE</w:instrText></w:r></w:p><w:tbl><w:tr>"
-    "<w:tc><w:p><w:r><w:t>part</w:t></w:r></w:p></w:tc><w:tc><w:p><w:r><w:t>price</w:t></w:r></w:p></w:tc></w:tr></w:tbl>"
-)
-SHEETS = "<o:text><t:h>Reset</t:h><t:p>Hold<t:s/>it</t:p><t:tracked-changes><t:p>old</t:p></t:tracked-changes></o:text>"
-SAID = "Subject: Grüße: the printer\nFrom: Kim <kim@example.org>\n\nIt is offline."
 READ = {
     "pdf": (pdf("First page", "", "Third page"), [("1", "First page"), ("3", "Third page")]),
     "docx": (docx(WORD), [("", "Reset it\n\npart | price")]),

@@ -22,6 +22,11 @@ from tests.components.sources.conftest import KnownStamps, pages
 OLD = time.time() - 1000
 SOMEBODY = 65_534
 """A user who owns nothing."""
+PARTS = [
+    "*", "**", "?", "a", "doc", "in.py", "*.py", "[ab]", "[!a]*", "d*c", "*.p[xy]", "\\!n.py", "[0-9].py",
+    "[^0-9].py", "[", "x.py\\ ",
+]  # fmt: skip
+"""Parts of patterns."""
 
 
 @pytest.fixture
@@ -227,13 +232,6 @@ def test_a_root_that_does_not_exist_and_a_pattern_that_is_not_valid(root):
         missing.page(None, 10)
     with pytest.raises(SettingsError, match="correct the pattern"):
         source(root, include=["a\\"]).page(None, 10)
-
-
-PARTS = [
-    "*", "**", "?", "a", "doc", "in.py", "*.py", "[ab]", "[!a]*", "d*c", "*.p[xy]", "\\!n.py", "[0-9].py",
-    "[^0-9].py", "[", "x.py\\ ",
-]  # fmt: skip
-"""Parts of patterns."""
 
 
 def test_ignore_files_leave_in_what_git_leaves_in(tmp_path):

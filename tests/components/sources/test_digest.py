@@ -72,6 +72,16 @@ KEYS = {
 INDEX = {"payload": ["one", "two"]}
 PART = {"table": "part", "on": "note_id", "text": "body"}
 QUERY = {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}
+ALIKE = [
+    ("sqlite", "", [None, "", 0, "0", 0.0, b"0", "None", "NULL", 1, "1", 1.0, b"1"]),
+    ("postgresql", "text", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A"]),
+    ("postgresql", "json", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
+    ("postgresql", "text[]", [None, [], [""], [None], ["", ""], ["a", "b"], ["a,b"]]),
+    ("postgresql", "numeric", [None, 0, 1, 10, -1]),
+    ("mariadb", "TEXT", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A", "\u00e4"]),
+    ("mariadb", "JSON", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
+    ("mariadb", "DECIMAL(10,2)", [None, 0, 1, 10, -1]),
+]
 
 
 def create(database, key="INTEGER", one="", two=""):
@@ -133,18 +143,6 @@ def test_every_edit_is_found(database, keys, data):
             else:
                 name = data.draw(st.sampled_from(sorted(columns)), label="column")
                 database.run(f"UPDATE note SET {name} = ? WHERE id = ?", rows=[(data.draw(values[name]), some)])
-
-
-ALIKE = [
-    ("sqlite", "", [None, "", 0, "0", 0.0, b"0", "None", "NULL", 1, "1", 1.0, b"1"]),
-    ("postgresql", "text", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A"]),
-    ("postgresql", "json", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
-    ("postgresql", "text[]", [None, [], [""], [None], ["", ""], ["a", "b"], ["a,b"]]),
-    ("postgresql", "numeric", [None, 0, 1, 10, -1]),
-    ("mariadb", "TEXT", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A", "\u00e4"]),
-    ("mariadb", "JSON", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
-    ("mariadb", "DECIMAL(10,2)", [None, 0, 1, 10, -1]),
-]
 
 
 @pytest.mark.parametrize(("database", "kind", "values"), ALIKE, indirect=["database"])

@@ -21,6 +21,9 @@ from tests.components.sources.conftest import SourceDatabase, read
 from tests.waiting import eventually
 
 NOTES = {"1": "note 1", "2": "note 2", "3": "note 3"}
+ENDED = "raise idle_in_transaction_session_timeout of this user|server closed the connection unexpectedly"
+"""The second, if the operating system drops what the server said last."""
+IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
 
 
 def said_of(source, error=RagIndexError):
@@ -41,10 +44,6 @@ def notes(request):
 
 
 # PostgreSQL
-
-ENDED = "raise idle_in_transaction_session_timeout of this user|server closed the connection unexpectedly"
-"""The second, if the operating system drops what the server said last."""
-IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
 
 
 def limit(desk, name, value):

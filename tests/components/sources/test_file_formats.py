@@ -46,6 +46,45 @@ organizer: kim@example.org
 attendee: Lee, Jo lee@example.org"""
 TEXT = "The permit for the lighthouse was renewed by the harbour office"
 GLYPHS = b"<%s> Tj" % b"".join(b"%04X" % (ord(sign) - 29) for sign in TEXT)
+CHARSETS = {
+    "x-gbk": ("gbk", "灯塔的故事"),
+    "gb2312": ("gbk", "灯塔的故事"), "big5": ("big5", "燈塔"), "x-sjis": ("cp932", "灯台①"),
+    "iso-2022-jp": ("iso2022_jp", "灯台"), "ks_c_5601-1987": ("cp949", "등대"), "cp-850": ("cp850", "Größe prüfen"),
+    "iso-8859-1": ("cp1252", "“5 €”"), "iso-8859-8-i": ("iso8859-8", "מגדלור"), "windows-1251": ("cp1251", "Маяк"),
+    "koi8-r": ("koi8-r", "Маяк"), "utf-7": ("utf-7", "Größe Маяк"), "tis-620": ("cp874", "ประภาคาร"),
+    "us-ascii": ("utf-8", "Größe"), "windows-1252": ("utf-8", "Größe"), "utf-8": ("cp1252", "Größe prüfen"),
+    "unknown-8bit": ("cp1252", "Größe prüfen"),
+}  # fmt: skip
+KINDS = {
+    "threaded": "threadedComment", "comments": "comments", "footnotes": "footnotes", "endnotes": "endnotes",
+    "hdr": "header", "ftr": "footer", "sheet1": "worksheet", "Strings": "sharedStrings", "drawing": "drawing",
+    "chartEx": "chartEx", "embeddings": "package", "mht": "aFChunk", "custom": "customXml",
+}  # fmt: skip
+"""Kinds of parts, by what their names contain."""
+CELLS = (
+    '<row><c t="inlineStr"><is><r><t>light</t></r><r><t>house</t></r></is></c><c><v>5</v></c>'
+    '<c t="str"><f>A1</f><v>tower</v></c><c t="s"><v>0</v></c></row>'
+)
+BOX = (
+    f'<w:document xmlns:w="{OFFICE}wordprocessingml/2006/main" xmlns:mc="{OFFICE}markup-compatibility/2006"><w:p><w:r>'
+    "<w:t>a</w:t></w:r><mc:AlternateContent><mc:Choice><w:txbxContent><w:p><w:r><w:t>box</w:t></w:r></w:p>"
+    "</w:txbxContent></mc:Choice><mc:Fallback><w:p><w:r><w:t>box</w:t></w:r></w:p></mc:Fallback></mc:AlternateContent>"
+    "</w:p></w:document>"
+)
+NOTES = (
+    "<o:text><t:p>the<t:note><t:note-citation>1</t:note-citation><t:note-body><t:p>note</t:p></t:note-body></t:note>"
+    '<o:annotation xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:creator>Kim</dc:creator><t:p>remark</t:p>'
+    "</o:annotation></t:p></o:text>"
+)
+CHART = (
+    f'<c:chartSpace xmlns:c="{OFFICE}drawingml/2006/chart" xmlns:a="{DRAWING}"><a:t>sales</a:t><c:tx><c:v>towers'
+    "</c:v></c:tx><c:strCache><c:pt><c:v>north</c:v></c:pt></c:strCache><c:multiLvlStrCache><c:lvl><c:pt><c:v>east"
+    "</c:v></c:pt></c:lvl></c:multiLvlStrCache><c:numCache><c:pt><c:v>55</c:v></c:pt></c:numCache></c:chartSpace>"
+)
+STYLES = f'<o:document-styles xmlns:o="{ODT}office:1.0" xmlns:t="{ODT}text:1.0"><t:p>header</t:p></o:document-styles>'
+CHART_EX = "http://schemas.microsoft.com/office/drawing/2014/chartex"
+THREADS = "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments"
+NAMES = b" ".join(b"/g%d" % number for number in range(33, 127))
 
 
 def part(kind, text="", more=""):
@@ -175,17 +214,6 @@ def test_a_file_with_many_mails_has_all_of_them_and_a_text_with_heads_is_no_mail
     assert read(note.encode()) == ([("", note)], "")
 
 
-CHARSETS = {
-    "x-gbk": ("gbk", "灯塔的故事"),
-    "gb2312": ("gbk", "灯塔的故事"), "big5": ("big5", "燈塔"), "x-sjis": ("cp932", "灯台①"),
-    "iso-2022-jp": ("iso2022_jp", "灯台"), "ks_c_5601-1987": ("cp949", "등대"), "cp-850": ("cp850", "Größe prüfen"),
-    "iso-8859-1": ("cp1252", "“5 €”"), "iso-8859-8-i": ("iso8859-8", "מגדלור"), "windows-1251": ("cp1251", "Маяк"),
-    "koi8-r": ("koi8-r", "Маяк"), "utf-7": ("utf-7", "Größe Маяк"), "tis-620": ("cp874", "ประภาคาร"),
-    "us-ascii": ("utf-8", "Größe"), "windows-1252": ("utf-8", "Größe"), "utf-8": ("cp1252", "Größe prüfen"),
-    "unknown-8bit": ("cp1252", "Größe prüfen"),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("charset", CHARSETS)
 def test_a_charset_is_understood_in_bodies_heads_names_and_html(read, charset):
     codec, word = CHARSETS[charset]
@@ -236,14 +264,6 @@ def packaged(members):
     return zipped({**members, **links, main: text + references + end + root})
 
 
-KINDS = {
-    "threaded": "threadedComment", "comments": "comments", "footnotes": "footnotes", "endnotes": "endnotes",
-    "hdr": "header", "ftr": "footer", "sheet1": "worksheet", "Strings": "sharedStrings", "drawing": "drawing",
-    "chartEx": "chartEx", "embeddings": "package", "mht": "aFChunk", "custom": "customXml",
-}  # fmt: skip
-"""Kinds of parts, by what their names contain."""
-
-
 def word(text, root="document", space=f"{OFFICE}wordprocessingml/2006/main"):
     return f'<w:{root} xmlns:w="{space}"><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:{root}>'
 
@@ -253,29 +273,6 @@ def slide(text, root="sld"):
     return f'<p:{root} xmlns:p="{space}" xmlns:a="{DRAWING}"><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:{root}>'
 
 
-CELLS = (
-    '<row><c t="inlineStr"><is><r><t>light</t></r><r><t>house</t></r></is></c><c><v>5</v></c>'
-    '<c t="str"><f>A1</f><v>tower</v></c><c t="s"><v>0</v></c></row>'
-)
-BOX = (
-    f'<w:document xmlns:w="{OFFICE}wordprocessingml/2006/main" xmlns:mc="{OFFICE}markup-compatibility/2006"><w:p><w:r>'
-    "<w:t>a</w:t></w:r><mc:AlternateContent><mc:Choice><w:txbxContent><w:p><w:r><w:t>box</w:t></w:r></w:p>"
-    "</w:txbxContent></mc:Choice><mc:Fallback><w:p><w:r><w:t>box</w:t></w:r></w:p></mc:Fallback></mc:AlternateContent>"
-    "</w:p></w:document>"
-)
-NOTES = (
-    "<o:text><t:p>the<t:note><t:note-citation>1</t:note-citation><t:note-body><t:p>note</t:p></t:note-body></t:note>"
-    '<o:annotation xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:creator>Kim</dc:creator><t:p>remark</t:p>'
-    "</o:annotation></t:p></o:text>"
-)
-CHART = (
-    f'<c:chartSpace xmlns:c="{OFFICE}drawingml/2006/chart" xmlns:a="{DRAWING}"><a:t>sales</a:t><c:tx><c:v>towers'
-    "</c:v></c:tx><c:strCache><c:pt><c:v>north</c:v></c:pt></c:strCache><c:multiLvlStrCache><c:lvl><c:pt><c:v>east"
-    "</c:v></c:pt></c:lvl></c:multiLvlStrCache><c:numCache><c:pt><c:v>55</c:v></c:pt></c:numCache></c:chartSpace>"
-)
-STYLES = f'<o:document-styles xmlns:o="{ODT}office:1.0" xmlns:t="{ODT}text:1.0"><t:p>header</t:p></o:document-styles>'
-CHART_EX = "http://schemas.microsoft.com/office/drawing/2014/chartex"
-THREADS = "http://schemas.microsoft.com/office/spreadsheetml/2018/threadedcomments"
 OFFICE_TEXTS = {
     "a main part of another name": ({"word/document2.xml": word("the lighthouse")}, ["the lighthouse"]),
     "XML of others within": (
@@ -436,7 +433,6 @@ def numbered(meanings):
     )
 
 
-NAMES = b" ".join(b"/g%d" % number for number in range(33, 127))
 GARBLED = {
     "numbers of glyphs": numbered(None),
     "private signs": numbered(lambda sign: 0xF000 + ord(sign)),

@@ -35,6 +35,59 @@ ADumrgx5QLqIoZKk9CPGwMoIM4uRSD2w8UIQCAfaXsSQzZAEdkc2yekX2C1kRPYP0RoFqJeFSLX/Hynu
 """A workbook of Excel 97 with a 1 in its first cell."""
 SLIDES = {f"ppt/slides/slide{n}.xml": slide(text) for n, text in enumerate(["first", "second", "third"], start=1)}
 THREE = [("slide", f"slides/slide{n}.xml") for n in (1, 2, 3)]
+WORD_STYLES = "".join(
+    f'<w:style w:styleId="{name}"><w:basedOn w:val="{base}"/><w:rPr>{marks}</w:rPr></w:style>'
+    for name, base, marks in [
+        ("Shy", "Normal", "<w:vanish/>"), ("Heir", "Shy", "<w:b/>"), ("Open", "Shy", '<w:vanish w:val="0"/>'),
+    ]
+)  # fmt: skip
+ODF_STYLES = (
+    '<style:style style:name="P1"><style:text-properties t:display="none"/></style:style>'
+    '<style:style style:name="P2" style:parent-style-name="Shy"/>'
+    '<style:style style:name="P3"><style:text-properties t:display="true"/></style:style>'
+)
+ODF_COMMON = '<style:style style:name="Shy"><style:text-properties t:display="none"/></style:style>'
+HIDDEN_IN_ODF = {
+    "hidden": '<t:p t:style-name="P1">hidden</t:p>',
+    "a span": '<t:p>seen<t:span t:style-name="P1">hidden</t:span></t:p>',
+    "a style of the document": '<t:p t:style-name="P2">hidden</t:p>',
+    "a section": '<t:section t:display="none"><t:p>hidden</t:p></t:section>',
+    "a section with a condition": '<t:section t:display="condition" t:is-hidden="true"><t:p>hidden</t:p></t:section>',
+    "a hidden paragraph": '<t:p>hidden<t:hidden-paragraph t:is-hidden="true"/></t:p>',
+    "a hidden text": '<t:p>seen<t:hidden-text t:is-hidden="true">hidden</t:hidden-text></t:p>',
+    "shown": '<t:p t:style-name="P3">seen<t:hidden-paragraph t:is-hidden="false"/></t:p>',
+}
+ROWS = {
+    "names of columns": (
+        [["Device", "Room"], ["Printer", "Kitchen"], ["Scanner", "Kitchen"]],
+        ["Device | Room", "Device: Printer | Room: Kitchen", "Device: Scanner | Room: Kitchen"],
+    ),
+    "kinds of values": (
+        [["Day", "Moment", "Sum", "Paid", "Code"], [45351 + 0j, 45351.5 + 0j, 0.1 + 0.2, True, 4006381333931]],
+        [
+            "Day | Moment | Sum | Paid | Code",
+            "Day: 2024-02-29 | Moment: 2024-02-29 12:00:00 | Sum: 0.3 | Paid: true | Code: 4006381333931",
+        ],
+    ),
+    "a title, a gap and a column without a name": (
+        [["Inventory"], [None], ["Device", None, "2024"], ["Printer", "new", 3.0], ["Scanner", None, 4]],
+        ["Inventory", "Device | 2024", "Device: Printer | new | 2024: 3", "Device: Scanner | 2024: 4"],
+    ),
+    "no names": ([["Printer", 3], ["Scanner", 4]], ["Printer | 3", "Scanner | 4"]),
+    "a form": ([["Name:", "Kim"], ["Room:", "7b"]], ["Name: | Kim", "Room: | 7b"]),
+    "a list that repeats itself": (
+        [["Kim", "Berlin"], ["Lee", "Paris"], ["Jo", "Berlin"]], ["Kim | Berlin", "Lee | Paris", "Jo | Berlin"],
+    ),
+    "names on each page": (
+        [["Device", "Room"], ["Printer", "1a"], [None], ["Device", "Room"], ["Scanner", "1b"]],
+        ["Device | Room", "Device: Printer | Room: 1a", "Device: Scanner | Room: 1b"],
+    ),
+    "two tables": (
+        [["Device", "Room"], ["Printer", "1a"], [None], ["Part", "Maker", "Price"], ["Fuser", "Ox", 5]],
+        ["Device | Room", "Device: Printer | Room: 1a", "Part | Maker | Price", "Part: Fuser | Maker: Ox | Price: 5"],
+    ),
+    "one column": ([["Printer"], ["Scanner"]], ["Printer", "Scanner"]),
+}  # fmt: skip
 
 
 def presentation(listed, parts, *pairs, space=RELATIONS):
@@ -118,12 +171,6 @@ def run(text, marks="", before=""):
     return f"<w:p><w:pPr>{before}</w:pPr><w:r><w:rPr>{marks}</w:rPr><w:t>{text}</w:t></w:r></w:p>"
 
 
-WORD_STYLES = "".join(
-    f'<w:style w:styleId="{name}"><w:basedOn w:val="{base}"/><w:rPr>{marks}</w:rPr></w:style>'
-    for name, base, marks in [
-        ("Shy", "Normal", "<w:vanish/>"), ("Heir", "Shy", "<w:b/>"), ("Open", "Shy", '<w:vanish w:val="0"/>'),
-    ]
-)  # fmt: skip
 SEEN_IN_WORD = {
     "not hidden": run("seen", '<w:vanish w:val="false"/>'),
     "shown in a hidden style": run("seen", '<w:vanish w:val="0"/>', '<w:pStyle w:val="Shy"/>'),
@@ -179,24 +226,6 @@ def test_parts_of_a_document_are_those_that_it_refers_to_in_its_order(read):
     assert read(document) == ([("", text) for text in texts], "")
 
 
-ODF_STYLES = (
-    '<style:style style:name="P1"><style:text-properties t:display="none"/></style:style>'
-    '<style:style style:name="P2" style:parent-style-name="Shy"/>'
-    '<style:style style:name="P3"><style:text-properties t:display="true"/></style:style>'
-)
-ODF_COMMON = '<style:style style:name="Shy"><style:text-properties t:display="none"/></style:style>'
-HIDDEN_IN_ODF = {
-    "hidden": '<t:p t:style-name="P1">hidden</t:p>',
-    "a span": '<t:p>seen<t:span t:style-name="P1">hidden</t:span></t:p>',
-    "a style of the document": '<t:p t:style-name="P2">hidden</t:p>',
-    "a section": '<t:section t:display="none"><t:p>hidden</t:p></t:section>',
-    "a section with a condition": '<t:section t:display="condition" t:is-hidden="true"><t:p>hidden</t:p></t:section>',
-    "a hidden paragraph": '<t:p>hidden<t:hidden-paragraph t:is-hidden="true"/></t:p>',
-    "a hidden text": '<t:p>seen<t:hidden-text t:is-hidden="true">hidden</t:hidden-text></t:p>',
-    "shown": '<t:p t:style-name="P3">seen<t:hidden-paragraph t:is-hidden="false"/></t:p>',
-}
-
-
 @pytest.mark.parametrize("name", HIDDEN_IN_ODF)
 def test_text_that_libreoffice_hides_is_not_read(read, name):
     common = f"<o:document-styles {SPACES}><o:styles>{ODF_COMMON}</o:styles></o:document-styles>"
@@ -234,39 +263,6 @@ def workbook(sheets, merged="", states=(), **parts):
         "xl/styles.xml": f'<styleSheet xmlns="{SHEET}"><cellXfs><xf/><xf numFmtId="14"/></cellXfs></styleSheet>',
     }
     return zipped(own | written | parts)
-
-
-ROWS = {
-    "names of columns": (
-        [["Device", "Room"], ["Printer", "Kitchen"], ["Scanner", "Kitchen"]],
-        ["Device | Room", "Device: Printer | Room: Kitchen", "Device: Scanner | Room: Kitchen"],
-    ),
-    "kinds of values": (
-        [["Day", "Moment", "Sum", "Paid", "Code"], [45351 + 0j, 45351.5 + 0j, 0.1 + 0.2, True, 4006381333931]],
-        [
-            "Day | Moment | Sum | Paid | Code",
-            "Day: 2024-02-29 | Moment: 2024-02-29 12:00:00 | Sum: 0.3 | Paid: true | Code: 4006381333931",
-        ],
-    ),
-    "a title, a gap and a column without a name": (
-        [["Inventory"], [None], ["Device", None, "2024"], ["Printer", "new", 3.0], ["Scanner", None, 4]],
-        ["Inventory", "Device | 2024", "Device: Printer | new | 2024: 3", "Device: Scanner | 2024: 4"],
-    ),
-    "no names": ([["Printer", 3], ["Scanner", 4]], ["Printer | 3", "Scanner | 4"]),
-    "a form": ([["Name:", "Kim"], ["Room:", "7b"]], ["Name: | Kim", "Room: | 7b"]),
-    "a list that repeats itself": (
-        [["Kim", "Berlin"], ["Lee", "Paris"], ["Jo", "Berlin"]], ["Kim | Berlin", "Lee | Paris", "Jo | Berlin"],
-    ),
-    "names on each page": (
-        [["Device", "Room"], ["Printer", "1a"], [None], ["Device", "Room"], ["Scanner", "1b"]],
-        ["Device | Room", "Device: Printer | Room: 1a", "Device: Scanner | Room: 1b"],
-    ),
-    "two tables": (
-        [["Device", "Room"], ["Printer", "1a"], [None], ["Part", "Maker", "Price"], ["Fuser", "Ox", 5]],
-        ["Device | Room", "Device: Printer | Room: 1a", "Part | Maker | Price", "Part: Fuser | Maker: Ox | Price: 5"],
-    ),
-    "one column": ([["Printer"], ["Scanner"]], ["Printer", "Scanner"]),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -58,6 +58,35 @@ TICKETS = {
     ],
 }  # fmt: skip
 PAIRS = "SELECT note_id, name FROM acl"
+CHANGES = [
+    ("UPDATE remark SET body = 'Other' WHERE id = 10", True, False),
+    ("UPDATE remark SET created_at = '2025-01-01' WHERE id = 10", True, False),
+    ("UPDATE person SET name = 'Ann' WHERE id = 1", True, False),
+    ("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1", False, True),
+    ("UPDATE region SET title = 'South'", False, True),
+    ("UPDATE tag SET name = 'ink' WHERE id = 2", True, True),
+    ("UPDATE ticket SET subject = 'Plotter' WHERE id = 1", True, True),
+    ("UPDATE remark SET body = 'Other' WHERE id IN (12, 13)", False, False),
+    ("DELETE FROM ticket_tag WHERE tag_id = 2", True, True),
+    ("UPDATE remark SET internal = 1 WHERE id = 10", True, False),
+    ("DELETE FROM remark WHERE id = 11", True, False),
+]
+"""Changes of a document, one after the other: whether each changes the hash of its text, and of its payload."""
+VERSIONS = {
+    "name": "notes", "table": "note", "key": ["patient", "number"], "newest": "version", "text": "body",
+    "where": "state <> 'withdrawn'",
+    "parts": [{"table": "finding", "on": ["patient_id", "note_no"], "text": "body", "order_by": "line"}],
+}  # fmt: skip
+REMARK = {"table": "remark", "on": "about_id", "text": "body"}
+MISTAKES = [
+    ({"where": "confidental = 0"}, "the query of its documents"),
+    ({"where": "1 = 1; DROP TABLE ticket"}, "the query of its documents"),
+    ({"joins": {"c": {"table": "custmer", "on": "customer_id"}}}, "table 'custmer' (join c)"),
+    ({"joins": {"c": {"table": "customer", "on": "customer"}}}, "table 'ticket'"),
+    ({"joins": {"c": {"table": "customer", "on": {"number": "id"}}}}, "table 'customer' (join c)"),
+    ({"parts": [{**REMARK, "on": "ticket_id"}]}, "table 'remark' (part remark)"),
+    ({"parts": [{**REMARK, "where": "intern = 0"}]}, "the query of part 'remark'"),
+]
 
 
 @pytest.fixture
@@ -111,22 +140,6 @@ def test_a_document_has_columns_of_joined_rows_and_parts_of_other_tables(desk):
     assert found["2"][:3] == ("Screen", "tags: dark", [("remark", "14", "It is black")])
     assert found["4"][:3] == ("Lamp", "Lamp", [])  # a title is text enough
     assert found["4"][3]["customer"] == {"name": None}
-
-
-CHANGES = [
-    ("UPDATE remark SET body = 'Other' WHERE id = 10", True, False),
-    ("UPDATE remark SET created_at = '2025-01-01' WHERE id = 10", True, False),
-    ("UPDATE person SET name = 'Ann' WHERE id = 1", True, False),
-    ("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1", False, True),
-    ("UPDATE region SET title = 'South'", False, True),
-    ("UPDATE tag SET name = 'ink' WHERE id = 2", True, True),
-    ("UPDATE ticket SET subject = 'Plotter' WHERE id = 1", True, True),
-    ("UPDATE remark SET body = 'Other' WHERE id IN (12, 13)", False, False),
-    ("DELETE FROM ticket_tag WHERE tag_id = 2", True, True),
-    ("UPDATE remark SET internal = 1 WHERE id = 10", True, False),
-    ("DELETE FROM remark WHERE id = 11", True, False),
-]
-"""Changes of a document, one after the other: whether each changes the hash of its text, and of its payload."""
 
 
 @pytest.mark.long
@@ -188,13 +201,6 @@ def test_rows_of_a_part_without_a_value_to_order_by_are_last(database, order, ex
     part = {"table": "line", "on": "note_id", "text": "body", "order_by": [order]}
     [page] = pages(database.source(parts=[part]))
     assert page.documents.texts == ["\n\n".join(expected)]
-
-
-VERSIONS = {
-    "name": "notes", "table": "note", "key": ["patient", "number"], "newest": "version", "text": "body",
-    "where": "state <> 'withdrawn'",
-    "parts": [{"table": "finding", "on": ["patient_id", "note_no"], "text": "body", "order_by": "line"}],
-}  # fmt: skip
 
 
 def test_of_versions_the_newest_is_the_document_and_keys_may_have_several_columns(database):
@@ -298,18 +304,6 @@ def test_a_part_that_is_no_text_is_named_and_costs_its_document_nothing_else(dat
     first, second = TextChunker(100, 10).chunk(batch)
     assert "part file 7: column 'content'" in first.incomplete
     assert (first.chunks, second.chunks, second.incomplete) == (["a", "read me"], ["b"], "")
-
-
-REMARK = {"table": "remark", "on": "about_id", "text": "body"}
-MISTAKES = [
-    ({"where": "confidental = 0"}, "the query of its documents"),
-    ({"where": "1 = 1; DROP TABLE ticket"}, "the query of its documents"),
-    ({"joins": {"c": {"table": "custmer", "on": "customer_id"}}}, "table 'custmer' (join c)"),
-    ({"joins": {"c": {"table": "customer", "on": "customer"}}}, "table 'ticket'"),
-    ({"joins": {"c": {"table": "customer", "on": {"number": "id"}}}}, "table 'customer' (join c)"),
-    ({"parts": [{**REMARK, "on": "ticket_id"}]}, "table 'remark' (part remark)"),
-    ({"parts": [{**REMARK, "where": "intern = 0"}]}, "the query of part 'remark'"),
-]
 
 
 @pytest.mark.parametrize(("wrong", "place"), MISTAKES)

@@ -20,6 +20,51 @@ QUERY = {"query": "SELECT * FROM note"}
 REMARKS = '[[indexes.parts]]\ntable = "remark"\non = "note"\nkey = "id"\ntext = "body"\n'
 LIMIT = "SET sql_select_limit = 4"
 CUT = "gave {} rows of a query that has {}, so nothing is concluded from it"
+NINES = "9" * 5000
+ODD_VALUES = {  # the columns, the rows without their keys and texts, and the payloads
+    "dates": (
+        "at timestamptz, local timestamp, day date",
+        ["'infinity', '-infinity', '0044-03-15 BC'", "NULL, '20000-01-01', 'infinity'"],
+        [["infinity", "-infinity", "0044-03-15 BC"], [None, "20000-01-01 00:00:00", "infinity"]],
+    ),
+    "times and intervals": (
+        "at time, zoned timetz, span interval",
+        ["'24:00:00', '24:00:00+02', '178956970 years'", "'23:59:59', '23:59:59+02', '9999999 years'",
+         "'00:00', '00:00+00', '-2 days'"],
+        [["24:00:00", "24:00:00+02", "178956970 years"], ["23:59:59", "23:59:59+02:00", "9999999 years"],
+         ["00:00:00", "00:00:00+00:00", -172800.0]],
+    ),
+    "within arrays, ranges and domains": (
+        "at time[], nested timetz[], days date[], spans interval[], never tsmultirange, shut closing",
+        ["""'{24:00,01:00}', '{{24:00+02}}', '{infinity,0044-03-15 BC,20000-01-01}', '{178956970 years,1 day}',
+         '{[2024-01-01,infinity)}', '24:00'"""],
+        [[["24:00:00", "01:00:00"], [["24:00:00+02"]], ["infinity", "0044-03-15 BC", "20000-01-01"],
+          ["178956970 years", 86400.0], "{[2024-01-01T00:00:00, infinity)}", "24:00:00"]],
+    ),
+    "numbers that Python does not read": (
+        "one jsonb, several json[]",
+        [f"""'{{"n": {NINES}}}', ARRAY['[{NINES}]', '[1]']::json[]""", """'{"n": 1}', NULL"""],
+        [[f'{{"n": {NINES}}}', [f"[{NINES}]", [1]]], [{"n": 1}, None]],
+    ),
+    "arrays of own types, and ranges": (
+        "moods mood[], tags citext[], at tstzrange, days daterange",
+        ["""'{sad,ok}', '{Ink,"a,b"}', '[2024-05-01 12:00+02,)', '[2024-05-01,2024-06-01)'"""],
+        [[["sad", "ok"], ["Ink", "a,b"], "[2024-05-01T10:00:00Z, None)", "[2024-05-01, 2024-06-01)"]],
+    ),
+}  # fmt: skip
+POSTGRESQL = {
+    "DateStyle": ("'SQL, DMY'", "'German'", "'Postgres, MDY'"), "IntervalStyle": ("'iso_8601'", "'sql_standard'"),
+    "bytea_output": ("'escape'",), "extra_float_digits": ("'-15'",), "TimeZone": ("'America/Los_Angeles'",),
+    "standard_conforming_strings": ("off",), "row_security": ("off",), "client_encoding": ("'LATIN1'",),
+    "default_transaction_isolation": ("'serializable'",),
+}  # fmt: skip
+MARIADB = (
+    "sql_select_limit = 3", "max_join_size = 3", "time_zone = '+05:00'", "group_concat_max_len = 4",
+    "sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'",
+    "max_recursive_iterations = 3", "max_statement_time = 0.001",
+    "init_connect = 'SET sql_select_limit = 3, character_set_results = latin1'",
+)  # fmt: skip
+"""Of these, ANSI_QUOTES and the like decide what the SQL of a person means, and stay."""
 
 
 def payloads(source):
@@ -148,40 +193,6 @@ def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_ano
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-NINES = "9" * 5000
-ODD_VALUES = {  # the columns, the rows without their keys and texts, and the payloads
-    "dates": (
-        "at timestamptz, local timestamp, day date",
-        ["'infinity', '-infinity', '0044-03-15 BC'", "NULL, '20000-01-01', 'infinity'"],
-        [["infinity", "-infinity", "0044-03-15 BC"], [None, "20000-01-01 00:00:00", "infinity"]],
-    ),
-    "times and intervals": (
-        "at time, zoned timetz, span interval",
-        ["'24:00:00', '24:00:00+02', '178956970 years'", "'23:59:59', '23:59:59+02', '9999999 years'",
-         "'00:00', '00:00+00', '-2 days'"],
-        [["24:00:00", "24:00:00+02", "178956970 years"], ["23:59:59", "23:59:59+02:00", "9999999 years"],
-         ["00:00:00", "00:00:00+00:00", -172800.0]],
-    ),
-    "within arrays, ranges and domains": (
-        "at time[], nested timetz[], days date[], spans interval[], never tsmultirange, shut closing",
-        ["""'{24:00,01:00}', '{{24:00+02}}', '{infinity,0044-03-15 BC,20000-01-01}', '{178956970 years,1 day}',
-         '{[2024-01-01,infinity)}', '24:00'"""],
-        [[["24:00:00", "01:00:00"], [["24:00:00+02"]], ["infinity", "0044-03-15 BC", "20000-01-01"],
-          ["178956970 years", 86400.0], "{[2024-01-01T00:00:00, infinity)}", "24:00:00"]],
-    ),
-    "numbers that Python does not read": (
-        "one jsonb, several json[]",
-        [f"""'{{"n": {NINES}}}', ARRAY['[{NINES}]', '[1]']::json[]""", """'{"n": 1}', NULL"""],
-        [[f'{{"n": {NINES}}}', [f"[{NINES}]", [1]]], [{"n": 1}, None]],
-    ),
-    "arrays of own types, and ranges": (
-        "moods mood[], tags citext[], at tstzrange, days daterange",
-        ["""'{sad,ok}', '{Ink,"a,b"}', '[2024-05-01 12:00+02,)', '[2024-05-01,2024-06-01)'"""],
-        [[["sad", "ok"], ["Ink", "a,b"], "[2024-05-01T10:00:00Z, None)", "[2024-05-01, 2024-06-01)"]],
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("values", ODD_VALUES)
 def test_values_that_python_cannot_represent_become_text(desk, values):
     columns, rows, expected = ODD_VALUES[values]
@@ -301,21 +312,6 @@ def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, 
         with engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT 1")) == 1, "the pool has another connection"
         engine.dispose()
-
-
-POSTGRESQL = {
-    "DateStyle": ("'SQL, DMY'", "'German'", "'Postgres, MDY'"), "IntervalStyle": ("'iso_8601'", "'sql_standard'"),
-    "bytea_output": ("'escape'",), "extra_float_digits": ("'-15'",), "TimeZone": ("'America/Los_Angeles'",),
-    "standard_conforming_strings": ("off",), "row_security": ("off",), "client_encoding": ("'LATIN1'",),
-    "default_transaction_isolation": ("'serializable'",),
-}  # fmt: skip
-MARIADB = (
-    "sql_select_limit = 3", "max_join_size = 3", "time_zone = '+05:00'", "group_concat_max_len = 4",
-    "sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'",
-    "max_recursive_iterations = 3", "max_statement_time = 0.001",
-    "init_connect = 'SET sql_select_limit = 3, character_set_results = latin1'",
-)  # fmt: skip
-"""Of these, ANSI_QUOTES and the like decide what the SQL of a person means, and stay."""
 
 
 def test_settings_of_postgresql_change_nothing_of_what_is_read(desk):

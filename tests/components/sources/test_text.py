@@ -41,6 +41,18 @@ MACRO_END = "</ac:plain-text-body></ac:structured-macro>"
 MAIL = "Please click http://cod.example/newsletter.html?token=nl-e6dc078cedb4eb739fef7 to subscribe."
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9"
 CODED = "MHcCAQEEIIGkG5mA7zBq0e1p4rW9xYtQ3uVnJ8sLdKfHc2oXyZbT"
+NO_SECRETS = [
+    "see https://git.example/a/b/commit/3541c75fd24df42fbb68e549b16dfa90",
+    "https://docs.example/document/d/1A2b3C4d5E6f7G8h9I0j/edit and ?keyword=iphone13promax12",
+    "token: 2024-03-05T10:00:00, costs $2, $100 or ${price}, session: introduction-2024",
+    "The password has 12 characters at least; the token is in the header. Password: $PASSWORD1 or {pass2word}",
+    "Basic knowledge of sk-learn, npm_config_registry_url_2 and hf_transformers_cache_directory at http://a.b:80/c@d",
+    "0123456789abcdef0123456789abcdef",
+    "run task_test_runner, docs_test_suite and disk_live_data with highs_and_lows_of_the_day",
+    "https://x.example/presets/commonmark.cpython-311.pyc and https://x.example/verification/ISO9001-2015.pdf",
+    "https://shop.example/magic-mouse/MK2E3AM4A1234",
+    "\\textbf{SHA}-256, $argon2 and $1$replacement cost $5$; glpat-token",
+]
 
 
 def test_html_is_read_with_entities_tables_lists_and_code_and_without_scripts():
@@ -320,20 +332,6 @@ def test_what_a_browser_hides_is_no_text_and_what_it_shows_is(html):
 )  # fmt: skip
 def test_an_element_that_no_list_knows_gives_its_text_and_no_mark(marked, text):
     assert read_text(marked, "html") == text
-
-
-NO_SECRETS = [
-    "see https://git.example/a/b/commit/3541c75fd24df42fbb68e549b16dfa90",
-    "https://docs.example/document/d/1A2b3C4d5E6f7G8h9I0j/edit and ?keyword=iphone13promax12",
-    "token: 2024-03-05T10:00:00, costs $2, $100 or ${price}, session: introduction-2024",
-    "The password has 12 characters at least; the token is in the header. Password: $PASSWORD1 or {pass2word}",
-    "Basic knowledge of sk-learn, npm_config_registry_url_2 and hf_transformers_cache_directory at http://a.b:80/c@d",
-    "0123456789abcdef0123456789abcdef",
-    "run task_test_runner, docs_test_suite and disk_live_data with highs_and_lows_of_the_day",
-    "https://x.example/presets/commonmark.cpython-311.pyc and https://x.example/verification/ISO9001-2015.pdf",
-    "https://shop.example/magic-mouse/MK2E3AM4A1234",
-    "\\textbf{SHA}-256, $argon2 and $1$replacement cost $5$; glpat-token",
-]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,48 @@ from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 DIMENSION = 8
 ONES = np.ones(DIMENSION, np.float32)
 KINDS = ["edge", "http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)]
+VALUES: dict[str, Any] = {
+    "one": 1, "one float": 1.0, "half": 1.5, "zero": 0, "huge": 2**60 + 1, "true": True, "false": False,
+    "text 1": "1", "empty text": "", "ünï 日本": "ünï 日本", "null": None, "empty list": [], "numbers": [1, 2],
+    "words": ["low", "high"], "mixed": [True, "low"], "day": "2024-01-02", "time": "2024-01-02T03:04:05+00:00",
+    "offset": "2024-01-02T05:04:05.500000+02:00", "naive": "2024-06-01T00:00:00", "object": {"inner": 1},
+}  # fmt: skip
+PRESENT = set(VALUES) - {"null", "empty list"}
+CONDITIONS: list[tuple[str, Any, set[str]]] = [
+    ("eq", 1, {"one", "one float", "numbers"}),
+    ("eq", 1.5, {"half"}),
+    ("eq", 0, {"zero"}),
+    ("eq", 2**60 + 1, {"huge"}),
+    ("eq", True, {"true", "mixed"}),
+    ("eq", False, {"false"}),
+    ("eq", "1", {"text 1"}),
+    ("eq", "", {"empty text"}),
+    ("eq", "low", {"words", "mixed"}),
+    ("eq", "2024-01-02", {"day"}),
+    ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), {"time"}),
+    ("eq", None, {"null", "empty list", "missing"}),
+    ("any", ["1", "low", "nothing"], {"text 1", "words", "mixed"}),
+    ("any", [1, 2], {"one", "one float", "numbers"}),
+    ("any", ["low", 1.5, False], {"words", "mixed", "half", "false"}),
+    ("any", (None, "1"), {"null", "empty list", "missing", "text 1"}),
+    ("any", [], set()),
+    ("any", [7, 0, 1.5, 2, *range(10, 100)], {"zero", "half", "numbers"}),
+    ("any", [2**60 + 1, 2**60, "high", 3], {"huge", "words"}),
+    ("any", [date(2024, 1, 2), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), date(2030, 1, 1)], {"day", "time"}),
+    ("range", {"gte": 1}, {"one", "one float", "half", "huge", "numbers"}),
+    ("range", {"gt": 0, "lt": 1.5}, {"one", "one float", "numbers"}),
+    ("range", {"lte": 0}, {"zero"}),
+    ("range", {"gte": "2024-01-02T03:04:05Z"}, {"time", "offset", "naive"}),
+    ("range", {"gt": "2024-01-02T03:04:05", "lt": "2024-01-02T05:04:06+02:00"}, {"offset"}),
+    ("range", {"gte": "2024-01-02", "lte": date(2024, 1, 3)}, {"day", "time", "offset"}),
+    ("range", {"lt": datetime(2024, 1, 2, 3, tzinfo=UTC)}, {"day"}),
+    ("exists", None, PRESENT),
+    ("not", 1, {*VALUES, "missing"} - {"one", "one float", "numbers"}),
+    ("not", "low", {*VALUES, "missing"} - {"words", "mixed"}),
+    ("not", True, {*VALUES, "missing"} - {"true", "mixed"}),
+    ("not", None, PRESENT),
+    ("not", ["low", "1", 1, True, None], PRESENT - {"words", "mixed", "text 1", "one", "one float", "numbers", "true"}),
+]
 
 
 @contextmanager
@@ -322,51 +364,6 @@ def test_search_is_cosine_best_first(store, name):
             store.search(name, VectorQuery(bad.astype(np.float32), 1))
     store.optimize(name)
     assert store.indexed(name), "small collections need no search index"
-
-
-VALUES: dict[str, Any] = {
-    "one": 1, "one float": 1.0, "half": 1.5, "zero": 0, "huge": 2**60 + 1, "true": True, "false": False,
-    "text 1": "1", "empty text": "", "ünï 日本": "ünï 日本", "null": None, "empty list": [], "numbers": [1, 2],
-    "words": ["low", "high"], "mixed": [True, "low"], "day": "2024-01-02", "time": "2024-01-02T03:04:05+00:00",
-    "offset": "2024-01-02T05:04:05.500000+02:00", "naive": "2024-06-01T00:00:00", "object": {"inner": 1},
-}  # fmt: skip
-PRESENT = set(VALUES) - {"null", "empty list"}
-
-CONDITIONS: list[tuple[str, Any, set[str]]] = [
-    ("eq", 1, {"one", "one float", "numbers"}),
-    ("eq", 1.5, {"half"}),
-    ("eq", 0, {"zero"}),
-    ("eq", 2**60 + 1, {"huge"}),
-    ("eq", True, {"true", "mixed"}),
-    ("eq", False, {"false"}),
-    ("eq", "1", {"text 1"}),
-    ("eq", "", {"empty text"}),
-    ("eq", "low", {"words", "mixed"}),
-    ("eq", "2024-01-02", {"day"}),
-    ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), {"time"}),
-    ("eq", None, {"null", "empty list", "missing"}),
-    ("any", ["1", "low", "nothing"], {"text 1", "words", "mixed"}),
-    ("any", [1, 2], {"one", "one float", "numbers"}),
-    ("any", ["low", 1.5, False], {"words", "mixed", "half", "false"}),
-    ("any", (None, "1"), {"null", "empty list", "missing", "text 1"}),
-    ("any", [], set()),
-    ("any", [7, 0, 1.5, 2, *range(10, 100)], {"zero", "half", "numbers"}),
-    ("any", [2**60 + 1, 2**60, "high", 3], {"huge", "words"}),
-    ("any", [date(2024, 1, 2), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), date(2030, 1, 1)], {"day", "time"}),
-    ("range", {"gte": 1}, {"one", "one float", "half", "huge", "numbers"}),
-    ("range", {"gt": 0, "lt": 1.5}, {"one", "one float", "numbers"}),
-    ("range", {"lte": 0}, {"zero"}),
-    ("range", {"gte": "2024-01-02T03:04:05Z"}, {"time", "offset", "naive"}),
-    ("range", {"gt": "2024-01-02T03:04:05", "lt": "2024-01-02T05:04:06+02:00"}, {"offset"}),
-    ("range", {"gte": "2024-01-02", "lte": date(2024, 1, 3)}, {"day", "time", "offset"}),
-    ("range", {"lt": datetime(2024, 1, 2, 3, tzinfo=UTC)}, {"day"}),
-    ("exists", None, PRESENT),
-    ("not", 1, {*VALUES, "missing"} - {"one", "one float", "numbers"}),
-    ("not", "low", {*VALUES, "missing"} - {"words", "mixed"}),
-    ("not", True, {*VALUES, "missing"} - {"true", "mixed"}),
-    ("not", None, PRESENT),
-    ("not", ["low", "1", 1, True, None], PRESENT - {"words", "mixed", "text 1", "one", "one float", "numbers", "true"}),
-]
 
 
 def test_conditions(store, name):

@@ -23,6 +23,15 @@ from rag_index.errors import StoreBusy, StoreError
 from tests.components.stores.edge_process import DIMENSION, WIDE, fill, numbers, points, writer
 from tests.waiting import eventually, when
 
+WRITES_AND_DELETES = """
+store.upsert("c", points(range(2000, 3000), WIDE))
+store.delete_points("c", points(range(2000, 3000), WIDE).ids)
+store.upsert("c", points(range(3000, 3010), WIDE))
+store.hand_over()
+print("handed over", flush=True)
+input()
+"""
+
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
@@ -326,16 +335,6 @@ def test_a_view_shares_no_file_that_loading_may_correct(tmp_path):
     with (view / "id_tracker.versions").open("r+b") as file:
         file.write(b"corrected")
     assert digests(tmp_path / "shard") == before
-
-
-WRITES_AND_DELETES = """
-store.upsert("c", points(range(2000, 3000), WIDE))
-store.delete_points("c", points(range(2000, 3000), WIDE).ids)
-store.upsert("c", points(range(3000, 3010), WIDE))
-store.hand_over()
-print("handed over", flush=True)
-input()
-"""
 
 
 def test_a_writer_that_stays_hands_over_what_it_has_written_and_lets_go_when_asked(store):

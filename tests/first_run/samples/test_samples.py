@@ -10,6 +10,25 @@ from rag_index.components.sources import open_source
 from rag_index.core.settings import load_settings
 from rag_index.first_run.samples import pydocs, workshop
 
+SOURCE = '''"""A module.
+
+More about it.
+"""
+if "windows":
+    def branch(x, *, y=1) -> int: "On Windows."
+
+class Thing(ValueError):
+    """A thing
+    that fails."""
+    def __init__(self): "Begins."
+    async def make(cls): "Makes one."
+    def _private(self): "Not told."
+    def bare(self): ...
+
+def _private(): "Not told."
+raise SystemExit("was run")
+'''
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,26 +61,6 @@ def test_the_settings_load_and_fit_the_tables(written: Path) -> None:
     for index in settings.indexes:
         with closing(open_source(settings, index)) as source:
             source.check()
-
-
-SOURCE = '''"""A module.
-
-More about it.
-"""
-if "windows":
-    def branch(x, *, y=1) -> int: "On Windows."
-
-class Thing(ValueError):
-    """A thing
-    that fails."""
-    def __init__(self): "Begins."
-    async def make(cls): "Makes one."
-    def _private(self): "Not told."
-    def bare(self): ...
-
-def _private(): "Not told."
-raise SystemExit("was run")
-'''
 
 
 def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
